@@ -1,0 +1,5 @@
+"""Packaging hook; everything is in setup.cfg."""
+
+from setuptools import setup
+
+setup()

@@ -1,0 +1,31 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).parent / 'analyses'))  # oracles that several test files share
+
+
+@pytest.fixture(autouse=True)
+def _repository_root(monkeypatch):
+    """Shipped configs and demo images are named relative to the repository, as in the documentation."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv('MPLBACKEND', 'agg')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _threads():
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(autouse=True)
+def _default_scope():
+    """A Runner leaves its default scope behind; the next test starts without one."""
+    yield
+    if 'mmengine.registry' in sys.modules:
+        from mmengine.registry import DefaultScope
+
+        DefaultScope._instance_dict.clear()

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vistool.visualization import fonts
+
+TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0xFF, exclude_categories=['Cc', 'Cf']), max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXT, st.floats(1, 300))
+def test_elided_text_fits(text, width):
+    assert fonts.text_width(fonts.elide(text, 7.0, width), 7.0) <= width
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXT, st.floats(1, 300), st.integers(1, 4))
+def test_wrapped_text_fits_and_keeps_its_words_where_there_is_room(text, width, lines):
+    wrapped = fonts.wrap(text, 7.0, width, lines)
+    assert len(wrapped) <= lines
+    assert all(fonts.text_width(line, 7.0) <= width for line in wrapped)
+    if not any('…' in line or not line for line in wrapped) and '·' not in text:
+        assert ' '.join(wrapped).replace(' ', '') == fonts.clean(text).replace(' ', '')
+
+
+def test_elision_leaves_both_ends_and_the_score():
+    text = 'a very long class name, that nobody reads 0.95'
+    short = fonts.elide(text, 10.0, 120.0)
+    assert short.startswith('a very') and short.endswith('… 0.95')
+    short = fonts.elide('stochastic_depth_rate', 10.0, 70.0)
+    assert short.startswith('sto') and short.endswith('te') and '…' in short
+
+
+@pytest.mark.parametrize('size', [7.0, 12.0, 29.2])
+def test_drawn_text_is_no_wider_than_measured(size):
+    for text in ('EigenGradCAM', 'espresso 0.95', 'iiiiiiiiii', 'WWWWWWWW'):
+        mask, baseline, advance = fonts.text_mask(text, size)
+        assert mask.any() and 0 < baseline < mask.shape[0]
+        assert advance <= fonts.text_width(text, size) * 1.06 + 1
+
+
+def test_characters_without_any_font_are_drawn_as_boxes_and_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(fonts, 'fallback_faces', lambda: ())
+    fonts._face_of.cache_clear()
+    fonts._warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        assert fonts.text_width('猫狗', 12.0) > 0
+        assert fonts.text_mask('猫狗 cat', 11.25)[0].any()
+    assert len(caplog.records) == 1 and '\n' not in caplog.records[0].getMessage()
+    fonts._face_of.cache_clear()
+
+
+def test_runs_cover_the_text():
+    text = 'cat 猫 ünïcode →'
+    assert ''.join(piece for _, piece in fonts.runs(text)) == text
+
+
+def test_control_characters_are_left_out():
+    assert fonts.clean('a\nb\x00\tc') == 'a b c'

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sample_results import centre_crop, heatmaps, photo
+
+from vistool.errors import InputError
+from vistool.geometry import Geometry
+from vistool.results import GridImage, Heatmap, Heatmaps, ImageGrid
+from vistool.visualization import fonts, raster
+from vistool.visualization.colors import lookup_table
+from vistool.visualization.grid_layout import grid_scene
+from vistool.visualization.heatmap_layout import heatmaps_scene, overlays, panel_scenes, sheet_scenes
+from vistool.visualization.scene import RED, Scene, TextItem
+from vistool.visualization.style import Style
+
+METHODS = ('GradCAM', 'GradCAM++', 'EigenGradCAM', 'LayerCAM', 'HiResCAM', 'XGradCAM', 'ElementWise')
+SIDES = st.integers(1, 60)
+CLASSES = ('espresso 0.95', 'a class whose name nobody would call short 0.04', 'cup 0.01')
+
+
+def text_box(item: TextItem) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a line; the height is that of capitals, and of descenders where there are any."""
+    drop = 0.0 if set(item.text) <= set('0123456789.−e') else 0.22 * item.size
+    width, rise = fonts.text_width(item.text, item.size), 0.76 * item.size
+    shift = {'left': 0.0, 'centre': width / 2, 'right': width}[item.anchor]
+    if item.vertical:
+        return item.x - rise, item.y - width + shift, item.x + drop, item.y + shift
+    return item.x - shift, item.y - rise, item.x - shift + width, item.y + drop
+
+
+def check_scene(scene: Scene) -> None:
+    """What is true of every picture: nothing outside, no text over text, no text over a tile but notes."""
+    slack = 0.6
+    boxes = [(i.box.x, i.box.y, i.box.right, i.box.bottom) for i in scene.images]
+    texts = [text_box(item) for item in scene.texts]
+    for left, top, right, bottom in boxes + texts:
+        assert left >= -slack and top >= -slack and right <= scene.width + slack and bottom <= scene.height + slack
+    for first, second in itertools.combinations(boxes, 2):
+        assert not overlap(first, second)
+    for first, second in itertools.combinations(texts, 2):
+        assert not overlap(first, second)
+    for item, box in zip(scene.texts, texts, strict=True):
+        assert item.ground is not None or not any(overlap(box, tile) for tile in boxes)
+    assert scene.width > 0 and scene.height > 0
+
+
+def overlap(a, b, slack: float = 0.3) -> bool:
+    return min(a[2], b[2]) - max(a[0], b[0]) > slack and min(a[3], b[3]) - max(a[1], b[1]) > slack
+
+
+def scene_of(result, style: Style | None = None, vector: bool = False) -> Scene:
+    style = style or Style()
+    page = style.page(vector)
+    return grid_scene(result, page) if isinstance(result, ImageGrid) else heatmaps_scene(result, style, page)
+
+
+def tiles(scene: Scene):
+    """Images that are no bars."""
+    return [item for item in scene.images if item.box.width > 8]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(1, 7), st.sampled_from(['cam', 'attention', 'feature']),
+    st.sampled_from([None, 'column', 'text', 'screen', 700, 2400]), st.sampled_from([None, 'each', 'shared']),
+    st.sampled_from([None, True]), st.sampled_from([(160, 240), (240, 100), (100, 400), (128, 128)]), st.booleans(),
+)  # fmt: skip
+def test_every_figure_is_well_laid_out(rows, columns, kind, width, scale, colorbar, size, vector):
+    result = heatmaps(CLASSES[:rows], METHODS[:columns], kind, size, caption='resnet50 · layer4', ground_truth='tea')
+    style = Style(width=width, scale=scale, colorbar=colorbar)
+    scene = scene_of(result, style, vector)
+    check_scene(scene)
+    heights = [item.box.height for item in tiles(scene)]
+    assert heights == pytest.approx([heights[0]] * len(heights))
+    assert len(tiles(scene)) >= rows * columns + 1
+    total = style.page(vector).width
+    assert total is None or scene.width == pytest.approx(total)
+
+
+def test_one_map_is_titled_by_its_class_with_the_score():
+    texts = [item.text for item in scene_of(heatmaps()).texts]
+    assert texts == ['GradCAM', 'espresso 0.95']  # the method is constant: caption; the tile has the class
+
+
+def test_one_class_titles_methods_and_says_the_class_once():
+    scene = scene_of(heatmaps(columns=METHODS[:3], caption='resnet50'))
+    assert [item.text for item in scene.texts] == ['resnet50 · espresso 0.95', *METHODS[:3]]
+
+
+def test_paper_has_no_constants():
+    texts = [item.text for item in scene_of(heatmaps(columns=METHODS[:2], caption='resnet50'), vector=True).texts]
+    assert texts == list(METHODS[:2])
+
+
+def test_classes_by_methods_titles_once_and_labels_rows():
+    texts = scene_of(heatmaps(CLASSES[::2], METHODS[:2])).texts
+    assert [item.text for item in texts if item.vertical] == list(CLASSES[::2])
+    assert [item.text for item in texts if not item.vertical] == list(METHODS[:2])
+
+
+def test_ground_truth_is_red():
+    (truth,) = [item for item in scene_of(heatmaps(ground_truth='cup')).texts if item.text.startswith('GT')]
+    assert truth.text == 'GT: cup' and truth.color == RED
+
+
+def test_notes_are_drawn_on_their_tile():
+    maps = (Heatmap(np.zeros((4, 4), np.float32), 'a', note='no positive evidence'),)
+    scene = scene_of(heatmaps(maps=maps))
+    note = [item for item in scene.texts if item.ground is not None]
+    assert ' '.join(item.text for item in note) == 'no positive evidence'
+    tile = tiles(scene)[1].box
+    assert all(tile.x < item.x < tile.right and tile.y < item.y < tile.bottom for item in note)
+
+
+def test_attention_stands_in_rows_of_six_after_input_and_mean():
+    heads = ('mean', *(f'head {i}' for i in range(12)))
+    for width, beside in (('text', True), ('column', False)):
+        scene = scene_of(heatmaps(columns=heads, kind='attention', size=(96, 96)), Style(width=width))
+        lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+        assert lines == ([8, 6] if beside else [2, 6, 6])
+
+
+def test_the_query_is_ringed_in_the_input_only():
+    result = heatmaps(('a', 'b'), ('mean', 'head 0'), 'attention', queries={'a': (80.0, 50.0), 'b': (100.0, 60.0)})
+    scene = scene_of(result)
+    rings = {path.clip for path in scene.paths}
+    inputs = [tiles(scene)[0].box, tiles(scene)[3].box]
+    assert rings == set(inputs)
+    for path in scene.paths[:1]:  # original pixels to the network's: the crop starts at (72, 32)
+        middle = np.mean(path.points, axis=0)
+        expected = inputs[0].x + (80 - 72) / 96 * inputs[0].width, inputs[0].y + (50 - 32) / 96 * inputs[0].height
+        np.testing.assert_allclose(middle, expected, atol=1e-6)
+
+
+def bars(scene: Scene):
+    return [item for item in scene.images if item.box.width <= 8]
+
+
+def test_bars_only_where_scales_are_compared():
+    assert not bars(scene_of(heatmaps(columns=METHODS[:2])))
+    assert len(bars(scene_of(heatmaps(columns=METHODS[:2]), Style(scale='shared')))) == 1
+    assert len(bars(scene_of(heatmaps(columns=METHODS[:2]), Style(colorbar=True)))) == 1
+    assert not bars(scene_of(heatmaps(columns=METHODS[:2]), Style(scale='shared', colorbar=False)))
+
+
+def test_rows_of_one_group_share_a_bar():
+    scene = scene_of(heatmaps(('base', 'ours'), ('stage 1',), 'feature', queries={'x': (0, 0)}))
+    (bar,) = bars(scene)
+    boxes = [item.box for item in tiles(scene)]
+    assert bar.box.y == pytest.approx(min(box.y for box in boxes))
+    assert bar.box.bottom == pytest.approx(max(box.bottom for box in boxes))
+
+
+def test_signed_features_are_white_at_zero_and_share_one_scale_per_group():
+    values = [np.array([[-1, 0], [0, 0.5]], np.float32), np.array([[2, 0], [0, 0]], np.float32)]
+    result = heatmaps(kind='feature', maps=tuple(Heatmap(v, str(i), 'g', '', str(i)) for i, v in enumerate(values)))
+    first, second = (np.unique(item.tile((2, 2)).reshape(-1, 3), axis=0) for item in tiles(scene_of(result))[1:])
+    table = lookup_table('RdBu_r')
+    assert (first == table[128]).all(1).any() and (second == table[128]).all(1).any()
+    assert (second == table[255]).all(1).any() and (first == table[64]).all(1).any()
+    assert {'2', '−2', '0'} <= {item.text for item in scene_of(result).texts}
+
+
+def test_equal_values_have_equal_colours_on_a_shared_scale():
+    flat = [np.full((2, 2), v, np.float32) for v in (1.0, 0.5)]
+    spans = [(0, 2), (0, 4)]
+    maps = tuple(Heatmap(v, n, 'g', '', n, span) for v, n, span in zip(flat, 'ab', spans, strict=True))
+    result = heatmaps(maps=maps)
+    shared, alone = Style(scale='shared', alpha=1.0, view='network'), Style(alpha=1.0, view='network')
+    one, two = (item.tile((4, 4)) for item in tiles(scene_of(result, shared))[1:])
+    np.testing.assert_array_equal(one, two)
+    one, two = (item.tile((4, 4)) for item in tiles(scene_of(result, alone))[1:])
+    assert (one != two).any()
+
+
+def test_the_original_is_untinted_outside_the_crop_and_half_photo_half_jet_inside():
+    result = heatmaps()
+    original = result.original
+    tile = tiles(scene_of(result))[1].tile(original.shape[:2])
+    top, left, side = 32, 72, 96
+    inside = np.zeros(original.shape[:2], bool)
+    inside[top : top + side, left : left + side] = True
+    np.testing.assert_array_equal(tile[~inside], original[~inside])
+    colors = 2 * tile[inside].astype(int) - original[inside]
+    assert (np.abs(colors[:, None] - lookup_table('jet').astype(int)[None]).max(2).min(1) <= 1).all()
+
+
+def test_the_crop_is_outlined_unless_it_covers_everything():
+    assert len({path.points for path in scene_of(heatmaps()).paths}) == 1
+    whole = photo(96, 96)
+    assert not scene_of(heatmaps(image=whole, original=whole, geometry=Geometry.identity((96, 96)))).paths
+    assert not scene_of(heatmaps(), Style(view='network')).paths
+
+
+@pytest.mark.parametrize('change', [{'geometry': None}, {'original': None}])
+def test_without_a_way_back_the_networks_view_is_drawn(change):
+    result = heatmaps(**change)
+    np.testing.assert_array_equal(tiles(scene_of(result))[0].tile(result.image.shape[:2]), result.image)
+
+
+def test_an_inexact_geometry_means_the_networks_view():
+    original = photo(160, 240)
+    image, geometry = centre_crop(original, 96)
+    geometry = Geometry(geometry.matrix, (96, 96), (160, 240), exact=False)
+    np.testing.assert_array_equal(tiles(scene_of(heatmaps(geometry=geometry)))[0].tile((96, 96)), image)
+
+
+def test_overlays_have_the_networks_size_and_exact_arithmetic():
+    result = heatmaps(maps=(Heatmap(np.ones((96, 96), np.float32), 'a'),))
+    (drawn,) = overlays(result, Style())
+    np.testing.assert_array_equal(drawn, np.rint(0.5 * result.image + 0.5 * lookup_table('jet')[255]))
+
+
+def test_colour_maps_are_drawn_as_they_are():
+    colors = np.random.default_rng(0).random((3, 3, 3), np.float32)
+    result = heatmaps(kind='feature', maps=(Heatmap(colors, 'pca'),))
+    np.testing.assert_array_equal(tiles(scene_of(result))[1].tile((3, 3)), np.rint(colors * 255))
+
+
+def test_a_batch_axis_left_on_is_explained():
+    with pytest.raises(InputError, match=r'batch axis.*maps\[0\]'):
+        scene_of(heatmaps(maps=(Heatmap(np.zeros((1, 7, 7), np.float32), 'a'),)))
+
+
+def test_panels_have_the_photos_size_and_no_text():
+    scenes = panel_scenes(heatmaps(columns=METHODS[:2]), Style())
+    assert [name for name, _ in scenes] == ['input', 'GradCAM/espresso 0.95', 'GradCAM++/espresso 0.95']
+    assert all((s.width, s.height) == (240, 160) and not s.texts for _, s in scenes)
+
+
+def test_sheets_break_into_pages_with_titles_on_each():
+    results = [heatmaps(columns=METHODS[:2], size=size) for size in [(160, 240), (240, 160), (100, 300)] * 4]
+    style = Style(width='column')
+    pages = sheet_scenes(results, style, style.page(True), tallest=200.0)
+    assert len(pages) > 1 and sum(len(tiles(page)) for page in pages) == 36
+    for page in pages:
+        check_scene(page)
+        assert page.height <= 200 and [t.text for t in page.texts if not t.vertical] == list(METHODS[:2])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=5), min_size=1, max_size=4))
+def test_grids_are_well_laid_out(shapes):
+    texts = ('Resize', 'scale=(256, 256)'), ('tabby, tabby cat', '#7')
+    rows = tuple(tuple(GridImage(photo(h, w), *texts) for h, w in row) for row in shapes)
+    for width in ('column', 'screen', 500):
+        scene = scene_of(ImageGrid(rows, 'train'), Style(width=width))
+        check_scene(scene)
+        heights = [item.box.height for item in scene.images]
+        assert heights == pytest.approx([heights[0]] * len(heights))
+
+
+def test_wrong_labels_are_red_and_indices_too_small_to_read_are_left_out():
+    rows = ((GridImage(photo(8, 8), footer=('cat',), wrong=True), GridImage(photo(8, 8), footer=('dog',))),)
+    colors = {item.text: item.color for item in scene_of(ImageGrid(rows)).texts}
+    assert colors['cat'] == RED != colors['dog']
+    many = ImageGrid(tuple(tuple(GridImage(photo(8, 8), footer=('123',)) for _ in range(60)) for _ in range(2)))
+    assert not scene_of(many, Style(width='column')).texts
+
+
+@pytest.mark.parametrize('density', [1.0, 300 / 72, 0.7])
+def test_painted_tiles_are_where_the_scene_says(density):
+    scene = scene_of(heatmaps(columns=METHODS[:3]))
+    canvas = raster.paint(scene, density)
+    assert canvas.shape == (round(scene.height * density), round(scene.width * density), 3)
+    box = tiles(scene)[0].box
+    left, top = round(box.x * density), round(box.y * density)
+    size = round(box.height * density), round(box.width * density)
+    np.testing.assert_array_equal(canvas[top : top + size[0], left : left + size[1]], tiles(scene)[0].tile(size))
+    assert (canvas[:, : max(1, round(5 * density))] == 255).all()
+
+
+def test_a_result_is_not_changed_by_drawing():
+    result = heatmaps(columns=METHODS[:2])
+    before = result.image.copy(), result.original.copy(), result.maps[0].values.copy()
+    raster.paint(scene_of(result), 1.0)
+    for array, copy in zip((result.image, result.original, result.maps[0].values), before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_many_channels_stand_in_a_square():
+    maps = tuple(Heatmap(np.full((2, 2), i, np.float32), str(i), 'g', '', f'channel {i}') for i in range(100))
+    scene = scene_of(Heatmaps('feature', photo(32, 32), maps))
+    check_scene(scene)
+    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    assert lines == [11, *[10] * 9]

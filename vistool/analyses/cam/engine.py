@@ -1,0 +1,161 @@
+"""One forward for every map: activations at the layers, scores, and gradients by the tail's backward only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistool.capture import activations, frozen
+from vistool.errors import InputError
+from vistool.layers import default_layers
+from vistool.models import class_scores
+from vistool.tokens import Layout, NoSpatialMap, find_layout
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the user says about token layouts; None leaves it to be found.
+
+    Attributes:
+        extra: Number of tokens before the grid; 0 is a value.
+        flat: Whether layers give tokens, ``(B, L, C)``.
+    """
+
+    extra: int | None = None
+    flat: bool | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A target layer in one forward: its name, its output and how that is laid out in space."""
+
+    name: str
+    value: Tensor
+    layout: Layout
+
+    def map(self, tensor: Tensor) -> Tensor:
+        """``tensor``, shaped like the layer's output, as a detached ``(B, K, h, w)`` in at least float32."""
+        maps = self.layout.to_map(tensor.detach())
+        return maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What one forward left: the model's output, its class scores ``(B, C)`` if it gives any, and the layers."""
+
+    output: Any
+    scores: Tensor | None
+    layers: tuple[Layer, ...]
+
+    def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
+        """∂objective/∂layer for every layer, by one backward through the tail.
+
+        Args:
+            objective: A scalar.
+            last: Whether the graph may go afterwards.
+
+        Raises:
+            InputError: If the objective does not depend on a layer.
+        """
+        values = [layer.value for layer in self.layers]
+        if not objective.requires_grad:
+            raise _no_path(self.layers[0].name)
+        found = torch.autograd.grad(objective, values, retain_graph=not last, allow_unused=True)
+        for layer, gradient in zip(self.layers, found, strict=True):
+            if gradient is None:
+                raise _no_path(layer.name)
+        return list(found)
+
+
+@contextmanager
+def forward(
+    module: nn.Module, inputs: Any, targets: Mapping[str, nn.Module], *, gradients: bool, tokens: Tokens | None = None
+) -> Iterator[Forward]:
+    """Runs ``module`` once and keeps what the maps are made from.
+
+    Nothing is recorded before the earliest target layer and no parameter gets a gradient; mode, ``requires_grad``, ``.grad``
+    and hooks are as found when the context ends.
+
+    Args:
+        module: The network.
+        inputs: A tensor ``(B, C, H, W)``, or a tuple (by position) or dict (by name) of tensors.
+        targets: Target layers by name.
+        gradients: Whether gradients will be asked for.
+        tokens: What the user says about token layouts.
+
+    Raises:
+        InputError: If a layer is not reached or gives no spatial map.
+    """
+    with frozen(module), activations(module, targets, cut=gradients) as found:
+        if not gradients:
+            torch.set_grad_enabled(False)  # frozen() puts the caller's mode back
+        output = call(module, inputs)
+        size, batch = input_size(inputs)
+        layers = []
+        for name, calls in found.items():
+            if not calls:
+                raise InputError(f'layer {name!r} was not reached in the forward pass', hint=_another(module))
+            layout = _layout(module, name, targets[name], calls[-1].value, calls[-1].grids, size, batch, tokens or Tokens())
+            layers.append(Layer(name, calls[-1].value, layout))
+        yield Forward(output, class_scores(output), tuple(layers))
+
+
+def call(module: nn.Module, inputs: Any) -> Any:
+    """``module(inputs)``, with tuples spread by position and dicts by name."""
+    if isinstance(inputs, Mapping):
+        return module(**inputs)
+    return module(*inputs) if isinstance(inputs, (tuple, list)) else module(inputs)
+
+
+def input_size(inputs: Any) -> tuple[tuple[int, int], int]:
+    """``(H, W)`` and the batch size of the first image-like tensor in ``inputs``."""
+    tensors: Sequence[Any] = (
+        list(inputs.values()) if isinstance(inputs, Mapping) else inputs if isinstance(inputs, (tuple, list)) else [inputs]
+    )
+    image = next((tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.ndim == 4), None)
+    if image is None:
+        shapes = [tuple(tensor.shape) for tensor in tensors if isinstance(tensor, Tensor)]
+        raise InputError(f'no image among the inputs {shapes}', accepted='at least one tensor (B, C, H, W)')
+    return (int(image.shape[2]), int(image.shape[3])), int(image.shape[0])
+
+
+def _layout(
+    module: nn.Module,
+    name: str,
+    layer: nn.Module,
+    value: Tensor,
+    grids: Sequence[tuple[int, int]],
+    size: tuple[int, int],
+    batch: int,
+    tokens: Tokens,
+) -> Layout:
+    try:
+        return find_layout(value, size, grids, batch=batch, layer=layer, prefix=tokens.extra, tokens=tokens.flat)
+    except NoSpatialMap as error:
+        if tokens.extra is not None:
+            raise InputError(
+                f'{tokens.extra} does not fit layer {name!r}: {error}',
+                hint='leave it out to have the layout found',
+                argument='--num-extra-tokens',
+            ) from error
+        raise InputError(
+            f'layer {name!r} gives no spatial map: {error}', hint=_another(module), argument='--target-layers'
+        ) from error
+
+
+def _no_path(name: str) -> InputError:
+    return InputError(
+        f'the score does not depend on layer {name!r}',
+        hint='choose a layer on the way to the score, or a method without gradients (EigenCAM)',
+        argument='--target-layers',
+    )
+
+
+def _another(module: nn.Module) -> str:
+    names = default_layers(module)
+    return f'{names[0]!r} gives one' if names else 'list all with --preview-model'

@@ -1,0 +1,110 @@
+"""Layer names → modules, default layers, and suggestions for names that miss."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from torch import nn
+
+from vistool.errors import InputError, close_matches
+
+DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
+    # Convolutional networks: the last map before it is pooled, after its last activation.
+    'HRFuseScales': ('final_layer',),
+    'ResNet': ('layer4',),
+    'EfficientNet': ('bn2', 'layers[-1]', 'features[-1]'),
+    'MobileNetV2': ('conv2', 'features[-1]'),
+    'MobileNetV3': ('layer*', 'features[-1]', 'blocks[-1]'),
+    'RepVGG': ('stage_*',),
+    'ConvNeXt': ('stages[-1]', 'features[-1]'),
+    # Transformers that classify from a token: the norm before the last attention, behind which patch tokens no longer
+    # reach the score.
+    'VisionTransformer': ('layers[-1].ln1', 'blocks[-1].norm1', 'encoder.layers[-1].ln_1'),
+    'T2T_ViT': ('encoder[-1].ln1',),
+    # Windowed transformers that average their tokens: the final norm.
+    'SwinTransformer': ('norm3', 'features[-1][-1].norm2', 'norm'),
+    'SwinTransformerV2': ('norm3', 'norm'),
+}
+"""Class name of a network → layers to explain it by, relative to it: the first that exists, looked up along the MRO.
+
+``name*`` means the child with the highest number behind that name.
+"""
+
+
+def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
+    """The module called ``name`` in dotted form, indices in brackets too (``backbone.layers[-1].ln1``).
+
+    Returns:
+        Its canonical dotted name (indices made positive) and the module.
+
+    Raises:
+        InputError: If there is none; close matches are listed.
+    """
+    module, path = root, ''
+    for part in _parts(name):
+        child = _child(module, part)
+        if child is None:
+            known = [full for full, _ in root.named_modules() if full]
+            hint = close_matches(name.replace('[', '.').replace(']', ''), known)
+            raise InputError(
+                f'no layer {name!r}: {path or type(root).__name__} has no {part!r}',
+                accepted=_children(module),
+                hint=f'{hint}; list all with --preview-model' if hint else 'list all with --preview-model',
+            )
+        key, module = child
+        path = f'{path}.{key}' if path else key
+    if not path:
+        raise InputError(f'no layer {name!r}: the name is empty', hint='list all with --preview-model')
+    return path, module
+
+
+def default_layers(root: nn.Module) -> list[str]:
+    """Names of the layers that explain ``root`` by default, or ``[]`` where the table does not know its kind."""
+    for prefix, module in root.named_modules():
+        for kind in type(module).__mro__:
+            for tail in DEFAULT_LAYERS.get(kind.__name__, ()):
+                if (found := _resolve(module, tail)) is not None:
+                    return [f'{prefix}.{found}' if prefix else found]
+    return []
+
+
+def norm_layers(root: nn.Module) -> Iterator[str]:
+    """Names of the normalisation layers, last first."""
+    names = [name for name, module in root.named_modules() if is_norm(module)]
+    return reversed(names)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether ``module`` normalises, by its kind or its class name."""
+    kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+    return isinstance(module, kinds) or bool(re.search(r'(Batch|Layer|Group|RMS|Instance)_?Norm', type(module).__name__))
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.sub(r'\[\s*(-?\d+)\s*\]', r'.\1', name.strip()).split('.') if part]
+
+
+def _child(module: nn.Module, part: str) -> tuple[str, nn.Module] | None:
+    children = dict(module.named_children())
+    if part in children:
+        return part, children[part]
+    if part.endswith('*'):
+        numbered = [name for name in children if re.fullmatch(re.escape(part[:-1]) + r'\d+', name)]
+        last = max(numbered, key=lambda name: int(name[len(part) - 1 :]), default=None)
+        return (last, children[last]) if last is not None else None
+    if re.fullmatch(r'-\d+', part) and isinstance(module, (nn.Sequential, nn.ModuleList)) and int(part) >= -len(children):
+        return list(children.items())[int(part)]
+    return None
+
+
+def _children(module: nn.Module, most: int = 12) -> str:
+    names = [name for name, _ in module.named_children()]
+    return ', '.join(names[:most]) + (f', … ({len(names)})' if len(names) > most else '') if names else ''
+
+
+def _resolve(module: nn.Module, tail: str) -> str | None:
+    try:
+        return find_layer(module, tail)[0]
+    except InputError:
+        return None

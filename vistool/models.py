@@ -1,0 +1,239 @@
+"""Config + checkpoint → a model in eval mode that reads images and tells its scores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vistool.checkpoints import Checkpoint, load_weights, read_checkpoint
+from vistool.config import Source, require_model, resolve
+from vistool.errors import InputError
+from vistool.inputs import Sample, preprocess
+from vistool.pipeline import Pipeline, build_pipeline
+
+if TYPE_CHECKING:
+    from mmengine import Config
+
+log = logging.getLogger('vistool')
+
+RANDOM = 'none'
+"""The checkpoint argument that asks for random weights."""
+
+
+@dataclass
+class Model:
+    """A network with what is needed to feed it and to name what it says.
+
+    Attributes:
+        module: The network, in eval mode on ``device``.
+        name: Short name for files and captions (the config's stem).
+        config: The config it was built from, or None for a plain module.
+        classes: Class names by id, or None.
+        device: Where it runs.
+        checkpoint: Where its weights came from; None for random weights or a plain module.
+        transform: For a plain module, what turns a PIL image into its input tensor.
+    """
+
+    module: nn.Module
+    name: str = 'model'
+    config: Config | None = None
+    classes: tuple[str, ...] | None = None
+    device: torch.device = field(default_factory=lambda: torch.device('cpu'))
+    checkpoint: Checkpoint | None = None
+    transform: Callable[[Any], Tensor] | None = None
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The test pipeline of the config, followed by its data preprocessor."""
+        if self.config is None and self.transform is None:
+            raise InputError(
+                f'{self.name} has no preprocessing, so it cannot read an image',
+                hint='give load() a transform, or hand the analysis a tensor',
+            )
+        if self.config is None:
+            return Pipeline([self.transform], takes_images=True)
+        return build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
+
+    @property
+    def data_preprocessor(self) -> nn.Module | None:
+        """The config's data preprocessor as built into the model, or None."""
+        return getattr(self.module, 'data_preprocessor', None)
+
+    def read(self, image: Any, *, seed: int = 0, index: int = 0) -> Sample:
+        """Runs the test pipeline on a path, a PIL image or an RGB uint8 array ``(H, W, 3)``."""
+        return self.pipeline.read(image, seed=seed, index=index)
+
+    def batch(self, samples: Sequence[Sample]) -> Any:
+        """The network input for ``samples``: a tensor ``(B, C, H, W)``, or a tuple or dict of tensors."""
+        return preprocess(samples, self.data_preprocessor, self.device)
+
+    def class_name(self, index: int) -> str:
+        """The first synonym of a class («tabby» of «tabby, tabby cat»), or ``'class 281'`` where names are unknown."""
+        if self.classes is None or index >= len(self.classes):
+            return f'class {index}'
+        return self.classes[index].split(',')[0].strip()
+
+    def provenance(self) -> dict[str, Any]:
+        """What a recipe says of the model: config, checkpoint and its hash."""
+        return {
+            'config': self.name,
+            'checkpoint': self.checkpoint.source if self.checkpoint else None,
+            'sha256': self.checkpoint.sha256 if self.checkpoint else None,
+        }
+
+
+def load(
+    spec: str | nn.Module | Source,
+    checkpoint: str | None = None,
+    *,
+    device: str | torch.device = 'cpu',
+    options: Mapping[str, Any] | None = None,
+    transform: Callable[[Any], Tensor] | None = None,
+    classes: Sequence[str] | None = None,
+    trust_checkpoint: bool = False,
+    seed: int = 0,
+) -> Model:
+    """Builds a model and loads its weights.
+
+    Args:
+        spec: A config file, ``mmpretrain::…``, a model name, a run's folder (see :func:`vistool.config.resolve`), or an
+            ``nn.Module`` that is ready to use.
+        checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights. Left out: the run folder's, else the
+            config's ``load_from``.
+        device: ``'cpu'``, ``'cuda:0'``, …
+        options: Changes to the config, as ``--cfg-options`` makes them.
+        transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
+        classes: Class names by id; otherwise the checkpoint's, then the dataset's.
+        trust_checkpoint: Whether the checkpoint's pickle may run code.
+        seed: Of random weights.
+
+    Raises:
+        InputError: If something cannot be found, built or loaded.
+    """
+    target = find_device(device)
+    if isinstance(spec, nn.Module):
+        spec.to(target).eval()  # mmpretrain's eval() returns None, so this is not chained further
+        names = tuple(classes) if classes else None
+        return Model(spec, type(spec).__name__, None, names, target, None, transform)
+    source = spec if isinstance(spec, Source) else resolve(spec, options)
+    wanted = checkpoint or source.checkpoint
+    if wanted is None:
+        raise InputError(
+            f'none given, and {source.name} names none (load_from)',
+            accepted="a path, a URL, demo://NAME, or 'none' for random weights",
+            argument='checkpoint',
+        )
+    if wanted == RANDOM:
+        log.warning('%s: random weights, as asked for with «none»: what is drawn means nothing', source.name)
+        weights = None
+    else:
+        weights = read_checkpoint(wanted, trust=trust_checkpoint)
+    module = build_module(source, seed)
+    if weights is not None:
+        load_weights(module, weights)
+    module.to(target)
+    module.eval()
+    return Model(module, source.name, source.config, _classes(classes, weights, source), target, weights)
+
+
+def build_module(source: Source, seed: int = 0) -> nn.Module:
+    """Builds the network of a config through the registry of its ``default_scope``, with random weights.
+
+    Raises:
+        InputError: If the config has no model or the model cannot be built.
+    """
+    from mmengine.registry import MODELS, DefaultScope
+
+    config = source.config
+    spec = require_model(source).copy()
+    if config.get('data_preprocessor') is not None:
+        spec.setdefault('data_preprocessor', config.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'), torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        try:
+            return MODELS.build(spec)
+        except (KeyError, TypeError, ValueError, AssertionError, ImportError, AttributeError, FileNotFoundError) as error:
+            reason = ' '.join(str(error).split())[:300]
+            raise InputError(
+                f'the model of {source.name} cannot be built: {type(error).__name__}: {reason}',
+                hint='check its «model» and --cfg-options',
+                argument='config',
+            ) from error
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """The device called ``name``; an InputError where this machine has no such device."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        available = ['cpu', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))]
+        raise InputError(f'no device {str(name)!r} here', accepted=', '.join(available), argument='--device') from error
+    return device
+
+
+def class_scores(output: Any) -> Tensor | None:
+    """The class scores ``(B, C)`` in a model's output, or None where it gives none (a headless backbone).
+
+    Understands tensors, tuples, dicts and Hugging Face output objects.
+    """
+    if isinstance(output, Tensor):
+        return output if output.ndim == 2 else None
+    if isinstance(output, Mapping):
+        for key in ('logits', 'cls_score', 'pred', 'scores', 'out', 'output'):
+            if key in output:
+                return class_scores(output[key])
+        return next((found for value in output.values() if (found := class_scores(value)) is not None), None)
+    if hasattr(output, 'logits'):
+        return class_scores(output.logits)
+    if isinstance(output, (tuple, list)) and output:
+        return class_scores(output[0])
+    return None
+
+
+def has_classes(module: nn.Module) -> bool:
+    """False for networks that say of themselves that they have no classification head."""
+    return getattr(module, 'head', module) is not None  # absent (a wrapper, a plain module) is not the same as None
+
+
+def probabilities(module: nn.Module, scores: Tensor) -> Tensor:
+    """Scores ``(B, C)`` → probabilities: sigmoid for multi-label heads, else softmax."""
+    heads = (type(child).__name__ for child in module.modules())
+    problem = getattr(getattr(module, 'config', None), 'problem_type', None)
+    if problem == 'multi_label_classification' or any('MultiLabel' in name for name in heads):
+        return scores.float().sigmoid()
+    return scores.float().softmax(-1)
+
+
+def _classes(given: Sequence[str] | None, weights: Checkpoint | None, source: Source) -> tuple[str, ...] | None:
+    if given:
+        return tuple(given)
+    if weights is not None and weights.classes:
+        return tuple(weights.classes)
+    return dataset_classes(source.config)
+
+
+def dataset_classes(config: Config) -> tuple[str, ...] | None:
+    """The class names of the config's dataset: its own ``metainfo``, else the METAINFO of its type."""
+    from mmengine.registry import DATASETS, DefaultScope
+
+    for phase in ('test', 'val', 'train'):
+        dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset') or {}
+        while dataset.get('dataset'):  # wrappers (RepeatDataset, KFoldDataset, …) hold the real one
+            dataset = dataset['dataset']
+        meta = dataset.get('metainfo') or {}
+        if not meta and isinstance(dataset.get('type'), str):
+            with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
+                with DATASETS.switch_scope_and_registry(None) as registry:
+                    kind = registry.get(dataset['type'])
+            meta = getattr(kind, 'METAINFO', None) or {}
+        names = meta.get('classes', meta.get('CLASSES'))
+        if names and not isinstance(names, str):
+            return tuple(names)
+    return None

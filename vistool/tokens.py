@@ -1,0 +1,159 @@
+"""Tokens ↔ maps: how a layer's output is laid out in space, found by looking at tensors rather than asked for by flags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+MAX_PREFIX = 64
+"""More tokens than this beside a grid are not prefix tokens but a sign that the grid is the wrong one."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor becomes ``(B, C, h, w)``.
+
+    Attributes:
+        axes: ``'BCHW'``, ``'BHWC'``, ``'BLC'`` (tokens) or ``'BCL'``.
+        grid: ``(h, w)``.
+        prefix: Tokens before the grid (class, distillation, registers).
+    """
+
+    axes: str
+    grid: tuple[int, int]
+    prefix: int = 0
+
+    def to_map(self, tensor: Tensor) -> Tensor:
+        """``tensor`` as ``(B, C, h, w)``, a view where that is possible; prefix tokens are dropped."""
+        if self.axes == 'BCHW':
+            return tensor
+        if self.axes == 'BHWC':
+            return tensor.permute(0, 3, 1, 2)
+        if self.axes == 'BLC':
+            tensor = tensor.transpose(1, 2)
+        return tensor[:, :, self.prefix :].unflatten(2, self.grid)
+
+    def from_map(self, maps: Tensor, like: Tensor) -> Tensor:
+        """The inverse of :meth:`to_map`; prefix tokens are taken from ``like``."""
+        if self.axes == 'BCHW':
+            return maps
+        if self.axes == 'BHWC':
+            return maps.permute(0, 2, 3, 1)
+        result = like.clone()
+        flat = maps.flatten(2)
+        if self.axes == 'BLC':
+            result[:, self.prefix :] = flat.transpose(1, 2)
+        else:
+            result[:, :, self.prefix :] = flat
+        return result
+
+
+class NoSpatialMap(ValueError):
+    """A tensor that cannot be laid out in space; the message says why."""
+
+
+def find_layout(
+    tensor: Tensor,
+    input_size: tuple[int, int],
+    grids: Sequence[tuple[int, int]] = (),
+    *,
+    batch: int | None = None,
+    layer: nn.Module | None = None,
+    prefix: int | None = None,
+    tokens: bool | None = None,
+) -> Layout:
+    """How ``tensor``, the output of ``layer``, is laid out.
+
+    Args:
+        tensor: The layer's output.
+        input_size: ``(H, W)`` of the network input, for the aspect ratio.
+        grids: Spatial sizes that were seen before the layer ran, most recent last.
+        batch: Images in the batch; a tensor with another first axis holds windows or heads, not images.
+        layer: The module, which settles the place of the channels where the shape alone does not.
+        prefix: Number of prefix tokens, if the user said so (0 is a value).
+        tokens: True where the user said that the tensor holds tokens.
+
+    Raises:
+        NoSpatialMap: If there is no map in it.
+    """
+    shape = tuple(tensor.shape)
+    if batch is not None and shape and shape[0] != batch:
+        raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): windows, heads or regions')
+    if tensor.ndim == 4:
+        return _find_map(shape, input_size, layer)
+    if tensor.ndim == 3:
+        return _find_tokens(shape, input_size, grids, prefix, tokens)
+    raise NoSpatialMap(f'its output {shape} has no two spatial axes')
+
+
+def _find_map(shape: tuple[int, ...], input_size: tuple[int, int], layer: nn.Module | None) -> Layout:
+    first, last = (shape[2], shape[3]), (shape[1], shape[2])
+    normalised = tuple(getattr(layer, 'normalized_shape', ()) or ())
+    if isinstance(layer, nn.Linear) or (type(layer) is nn.LayerNorm and normalised == shape[-1:]):
+        axes = 'BHWC'
+    elif isinstance(layer, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)):
+        axes = 'BCHW'
+    else:
+        axes = 'BCHW' if _distortion(first, input_size) <= _distortion(last, input_size) else 'BHWC'
+    grid = first if axes == 'BCHW' else last
+    if grid == (1, 1):
+        raise NoSpatialMap(f'its output {shape} is pooled to a single position')
+    return Layout(axes, grid)
+
+
+def _find_tokens(
+    shape: tuple[int, ...],
+    input_size: tuple[int, int],
+    grids: Sequence[tuple[int, int]],
+    prefix: int | None,
+    tokens: bool | None,
+) -> Layout:
+    lengths = (('BLC', shape[1]),) if tokens else (('BLC', shape[1]), ('BCL', shape[2]))
+    for grid_of in (_seen_grid, _aspect_grid):
+        for axes, length in lengths:
+            fit = grid_of(length, input_size, grids, prefix)
+            if fit is not None:
+                return Layout(axes, *fit)
+    extra = '' if prefix is None else f' after {prefix} extra token(s)'
+    raise NoSpatialMap(f'its output {shape} leaves {shape[1] - (prefix or 0)} tokens{extra}, which form no grid')
+
+
+def _seen_grid(
+    length: int, input_size: tuple[int, int], grids: Sequence[tuple[int, int]], prefix: int | None
+) -> tuple[tuple[int, int], int] | None:
+    """The spatial size among ``grids`` that ``length`` tokens fill with the fewest tokens to spare, the latest first."""
+    allowed = range(MAX_PREFIX + 1) if prefix is None else (prefix,)
+    fits = [
+        (length - h * w, -age, (h, w))
+        for age, (h, w) in enumerate(grids)
+        if h * w > 1 and length - h * w in allowed and _distortion((h, w), input_size) < math.log(2)
+    ]
+    if not fits:
+        return None
+    spare, _, grid = min(fits)
+    return grid, spare
+
+
+def _aspect_grid(
+    length: int, input_size: tuple[int, int], grids: Sequence[tuple[int, int]], prefix: int | None
+) -> tuple[tuple[int, int], int] | None:
+    """The grid that one whole stride makes of the image (rounded up or down), with as few prefix tokens as networks have."""
+    height, width = input_size
+    for spare in (0, 1, 2, 5) if prefix is None else (prefix,):
+        area = length - spare
+        if area < 2:
+            continue
+        near = math.sqrt(height * width / area)
+        for stride in sorted(range(max(1, int(near * 0.5)), int(near * 2) + 2), key=lambda s: abs(s - near)):
+            for grid in ((height // stride, width // stride), (-(-height // stride), -(-width // stride))):
+                if grid[0] * grid[1] == area:
+                    return grid, spare
+    return None
+
+
+def _distortion(grid: tuple[int, int], input_size: tuple[int, int]) -> float:
+    """How far a grid's cells are from square, as |log| of their aspect ratio."""
+    return abs(math.log((input_size[0] * grid[1]) / (input_size[1] * grid[0])))

@@ -1,0 +1,105 @@
+"""Where pictures go: names fit for file systems, and writing that leaves nothing half done."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from vistool.errors import InputError
+from vistool.visualization.encode import SUFFIXES
+
+_ACCEPTED = 'a folder, or a file ending in ' + ', '.join(suffix[1:] for suffix in SUFFIXES)
+# Endings that people may take for picture files, as against folders called 'run.v2'.
+_OTHER_SUFFIXES = {
+    '.tif', '.tiff', '.bmp', '.gif', '.eps', '.ps', '.avif', '.heic', '.ico', '.jp2', '.jfif', '.ppm', '.svgz', '.pgf',
+    '.npz', '.npy', '.csv', '.json', '.txt', '.html', '.mp4', '.zip', '.py', '.pth', '.exr', '.tga', '.xcf', '.psd',
+}  # fmt: skip
+_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
+_RESERVED = re.compile(r'(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?$')
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and suffixes come on top
+_counter = itertools.count()
+
+
+def is_file(out: Path) -> bool:
+    """Whether ``out`` names one picture rather than a folder.
+
+    Raises:
+        InputError: It ends like a file of a kind that cannot be written.
+    """
+    if out.is_dir():
+        return False
+    suffix = out.suffix.lower()
+    if suffix in _OTHER_SUFFIXES:
+        raise InputError(f'cannot write {suffix} files ({str(out)!r})', accepted=_ACCEPTED, argument='--out')
+    return suffix in SUFFIXES
+
+
+def safe_name(name: str) -> str:
+    """``name`` as a relative path that every file system takes; sub-folders stay.
+
+    What has to change gets a few digits of a checksum, so that names that differ stay different.
+    """
+    parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
+    return '/'.join(_safe_part(part) for part in parts) or _marked('', name)
+
+
+def _safe_part(part: str) -> str:
+    safe = _FORBIDDEN.sub('_', part).rstrip('. ').lstrip()
+    if _RESERVED.match(safe):
+        safe = f'_{safe}'
+    while len(safe.encode()) > _LONGEST_NAME:
+        safe = safe[: max(1, len(safe) * 9 // 10)]
+    return safe if safe == part else _marked(safe, part)
+
+
+def _marked(safe: str, name: str) -> str:
+    return f'{safe}-{hashlib.sha256(name.encode(errors="replace")).hexdigest()[:6]}'.lstrip('-')
+
+
+def check_folder(folder: Path, argument: str = '--out') -> None:
+    """Make sure that files can be written in ``folder``, which need not exist; nothing is left behind.
+
+    Raises:
+        InputError: They cannot.
+    """
+    existing = folder.absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f'cannot write in {str(folder)!r}: {str(existing)!r} is no folder', argument=argument)
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error, argument) from error
+
+
+def write_file(path: Path, data: bytes, argument: str = '--out') -> None:
+    """Put ``data`` into ``path``, replacing it in one step; on any failure the old file stays and nothing else does.
+
+    Raises:
+        InputError: The folder cannot be written in.
+    """
+    beside = path.with_name(f'.{path.name[:80]}.{os.getpid()}.{next(_counter)}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    except OSError as error:
+        raise _unwritable(path, error, argument) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def _unwritable(path: Path, error: OSError, argument: str) -> InputError:
+    return InputError(
+        f'cannot write {str(path)!r}: {error.strerror or error}',
+        hint='choose a folder that you may write in',
+        argument=argument,
+    )

@@ -1,0 +1,39 @@
+"""Image grids (samples, pipeline steps, patches) to a scene."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from vistool.results import GridImage, ImageGrid
+from vistool.visualization.cells import Cell, Line
+from vistool.visualization.draw import Pixels, resize_image, to_uint8
+from vistool.visualization.scene import BLACK, RED, Scene
+from vistool.visualization.style import Page
+from vistool.visualization.table import arrange
+
+
+def grid_scene(result: ImageGrid, page: Page) -> Scene:
+    """Pictures in rows, all of one height, headings above and labels under them.
+
+    Args:
+        result: The pictures; rows may differ in length, none may be empty.
+        page: Where to draw.
+
+    Raises:
+        InputError: A picture is no RGB image.
+    """
+    if not any(result.rows):
+        raise ValueError('a grid without pictures cannot be drawn')
+    lines = [Line(tuple(_cell(image) for image in row)) for row in result.rows if row]
+    return arrange(lines, page, result.caption)
+
+
+def _cell(image: GridImage) -> Cell:
+    pixels = to_uint8(image.pixels, 'picture')
+    height, width = pixels.shape[:2]
+    color = RED if image.wrong else BLACK
+    return Cell(partial(_resized, pixels), width / height, image.title, image.footer, footer_color=color)
+
+
+def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    return resize_image(pixels, size)

@@ -1,0 +1,236 @@
+"""Heat maps to a scene: input first, methods (heads, layers) in columns, classes (queries, models) in rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from vistool.results import Heatmap, Heatmaps
+from vistool.visualization.cells import Cell, Line, Ring
+from vistool.visualization.draw import Pixels, blend, colorize, overlay, resize_image, rgb_map
+from vistool.visualization.looks import Look, choose_looks
+from vistool.visualization.scene import RED, Scene, Tile
+from vistool.visualization.style import Page, Style
+from vistool.visualization.table import Measures, arrange, natural_height, single
+from vistool.visualization.views import View, choose_view, query_place
+
+_HEADS_PER_LINE = 6
+_MOSAIC = 36  # more maps than this are laid out as a square
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the figure: its label, the tiles that stand once at its left, and the others, which wrap."""
+
+    label: str
+    lead: tuple[Cell, ...]
+    cells: tuple[Cell, ...]
+
+
+def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
+    """A figure of one image's maps.
+
+    Args:
+        result: The maps; must not be empty.
+        style: How to draw.
+        page: Where to draw.
+
+    Raises:
+        InputError: A map or image cannot be drawn; the message says why.
+    """
+    rows, constants = _rows(result, style, always_label=False)
+    caption = ' · '.join(dict.fromkeys(text for text in (result.caption, *constants) if text))
+    return arrange(_lines(result, rows, page), page, caption)
+
+
+def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest: float | None = None) -> list[Scene]:
+    """Several images' maps on pages: rows are images (and their classes), columns are maps.
+
+    Args:
+        results: One per image.
+        style: How to draw.
+        page: Measures of a page.
+        tallest: Height of a page in units; None: 9 in on paper, 4000 px on the screen.
+    """
+    lines: list[Line] = []
+    for result in results:
+        rows, _ = _rows(result, style, always_label=True)
+        lines.extend(_lines(result, rows, page))
+    tallest = tallest or (648.0 if page.paper else 4000.0)
+    pages: list[list[Line]] = []
+    header = lines[0] if lines else None
+    while lines:
+        count = 1
+        while count < len(lines) and arrange(_with_header(lines[: count + 1], header), page).height <= tallest:
+            count += 1
+        pages.append(_with_header(lines[:count], header))
+        lines = lines[count:]
+    return [arrange(each, page) for each in pages]
+
+
+def _with_header(lines: Sequence[Line], header: Line | None) -> list[Line]:
+    """Lines with titles only above the first of a page, where all have the same."""
+
+    def titles(line: Line) -> list[tuple[str, ...]]:
+        return [cell.title if cell else () for cell in line.cells]
+
+    if header is None or any(titles(line) not in (titles(header), [()] * len(line.cells)) for line in lines):
+        return list(lines)
+    first = tuple(
+        replace(cell, title=head.title, title_color=head.title_color) if cell and head else cell
+        for cell, head in zip(lines[0].cells, header.cells, strict=True)
+    )
+    bare = [tuple(cell and replace(cell, title=()) for cell in line.cells) for line in lines[1:]]
+    return [replace(lines[0], cells=first), *(replace(line, cells=c) for line, c in zip(lines[1:], bare, strict=True))]
+
+
+def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
+    """The input and each map, by name: untitled, at the photo's own size, one unit a pixel."""
+    painter = _Painter(result, style)
+    page = Page(paper=False, width=None, density=1.0)
+    cells = [('input', _input_cell(result, painter, result.rows, first=False))]
+    cells += [(m.name, _map_cell(m, look, painter)) for m, look in zip(result.maps, painter.looks, strict=True)]
+    return [(name, single(cell, painter.view.size, page)) for name, cell in cells]
+
+
+def overlays(result: Heatmaps, style: Style) -> list[Pixels]:
+    """Each map blended over the network's image at its own size, uint8 ``(H, W, 3)``, and nothing else."""
+    painter = _Painter(result, replace(style, layout='overlay', view='network'))
+    return [painter.tile(look)(painter.view.size) for look in painter.looks]
+
+
+class _Painter:
+    """Draws the tiles of one result; resized photos are kept, because most tiles need the same."""
+
+    def __init__(self, result: Heatmaps, style: Style) -> None:
+        if not result.maps:
+            raise ValueError('a result without maps cannot be drawn')
+        self.view: View = choose_view(result, style)
+        self.looks = choose_looks(result, style)
+        self.align = style.align
+        self.photo = lru_cache(maxsize=4)(self._photo)
+
+    def _photo(self, size: tuple[int, int]) -> Pixels:
+        return resize_image(self.view.photo, size)
+
+    def tile(self, look: Look) -> Tile:
+        def draw(size: tuple[int, int]) -> Pixels:
+            values, covered = self.view.map_at(look.values, size, look.interpolation, self.align)
+            everywhere = covered is None or bool(covered.all())
+            if look.alpha is not None:
+                return overlay(self.photo(size), np.clip(values, 0, 1), look.table, look.alpha, covered)
+            colors = rgb_map(values) if values.ndim == 3 else colorize(values, look.table)
+            return colors if everywhere else blend(self.photo(size), colors, 1.0, covered)
+
+        return draw
+
+
+def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[_Row], list[str]]:
+    """The figure's rows, and the names that are constant over it."""
+    painter = _Painter(result, style)
+    several_rows, several_columns = len(result.rows) > 1, len(result.columns) > 1
+    one_line = not always_label and not (several_rows and (several_columns or result.queries))
+    cells = {id(m): _map_cell(m, look, painter) for m, look in zip(result.maps, painter.looks, strict=True)}
+    rows = []
+    for number, name in enumerate([''] if one_line else result.rows):
+        maps = [m for m in result.maps if one_line or m.row == name]
+        titled = [replace(cells[id(m)], title=_title(m, result, one_line, always_label)) for m in maps]
+        lead = [_input_cell(result, painter, result.rows if one_line else (name,), first=number == 0)]
+        if result.kind == 'attention' and len(maps) > 2 and maps[0].column == 'mean':
+            lead.append(titled.pop(0))
+        rows.append(_Row(name, tuple(lead), tuple(titled)))
+    constant_row = '' if several_rows or (len(result.maps) == 1 and result.rows[0]) else result.rows[0]
+    constants = [constant_row, '' if several_columns or not _said(result) else result.columns[0]]
+    return rows, constants
+
+
+def _said(result: Heatmaps) -> bool:
+    """Whether the only column is not already the title of the only tile."""
+    return len(result.maps) > 1 or bool(result.rows[0])
+
+
+def _title(item: Heatmap, result: Heatmaps, one_line: bool, always_label: bool) -> tuple[str, ...]:
+    """What varies from tile to tile: the column, or in a single line the row where only that varies."""
+    if len(result.columns) > 1:
+        text = item.column
+    elif one_line:
+        text = item.row or item.column
+    else:
+        text = item.column if always_label else ''
+    return (text,) if text else ()
+
+
+def _map_cell(item: Heatmap, look: Look, painter: _Painter) -> Cell:
+    height, width = painter.view.size
+    outline = painter.view.outline()
+    marks = (outline,) if outline and look.alpha is not None else ()
+    return Cell(painter.tile(look), width / height, note=item.note, marks=marks, bar=look.bar)
+
+
+def _input_cell(result: Heatmaps, painter: _Painter, names: Sequence[str], first: bool) -> Cell:
+    height, width = painter.view.size
+    places = [query_place(result, painter.view, name) for name in names]
+    rings = tuple(Ring(*place) for place in dict.fromkeys(places) if place)
+    wrong = f'GT: {result.ground_truth}' if result.ground_truth and first else ''
+    return Cell(painter.photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)
+
+
+def _lines(result: Heatmaps, rows: Sequence[_Row], page: Page) -> list[Line]:
+    """Rows cut into lines that fit the page; the lead stands beside the first line, or above where there is no room."""
+    if len(rows) == 1 and result.kind == 'cam':
+        rows = [replace(rows[0], lead=(), cells=rows[0].lead + rows[0].cells)]  # one flow of tiles
+    count = max(len(row.cells) for row in rows)
+    most = _HEADS_PER_LINE if result.kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
+    widest = min(count, most)
+    # A mosaic of all channels is one picture, however small its tiles.
+    least = 0.0 if count > _MOSAIC else _least_width(result, page, rows)
+    # Heads stand in full lines of six or below their mean, but not in fewer beside it.
+    for per_line in range(widest, 0, -1) if result.kind != 'attention' else (widest,):
+        lines = _cut(rows, per_line, beside=True)
+        if min(Measures(lines, page).column_widths()) >= least or (per_line == 1 and not page.paper):
+            return _finished(lines, rows)
+    for per_line in range(widest, 0, -1):
+        lines = _cut(rows, per_line, beside=False)
+        if min(Measures(lines, page).column_widths()) >= least:
+            return _finished(lines, rows)
+    return _finished(lines, rows)
+
+
+def _cut(rows: Sequence[_Row], per_line: int, beside: bool) -> list[Line]:
+    lines: list[Line] = []
+    for row in rows:
+        # As many lines as needed, and those equally long: 4 + 3 rather than 6 + 1.
+        even = math.ceil(len(row.cells) / math.ceil(len(row.cells) / per_line))
+        chunks = [row.cells[start : start + even] for start in range(0, len(row.cells), even)]
+        empty = (None,) * len(row.lead)
+        blocks: list[tuple[Cell | None, ...]] = [row.lead, *chunks]
+        if beside:
+            blocks = [(*(empty if number else row.lead), *chunk) for number, chunk in enumerate(chunks)]
+        lines.extend(Line(block, '' if number else row.label) for number, block in enumerate(blocks))
+    return lines
+
+
+def _finished(lines: list[Line], rows: Sequence[_Row]) -> list[Line]:
+    # Without wrapping, columns mean the same in every row, and their titles stand once.
+    return _titled_once(lines) if len(lines) == len(rows) else lines
+
+
+def _titled_once(lines: Sequence[Line]) -> list[Line]:
+    bare = [replace(line, cells=tuple(cell and replace(cell, title=()) for cell in line.cells)) for line in lines[1:]]
+    same = all([c and c.title for c in line.cells[1:]] == [c and c.title for c in lines[0].cells[1:]] for line in lines)
+    return [lines[0], *bare] if same else list(lines)
+
+
+def _least_width(result: Heatmaps, page: Page, rows: Sequence[_Row]) -> float:
+    """How narrow a tile may get before a line is broken."""
+    if page.paper:
+        return 34.0 if result.kind != 'cam' else 52.0 if len(rows) == 1 else 40.0
+    if page.width is not None:
+        return 90.0
+    aspect = rows[0].cells[0].aspect
+    shrinks = result.kind != 'cam' or len(rows) > 1
+    return 180.0 if shrinks else math.floor(natural_height(aspect) * aspect) - 1.0

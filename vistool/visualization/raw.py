@@ -1,0 +1,94 @@
+"""The numbers behind a picture: ``.npz`` for maps and grids, ``.csv`` for curves. The same result is the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vistool.results import Curves, Heatmap, Heatmaps, ImageGrid, Result
+
+# zlib's fastest level: float maps hardly get smaller with more.
+_COMPRESSION = 1
+_EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
+
+
+def raw_suffix(result: Result) -> str:
+    """The suffix of the file that ``raw_bytes`` makes."""
+    return '.csv' if isinstance(result, Curves) else '.npz'
+
+
+def raw_bytes(result: Result) -> bytes:
+    """A result's numbers as the bytes of a file.
+
+    Heat maps: ``groups`` (G,) strings; for each group i ``maps_i`` float32 ``(K, h, w)``, ``names_i`` (K,) strings and,
+    where maps were scaled, ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``;
+    ``recipe``, a JSON string. Grids: ``image_ROW_COLUMN`` and ``recipe``. Curves: a table of step, epoch, config,
+    group, parameter and value. An ``.npz`` loads with ``allow_pickle=False``.
+    """
+    if isinstance(result, Curves):
+        return _curve_table(result).encode()
+    arrays = _heatmap_arrays(result) if isinstance(result, Heatmaps) else _grid_arrays(result)
+    arrays['recipe'] = np.array(json.dumps(result.recipe, ensure_ascii=False, sort_keys=True, default=_plain))
+    return _npz(arrays)
+
+
+def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
+    groups: dict[str, list[Heatmap]] = {}
+    for item in result.maps:
+        groups.setdefault(item.group, []).append(item)
+    arrays: dict[str, NDArray[Any]] = {'groups': np.array(list(groups), dtype=np.str_)}
+    for index, maps in enumerate(groups.values()):
+        arrays[f'maps_{index}'] = np.stack([np.asarray(item.values, np.float32) for item in maps])
+        arrays[f'names_{index}'] = np.array([item.name for item in maps], dtype=np.str_)
+        if any(item.range is not None for item in maps):
+            nothing = (np.nan, np.nan)
+            arrays[f'range_{index}'] = np.array([item.range or nothing for item in maps], np.float32)
+    arrays['image'] = np.asarray(result.image, np.uint8)
+    return arrays
+
+
+def _grid_arrays(result: ImageGrid) -> dict[str, NDArray[Any]]:
+    return {
+        f'image_{row}_{column}': np.asarray(image.pixels, np.uint8)
+        for row, images in enumerate(result.rows)
+        for column, image in enumerate(images)
+    }
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f'{name}.npy', _EPOCH_OF_ZIP)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asarray(array, order='C'), allow_pickle=False)
+            archive.writestr(entry, member.getbuffer(), compresslevel=_COMPRESSION)
+    return buffer.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """JSON for the few kinds of value that recipes hold besides plain ones."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return str(value)
+
+
+def _curve_table(result: Curves) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator='\n')
+    writer.writerow(('step', 'epoch', 'config', 'group', 'parameter', 'value'))
+    for curve in result.curves:
+        length = result.epoch_length.get(curve.config)
+        epochs: list[Any] = [''] * len(curve.steps) if not length else (curve.steps // length).astype(int).tolist()
+        constant = (curve.config, curve.group, curve.parameter)
+        for step, epoch, value in zip(curve.steps.tolist(), epochs, curve.values.tolist(), strict=True):
+            writer.writerow((step, epoch, *constant, repr(value)))
+    return table.getvalue()

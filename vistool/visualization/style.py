@@ -1,0 +1,141 @@
+"""How pictures look: the options that every command shares, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from vistool.errors import InputError, close_matches
+from vistool.visualization.colors import lookup_table
+
+Layout = Literal['grid', 'overlay']
+Scale = Literal['each', 'shared']
+View = Literal['original', 'network']
+Interpolation = Literal['nearest', 'bilinear', 'bicubic']
+Align = Literal['centre', 'corner']
+
+_PAPER_WIDTHS = {'column': 3.25, 'text': 6.875}
+_POINTS_PER_INCH = 72.0
+
+
+@dataclass(frozen=True)
+class Style:
+    """How results are drawn. ``None`` leaves a choice to the kind of result.
+
+    Attributes:
+        layout: ``grid`` (a titled figure) or ``overlay`` (each map blended over the network's image, nothing else).
+        width: ``column`` (3.25 in), ``text`` (6.875 in), ``screen`` (tiles of about 320 px), or the total width in
+            pixels. None: ``column`` for PDF and SVG, else ``screen``.
+        dpi: Pixels per inch of pictures for paper, also of the photos inside a PDF.
+        scale: ``each`` gives every map its own colour scale, ``shared`` one scale to all maps of the picture. None: one
+            scale per group for feature maps, else each.
+        colormap: A matplotlib colour map. None: jet for CAM, inferno for attention, viridis or RdBu_r for features.
+        alpha: Weight of the colours over the photo, in [0, 1], or ``heat``: transparent where the map is cold. None:
+            0.5 for CAM; the others are drawn without the photo.
+        colorbar: Whether bars are drawn. None: for feature maps, and where scales are shared.
+        interpolation: How a map is brought to the size of a tile. None: bilinear for CAM, else nearest.
+        align: Whether enlarging aligns the ``centre`` or the ``corner`` of the first pixels.
+        view: ``original`` draws on the whole file, ``network`` on what the network saw. None: original for CAM.
+    """
+
+    layout: Layout = 'grid'
+    width: Literal['column', 'text', 'screen'] | int | None = None
+    dpi: int = 300
+    scale: Scale | None = None
+    colormap: str | None = None
+    alpha: float | Literal['heat'] | None = None
+    colorbar: bool | None = None
+    interpolation: Interpolation | None = None
+    align: Align = 'centre'
+    view: View | None = None
+
+    def __post_init__(self) -> None:
+        """Check every option.
+
+        Raises:
+            InputError: An option has a value that is not accepted.
+        """
+        _check_choice('--layout', self.layout, get_args(Layout))
+        _check_choice('--scale', self.scale, (None, *get_args(Scale)))
+        _check_choice('--interpolation', self.interpolation, (None, *get_args(Interpolation)))
+        _check_choice('align', self.align, get_args(Align))
+        _check_choice('--view', self.view, (None, *get_args(View)))
+        _check_width(self.width)
+        if isinstance(self.dpi, bool) or not isinstance(self.dpi, int) or not 30 <= self.dpi <= 2400:
+            raise InputError(f'{self.dpi!r} is no resolution', accepted='30 to 2400 dots per inch', argument='--dpi')
+        if self.alpha is not None and self.alpha != 'heat' and not _is_fraction(self.alpha):
+            raise InputError(f'{self.alpha!r} is no opacity', accepted='0 to 1, or heat', argument='--alpha')
+        if self.colormap is not None:
+            lookup_table(self.colormap)
+
+    def page(self, vector: bool) -> Page:
+        """The page that these options ask for; ``vector`` tells whether the file is a PDF or SVG."""
+        width = self.width if self.width is not None else ('column' if vector else 'screen')
+        if isinstance(width, str) and width in _PAPER_WIDTHS:
+            return Page(True, _PAPER_WIDTHS[width] * _POINTS_PER_INCH, self.dpi / _POINTS_PER_INCH)
+        density = self.dpi / 96 if vector else 1.0
+        return Page(False, float(width) if isinstance(width, int) else None, density)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The measures of a picture. The unit is a point on paper and a pixel on the screen.
+
+    Attributes:
+        paper: Whether the picture is meant for paper.
+        width: Total width in units, or None where tiles have a natural size instead (the screen).
+        density: Pixels per unit of the raster picture, and of photos inside a vector picture.
+    """
+
+    paper: bool
+    width: float | None
+    density: float
+
+    @property
+    def points(self) -> float:
+        """Points per unit: 1 on paper, 0.75 on the screen (96 px to the inch)."""
+        return 1.0 if self.paper else 0.75
+
+    @property
+    def gap(self) -> float:
+        """Space between tiles, in units: 3 points."""
+        return 3.0 if self.paper else 4.0
+
+    @property
+    def margin(self) -> float:
+        """White space around everything, in units; none on paper, where the text around it has its own."""
+        return 0.0 if self.paper else 6.0
+
+    @property
+    def font(self) -> float:
+        """Size of titles, in units."""
+        return 7.0 if self.paper else 12.0
+
+    @property
+    def small_font(self) -> float:
+        """Size of captions and of the numbers at bars, in units."""
+        return 6.0 if self.paper else 11.0
+
+
+def _check_choice(argument: str, value: Any, accepted: tuple[Any, ...]) -> None:
+    if value not in accepted:
+        names = [name for name in accepted if name is not None]
+        raise InputError(
+            f'unknown value {value!r}',
+            accepted=', '.join(names),
+            hint=close_matches(str(value), names),
+            argument=argument,
+        )
+
+
+def _check_width(width: Any) -> None:
+    pixels = isinstance(width, int) and not isinstance(width, bool)
+    if width in (None, 'column', 'text', 'screen') or (pixels and 64 <= width <= 16384):
+        return
+    raise InputError(
+        f'{width!r} is no width', accepted='column, text, screen, or 64 to 16384 pixels', argument='--width'
+    )
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1

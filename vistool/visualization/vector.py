@@ -1,0 +1,220 @@
+"""Scenes to matplotlib figures, without pyplot: PDF, SVG, windows and notebooks.
+
+Text stays text: Type 42 fonts in PDF, characters in SVG. Files hold no date, program, path, user or host, so that the
+same picture is the same bytes, and a double-blind review stays blind.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+from matplotlib.path import Path
+
+from vistool.errors import InputError
+from vistool.visualization import fonts
+from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Scene, TextItem
+from vistool.visualization.style import Page
+
+_POINTS_PER_INCH = 72.0
+_ALIGNMENT = {'left': 'left', 'centre': 'center', 'right': 'right'}
+_METADATA: dict[str, dict[str, None]] = {
+    'pdf': {'Creator': None, 'Producer': None, 'CreationDate': None},
+    'svg': {'Creator': None, 'Date': None, 'Format': None, 'Type': None},
+}
+_PARAMETERS: dict[str, Any] = {
+    'pdf.fonttype': 42,
+    'svg.fonttype': 'none',
+    'svg.hashsalt': 'vistool',
+    'font.family': ['DejaVu Sans'],
+    'text.parse_math': False,
+}
+_WINDOWLESS = {'agg', 'cairo', 'pdf', 'pgf', 'ps', 'svg', 'template'}
+# matplotlib's parameters are one set per process, whatever the thread.
+_lock = threading.RLock()
+
+
+@contextmanager
+def parameters(more: dict[str, Any] | None = None) -> Iterator[None]:
+    """The defaults of matplotlib with what print-safe files need, whatever the user set; restored at the end."""
+    with _lock, matplotlib.rc_context(), warnings.catch_warnings():
+        # Characters that no font has are warned about once, in one line, where text is measured.
+        warnings.filterwarnings('ignore', message='Glyph .* missing')
+        matplotlib.rcdefaults()
+        settings: Any = {**_PARAMETERS, **(more or {})}
+        matplotlib.rcParams.update(settings)
+        logger = logging.getLogger('matplotlib.font_manager')
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # a CJK font in another weight than asked for is no news
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def figure(scene: Scene, page: Page) -> Figure:
+    """A scene as a figure of its true size."""
+    made = Figure()
+    paint(scene, page, made)
+    return made
+
+
+def paint(scene: Scene, page: Page, target: Figure) -> None:
+    """Draw a scene over the whole of a figure, which gets the scene's size."""
+    inches = page.points / _POINTS_PER_INCH
+    with parameters():
+        target.set_dpi(page.density / inches)
+        target.set_size_inches(scene.width * inches, scene.height * inches)
+        axes = target.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        for order, item in enumerate(scene.items):
+            if isinstance(item, ImageItem):
+                _paint_image(axes, item, page, order)
+            elif isinstance(item, TextItem):
+                _paint_text(axes, item, page, order)
+            else:
+                _paint_path(axes, item, page, order)
+        axes.set(xlim=(0, scene.width), ylim=(scene.height, 0))
+
+
+def _paint_image(axes: Any, item: ImageItem, page: Page, order: int) -> None:
+    box = item.box
+    size = max(1, round(box.height * page.density)), max(1, round(box.width * page.density))
+    axes.imshow(
+        item.tile(size),
+        extent=(box.x, box.right, box.bottom, box.y),
+        aspect='auto',
+        interpolation='none',
+        zorder=order,
+    )
+
+
+def _paint_text(axes: Any, item: TextItem, page: Page, order: int) -> None:
+    if not item.text:
+        return
+    if item.ground is not None:
+        width = fonts.text_width(item.text, item.size)
+        shift = {'left': 0.0, 'centre': width / 2, 'right': width}[item.anchor]
+        corner = item.x - shift - 0.2 * item.size, item.y - 0.95 * item.size
+        box = Rectangle(corner, width + 0.4 * item.size, 1.27 * item.size, linewidth=0, zorder=order)
+        box.set_facecolor(_fractions(item.ground))
+        axes.add_patch(box)
+    axes.text(
+        item.x,
+        item.y,
+        item.text,
+        family=_families(item.text),
+        fontsize=item.size * page.points,
+        color=_fractions(item.color),
+        ha=_ALIGNMENT[item.anchor],
+        va='baseline',
+        rotation=90 if item.vertical else 0,
+        rotation_mode='anchor',
+        parse_math=False,
+        zorder=order + 0.5,
+    )
+
+
+def _paint_path(axes: Any, item: PathItem, page: Page, order: int) -> None:
+    width = item.width * page.points
+    color = _fractions(item.color)
+    line = Polygon(item.points, closed=True, fill=False, linewidth=width, edgecolor=color, zorder=order)
+    axes.add_patch(line)
+    line.set_clip_path(_rectangle(item.clip), axes.transData)
+
+
+def _rectangle(box: Box) -> Any:
+    corners = [(box.x, box.y), (box.right, box.y), (box.right, box.bottom), (box.x, box.bottom), (box.x, box.y)]
+    return Path(corners, closed=True)
+
+
+def _fractions(color: Color) -> tuple[float, float, float]:
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255
+
+
+def _families(text: str) -> list[str]:
+    """The families that a line needs, DejaVu Sans first; matplotlib falls back character by character."""
+    faces = dict.fromkeys(face for face, _ in fonts.runs(text))
+    return ['DejaVu Sans', *(_family(face) for face in faces if face != fonts.main_face())]
+
+
+@lru_cache(maxsize=16)
+def _family(face: fonts.Face) -> str:
+    manager = font_manager.fontManager
+    manager.addfont(face.path)
+    entries = [entry for entry in manager.ttflist if entry.fname == face.path]
+    # Older versions of matplotlib know only the first face of a collection.
+    chosen = [entry for entry in entries if getattr(entry, 'index', 0) == face.index] or entries
+    return str(chosen[0].name)
+
+
+def encode(figures: Sequence[Figure], suffix: str) -> bytes:
+    """Figures as the bytes of a ``.pdf`` (a page each) or ``.svg`` file (one figure)."""
+    buffer = io.BytesIO()
+    with parameters():
+        if suffix == '.pdf':
+            with PdfPages(buffer, metadata=_METADATA['pdf']) as pages:
+                for each in figures:
+                    pages.savefig(each, dpi=each.dpi)
+        else:
+            (only,) = figures
+            only.savefig(buffer, format='svg', dpi=only.dpi, metadata=_METADATA['svg'])
+    return buffer.getvalue()
+
+
+def rasterize(made: Figure) -> Any:
+    """A figure as uint8 ``(H, W, 3)`` pixels at its own resolution."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with parameters():
+        canvas = FigureCanvasAgg(made)
+        canvas.draw()
+        return np.array(canvas.buffer_rgba())[..., :3].copy()
+
+
+def check_window() -> None:
+    """Refuse early where no window can be opened.
+
+    Raises:
+        InputError: There is no screen, or matplotlib has no backend for it.
+    """
+    from matplotlib import pyplot
+
+    backend = pyplot.get_backend()
+    if backend.lower() in _WINDOWLESS:
+        raise InputError(
+            f'no window can be opened here (matplotlib chose the backend {backend!r})',
+            hint='leave --show out, or set MPLBACKEND on a machine with a screen',
+            argument='--show',
+        )
+
+
+def show(draw: Callable[[Figure], None], title: str) -> None:
+    """Open a window with what ``draw`` puts on a figure, and wait until it is closed.
+
+    Raises:
+        InputError: No window can be opened.
+    """
+    from matplotlib import pyplot
+
+    check_window()
+    window = pyplot.figure(num=title)
+    try:
+        with parameters():
+            draw(window)
+        pyplot.show(block=True)
+    finally:
+        pyplot.close(window)
