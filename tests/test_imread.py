@@ -63,7 +63,7 @@ def test_palette_with_and_without_transparency(tmp_path):
 def test_transparent_colour_of_an_rgb_png(tmp_path):
     Image.fromarray(RGB).save(tmp_path / 'a.png', transparency=tuple(int(v) for v in RGB[3, 4]))
     expected = RGB.copy()
-    expected[np.all(RGB == RGB[3, 4], axis=-1)] = 255
+    expected[np.abs(RGB.astype(int) - RGB[3, 4]).max(axis=-1) == 0] = 255
     np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), expected)
 
 

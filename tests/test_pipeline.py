@@ -223,6 +223,12 @@ def test_steps_that_need_a_datasets_labels_are_left_out(photo):
     np.testing.assert_array_equal(Pipeline(transforms).read(photo).image, SMALL)
 
 
+def test_what_a_dataset_knows_reaches_the_sample(photo):
+    sample = build_pipeline(config(LOAD, RESIZE, PACK)).read(photo, index=7, info={'gt_label': 3})
+    assert (sample.label, sample.index) == (3, 7)
+    assert build_pipeline(config(LOAD, RESIZE, PACK)).read(photo).label is None
+
+
 SEED_STEPS = [T.RandomCrop(480, pad_if_needed=True), T.Resize(224), T.ToTensor(), T.Normalize([0.5] * 3, [0.5] * 3)]
 
 

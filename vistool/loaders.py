@@ -45,9 +45,7 @@ def is_label_loader(transform: Any) -> bool:
     return name.startswith('Load') and any(word in name for word in ('Annotation', 'Proposal', 'Label', 'Semantic'))
 
 
-def loaded(
-    loader: Any, original: NDArray[np.uint8], orientation: int = 1
-) -> tuple[NDArray[Any], Photometry, Geometry]:
+def loaded(loader: Any, original: NDArray[np.uint8], orientation: int = 1) -> tuple[NDArray[Any], Photometry, Geometry]:
     """The image as the loader hands it on, with its photometry and geometry.
 
     Args:

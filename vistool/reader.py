@@ -52,6 +52,7 @@ class Pipeline:
         seed: int = 0,
         index: int = 0,
         name: str | None = None,
+        info: Mapping[str, Any] | None = None,
         observe: Callable[[Any, Any], None] | None = None,
     ) -> Sample:
         """Read one image and run it through the pipeline.
@@ -61,6 +62,8 @@ class Pipeline:
             seed: With ``index`` decides whatever the transforms draw; the global random states stay as they are.
             index: Position of the image in the run.
             name: Output stem; default: the file's.
+            info: What a dataset knows of the image besides (``gt_label``, annotations); without it, steps that load
+                annotations are left out.
             observe: Called with ``(transform, value)`` after each step.
 
         Raises:
@@ -71,7 +74,7 @@ class Pipeline:
         try:
             with seeded(seed, index) as own:
                 _seed_inner(self.transforms, own)
-                data, tracer = self._run(original, orientation, path, index, observe)
+                data, tracer = self._run(original, orientation, path, {**(info or {}), 'sample_idx': index}, observe)
         except InputError as error:
             problem = f'{path or "the image"}: {error.problem}'
             raise InputError(problem, accepted=error.accepted, hint=error.hint) from error
@@ -81,33 +84,35 @@ class Pipeline:
         )
 
     def _run(
-        self, original: NDArray[np.uint8], orientation: int, path: Path | None, index: int, observe: Any
+        self, original: NDArray[np.uint8], orientation: int, path: Path | None, results: dict[str, Any], observe: Any
     ) -> tuple[Any, Tracer]:
         """Start where the pipeline's own loader would have left off, and apply the rest."""
         if self.takes_images:
             tracer = Tracer(Geometry.identity(original.shape[:2]), Photometry(), self._warned, observe)
             return tracer.run(self.transforms, _pil(original)), tracer
-        first, rest = (self.transforms[0], self.transforms[1:]) if self.transforms else (None, [])
-        results: dict[str, Any] = {'sample_idx': index, 'img_id': index}
+        labelled = len(results) > 1
+        steps = [t for t in self.transforms if labelled or not is_label_loader(t)]
+        first, rest = (steps[0], steps[1:]) if steps else (None, [])
+        results.setdefault('img_id', results['sample_idx'])
         if path is not None:
             results['img_path'] = str(path)
         if is_loader(first) and not (getattr(first, 'color_type', '') == 'unchanged' and path is not None):
             image, photometry, geometry = loaded(first, original, orientation)
         elif path is not None and (is_custom_loader(first) or is_loader(first)):
-            return self._run_own_loader(results, original, observe)
+            return self._run_own_loader(first, rest, results, original, observe)
         else:
-            rest = rest if is_custom_loader(first) or is_loader(first) else self.transforms
+            rest = rest if is_custom_loader(first) or is_loader(first) else steps
             image, photometry = unloaded(rest, self.preprocessing, original)
             geometry = Geometry.identity(original.shape[:2])
         results |= {'img': image, 'img_shape': image.shape[:2], 'ori_shape': image.shape[:2]}
         tracer = Tracer(geometry, photometry, self._warned, observe)
-        return tracer.run([t for t in rest if not is_label_loader(t)], results), tracer
+        return tracer.run(rest, results), tracer
 
     def _run_own_loader(
-        self, results: dict[str, Any], original: NDArray[np.uint8], observe: Any
+        self, loader: Any, rest: list[Any], results: dict[str, Any], original: NDArray[np.uint8], observe: Any
     ) -> tuple[Any, Tracer]:
         """Let a loader of the user's own (or one that keeps the file's raw values) read the file."""
-        loader, geometry = self.transforms[0], Geometry.identity(original.shape[:2])
+        geometry = Geometry.identity(original.shape[:2])
         results = Tracer(None, Photometry(), self._warned, observe).run([loader], results)
         image = image_of(results)
         if size_of(image) != geometry.network_size:
@@ -117,7 +122,7 @@ class Pipeline:
         top = 65535 if getattr(image, 'dtype', None) == np.uint16 else 255
         photometry = Photometry(bgr=not getattr(loader, 'to_rgb', False)).scaled(255 / top)
         tracer = Tracer(geometry, photometry, self._warned, observe)
-        return tracer.run([t for t in self.transforms[1:] if not is_label_loader(t)], results), tracer
+        return tracer.run(rest, results), tracer
 
     def _finish(self, data: Any, tracer: Tracer, original: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
         """The picture and geometry of the network's final input, the data preprocessor's padding included."""
@@ -132,9 +137,7 @@ class Pipeline:
             return image, geometry
         return self._measured(data, image, geometry)
 
-    def _measured(
-        self, data: Any, image: NDArray[np.uint8], geometry: Geometry
-    ) -> tuple[NDArray[np.uint8], Geometry]:
+    def _measured(self, data: Any, image: NDArray[np.uint8], geometry: Geometry) -> tuple[NDArray[np.uint8], Geometry]:
         """For a data preprocessor of unknown kind: run it, and take any growth as padding to the right and below."""
         from vistool.geometry import crop
         from vistool.inputs import preprocess

@@ -8,12 +8,13 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from vistool.errors import InputError
-from vistool.geometry import Geometry, Step, resize
+from vistool.geometry import Geometry, Size, Step, resize
 from vistool.images import image_of, size_of, with_image
 from vistool.photometry import Photometry, followed
 from vistool.randomness import RandomState
@@ -111,48 +112,37 @@ class Tracer:
     def _leaf(self, transform: Any, value: Any) -> Any:
         before, rule = image_of(value), find(_RULES, transform)
         if before is None:
-            return _call(transform, value)
-        size, state = size_of(before), RandomState.now()
-        saved = None if rule else _copies(transform, value)
-        with _recording(transform) as drawn:
             out = _call(transform, value)
-        after = image_of(out)
-        source = before if saved is None else image_of(saved[1])
-        self.photometry = followed(self.photometry, transform, source, after, rule is not None)
-        if self.geometry is not None and size is not None:
-            self.geometry = self.geometry.then(self._step(transform, rule, drawn, state, before, after, saved, size))
+        else:
+            size, state = size_of(before), RandomState.now()
+            saved = None if rule else _copies(transform, value)
+            with _recording(transform) as drawn:
+                out = _call(transform, value)
+            after = image_of(out)
+            source = before if saved is None else image_of(saved[1])
+            self.photometry = followed(self.photometry, transform, source, after, rule is not None)
+            if self.geometry is not None and size is not None:
+                new = size_of(after) or size
+                call = Call(transform, size, new, drawn, state)
+                found = (
+                    None if after is None else _known(rule, call) if rule else _replayed(saved, state, before, after)
+                )
+                self.geometry = self.geometry.then(found or self._unknown(transform, size, new, after is None))
         if self._observe is not None:
             self._observe(transform, out)
         return out
 
-    def _step(
-        self, transform: Any, rule: Rule | None, drawn: Any, state: RandomState, before: Any, after: Any, saved: Any,
-        size: tuple[int, int],
-    ) -> Step:  # fmt: skip
-        new = size_of(after)
-        if new is None:
-            self._warn(transform, 'returns several images')
-            return Step(np.eye(3), size, size, exact=False)
-        if rule is not None:
-            with contextlib.suppress(KeyError, AttributeError, TypeError, IndexError, ValueError):
-                step = rule(Call(transform, size, new, drawn, state))
-                if step.after == new:
-                    return step
-        elif saved is not None:
-            if (found := _replayed(saved, state, before, after)) is not None:
-                return found
-        self._warn(transform, 'is not known and could not be replayed')
-        step = resize(size, new)
-        return Step(step.matrix, size, new, exact=False)
-
-    def _warn(self, transform: Any, why: str) -> None:
+    def _unknown(self, transform: Any, before: Size, after: Size, several: bool) -> Step:
+        """A step that is right about the sizes only; warns once for each transform."""
         name = name_of(transform)
         if name not in self._warned:
             self._warned.add(name)
             _logger.warning(
-                'the transform %s %s: maps cannot be laid over the original image, only over the network\'s view',
-                name, why,
-            )  # fmt: skip
+                'the transform %s %s: maps cannot be laid over the original image, only over what the network saw',
+                name,
+                'returns several images' if several else 'moves pixels in a way that could not be found out',
+            )
+        return replace(resize(before, after), exact=False)
 
 
 def name_of(transform: Any) -> str:
@@ -184,7 +174,18 @@ def _copies(transform: Any, value: Any) -> tuple[Any, Any] | None:
         return None
 
 
-def _replayed(saved: tuple[Any, Any], state: RandomState, before: Any, after: Any) -> Step | None:
+def _known(rule: Rule, call: Call) -> Step | None:
+    """A rule's step; None where the transform is not quite the one that the rule was written for."""
+    try:
+        step = rule(call)
+    except (KeyError, AttributeError, TypeError, IndexError, ValueError):
+        return None
+    return step if step.after == call.after else None
+
+
+def _replayed(saved: tuple[Any, Any] | None, state: RandomState, before: Any, after: Any) -> Step | None:
+    if saved is None:
+        return None
     transform, value = saved
     image = image_of(value)
     old, new = size_of(image), size_of(after)
