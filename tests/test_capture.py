@@ -109,7 +109,17 @@ def test_a_no_grad_block_inside_the_model_does_not_stop_the_tail():
 Pair = namedtuple('Pair', 'a b')
 
 
-@pytest.mark.parametrize('wrap', [lambda t: t, lambda t: (t, 3), lambda t: [1, t], lambda t: {'x': t}, lambda t: Pair(1, (t,)), lambda t: OrderedDict(x=t)])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda t: t,
+        lambda t: (t, 3),
+        lambda t: [1, t],
+        lambda t: {'x': t},
+        lambda t: Pair(1, (t,)),
+        lambda t: OrderedDict(x=t),
+    ],
+)
 def test_tensors_are_found_and_replaced_in_containers(wrap):
     old, new = torch.zeros(2), torch.ones(2)
     output = wrap(old)

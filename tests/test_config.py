@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from vistool.config import PACKAGES, SCHEMES, read_config, require_model, resolve
-from vistool.errors import InputError
 from vistool.config.packaged import model_index, packaged_configs
 from vistool.config.runs import find_checkpoint
+from vistool.errors import InputError
 
 TINY = "default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18))\n"
 RESNET = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'

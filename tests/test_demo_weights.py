@@ -15,8 +15,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmpretrain.models import TimmClassifier, VisionTransformer
 from PIL import Image
 
-from vistool.checkpoints import demo_weights
-from vistool.checkpoints import load_weights, read_checkpoint
+from vistool.checkpoints import demo_weights, load_weights, read_checkpoint
 from vistool.errors import InputError
 
 EFFICIENTNET, DINO = 'demo://efficientnet-lite0', 'demo://dinov2-vit-small-p14'

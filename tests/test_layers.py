@@ -33,7 +33,9 @@ def test_names(net, name, canonical):
     assert found == canonical and module is net.get_submodule(canonical)
 
 
-@pytest.mark.parametrize('name', ['backbone.layer5', 'backbone.layer4[3]', 'backbone.layer4[-4]', 'head.fc', '', 'nope'])
+@pytest.mark.parametrize(
+    'name', ['backbone.layer5', 'backbone.layer4[3]', 'backbone.layer4[-4]', 'head.fc', '', 'nope']
+)
 def test_unknown_names_are_told_with_what_there_is(net, name):
     with pytest.raises(InputError, match='no layer .*--preview-model'):
         find_layer(net, name)

@@ -51,7 +51,9 @@ def test_what_has_no_spatial_map_says_why(shape, batch, why):
         find_layout(torch.zeros(shape), (224, 224), batch=batch)
 
 
-@pytest.mark.parametrize(('shape', 'seen'), [((2, 8, 3, 4), []), ((2, 3, 4, 8), []), ((2, 14, 8), [(3, 4)]), ((2, 8, 12), [(3, 4)])])
+@pytest.mark.parametrize(
+    ('shape', 'seen'), [((2, 8, 3, 4), []), ((2, 3, 4, 8), []), ((2, 14, 8), [(3, 4)]), ((2, 8, 12), [(3, 4)])]
+)
 def test_to_map_and_from_map_are_inverse(shape, seen):
     tensor = torch.randn(shape)
     layout = find_layout(tensor, (96, 128), seen)

@@ -21,9 +21,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from vistool.errors import InputError
 from vistool.checkpoints.stand_ins import FAMILIES, STAND_INS, Inert, plain
 from vistool.checkpoints.unpickling import read_pickle
+from vistool.errors import InputError
 
 
 class Call:

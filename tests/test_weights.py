@@ -12,10 +12,10 @@ from mmpretrain.models import SwinTransformer, TimmClassifier, VisionTransformer
 from torch import nn
 from torchvision.models import mobilenet_v3_small, resnet18, resnet34, resnet50, resnet101
 
-from vistool.checkpoints.bias_tables import resize_bias_tables
 from vistool.checkpoints import Checkpoint, LoadReport, Mismatch, load_weights
-from vistool.errors import InputError
+from vistool.checkpoints.bias_tables import resize_bias_tables
 from vistool.checkpoints.load_report import summarise
+from vistool.errors import InputError
 
 
 class Classifier(nn.Module):

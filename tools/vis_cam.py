@@ -12,15 +12,37 @@ from vistool import cli
 
 def build_parser() -> cli.Parser:
     """The command line of vis_cam."""
-    parser = cli.Parser('vis_cam', __doc__, 'vis_cam demo/coffee.png configs/efficientnet_lite/efficientnet-lite0_in1k.py')
+    parser = cli.Parser(
+        'vis_cam', __doc__, 'vis_cam demo/coffee.png configs/efficientnet_lite/efficientnet-lite0_in1k.py'
+    )
     parser.add_argument('img', help='image file')
     cli.add_model(parser)
     group = parser.add_argument_group('map')
-    group.add_argument('--method', nargs='+', default=['GradCAM'], metavar='NAME', help='GradCAM (default), GradCAM++, XGradCAM, EigenCAM, EigenGradCAM, LayerCAM; several are drawn side by side')
-    group.add_argument('--target-category', nargs='+', default=[], metavar='CLASS', help='class ids, names or topN; default: the predicted class')
-    group.add_argument('--target-layers', nargs='+', default=[], metavar='LAYER', help='such as backbone.layer4[-1]; several are averaged; default: by network')
+    group.add_argument(
+        '--method',
+        nargs='+',
+        default=['GradCAM'],
+        metavar='NAME',
+        help='GradCAM (default), GradCAM++, XGradCAM, EigenCAM, EigenGradCAM, LayerCAM; several are drawn side by side',
+    )
+    group.add_argument(
+        '--target-category',
+        nargs='+',
+        default=[],
+        metavar='CLASS',
+        help='class ids, names or topN; default: the predicted class',
+    )
+    group.add_argument(
+        '--target-layers',
+        nargs='+',
+        default=[],
+        metavar='LAYER',
+        help='such as backbone.layer4[-1]; several are averaged; default: by network',
+    )
     group.add_argument('--preview-model', action='store_true', help='list the layers and stop (needs no checkpoint)')
-    group.add_argument('--eigen-smooth', action='store_true', help='first principal component instead of the sum over channels')
+    group.add_argument(
+        '--eigen-smooth', action='store_true', help='first principal component instead of the sum over channels'
+    )
     group.add_argument('--aug-smooth', action='store_true', help='average over six augmented views')
     cli.add_picture(parser)
     cli.add_run(parser)
@@ -44,10 +66,20 @@ def work(args: argparse.Namespace) -> int:
     if args.preview_model:
         cli.announce([build_module(source, args.seed)])
         return cli.OK
-    visualizer = Visualizer(cli.out_path(args, source.name, 'vis_cam'), cli.style_of(args), save_raw=args.save_raw, show=args.show)
+    visualizer = Visualizer(
+        cli.out_path(args, source.name, 'vis_cam'), cli.style_of(args), save_raw=args.save_raw, show=args.show
+    )
     visualizer.check()
     model = vt.load(source, args.checkpoint, device=args.device, trust_checkpoint=args.trust_checkpoint, seed=args.seed)
-    cam = CAM(args.method, args.target_category, args.target_layers, args.aug_smooth, args.eigen_smooth, args.num_extra_tokens, args.vit_like or None)
+    cam = CAM(
+        args.method,
+        args.target_category,
+        args.target_layers,
+        args.aug_smooth,
+        args.eigen_smooth,
+        args.num_extra_tokens,
+        args.vit_like or None,
+    )
     smoothing = [name for name in ('aug_smooth', 'eigen_smooth') if getattr(args, name)]
     weights = Path(args.checkpoint).stem if args.checkpoint else ''
     chosen = ([name.lower() for name in args.method], args.target_category, args.target_layers, smoothing, weights)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vistool.analyses import CAM
+    from vistool.api import overlay, save, show
     from vistool.errors import InputError
     from vistool.models import Model, load
-    from vistool.api import overlay, save, show
 
 __version__ = '0.1.0'
 __all__ = ['CAM', 'InputError', 'Model', 'load', 'overlay', 'save', 'show']

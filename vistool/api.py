@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vistool.results import Heatmaps, Result
-from vistool.visualization import visualizer
+from vistool.visualization import render, visualizer
 from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Style
 
@@ -21,7 +21,7 @@ def show(result: Result, **style: Any) -> Figure:
         result: What an analysis returned.
         style: Fields of :class:`~vistool.visualization.style.Style`, such as ``width='column'``.
     """
-    return visualizer.figure(result, Style(**style))
+    return render.figure(result, Style(**style))
 
 
 def save(result: Result, path: str | Path, *, save_raw: bool = False, **style: Any) -> list[Path]:
@@ -49,4 +49,4 @@ def overlay(result: Heatmaps, **style: Any) -> list[Pixels]:
         result: Heat maps.
         style: Fields of :class:`~vistool.visualization.style.Style`, such as ``alpha=0.4``.
     """
-    return visualizer.overlay(result, Style(**style))
+    return render.overlay(result, Style(**style))

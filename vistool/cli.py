@@ -106,7 +106,12 @@ def add_picture(parser: Parser) -> None:
         metavar='PATH',
         help='a file (png, jpg, webp, pdf, svg), else a folder; default: work_dirs/<config>/<command>/',
     )
-    group.add_argument('--layout', default='grid', metavar='grid|overlay', help="titled figure, or the bare overlay at the network's size")
+    group.add_argument(
+        '--layout',
+        default='grid',
+        metavar='grid|overlay',
+        help="titled figure, or the bare overlay at the network's size",
+    )
     group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
     group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
     group.add_argument('--scale', metavar='each|shared', help='colour scale of each map, or one for all')
@@ -128,7 +133,9 @@ def add_run(parser: Parser) -> None:
     group.add_argument('--trust-checkpoint', action='store_true', help="let the checkpoint's pickle run code")
     group.add_argument('--log-level', default='info', metavar='LEVEL', help='debug, info (default), warning, error')
     group.add_argument('--debug', action='store_true', help='show tracebacks')
-    parser.add_argument('--not-show', action='store_true', help=argparse.SUPPRESS)  # older tools' option, the default here
+    parser.add_argument(
+        '--not-show', action='store_true', help=argparse.SUPPRESS
+    )  # older tools' option, the default here
 
 
 def style_of(args: argparse.Namespace) -> Any:
@@ -228,7 +235,9 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         library = _missing_library(error)
         if library:
             return _complain(library, BAD_INPUT)
-        return _complain(f'{type(error).__name__}: {" ".join(str(error).split())}; run with --debug for the traceback', OWN_FAULT)
+        return _complain(
+            f'{type(error).__name__}: {" ".join(str(error).split())}; run with --debug for the traceback', OWN_FAULT
+        )
 
 
 def announce(lines: Iterable[object]) -> None:

@@ -165,9 +165,8 @@ class Geometry:
             The values on that grid, 0 where nothing is known, and the bool mask of pixels that the network saw.
         """
         values = np.asarray(values, np.float32)
-        (th, tw), (h, w) = size or self.original_size, self.network_size
-        (oh, ow), nearest = self.original_size, interpolation == 'nearest'
-        to_target = np.diag([ow / tw, oh / th, 1.0])
+        (th, tw), (h, w), (oh, ow) = size or self.original_size, self.network_size, self.original_size
+        to_target, nearest = np.diag([ow / tw, oh / th, 1.0]), interpolation == 'nearest'
         if self.field is not None:
             x, y = scatter_inverse(self.field, self.matrix, self.original_size, (th, tw))
         else:

@@ -78,7 +78,9 @@ def norm_layers(root: nn.Module) -> Iterator[str]:
 def is_norm(module: nn.Module) -> bool:
     """Whether ``module`` normalises, by its kind or its class name."""
     kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
-    return isinstance(module, kinds) or bool(re.search(r'(Batch|Layer|Group|RMS|Instance)_?Norm', type(module).__name__))
+    return isinstance(module, kinds) or bool(
+        re.search(r'(Batch|Layer|Group|RMS|Instance)_?Norm', type(module).__name__)
+    )
 
 
 def _parts(name: str) -> list[str]:
@@ -93,7 +95,11 @@ def _child(module: nn.Module, part: str) -> tuple[str, nn.Module] | None:
         numbered = [name for name in children if re.fullmatch(re.escape(part[:-1]) + r'\d+', name)]
         last = max(numbered, key=lambda name: int(name[len(part) - 1 :]), default=None)
         return (last, children[last]) if last is not None else None
-    if re.fullmatch(r'-\d+', part) and isinstance(module, (nn.Sequential, nn.ModuleList)) and int(part) >= -len(children):
+    if (
+        re.fullmatch(r'-\d+', part)
+        and isinstance(module, (nn.Sequential, nn.ModuleList))
+        and int(part) >= -len(children)
+    ):
         return list(children.items())[int(part)]
     return None
 

@@ -51,14 +51,14 @@ class Model:
     @cached_property
     def pipeline(self) -> Pipeline:
         """The test pipeline of the config, followed by its data preprocessor."""
-        if self.config is None and self.transform is None:
+        if self.config is not None:
+            return build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
+        if self.transform is None:
             raise InputError(
                 f'{self.name} has no preprocessing, so it cannot read an image',
                 hint='give load() a transform, or hand the analysis a tensor',
             )
-        if self.config is None:
-            return Pipeline([self.transform], takes_images=True)
-        return build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
+        return Pipeline([self.transform], takes_images=True)
 
     @property
     def data_preprocessor(self) -> nn.Module | None:
@@ -158,7 +158,15 @@ def build_module(source: Source, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         try:
             return MODELS.build(spec)
-        except (KeyError, TypeError, ValueError, AssertionError, ImportError, AttributeError, FileNotFoundError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AssertionError,
+            ImportError,
+            AttributeError,
+            FileNotFoundError,
+        ) as error:
             reason = ' '.join(str(error).split())[:300]
             raise InputError(
                 f'the model of {source.name} cannot be built: {type(error).__name__}: {reason}',

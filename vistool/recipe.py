@@ -14,7 +14,16 @@ from vistool import __version__
 if TYPE_CHECKING:
     from vistool.inputs import Sample
 
-_PACKAGES = ('torch', 'torchvision', 'numpy', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'timm', 'transformers')
+_PACKAGES = (
+    'torch',
+    'torchvision',
+    'numpy',
+    'onedl-mmengine',
+    'onedl-mmcv',
+    'onedl-mmpretrain',
+    'timm',
+    'transformers',
+)
 
 
 @cache

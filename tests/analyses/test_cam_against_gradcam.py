@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+import pytorch_grad_cam as reference
 import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-import pytorch_grad_cam as reference
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from vistool.analyses.cam import engine, maps
 from vistool.analyses.cam.methods import METHODS
 

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-
 from vistool.tools.vis_cam import main
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
@@ -34,7 +33,7 @@ def test_the_coffee_is_an_espresso_and_the_map_is_hot_on_it(capsys, tmp_path):
     target = recipe['targets'][0]
     assert (target['id'], target['name']) == (967, 'espresso') and target['score'] > 0.9
     heat = raw['maps_0'][0]
-    assert heat.shape == (224, 224) and 0 <= heat.min() and heat.max() == pytest.approx(1, abs=1e-5)
+    assert heat.shape == (224, 224) and heat.min() >= 0 and heat.max() == pytest.approx(1, abs=1e-5)
     # where the coffee is: a box around the drink, drawn by hand on the 600×400 photo, in network pixels
     left, top, right, bottom = ((np.array([195, 70, 410, 270]) - [125, 25, 125, 25]) / 1.5625).astype(int)
     inside = np.zeros_like(heat, bool)
@@ -44,7 +43,20 @@ def test_the_coffee_is_an_espresso_and_the_map_is_hot_on_it(capsys, tmp_path):
 
 
 def test_the_raw_file_is_what_the_contract_says(capsys, tmp_path):
-    run(capsys, COFFEE, CONFIG, '-o', tmp_path / 'x.png', '--save-raw', '--method', 'gradcam', 'layercam', '--target-category', '967', 'cup')
+    run(
+        capsys,
+        COFFEE,
+        CONFIG,
+        '-o',
+        tmp_path / 'x.png',
+        '--save-raw',
+        '--method',
+        'gradcam',
+        'layercam',
+        '--target-category',
+        '967',
+        'cup',
+    )
     raw = np.load(tmp_path / 'x.npz', allow_pickle=False)
     assert raw['groups'].tolist() == ['model.bn2']
     assert raw['maps_0'].dtype == np.float32 and raw['maps_0'].shape == (4, 224, 224)
@@ -89,13 +101,20 @@ def test_a_picture_suffix_makes_one_file(capsys, tmp_path, suffix, option):
 def test_by_default_another_choice_never_overwrites_the_last(capsys, tmp_path, monkeypatch):
     coffee, config = os.path.abspath(COFFEE), os.path.abspath(CONFIG)
     monkeypatch.chdir(tmp_path)
-    for options in ([], ['--method', 'layercam'], ['--target-category', 'cup'], ['--target-layers', 'model.blocks[-1]']):
+    for options in (
+        [],
+        ['--method', 'layercam'],
+        ['--target-category', 'cup'],
+        ['--target-layers', 'model.blocks[-1]'],
+    ):
         assert run(capsys, coffee, config, *options)[0] == 0
     assert len(files(tmp_path / 'work_dirs/efficientnet-lite0_in1k/vis_cam')) == 4
 
 
 def test_preview_model_needs_no_checkpoint_and_writes_nothing(capsys, tmp_path):
-    code, out, _ = run(capsys, COFFEE, 'configs/timm/vit_tiny_patch16_224.py', '--preview-model', '-o', tmp_path / 'x.png')
+    code, out, _ = run(
+        capsys, COFFEE, 'configs/timm/vit_tiny_patch16_224.py', '--preview-model', '-o', tmp_path / 'x.png'
+    )
     assert code == 0 and 'blocks' in out and not files(tmp_path)
 
 
@@ -141,7 +160,16 @@ def broken(tmp_path_factory):
         ([COFFEE, CONFIG, '--target-category', '-1'], '0 to 999'),
         ([COFFEE, CONFIG, '--target-category', 'esspreso'], 'did you mean espresso'),
         ([COFFEE, CONFIG, '--target-category', 'crane'], r'134.*517'),
-        ([COFFEE, 'configs/vision_transformer/vit-base-p16_ft-64xb64_in1k-384.py', 'none', '--num-extra-tokens', '7'], '--num-extra-tokens'),
+        (
+            [
+                COFFEE,
+                'configs/vision_transformer/vit-base-p16_ft-64xb64_in1k-384.py',
+                'none',
+                '--num-extra-tokens',
+                '7',
+            ],
+            '--num-extra-tokens',
+        ),
         ([COFFEE, CONFIG, '--device', 'cuda:99'], 'cpu'),
         ([COFFEE, CONFIG, '--device', 'toaster'], 'toaster'),
         ([COFFEE, CONFIG, '-o', '/proc/nowhere/x.png'], '--out'),
@@ -173,7 +201,9 @@ def test_bad_input_is_one_line_and_leaves_no_file(capsys, tmp_path, broken, argv
 
 def test_as_a_subprocess_from_another_folder(tmp_path):
     script, coffee, config = (os.path.abspath(path) for path in ('tools/vis_cam.py', COFFEE, CONFIG))
-    done = subprocess.run([sys.executable, script, coffee, config], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, script, coffee, config], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == 'work_dirs/efficientnet-lite0_in1k/vis_cam/coffee_gradcam.png\n'
     assert files(tmp_path) == [done.stdout.strip()]

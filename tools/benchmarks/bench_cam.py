@@ -27,7 +27,7 @@ CLASS = 281
 
 
 def ours(model: nn.Module, inputs: Tensor, methods: list[str]) -> Callable[[], object]:
-    """vistool with these methods, from the network input to finished maps."""
+    """Vistool with these methods, from the network input to finished maps."""
     cam = CAM(methods, targets=[CLASS], layers=['layer4'])
     return lambda: cam(model, inputs)
 
@@ -45,7 +45,7 @@ def theirs(model: nn.Module, inputs: Tensor, methods: list[str]) -> Callable[[],
 
 
 def torchcam(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
-    """torchcam's Grad-CAM, its maps brought to the input's size as the others'."""
+    """Torchcam's Grad-CAM, its maps brought to the input's size as the others'."""
     from torchcam.methods import GradCAM
 
     def run() -> None:

@@ -44,7 +44,9 @@ def as_samples(subject: Any) -> tuple[list[Sample], bool]:
         )
     image = next((tensor for tensor in tensors if tensor.ndim in (3, 4) and tensor.shape[-1] > 1), None)
     if image is None:
-        raise InputError(f'no image among inputs {[tuple(t.shape) for t in tensors]}', accepted='(C, H, W) or (B, C, H, W)')
+        raise InputError(
+            f'no image among inputs {[tuple(t.shape) for t in tensors]}', accepted='(C, H, W) or (B, C, H, W)'
+        )
     if image.ndim == 3:
         return [_sample(subject, image.shape[1:], 0)], True
     batch = image.shape[0]
@@ -54,7 +56,9 @@ def as_samples(subject: Any) -> tuple[list[Sample], bool]:
 def _sample(data: Any, size: Sequence[int], index: int) -> Sample:
     """A sample without a file: nobody knows its photo, so a middle grey stands in for it."""
     grey = np.full((*size, 3), 128, np.uint8)
-    return Sample(data=data, image=grey, original=None, geometry=None, path=None, name=str(index), label=None, index=index)
+    return Sample(
+        data=data, image=grey, original=None, geometry=None, path=None, name=str(index), label=None, index=index
+    )
 
 
 def _tensors(subject: Any) -> list[Any]:

@@ -81,7 +81,9 @@ class CAM:
             if scores is None and gradients:
                 raise _headless(model, methods)
             labels = [sample.label for sample in samples]
-            classes = None if scores is None else find_classes(self.targets, scores[:count].detach(), model.classes, labels)
+            classes = (
+                None if scores is None else find_classes(self.targets, scores[:count].detach(), model.classes, labels)
+            )
             drawn = self._maps(run, methods, classes, scores, size)
         results = _results(model, samples, methods, list(found), classes, scores, drawn, self._settings())
         return results[0] if single else results
@@ -114,7 +116,9 @@ class CAM:
         for name, method in methods.items():
             if not method.gradients:
                 signed[name, None] = [method(value, None, self.eigen_smooth) for value in values]
-        columns = () if classes is None or all(not method.gradients for method in methods.values()) else classes.unbind(1)
+        columns = (
+            () if classes is None or all(not method.gradients for method in methods.values()) else classes.unbind(1)
+        )
         for number, column in enumerate(columns):
             assert scores is not None
             wanted = column.repeat(len(scores) // len(column))[:, None]
@@ -216,4 +220,7 @@ def _named(model: Model, index: int, classes: Tensor | None, shares: Tensor | No
     if classes is None or shares is None:
         return []
     ids = classes[index].tolist()
-    return [{'id': class_id, 'name': model.class_name(class_id), 'score': float(shares[index, class_id])} for class_id in ids]
+    return [
+        {'id': class_id, 'name': model.class_name(class_id), 'score': float(shares[index, class_id])}
+        for class_id in ids
+    ]

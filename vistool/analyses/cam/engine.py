@@ -100,7 +100,9 @@ def forward(
         for name, calls in found.items():
             if not calls:
                 raise InputError(f'layer {name!r} was not reached in the forward pass', hint=_another(module))
-            layout = _layout(module, name, targets[name], calls[-1].value, calls[-1].grids, size, batch, tokens or Tokens())
+            layout = _layout(
+                module, name, targets[name], calls[-1].value, calls[-1].grids, size, batch, tokens or Tokens()
+            )
             layers.append(Layer(name, calls[-1].value, layout))
         yield Forward(output, class_scores(output), tuple(layers))
 
@@ -115,7 +117,11 @@ def call(module: nn.Module, inputs: Any) -> Any:
 def input_size(inputs: Any) -> tuple[tuple[int, int], int]:
     """``(H, W)`` and the batch size of the first image-like tensor in ``inputs``."""
     tensors: Sequence[Any] = (
-        list(inputs.values()) if isinstance(inputs, Mapping) else inputs if isinstance(inputs, (tuple, list)) else [inputs]
+        list(inputs.values())
+        if isinstance(inputs, Mapping)
+        else inputs
+        if isinstance(inputs, (tuple, list))
+        else [inputs]
     )
     image = next((tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.ndim == 4), None)
     if image is None:

@@ -46,7 +46,9 @@ METHODS: dict[str, Method] = {}
 """Lower-case name → method."""
 
 
-def method(name: str, title: str, paper: str, *, gradients: bool = True, project: bool = False) -> Callable[[Weighing], Weighing]:
+def method(
+    name: str, title: str, paper: str, *, gradients: bool = True, project: bool = False
+) -> Callable[[Weighing], Weighing]:
     """Adds a weighing function to the table, also from a user's own file (``custom_imports``)."""
 
     def add(weigh: Weighing) -> Weighing:
@@ -79,13 +81,13 @@ def find_methods(names: Iterable[str]) -> dict[str, Method]:
 
 @method('gradcam', 'GradCAM', 'Selvaraju et al., Grad-CAM, ICCV 2017')
 def gradcam(a: Tensor, g: Tensor) -> Tensor:
-    """w = mean of G over the positions."""
+    """W = mean of G over the positions."""
     return g.mean((2, 3), keepdim=True) * a
 
 
 @method('gradcam++', 'GradCAM++', 'Chattopadhay et al., Grad-CAM++, WACV 2018')
 def gradcam_plus_plus(a: Tensor, g: Tensor) -> Tensor:
-    """w = Σ α·ReLU(G), α = G² / (2G² + S·G³ + 1e-6), S = Σ A, and 0 where G is 0."""
+    """W = Σ α·ReLU(G), α = G² / (2G² + S·G³ + 1e-6), S = Σ A, and 0 where G is 0."""
     square = g**2
     alpha = square / (2 * square + a.sum((2, 3), keepdim=True) * square * g + 1e-6)
     alpha = torch.where(g != 0, alpha, torch.zeros_like(alpha))
@@ -94,7 +96,7 @@ def gradcam_plus_plus(a: Tensor, g: Tensor) -> Tensor:
 
 @method('xgradcam', 'XGradCAM', 'Fu et al., Axiom-based Grad-CAM, BMVC 2020')
 def xgradcam(a: Tensor, g: Tensor) -> Tensor:
-    """w = Σ(G⊙A) / (Σ A + 1e-7)."""
+    """W = Σ(G⊙A) / (Σ A + 1e-7)."""
     return (g * a).sum((2, 3), keepdim=True) / (a.sum((2, 3), keepdim=True) + 1e-7) * a
 
 

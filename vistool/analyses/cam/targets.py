@@ -11,7 +11,9 @@ from torch import Tensor
 from vistool.errors import InputError, close_matches
 
 
-def find_classes(wanted: Sequence[int | str], scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]) -> Tensor:
+def find_classes(
+    wanted: Sequence[int | str], scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]
+) -> Tensor:
     """The class ids to draw for each image.
 
     Args:
@@ -43,7 +45,9 @@ def _columns(target: str, scores: Tensor, names: Sequence[str] | None, labels: S
     if ranking := re.fullmatch(r'top[- ]?(\d+)', target, re.IGNORECASE):
         k = int(ranking[1])
         if not 1 <= k <= count:
-            raise InputError(f'{target!r} of {count} classes', accepted=f'top1 to top{count}', argument='--target-category')
+            raise InputError(
+                f'{target!r} of {count} classes', accepted=f'top1 to top{count}', argument='--target-category'
+            )
         return list(scores.topk(k, dim=1).indices.unbind(1))
     if target.lower() == 'label' and class_id('label', names, missing_ok=True) is None:
         if any(label is None for label in labels):
@@ -68,7 +72,9 @@ def class_id(name: str, names: Sequence[str] | None, *, missing_ok: bool = False
         InputError: If there is none (close matches are listed; None instead with ``missing_ok``) or there are several.
     """
     wanted = ' '.join(name.lower().replace('_', ' ').split())
-    synonyms = [[' '.join(part.lower().replace('_', ' ').split()) for part in entry.split(',')] for entry in names or ()]
+    synonyms = [
+        [' '.join(part.lower().replace('_', ' ').split()) for part in entry.split(',')] for entry in names or ()
+    ]
     hits = [index for index, parts in enumerate(synonyms) if wanted in parts]
     if not hits:
         hits = [index for index, entry in enumerate(names or ()) if entry.lower() == name.lower()]
