@@ -15,7 +15,7 @@ from vistool.checkpoints import Checkpoint, load_weights, read_checkpoint
 from vistool.config import Source, require_model, resolve
 from vistool.errors import InputError
 from vistool.inputs import Sample, preprocess
-from vistool.pipeline import Pipeline, build_pipeline
+from vistool.inputs.pipeline import Pipeline, build_pipeline
 
 if TYPE_CHECKING:
     from mmengine import Config
