@@ -40,7 +40,7 @@ def build_parser() -> cli.Parser:
     group.add_argument('--mask-ratio', type=float, metavar='R', help='share of patches to mask, 0 to 1')
     group.add_argument('--mask', default='random', metavar='KIND', help='random (default), block, grid')
     group.add_argument('--highlight', nargs='+', default=[], metavar='TOKEN', help='numbers of patches to bring out')
-    cli.add_picture(parser)
+    cli.add_picture(parser, maps=False)
     cli.add_run(parser)
     return parser
 
@@ -64,6 +64,8 @@ def numbers(text: Any, option: str, counts: tuple[int, ...]) -> Any:
 def work(args: argparse.Namespace) -> int:
     """Loads, cuts and draws."""
     from vistool.analyses.patches import Patches
+    from vistool.batch import Failure, progress, report
+    from vistool.errors import InputError
     from vistool.inputs import find_inputs
     from vistool.visualization import Visualizer
 
@@ -83,18 +85,49 @@ def work(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     items = find_inputs(args.img)
-    model, name = build_model(args) if args.config else (None, 'patches')
-    style = cli.style_of(args)
-    visualizer = Visualizer(cli.out_path(args, name, 'vis_patches'), style, save_raw=args.save_raw, show=args.show)
+    model, name = _model(args) if args.config else (None, 'patches')
+    visualizer = Visualizer(
+        cli.out_path(args, name, 'vis_patches'),
+        cli.style_of(args),
+        save_raw=args.save_raw,
+        show=args.show,
+        panels=args.panels,
+    )
     visualizer.check(len(items))
     views = [view for view in ('order', 'sequence', 'windows') if getattr(args, view)]
     masked = f'{args.mask}-{args.mask_ratio}' if args.mask_ratio is not None else ''
     chosen = (args.patch_size, args.stride, views, masked, args.highlight)
+    failures = []
+    with progress(len(items)) as advance:
+        for index, item in enumerate(items):
+            try:
+                subject = model.read(item.path, seed=args.seed, index=index) if model else item.path
+                result = patches(model, subject).with_recipe(command=args.command, seed=args.seed)
+                cli.announce(visualizer.write(result, cli.file_name(item.name, *chosen)))
+            except InputError as error:
+                if len(items) == 1:
+                    raise
+                failures.append(Failure(str(item.path), str(error)))
+            advance()
+    return report(failures, len(items))
 
-    def one(index: int) -> None:
-        item = items[index]
-        subject = model.read(item.path, seed=args.seed, index=index) if model else item.path
-        result = patches(model, subject).with_recipe(command=args.command, seed=args.seed)
-        cli.announce(visualizer.write(result, cli.file_name(item.name, *chosen)))
 
-    return each(one, items)
+def _model(args: argparse.Namespace) -> tuple[Any, str]:
+    """The config's network with random weights: how it cuts does not depend on them."""
+    from vistool.config import resolve
+    from vistool.models import Model, build_module, find_device
+
+    device = find_device(args.device)
+    source = resolve(args.config, cli.config_options(args.cfg_options))
+    module = build_module(source, args.seed).to(device)
+    module.eval()
+    return Model(module, source.name, source.config, device=device), source.name
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return cli.run(work, build_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -7,7 +7,7 @@ from functools import partial
 from vistool.results import GridImage, ImageGrid
 from vistool.visualization.cells import Cell, Line, Outline
 from vistool.visualization.draw import Pixels, resize_image, to_uint8
-from vistool.visualization.mosaic_layout import mosaic_cell
+from vistool.visualization.mosaic_layout import bare_mosaic, mosaic_cell
 from vistool.visualization.scene import BLACK, RED, Scene
 from vistool.visualization.style import Page
 from vistool.visualization.table import arrange
@@ -47,6 +47,16 @@ def _field(box: tuple[int, int, int, int], index: int, size: tuple[int, int]) ->
     left, top, right, bottom = (edge / size[axis % 2] for axis, edge in enumerate(box))
     corners = ((left, top), (right, top), (right, bottom), (left, bottom))
     return Outline(corners, _FIELD_COLORS[index % len(_FIELD_COLORS)], 2.0, 0.8)
+
+
+def bare_tiles(result: ImageGrid) -> list[Pixels]:
+    """Each picture by itself, with nothing written or drawn on it: each pixel of it, or of its patches, is one pixel."""
+    return [_bare(image) for row in result.rows for image in row]
+
+
+def _bare(image: GridImage) -> Pixels:
+    pixels = to_uint8(image.pixels, 'picture')
+    return pixels if image.cut is None else bare_mosaic(image.cut, pixels)
 
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:

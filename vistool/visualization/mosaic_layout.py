@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -45,6 +46,15 @@ def mosaic_cell(image: GridImage, cut: Cut, pixels: Pixels, page: Page) -> Cell:
         height=pitch * rows,
         unit=rows if rows < pitch * rows / 8 else 0,
     )
+
+
+def bare_mosaic(cut: Cut, pixels: Pixels) -> Pixels:
+    """The patches with their borders, each pixel of a patch one pixel; borders are whole pixels."""
+    cut = replace(cut, border=math.ceil(cut.border))
+    count = len(cut.sequence or ()) + cut.grid.count
+    sheet = plain_sheet(cut) if cut.sequence is None else sequence_sheet(cut, math.ceil(math.sqrt(count * 3)))
+    sheet = replace(sheet, border=(float(math.ceil(sheet.border[0])), sheet.border[1]))
+    return draw_sheet(sheet, pixels, sheet.size)
 
 
 def _drawn(sheet: Sheet, pixels: Pixels, size: tuple[int, int]) -> Pixels:
