@@ -152,7 +152,7 @@ class Patches:
         special = embedding.special if embedding else ()
         facts = {'patch': grid.patch, 'stride': grid.stride, 'start': grid.start, 'grid': grid.shape}
         entries = {'analysis': 'patches', **facts, 'special': special, 'versions': recipe.versions()}
-        return ImageGrid(rows, caption(grid, special), entries)
+        return ImageGrid(rows, caption(grid, special, 'tokens' if embedding else 'patches'), entries)
 
     def _rows(
         self, image: Pixels, cut: Cut, embedding: Embedding | None, seed: int
@@ -180,14 +180,14 @@ class Patches:
         return ((GridImage(image, cut=cut),),)
 
 
-def caption(grid: PatchGrid, special: Sequence[str] = ()) -> str:
+def caption(grid: PatchGrid, special: Sequence[str] = (), noun: str = 'tokens') -> str:
     """``'14×14 = 196 tokens of 16×16 pixels + 1 CLS'``."""
     kinds: dict[str, int] = {}
     for name in special:
         kinds[name.rstrip('0123456789')] = kinds.get(name.rstrip('0123456789'), 0) + 1
     more = ''.join(f' + {count} {name}' for name, count in kinds.items())
     every = f', one every {by(grid.stride) if grid.stride[0] != grid.stride[1] else grid.stride[0]}' if grid.overlaps else ''
-    return f'{by(grid.shape)} = {grid.count} tokens of {by(grid.patch)} pixels{every}{more}'
+    return f'{by(grid.shape)} = {grid.count} {noun} of {by(grid.patch)} pixels{every}{more}'
 
 
 def fit_image(image: Pixels, how: Patches) -> Pixels:
@@ -240,7 +240,7 @@ def _overlapping(image: Pixels, cut: Cut, steps: Sequence[Step]) -> tuple[tuple[
         own = replace(cut, grid=grid, border=cut.border * min(grid.patch) / min(cut.grid.patch))
         own = own if grid == cut.grid else replace(own, highlight=(), order=False)
         mosaics.append(GridImage(image, (_step_title(steps, number, grid),), cut=own))
-        fields.append(_fields(image, grid))
+        fields.append(_fields(image, grid, grids[-1]))
     return ((mosaics[0], fields[0]),) if len(grids) == 1 else (tuple(mosaics), tuple(fields))
 
 
@@ -252,20 +252,20 @@ def _step_title(steps: Sequence[Step], number: int, grid: PatchGrid) -> str:
     return f'{by(step.kernel)} of these every {step.stride[0]} → {by(grid.shape)}{of}'
 
 
-def _fields(image: Pixels, grid: PatchGrid) -> GridImage:
-    """The image with its padding, and four neighbouring patches outlined on it."""
+def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:
+    """The image with the padding of the widest grid, and four neighbouring patches outlined on it."""
     row, column = max(grid.shape[0] // 2 - 1, 0), max(grid.shape[1] // 2 - 1, 0)
     chosen = [
         r * grid.shape[1] + c
         for r in range(row, min(row + 2, grid.shape[0]))
         for c in range(column, min(column + 2, grid.shape[1]))
     ]
-    top, left = min(grid.start[0], 0), min(grid.start[1], 0)
-    size = max(grid.stop[0], grid.image[0]) - top, max(grid.stop[1], grid.image[1]) - left
+    top, left = min(widest.start[0], 0), min(widest.start[1], 0)
+    size = max(widest.stop[0], grid.image[0]) - top, max(widest.stop[1], grid.image[1]) - left
     padded = window(image.transpose(2, 0, 1), (top, left), size, 225).transpose(1, 2, 0)
     boxes = [grid.box(number) for number in chosen]
     fields = tuple((x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in boxes)
-    return GridImage(np.ascontiguousarray(padded), ('what four neighbours see',), fields=fields)
+    return GridImage(np.ascontiguousarray(padded), ('the fields of four neighbours',), fields=fields)
 
 
 def _pixels_of(subject: Any) -> Pixels:

@@ -16,7 +16,7 @@ from vistool.visualization.style import Page
 log = logging.getLogger('vistool')
 
 # A label takes at most this part of its field's width.
-_FILLED = 0.9
+_FILLED = 0.95
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ def _label_items(mark: Labels, box: Box, page: Page) -> Iterator[TextItem]:
         log.warning('the labels on the patches are left out: at this size they could not be read; try a larger --width')
         return
     for x, y, text, color in mark.texts:
-        yield TextItem(box.x + x * box.width, box.y + y * box.height + 0.36 * size, text, size, color, 'centre')
+        left, base = box.x + x * box.width, box.y + y * box.height + 0.36 * size
+        halo = WHITE if color == BLACK else BLACK
+        yield TextItem(left, base, text, size, color, 'centre', halo=halo)
 
 
 def _unit_width(text: str) -> float:

@@ -21,7 +21,8 @@ _SMALLEST, _LARGEST = 560.0, 1900.0
 # A token in a sequence is at least this wide, in units.
 _LEAST_CELL = {True: 13.0, False: 34.0}
 _SEQUENCE_WIDTH = 1600.0
-_ACCENT: Color = (230, 60, 20)
+# Seen on skin, wood and grass, and with its white edge on the sky.
+_ACCENT: Color = (0, 80, 255)
 _DARK = 140
 
 
@@ -114,9 +115,9 @@ def _ink(cut: Cut, number: int, pixels: Pixels, wanted: set[int]) -> Color:
 def _window_lines(cut: Cut) -> Iterator[Outline]:
     rows, columns = cut.grid.shape
     for y in (cut.windows or ((), ()))[0]:
-        yield Outline(((0.0, y / rows), (1.0, y / rows)), _ACCENT, 1.6)
+        yield Outline(((0.0, y / rows), (1.0, y / rows)), _ACCENT, 2.6, 0.8)
     for x in (cut.windows or ((), ()))[1]:
-        yield Outline(((x / columns, 0.0), (x / columns, 1.0)), _ACCENT, 1.6)
+        yield Outline(((x / columns, 0.0), (x / columns, 1.0)), _ACCENT, 2.6, 0.8)
 
 
 def _highlights(sheet: Sheet) -> Iterator[Outline]:
@@ -126,4 +127,4 @@ def _highlights(sheet: Sheet) -> Iterator[Outline]:
         left, right = (column + inset[0]) / columns, (column + 1 - inset[0]) / columns
         top, bottom = (row + inset[1]) / rows, (row + 1 - inset[1]) / rows
         corners = ((left, top), (right, top), (right, bottom), (left, bottom))
-        yield Outline(tuple((float(x), float(y)) for x, y in corners), _ACCENT, 2.0)
+        yield Outline(tuple((float(x), float(y)) for x, y in corners), _ACCENT, 2.0, 0.6)
