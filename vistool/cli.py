@@ -154,6 +154,15 @@ def add_compare(parser: Parser) -> None:
     )
 
 
+def add_inputs(parser: Parser) -> None:
+    """Files of a network with several inputs."""
+    group = parser.add_argument_group('several inputs (for configs with «inputs»)')
+    group.add_argument(
+        '--input', nargs='+', default=[], metavar='NAME=PATH', help='a file of its own for an input, or a folder of them'
+    )
+    group.add_argument('--draw-on', metavar='NAME', help='the input to draw maps on; default: the first with places')
+
+
 def add_batch(parser: Parser) -> None:
     """How many images go through at once."""
     group = parser.add_argument_group('many images')
