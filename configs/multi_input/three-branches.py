@@ -5,14 +5,11 @@ custom_imports = dict(imports=['demo.multi_input.three_branches'])
 model = dict(type='mmengine.ThreeBranches', num_classes=3)
 load_from = 'demo/multi_input/three_branches.pth'
 
-resize = dict(type='Resize', scale=(64, 64))
-normalize = dict(type='Normalize', mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
-pack = dict(type='PackInputs')
+load = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64))]
+pack = [dict(type='Normalize', mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True), dict(type='PackInputs')]
 
 inputs = dict(
-    x_b=dict(
-        pipeline=[dict(type='LoadImageFromFile'), resize, dict(type='vistool.LocalBinaryPattern'), normalize, pack]
-    ),
-    x_f=dict(pipeline=[dict(type='LoadImageFromFile'), resize, dict(type='vistool.FFTMagnitude'), normalize, pack]),
-    x_p=dict(pipeline=[dict(type='LoadImageFromFile'), resize, normalize, pack]),
+    x_b=dict(pipeline=[*load, dict(type='vistool.LocalBinaryPattern'), *pack]),
+    x_f=dict(pipeline=[*load, dict(type='vistool.FFTMagnitude'), *pack]),
+    x_p=dict(pipeline=[*load, *pack]),
 )

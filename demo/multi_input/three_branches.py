@@ -1,7 +1,7 @@
 """A network with three inputs: photo, spectrum and texture, joined by cross-attention.
 
-Small, but of the usual shape: one convolutional branch per input, and tokens of one branch that ask the tokens of the others.
-Its ``forward`` takes three tensors by name; vistool needs nothing more than the config beside it.
+Small, but of the usual shape: one convolutional branch per input, and tokens of one branch that ask the tokens of the
+others. Its ``forward`` takes three tensors by name; vistool needs nothing more than a config.
 """
 
 import torch

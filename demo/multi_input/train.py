@@ -1,11 +1,11 @@
 """Trains the three-branch network on generated images and writes its weights, reproducibly.
 
-The class is the direction of the stripes in one corner (``REGION``) of the texture input's image; everything else, in all three
-inputs, is noise. So it is known where evidence can be found, and in which input.
+The class is the direction of the stripes in one corner (``REGION``) of the texture input's image; everything else, in
+all three inputs, is noise. So it is known where evidence can be found, and in which input.
 
     python -m demo.multi_input.train
 
-writes ``three_branches.pth``, ``photo.png`` and ``texture.png`` beside this file; it takes about 20 s.
+writes ``three_branches.pth``, ``photo.png`` and ``texture.png`` beside this file; it takes some 20 s of CPU.
 """
 
 from __future__ import annotations
