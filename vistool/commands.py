@@ -38,8 +38,8 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
     """Runs ``analysis`` on the images that the arguments name and writes the pictures.
 
     Args:
-        args: Parsed arguments, with those of :func:`vistool.cli.add_model`, ``add_picture``, ``add_compare``, ``add_inputs``,
-            ``add_batch`` and ``add_run``.
+        args: Parsed arguments, with those of ``add_model``, ``add_picture``, ``add_compare``, ``add_inputs``,
+            ``add_batch`` and ``add_run`` of :mod:`vistool.cli`.
         command: The command's name, for the default folder.
         analysis: What to do.
         choices: What the user chose for this run (method, class, layer), for file names.

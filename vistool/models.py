@@ -84,7 +84,7 @@ class Model:
         if not isinstance(self.pipeline, MultiPipeline):
             raise InputError(
                 f'{self.name} takes one input',
-                hint="its config would name them: inputs = dict(NAME=dict(pipeline=[…]), …)",
+                hint='its config would name them: inputs = dict(NAME=dict(pipeline=[…]), …)',
                 argument='--input' if files else '--draw-on',
             )
         self.pipeline = self.pipeline.with_files(files, drawn)

@@ -1,5 +1,7 @@
 """Networks with several inputs, on the example whose evidence is known to lie in one corner of one of its inputs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -90,7 +92,7 @@ def test_the_command_line(capsys, tmp_path):
     raw = np.load(tmp_path / 'x.npz')
     assert inside(raw['maps_0'][0]) > 3 * area()
     (tmp_path / 'textures').mkdir()
-    (tmp_path / 'textures/photo.png').write_bytes(open(TEXTURE, 'rb').read())
+    (tmp_path / 'textures/photo.png').write_bytes(Path(TEXTURE).read_bytes())
     argv[3] = f'x_b={tmp_path / "textures"}'
     assert main([*argv, '-o', str(tmp_path / 'y.png')]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / 'y.npz')['maps_0'], raw['maps_0'])

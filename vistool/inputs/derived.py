@@ -17,8 +17,8 @@ from vistool.transforms.openmmlab import Call
 class FFTMagnitude:
     """The magnitude of the image's spectrum, as an image.
 
-    log(1 + |F|) of the grey image's two-dimensional Fourier transform, low frequencies in the middle, stretched to 0 to 255.
-    Its axes are frequencies: maps over it have no place on the photo and are drawn on the spectrum itself.
+    log(1 + |F|) of the grey image's two-dimensional Fourier transform, low frequencies in the middle, stretched to 0 to
+    255. Its axes are frequencies: maps over it have no place on the photo and are drawn on the spectrum itself.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
