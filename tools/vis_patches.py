@@ -32,7 +32,9 @@ def build_parser() -> cli.Parser:
     )
     sizes.add_argument('--max-size', type=int, metavar='N', help='make larger images smaller first')
     group = parser.add_argument_group('what is drawn')
-    group.add_argument('--pad', type=float, metavar='PX', help='border around each patch (default: a 32nd of the patch)')
+    group.add_argument(
+        '--pad', type=float, metavar='PX', help='border around each patch (default: a 32nd of the patch)'
+    )
     group.add_argument('--pad-value', default='255', metavar='V|R,G,B', help='its colour (default: 255, white)')
     group.add_argument('--order', action='store_true', help='write token numbers on the patches where they can be read')
     group.add_argument('--sequence', action='store_true', help='the row of tokens that the transformer sees')
@@ -96,7 +98,8 @@ def work(args: argparse.Namespace) -> int:
     visualizer.check(len(items))
     views = [view for view in ('order', 'sequence', 'windows') if getattr(args, view)]
     masked = f'{args.mask}-{args.mask_ratio}' if args.mask_ratio is not None else ''
-    chosen = (args.patch_size, args.stride, views, masked, args.highlight)
+    other = [f'{name}-{value}' for name, value, usual in _looks(args) if value != usual]
+    chosen = (args.patch_size, args.stride, views, masked, args.highlight, other)
     failures = []
     with progress(len(items)) as advance:
         for index, item in enumerate(items):
@@ -110,6 +113,13 @@ def work(args: argparse.Namespace) -> int:
                 failures.append(Failure(str(item.path), str(error)))
             advance()
     return report(failures, len(items))
+
+
+def _looks(args: argparse.Namespace) -> list[tuple[str, Any, Any]]:
+    """What changes the picture besides: name, value, default."""
+    colour = ('pad-value', args.pad_value, '255')
+    border = None if args.pad is None else f'{args.pad:g}'
+    return [('pad', border, None), colour, ('fit', args.fit, 'resize'), ('max', args.max_size, None)]
 
 
 def _model(args: argparse.Namespace) -> tuple[Any, str]:

@@ -147,7 +147,9 @@ def find_embedding(model: nn.Module, inputs: Any) -> Embedding:
                 stack.callback(module.register_forward_hook(watch.spatial).remove)
             stack.callback(module.register_forward_hook(watch.finished).remove)
         try:
-            model(**inputs) if isinstance(inputs, dict) else model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+            model(**inputs) if isinstance(inputs, dict) else model(*inputs) if isinstance(inputs, tuple) else model(
+                inputs
+            )
         except _Enough:
             pass
     return _described(watch)
@@ -158,7 +160,9 @@ def _described(watch: _Watch) -> Embedding:
     if not watch.steps:
         raise InputError(f'{kind} has no convolution and no unfolding that takes in the image', argument='config')
     first, root = watch.steps[0], watch.root or ''
-    named = re.search(r'patch|tokens?_to_token|overlap', f'{root} {type(watch.model.get_submodule(root)).__name__}', re.I)
+    named = re.search(
+        r'patch|tokens?_to_token|overlap', f'{root} {type(watch.model.get_submodule(root)).__name__}', re.I
+    )
     if first.kernel != first.stride and not named and not watch.length:
         raise InputError(
             f'this network cuts no patches: its first layer {first.name} is a {by(first.kernel)} convolution that moves '
@@ -170,9 +174,7 @@ def _described(watch: _Watch) -> Embedding:
     grid = watch.steps[-1].grid
     count = max(watch.length - grid.count, 0)
     windows = find_windows(watch.model, grid.shape)
-    return Embedding(
-        root, tuple(watch.steps), tuple(watch.later), _special(watch.model, count), watch.attends, windows
-    )
+    return Embedding(root, tuple(watch.steps), tuple(watch.later), _special(watch.model, count), watch.attends, windows)
 
 
 def _embedding_root(model: nn.Module, name: str) -> str:
@@ -202,9 +204,7 @@ def _special(model: nn.Module, count: int) -> tuple[str, ...]:
     return tuple(names) if len(names) == count else tuple(f'T{index + 1}' for index in range(count))
 
 
-def _first_step(
-    name: str, module: nn.Module, taken: Tensor, output: Tensor, image: Tensor | None, size: Size
-) -> Step:
+def _first_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, image: Tensor | None, size: Size) -> Step:
     seen = (int(taken.shape[2]), int(taken.shape[3]))
     if seen[0] < size[0] or seen[1] < size[1]:
         raise InputError(f'the network resizes the image to {by(seen)} before {name} cuts it', argument='config')
@@ -216,9 +216,7 @@ def _first_step(
 
 def _next_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, last: Step) -> Step:
     if tuple(taken.shape[2:]) != last.grid.shape:
-        raise InputError(
-            f'the embedding branches at {name}: a token has no one field in the image', argument='config'
-        )
+        raise InputError(f'the embedding branches at {name}: a token has no one field in the image', argument='config')
     kernel, stride, before, shape = _setting(module, taken, output)
     return Step(name, kernel, stride, last.grid.then(kernel, stride, before, shape))
 
@@ -244,7 +242,8 @@ def _shape_of(module: nn.Module, output: Tensor, taken: Tensor) -> Size:
     settings = (_pair(value) for value in (module.kernel_size, module.dilation, module.padding, module.stride))
     kernel, dilation, padding, stride = settings
     return _both(
-        (int(taken.shape[2 + i]) + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)
+        (int(taken.shape[2 + i]) + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
+        for i in range(2)
     )
 
 

@@ -24,6 +24,7 @@ from vistool.patch_grid import PatchGrid, Size, by
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 def split_einops(images: Any, grid: PatchGrid, value: float = 0) -> Any:
     """Patches of an image, or of a batch, as einops writes it: ``'c (h h1) (w w1) -> (h w) c h1 w1'``.
 

@@ -35,7 +35,10 @@ def tv_swin():
 TINY_ViT = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16)
 TINY_SWIN = dict(embed_dims=12, depths=[2, 2], num_heads=[2, 2])
 T2T = dict(
-    t2t_cfg=dict(token_dims=8, use_performer=False), num_layers=1, embed_dims=16, layer_cfgs=dict(num_heads=2, feedforward_channels=16)
+    t2t_cfg=dict(token_dims=8, use_performer=False),
+    num_layers=1,
+    embed_dims=16,
+    layer_cfgs=dict(num_heads=2, feedforward_channels=16),
 )
 MVIT = dict(embed_dims=16, num_layers=3, num_heads=1, downscale_indices=[1, 2])
 
@@ -148,7 +151,9 @@ def test_the_fields_of_mvit_grow_with_its_pooling():
 
 def window_of(windows, shape):
     """(row, column) of each token's window."""
-    number = [np.searchsorted(windows.edges(axis, shape[axis])[1:], np.arange(shape[axis]), side='right') for axis in (0, 1)]
+    number = [
+        np.searchsorted(windows.edges(axis, shape[axis])[1:], np.arange(shape[axis]), side='right') for axis in (0, 1)
+    ]
     return np.stack(np.meshgrid(*number, indexing='ij'), -1).reshape(-1, 2)
 
 

@@ -82,7 +82,9 @@ class Patches:
         if any(not 0 <= level <= 255 for level in self.color):
             raise InputError(f'{self.pad_value!r} is no colour', accepted='0 to 255', argument='--pad-value')
         if self.mask_ratio is not None and not 0 <= self.mask_ratio <= 1:
-            raise InputError(f'{self.mask_ratio} is no share of the patches', accepted='0 to 1', argument='--mask-ratio')
+            raise InputError(
+                f'{self.mask_ratio} is no share of the patches', accepted='0 to 1', argument='--mask-ratio'
+            )
         for option, value, known in (('--mask', self.mask, MASKS), ('--fit', self.fit, FITS)):
             if value not in known:
                 hint = close_matches(value, known)
@@ -186,7 +188,11 @@ def caption(grid: PatchGrid, special: Sequence[str] = (), noun: str = 'tokens') 
     for name in special:
         kinds[name.rstrip('0123456789')] = kinds.get(name.rstrip('0123456789'), 0) + 1
     more = ''.join(f' + {count} {name}' for name, count in kinds.items())
-    every = f', one every {by(grid.stride) if grid.stride[0] != grid.stride[1] else grid.stride[0]}' if grid.overlaps else ''
+    every = (
+        f', one every {by(grid.stride) if grid.stride[0] != grid.stride[1] else grid.stride[0]}'
+        if grid.overlaps
+        else ''
+    )
     return f'{by(grid.shape)} = {grid.count} {noun} of {by(grid.patch)} pixels{every}{more}'
 
 

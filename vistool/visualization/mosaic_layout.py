@@ -17,7 +17,7 @@ from vistool.visualization.scene import BLACK, WHITE, Color
 from vistool.visualization.style import Page
 
 # A mosaic on the screen is enlarged to about this height, and made no larger than the other.
-_SMALLEST, _LARGEST = 560.0, 1900.0
+_SMALLEST, _LARGEST = 512.0, 1900.0
 # A token in a sequence is at least this wide, in units.
 _LEAST_CELL = {True: 13.0, False: 34.0}
 _SEQUENCE_WIDTH = 1600.0
