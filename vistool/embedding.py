@@ -1,14 +1,14 @@
 """How a network cuts its image into tokens, found by watching it do so.
 
-Nothing is asked of the network but to run: hooks see which convolution or unfolding takes in the image, how it is set, and
-what size comes out. The forward is left as soon as the sequence that its blocks see is known.
+Nothing is asked of the network but to run: hooks see which convolution or unfolding takes in the image, how it is set,
+and what size comes out. The forward is left as soon as the sequence that its blocks see is known.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.capture import first_tensor
+from vistool.embedding_steps import Step, as_pair, first_step, next_step
 from vistool.errors import InputError
 from vistool.patch_grid import PatchGrid, Size, by
 from vistool.tokens import MAX_PREFIX
@@ -29,23 +30,6 @@ _SPECIAL = {
     'DIST': ('dist_token', 'distillation_token'),
     'REG': ('reg_token', 'register_tokens', 'storage_tokens', 'registers'),
 }
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of an embedding.
-
-    Attributes:
-        name: The module.
-        kernel: Taken in at a time, in pixels or tokens of the step before.
-        stride: From one to the next, likewise.
-        grid: Its tokens' receptive fields in the image.
-    """
-
-    name: str
-    kernel: Size
-    stride: Size
-    grid: PatchGrid
 
 
 @dataclass(frozen=True)
@@ -100,12 +84,12 @@ class _Watch:
         name, taken = self.names[module], args[0]
         if self.root is None:
             self.root = _embedding_root(self.model, name)
-            self.steps.append(_first_step(name, module, taken, output, self.source, self.image))
+            self.steps.append(first_step(name, module, taken, output, self.source, self.image))
             self.done = self.root == name
-        elif not self.done and max(*_pair(module.kernel_size), *_pair(module.stride)) > 1:
-            self.steps.append(_next_step(name, module, taken, output, self.steps[-1]))
-        elif self.done and name.endswith('pool_q') and max(_pair(module.stride)) > 1:
-            self.later.append(_next_step(name, module, taken, output, [*self.steps, *self.later][-1]))
+        elif not self.done and max(*as_pair(module.kernel_size), *as_pair(module.stride)) > 1:
+            self.steps.append(next_step(name, module, taken, output, self.steps[-1]))
+        elif self.done and name.endswith('pool_q') and max(as_pair(module.stride)) > 1:
+            self.later.append(next_step(name, module, taken, output, [*self.steps, *self.later][-1]))
 
     def finished(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.done = self.done or self.names[module] == self.root
@@ -115,9 +99,9 @@ class _Watch:
             return
         tokens = first_tensor(args)
         count = self.steps[-1].grid.count
-        if not self.attends and tokens is not None and tokens.ndim == 3 and tokens.shape[0] == 1:
-            if count <= tokens.shape[1] <= count + MAX_PREFIX:
-                self.length = tokens.shape[1]
+        flat = not self.attends and tokens is not None and tokens.ndim == 3 and tokens.shape[0] == 1
+        if flat and tokens is not None and count <= tokens.shape[1] <= count + MAX_PREFIX:
+            self.length = tokens.shape[1]
         if _ATTENTION.search(type(module).__name__) or _ATTENTION.search(self.names[module].rpartition('.')[2]):
             self.attends = True
             if not self.to_the_end:
@@ -146,13 +130,16 @@ def find_embedding(model: nn.Module, inputs: Any) -> Embedding:
             if isinstance(module, _SPATIAL):
                 stack.callback(module.register_forward_hook(watch.spatial).remove)
             stack.callback(module.register_forward_hook(watch.finished).remove)
-        try:
-            model(**inputs) if isinstance(inputs, dict) else model(*inputs) if isinstance(inputs, tuple) else model(
-                inputs
-            )
-        except _Enough:
-            pass
+        with suppress(_Enough):
+            _run(model, inputs)
     return _described(watch)
+
+
+def _run(model: nn.Module, inputs: Any) -> None:
+    if isinstance(inputs, dict):
+        model(**inputs)
+    else:
+        model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 def _described(watch: _Watch) -> Embedding:
@@ -165,8 +152,8 @@ def _described(watch: _Watch) -> Embedding:
     )
     if first.kernel != first.stride and not named and not watch.length:
         raise InputError(
-            f'this network cuts no patches: its first layer {first.name} is a {by(first.kernel)} convolution that moves '
-            f'by {by(first.stride)}, and what comes out of it is no sequence of tokens',
+            f'this network cuts no patches: its first layer {first.name} is a {by(first.kernel)} convolution that '
+            f'moves by {by(first.stride)}, and what comes out of it is no sequence of tokens',
             accepted='a vision transformer, or a network that starts with patches (ConvNeXt)',
             hint='or leave the config out and give --patch-size',
             argument='config',
@@ -202,65 +189,3 @@ def _special(model: nn.Module, count: int) -> tuple[str, ...]:
         several = held[0].shape[-2] if held and held[0].ndim > 1 else len(held)
         names += [f'{label}{index + 1}' if several > 1 else label for index in range(several)]
     return tuple(names) if len(names) == count else tuple(f'T{index + 1}' for index in range(count))
-
-
-def _first_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, image: Tensor | None, size: Size) -> Step:
-    seen = (int(taken.shape[2]), int(taken.shape[3]))
-    if seen[0] < size[0] or seen[1] < size[1]:
-        raise InputError(f'the network resizes the image to {by(seen)} before {name} cuts it', argument='config')
-    kernel, stride, before, shape = _setting(module, taken, output)
-    top, left = _place(taken, image, size)
-    grid = PatchGrid(size, kernel, stride, (-before[0] - top, -before[1] - left), shape)
-    return Step(name, kernel, stride, grid)
-
-
-def _next_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, last: Step) -> Step:
-    if tuple(taken.shape[2:]) != last.grid.shape:
-        raise InputError(f'the embedding branches at {name}: a token has no one field in the image', argument='config')
-    kernel, stride, before, shape = _setting(module, taken, output)
-    return Step(name, kernel, stride, last.grid.then(kernel, stride, before, shape))
-
-
-def _setting(module: nn.Module, taken: Tensor, output: Tensor) -> tuple[Size, Size, Size, Size]:
-    """Kernel (with its holes), stride, padding above and at the left, and the shape of what comes out."""
-    dilation = _pair(getattr(module, 'dilation', 1))
-    sides = zip(_pair(module.kernel_size), dilation, strict=True)
-    kernel = _both(spacing * (side - 1) + 1 for side, spacing in sides)
-    stride, shape = _pair(module.stride), _shape_of(module, output, taken)
-    declared = module.padding if not isinstance(module.padding, str) else 0
-    before = []
-    for axis, padding in enumerate(_pair(declared)):
-        # Some layers pad by themselves, on both sides, what their settings do not tell; the output's size does.
-        wanted = (shape[axis] - 1) * stride[axis] + kernel[axis] - int(taken.shape[2 + axis])
-        before.append(wanted // 2 if wanted > 2 * padding else padding)
-    return kernel, stride, _both(before), shape
-
-
-def _shape_of(module: nn.Module, output: Tensor, taken: Tensor) -> Size:
-    if not isinstance(module, nn.Unfold):
-        return int(output.shape[2]), int(output.shape[3])
-    settings = (_pair(value) for value in (module.kernel_size, module.dilation, module.padding, module.stride))
-    kernel, dilation, padding, stride = settings
-    return _both(
-        (int(taken.shape[2 + i]) + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
-        for i in range(2)
-    )
-
-
-def _place(taken: Tensor, image: Tensor | None, size: Size) -> Size:
-    """Where the image lies in what the first layer takes in: networks pad on one side, or on both."""
-    spare = taken.shape[2] - size[0], taken.shape[3] - size[1]
-    for top, left in ((0, 0), (spare[0] // 2, spare[1] // 2), (-(-spare[0] // 2), -(-spare[1] // 2))):
-        part = taken[:, :, top : top + size[0], left : left + size[1]]
-        if image is not None and part.shape == image.shape and torch.equal(part, image):
-            return top, left
-    return 0, 0
-
-
-def _pair(value: Any) -> Size:
-    return (int(value), int(value)) if isinstance(value, int) else _both(value)
-
-
-def _both(values: Any) -> Size:
-    height, width = values
-    return int(height), int(width)

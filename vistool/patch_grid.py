@@ -18,8 +18,8 @@ Size = tuple[int, int]
 class PatchGrid:
     """Where the patches of an image lie. Sizes are ``(height, width)``, in pixels.
 
-    Patch ``(r, c)``, in reading order number ``r * columns + c``, covers ``patch`` pixels from ``stride * (r, c) + start``
-    on. It may reach beyond the image; what lies there is padding.
+    Patch ``(r, c)``, in reading order number ``r * columns + c``, covers ``patch`` pixels from
+    ``stride * (r, c) + start`` on. It may reach beyond the image; what lies there is padding.
 
     Attributes:
         image: Size of the image.

@@ -16,8 +16,8 @@ from vistool.masking import MASKS, make_mask
 from vistool.registry import ANALYSES
 from vistool.windows import Windows, find_windows
 
-SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, patch_size=16)
-SWIN = dict(embed_dim=12, depths=[2, 2], num_heads=[2, 2])
+SMALL = {'hidden_size': 16, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 16, 'patch_size': 16}
+SWIN = {'embed_dim': 12, 'depths': [2, 2], 'num_heads': [2, 2]}
 
 
 def mm(**settings):
@@ -32,40 +32,179 @@ def tv_swin():
     return torchvision.models.SwinTransformer([4, 4], 12, [2, 2], [2, 2], [7, 7])
 
 
-TINY_ViT = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16)
-TINY_SWIN = dict(embed_dims=12, depths=[2, 2], num_heads=[2, 2])
-T2T = dict(
-    t2t_cfg=dict(token_dims=8, use_performer=False),
-    num_layers=1,
-    embed_dims=16,
-    layer_cfgs=dict(num_heads=2, feedforward_channels=16),
-)
-MVIT = dict(embed_dims=16, num_layers=3, num_heads=1, downscale_indices=[1, 2])
+TINY_ViT = {'embed_dims': 16, 'num_layers': 1, 'num_heads': 2, 'feedforward_channels': 16}
+TINY_SWIN = {'embed_dims': 12, 'depths': [2, 2], 'num_heads': [2, 2]}
+T2T = {
+    't2t_cfg': {'token_dims': 8, 'use_performer': False},
+    'num_layers': 1,
+    'embed_dims': 16,
+    'layer_cfgs': {'num_heads': 2, 'feedforward_channels': 16},
+}
+MVIT = {'embed_dims': 16, 'num_layers': 3, 'num_heads': 1, 'downscale_indices': [1, 2]}
 
 # name → how it is built, image size, module whose output holds its tokens, special tokens, patch, grid
 FAMILIES = {
-    'ViT, mmpretrain': (lambda: mm(type='VisionTransformer', arch=TINY_ViT, img_size=(64, 96), patch_size=16), (64, 96), 'patch_embed', ('CLS',), 16, (4, 6)),
-    'DeiT, mmpretrain': (lambda: mm(type='DistilledVisionTransformer', arch=TINY_ViT, img_size=64, patch_size=16), (64, 64), 'patch_embed', ('CLS', 'DIST'), 16, (4, 4)),
-    'Swin, mmpretrain': (lambda: mm(type='SwinTransformer', arch=TINY_SWIN, img_size=64, out_indices=(1,)), (60, 62), 'patch_embed', (), 4, (15, 16)),
-    'SwinV2, mmpretrain': (lambda: mm(type='SwinTransformerV2', arch={**TINY_SWIN, 'extra_norm_every_n_blocks': 0}, img_size=64, window_size=[8, 4], out_indices=(1,)), (64, 64), 'patch_embed', (), 4, (16, 16)),
-    'MViT, mmpretrain': (lambda: mm(type='MViT', arch=MVIT, img_size=64, out_scales=[2]), (64, 64), 'patch_embed', (), 7, (16, 16)),
-    'ConvNeXt, mmpretrain': (lambda: mm(type='ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])), (64, 100), 'downsample_layers.0', None, 4, (16, 25)),
-    'ViT, timm': (lambda: timm.create_model('vit_tiny_patch16_224', img_size=64, depth=1), (64, 64), 'patch_embed', ('CLS',), 16, (4, 4)),
-    'DeiT, timm': (lambda: timm.create_model('deit_tiny_distilled_patch16_224', img_size=64, depth=1), (64, 64), 'patch_embed', ('CLS', 'DIST'), 16, (4, 4)),
-    'DINOv2 with registers, timm': (lambda: timm.create_model('vit_small_patch14_reg4_dinov2', img_size=70, depth=1), (70, 70), 'patch_embed', ('CLS', 'REG1', 'REG2', 'REG3', 'REG4'), 14, (5, 5)),
-    'Swin, timm': (lambda: timm.create_model('swin_tiny_patch4_window7_224', img_size=56, **SWIN), (56, 56), 'patch_embed', (), 4, (14, 14)),
-    'SwinV2, timm': (lambda: timm.create_model('swinv2_tiny_window8_256', img_size=64, **SWIN), (64, 64), 'patch_embed', (), 4, (16, 16)),
-    'MViT, timm': (lambda: mvitv2.MultiScaleVit(mvitv2.MultiScaleVitCfg(depths=(1, 1), embed_dim=16, num_heads=1), img_size=64), (64, 64), 'patch_embed', (), 7, (16, 16)),
+    'ViT, mmpretrain': (
+        lambda: mm(type='VisionTransformer', arch=TINY_ViT, img_size=(64, 96), patch_size=16),
+        (64, 96),
+        'patch_embed',
+        ('CLS',),
+        16,
+        (4, 6),
+    ),
+    'DeiT, mmpretrain': (
+        lambda: mm(type='DistilledVisionTransformer', arch=TINY_ViT, img_size=64, patch_size=16),
+        (64, 64),
+        'patch_embed',
+        ('CLS', 'DIST'),
+        16,
+        (4, 4),
+    ),
+    'Swin, mmpretrain': (
+        lambda: mm(type='SwinTransformer', arch=TINY_SWIN, img_size=64, out_indices=(1,)),
+        (60, 62),
+        'patch_embed',
+        (),
+        4,
+        (15, 16),
+    ),
+    'SwinV2, mmpretrain': (
+        lambda: mm(
+            type='SwinTransformerV2',
+            arch={**TINY_SWIN, 'extra_norm_every_n_blocks': 0},
+            img_size=64,
+            window_size=[8, 4],
+            out_indices=(1,),
+        ),
+        (64, 64),
+        'patch_embed',
+        (),
+        4,
+        (16, 16),
+    ),
+    'MViT, mmpretrain': (
+        lambda: mm(type='MViT', arch=MVIT, img_size=64, out_scales=[2]),
+        (64, 64),
+        'patch_embed',
+        (),
+        7,
+        (16, 16),
+    ),
+    'ConvNeXt, mmpretrain': (
+        lambda: mm(type='ConvNeXt', arch={'depths': [1, 1, 1, 1], 'channels': [8, 8, 8, 8]}),
+        (64, 100),
+        'downsample_layers.0',
+        None,
+        4,
+        (16, 25),
+    ),
+    'ViT, timm': (
+        lambda: timm.create_model('vit_tiny_patch16_224', img_size=64, depth=1),
+        (64, 64),
+        'patch_embed',
+        ('CLS',),
+        16,
+        (4, 4),
+    ),
+    'DeiT, timm': (
+        lambda: timm.create_model('deit_tiny_distilled_patch16_224', img_size=64, depth=1),
+        (64, 64),
+        'patch_embed',
+        ('CLS', 'DIST'),
+        16,
+        (4, 4),
+    ),
+    'DINOv2 with registers, timm': (
+        lambda: timm.create_model('vit_small_patch14_reg4_dinov2', img_size=70, depth=1),
+        (70, 70),
+        'patch_embed',
+        ('CLS', 'REG1', 'REG2', 'REG3', 'REG4'),
+        14,
+        (5, 5),
+    ),
+    'Swin, timm': (
+        lambda: timm.create_model('swin_tiny_patch4_window7_224', img_size=56, **SWIN),
+        (56, 56),
+        'patch_embed',
+        (),
+        4,
+        (14, 14),
+    ),
+    'SwinV2, timm': (
+        lambda: timm.create_model('swinv2_tiny_window8_256', img_size=64, **SWIN),
+        (64, 64),
+        'patch_embed',
+        (),
+        4,
+        (16, 16),
+    ),
+    'MViT, timm': (
+        lambda: mvitv2.MultiScaleVit(mvitv2.MultiScaleVitCfg(depths=(1, 1), embed_dim=16, num_heads=1), img_size=64),
+        (64, 64),
+        'patch_embed',
+        (),
+        7,
+        (16, 16),
+    ),
     'ConvNeXt, timm': (lambda: timm.create_model('convnext_atto'), (64, 64), 'stem', None, 4, (16, 16)),
-    'ViT, Hugging Face': (lambda: hf_model('ViT', image_size=64, **SMALL), (64, 64), 'embeddings.patch_embeddings', ('CLS',), 16, (4, 4)),
-    'DeiT, Hugging Face': (lambda: hf_model('DeiT', image_size=64, **SMALL), (64, 64), 'embeddings.patch_embeddings', ('CLS', 'DIST'), 16, (4, 4)),
-    'Swin, Hugging Face': (lambda: hf_model('Swin', image_size=66, window_size=7, **SWIN), (66, 66), 'embeddings', (), 4, (17, 17)),
-    'SwinV2, Hugging Face': (lambda: hf_model('Swinv2', image_size=64, window_size=8, **SWIN), (64, 64), 'embeddings', (), 4, (16, 16)),
-    'ConvNeXt, Hugging Face': (lambda: hf_model('ConvNext', hidden_sizes=[8] * 4, depths=[1] * 4), (64, 64), 'embeddings', None, 4, (16, 16)),
-    'ViT, torchvision': (lambda: torchvision.models.VisionTransformer(64, 16, 1, 2, 16, 16), (64, 64), 'conv_proj', ('CLS',), 16, (4, 4)),
+    'ViT, Hugging Face': (
+        lambda: hf_model('ViT', image_size=64, **SMALL),
+        (64, 64),
+        'embeddings.patch_embeddings',
+        ('CLS',),
+        16,
+        (4, 4),
+    ),
+    'DeiT, Hugging Face': (
+        lambda: hf_model('DeiT', image_size=64, **SMALL),
+        (64, 64),
+        'embeddings.patch_embeddings',
+        ('CLS', 'DIST'),
+        16,
+        (4, 4),
+    ),
+    'Swin, Hugging Face': (
+        lambda: hf_model('Swin', image_size=66, window_size=7, **SWIN),
+        (66, 66),
+        'embeddings',
+        (),
+        4,
+        (17, 17),
+    ),
+    'SwinV2, Hugging Face': (
+        lambda: hf_model('Swinv2', image_size=64, window_size=8, **SWIN),
+        (64, 64),
+        'embeddings',
+        (),
+        4,
+        (16, 16),
+    ),
+    'ConvNeXt, Hugging Face': (
+        lambda: hf_model('ConvNext', hidden_sizes=[8] * 4, depths=[1] * 4),
+        (64, 64),
+        'embeddings',
+        None,
+        4,
+        (16, 16),
+    ),
+    'ViT, torchvision': (
+        lambda: torchvision.models.VisionTransformer(64, 16, 1, 2, 16, 16),
+        (64, 64),
+        'conv_proj',
+        ('CLS',),
+        16,
+        (4, 4),
+    ),
     'Swin, torchvision': (tv_swin, (62, 64), 'features.0', (), 4, (15, 16)),
-    'ConvNeXt, torchvision': (lambda: torchvision.models.ConvNeXt([torchvision.models.convnext.CNBlockConfig(8, None, 2)]), (64, 64), 'features.0', None, 4, (16, 16)),
-}  # fmt: skip
+    'ConvNeXt, torchvision': (
+        lambda: torchvision.models.ConvNeXt([torchvision.models.convnext.CNBlockConfig(8, None, 2)]),
+        (64, 64),
+        'features.0',
+        None,
+        4,
+        (16, 16),
+    ),
+}
 
 
 def tokens_of(model, module, image, count):
@@ -178,10 +317,15 @@ def test_the_windows_are_those_that_tokens_see_each_other_in(size):
             assert np.array_equal(moved.numpy(), (own == own[place]).all(1))
 
 
-@pytest.mark.parametrize('model', [
-    lambda: torchvision.models.resnet18(), lambda: timm.create_model('tf_efficientnet_lite0'),
-    lambda: mm(type='ResNet', depth=18), lambda: torchvision.models.mobilenet_v3_small(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'model',
+    [
+        lambda: torchvision.models.resnet18(),
+        lambda: timm.create_model('tf_efficientnet_lite0'),
+        lambda: mm(type='ResNet', depth=18),
+        lambda: torchvision.models.mobilenet_v3_small(),
+    ],
+)
 def test_a_convolutional_network_cuts_no_patches(model):
     made = model()
     made.eval()
@@ -219,7 +363,7 @@ def test_what_masks_look_like():
 
 def test_from_python_and_from_the_registry():
     model = FAMILIES['Swin, torchvision'][0]().eval()
-    assert ANALYSES.build(dict(type='vistool.Patches', windows=True)) == vt.Patches(windows=True)
+    assert ANALYSES.build({'type': 'vistool.Patches', 'windows': True}) == vt.Patches(windows=True)
     result = vt.Patches(windows=True)(model, torch.randn(3, 64, 64))
     (plain, shifted) = result.rows[0]
     assert plain.cut.windows[0] == (0, 7, 14, 16) and shifted.cut.windows[0] == (0, 3, 10, 16)
@@ -229,19 +373,33 @@ def test_from_python_and_from_the_registry():
     assert vt.Patches(8)(None, np.zeros((16, 24, 3), np.uint8)).recipe['grid'] == (2, 3)
 
 
-@pytest.mark.parametrize(('settings', 'message'), [
-    (dict(patch_size=0), '--patch-size'), (dict(patch_size=16, stride=-1), '--stride'), (dict(pad=-1), '--pad'),
-    (dict(mask_ratio=1.5), '0 to 1'), (dict(mask_ratio=-0.1), '0 to 1'), (dict(mask='rnadom'), 'did you mean random'),
-    (dict(fit='stretch'), 'resize, crop, pad'), (dict(max_size=0), '--max-size'), (dict(pad_value=256), '0 to 255'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'patch_size': 0}, '--patch-size'),
+        ({'patch_size': 16, 'stride': -1}, '--stride'),
+        ({'pad': -1}, '--pad'),
+        ({'mask_ratio': 1.5}, '0 to 1'),
+        ({'mask_ratio': -0.1}, '0 to 1'),
+        ({'mask': 'rnadom'}, 'did you mean random'),
+        ({'fit': 'stretch'}, 'resize, crop, pad'),
+        ({'max_size': 0}, '--max-size'),
+        ({'pad_value': 256}, '0 to 255'),
+    ],
+)
 def test_settings_are_checked_at_once(settings, message):
     with pytest.raises(InputError, match=message):
         vt.Patches(**settings)
 
 
-@pytest.mark.parametrize(('settings', 'message'), [
-    (dict(windows=True), 'no windows'), (dict(highlight=[16]), '0 to 15'), (dict(patch_size=16), 'read from the network'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'windows': True}, 'no windows'),
+        ({'highlight': [16]}, '0 to 15'),
+        ({'patch_size': 16}, 'read from the network'),
+    ],
+)
 def test_settings_that_do_not_fit_the_network(settings, message):
     with pytest.raises(InputError, match=message):
         vt.Patches(**settings)(FAMILIES['ViT, torchvision'][0](), torch.randn(3, 64, 64))

@@ -49,11 +49,13 @@ def main() -> None:
         start = time.process_time()
         read_image(source)
         print(
-            f'read, cut, drawn and written: {np.median(times):.2f} s of CPU; reading alone {time.process_time() - start:.2f}'
+            f'read, cut, drawn and written: {np.median(times):.2f} s of CPU; '
+            f'reading alone {time.process_time() - start:.2f}'
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f'peak memory {peak / 1024:.0f} MiB (after the first picture {before / 1024:.0f}); photo {photo.nbytes / 2**20:.0f}'
+        f'peak memory {peak / 1024:.0f} MiB (after the first picture {before / 1024:.0f}); '
+        f'photo {photo.nbytes / 2**20:.0f}'
     )
     image = torch.from_numpy(photo).permute(2, 0, 1)
     grid = PatchGrid.over(SIZE, PATCH)

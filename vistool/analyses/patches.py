@@ -6,25 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vistool import recipe
+from vistool.analyses.patch_views import (
+    FITS,
+    Pixels,
+    caption,
+    fit_image,
+    limit_size,
+    overlapping,
+    pixels_of,
+    size_of,
+    windowed,
+)
 from vistool.errors import InputError, close_matches
 from vistool.masking import MASKS, make_mask
-from vistool.patch_grid import PatchGrid, by, filling, fitting, pair
-from vistool.patches import window
+from vistool.patch_grid import PatchGrid, pair
 from vistool.registry import ANALYSES
 from vistool.results import Cut, GridImage, ImageGrid
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from vistool.embedding import Embedding, Step
+    from vistool.embedding import Embedding
     from vistool.models import Model
-
-FITS = ('resize', 'crop', 'pad')
-Pixels = NDArray[np.uint8]
 
 
 @ANALYSES.register_module()
@@ -37,8 +41,8 @@ class Patches:
         stride: From one patch to the next; default: the patch's size. Without a model only.
         pad: Width of the border around each patch in pixels of the image; default: a 32nd of the patch.
         pad_value: Grey level or RGB colour of borders, and of what ``fit='pad'`` adds.
-        fit: What becomes of an image that patches do not cover without rest: it is made smaller (``resize``), its edges are
-            cut off (``crop``), or it is extended at the right and below (``pad``). Without a model only.
+        fit: What becomes of an image that patches do not cover without rest: it is made smaller (``resize``), its edges
+            are cut off (``crop``), or it is extended at the right and below (``pad``). Without a model only.
         max_size: Longest side, in pixels, beyond which an image is made smaller first. Without a model only.
         order: Write the patches' numbers on them, where they can be read.
         sequence: Lay the tokens out as the row that the network sees, special tokens included.
@@ -138,9 +142,11 @@ class Patches:
             raise InputError('needed without a config', accepted='16, or 16,8 (height, width)', argument='--patch-size')
         if self.windows:
             raise InputError('windows are a matter of the network', hint='name a config', argument='--windows')
-        image = fit_image(_pixels_of(subject), self)
-        stride = self.patch_size if self.stride is None else self.stride
-        return self._views(image, PatchGrid.over(_size(image), self.patch_size, stride), None, 0)
+        patch = pair(self.patch_size, 'patch size')
+        stride = patch if self.stride is None else pair(self.stride, 'stride')
+        image = limit_size(pixels_of(subject), self.max_size)
+        image = fit_image(image, patch, stride, self.fit, self.color)
+        return self._views(image, PatchGrid.over(size_of(image), patch, stride), None, 0)
 
     def _views(self, image: Pixels, grid: PatchGrid, embedding: Embedding | None, index: int) -> ImageGrid:
         """The pictures that were asked for, with one caption."""
@@ -171,116 +177,12 @@ class Patches:
                 )
             return ((GridImage(image, cut=replace(cut, sequence=embedding.special if embedding else ())),),)
         if self.windows:
-            return (_windowed(image, cut, embedding),)
+            return (windowed(image, cut, embedding),)
         if cut.hidden is not None:
             visible = int((~cut.hidden).sum())
             titles = (f'{cut.grid.count} patches',), (f'{visible} visible, {cut.grid.count - visible} masked',)
             return ((GridImage(image, titles[0], cut=whole), GridImage(image, titles[1], cut=cut)),)
         steps = (*embedding.steps, *embedding.later) if embedding else ()
         if cut.grid.overlaps or len(steps) > 1:
-            return _overlapping(image, cut, steps)
+            return overlapping(image, cut, steps)
         return ((GridImage(image, cut=cut),),)
-
-
-def caption(grid: PatchGrid, special: Sequence[str] = (), noun: str = 'tokens') -> str:
-    """``'14×14 = 196 tokens of 16×16 pixels + 1 CLS'``."""
-    kinds: dict[str, int] = {}
-    for name in special:
-        kinds[name.rstrip('0123456789')] = kinds.get(name.rstrip('0123456789'), 0) + 1
-    more = ''.join(f' + {count} {name}' for name, count in kinds.items())
-    every = (
-        f', one every {by(grid.stride) if grid.stride[0] != grid.stride[1] else grid.stride[0]}'
-        if grid.overlaps
-        else ''
-    )
-    return f'{by(grid.shape)} = {grid.count} {noun} of {by(grid.patch)} pixels{every}{more}'
-
-
-def fit_image(image: Pixels, how: Patches) -> Pixels:
-    """The image at a size that patches cover without rest."""
-    import cv2
-
-    height, width = _size(image)
-    if how.max_size and max(height, width) > how.max_size:
-        scale = how.max_size / max(height, width)
-        smaller = max(1, round(width * scale)), max(1, round(height * scale))
-        image = np.asarray(cv2.resize(image, smaller, interpolation=cv2.INTER_AREA), np.uint8)
-    size, patch = _size(image), pair(how.patch_size or 1, 'patch size')
-    stride = pair(how.stride or patch, 'stride')
-    try:
-        PatchGrid.over(size, patch, stride)
-    except InputError as error:
-        raise error.under('--stride' if 'stride' in error.problem else '--patch-size') from None
-    wanted = filling(size, patch, stride) if how.fit == 'pad' else fitting(size, patch, stride)
-    if wanted == size:
-        return image
-    if how.fit == 'resize':
-        return np.asarray(cv2.resize(image, wanted[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
-    if how.fit == 'crop':
-        top, left = (size[0] - wanted[0]) // 2, (size[1] - wanted[1]) // 2
-        return image[top : top + wanted[0], left : left + wanted[1]]
-    whole = np.empty((*wanted, 3), np.uint8)
-    whole[:] = how.color
-    whole[: size[0], : size[1]] = image
-    return whole
-
-
-def _windowed(image: Pixels, cut: Cut, embedding: Embedding | None) -> tuple[GridImage, ...]:
-    windows = embedding.windows if embedding else ()
-    if not windows:
-        raise InputError("this network's attention has no windows", accepted='Swin and its kin', argument='--windows')
-    rows, columns = cut.grid.shape
-    tiles = []
-    for each in windows:
-        moved = f', shifted by {each.shift[0] or each.shift[1]}' if any(each.shift) else ''
-        edges = each.edges(0, rows), each.edges(1, columns)
-        tiles.append(GridImage(image, (f'windows of {by(each.size)} tokens{moved}',), cut=replace(cut, windows=edges)))
-    return tuple(tiles)
-
-
-def _overlapping(image: Pixels, cut: Cut, steps: Sequence[Step]) -> tuple[tuple[GridImage, ...], ...]:
-    """Above, the patches in full; below, the fields of four neighbours from the middle on the image."""
-    grids = [step.grid for step in steps] or [cut.grid]
-    mosaics, fields = [], []
-    for number, grid in enumerate(grids):
-        own = replace(cut, grid=grid, border=cut.border * min(grid.patch) / min(cut.grid.patch))
-        own = own if grid == cut.grid else replace(own, highlight=(), order=False)
-        mosaics.append(GridImage(image, (_step_title(steps, number, grid),), cut=own))
-        fields.append(_fields(image, grid, grids[-1]))
-    return ((mosaics[0], fields[0]),) if len(grids) == 1 else (tuple(mosaics), tuple(fields))
-
-
-def _step_title(steps: Sequence[Step], number: int, grid: PatchGrid) -> str:
-    of = f' of {by(grid.patch)} pixels'
-    if not number:
-        return f'{by(grid.shape)} patches{of}'
-    step = steps[number]
-    return f'{by(step.kernel)} of these every {step.stride[0]} → {by(grid.shape)}{of}'
-
-
-def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:
-    """The image with the padding of the widest grid, and four neighbouring patches outlined on it."""
-    row, column = max(grid.shape[0] // 2 - 1, 0), max(grid.shape[1] // 2 - 1, 0)
-    chosen = [
-        r * grid.shape[1] + c
-        for r in range(row, min(row + 2, grid.shape[0]))
-        for c in range(column, min(column + 2, grid.shape[1]))
-    ]
-    top, left = min(widest.start[0], 0), min(widest.start[1], 0)
-    size = max(widest.stop[0], grid.image[0]) - top, max(widest.stop[1], grid.image[1]) - left
-    padded = window(image.transpose(2, 0, 1), (top, left), size, 225).transpose(1, 2, 0)
-    boxes = [grid.box(number) for number in chosen]
-    fields = tuple((x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in boxes)
-    return GridImage(np.ascontiguousarray(padded), ('the fields of four neighbours',), fields=fields)
-
-
-def _pixels_of(subject: Any) -> Pixels:
-    from vistool.inputs.imread import as_rgb, read_image, to_rgb
-
-    if isinstance(subject, (str, bytes)) or hasattr(subject, '__fspath__'):
-        return read_image(subject)
-    return to_rgb(subject) if hasattr(subject, 'getbands') else as_rgb(subject)
-
-
-def _size(image: Pixels) -> tuple[int, int]:
-    return image.shape[0], image.shape[1]

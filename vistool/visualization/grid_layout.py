@@ -50,7 +50,7 @@ def _field(box: tuple[int, int, int, int], index: int, size: tuple[int, int]) ->
 
 
 def bare_tiles(result: ImageGrid) -> list[Pixels]:
-    """Each picture by itself, with nothing written or drawn on it: each pixel of it, or of its patches, is one pixel."""
+    """Each picture by itself with nothing written on it: each pixel of it, or of its patches, is one pixel."""
     return [_bare(image) for row in result.rows for image in row]
 
 
