@@ -21,7 +21,7 @@ def make_mask(shape: tuple[int, int], ratio: float, kind: str = 'random', seed: 
     Args:
         shape: Rows and columns of patches.
         ratio: Share that is masked; of N patches ``int(N * (1 - ratio))`` stay visible, as MAE counts.
-        kind: ``random``: each patch alone (MAE). ``block``: rectangles (BEiT), the last of which is cut short. ``grid``:
+        kind: ``random``: each patch alone (MAE). ``block``: rectangles (BEiT), the last of which is cut; ``grid``:
             evenly spread; at 0.75 one patch of each 2×2 stays.
         seed: Decides a random or block mask.
 

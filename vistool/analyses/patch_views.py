@@ -108,11 +108,11 @@ def overlapping(image: Pixels, cut: Cut, steps: Sequence[Step]) -> tuple[tuple[G
 
 
 def _step_title(steps: Sequence[Step], number: int, grid: PatchGrid) -> str:
-    of = f' of {by(grid.patch)} pixels'
+    of = f' of {by(grid.patch)} px'
     if not number:
         return f'{by(grid.shape)} patches{of}'
     step = steps[number]
-    return f'{by(step.kernel)} of these every {step.stride[0]} → {by(grid.shape)}{of}'
+    return f'{by(step.kernel)}, stride {step.stride[0]} → {by(grid.shape)}{of}'
 
 
 def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:

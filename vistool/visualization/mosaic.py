@@ -23,6 +23,8 @@ _FADE = 0.7
 # Borders become thinner than this only where patches are a few pixels themselves.
 _THINNEST = 1
 _SMALLEST_PITCH = 3.0
+# Of more patches than this each is a few pixels, and a seam is not seen.
+_MOST_ONE_BY_ONE = 10_000
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,23 @@ def draw_sheet(sheet: Sheet, pixels: Pixels, size: tuple[int, int]) -> Pixels:
     if min(size[0] / rows, size[1] / columns) < _SMALLEST_PITCH:
         return resize_image(_marked(flat, sheet), size)
     places, extent = zip(*(_places(size[axis], sheet, axis) for axis in range(2)), strict=True)
-    small = resize_image(flat, (rows * extent[0], columns * extent[1]))
+    small = _resized(flat, sheet, extent)
     canvas = np.empty((*size, 3), np.uint8)
     canvas[:] = sheet.cut.color
     canvas[np.ix_(places[0], places[1])] = _marked(small, sheet)
     return canvas
+
+
+def _resized(flat: Pixels, sheet: Sheet, extent: tuple[int, int]) -> Pixels:
+    """Each patch at ``extent`` pixels; one by one where neighbours in the sheet are none in the picture."""
+    (rows, columns), (h, w) = sheet.ids.shape, sheet.cut.grid.patch
+    size = rows * extent[0], columns * extent[1]
+    apart = sheet.cut.sequence is not None or sheet.cut.grid.overlaps
+    if not apart or extent == (h, w) or sheet.ids.size > _MOST_ONE_BY_ONE:
+        return resize_image(flat, size)
+    tiles = rearrange(flat, '(r h) (c w) k -> (r c) h w k', r=rows, c=columns)
+    resized = np.stack([resize_image(np.ascontiguousarray(tile), extent) for tile in tiles])
+    return np.asarray(rearrange(resized, '(r c) h w k -> (r h) (c w) k', r=rows))
 
 
 def _side_by_side(sheet: Sheet, pixels: Pixels) -> Pixels:

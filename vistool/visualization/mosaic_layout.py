@@ -115,9 +115,9 @@ def _ink(cut: Cut, number: int, pixels: Pixels, wanted: set[int]) -> Color:
 def _window_lines(cut: Cut) -> Iterator[Outline]:
     rows, columns = cut.grid.shape
     for y in (cut.windows or ((), ()))[0]:
-        yield Outline(((0.0, y / rows), (1.0, y / rows)), _ACCENT, 2.6, 0.8)
+        yield Outline(((0.0, y / rows), (1.0, y / rows)), _ACCENT, 1.8, 1.0)
     for x in (cut.windows or ((), ()))[1]:
-        yield Outline(((x / columns, 0.0), (x / columns, 1.0)), _ACCENT, 2.6, 0.8)
+        yield Outline(((x / columns, 0.0), (x / columns, 1.0)), _ACCENT, 1.8, 1.0)
 
 
 def _highlights(sheet: Sheet) -> Iterator[Outline]:
