@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.geometry import Geometry
-from vistool.patch_grid import PatchGrid
+from vistool.patching.grid import PatchGrid
 
 Kind = Literal['cam', 'attention', 'feature']
 

@@ -10,11 +10,11 @@ from mmpretrain.models import build_backbone
 from timm.models import mvitv2
 
 import vistool as vt
-from vistool.embedding import find_embedding
 from vistool.errors import InputError
-from vistool.masking import MASKS, make_mask
+from vistool.patching.embedding import find_embedding
+from vistool.patching.masking import MASKS, make_mask
+from vistool.patching.windows import Windows, find_windows
 from vistool.registry import ANALYSES
-from vistool.windows import Windows, find_windows
 
 SMALL = {'hidden_size': 16, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 16, 'patch_size': 16}
 SWIN = {'embed_dim': 12, 'depths': [2, 2], 'num_heads': [2, 2]}

@@ -15,8 +15,8 @@ from timing import machine, measure, table
 
 from vistool.analyses.patches import Patches
 from vistool.inputs import read_image
-from vistool.patch_grid import PatchGrid
-from vistool.patches import split_convolution, split_einops, split_unfold
+from vistool.patching.grid import PatchGrid
+from vistool.patching.routes import split_convolution, split_einops, split_unfold
 from vistool.visualization import Visualizer
 
 SIZE = 3000, 4000

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.errors import InputError
-from vistool.patch_grid import PatchGrid, Size, by, filling, fitting
-from vistool.patches import window
+from vistool.patching.grid import PatchGrid, Size, by, filling, fitting
+from vistool.patching.routes import window
 from vistool.results import Cut, GridImage
 
 if TYPE_CHECKING:
-    from vistool.embedding import Embedding, Step
+    from vistool.patching.embedding import Embedding, Step
 
 FITS = ('resize', 'crop', 'pad')
 Pixels = NDArray[np.uint8]

@@ -19,16 +19,16 @@ from vistool.analyses.patch_views import (
     windowed,
 )
 from vistool.errors import InputError, close_matches
-from vistool.masking import MASKS, make_mask
-from vistool.patch_grid import PatchGrid, pair
+from vistool.patching.grid import PatchGrid, pair
+from vistool.patching.masking import MASKS, make_mask
 from vistool.registry import ANALYSES
 from vistool.results import Cut, GridImage, ImageGrid
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from vistool.embedding import Embedding
     from vistool.models import Model
+    from vistool.patching.embedding import Embedding
 
 
 @ANALYSES.register_module()
@@ -48,7 +48,7 @@ class Patches:
         sequence: Lay the tokens out as the row that the network sees, special tokens included.
         windows: Draw the windows that attention is confined to, plain and shifted.
         mask_ratio: Share of the patches to mask, as for masked-image modelling.
-        mask: ``random``, ``block`` or ``grid``; see :mod:`vistool.masking`.
+        mask: ``random``, ``block`` or ``grid``; see :mod:`vistool.patching.masking`.
         highlight: Numbers of patches to bring out.
         seed: Of the mask; the image's index is added to it.
     """
@@ -125,7 +125,7 @@ class Patches:
                     'the sizes are read from the network', hint='leave it out, or leave the config out', argument=option
                 )
         from vistool.analyses.subjects import as_model, as_samples
-        from vistool.embedding import find_embedding
+        from vistool.patching.embedding import find_embedding
 
         model = as_model(model)
         samples, single = as_samples(subject)

@@ -9,7 +9,7 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
-from vistool.patches import split
+from vistool.patching.routes import split
 from vistool.results import Cut
 from vistool.visualization.draw import resize_image
 from vistool.visualization.scene import Color, Pixels

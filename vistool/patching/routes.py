@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vistool.errors import InputError
-from vistool.patch_grid import PatchGrid, Size, by
+from vistool.patching.grid import PatchGrid, Size, by
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vistool.errors import InputError
-from vistool.patch_grid import PatchGrid, filling, fitting, pair
-from vistool.patches import join, split, split_convolution, split_einops, split_unfold
+from vistool.patching.grid import PatchGrid, filling, fitting, pair
+from vistool.patching.routes import join, split, split_convolution, split_einops, split_unfold
 
 ROUTES = (split_einops, split_unfold, split_convolution)
 DTYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from vistool.capture import first_tensor
-from vistool.embedding_steps import Step, as_pair, first_step, next_step
 from vistool.errors import InputError
-from vistool.patch_grid import PatchGrid, Size, by
+from vistool.patching.embedding_steps import Step, as_pair, first_step, next_step
+from vistool.patching.grid import PatchGrid, Size, by
+from vistool.patching.windows import Windows, find_windows
 from vistool.tokens import MAX_PREFIX
-from vistool.windows import Windows, find_windows
 
 _EMBEDDING = re.compile(r'patch|embed|tokens?_to_token|conv_proj|stem', re.IGNORECASE)
 _ATTENTION = re.compile(r'attn|attention|msa\b|mixer|mixing', re.IGNORECASE)

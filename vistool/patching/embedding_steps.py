@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError
-from vistool.patch_grid import PatchGrid, Size, by
+from vistool.patching.grid import PatchGrid, Size, by
 
 
 @dataclass(frozen=True)
