@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from vistool.checkpoints import unpickling
-from vistool.errors import InputError, close_matches
 from vistool.checkpoints.stand_ins import plain
+from vistool.errors import InputError, close_matches
 
 SCHEME = 'demo://'
 _FORMAT = 1  # raise when a conversion changes, so that old cache files are left alone

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vistool.checkpoints import unpickling
-from vistool.errors import InputError, close_matches
 from vistool.checkpoints.stand_ins import Array, plain
-
+from vistool.errors import InputError, close_matches
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
 _ACCEPTED = f'a file ({" ".join(SUFFIXES)}), http(s)://…, demo://NAME or none'

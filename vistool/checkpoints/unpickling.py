@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from vistool.errors import InputError
 from vistool.checkpoints.stand_ins import FAMILIES, STAND_INS
+from vistool.errors import InputError
 
 TRUST_HINT = 'if you trust its author with your computer, add --trust-checkpoint'
 # What every checkpoint names.

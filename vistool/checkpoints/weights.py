@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from vistool.checkpoints.bias_tables import resize_bias_tables
-from vistool.errors import InputError
 from vistool.checkpoints.load_report import LoadReport, Mismatch
+from vistool.errors import InputError
 
 if TYPE_CHECKING:
     from vistool.checkpoints import Checkpoint

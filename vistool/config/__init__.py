@@ -1,6 +1,13 @@
 """From what a user names to a config: a file, ``mmpretrain::…``, a model name, a run's folder, or a model without any config."""
 
 from vistool.config.packaged import PACKAGES
-from vistool.config.resolving import SCHEMES, Source, make_current_folder_importable, read_config, require_model, resolve
+from vistool.config.resolving import (
+    SCHEMES,
+    Source,
+    make_current_folder_importable,
+    read_config,
+    require_model,
+    resolve,
+)
 
 __all__ = ['PACKAGES', 'SCHEMES', 'Source', 'make_current_folder_importable', 'read_config', 'require_model', 'resolve']

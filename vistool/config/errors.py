@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from vistool.errors import InputError, close_matches
 from vistool.config.packaged import PACKAGES, packaged_configs
 from vistool.config.runs import SUFFIXES
+from vistool.errors import InputError, close_matches
 
 LONGEST = 240
 """Characters of a foreign message that are kept."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vistool.config.errors import explain, missing, one_line
-from vistool.errors import InputError, close_matches
 from vistool.config.packaged import PACKAGES, find_packaged, model_index, package_folder
 from vistool.config.runs import SUFFIXES, find_run
+from vistool.errors import InputError, close_matches
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict

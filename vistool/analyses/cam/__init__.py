@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -27,6 +27,7 @@ from vistool.inputs import Sample
 from vistool.layers import default_layers, find_layer
 from vistool.models import Model, has_classes, probabilities
 from vistool.registry import ANALYSES
+from vistool.results import Heatmaps
 
 __all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'method', 'running']
 
@@ -111,6 +112,19 @@ class CAM:
         report = Report(model, methods, list(found), goals, shares, values, drawn, self._settings())
         results = [report.result(index, sample) for index, sample in enumerate(samples)]
         return results[0] if single else results
+
+    def follow(self, result: Heatmaps, model: Model) -> CAM:
+        """The same for another model, with the classes that ``result`` shows.
+
+        Layers that were named are kept where the other model has them; otherwise its own default is taken.
+        """
+        targets = [target['id'] for target in result.recipe['targets'] if 'id' in target]
+        try:
+            layers = [find_layer(model.module, name)[0] for name in self.layers]
+        except InputError:
+            layers = []
+            log.warning('%s has no layer %s: its default is drawn', model.name, ', '.join(self.layers))
+        return replace(self, targets=targets, layers=layers)
 
     def _check(self) -> None:
         if self.layer_fusion not in FUSIONS:

@@ -232,7 +232,7 @@ def test_timm_prepares_a_picture_as_timm_does():
     from mmengine.registry import DefaultScope
     from PIL import Image
 
-    coffee = Path(__file__).parents[1] / 'demo' / 'coffee.png'
+    coffee = Path(__file__).parents[2] / 'demo' / 'coffee.png'
     for name in ('resnet18', 'eva02_base_patch14_448'):
         config = resolve(f'timm::{name}').config
         data = timm.data.resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg(name).to_dict())
@@ -371,4 +371,4 @@ def test_config_without_model(tmp_path, text):
 
 def test_the_module_is_light():
     code = 'import sys, vistool.config; sys.exit(any(name in sys.modules for name in ("torch", "mmengine", "yaml")))'
-    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from vistool.pipeline import build_transforms
-from vistool.reader import Pipeline
+from vistool.inputs.pipeline import build_transforms
+from vistool.inputs.reader import Pipeline
 
 SIZE = (61, 84)  # odd, even, not square
 

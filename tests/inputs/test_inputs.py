@@ -146,4 +146,4 @@ def test_data_preprocessors_normalise_and_pad(kind):
 
 def test_importing_inputs_is_quick():
     code = 'import sys, vistool.inputs; assert not {"torch", "cv2", "matplotlib", "mmengine"} & set(sys.modules)'
-    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])

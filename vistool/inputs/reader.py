@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from vistool.errors import InputError
 from vistool.geometry import Geometry
-from vistool.images import image_of, planes_of, size_of
-from vistool.imread import as_rgb, open_image, to_rgb
-from vistool.inputs import Sample
-from vistool.loaders import is_custom_loader, is_label_loader, is_loader, loaded, unloaded
-from vistool.photometry import Photometry, Preprocessing
-from vistool.randomness import seeded
-from vistool.tracing import Tracer, name_of
+from vistool.inputs.imread import as_rgb, open_image, to_rgb
+from vistool.inputs.loaders import is_custom_loader, is_label_loader, is_loader, loaded, unloaded
+from vistool.inputs.samples import Sample
+from vistool.transforms.images import image_of, planes_of, size_of
+from vistool.transforms.photometry import Photometry, Preprocessing
+from vistool.transforms.randomness import seeded
+from vistool.transforms.tracing import Tracer, name_of
 
 _logger = logging.getLogger('vistool')
 
@@ -140,7 +140,7 @@ class Pipeline:
     def _measured(self, data: Any, image: NDArray[np.uint8], geometry: Geometry) -> tuple[NDArray[np.uint8], Geometry]:
         """For a data preprocessor of unknown kind: run it, and take any growth as padding to the right and below."""
         from vistool.geometry import crop
-        from vistool.inputs import preprocess
+        from vistool.inputs.samples import preprocess
 
         sample = Sample(data, image)
         batch = preprocess([sample], self._preprocessor, getattr(self._preprocessor, 'device', 'cpu'))

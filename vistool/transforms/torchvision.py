@@ -1,4 +1,4 @@
-"""The geometry of torchvision's transforms (both generations) and of timm's; see :mod:`vistool.transform_geometry`."""
+"""The geometry of torchvision's transforms (both generations) and of timm's; see :mod:`vistool.transforms.openmmlab`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vistool.geometry import Size, Step, affine, crop, erase, flip, window
-from vistool.transform_geometry import Call, Rule, drawn_box_resized, four_sides, still, stretched
+from vistool.transforms.openmmlab import Call, Rule, drawn_box_resized, four_sides, still, stretched
 
 
 def centre_cropped(call: Call) -> Step:

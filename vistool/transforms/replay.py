@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.geometry import Size, Step, resize
-from vistool.images import is_tensor, size_of
-from vistool.randomness import RandomState, kept
+from vistool.transforms.images import is_tensor, size_of
+from vistool.transforms.randomness import RandomState, kept
 
 Run = Callable[[Any], Any]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vistool.errors import InputError, close_matches
 from vistool.geometry import Geometry
-from vistool.imread import SUFFIXES, read_image
+from vistool.inputs.imread import SUFFIXES, read_image
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from vistool.errors import InputError
-from vistool.pipeline import build_pipeline, build_transforms
-from vistool.reader import Pipeline
+from vistool.inputs.pipeline import build_pipeline, build_transforms
+from vistool.inputs.reader import Pipeline
 
 RGB = np.random.default_rng(0).integers(0, 256, (61, 84, 3), dtype=np.uint8)
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -359,7 +359,7 @@ def test_several_views_show_the_first_without_geometry(photo, caplog):
 
 
 def test_demo_photo_end_to_end():
-    path = Path(__file__).parents[1] / 'demo' / 'coffee.png'
+    path = Path(__file__).parents[2] / 'demo' / 'coffee.png'
     edge, centre = {'type': 'ResizeEdge', 'scale': 256, 'edge': 'short'}, {'type': 'CenterCrop', 'crop_size': 224}
     steps = (LOAD, edge, centre, PACK)
     sample = build_pipeline(config(*steps)).read(path)

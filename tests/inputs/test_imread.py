@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vistool.errors import InputError
-from vistool.imread import as_rgb, read_image, to_rgb
+from vistool.inputs.imread import as_rgb, read_image, to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 GREY = RGB[..., 0]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.geometry import Geometry, Step
-from vistool.photometry import Photometry, Preprocessing
+from vistool.transforms.photometry import Photometry, Preprocessing
 
 #: Orientation -> whether the stored image is the upright one transposed, and then mirrored across and down.
 _STORED = {

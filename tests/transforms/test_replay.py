@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torchvision.transforms as T
 
-from vistool.reader import Pipeline
+from vistool.inputs.reader import Pipeline
 
 SIZE = (60, 80)
 IMAGE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8), (0, 0), 2)
@@ -39,7 +39,7 @@ def drawn_warp(image, border=0):
 
 def test_drawn_affine_warp_is_found():
     geometry = read(drawn_warp, seed=5).geometry
-    from vistool.randomness import seeded
+    from vistool.transforms.randomness import seeded
 
     with seeded(5, 0):
         matrix = cv2.getRotationMatrix2D((30.0, 20.0), np.random.uniform(-30, 30), np.random.uniform(0.8, 1.3))

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from vistool.errors import InputError
-from vistool.reader import Pipeline
+from vistool.inputs.reader import Pipeline
 
 __all__ = ['Pipeline', 'build_pipeline', 'build_transforms', 'find_pipeline']
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vistool.geometry import Size, Step, affine, crop, erase, flip, resize, window
-from vistool.randomness import RandomState, kept
+from vistool.transforms.randomness import RandomState, kept
 
 
 @dataclass(frozen=True, eq=False)

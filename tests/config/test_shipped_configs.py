@@ -14,7 +14,7 @@ from PIL import Image
 
 from vistool.config import require_model, resolve
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COFFEE = ROOT / 'demo' / 'coffee.png'
 
 SHIPPED = {

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vistool.resample import field_at, invert_field, sample, sample_grid, scatter_inverse, shrink
+from vistool.geometry.resample import field_at, invert_field, sample, sample_grid, scatter_inverse, shrink
 
 Size = tuple[int, int]
 Matrix = NDArray[np.float64]

@@ -15,12 +15,12 @@ import numpy as np
 
 from vistool.errors import InputError
 from vistool.geometry import Geometry, Size, Step, resize
-from vistool.images import image_of, size_of, with_image
-from vistool.photometry import Photometry, followed
-from vistool.randomness import RandomState
-from vistool.replay import replay
-from vistool.torchvision_geometry import TIMM, TORCHVISION
-from vistool.transform_geometry import MMPRETRAIN, OPENMMLAB, Call, Rule, still, stretched
+from vistool.transforms.images import image_of, size_of, with_image
+from vistool.transforms.openmmlab import MMPRETRAIN, OPENMMLAB, Call, Rule, still, stretched
+from vistool.transforms.photometry import Photometry, followed
+from vistool.transforms.randomness import RandomState
+from vistool.transforms.replay import replay
+from vistool.transforms.torchvision import TIMM, TORCHVISION
 
 _logger = logging.getLogger('vistool')
 
