@@ -8,6 +8,7 @@ that passes through a module of ours: so tokens, tuples and in-place operations 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Callable, Iterator
@@ -96,15 +97,21 @@ def _layer_by_layer(probe: Probe, name: str) -> list[Tensor]:
     def image(layer: Layer, row: int) -> Any:
         import pytorch_grad_cam
 
+        signed: list[Any] = []
+
+        def keep(*args: Any, **kwargs: Any) -> Any:
+            signed.append(original(*args, **kwargs))
+            return signed[-1]
+
         with _tapped(layer, probe.modules[layer.name]) as tap:
             cam = getattr(pytorch_grad_cam, name)(Scored(probe, row), [tap])
-            signed: list[Any] = []
-            original = cam.get_cam_image
-            cam.get_cam_image = lambda *args, **kwargs: signed.append(original(*args, **kwargs)) or signed[-1]
+            original, cam.get_cam_image = cam.get_cam_image, keep
             cam(_one(probe, row), [_first], eigen_smooth=probe.eigen_smooth)
+        seen = cam.activations_and_grads
+        seen.activations, seen.gradients = [], []  # it would detach them in place, which views do not allow
         return signed[0]
 
-    return [_images(probe, name, lambda row, layer=layer: image(layer, row)) for layer in probe.layers]
+    return [_images(probe, name, functools.partial(image, layer)) for layer in probe.layers]
 
 
 def _images(probe: Probe, name: str, image: Callable[[int], Any]) -> Tensor:
@@ -147,6 +154,7 @@ def _tapped(layer: Layer, module: nn.Module) -> Iterator[nn.Module]:
         tensor = first_tensor(output)
         assert tensor is not None
         maps = tap(layer.layout.to_map(tensor).clone())
+        maps = maps + 0 * maps.square()  # ShapleyCAM fails where the score is linear in the layer: so it is not, formally
         return replace_tensor(output, tensor, layer.layout.from_map(maps, tensor).clone())
 
     with hooked({layer.name: module}, detour):
