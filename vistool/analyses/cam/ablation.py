@@ -66,8 +66,9 @@ def ablation_weights(probe: Probe, layer: Layer, row: int) -> Tensor:
 
 def _checked(tail: Tail, batch: Tensor, probe: Probe, row: int, plain: Tensor) -> Any:
     """The tail's output, its first score compared with the plain one where the first copy is intact."""
+    intact = torch.equal(batch[:1], tail.value)
     output = tail.run(batch)
-    if torch.equal(batch[:1], tail.value):
+    if intact:
         score = probe.score(output, row, len(batch))[:1]
         slack = torch.finfo(plain.dtype).eps ** 0.5
         if not torch.allclose(score, plain, rtol=slack, atol=slack):

@@ -64,13 +64,14 @@ def fullgrad(probe: Probe) -> list[Tensor]:
         from pytorch_grad_cam import FullGrad
 
         cam = FullGrad(Scored(probe, row), [])
-        called: list[nn.Module] = []
-        biased = {str(index): layer for index, layer in enumerate(cam.target_layers)}
-        with hooked(biased, lambda name, layer, args, output: called.append(layer)):
-            found = cam(_one(probe, row), [_first], eigen_smooth=probe.eigen_smooth)
-        if [id(layer) for layer in called] != [id(layer) for layer in cam.target_layers]:
-            raise AssertionError('its layers run in another order than they are defined in')
-        return found
+        expected = iter(cam.target_layers)
+
+        def check(name: str, layer: nn.Module, args: Any, output: Any) -> None:
+            if next(expected, None) is not layer:
+                raise AssertionError('its layers run in another order than they are defined in')
+
+        with hooked({str(index): layer for index, layer in enumerate(cam.target_layers)}, check):
+            return cam(_one(probe, row), [_first], eigen_smooth=probe.eigen_smooth)
 
     return [_images(probe, 'FullGrad', image)]
 
