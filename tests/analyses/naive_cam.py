@@ -181,7 +181,9 @@ def corner_bilinear(x, size):
             i0, j0 = min(int(y), max(h - 2, 0)), min(int(z), max(w - 2, 0))
             i1, j1 = min(i0 + 1, h - 1), min(j0 + 1, w - 1)
             dy, dx = y - i0, z - j0
-            out[i, j] = (x[i0, j0] * (1 - dx) + x[i0, j1] * dx) * (1 - dy) + (x[i1, j0] * (1 - dx) + x[i1, j1] * dx) * dy
+            out[i, j] = (x[i0, j0] * (1 - dx) + x[i0, j1] * dx) * (1 - dy) + (
+                x[i1, j0] * (1 - dx) + x[i1, j1] * dx
+            ) * dy
     return out
 
 

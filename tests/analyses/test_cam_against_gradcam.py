@@ -35,7 +35,7 @@ def vit_reshape(tensor):
 def resnet50():
     from torchvision.models import resnet50
 
-    return resnet50(), 'layer4', None, (96, 160)
+    return resnet50(), 'layer4', None, (96, 128)
 
 
 def vit():
@@ -55,7 +55,7 @@ def efficientnet_lite0():
     from vistool import load
 
     model = load('configs/efficientnet_lite/efficientnet-lite0_in1k.py')
-    return model.module, 'model.bn2', None, (128, 160)
+    return model.module, 'model.bn2', None, (96, 128)
 
 
 @pytest.fixture(scope='module', params=[efficientnet_lite0, resnet50, vit, swin], ids=lambda make: make.__name__)
@@ -63,6 +63,7 @@ def case(request):
     torch.manual_seed(0)
     model, layer, reshape, size = request.param()
     model.eval()
+    model.requires_grad_(False).get_submodule(layer).requires_grad_(True)  # the reference's backward ends at the layer
     return model, layer, reshape, torch.randn(2, 3, *size)
 
 

@@ -80,7 +80,9 @@ def test_shapleycam_of_tokens():
 
 def test_shapleycam_is_gradcam_where_the_score_is_linear_in_the_layer():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
     inputs = torch.randn(1, 3, 9, 9)
     shapley, grad = CAM(['shapleycam', 'gradcam'], targets=[1], layers=['1'])(model, inputs)[0].maps
     np.testing.assert_allclose(shapley.values, grad.values, atol=1e-5)

@@ -155,7 +155,9 @@ def _tapped(layer: Layer, module: nn.Module) -> Iterator[nn.Module]:
         tensor = first_tensor(output)
         assert tensor is not None
         maps = tap(layer.layout.to_map(tensor).clone())
-        maps = maps + 0 * maps.square()  # ShapleyCAM fails where the score is linear in the layer: so it is not, formally
+        maps = (
+            maps + 0 * maps.square()
+        )  # ShapleyCAM fails where the score is linear in the layer: so it is not, formally
         return replace_tensor(output, tensor, layer.layout.from_map(maps, tensor).clone())
 
     with hooked({layer.name: module}, detour):
