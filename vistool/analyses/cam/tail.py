@@ -31,6 +31,8 @@ class Tail:
         value: The tensor in that, ``(1, …)``.
         calls: How many times the layer ran; the last counts.
         tape: The modules that ran before, outermost ones only, in order, each with a copy of its output; the layer last.
+        altered: Positions on the tape of what the network writes into further on, so that it needs a copy each time; None
+            until a first run has shown.
     """
 
     module: nn.Module
@@ -41,6 +43,7 @@ class Tail:
     value: Tensor
     calls: int
     tape: list[tuple[nn.Module, Any]] = field(repr=False)
+    altered: set[int] | None = None
 
     def run(self, values: Tensor) -> Any:
         """The network's output for ``values`` ``(n, …)`` in place of the layer's; the prefix, of batch 1, is not computed again.
@@ -51,6 +54,7 @@ class Tail:
         if not self.tape:
             raise CannotReplay('the layer is called from within another module than its parent')
         position = 0
+        copies: dict[int, Any] = {}
 
         def play(child: nn.Module, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             nonlocal position
@@ -60,10 +64,17 @@ class Tail:
             position += 1
             if child is not expected:
                 raise CannotReplay('another run takes another way')
-            return self._replaced(values) if position == len(self.tape) else _copied(output)
+            if position == len(self.tape):
+                return replace_tensor(self.container, self.value, values)
+            if self.altered is None or position in self.altered:
+                output = copies[position] = _copied(output)
+            return output
 
         with _forwards({id(child): child for child, _ in self.tape}.values(), play):
-            return call(self.module, self.inputs)
+            output = call(self.module, self.inputs)
+        if self.altered is None:
+            self.altered = {at for at, copy in copies.items() if any(tensor._version for tensor in _tensors(copy))}
+        return output
 
     def run_whole(self, values: Tensor) -> Any:
         """The same by the whole network on n copies of the image: slow, right for any network."""
@@ -72,13 +83,10 @@ class Tail:
         def swap(name: str, child: nn.Module, args: Any, output: Any) -> Any:
             nonlocal seen
             seen += 1
-            return self._replaced(values) if seen == self.calls else None
+            return replace_tensor(self.container, self.value, values) if seen == self.calls else None
 
         with hooked({'layer': self.layer}, swap):
             return call(self.module, repeated(self.inputs, len(values)))
-
-    def _replaced(self, values: Tensor) -> Any:
-        return replace_tensor(self.container, self.value, values)
 
 
 def record(module: nn.Module, name: str, layer: nn.Module, inputs: Any) -> Tail:
@@ -164,3 +172,11 @@ def _copied(output: Any) -> Any:
     if isinstance(output, tuple) and hasattr(output, '_fields'):
         return type(output)(*(_copied(item) for item in output))
     return type(output)(_copied(item) for item in output) if type(output) in (tuple, list) else output
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, (Mapping, tuple, list)):
+        for item in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(item)
