@@ -182,8 +182,9 @@ def largest(output, samples, times=1):
 
 
 def test_a_users_file_brings_methods_and_scores_by_custom_imports(tmp_path, monkeypatch, capsys):
-    from vistool.analyses.cam.methods import METHODS
     from vistool.tools.vis_cam import main
+
+    from vistool.analyses.cam.methods import METHODS
 
     monkeypatch.setattr('sys.path', [str(tmp_path), *__import__('sys').path])
     (tmp_path / 'my_cams.py').write_text(USER_FILE)

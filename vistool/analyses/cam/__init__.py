@@ -1,7 +1,8 @@
 """Class activation maps: which pixels made the model say so.
 
-The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they explain in :mod:`~vistool.analyses.cam.goals`, the
-one forward that most of them share in :mod:`~vistool.analyses.cam.engine` and :mod:`~vistool.analyses.cam.passes`.
+The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they explain in
+:mod:`~vistool.analyses.cam.goals`, the one forward that most of them share in :mod:`~vistool.analyses.cam.engine` and
+:mod:`~vistool.analyses.cam.passes`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from vistool.analyses.cam import ablation, baselines, engine, finer, gradcam_adapter, maps  # noqa: F401 (they register)
 from vistool.analyses.cam.goals import Goal, custom_goal, reference_goal
 from vistool.analyses.cam.methods import METHODS, Method, Needs, find_methods, method, running, titles_of
-from vistool.analyses.cam.passes import Signed, own_maps, shared_maps
+from vistool.analyses.cam.passes import own_maps, shared_maps
 from vistool.analyses.cam.probe import Probe
 from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import find_classes
@@ -41,8 +42,8 @@ class CAM:
     """Class activation maps of several methods and classes from one forward.
 
     Attributes:
-        methods: Names out of :data:`~vistool.analyses.cam.methods.METHODS`, case-insensitive; ``'all'`` means those that share
-            the forward.
+        methods: Names out of :data:`~vistool.analyses.cam.methods.METHODS`, case-insensitive; ``'all'`` means those
+            that share the forward.
         targets: Class ids, class names, ``'topN'`` or ``'label'``; none means the predicted class, or the config's
             ``cam_target``.
         layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``); none means the default for the network.
@@ -51,9 +52,10 @@ class CAM:
         extra_tokens: Number of tokens before the grid, where it is not to be found by looking.
         tokens: True where the layers' output is to be read as tokens.
         layer_fusion: ``'mean'`` or ``'max'`` over several layers, or ``'none'``: a column for each.
-        reference: An image (a sample, or a tensor ``(C, H, W)``); the score is then the likeness of features to its own.
-        score: A score that is no class's: a callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)`` for one in
-            :data:`~vistool.registry.CAM_TARGETS`.
+        reference: An image (a sample, or a tensor ``(C, H, W)``); the score is then the likeness of features to its
+            own.
+        score: A score that is no class's: a callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)`` for one
+            in :data:`~vistool.registry.CAM_TARGETS`.
         similar: Classes that FinerCAM holds against the one asked for; none means the three with the nearest scores.
         seed: Of RandomCAM.
     """
@@ -76,12 +78,13 @@ class CAM:
 
         Args:
             model: A loaded model, or any module.
-            subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input itself: a
-                tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a tuple or dict of such for a network with several inputs.
+            subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input
+                itself: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a tuple or dict of such for a network with
+                    several inputs.
 
         Returns:
-            A :class:`~vistool.results.Heatmaps` of kind ``cam``, or a list of them. Maps are float32 in [0, 1] at the network's
-            input size.
+            A :class:`~vistool.results.Heatmaps` of kind ``cam``, or a list of them. Maps are float32 in [0, 1] at the
+            network's input size.
 
         Raises:
             InputError: If a method, class or layer does not exist or does not fit the model.

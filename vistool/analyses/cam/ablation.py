@@ -12,13 +12,13 @@ from torch import Tensor
 from vistool.analyses.cam.engine import Layer
 from vistool.analyses.cam.methods import Needs, combine, running
 from vistool.analyses.cam.probe import Probe, rows
-from vistool.analyses.cam.tail import CannotReplay, Tail, record
+from vistool.analyses.cam.tail import CannotReplay, record
 from vistool.capture import frozen
 
 log = logging.getLogger('vistool')
 
 BUDGET = 2**24
-"""Bytes of ablated copies of a layer's output that run at once: as many as a processor's cache holds; more elsewhere."""
+"""Bytes of ablated copies of a layer's output that run at once: as many as a processor's cache holds."""
 BUDGET_ON_DEVICES = 2**28
 MOST = 256
 WHOLE = 32
@@ -45,8 +45,9 @@ def ablationcam(probe: Probe) -> list[Tensor]:
 def ablation_weights(probe: Probe, layer: Layer, row: int) -> Tensor:
     """The weights ``(K,)`` of a layer's channels for one image of the batch.
 
-    The network's prefix runs once. Only the tail runs for the ablated copies, many at a time, an intact one among the first:
-    if that does not reproduce the score (networks that join prefix and tail in other ways than by broadcasting, or use
+    The network's prefix runs once. Only the tail runs for the ablated copies, many at a time, an intact one among the
+    first: if that does not reproduce the score (networks that join prefix and tail in other ways than by broadcasting,
+        or use
     modules for what they do in place), the whole network runs instead.
     """
     tail = record(probe.module, layer.name, probe.modules[layer.name], rows(probe.inputs, row, row + 1))

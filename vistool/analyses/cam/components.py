@@ -15,8 +15,8 @@ DENSE = 512
 def principal_component(weighted: Tensor) -> Tensor:
     """Projection of every position onto the first principal direction of the channels.
 
-    With X the column-centred ``(h·w, K)`` matrix this is X·v₁ = σ₁·u₁, taken from the smaller of the Gram matrices X·Xᵀ and
-    Xᵀ·X in float64 (a squared condition number costs half the digits).
+    With X the column-centred ``(h·w, K)`` matrix this is X·v₁ = σ₁·u₁, taken from the smaller of the Gram matrices
+    X·Xᵀ and Xᵀ·X in float64 (a squared condition number costs half the digits).
 
     Args:
         weighted: ``(B, K, h, w)``; NaN counts as 0.
@@ -70,7 +70,7 @@ def _signed(projection: Tensor, like: Tensor) -> Tensor:
 
 
 def _largest(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """The algebraically largest eigenvalue ``(B, 1)`` and its vector ``(B, n)`` of each matrix, by Lanczos iteration."""
+    """The largest eigenvalue ``(B, 1)`` of each matrix and its vector ``(B, n)``, by Lanczos iteration."""
     import numpy as np
     from scipy.sparse.linalg import eigsh
 

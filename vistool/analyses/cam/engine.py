@@ -79,8 +79,8 @@ def forward(
 ) -> Iterator[Forward]:
     """Runs ``module`` once and keeps what the maps are made from.
 
-    Nothing is recorded before the earliest target layer and no parameter gets a gradient; mode, ``requires_grad``, ``.grad``
-    and hooks are as found when the context ends.
+    Nothing is recorded before the earliest target layer and no parameter gets a gradient; mode, ``requires_grad``,
+    ``.grad`` and hooks are as found when the context ends.
 
     Args:
         module: The network.

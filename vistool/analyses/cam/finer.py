@@ -18,7 +18,8 @@ SIMILAR = 3
 def finer_score(goal: Goal, output: Any, rows: Tensor) -> Tensor:
     """Σ_d p_d·(y_c − y_d) / (Σ_d p_d + 1e-9) over the similar classes d, p their softmax probabilities.
 
-    Similar are the classes named by the goal, else those whose scores for the plain image are nearest to the class's own.
+    Similar are the classes named by the goal, else those whose scores for the plain image are nearest to the class's
+    own.
 
     Args:
         goal: A class for each image.
@@ -44,7 +45,7 @@ def finer_score(goal: Goal, output: Any, rows: Tensor) -> Tensor:
 
 
 def nearest(scores: Tensor, classes: Tensor, count: int = SIMILAR) -> Tensor:
-    """The ``count`` other classes with the nearest scores: ``(B, C)`` and ``(B,)`` → int64 ``(B, count)``, nearest first."""
+    """The other classes with the nearest scores: ``(B, C)`` and ``(B,)`` → int64 ``(B, count)``, nearest first."""
     count = min(count, scores.shape[1] - 1)
     if count < 1:
         raise InputError('FinerCAM needs a second class to compare with', argument='--method')

@@ -70,7 +70,7 @@ class Goal:
         return scores.gather(1, self.classes[images.to(self.classes.device), None].to(scores.device))[:, 0]
 
     def values(self, output: Any, count: int) -> Tensor | None:
-        """The scores ``(B,)`` of the plain images, the first of ``count``; None for classes: those have probabilities."""
+        """The scores ``(B,)`` of the plain images, first of ``count``; None for classes: they have probabilities."""
         if self.custom is None:
             return None
         return self.score(output, torch.arange(count))[: len(self.samples)].detach().float().cpu()
@@ -88,8 +88,8 @@ def custom_goal(spec: Any, samples: Sequence[Sample]) -> Goal:
 
     Args:
         spec: A callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)`` for one in
-            :data:`~vistool.registry.CAM_TARGETS`: a class, whose instance is called, or a function, which gets the rest of
-            the dict as keywords.
+            :data:`~vistool.registry.CAM_TARGETS`: a class, whose instance is called, or a function, which gets the
+            rest of the dict as keywords.
         samples: The images.
 
     Raises:
@@ -99,7 +99,7 @@ def custom_goal(spec: Any, samples: Sequence[Sample]) -> Goal:
         return Goal(samples, getattr(spec, 'name', '') or getattr(spec, '__name__', type(spec).__name__), custom=spec)
     options = dict(spec)
     kind = options.pop('type', None)
-    target = CAM_TARGETS.get(kind) if isinstance(kind, str) else kind
+    target: Any = CAM_TARGETS.get(kind) if isinstance(kind, str) else kind
     if not callable(target):
         raise InputError(
             f'no score {kind!r} is registered',
@@ -108,7 +108,7 @@ def custom_goal(spec: Any, samples: Sequence[Sample]) -> Goal:
             argument='cam_target',
         )
     try:
-        built = target(**options) if inspect.isclass(target) else functools.partial(target, **options)
+        built: Any = target(**options) if inspect.isclass(target) else functools.partial(target, **options)
     except (TypeError, ValueError) as error:
         raise InputError(f'{kind} cannot be built: {error}', argument='cam_target') from error
     name = getattr(built, 'name', '') or (kind if isinstance(kind, str) else target.__name__)
@@ -132,8 +132,8 @@ def features(output: Any, size: tuple[int, int]) -> Tensor:
     """One vector for each image: the class token where there is one, else the mean over the positions.
 
     Args:
-        output: What a headless network returned: pooled features ``(B, D)``, tokens ``(B, L, D)``, a map ``(B, D, h, w)``, a
-            tuple of such, one a stage, of which the last counts, or a Hugging Face output object.
+        output: What a headless network returned: pooled features ``(B, D)``, tokens ``(B, L, D)``, a map ``(B, D, h,
+            w)``, a tuple of such, one a stage, of which the last counts, or a Hugging Face output object.
         size: ``(H, W)`` of the network input.
 
     Returns:

@@ -1,8 +1,9 @@
 """The one way to pytorch-grad-cam: methods that are bound by their own runs of the network, where it has them right.
 
-Its import takes seconds, so it waits for the first call. Images go in one by one, for its maps would depend on what else is
-in the batch. It sees the score asked for as a network with one output, and the target layer's output as a map ``(1, K, h, w)``
-that passes through a module of ours: so tokens, tuples and in-place operations behind the layer are no concern of its.
+Its import takes seconds, so it waits for the first call. Images go in one by one, for its maps would depend on what
+else is in the batch. It sees the score asked for as a network with one output, and the target layer's output as a map
+``(1, K, h, w)`` that passes through a module of ours: so tokens, tuples and in-place operations behind the layer are
+no concern of its.
 """
 
 from __future__ import annotations
@@ -136,8 +137,9 @@ def _guarded(probe: Probe, name: str) -> Iterator[None]:
     except InputError:
         raise
     except (AssertionError, AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())[:200]
         raise InputError(
-            f'{name} of pytorch-grad-cam does not fit {type(probe.module).__name__}: {" ".join(str(error).split())[:200]}',
+            f'{name} of pytorch-grad-cam does not fit {type(probe.module).__name__}: {reason}',
             accepted=titles_of(lambda entry: entry.run is None),
             argument='--method',
         ) from error

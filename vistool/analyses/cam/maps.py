@@ -33,8 +33,8 @@ def finish(
 ) -> tuple[Tensor, Tensor | None]:
     """Signed maps of one or more layers → one map in [0, 1] at the network's input size.
 
-    Per layer: ReLU, min-max, bilinear to ``size`` (half-pixel centres); then the mean or the maximum over the layers, and
-    min-max again.
+    Per layer: ReLU, min-max, bilinear to ``size`` (half-pixel centres); then the mean or the maximum over the layers,
+    and min-max again.
 
     Args:
         signed: One ``(B, h, w)`` per layer.
@@ -42,8 +42,8 @@ def finish(
         fusion: How several layers become one map.
 
     Returns:
-        ``(B, H, W)`` in [0, 1], and ``(B, 2)``, the values that 0 and 1 stand for: of the layer's own map after ReLU for a
-        single layer, None for several (fused, they have no unit).
+        ``(B, H, W)`` in [0, 1], and ``(B, 2)``, the values that 0 and 1 stand for: of the layer's own map after ReLU
+        for a single layer, None for several (fused, they have no unit).
     """
     scaled, ranges = zip(*(to_unit(layer.relu()) for layer in signed), strict=True)
     grown = [F.interpolate(layer[:, None], size, mode='bilinear', align_corners=False)[:, 0] for layer in scaled]

@@ -1,10 +1,10 @@
 """The methods, one table: each with its title, its paper, what it needs, and its maths.
 
-Most need the activations ``A`` and the gradients ``G = ∂score/∂A``, ``(B, K, h, w)``, of one shared forward. Such a method
-gives weighted activations of the same shape; their sum over the channels K (or, for the eigen methods and
-``eigen_smooth``, a principal component) is the signed map ``(B, h, w)``. Those that ask another score than the class's or run
-the network themselves are entries of the same table from their own files. ReLU, scaling, upsampling and fusion are the
-same for all and live in :mod:`vistool.analyses.cam.maps`.
+Most need the activations ``A`` and the gradients ``G = ∂score/∂A``, ``(B, K, h, w)``, of one shared forward. Such a
+method gives weighted activations of the same shape; their sum over the channels K (or, for the eigen methods and
+``eigen_smooth``, a principal component) is the signed map ``(B, h, w)``. Those that ask another score than the class's
+or run the network themselves are entries of the same table from their own files. ReLU, scaling, upsampling and fusion
+are the same for all and live in :mod:`vistool.analyses.cam.maps`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Method:
         weigh: ``(A, G) → (B, K, h, w)``, the weighted activations; without gradients it is handed ``A`` twice.
         project: ``(B, K, h, w) → (B, h, w)`` in place of the sum over the channels.
         score: ``(goal, output, rows) → (n,)``, the score to differentiate in place of the goal's own.
-        run: For methods that run the network themselves: ``probe → `` signed maps ``(B, h, w)``, one a layer, or one for all.
+        run: For methods that run the network themselves: ``probe → `` signed maps ``(B, h, w)``, one a layer, or one
+            for all.
     """
 
     title: str
@@ -97,7 +98,7 @@ class Method:
 
 
 def combine(weighted: Tensor, eigen_smooth: bool = False) -> Tensor:
-    """Weighted activations ``(B, K, h, w)`` → the signed map ``(B, h, w)``: their sum or their first principal component."""
+    """Weighted activations ``(B, K, h, w)`` → signed map ``(B, h, w)``: their sum or first principal component."""
     return principal_component(weighted) if eigen_smooth else weighted.sum(1)
 
 
@@ -114,7 +115,7 @@ def method(
     project: Projection | None = None,
     score: Rescore | None = None,
 ) -> Callable[[Weighing], Weighing]:
-    """Adds a weighing function ``(A, G) → (B, K, h, w)`` to the table, also from a user's own file (``custom_imports``)."""
+    """Adds a weighing function ``(A, G) → (B, K, h, w)`` to the table, also from a user's own file."""
 
     def add(weigh: Weighing) -> Weighing:
         METHODS[_key(name)] = Method(title, paper, needs, weigh, project, score)
@@ -134,7 +135,7 @@ def running(name: str, title: str, paper: str, *, needs: Needs = Needs.RUNS) -> 
 
 
 def find_methods(names: Iterable[str]) -> dict[str, Method]:
-    """The methods of these names, case-insensitive, each once, in the order given; ``'all'`` means those that share a pass.
+    """The methods of these names, each once, in the order given; ``'all'`` means those that share a forward.
 
     Raises:
         InputError: If a name is unknown; close matches are listed.

@@ -30,9 +30,10 @@ class Tail:
         container: What the layer returned, as it returned it.
         value: The tensor in that, ``(1, …)``.
         calls: How many times the layer ran; the last counts.
-        tape: The modules that ran before, outermost ones only, in order, each with a copy of its output; the layer last.
-        altered: Positions on the tape of what the network writes into further on, so that it needs a copy each time; None
-            until a first run has shown.
+        tape: The modules that ran before, outermost ones only, in order, each with a copy of its output; the layer
+            last.
+        altered: Positions on the tape of what the network writes into further on, so that it needs a copy each time;
+            None until a first run has shown.
     """
 
     module: nn.Module
@@ -46,7 +47,7 @@ class Tail:
     altered: set[int] | None = None
 
     def run(self, values: Tensor) -> Any:
-        """The network's output for ``values`` ``(n, …)`` in place of the layer's; the prefix, of batch 1, is not computed again.
+        """The network's output for ``values`` ``(n, …)`` in place of the layer's; the prefix stays at batch 1.
 
         Raises:
             CannotReplay: If the modules are not called in the order recorded.
@@ -168,7 +169,7 @@ def _copied(output: Any) -> Any:
         return output.detach().clone()
     if isinstance(output, Mapping):
         copy = {key: _copied(value) for key, value in output.items()}
-        return copy if type(output) is dict else type(output)(**copy)  # type: ignore[call-arg]
+        return copy if type(output) is dict else type(output)(**copy)
     if isinstance(output, tuple) and hasattr(output, '_fields'):
         return type(output)(*(_copied(item) for item in output))
     return type(output)(_copied(item) for item in output) if type(output) in (tuple, list) else output
