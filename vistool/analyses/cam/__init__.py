@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -52,8 +53,8 @@ class CAM:
         extra_tokens: Number of tokens before the grid, where it is not to be found by looking.
         tokens: True where the layers' output is to be read as tokens.
         layer_fusion: ``'mean'`` or ``'max'`` over several layers, or ``'none'``: a column for each.
-        reference: An image (a sample, or a tensor ``(C, H, W)``); the score is then the likeness of features to its
-            own.
+        reference: An image (a path, a sample, or a tensor ``(C, H, W)``); the score is then the likeness of features to
+            its own.
         score: A score that is no class's: a callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)`` for one
             in :data:`~vistool.registry.CAM_TARGETS`.
         similar: Classes that FinerCAM holds against the one asked for; none means the three with the nearest scores.
@@ -159,7 +160,8 @@ class CAM:
     def _goals(self, model: Model, samples: Sequence[Sample], scores: Tensor | None) -> list[Goal]:
         """What the rows ask for; none for a network that gives no class scores where no other score is named."""
         if self.reference is not None:
-            return [reference_goal(model, as_samples(self.reference)[0][0], samples)]
+            reference = model.read(self.reference) if isinstance(self.reference, (str, Path)) else self.reference
+            return [reference_goal(model, as_samples(reference)[0][0], samples)]
         custom = self.score if self.score is not None else (model.config or {}).get('cam_target')
         if custom is not None and not self.targets:
             return [custom_goal(custom, samples)]
