@@ -8,4 +8,6 @@ from __future__ import annotations
 
 from mmengine.registry import TASK_UTILS, Registry
 
-ANALYSES = Registry('analysis', parent=TASK_UTILS, scope='vistool', locations=['vistool.analyses'])
+from vistool.analyses import HOMES
+
+ANALYSES = Registry('analysis', parent=TASK_UTILS, scope='vistool', locations=[*HOMES.values()])

@@ -1,4 +1,4 @@
-"""Curves over training to a matplotlib figure: epochs below, iterations above."""
+"""Curves over training to a matplotlib figure: epochs below, iterations above, a short warm-up enlarged beside."""
 
 from __future__ import annotations
 
@@ -9,57 +9,73 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps, style
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from vistool.results import Curve, Curves
-from vistool.visualization.style import Page
+from vistool.visualization.curve_axes import Axis, add_legend, axis_of, mark_ends, tell_values
+from vistool.visualization.style import Page, Theme
 from vistool.visualization.vector import parameters
 
-# seaborn's look, from the style sheet that matplotlib brings: importing seaborn takes over a second.
-_SHEET = 'seaborn-v0_8-ticks'
-_RAMP = 'viridis'
+# seaborn's looks, from the style sheets that matplotlib brings (a test compares them): importing seaborn takes over a second.
+_SHEETS = 'seaborn-v0_8-'
+_RAMP = 'viridis_r'  # the last layers, which learn fastest, are the dark ones
+_PALE = 0.08  # of the ramp, which nobody could see on white
 _SCREEN_WIDTH = 960.0
 _PANEL_ASPECT = 2.2
 _POINTS_PER_INCH = 72.0
 # A line on a page shows no more than this many points; drawing each of a million iterations takes seconds.
 _MOST_POINTS = 4000
+_SHORT_WARMUP = 0.02  # of the run; a longer one can be seen without help
+_NAMES = {'lr': 'learning rate', 'weight_decay': 'weight decay', 'beta1': 'beta 1', 'beta2': 'beta 2'}
 
 
-def curves_figure(result: Curves, page: Page) -> Figure:
+def curves_figure(result: Curves, page: Page, theme: Theme = 'whitegrid') -> Figure:
     """One panel per parameter (lr, momentum …), one line per config and group.
 
     Args:
         result: The curves; must not be empty.
         page: Width and text sizes.
+        theme: seaborn's style of that name.
     """
     made = Figure(dpi=page.density * _POINTS_PER_INCH / page.points)
-    draw_curves(result, page, made)
+    draw_curves(result, page, made, theme)
     return made
 
 
-def draw_curves(result: Curves, page: Page, made: Figure) -> None:
+def draw_curves(result: Curves, page: Page, made: Figure, theme: Theme = 'whitegrid') -> None:
     """Draw curves over the whole of a figure, which gets the size they need."""
     if not result.curves:
         raise ValueError('a result without curves cannot be drawn')
     names = list(dict.fromkeys(curve.parameter for curve in result.curves))
-    width = (page.width or _SCREEN_WIDTH) * page.points / _POINTS_PER_INCH
-    with parameters(_look(page)):
-        made.set_size_inches(width, width / _PANEL_ASPECT * len(names))
+    axis = axis_of(result)
+    zoom = _zoom(result, axis)
+    with parameters(_look(page, theme)):
+        width = (page.width or _SCREEN_WIDTH) * page.points / _POINTS_PER_INCH
+        height = width / _PANEL_ASPECT * len(names) if page.height is None else page.height * page.points / _POINTS_PER_INCH
+        made.set_size_inches(width, height)
         made.set_layout_engine('constrained')
-        panels = list(made.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0])
-        for name, axes in zip(names, panels, strict=True):
-            _panel(axes, [curve for curve in result.curves if curve.parameter == name], name)
-        _step_axes(result, panels)
+        grid = made.add_gridspec(len(names), 2 if zoom else 1, width_ratios=[3.6, 1] if zoom else [1])
+        panels: list[Any] = []
+        for row, name in enumerate(names):
+            panels.append(made.add_subplot(grid[row, 0], sharex=panels[0] if panels else None))
+            own = [curve for curve in result.curves if curve.parameter == name]
+            _panel(panels[-1], own, name, axis, result)
+            if zoom and name == 'lr':
+                _zoomed(made.add_subplot(grid[row, 1]), own, axis, zoom)
+        axis.finish(panels[-1], panels[0], bins=8)
+        for above in panels[:-1]:
+            above.tick_params(labelbottom=False)
         _headings(made, panels[0], result, page)
         made.canvas.draw()  # while the parameters hold; the layout runs here
 
 
-def _look(page: Page) -> dict[str, Any]:
+def _look(page: Page, theme: Theme) -> dict[str, Any]:
     size, small = page.font * page.points, page.small_font * page.points
+    sheet = dict(style.library[_SHEETS + theme].items())
+    framed, ticked = float(sheet['axes.linewidth']) > 0, float(sheet['xtick.major.size']) > 0
     return {
-        **dict(style.library[_SHEET].items()),
+        **sheet,
         'font.family': ['DejaVu Sans'],
         'font.size': size,
         'axes.titlesize': size,
@@ -67,30 +83,63 @@ def _look(page: Page) -> dict[str, Any]:
         'legend.fontsize': small,
         'xtick.labelsize': small,
         'ytick.labelsize': small,
-        'axes.linewidth': 0.6,
+        'axes.linewidth': 0.6 if framed else 0.0,
+        'grid.linewidth': 0.5,
         'lines.linewidth': 1.2,
         'xtick.major.width': 0.6,
         'ytick.major.width': 0.6,
-        'xtick.major.size': 3,
-        'ytick.major.size': 3,
+        'xtick.major.size': 3 if ticked else 0,
+        'ytick.major.size': 3 if ticked else 0,
     }
 
 
-def _panel(axes: Any, curves: Sequence[Curve], name: str) -> None:
+def _panel(axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Curves) -> None:
+    colors = _draw(axes, curves, axis)
+    axes.set_ylabel(_NAMES.get(name, name), parse_math=False)
+    axes.margins(x=0.01, y=0.08)
+    tell_values(axes)
+    mark_ends(axes, curves, axis, colors)
+    add_legend(axes, curves, colors)
+    ordered = {curve.config for curve in curves if curve.order is not None}
+    if len(ordered) == 1 and len({curve.config for curve in curves}) == 1:
+        ramp = ScalarMappable(Normalize(0, 1), ListedColormap([_ramp_color(i / 255) for i in range(256)]))
+        bar = axes.figure.colorbar(ramp, ax=axes, ticks=[0, 1], fraction=0.025, pad=0.06, aspect=30)
+        bar.ax.set_yticklabels(result.ramp)
+        bar.outline.set_linewidth(0)
+
+
+def _draw(axes: Any, curves: Sequence[Curve], axis: Axis) -> list[Any]:
+    """The lines; their colours are returned."""
+    configs = list(dict.fromkeys(curve.config for curve in curves))
+    hues = axes._get_lines
+    own = {config: hues.get_next_color() for config in configs}
+    several = len(configs) > 1
+    colors: list[Any] = []
+    met: dict[str, int] = {}
     for curve in curves:
-        color = None if curve.order is None else colormaps[_RAMP](0.9 * curve.order)
-        steps, values = _thinned(curve)
-        axes.plot(steps, values, color=color, label=curve.label or '_hidden')
-    axes.set_ylabel({'lr': 'learning rate'}.get(name, name), parse_math=False)
-    axes.spines['right'].set_visible(False)
-    axes.margins(x=0.01)
-    if any(curve.label for curve in curves):
-        legend = axes.legend(frameon=False)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-    if any(curve.order is not None for curve in curves):
-        ramp = ScalarMappable(Normalize(0, 1), colormaps[_RAMP].resampled(256))
-        axes.figure.colorbar(ramp, ax=axes, label='first layer to last', ticks=[], fraction=0.03, pad=0.02)
+        met[curve.config] = met.get(curve.config, 0) + 1
+        first = met[curve.config] == 1
+        if curve.measured:
+            color: Any = '0.15' if not several else own[curve.config]
+        elif curve.order is not None:
+            color = _tint(own[curve.config], 0.2 + 0.8 * curve.order) if several else _ramp_color(curve.order)
+        elif several:
+            color = own[curve.config] if first else _tint(own[curve.config], max(0.3, 1 - 0.25 * (met[curve.config] - 1)))
+        else:
+            color = own[curve.config] if first else hues.get_next_color()
+        steps, values = (curve.steps, curve.values) if curve.measured else _thinned(curve)
+        look = {'linestyle': 'none', 'marker': 'o', 'markersize': 3, 'markerfacecolor': 'none', 'zorder': 4} if curve.measured else {}
+        axes.plot(axis.position(curve.config, steps), values, color=color, **look)
+        colors.append(color)
+    return colors
+
+
+def _ramp_color(order: float) -> Any:
+    return colormaps[_RAMP](_PALE + (1 - _PALE) * order)
+
+
+def _tint(color: Any, weight: float) -> tuple[float, ...]:
+    return tuple(1 - weight + weight * part for part in to_rgb(color))
 
 
 def _thinned(curve: Curve) -> tuple[Any, Any]:
@@ -107,33 +156,34 @@ def _thinned(curve: Curve) -> tuple[Any, Any]:
     return curve.steps[indices], curve.values[indices]
 
 
-def _step_axes(result: Curves, panels: Sequence[Any]) -> None:
-    """Epochs below and iterations above where all configs have one epoch length, else iterations below."""
-    lengths = {result.epoch_length.get(curve.config) for curve in result.curves}
-    length = next(iter(lengths)) if len(lengths) == 1 else None
-    bottom, top = panels[-1], panels[0]
-    if not length:
-        bottom.set_xlabel('iteration')
-        top.spines['top'].set_visible(False)
-        return
-    for axes in panels[1:]:
-        axes.spines['top'].set_visible(False)
-    # The data are in iterations; both axes get round numbers in their own unit.
-    above = top.secondary_xaxis('top')
-    above.set_xlabel('iteration')
-    low, high = bottom.get_xlim()
-    ticks = MaxNLocator(nbins=8, integer=high / length >= 4).tick_values(max(low, 0) / length, high / length)
-    inside = [tick for tick in ticks if low <= tick * length <= high]
-    bottom.set_xticks([tick * length for tick in inside], [f'{tick:g}' for tick in inside])
-    bottom.set_xlabel('epoch')
-    bottom.set_xlim(low, high)
+def _zoom(result: Curves, axis: Axis) -> float:
+    """How far the enlarged part reaches, in the axis' unit; 0 where no warm-up is too short to be seen."""
+    short = []
+    for config, length in result.warmup.items():
+        total = max(len(curve.steps) for curve in result.curves if curve.config == config)
+        if 1 < length < _SHORT_WARMUP * total:
+            short.append(float(axis.position(config, np.array([length * 1.6]))[0]))
+    return max(short, default=0.0)
+
+
+def _zoomed(axes: Any, curves: Sequence[Curve], axis: Axis, reach: float) -> None:
+    """The first part of the run on axes of its own."""
+    shown = []
+    for curve in curves:
+        inside = axis.position(curve.config, curve.steps) <= reach
+        if inside.any():
+            shown.append(Curve(curve.steps[inside], curve.values[inside], curve.config, curve.group, curve.parameter, curve.order, '', curve.measured))
+    _draw(axes, shown, axis)
+    axes.margins(x=0.02, y=0.08)
+    axes.set_title('warm-up', color='0.4', fontsize='small')
+    tell_values(axes, bins=5)
+    axis.finish(axes, axes, bins=3)
 
 
 def _headings(made: Figure, axes: Any, result: Curves, page: Page) -> None:
-    """The title, and the facts in grey; constants stand nowhere on paper."""
-    if page.paper:
-        return
-    if result.title:
+    """The title, and the facts in grey; on paper no facts, and no title that only repeats the config's name."""
+    repeats = result.title in {curve.config for curve in result.curves}
+    if result.title and not (page.paper and repeats):
         made.suptitle(result.title, x=0.01, ha='left', fontsize=page.font * page.points, parse_math=False)
-    if result.facts:
+    if result.facts and not page.paper:
         axes.set_title(result.facts, loc='left', color='0.4', fontsize=page.small_font * page.points, parse_math=False)

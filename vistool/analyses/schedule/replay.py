@@ -1,0 +1,212 @@
+"""The schedulers' own steps, taken on groups without weights, in the order in which training takes them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vistool.analyses.schedule.groups import Group, OptimizerPlan
+from vistool.analyses.schedule.hooks import Hooks, StandInRunner
+from vistool.analyses.schedule.run import Run
+from vistool.errors import InputError
+
+_NEVER = 1 << 62
+Reader = Callable[[Mapping[str, Any]], float]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Values of one parameter over a run, kept once where they stay.
+
+    Attributes:
+        rows: float64 ``(N, G)``, one column per group of the plan.
+        counts: int64 ``(N,)``: for how many iterations each row holds.
+    """
+
+    rows: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    def column(self, group: int) -> NDArray[np.float64]:
+        """float64 ``(T,)``: the value in force during each iteration."""
+        return np.repeat(self.rows[:, group], self.counts)
+
+
+class StandIn(torch.optim.Optimizer):
+    """An optimizer of groups that hold no weights."""
+
+    def __init__(self, defaults: Mapping[str, Any], groups: Sequence[Group]) -> None:
+        self.defaults = dict(defaults)
+        self.state: Any = {}
+        self.param_groups = [{'params': [torch.zeros(1)], **group.settings} for group in groups]
+
+    def step(self, closure: Any = None) -> None:
+        """Nothing; schedulers wrap it to see in which order they are called."""
+
+
+def replay(
+    plan: OptimizerPlan, build: Callable[[Any], list[Any]], run: Run, hooks: Hooks, readers: Mapping[str, Reader], merge: bool
+) -> dict[str, Recording]:
+    """Steps the schedulers of one optimizer through a run.
+
+    Args:
+        plan: The optimizer and its groups.
+        build: From an optimizer to its schedulers.
+        run: The counts.
+        hooks: Hooks that may change the rate as well.
+        readers: For each parameter to record, how to read it off a group.
+        merge: Whether equal groups may share one; a setting given as a list, one value a group, forbids it.
+
+    Raises:
+        InputError: If a scheduler or hook fails on the way, as it would in training.
+    """
+    kinds, places = _distinct(plan.groups) if merge else (list(plan.groups), list(range(len(plan.groups))))
+    optimizer = StandIn(plan.defaults, kinds)
+    handed: Any = optimizer
+    if hooks.names or not merge:
+        from mmengine.optim import OptimWrapper
+
+        handed = OptimWrapper(optimizer)  # with the extra group that mmengine keeps for the base settings
+    schedulers = build(handed)
+    setattr(optimizer, '_global_step', 0)  # no update of weights happens; the schedulers need not warn of it
+    stepper = _Stepper(run, optimizer.param_groups, schedulers, hooks, StandInRunner(run, handed), readers)
+    stepper.run()
+    return {name: Recording(rows[:, places], counts) for name, (rows, counts) in stepper.recorded().items()}
+
+
+def _distinct(groups: Sequence[Group]) -> tuple[list[Group], list[int]]:
+    """The groups that differ in more than their parameters, and for each group which of them it is."""
+    seen: dict[str, int] = {}
+    kinds: list[Group] = []
+    places: list[int] = []
+    for group in groups:
+        key = repr(sorted((name, value) for name, value in group.settings.items() if name != 'param_name'))
+        if key not in seen:
+            seen[key] = len(kinds)
+            kinds.append(group)
+        places.append(seen[key])
+    return kinds, places
+
+
+class _Stepper:
+    """Walks through the run from one moment at which something can change to the next."""
+
+    def __init__(
+        self, run: Run, groups: list[dict[str, Any]], schedulers: Sequence[Any], hooks: Hooks, runner: StandInRunner, readers: Mapping[str, Reader]
+    ) -> None:
+        self.run_, self.groups, self.hooks, self.runner = run, groups, hooks, runner
+        # A plateau is stepped by validation; its metric is taken to improve always, and then it does nothing.
+        moving = [each for each in schedulers if not getattr(each, 'need_val_args', False)]
+        self.by_epoch = [each for each in moving if each.by_epoch]
+        self.by_iter = [each for each in moving if not each.by_epoch]
+        self.readers = list(readers.values())
+        self.names = list(readers)
+        self.rows = array('d')
+        self.counts = array('q')
+
+    def run(self) -> None:
+        length = self.run_.epoch_length if self.run_.by_epoch else self.run_.iterations
+        assert length is not None  # read_run gives one wherever epochs count
+        try:
+            self.hooks.call('before_train', self.runner)
+            for epoch in range(self.run_.epochs):
+                self.hooks.call('before_train_epoch', self.runner)
+                self._epoch(length)
+                self.hooks.call('after_train_epoch', self.runner)
+                for scheduler in self.by_epoch:
+                    scheduler.step()
+                self.hooks.call('after_train_epoch', self.runner, late=True)
+                self.runner.epoch = epoch + 1
+        except (ArithmeticError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f'training would stop after {self.runner.iter} iterations: {type(error).__name__}: {error}',
+                hint="mend the config's param_scheduler",
+                argument='config',
+            ) from error
+
+    def _epoch(self, left: int) -> None:
+        slow = bool(self.hooks.moments.get('before_train_iter') or self.hooks.moments.get('after_train_iter') or self.hooks.late.get('after_train_iter'))
+        while left:
+            if slow:
+                self._one_with_hooks()
+                left -= 1
+                continue
+            waits = [_wait(scheduler) for scheduler in self.by_iter]
+            quiet = min([left, *waits])
+            if quiet:
+                self._record(quiet)
+                self._skip(self.by_iter, quiet)
+            else:
+                idle = [wait for wait in waits if wait]
+                stretch = min([left, *idle, *(_lasts(s) for s, wait in zip(self.by_iter, waits, strict=True) if not wait)])
+                self._walk(stretch, [s for s, wait in zip(self.by_iter, waits, strict=True) if not wait])
+                self._skip([s for s, wait in zip(self.by_iter, waits, strict=True) if wait], stretch)
+                quiet = stretch
+            left -= quiet
+            self.runner.iter += quiet
+
+    def _walk(self, count: int, active: Sequence[Any]) -> None:
+        """Iterations after each of which the same schedulers act."""
+        extend, groups, readers, steps = self.rows.extend, self.groups, self.readers, [each.step for each in active]
+        for _ in range(count):
+            for read in readers:
+                extend([read(group) for group in groups])
+            for step in steps:
+                step()
+        self.counts.extend([1] * count)
+
+    def _one_with_hooks(self) -> None:
+        position = self.runner.iter
+        self.hooks.call('before_train_iter', self.runner, batch_idx=position)
+        self._record(1)
+        self.hooks.call('after_train_iter', self.runner, batch_idx=position)
+        for scheduler in self.by_iter:
+            scheduler.step()
+        self.hooks.call('after_train_iter', self.runner, late=True, batch_idx=position)
+        self.runner.iter += 1
+
+    def _record(self, count: int) -> None:
+        for read in self.readers:
+            self.rows.extend([read(group) for group in self.groups])
+        self.counts.append(count)
+
+    @staticmethod
+    def _skip(schedulers: Sequence[Any], count: int) -> None:
+        for scheduler in schedulers:
+            scheduler._global_step += count  # all that its step does outside [begin, end)
+
+    def recorded(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
+        """``(N, G)`` rows and their ``(N,)`` counts, by parameter."""
+        counts = np.array(self.counts, dtype=np.int64)
+        table = np.array(self.rows, dtype=np.float64).reshape(len(counts), len(self.readers), len(self.groups))
+        return {name: (table[:, index], counts) for index, name in enumerate(self.names)}
+
+
+def _wait(scheduler: Any) -> int:
+    """After how many more iterations this scheduler's step does something; 0 for the step after this one."""
+    if not _plain(scheduler):
+        return 0
+    following = scheduler._global_step + 1
+    if following >= scheduler.end:
+        return _NEVER
+    return max(0, scheduler.begin - following)
+
+
+def _lasts(scheduler: Any) -> int:
+    """For how many iterations an acting scheduler goes on acting."""
+    return scheduler.end - scheduler._global_step - 1 if _plain(scheduler) else _NEVER
+
+
+def _plain(scheduler: Any) -> bool:
+    """Whether its step is mmengine's own, which outside [begin, end) only counts."""
+    from mmengine.optim.scheduler.momentum_scheduler import MomentumSchedulerMixin
+    from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+
+    return type(scheduler).step in (_ParamScheduler.step, MomentumSchedulerMixin.step)
