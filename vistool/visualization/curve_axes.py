@@ -14,6 +14,7 @@ from vistool.results import Curve, Curves
 
 _MOST_LABELS = 8
 _LONGEST_LABEL = 56
+_ROUND = [1, 2, 2.5, 5, 10]
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,17 @@ class Axis:
         """Ticks and labels below the lowest and above the highest panel."""
         if self.unit != 'both':
             bottom.set_xlabel(self.unit)
-            bottom.xaxis.set_major_locator(MaxNLocator(nbins=bins))
+            bottom.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=_ROUND))
             bottom.xaxis.set_major_formatter(FuncFormatter(_counted))
             return
         # The data are in iterations; both axes get round numbers in their own unit.
         length = next(iter(self.lengths.values()))
         above = top.secondary_xaxis('top')
         above.set_xlabel('iteration')
-        above.xaxis.set_major_locator(MaxNLocator(nbins=bins))
+        above.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=_ROUND))
         above.xaxis.set_major_formatter(FuncFormatter(_counted))
         low, high = bottom.get_xlim()
-        ticks = MaxNLocator(nbins=bins, integer=high / length >= 4).tick_values(max(low, 0) / length, high / length)
+        ticks = MaxNLocator(nbins=bins, integer=high / length >= 4, steps=_ROUND).tick_values(max(low, 0) / length, high / length)
         inside = [tick for tick in ticks if low <= tick * length <= high]
         bottom.set_xticks([tick * length for tick in inside], [f'{tick:g}' for tick in inside])
         bottom.set_xlabel('epoch')
@@ -69,7 +70,7 @@ def _counted(value: float, _: Any = None) -> str:
 
 def tell_values(axes: Any, bins: int = 8) -> None:
     """Ticks that say their whole value, with no power of ten in a corner."""
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=bins, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=bins, steps=_ROUND))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{0.0 if abs(value) < 1e-15 else value:.10g}'))
 
 
@@ -112,7 +113,7 @@ def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any]) -> Non
         more = len(entries) - _MOST_LABELS + 1
         entries = [*entries[: _MOST_LABELS - 1], (Line2D([], [], linestyle='none'), f'… {more} more')]
     handles, labels = zip(*entries, strict=True)
-    legend = axes.legend(handles, labels, frameon=False)
+    legend = axes.legend(handles, labels, frameon=True, framealpha=0.85, edgecolor='none')
     for text in legend.get_texts():
         text.set_parse_math(False)
 

@@ -103,7 +103,7 @@ def _panel(axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Cu
     ordered = {curve.config for curve in curves if curve.order is not None}
     if len(ordered) == 1 and len({curve.config for curve in curves}) == 1:
         ramp = ScalarMappable(Normalize(0, 1), ListedColormap([_ramp_color(i / 255) for i in range(256)]))
-        bar = axes.figure.colorbar(ramp, ax=axes, ticks=[0, 1], fraction=0.025, pad=0.06, aspect=30)
+        bar = axes.figure.colorbar(ramp, ax=axes, ticks=[0, 1], fraction=0.025, pad=0.02, aspect=30)
         bar.ax.set_yticklabels(result.ramp)
         bar.outline.set_linewidth(0)
 

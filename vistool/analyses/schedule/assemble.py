@@ -88,14 +88,14 @@ def curves(
         group = f'{optimizer}: {each.name}' if optimizer else each.name
         order = None if each.layer is None else each.layer / max(last, 1)
         made.append(
-            Curve(steps, recording.column(each.members[0]), config, group, parameter, order, _legend(each, group, label, index))
+            Curve(steps, recording.column(each.members[0]), config, group, parameter, order, _legend(each, group, label, index == len(merged) - 1))
         )
     return made
 
 
-def _legend(each: Merged, group: str, label: str, index: int) -> str:
-    if each.layer is not None:  # the bar tells the layers; one line tells the config
-        return label if index == 0 else ''
+def _legend(each: Merged, group: str, label: str, last: bool) -> str:
+    if each.layer is not None:  # the bar tells the layers; the last layer's line stands for the config
+        return label if last else ''
     counted = f' ({_amount(each.size)} parameters)' if each.size else ''
     own = '' if group == 'all' else f'{group}{counted}'
     return ' · '.join(part for part in (label, own) if part)

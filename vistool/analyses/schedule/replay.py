@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from vistool.analyses.schedule.run import Run
 from vistool.errors import InputError
 
 _NEVER = 1 << 62
+_SETTINGS = {'beta1': 'betas', 'beta2': 'betas'}
 Reader = Callable[[Mapping[str, Any]], float]
 
 
@@ -65,7 +66,7 @@ def replay(
     Raises:
         InputError: If a scheduler or hook fails on the way, as it would in training.
     """
-    kinds, places = _distinct(plan.groups) if merge else (list(plan.groups), list(range(len(plan.groups))))
+    kinds, places = _distinct(plan.groups, readers) if merge else (list(plan.groups), list(range(len(plan.groups))))
     optimizer = StandIn(plan.defaults, kinds)
     handed: Any = optimizer
     if hooks.names or not merge:
@@ -79,13 +80,19 @@ def replay(
     return {name: Recording(rows[:, places], counts) for name, (rows, counts) in stepper.recorded().items()}
 
 
-def _distinct(groups: Sequence[Group]) -> tuple[list[Group], list[int]]:
-    """The groups that differ in more than their parameters, and for each group which of them it is."""
+def _distinct(groups: Sequence[Group], readers: Iterable[str]) -> tuple[list[Group], list[int]]:
+    """The groups that differ in what is recorded, and for each group which of them it is.
+
+    A scheduler sets a parameter from that parameter's own values alone, so the others need not agree.
+    """
+    keys = {_SETTINGS.get(name, name) for name in readers} | {'fix_lr', 'momentum'}
+    keys |= {f'{when}_{key}' for key in keys for when in ('initial', 'max', 'min')}
+    keys |= {'betas'} if 'momentum' in keys else set()
     seen: dict[str, int] = {}
     kinds: list[Group] = []
     places: list[int] = []
     for group in groups:
-        key = repr(sorted((name, value) for name, value in group.settings.items() if name != 'param_name'))
+        key = repr(sorted((name, value) for name, value in group.settings.items() if name in keys))
         if key not in seen:
             seen[key] = len(kinds)
             kinds.append(group)
