@@ -35,9 +35,11 @@ class Merged:
 
 def merge(plan: OptimizerPlan, parameter: str, recording: Recording) -> list[Merged]:
     """The groups of an optimizer that have equal curves, as one each, in order of layer or first appearance."""
-    found: dict[bytes, list[int]] = {}
-    for column in range(recording.rows.shape[1]):
-        found.setdefault(recording.rows[:, column].tobytes(), []).append(column)
+    same: dict[bytes, int] = {}
+    columns = [same.setdefault(recording.rows[:, each].tobytes(), each) for each in range(recording.rows.shape[1])]
+    found: dict[int, list[int]] = {}
+    for group, place in enumerate(recording.places):
+        found.setdefault(columns[place], []).append(group)
     bundles = list(found.values())
     layers = [_layer([plan.groups[index] for index in bundle]) for bundle in bundles]
     ramp = len(bundles) >= _ENOUGH_LAYERS and None not in layers and len(set(layers)) == len(layers)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from vistool.analyses.schedule.run import Run
 from vistool.errors import InputError
 
 _NEVER = 1 << 62
-_SETTINGS = {'beta1': 'betas', 'beta2': 'betas'}
 Reader = Callable[[Mapping[str, Any]], float]
 
 
@@ -26,16 +25,18 @@ class Recording:
     """Values of one parameter over a run, kept once where they stay.
 
     Attributes:
-        rows: float64 ``(N, G)``, one column per group of the plan.
+        rows: float64 ``(N, K)``, one column per distinct group.
         counts: int64 ``(N,)``: for how many iterations each row holds.
+        places: For each group of the plan, its column.
     """
 
     rows: NDArray[np.float64]
     counts: NDArray[np.int64]
+    places: Sequence[int]
 
     def column(self, group: int) -> NDArray[np.float64]:
-        """float64 ``(T,)``: the value in force during each iteration."""
-        return np.repeat(self.rows[:, group], self.counts)
+        """float64 ``(T,)``: the value of a group in force during each iteration."""
+        return np.repeat(self.rows[:, self.places[group]], self.counts)
 
 
 class StandIn(torch.optim.Optimizer):
@@ -66,28 +67,50 @@ def replay(
     Raises:
         InputError: If a scheduler or hook fails on the way, as it would in training.
     """
-    kinds, places = _distinct(plan.groups, readers) if merge else (list(plan.groups), list(range(len(plan.groups))))
-    optimizer = StandIn(plan.defaults, kinds)
+    if not merge or hooks.names:
+        return _together(plan, list(plan.groups), build, run, hooks, readers)
+    found = {}
+    for name, reader in readers.items():  # apart, so that what stays constant costs nothing
+        kinds, places = _distinct(plan.groups, name)
+        alone = _together(plan, kinds, lambda it, name=name: _touching(build(it), name), run, hooks, {name: reader})[name]
+        found[name] = replace(alone, places=places)
+    return found
+
+
+def _together(
+    plan: OptimizerPlan,
+    groups: Sequence[Group],
+    build: Callable[[Any], list[Any]],
+    run: Run,
+    hooks: Hooks,
+    readers: Mapping[str, Reader],
+) -> dict[str, Recording]:
+    optimizer = StandIn(plan.defaults, groups)
     handed: Any = optimizer
-    if hooks.names or not merge:
+    if len(groups) == len(plan.groups) > 1 or hooks.names:
         from mmengine.optim import OptimWrapper
 
         handed = OptimWrapper(optimizer)  # with the extra group that mmengine keeps for the base settings
     schedulers = build(handed)
-    setattr(optimizer, '_global_step', 0)  # no update of weights happens; the schedulers need not warn of it
+    optimizer._global_step = 0  # type: ignore[attr-defined]  # no weights are updated; schedulers need not warn of it
     stepper = _Stepper(run, optimizer.param_groups, schedulers, hooks, StandInRunner(run, handed), readers)
-    stepper.run()
-    return {name: Recording(rows[:, places], counts) for name, (rows, counts) in stepper.recorded().items()}
+    stepper.walk()
+    return stepper.recorded()
 
 
-def _distinct(groups: Sequence[Group], readers: Iterable[str]) -> tuple[list[Group], list[int]]:
-    """The groups that differ in what is recorded, and for each group which of them it is.
+def _touching(schedulers: Sequence[Any], name: str) -> list[Any]:
+    """The schedulers that set what is recorded under a name."""
+    wanted = 'momentum' if name == 'beta1' else name
+    return [each for each in schedulers if each.param_name == wanted]
+
+
+def _distinct(groups: Sequence[Group], name: str) -> tuple[list[Group], list[int]]:
+    """The groups that differ in one parameter, and for each group which of them it is.
 
     A scheduler sets a parameter from that parameter's own values alone, so the others need not agree.
     """
-    keys = {_SETTINGS.get(name, name) for name in readers} | {'fix_lr', 'momentum'}
+    keys = {'momentum', 'betas'} if name in ('momentum', 'beta1', 'beta2') else {name}
     keys |= {f'{when}_{key}' for key in keys for when in ('initial', 'max', 'min')}
-    keys |= {'betas'} if 'momentum' in keys else set()
     seen: dict[str, int] = {}
     kinds: list[Group] = []
     places: list[int] = []
@@ -116,7 +139,8 @@ class _Stepper:
         self.rows = array('d')
         self.counts = array('q')
 
-    def run(self) -> None:
+    def walk(self) -> None:
+        """Takes every step of the run."""
         length = self.run_.epoch_length if self.run_.by_epoch else self.run_.iterations
         assert length is not None  # read_run gives one wherever epochs count
         try:
@@ -189,11 +213,11 @@ class _Stepper:
         for scheduler in schedulers:
             scheduler._global_step += count  # all that its step does outside [begin, end)
 
-    def recorded(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
-        """``(N, G)`` rows and their ``(N,)`` counts, by parameter."""
+    def recorded(self) -> dict[str, Recording]:
+        """What was recorded, by parameter."""
         counts = np.array(self.counts, dtype=np.int64)
         table = np.array(self.rows, dtype=np.float64).reshape(len(counts), len(self.readers), len(self.groups))
-        return {name: (table[:, index], counts) for index, name in enumerate(self.names)}
+        return {name: Recording(table[:, index], counts, range(len(self.groups))) for index, name in enumerate(self.names)}
 
 
 def _wait(scheduler: Any) -> int:
