@@ -65,8 +65,9 @@ def read_optimizers(source: Source) -> list[OptimizerPlan]:
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import OPTIMIZERS
 
-    with cheapest_scope(source.config, OPTIMIZERS, types_of(settings['optimizer'])):
-        wrapper = _built(source, 'optimizer', lambda: build_optim_wrapper(torch.nn.Linear(1, 1, bias=False), settings))
+    with cheapest_scope(source.config, OPTIMIZERS, settings['optimizer']) as optimizer:
+        whole = {**settings, 'optimizer': optimizer}
+        wrapper = _built(source, 'optimizer', lambda: build_optim_wrapper(torch.nn.Linear(1, 1, bias=False), whole))
     return [_plan('', wrapper.optimizer, {})]
 
 
@@ -89,7 +90,12 @@ def _built(source: Source, what: str, build: Any) -> Any:
         return build()
     except Exception as error:  # constructors and optimizers are foreign code
         reason = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
-        raise InputError(f'the {what} of {source.name} cannot be built: {reason}', argument='config') from error
+        kinds = ', '.join(str(kind) for kind in types_of(source.config.optim_wrapper.get('optimizer')))
+        raise InputError(
+            f'the {what} ({kinds}) of {source.name} cannot be built: {reason}',
+            hint='check its name and settings, or install its package',
+            argument='config',
+        ) from error
 
 
 def _portable(settings: Mapping[str, Any]) -> dict[str, Any]:

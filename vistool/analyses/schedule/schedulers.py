@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vistool.analyses.schedule.run import Run
-from vistool.analyses.schedule.scopes import cheapest_scope, types_of
+from vistool.analyses.schedule.scopes import cheapest_scope
 from vistool.config import Source
 from vistool.errors import InputError
 
@@ -51,8 +51,8 @@ def build(source: Source, settings: Sequence[Mapping[str, Any]], run: Run, optim
     from mmengine.registry import PARAM_SCHEDULERS
 
     built = []
-    with cheapest_scope(source.config, PARAM_SCHEDULERS, types_of(settings)):
-        for index, each in enumerate(settings):
+    with cheapest_scope(source.config, PARAM_SCHEDULERS, list(settings)) as portable:
+        for index, each in enumerate(portable):
             given = copy.deepcopy(dict(each))
             given.setdefault('end', run.epochs if given.get('by_epoch', True) else run.iterations)
             shared = {'optimizer': optimizer, 'epoch_length': run.epoch_length}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,30 +44,54 @@ def in_scope(config: Config) -> Iterator[None]:
 
 
 @contextmanager
-def cheapest_scope(config: Config, registry: Registry, types: Iterable[Any]) -> Iterator[None]:
-    """The config's scope, or mmengine's own where that gives the same without importing the scope's package.
+def cheapest_scope(config: Config, registry: Registry, settings: Any) -> Iterator[Any]:
+    """Enters the config's scope, or mmengine's own where that gives the same without importing the scope's package.
 
     mmengine knows the plain names (SGD, LinearLR …) itself, and no OpenMMLab package gives them another meaning;
     importing mmpretrain takes longer than everything else a plain schedule needs.
+
+    Args:
+        config: The config.
+        registry: mmengine's root registry of what is to be built.
+        settings: What is to be built.
+
+    Yields:
+        The settings to build from.
     """
-    named = list(types)
-    known = all(isinstance(kind, str) and '.' not in kind and kind in registry.module_dict for kind in named)
-    if known and not config.get('custom_imports') and not registry.children:
+    known = all(isinstance(kind, str) and kind in registry.module_dict for kind in types_of(settings))
+    scopes = {config.get('default_scope') or 'mmengine', *scopes_of(settings)}
+    if known and scopes <= {'mmengine', *PACKAGES} and not config.get('custom_imports') and not registry.children:
         from mmengine.registry import DefaultScope
 
         with DefaultScope.overwrite_default_scope('mmengine'):
-            yield
+            yield _unscoped(settings)
         return
     with in_scope(config):
-        yield
+        yield settings
 
 
 def types_of(settings: Any) -> list[Any]:
-    """Every ``type`` in nested settings; a ``_scope_`` counts as one that only the scope knows."""
+    """Every ``type`` in nested settings."""
+    return _values_of(settings, 'type')
+
+
+def scopes_of(settings: Any) -> list[Any]:
+    """Every ``_scope_`` in nested settings: the package whose config they were taken from."""
+    return _values_of(settings, '_scope_')
+
+
+def _values_of(settings: Any, key: str) -> list[Any]:
     if isinstance(settings, Mapping):
-        own = [settings['type']] if 'type' in settings else []
-        own += [None] if settings.get('_scope_') else []
-        return own + [kind for value in settings.values() for kind in types_of(value)]
+        own = [settings[key]] if key in settings else []
+        return own + [each for value in settings.values() for each in _values_of(value, key)]
     if isinstance(settings, (list, tuple)):
-        return [kind for value in settings for kind in types_of(value)]
+        return [each for value in settings for each in _values_of(value, key)]
     return []
+
+
+def _unscoped(settings: Any) -> Any:
+    if isinstance(settings, Mapping):
+        return {key: _unscoped(value) for key, value in settings.items() if key != '_scope_'}
+    if isinstance(settings, (list, tuple)):
+        return type(settings)(_unscoped(value) for value in settings)
+    return settings
