@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
-from matplotlib import colormaps, style
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
@@ -18,7 +20,7 @@ from vistool.visualization.style import Page, Theme
 from vistool.visualization.vector import parameters
 
 # seaborn's looks, from the style sheets that matplotlib brings (a test compares them): importing seaborn takes over a second.
-_SHEETS = 'seaborn-v0_8-'
+_SHEETS = 'stylelib/seaborn-v0_8-{}.mplstyle'
 _RAMP = 'viridis_r'  # the last layers, which learn fastest, are the dark ones
 _PALE = 0.08  # of the ramp, which nobody could see on white
 _SCREEN_WIDTH = 960.0
@@ -72,7 +74,9 @@ def draw_curves(result: Curves, page: Page, made: Figure, theme: Theme = 'whiteg
 
 def _look(page: Page, theme: Theme) -> dict[str, Any]:
     size, small = page.font * page.points, page.small_font * page.points
-    sheet = dict(style.library[_SHEETS + theme].items())
+    # read by itself: matplotlib.style reads every sheet there is when it is imported, 0.25 s
+    path = Path(matplotlib.get_data_path(), _SHEETS.format(theme))
+    sheet = dict(matplotlib.rc_params_from_file(path, use_default_template=False).items())
     framed, ticked = float(sheet['axes.linewidth']) > 0, float(sheet['xtick.major.size']) > 0
     return {
         **sheet,
