@@ -155,7 +155,12 @@ def _moments(hooks: Sequence[Any]) -> dict[str, list[tuple[str, Callable[..., An
         moment: [
             (type(hook).__name__, getattr(hook, moment))
             for hook in hooks
-            if getattr(type(hook), moment) is not getattr(Hook, moment)
+            if getattr(type(hook), moment) is not getattr(Hook, moment) and not _idle(hook, moment)
         ]
         for moment in _MOMENTS
     }
+
+
+def _idle(hook: Any, moment: str) -> bool:
+    """Whether it is known to do nothing then; a call at each of a million iterations is worth leaving out."""
+    return type(hook).__name__ == 'SimSiamHook' and moment == 'before_train_iter' and hook.adjust_by_epoch

@@ -27,16 +27,37 @@ def build_bare(source: Source) -> nn.Module:
     Raises:
         InputError: If it cannot be built, or would have to download something first.
     """
-    settings = copy.deepcopy(require_model(source))
+    settings = _untrained(require_model(source))
     if source.config.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', source.config.data_preprocessor)
-    with in_scope(source.config), _offline(), without_weights():
+    with in_scope(source.config), _offline():
         from mmengine.registry import MODELS
 
         try:
-            return MODELS.build(settings)
+            try:
+                with without_weights():
+                    return MODELS.build(copy.deepcopy(settings))
+            except NotImplementedError as error:
+                if 'meta tensor' not in str(error):
+                    raise
+                return MODELS.build(settings)  # it sets weights while it is built (LoRA does), so there have to be some
         except Exception as error:  # models are foreign code
             raise _explain(source, error) from error
+
+
+def _untrained(settings: Any) -> Any:
+    """The same model without checkpoints to start from; some networks load theirs while they are built."""
+    if isinstance(settings, dict):
+        kept = {key: value for key, value in settings.items() if not _loads(key, value)}
+        return type(settings)({key: _untrained(value) for key, value in kept.items()})
+    if isinstance(settings, (list, tuple)):
+        return type(settings)(_untrained(value) for value in settings)
+    return settings
+
+
+def _loads(key: str, value: Any) -> bool:
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    return key == 'init_cfg' and any(isinstance(each, dict) and each.get('type') == 'Pretrained' for each in listed)
 
 
 @contextmanager

@@ -67,13 +67,15 @@ def replay(
     Raises:
         InputError: If a scheduler or hook fails on the way, as it would in training.
     """
-    if not merge or hooks.names:
+    if not merge:
         return _together(plan, list(plan.groups), build, run, hooks, readers)
     found = {}
-    for name, reader in readers.items():  # apart, so that what stays constant costs nothing
-        kinds, places = _distinct(plan.groups, name)
-        alone = _together(plan, kinds, lambda it, name=name: _touching(build(it), name), run, hooks, {name: reader})[name]
-        found[name] = replace(alone, places=places)
+    # apart, so that what stays constant costs nothing; but a hook is called once a moment, whatever it sets
+    for names in [list(readers)] if hooks.names else [[name] for name in readers]:
+        kinds, places = _distinct(plan.groups, names)
+        chosen = {name: readers[name] for name in names}
+        recorded = _together(plan, kinds, lambda it, names=names: _touching(build(it), names), run, hooks, chosen)
+        found.update({name: replace(each, places=places) for name, each in recorded.items()})
     return found
 
 
@@ -98,18 +100,19 @@ def _together(
     return stepper.recorded()
 
 
-def _touching(schedulers: Sequence[Any], name: str) -> list[Any]:
-    """The schedulers that set what is recorded under a name."""
-    wanted = 'momentum' if name == 'beta1' else name
-    return [each for each in schedulers if each.param_name == wanted]
+def _touching(schedulers: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    """The schedulers that set what is recorded under these names."""
+    wanted = {'momentum' if name == 'beta1' else name for name in names}
+    return [each for each in schedulers if each.param_name in wanted]
 
 
-def _distinct(groups: Sequence[Group], name: str) -> tuple[list[Group], list[int]]:
-    """The groups that differ in one parameter, and for each group which of them it is.
+def _distinct(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[Group], list[int]]:
+    """The groups that differ in some of these parameters, and for each group which of them it is.
 
     A scheduler sets a parameter from that parameter's own values alone, so the others need not agree.
     """
-    keys = {'momentum', 'betas'} if name in ('momentum', 'beta1', 'beta2') else {name}
+    keys = {*names, 'fix_lr'}
+    keys |= {'momentum', 'betas'} if keys & {'momentum', 'beta1', 'beta2'} else set()
     keys |= {f'{when}_{key}' for key in keys for when in ('initial', 'max', 'min')}
     seen: dict[str, int] = {}
     kinds: list[Group] = []

@@ -103,7 +103,7 @@ def _counts_epochs(source: Source, train_cfg: Mapping[str, Any]) -> bool:
     kind = train_cfg.get('type')
     if kind is None:
         if 'by_epoch' not in train_cfg:
-            raise _refusal(source, 'has a train_cfg with neither by_epoch nor type')
+            raise _refusal(source, 'has a train_cfg with neither by_epoch nor type, where mmengine stops as well')
         return bool(train_cfg['by_epoch'])
     name = kind if isinstance(kind, str) else kind.__name__
     known = _LOOPS.get(name.rpartition('.')[2])
