@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib import rcParams
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -34,8 +36,10 @@ class Axis:
         """Steps in the axis' unit; with ``both`` the data stay in iterations."""
         return steps / self.lengths[config] if self.unit == 'epoch' else steps
 
-    def finish(self, bottom: Any, top: Any, bins: int) -> None:
-        """Ticks and labels below the lowest and above the highest panel."""
+    def finish(self, bottom: Any, top: Any) -> None:
+        """Ticks and labels below the lowest and above the highest panel, as many as have room."""
+        low, high = bottom.get_xlim()
+        bins = _room(bottom, _counted(high))
         if self.unit != 'both':
             bottom.set_xlabel(self.unit)
             bottom.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=_ROUND))
@@ -47,7 +51,6 @@ class Axis:
         above.set_xlabel('iteration')
         above.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=_ROUND))
         above.xaxis.set_major_formatter(FuncFormatter(_counted))
-        low, high = bottom.get_xlim()
         ticks = MaxNLocator(nbins=bins, integer=high / length >= 4, steps=_ROUND).tick_values(max(low, 0) / length, high / length)
         inside = [tick for tick in ticks if low <= tick * length <= high]
         bottom.set_xticks([tick * length for tick in inside], [f'{tick:g}' for tick in inside])
@@ -68,14 +71,30 @@ def _counted(value: float, _: Any = None) -> str:
     return f'{value:,.0f}' if abs(value - round(value)) < 1e-6 else f'{value:g}'
 
 
-def tell_values(axes: Any, bins: int = 8) -> None:
-    """Ticks that say their whole value, with no power of ten in a corner."""
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=bins, steps=_ROUND))
+def _room(axes: Any, longest: str) -> int:
+    """How many labels like this fit along an axis."""
+    width = axes.figure.get_figwidth() * 72 * axes.get_position().width
+    return max(2, min(8, int(width / (_letter('xtick.labelsize') * (0.62 * len(longest) + 1.5)))))
+
+
+def _letter(setting: str) -> float:
+    return FontProperties(size=rcParams[setting]).get_size_in_points()
+
+
+def tell_values(axes: Any) -> None:
+    """Ticks that say their whole value, with no power of ten in a corner, and room above for one line of words."""
+    letter = _letter('ytick.labelsize')
+    height = axes.figure.get_figheight() * 72 * axes.get_position().height
+    axes.margins(x=0.01, y=min(0.25, max(0.08, 1.9 * letter / height)))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=max(2, min(8, int(height / (3 * letter)))), steps=_ROUND))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{0.0 if abs(value) < 1e-15 else value:.10g}'))
 
 
-def mark_ends(axes: Any, curves: Sequence[Curve], axis: Axis, colors: Sequence[Any]) -> None:
-    """Dots on the peak and the end of each config's highest curve; their values in words where there is one config."""
+def mark_ends(axes: Any, curves: Sequence[Curve], axis: Axis, colors: Sequence[Any], paper: bool) -> None:
+    """Dots on the peak and the end of each config's highest curve; their values in words where there is one config.
+
+    On paper the end has no words: they would stand outside and narrow the picture.
+    """
     configs = list(dict.fromkeys(curve.config for curve in curves))
     for config in configs:
         own = [(curve, color) for curve, color in zip(curves, colors, strict=True) if curve.config == config and not curve.measured]
@@ -85,13 +104,14 @@ def mark_ends(axes: Any, curves: Sequence[Curve], axis: Axis, colors: Sequence[A
             continue
         places = axis.position(config, curve.steps[[peak, end]])
         values = curve.values[[peak, end]]
-        axes.plot(places, values, linestyle='none', marker='o', markersize=3.5, color=color, zorder=5, clip_on=False)
+        axes.plot(places, values, linestyle='none', marker='o', color=color, zorder=5, clip_on=False)
         if len(configs) > 1:
             continue
         left = peak < len(curve.values) / 2
         shared = {'textcoords': 'offset points', 'color': '0.25', 'fontsize': 'small', 'annotation_clip': False}
-        axes.annotate(f'peak {values[0]:.4g}', (places[0], values[0]), (4 if left else -4, 4), ha='left' if left else 'right', **shared)
-        axes.annotate(f'end {values[1]:.4g}', (places[1], values[1]), (6, 0), va='center', **shared)
+        axes.annotate(f'peak {values[0]:.3g}', (places[0], values[0]), (4 if left else -4, 4), ha='left' if left else 'right', **shared)
+        if not paper:
+            axes.annotate(f'end {values[1]:.3g}', (places[1], values[1]), (6, 0), va='center', **shared)
 
 
 def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any]) -> None:
@@ -101,11 +121,11 @@ def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any]) -> Non
     for curve, color in zip(curves, colors, strict=True):
         if not curve.label:
             continue
-        look = {'linestyle': 'none', 'marker': 'o', 'markersize': 3, 'markerfacecolor': 'none'} if curve.measured else {}
+        look = {'linestyle': 'none', 'marker': 'o', 'markerfacecolor': 'none'} if curve.measured else {}
         label = _elided(curve.label)
         if len(configs) > 1 and not curve.measured:
             highest = max((each.values for each in curves if each.config == curve.config and (curve.order is not None or each is curve)), key=lambda v: float(v.max()))
-            label += f' · peak {highest.max():.4g}, end {highest[-1]:.4g}'
+            label += f' · peak {highest.max():.3g}, end {highest[-1]:.3g}'
         entries.append((Line2D([], [], color=color, **look), label))
     if not entries:
         return

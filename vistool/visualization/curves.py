@@ -24,7 +24,9 @@ _SHEETS = 'stylelib/seaborn-v0_8-{}.mplstyle'
 _RAMP = 'viridis_r'  # the last layers, which learn fastest, are the dark ones
 _PALE = 0.08  # of the ramp, which nobody could see on white
 _SCREEN_WIDTH = 960.0
-_PANEL_ASPECT = 2.2
+_PANEL_ASPECT, _PAPER_ASPECT = 2.2, 1.7
+_ZOOM_SHARE = 3.6  # widths of the whole run to one of its warm-up
+_FLAT_SHARE = 0.35
 _POINTS_PER_INCH = 72.0
 # A line on a page shows no more than this many points; drawing each of a million iterations takes seconds.
 _MOST_POINTS = 4000
@@ -52,24 +54,32 @@ def draw_curves(result: Curves, page: Page, made: Figure, theme: Theme = 'whiteg
     names = list(dict.fromkeys(curve.parameter for curve in result.curves))
     axis = axis_of(result)
     zoom = _zoom(result, axis)
+    shares = [_share([curve for curve in result.curves if curve.parameter == name]) for name in names]
     with parameters(_look(page, theme)):
         width = (page.width or _SCREEN_WIDTH) * page.points / _POINTS_PER_INCH
-        height = width / _PANEL_ASPECT * len(names) if page.height is None else page.height * page.points / _POINTS_PER_INCH
-        made.set_size_inches(width, height)
+        height = width / (_PAPER_ASPECT if page.paper else _PANEL_ASPECT) * sum(shares) / max(shares)
+        made.set_size_inches(width, height if page.height is None else page.height * page.points / _POINTS_PER_INCH)
         made.set_layout_engine('constrained')
-        grid = made.add_gridspec(len(names), 2 if zoom else 1, width_ratios=[3.6, 1] if zoom else [1])
+        grid = made.add_gridspec(
+            len(names), 2 if zoom else 1, width_ratios=[_ZOOM_SHARE, 1] if zoom else [1], height_ratios=shares
+        )
         panels: list[Any] = []
         for row, name in enumerate(names):
             panels.append(made.add_subplot(grid[row, 0], sharex=panels[0] if panels else None))
             own = [curve for curve in result.curves if curve.parameter == name]
-            _panel(panels[-1], own, name, axis, result)
+            _panel(panels[-1], own, name, axis, result, page)
             if zoom and name == 'lr':
-                _zoomed(made.add_subplot(grid[row, 1]), own, axis, zoom)
-        axis.finish(panels[-1], panels[0], bins=8)
+                _zoomed(made.add_subplot(grid[row, 1], sharey=panels[-1]), own, axis, zoom)
+        axis.finish(panels[-1], panels[0])
         for above in panels[:-1]:
             above.tick_params(labelbottom=False)
-        _headings(made, panels[0], result, page)
+        _headings(made, result, page)
         made.canvas.draw()  # while the parameters hold; the layout runs here
+
+
+def _share(curves: Sequence[Curve]) -> float:
+    """A panel's share of the height: what never changes needs little."""
+    return 1.0 if any(float(np.ptp(curve.values)) > 0 for curve in curves) else _FLAT_SHARE
 
 
 def _look(page: Page, theme: Theme) -> dict[str, Any]:
@@ -89,7 +99,8 @@ def _look(page: Page, theme: Theme) -> dict[str, Any]:
         'ytick.labelsize': small,
         'axes.linewidth': 0.6 if framed else 0.0,
         'grid.linewidth': 0.5,
-        'lines.linewidth': 1.2,
+        'lines.linewidth': 0.8 if page.paper else 1.2,
+        'lines.markersize': 2.5 if page.paper else 3.5,
         'xtick.major.width': 0.6,
         'ytick.major.width': 0.6,
         'xtick.major.size': 3 if ticked else 0,
@@ -97,12 +108,11 @@ def _look(page: Page, theme: Theme) -> dict[str, Any]:
     }
 
 
-def _panel(axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Curves) -> None:
+def _panel(axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Curves, page: Page) -> None:
     colors = _draw(axes, curves, axis)
     axes.set_ylabel(_NAMES.get(name, name), parse_math=False)
-    axes.margins(x=0.01, y=0.08)
     tell_values(axes)
-    mark_ends(axes, curves, axis, colors)
+    mark_ends(axes, curves, axis, colors, page.paper)
     add_legend(axes, curves, colors)
     ordered = {curve.config for curve in curves if curve.order is not None}
     if len(ordered) == 1 and len({curve.config for curve in curves}) == 1:
@@ -132,7 +142,7 @@ def _draw(axes: Any, curves: Sequence[Curve], axis: Axis) -> list[Any]:
         else:
             color = own[curve.config] if first else hues.get_next_color()
         steps, values = (curve.steps, curve.values) if curve.measured else _thinned(curve)
-        look = {'linestyle': 'none', 'marker': 'o', 'markersize': 3, 'markerfacecolor': 'none', 'zorder': 4} if curve.measured else {}
+        look = {'linestyle': 'none', 'marker': 'o', 'markerfacecolor': 'none', 'zorder': 4} if curve.measured else {}
         axes.plot(axis.position(curve.config, steps), values, color=color, **look)
         colors.append(color)
     return colors
@@ -178,16 +188,36 @@ def _zoomed(axes: Any, curves: Sequence[Curve], axis: Axis, reach: float) -> Non
         if inside.any():
             shown.append(Curve(curve.steps[inside], curve.values[inside], curve.config, curve.group, curve.parameter, curve.order, '', curve.measured))
     _draw(axes, shown, axis)
-    axes.margins(x=0.02, y=0.08)
-    axes.set_title('warm-up', color='0.4', fontsize='small')
-    tell_values(axes, bins=5)
-    axis.finish(axes, axes, bins=3)
+    axes.margins(x=0.02)
+    axes.text(0.95, 0.04, 'warm-up', transform=axes.transAxes, ha='right', color='0.4', fontsize='small')
+    axes.tick_params(labelleft=False)
+    axis.finish(axes, axes)
 
 
-def _headings(made: Figure, axes: Any, result: Curves, page: Page) -> None:
+def _headings(made: Figure, result: Curves, page: Page) -> None:
     """The title, and the facts in grey; on paper no facts, and no title that only repeats the config's name."""
-    repeats = result.title in {curve.config for curve in result.curves}
-    if result.title and not (page.paper and repeats):
-        made.suptitle(result.title, x=0.01, ha='left', fontsize=page.font * page.points, parse_math=False)
-    if result.facts and not page.paper:
-        axes.set_title(result.facts, loc='left', color='0.4', fontsize=page.small_font * page.points, parse_math=False)
+    size, small = page.font * page.points, page.small_font * page.points
+    title = result.title if not (page.paper and result.title in {curve.config for curve in result.curves}) else ''
+    facts = [] if page.paper or not result.facts else _wrapped(result.facts, made.get_figwidth() * _POINTS_PER_INCH / (0.58 * small))
+    lines = ([title] if title else []) + facts
+    if not lines:
+        return
+    # An empty heading of as many lines makes room; the lines themselves differ in size and colour.
+    made.suptitle('\n'.join([' '] * len(lines)), fontsize=size)
+    top, step = 1 - 1.3 * size / made.get_figheight() / _POINTS_PER_INCH, 1.35 * size / made.get_figheight() / _POINTS_PER_INCH
+    for index, line in enumerate(lines):
+        heading = bool(title) and index == 0
+        look = {'fontsize': size} if heading else {'fontsize': small, 'color': '0.4'}
+        made.text(0.01, top - index * step, line, va='baseline', parse_math=False, in_layout=False, **look)
+
+
+def _wrapped(facts: str, room: float) -> list[str]:
+    """Facts on lines of at most ``room`` characters, broken between facts."""
+    lines = ['']
+    for fact in facts.split(' · '):
+        longer = f'{lines[-1]} · {fact}' if lines[-1] else fact
+        if lines[-1] and len(longer) > room:
+            lines.append(fact)
+        else:
+            lines[-1] = longer
+    return lines

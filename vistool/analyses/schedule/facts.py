@@ -32,7 +32,7 @@ def facts_line(run: Run, main: Curve, warmup: int) -> str:
         epochs = f' = {warmup / run.epoch_length:.3g} epochs' if run.epoch_length else ''
         parts.append(f'warm-up {warmup:,} iterations{epochs}')
     name = main.parameter
-    parts.append(f'{name} peak {main.values.max():.4g}, end {main.values[-1]:.4g}')
+    parts.append(f'{name} peak {main.values.max():.3g}, end {main.values[-1]:.3g}')
     return ' · '.join(parts)
 
 
