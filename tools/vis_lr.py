@@ -19,33 +19,36 @@ if TYPE_CHECKING:
 
 def build_parser() -> cli.Parser:
     """The command line of vis_lr."""
-    parser = cli.Parser('vis_lr', __doc__, 'vis_lr mmpretrain::resnet/resnet50_8xb32_in1k.py -d 1281167 -n 8 -s lr.png')
-    parser.add_argument('config', nargs='+', help='config file, mmpretrain::PATH, model name, or the folder of a run; several are overlaid')
-    run = parser.add_argument_group('run')
-    run.add_argument('-d', '--dataset-size', type=int, metavar='N', help='images in the training set; default: its annotations are read')
-    run.add_argument('-n', '--ngpus', type=int, default=1, metavar='N', help='GPUs that train (default: 1)')
-    run.add_argument('-p', '--parameter', default='lr', metavar='NAME', help='lr (default), momentum, wd, betas or all')
-    run.add_argument('--auto-scale-lr', action='store_true', help='scale the rate to the real batch, as tools/train.py does')
-    run.add_argument('--log', action='append', default=[], metavar='FILE', help='scalars.json of a real run, drawn over the plan; repeatable')
-    run.add_argument('--cfg-options', nargs='+', default=[], metavar='K=V', help='changes to the config')
+    example = 'vis_lr mmpretrain::resnet/resnet50_8xb32_in1k.py -d 1281167 -n 8 -s lr.png'
+    parser = cli.Parser('vis_lr', __doc__, example)
+    parser.add_argument('config', nargs='+', help='config file, mmpretrain::PATH, model name, or a run folder; several')
+    add = parser.add_argument_group('run').add_argument
+    add('-d', '--dataset-size', type=int, metavar='N', help='training images; default: the annotations are counted')
+    add('-n', '--ngpus', type=int, default=1, metavar='N', help='GPUs that train (default: 1)')
+    add('-p', '--parameter', default='lr', metavar='NAME', help='lr (default), momentum, wd, betas or all')
+    add('--auto-scale-lr', action='store_true', help='scale the rate to the real batch, as tools/train.py does')
+    add('--log', action='append', default=[], metavar='FILE', help='scalars.json of a real run, drawn over; repeatable')
+    add('--cfg-options', nargs='+', default=[], metavar='K=V', help='changes to the config')
     _add_picture(parser)
-    rare = parser.add_argument_group('rare')
-    rare.add_argument('--log-level', default='info', metavar='LEVEL', help='debug, info (default), warning, error')
-    rare.add_argument('--debug', action='store_true', help='show tracebacks')
-    rare.add_argument('--not-show', action='store_true', help=argparse.SUPPRESS)  # the default here
+    add = parser.add_argument_group('rare').add_argument
+    add('--log-level', default='info', metavar='LEVEL', help='debug, info (default), warning, error')
+    add('--debug', action='store_true', help='show tracebacks')
+    add('--not-show', action='store_true', help=argparse.SUPPRESS)  # the default here
     return parser
 
 
 def _add_picture(parser: cli.Parser) -> None:
-    group = parser.add_argument_group('picture')
-    group.add_argument('-s', '-o', '--out', '--save-path', '--out-dir', '--output-dir', dest='out', metavar='PATH', help='a file (png, jpg, webp, pdf, svg), else a folder; default: work_dirs/<config>/vis_lr/')
-    group.add_argument('--title', help="heading; default: the config's name")
-    group.add_argument('--style', default='whitegrid', metavar='NAME', help="seaborn's darkgrid, whitegrid (default), dark, white or ticks")
-    group.add_argument('--window-size', metavar='W*H', help='in inches, such as 12*7')
-    group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
-    group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
-    group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.csv)')
-    group.add_argument('--show', action='store_true', help='open a window as well')
+    add = parser.add_argument_group('picture').add_argument
+    names = ('-s', '-o', '--out', '--save-path', '--out-dir', '--output-dir')
+    where = 'a file (png, jpg, webp, pdf, svg), else a folder; default: work_dirs/<config>/vis_lr/'
+    add(*names, dest='out', metavar='PATH', help=where)
+    add('--title', help="heading; default: the config's name")
+    add('--style', default='whitegrid', metavar='NAME', help='darkgrid, whitegrid (default), dark, white or ticks')
+    add('--window-size', metavar='W*H', help='in inches, such as 12*7')
+    add('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
+    add('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
+    add('--save-raw', action='store_true', help='write the numbers beside the picture (.csv)')
+    add('--show', action='store_true', help='open a window as well')
 
 
 def style_of(args: argparse.Namespace) -> Style:
@@ -56,10 +59,9 @@ def style_of(args: argparse.Namespace) -> Style:
     if args.window_size:
         match = re.fullmatch(r'(\d+(?:\.\d+)?)\*(\d+(?:\.\d+)?)', args.window_size.strip())
         if match is None:
-            raise InputError(
-                f'{args.window_size!r} is no window size', accepted='W*H in inches, such as 12*7', argument='--window-size'
-            )
-        size = (float(match[1]), float(match[2]))
+            problem = f'{args.window_size!r} is no window size'
+            raise InputError(problem, accepted='W*H in inches, such as 12*7', argument='--window-size')
+        size = float(match[1]), float(match[2])
     width = int(args.width) if args.width and args.width.isdigit() else args.width
     return Style(width=width, dpi=args.dpi, theme=args.style, size=size)
 
@@ -68,22 +70,22 @@ def work(args: argparse.Namespace) -> int:
     """Reads, replays and draws."""
     style = style_of(args)
     from vistool.config import resolve
+    from vistool.visualization.visualizer import Visualizer
 
     options = cli.config_options(args.cfg_options)
     sources = [resolve(each, options) for each in args.config]
-    names = [args.parameter] if ',' not in args.parameter else args.parameter.split(',')
-    stem = sources[0].name
-    from vistool.visualization.visualizer import Visualizer
-
-    visualizer = Visualizer(cli.out_path(args, stem, 'vis_lr'), style, save_raw=args.save_raw, show=args.show)
+    out = cli.out_path(args, sources[0].name, 'vis_lr')
+    visualizer = Visualizer(out, style, save_raw=args.save_raw, show=args.show)
     visualizer.check()
     from vistool.analyses.schedule import Schedule
 
+    names = args.parameter.split(',')
     result = Schedule(names, args.dataset_size, args.ngpus, args.auto_scale_lr)(sources, args.log)
-    result = replace(result, title=result.title if args.title is None else args.title, recipe={**result.recipe, 'command': args.command})
-    others = [source.name for source in sources[1:]]
-    scaled = 'scaled' if args.auto_scale_lr else ''
-    cli.announce(visualizer.write(result, cli.file_name(stem, *others, names, scaled)))
+    if args.title is not None:
+        result = replace(result, title=args.title)
+    result = replace(result, recipe={**result.recipe, 'command': args.command})
+    choices = [source.name for source in sources[1:]], names, 'scaled' if args.auto_scale_lr else ''
+    cli.announce(visualizer.write(result, cli.file_name(sources[0].name, *choices)))
     return cli.OK
 
 

@@ -60,14 +60,21 @@ class Recorder(Hook):
 
 def config_of(param_scheduler, train_cfg=None, size=18, optimizer=None, paramwise=None, **more):
     """A config of the toy: 5 iterations an epoch unless ``size`` says otherwise."""
-    wrapper = {'type': 'OptimWrapper', 'optimizer': optimizer or {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.01}}
+    wrapper = {
+        'type': 'OptimWrapper',
+        'optimizer': optimizer or {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.01},
+    }
     if paramwise:
         wrapper['paramwise_cfg'] = paramwise
     return Config(
         {
             'default_scope': 'mmpretrain',
             'model': {'type': 'ScheduleToy'},
-            'train_dataloader': {'batch_size': 4, 'num_workers': 0, 'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
+            'train_dataloader': {
+                'batch_size': 4,
+                'num_workers': 0,
+                'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+            },
             'train_cfg': train_cfg or {'by_epoch': True, 'max_epochs': 8},
             'optim_wrapper': wrapper,
             'param_scheduler': param_scheduler,
@@ -110,7 +117,9 @@ def replayed(config, scale=1.0):
         settings = settings_of(source, plan.name)
         hooks = read_hooks(source)
         merge = may_merge(settings) and set(hooks.names) <= {'SimSiamHook'}
-        recorded = replay(plan, lambda it, s=settings: build(source, s, run, it), run, hooks, readers(['all'], plan), merge)
+        recorded = replay(
+            plan, lambda it, s=settings: build(source, s, run, it), run, hooks, readers(['all'], plan), merge
+        )
         found[plan.name] = (plan, recorded)
     return found
 
@@ -128,7 +137,9 @@ def assert_same(config, folder, model=None):
         for group in range(len(plan.groups)):
             for parameter, recording in recorded.items():
                 expected = np.array([_value(row[group], parameter) for row in rows])
-                np.testing.assert_array_equal(recording.column(group), expected, err_msg=f'{name} group {group} {parameter}')
+                np.testing.assert_array_equal(
+                    recording.column(group), expected, err_msg=f'{name} group {group} {parameter}'
+                )
     return real
 
 

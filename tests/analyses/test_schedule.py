@@ -112,7 +112,6 @@ def test_a_users_hook_is_followed_or_refused():
 def test_no_hook_of_the_packages_changes_a_rate_but_the_one_that_is_followed():
     import inspect
 
-    import mmengine.hooks
     import mmpretrain.engine.hooks  # noqa: F401
     from mmengine.registry import HOOKS as root
     from mmpretrain.registry import HOOKS
@@ -134,8 +133,16 @@ def test_no_package_gives_a_plain_name_another_meaning():
     import mmpretrain.registry as child
 
     for registry in ('OPTIMIZERS', 'PARAM_SCHEDULERS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS'):
-        own = {name for name, cls in getattr(child, registry).module_dict.items() if cls.__module__.startswith('mmpretrain')}
-        plain = {name for name, cls in getattr(root, registry).module_dict.items() if not cls.__module__.startswith('mmpretrain')}
+        own = {
+            name
+            for name, cls in getattr(child, registry).module_dict.items()
+            if cls.__module__.startswith('mmpretrain')
+        }
+        plain = {
+            name
+            for name, cls in getattr(root, registry).module_dict.items()
+            if not cls.__module__.startswith('mmpretrain')
+        }
         assert not own & plain
 
 
@@ -151,7 +158,10 @@ def test_a_warm_up_is_a_rise_to_the_peak(values, length):
     assert warmup_length(np.array(values, float)) == length
 
 
-@pytest.mark.parametrize(('size', 'ngpus', 'drop', 'expected'), [(10, 1, False, 3), (10, 1, True, 2), (17, 2, False, 3), (17, 2, True, 2), (16, 2, False, 2)])
+@pytest.mark.parametrize(
+    ('size', 'ngpus', 'drop', 'expected'),
+    [(10, 1, False, 3), (10, 1, True, 2), (17, 2, False, 3), (17, 2, True, 2), (16, 2, False, 2)],
+)
 def test_epochs_are_as_long_as_the_dataloader(size, ngpus, drop, expected):
     config = config_of(STEP)
     config.train_dataloader.drop_last = drop

@@ -34,9 +34,18 @@ CASES |= {
     'ReduceOnPlateauMomentum': {'monitor': 'accuracy'},
     'ReduceOnPlateauParamScheduler': {'monitor': 'accuracy', 'param_name': 'lr'},
 }
-PARAMWISE = {'norm_decay_mult': 0.0, 'bias_lr_mult': 2.0, 'bias_decay_mult': 0.5, 'custom_keys': {'cls_token': {'lr_mult': 0.1, 'decay_mult': 0.0}}}
+PARAMWISE = {
+    'norm_decay_mult': 0.0,
+    'bias_lr_mult': 2.0,
+    'bias_decay_mult': 0.5,
+    'custom_keys': {'cls_token': {'lr_mult': 0.1, 'decay_mult': 0.0}},
+}
 ADAM = {'type': 'AdamW', 'lr': 0.002, 'betas': (0.9, 0.95), 'weight_decay': 0.05}
-COUNTS = {'epoch': {'by_epoch': True}, 'iteration': {'by_epoch': False}, 'converted': {'by_epoch': True, 'convert_to_iter_based': True}}
+COUNTS = {
+    'epoch': {'by_epoch': True},
+    'iteration': {'by_epoch': False},
+    'converted': {'by_epoch': True, 'convert_to_iter_based': True},
+}
 
 
 def test_every_registered_scheduler_has_a_case():
@@ -74,9 +83,17 @@ def test_iterations_per_epoch(tmp_path, size, drop_last):
 
 
 def test_a_loop_of_iterations(tmp_path):
-    schedulers = [{'type': 'LinearLR', 'by_epoch': False, 'end': 7}, {'type': 'PolyLR', 'by_epoch': False, 'begin': 7}, {'type': 'StepLR', 'step_size': 1}]
+    schedulers = [
+        {'type': 'LinearLR', 'by_epoch': False, 'end': 7},
+        {'type': 'PolyLR', 'by_epoch': False, 'begin': 7},
+        {'type': 'StepLR', 'step_size': 1},
+    ]
     for sampler in ('InfiniteSampler', 'DefaultSampler'):
-        config = config_of([*schedulers, {'type': 'ConstantMomentum', 'end': 1, 'convert_to_iter_based': True}], {'by_epoch': False, 'max_iters': 41}, size=168)
+        config = config_of(
+            [*schedulers, {'type': 'ConstantMomentum', 'end': 1, 'convert_to_iter_based': True}],
+            {'by_epoch': False, 'max_iters': 41},
+            size=168,
+        )
         config.train_dataloader.sampler = {'type': sampler, 'shuffle': False}
         assert_same(config, tmp_path)
 
@@ -89,7 +106,10 @@ def test_gradient_accumulation_changes_no_step(tmp_path):
 
 def test_one_value_a_group(tmp_path):
     # four groups, and the one that mmengine keeps for its base settings
-    config = config_of({'type': 'OneCycleLR', 'eta_max': [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], 'by_epoch': False}, paramwise=PARAMWISE)
+    config = config_of(
+        {'type': 'OneCycleLR', 'eta_max': [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], 'by_epoch': False},
+        paramwise=PARAMWISE,
+    )
     assert_same(config, tmp_path)
 
 
@@ -134,7 +154,9 @@ DECAYED = {
 }
 
 
-@pytest.mark.parametrize('name', [pytest.param(name, marks=() if name == 'mae' else pytest.mark.slow) for name in DECAYED])
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name == 'mae' else pytest.mark.slow) for name in DECAYED]
+)
 def test_layer_decay_of_fine_tuning_configs(tmp_path, name):
     from mmengine.registry import MODELS, DefaultScope
 
@@ -155,6 +177,8 @@ def test_layer_decay_of_fine_tuning_configs(tmp_path, name):
 
 
 def test_the_figures_that_were_read_off_a_runner(tmp_path):
-    config = config_of({'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 5}, {'by_epoch': False, 'max_iters': 6})
+    config = config_of(
+        {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 5}, {'by_epoch': False, 'max_iters': 6}
+    )
     rows = assert_same(config, tmp_path)['']
     np.testing.assert_allclose([row[0]['lr'] for row in rows], [0.01, 0.0325, 0.055, 0.0775, 0.1, 0.1], rtol=1e-12)

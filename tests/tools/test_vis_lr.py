@@ -1,6 +1,7 @@
 """vis_lr as a user runs it: in-process for the many cases, as a subprocess for what only a process shows."""
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -9,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-
 from vistool.tools.vis_lr import main
 
 CIFAR = 'configs/resnet/resnet50_b16x8_cifar100.py'
@@ -44,7 +44,9 @@ def test_the_documented_example_of_repvgg(capsys, tmp_path):
     target = tmp_path / 'repvgg-B3g4_4xb64-lr.jpg'
     code, out, err = run(capsys, REPVGG, '--dataset-size', '1281167', '--ngpus', '4', '--save-path', target)
     assert code == 0 and out == f'{target}\n'
-    assert '200 epochs × 5,005 = 1,001,000 iterations · batch 4 × 64 = 256 · warm-up 25,025 iterations = 5 epochs' in err
+    assert (
+        '200 epochs × 5,005 = 1,001,000 iterations · batch 4 × 64 = 256 · warm-up 25,025 iterations = 5 epochs' in err
+    )
     with Image.open(target) as image:
         assert image.format == 'JPEG' and image.width == 960
 
@@ -57,7 +59,9 @@ def test_the_table_holds_every_step(capsys, tmp_path):
     assert {row['parameter'] for row in rows} == {'lr', 'momentum', 'weight_decay'} and len(rows) == 3 * 4000
     rates = [row for row in rows if row['parameter'] == 'lr']
     epochs = np.array([int(row['epoch']) for row in rates])
-    assert [int(row['step']) for row in rates] == list(range(4000)) and epochs.tolist() == [step // 20 for step in range(4000)]
+    assert [int(row['step']) for row in rates] == list(range(4000)) and epochs.tolist() == [
+        step // 20 for step in range(4000)
+    ]
     expected = 0.1 * 0.2 ** np.searchsorted([60, 120, 160], epochs, side='right')
     np.testing.assert_allclose([float(row['value']) for row in rates], expected, rtol=1e-12)
 
@@ -82,7 +86,12 @@ def test_auto_scale_lr_multiplies_the_rate(capsys, tmp_path):
 
 def test_a_real_log_over_the_plan(capsys, tmp_path):
     log = tmp_path / 'scalars.json'
-    log.write_text('{"lr": 0.1, "loss": 1.5, "epoch": 1, "iter": 10, "step": 10}\n{"accuracy/top1": 9.0, "step": 1}\n{"lr": 0.02, "step": 1201}\n')
+    entries = [
+        {'lr': 0.1, 'loss': 1.5, 'iter': 10, 'step': 10},
+        {'accuracy': 9.0, 'step': 1},
+        {'lr': 0.02, 'step': 1201},
+    ]
+    log.write_text('\n'.join(map(json.dumps, entries)))
     code, _, err = run(capsys, CIFAR, *SMALL, '--log', log, '-o', tmp_path / 'x.png', '--save-raw')
     assert code == 0 and '2 values logged, off the plan by at most' in err
     logged = [row for row in table(tmp_path / 'x.csv') if row['group'] == 'logged']
@@ -139,7 +148,8 @@ def broken(tmp_path_factory):
     loop = "train_cfg = dict(by_epoch=True, max_epochs=3)\noptim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))\n"
     loader = "train_dataloader = dict(batch_size=4, dataset=dict(type='CustomDataset', data_root='nowhere'))\n"
     schedule = "param_scheduler = dict(type='StepLR', step_size=1)\n"
-    (folder / 'old.py').write_text("lr_config = dict(policy='step', step=[8])\nrunner = dict(type='EpochBasedRunner', max_epochs=9)\noptimizer = dict(type='SGD', lr=0.1)\n")
+    old = "lr_config = dict(policy='step', step=[8])\nrunner = dict(type='EpochBasedRunner', max_epochs=9)\n"
+    (folder / 'old.py').write_text(old + "optimizer = dict(type='SGD', lr=0.1)\n")
     (folder / 'model_only.py').write_text("model = dict(type='ImageClassifier')\n")
     (folder / 'constant.py').write_text(loop + loader)
     (folder / 'no_loader.py').write_text(loop + schedule)

@@ -104,7 +104,15 @@ def test_themes_are_seaborns(theme):
     page = Style(theme=theme).page(vector=False)
     ours = {**matplotlib.rcParamsDefault, **_look(page, theme)}
     # our own measures and fonts; tick marks that seaborn switches off have no length here
-    own = {'font.family', 'font.sans-serif', 'patch.edgecolor', 'patch.force_edgecolor', 'image.cmap', 'xtick.bottom', 'ytick.left'}
+    own = {
+        'font.family',
+        'font.sans-serif',
+        'patch.edgecolor',
+        'patch.force_edgecolor',
+        'image.cmap',
+        'xtick.bottom',
+        'ytick.left',
+    }
     for key, value in seaborn.axes_style(theme).items():
         if key not in own:
             assert ours[key] == value, key

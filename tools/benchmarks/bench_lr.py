@@ -1,4 +1,4 @@
-"""What one vis_lr costs, whole process, against mmpretrain's own vis_scheduler.py: CPU seconds, wall time and memory."""
+"""What one vis_lr costs, whole process, against mmpretrain's vis_scheduler.py: CPU seconds, wall time and memory."""
 
 from __future__ import annotations
 

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from vistool.results import Curve, Curves
 
+DOTS: dict[str, Any] = {'linestyle': 'none', 'marker': 'o', 'markerfacecolor': 'none'}
+"""How single values look, as against a course."""
+
 _MOST_LABELS = 8
 _LONGEST_LABEL = 56
 _ROUND = [1, 2, 2.5, 5, 10]
@@ -51,7 +54,8 @@ class Axis:
         above.set_xlabel('iteration')
         above.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=_ROUND))
         above.xaxis.set_major_formatter(FuncFormatter(_counted))
-        ticks = MaxNLocator(nbins=bins, integer=high / length >= 4, steps=_ROUND).tick_values(max(low, 0) / length, high / length)
+        rounded = MaxNLocator(nbins=bins, integer=high / length >= 4, steps=_ROUND)
+        ticks = rounded.tick_values(max(low, 0) / length, high / length)
         inside = [tick for tick in ticks if low <= tick * length <= high]
         bottom.set_xticks([tick * length for tick in inside], [f'{tick:g}' for tick in inside])
         bottom.set_xlabel('epoch')
@@ -77,7 +81,7 @@ def _room(axes: Any, longest: str) -> int:
     return max(2, min(8, int(width / (_letter('xtick.labelsize') * (0.62 * len(longest) + 1.5)))))
 
 
-def _letter(setting: str) -> float:
+def _letter(setting: Any) -> float:
     return FontProperties(size=rcParams[setting]).get_size_in_points()
 
 
@@ -95,38 +99,39 @@ def mark_ends(axes: Any, curves: Sequence[Curve], axis: Axis, colors: Sequence[A
 
     On paper the end has no words: they would stand outside and narrow the picture.
     """
-    configs = list(dict.fromkeys(curve.config for curve in curves))
+    planned = [(curve, color) for curve, color in zip(curves, colors, strict=True) if not curve.measured]
+    configs = list(dict.fromkeys(curve.config for curve, _ in planned))
     for config in configs:
-        own = [(curve, color) for curve, color in zip(curves, colors, strict=True) if curve.config == config and not curve.measured]
+        own = [pair for pair in planned if pair[0].config == config]
         curve, color = max(own, key=lambda pair: float(pair[0].values.max()))
-        peak, end = int(curve.values.argmax()), len(curve.values) - 1
-        if curve.values[peak] == curve.values.min():
+        values = curve.values[[int(curve.values.argmax()), -1]]
+        if values[0] == curve.values.min():
             continue
-        places = axis.position(config, curve.steps[[peak, end]])
-        values = curve.values[[peak, end]]
+        places = axis.position(config, curve.steps[[int(curve.values.argmax()), -1]])
         axes.plot(places, values, linestyle='none', marker='o', color=color, zorder=5, clip_on=False)
-        if len(configs) > 1:
-            continue
-        left = peak < len(curve.values) / 2
-        shared = {'textcoords': 'offset points', 'color': '0.25', 'fontsize': 'small', 'annotation_clip': False}
-        axes.annotate(f'peak {values[0]:.3g}', (places[0], values[0]), (4 if left else -4, 4), ha='left' if left else 'right', **shared)
-        if not paper:
-            axes.annotate(f'end {values[1]:.3g}', (places[1], values[1]), (6, 0), va='center', **shared)
+        if len(configs) == 1:
+            _say_ends(axes, places, values, paper)
+
+
+def _say_ends(axes: Any, places: NDArray[Any], values: NDArray[Any], paper: bool) -> None:
+    shared = {'textcoords': 'offset points', 'color': '0.25', 'fontsize': 'small', 'annotation_clip': False}
+    side, anchor = (4, 'left') if places[0] < places[1] / 2 else (-4, 'right')
+    axes.annotate(f'peak {values[0]:.3g}', (places[0], values[0]), (side, 4), ha=anchor, **shared)
+    if not paper:
+        axes.annotate(f'end {values[1]:.3g}', (places[1], values[1]), (6, 0), va='center', **shared)
 
 
 def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any]) -> None:
     """A legend of the labelled curves, cut where it would cover the picture."""
-    configs = {curve.config for curve in curves}
+    several = len({curve.config for curve in curves}) > 1
     entries = []
     for curve, color in zip(curves, colors, strict=True):
         if not curve.label:
             continue
-        look = {'linestyle': 'none', 'marker': 'o', 'markerfacecolor': 'none'} if curve.measured else {}
-        label = _elided(curve.label)
-        if len(configs) > 1 and not curve.measured:
-            highest = max((each.values for each in curves if each.config == curve.config and (curve.order is not None or each is curve)), key=lambda v: float(v.max()))
-            label += f' · peak {highest.max():.3g}, end {highest[-1]:.3g}'
-        entries.append((Line2D([], [], color=color, **look), label))
+        values = f' · peak {curve.values.max():.3g}, end {curve.values[-1]:.3g}'
+        told = values if several and not curve.measured else ''
+        look = DOTS if curve.measured else {}
+        entries.append((Line2D([], [], color=color, **look), _elided(curve.label) + told))
     if not entries:
         return
     if len(entries) > _MOST_LABELS:

@@ -84,8 +84,8 @@ class Style:
             return Page(True, _PAPER_WIDTHS[width] * _POINTS_PER_INCH, self.dpi / _POINTS_PER_INCH)
         density = self.dpi / _PIXELS_PER_INCH if vector else 1.0
         if self.size is not None:
-            width, height = (side * _PIXELS_PER_INCH for side in self.size)
-            return Page(False, width, density, height)
+            across, down = (side * _PIXELS_PER_INCH for side in self.size)
+            return Page(False, across, density, down)
         return Page(False, float(width) if isinstance(width, int) else None, density)
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from vistool.analyses.schedule.facts import facts_line, warn_of_batch
 from vistool.analyses.schedule.groups import Group, OptimizerPlan, read_optimizers
 from vistool.analyses.schedule.hooks import Hooks, read_hooks
 from vistool.analyses.schedule.logs import read_log
-from vistool.analyses.schedule.replay import Recording, replay
+from vistool.analyses.schedule.replay import replay
 from vistool.analyses.schedule.run import Run, read_run
 from vistool.config import Source, resolve
 from vistool.errors import InputError
@@ -34,8 +35,8 @@ log = logging.getLogger('vistool')
 class Schedule:
     """The schedule of one or several configs, exactly as mmengine's Runner would step it.
 
-    No Runner is made, no image read and no network run; the model is built, without weights, only where the parameter groups
-    depend on it.
+    No Runner is made, no image read and no network run; the model is built, without weights, only where the parameter
+    groups depend on it.
 
     Attributes:
         parameters: ``lr``, ``momentum``, ``wd``, ``betas`` or ``all``.
@@ -49,11 +50,12 @@ class Schedule:
     ngpus: int = 1
     auto_scale_lr: bool = False
 
-    def __call__(self, configs: Any, logs: Sequence[str | os.PathLike[str]] = ()) -> Curves:
+    def __call__(self, configs: Any, logs: Sequence[str | Path] = ()) -> Curves:
         """Works out the schedules.
 
         Args:
-            configs: A config file, ``mmpretrain::…``, a :class:`~vistool.config.Source` or an mmengine ``Config``; or several.
+            configs: A config file, ``mmpretrain::…``, a :class:`~vistool.config.Source` or an mmengine ``Config``; or
+                several.
             logs: ``scalars.json`` of real runs, in the order of the configs, to be drawn over what was planned.
 
         Returns:
@@ -62,7 +64,8 @@ class Schedule:
         Raises:
             InputError: If a config cannot be read, trains nothing, schedules nothing, or would fail in training.
         """
-        listed = [configs] if isinstance(configs, (str, os.PathLike, Source)) or hasattr(configs, 'merge_from_dict') else configs
+        one = isinstance(configs, (str, os.PathLike, Source)) or hasattr(configs, 'merge_from_dict')
+        listed = [configs] if one else configs
         sources = _named_apart([_source(each) for each in listed])
         if not sources:
             raise InputError('no config given', argument='config')
@@ -88,7 +91,9 @@ class Schedule:
         for plan in plans:
             made += self._of_optimizer(source, plan, run, hooks, source.name if several else '')
         lengths = {} if run.epoch_length is None else {source.name: float(run.epoch_length)}
-        main = max((each for each in made if each.parameter == made[0].parameter), key=lambda each: float(each.values.max()))
+        main = max(
+            (each for each in made if each.parameter == made[0].parameter), key=lambda each: float(each.values.max())
+        )
         warmup = warmup_length(main.values) if main.parameter == 'lr' else 0
         facts = facts_line(run, main, warmup)
         log.info('%s: %s', source.name, facts)
@@ -163,7 +168,7 @@ def _ramp(made: Sequence[Curve]) -> tuple[str, str]:
     return (ordered[0].group, ordered[-1].group) if ordered else ('first layer', 'last layer')
 
 
-def _with_log(part: Curves, path: str | os.PathLike[str]) -> Curves:
+def _with_log(part: Curves, path: str | Path) -> Curves:
     steps, values = read_log(path)
     first = next((each for each in part.curves if each.parameter == 'lr'), None)
     if first is None:
@@ -195,7 +200,9 @@ def _joined(parts: Sequence[Curves]) -> Curves:
     )
 
 
-def _recipe(source: Source, run: Run, plans: Sequence[OptimizerPlan], ratio: float, names: Sequence[str]) -> dict[str, Any]:
+def _recipe(
+    source: Source, run: Run, plans: Sequence[OptimizerPlan], ratio: float, names: Sequence[str]
+) -> dict[str, Any]:
     return {
         'config': source.name,
         'parameters': list(names),

@@ -86,12 +86,11 @@ def curves(
     steps = np.arange(int(recording.counts.sum()), dtype=np.int64)
     last = max((each.layer or 0 for each in merged), default=0)
     made = []
-    for index, each in enumerate(merged):
+    for each in merged:
         group = f'{optimizer}: {each.name}' if optimizer else each.name
         order = None if each.layer is None else each.layer / max(last, 1)
-        made.append(
-            Curve(steps, recording.column(each.members[0]), config, group, parameter, order, _legend(each, group, label, index == len(merged) - 1))
-        )
+        told = _legend(each, group, label, each is merged[-1])
+        made.append(Curve(steps, recording.column(each.members[0]), config, group, parameter, order, told))
     return made
 
 
@@ -111,7 +110,7 @@ def _amount(size: int) -> str:
 
 
 def warmup_length(values: NDArray[np.float64]) -> int:
-    """Iterations of a rise from the first value to the highest, the highest one included; 0 where there is no such rise.
+    """Iterations of a rise from the first value to the highest, that one included; 0 where there is no such rise.
 
     Args:
         values: ``(T,)``.

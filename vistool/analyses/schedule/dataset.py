@@ -46,7 +46,7 @@ def read_size(source: Source) -> int:
 
 def _without_pipeline(settings: Mapping[str, Any]) -> Any:
     """The dataset's settings without transforms, which may import much, and without downloads."""
-    plain = copy.deepcopy(settings)
+    plain: Any = copy.deepcopy(settings)
 
     def strip(node: Any) -> None:
         if isinstance(node, dict):

@@ -61,7 +61,11 @@ def warn_of_batch(source: Source, run: Run, scale: bool) -> float:
         return ratio
     if ratio != 1:
         log.warning(
-            '%s: its rate is meant for a batch of %d, this run has %d; --auto-scale-lr multiplies it by %g, --ngpus sets the GPUs',
-            source.name, base, run.batch, ratio,
-        )  # fmt: skip
+            '%s: its rate is meant for a batch of %d, this run has %d; '
+            '--auto-scale-lr multiplies it by %g, --ngpus sets the GPUs',
+            source.name,
+            base,
+            run.batch,
+            ratio,
+        )
     return 1.0

@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vistool.analyses.schedule.run import Run
-from vistool.analyses.schedule.scopes import cheapest_scope, in_scope
+from vistool.analyses.schedule.scopes import in_scope
 from vistool.config import Source
 from vistool.errors import InputError
 
-# Of all hooks in mmengine and the OpenMMLab packages whose sources were read (a test reads them again), only this one
-# changes what the schedulers set.
+# Of all hooks in mmengine and mmpretrain (a test reads their sources again), only this one changes what the schedulers set.
 _CHANGING = {'SimSiamHook'}
-_HARMLESS = {
-    'CheckpointHook', 'DistSamplerSeedHook', 'EMAHook', 'EarlyStoppingHook', 'EmptyCacheHook', 'IterTimerHook', 'LoggerHook',
-    'NPUProfilerHook', 'NaiveVisualizationHook', 'ParamSchedulerHook', 'PrepareTTAHook', 'ProfilerHook', 'RuntimeInfoHook',
-    'SyncBuffersHook',
-    'ClassNumCheckHook', 'DenseCLHook', 'PreciseBNHook', 'PrepareProtoBeforeValLoopHook', 'SetAdaptiveMarginsHook', 'SwAVHook',
-    'SwitchRecipeHook', 'VisualizationHook', 'WarmupParamHook', 'DetVisualizationHook', 'SegVisualizationHook',
-}  # fmt: skip
+_HARMLESS = set(
+    """
+    CheckpointHook DistSamplerSeedHook EMAHook EarlyStoppingHook EmptyCacheHook IterTimerHook LoggerHook NPUProfilerHook
+    NaiveVisualizationHook ParamSchedulerHook PrepareTTAHook ProfilerHook RuntimeInfoHook SyncBuffersHook
+    ClassNumCheckHook DenseCLHook PreciseBNHook PrepareProtoBeforeValLoopHook SetAdaptiveMarginsHook SwAVHook
+    SwitchRecipeHook VisualizationHook WarmupParamHook DetVisualizationHook SegVisualizationHook
+    """.split()
+)
 _PACKAGES = ('mmengine', 'mmpretrain', 'mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmrotate')
 _TOUCHES = re.compile(r'param_groups|optim_wrapper|\boptimizers?\b|param_scheduler|\bset_lr\b')
 _MOMENTS = ('before_train', 'before_train_epoch', 'before_train_iter', 'after_train_iter', 'after_train_epoch')
@@ -110,7 +110,7 @@ def _build(source: Source, settings: Mapping[str, Any]) -> Any:
     import mmengine.hooks  # noqa: F401  (registers mmengine's)
     from mmengine.registry import HOOKS
 
-    kind = settings['type'] if 'type' in settings else None
+    kind = settings.get('type')
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
     with in_scope(source.config):
         try:

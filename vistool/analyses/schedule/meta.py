@@ -15,7 +15,11 @@ _WITH_VALUES = {torch.linspace, torch.arange, torch.tensor, torch.as_tensor, tor
 
 class _ValuesOnCpu(TorchFunctionMode):
     def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         options = dict(kwargs or {})
         if func in _WITH_VALUES and func is not torch.meshgrid:

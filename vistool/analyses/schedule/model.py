@@ -16,6 +16,8 @@ from vistool.analyses.schedule.scopes import in_scope
 from vistool.config import Source, require_model
 from vistool.errors import InputError
 
+_WITHOUT_GROUPS = 'draw without groups: --cfg-options optim_wrapper.paramwise_cfg=None optim_wrapper.constructor=None'
+
 
 class _Offline(OSError):
     """A connection that was not made."""
@@ -90,12 +92,12 @@ def _explain(source: Source, error: Exception) -> InputError:
         if isinstance(chain, _Offline) or 'offline' in str(chain).lower() or 'connect' in str(chain).lower():
             return InputError(
                 f'the parameter groups of {source.name} depend on its model, which needs a download ({reason})',
-                hint='fetch it first, or draw without groups: --cfg-options optim_wrapper.paramwise_cfg=None optim_wrapper.constructor=None',
+                hint=f'fetch it first, or {_WITHOUT_GROUPS}',
                 argument='config',
             )
         chain = chain.__cause__ or chain.__context__
     return InputError(
         f'the parameter groups of {source.name} depend on its model, which cannot be built here ({reason})',
-        hint='draw without groups: --cfg-options optim_wrapper.paramwise_cfg=None optim_wrapper.constructor=None',
+        hint=_WITHOUT_GROUPS,
         argument='config',
     )

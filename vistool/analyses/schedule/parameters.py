@@ -51,7 +51,7 @@ def readers(names: Sequence[str], plan: OptimizerPlan) -> dict[str, Reader]:
     """What to record of an optimizer's groups.
 
     Args:
-        names: As typed; ``all`` stands for the rate, momentum or betas, and weight decay, as far as the optimizer has them.
+        names: As typed; ``all`` stands for the rate, momentum or betas, and weight decay, where the optimizer has them.
         plan: The optimizer.
 
     Raises:

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.optim import OptimWrapper
+from mmengine.optim.scheduler.momentum_scheduler import MomentumSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from numpy.typing import NDArray
 
 from vistool.analyses.schedule.groups import Group, OptimizerPlan
@@ -47,12 +50,17 @@ class StandIn(torch.optim.Optimizer):
         self.state: Any = {}
         self.param_groups = [{'params': [torch.zeros(1)], **group.settings} for group in groups]
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Nothing; schedulers wrap it to see in which order they are called."""
 
 
 def replay(
-    plan: OptimizerPlan, build: Callable[[Any], list[Any]], run: Run, hooks: Hooks, readers: Mapping[str, Reader], merge: bool
+    plan: OptimizerPlan,
+    build: Callable[[Any], list[Any]],
+    run: Run,
+    hooks: Hooks,
+    readers: Mapping[str, Reader],
+    merge: bool,
 ) -> dict[str, Recording]:
     """Steps the schedulers of one optimizer through a run.
 
@@ -74,7 +82,7 @@ def replay(
     for names in [list(readers)] if hooks.names else [[name] for name in readers]:
         kinds, places = _distinct(plan.groups, names)
         chosen = {name: readers[name] for name in names}
-        recorded = _together(plan, kinds, lambda it, names=names: _touching(build(it), names), run, hooks, chosen)
+        recorded = _together(plan, kinds, _building(build, names), run, hooks, chosen)
         found.update({name: replace(each, places=places) for name, each in recorded.items()})
     return found
 
@@ -90,8 +98,6 @@ def _together(
     optimizer = StandIn(plan.defaults, groups)
     handed: Any = optimizer
     if len(groups) == len(plan.groups) > 1 or hooks.names:
-        from mmengine.optim import OptimWrapper
-
         handed = OptimWrapper(optimizer)  # with the extra group that mmengine keeps for the base settings
     schedulers = build(handed)
     optimizer._global_step = 0  # type: ignore[attr-defined]  # no weights are updated; schedulers need not warn of it
@@ -100,10 +106,10 @@ def _together(
     return stepper.recorded()
 
 
-def _touching(schedulers: Sequence[Any], names: Sequence[str]) -> list[Any]:
-    """The schedulers that set what is recorded under these names."""
+def _building(build: Callable[[Any], list[Any]], names: Sequence[str]) -> Callable[[Any], list[Any]]:
+    """The same, of the schedulers that set what is recorded under these names."""
     wanted = {'momentum' if name == 'beta1' else name for name in names}
-    return [each for each in schedulers if each.param_name in wanted]
+    return lambda optimizer: [each for each in build(optimizer) if each.param_name in wanted]
 
 
 def _distinct(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[Group], list[int]]:
@@ -130,7 +136,13 @@ class _Stepper:
     """Walks through the run from one moment at which something can change to the next."""
 
     def __init__(
-        self, run: Run, groups: list[dict[str, Any]], schedulers: Sequence[Any], hooks: Hooks, runner: StandInRunner, readers: Mapping[str, Reader]
+        self,
+        run: Run,
+        groups: list[dict[str, Any]],
+        schedulers: Sequence[Any],
+        hooks: Hooks,
+        runner: StandInRunner,
+        readers: Mapping[str, Reader],
     ) -> None:
         self.run_, self.groups, self.hooks, self.runner = run, groups, hooks, runner
         # A plateau is stepped by validation; its metric is taken to improve always, and then it does nothing.
@@ -139,6 +151,8 @@ class _Stepper:
         self.by_iter = [each for each in moving if not each.by_epoch]
         self.readers = list(readers.values())
         self.names = list(readers)
+        moments = hooks.moments.get('before_train_iter'), hooks.moments.get('after_train_iter')
+        self.slow = any(moments) or bool(hooks.late.get('after_train_iter'))  # nothing can be skipped
         self.rows = array('d')
         self.counts = array('q')
 
@@ -166,25 +180,24 @@ class _Stepper:
             ) from error
 
     def _epoch(self, left: int) -> None:
-        slow = bool(self.hooks.moments.get('before_train_iter') or self.hooks.moments.get('after_train_iter') or self.hooks.late.get('after_train_iter'))
         while left:
-            if slow:
+            if self.slow:
                 self._one_with_hooks()
                 left -= 1
                 continue
             waits = [_wait(scheduler) for scheduler in self.by_iter]
-            quiet = min([left, *waits])
-            if quiet:
-                self._record(quiet)
-                self._skip(self.by_iter, quiet)
+            active = [each for each, wait in zip(self.by_iter, waits, strict=True) if not wait]
+            idle = [each for each, wait in zip(self.by_iter, waits, strict=True) if wait]
+            # as far as the same schedulers act: until one falls silent or another awakes
+            stretch = min([left, *filter(None, waits), *map(_lasts, active)])
+            if active:
+                self._walk(stretch, active)
             else:
-                idle = [wait for wait in waits if wait]
-                stretch = min([left, *idle, *(_lasts(s) for s, wait in zip(self.by_iter, waits, strict=True) if not wait)])
-                self._walk(stretch, [s for s, wait in zip(self.by_iter, waits, strict=True) if not wait])
-                self._skip([s for s, wait in zip(self.by_iter, waits, strict=True) if wait], stretch)
-                quiet = stretch
-            left -= quiet
-            self.runner.iter += quiet
+                self._record(stretch)
+            for scheduler in idle:
+                scheduler._global_step += stretch  # all that its step does outside [begin, end)
+            left -= stretch
+            self.runner.iter += stretch
 
     def _walk(self, count: int, active: Sequence[Any]) -> None:
         """Iterations after each of which the same schedulers act."""
@@ -211,16 +224,12 @@ class _Stepper:
             self.rows.extend([read(group) for group in self.groups])
         self.counts.append(count)
 
-    @staticmethod
-    def _skip(schedulers: Sequence[Any], count: int) -> None:
-        for scheduler in schedulers:
-            scheduler._global_step += count  # all that its step does outside [begin, end)
-
     def recorded(self) -> dict[str, Recording]:
         """What was recorded, by parameter."""
         counts = np.array(self.counts, dtype=np.int64)
         table = np.array(self.rows, dtype=np.float64).reshape(len(counts), len(self.readers), len(self.groups))
-        return {name: Recording(table[:, index], counts, range(len(self.groups))) for index, name in enumerate(self.names)}
+        places = range(len(self.groups))
+        return {name: Recording(table[:, index], counts, places) for index, name in enumerate(self.names)}
 
 
 def _wait(scheduler: Any) -> int:
@@ -240,7 +249,4 @@ def _lasts(scheduler: Any) -> int:
 
 def _plain(scheduler: Any) -> bool:
     """Whether its step is mmengine's own, which outside [begin, end) only counts."""
-    from mmengine.optim.scheduler.momentum_scheduler import MomentumSchedulerMixin
-    from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
-
     return type(scheduler).step in (_ParamScheduler.step, MomentumSchedulerMixin.step)

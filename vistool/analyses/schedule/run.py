@@ -111,7 +111,7 @@ def _counts_epochs(source: Source, train_cfg: Mapping[str, Any]) -> bool:
         raise InputError(
             f'{source.name} trains in a {name}, whose course is not known',
             accepted=', '.join(_LOOPS),
-            hint="draw it with --cfg-options train_cfg.type=… if it counts as one of them does",
+            hint='draw it with --cfg-options train_cfg.type=… if it counts as one of them does',
             argument='config',
         )
     return known

@@ -70,9 +70,8 @@ def build(source: Source, settings: Sequence[Mapping[str, Any]], run: Run, optim
 
 def may_merge(settings: Sequence[Mapping[str, Any]]) -> bool:
     """Whether equal groups stay equal: every scheduler is of a known package and has one value for all groups."""
-    return all(
-        not isinstance(each.get(key), (list, tuple)) for each in settings for key in _PER_GROUP
-    ) and all(_known(each['type']) for each in settings)
+    listed = any(isinstance(each.get(key), (list, tuple)) for each in settings for key in _PER_GROUP)
+    return not listed and all(_known(each['type']) for each in settings)
 
 
 def plateaus(settings: Sequence[Mapping[str, Any]]) -> bool:
