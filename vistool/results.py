@@ -14,8 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.geometry import Geometry
+from vistool.patching.grid import PatchGrid
 
 Kind = Literal['cam', 'attention', 'feature']
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """What one network saw of the photo: of use where several networks are compared, whose preprocessing may differ.
+
+    Attributes:
+        image: uint8 ``(H, W, 3)`` RGB, before normalisation.
+        geometry: Network pixels to original pixels; None where there is no original.
+    """
+
+    image: NDArray[np.uint8]
+    geometry: Geometry | None
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,8 @@ class Heatmap:
         column: What the figure's column stands for (a method, a head, a stage).
         range: The values that 0 and 1 stood for, where ``values`` were scaled to [0, 1]; else None.
         note: A remark drawn on the tile («no positive evidence»).
+        footer: A line under the tile (a score of its own, a similarity).
+        view: What the map's own network saw, where that is another one than the result's; else None.
     """
 
     values: NDArray[np.float32]
@@ -39,6 +55,8 @@ class Heatmap:
     column: str = ''
     range: tuple[float, float] | None = None
     note: str = ''
+    footer: str = ''
+    view: NetworkView | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +68,10 @@ class Heatmaps:
             or red-blue about zero for signed values).
         image: uint8 ``(H, W, 3)`` RGB, exactly what the network saw, before normalisation.
         maps: The maps, in the order in which they are drawn. Each covers the whole network input.
-        original: uint8 ``(H0, W0, 3)`` RGB, the file as a person sees it (EXIF applied), or None where there is no file.
+        original: uint8 ``(H0, W0, 3)`` RGB, the file as a person sees it (EXIF applied); None where there is none.
         geometry: Network pixels to original pixels; None where there is no original.
-        queries: For each row that has one, the query's ``(x, y)`` in original pixels (network pixels without a geometry).
+        queries: For each row that has one, the query's ``(x, y)`` in original pixels (without a geometry: network
+            pixels).
         caption: What is constant over the figure, said once.
         ground_truth: Label of the image where it is known and the prediction is wrong, else ``''``.
         recipe: How the result came about; plain JSON values.
@@ -84,6 +103,34 @@ class Heatmaps:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How a picture is cut into patches, and what is said about them.
+
+    Attributes:
+        grid: Where the patches lie; where they reach beyond the picture there is padding.
+        border: Width of the border drawn around each patch, in pixels of the picture.
+        color: Of the borders, RGB.
+        padding: Grey level of what lies beyond the picture.
+        sequence: Names of the tokens before the patches, if the patches are laid out as one row (wrapped as text is);
+            None: as a mosaic.
+        order: Whether the patches' numbers are written on them, where they can be read.
+        hidden: ``(N,)``, patches that are masked; None: none are.
+        highlight: Numbers of patches to bring out; the others are faded.
+        windows: Edges between tokens at which lines are drawn, along rows and along columns.
+    """
+
+    grid: PatchGrid
+    border: float = 0.0
+    color: tuple[int, int, int] = (255, 255, 255)
+    padding: int = 225
+    sequence: tuple[str, ...] | None = None
+    order: bool = False
+    hidden: NDArray[np.bool_] | None = None
+    highlight: tuple[int, ...] = ()
+    windows: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True)
 class GridImage:
     """One picture of an :class:`ImageGrid`.
 
@@ -92,12 +139,16 @@ class GridImage:
         title: Heading lines above the picture.
         footer: Lines under it (label, index).
         wrong: Whether the footer is drawn in red.
+        cut: How it is cut into patches; None: it is drawn whole.
+        fields: Rectangles to draw on it, each in a colour of its own: left, top, right, bottom in its pixels.
     """
 
     pixels: NDArray[np.uint8]
     title: tuple[str, ...] = ()
     footer: tuple[str, ...] = ()
     wrong: bool = False
+    cut: Cut | None = None
+    fields: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +164,10 @@ class ImageGrid:
     rows: tuple[tuple[GridImage, ...], ...]
     caption: str = ''
     recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_recipe(self, **more: Any) -> ImageGrid:
+        """The same result with more entries in its recipe."""
+        return replace(self, recipe={**self.recipe, **more})
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vistool.analyses.cam import CAM
+    from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
 
-__all__ = ['CAM', 'Schedule']
+__all__ = ['CAM', 'Patches', 'Schedule']
 
 HOMES = {
     'CAM': 'vistool.analyses.cam',
+    'Patches': 'vistool.analyses.patches',
     'Schedule': 'vistool.analyses.schedule',
 }
 """Analyses and the modules that register them."""

@@ -13,16 +13,35 @@ from vistool.analyses.schedule.scopes import in_scope
 from vistool.config import Source
 from vistool.errors import InputError
 
-# Of all hooks in mmengine and mmpretrain (a test reads their sources again), only this one changes what the schedulers set.
+# Of all hooks in mmengine and mmpretrain (a test reads their sources), only this one changes what schedulers set.
 _CHANGING = {'SimSiamHook'}
-_HARMLESS = set(
-    """
-    CheckpointHook DistSamplerSeedHook EMAHook EarlyStoppingHook EmptyCacheHook IterTimerHook LoggerHook NPUProfilerHook
-    NaiveVisualizationHook ParamSchedulerHook PrepareTTAHook ProfilerHook RuntimeInfoHook SyncBuffersHook
-    ClassNumCheckHook DenseCLHook PreciseBNHook PrepareProtoBeforeValLoopHook SetAdaptiveMarginsHook SwAVHook
-    SwitchRecipeHook VisualizationHook WarmupParamHook DetVisualizationHook SegVisualizationHook
-    """.split()
-)
+_HARMLESS = {
+    'CheckpointHook',
+    'ClassNumCheckHook',
+    'DenseCLHook',
+    'DetVisualizationHook',
+    'DistSamplerSeedHook',
+    'EMAHook',
+    'EarlyStoppingHook',
+    'EmptyCacheHook',
+    'IterTimerHook',
+    'LoggerHook',
+    'NPUProfilerHook',
+    'NaiveVisualizationHook',
+    'ParamSchedulerHook',
+    'PreciseBNHook',
+    'PrepareProtoBeforeValLoopHook',
+    'PrepareTTAHook',
+    'ProfilerHook',
+    'RuntimeInfoHook',
+    'SegVisualizationHook',
+    'SetAdaptiveMarginsHook',
+    'SwAVHook',
+    'SwitchRecipeHook',
+    'SyncBuffersHook',
+    'VisualizationHook',
+    'WarmupParamHook',
+}
 _PACKAGES = ('mmengine', 'mmpretrain', 'mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmrotate')
 _TOUCHES = re.compile(r'param_groups|optim_wrapper|\boptimizers?\b|param_scheduler|\bset_lr\b')
 _MOMENTS = ('before_train', 'before_train_epoch', 'before_train_iter', 'after_train_iter', 'after_train_epoch')
