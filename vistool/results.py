@@ -182,6 +182,7 @@ class Curve:
         parameter: ``lr``, ``momentum``, …
         order: Position on a colour ramp in [0, 1] (layer decay), or None for a colour of its own.
         label: Legend text; ``''`` keeps it out of the legend.
+        measured: Whether these are single values that a run logged, drawn as dots, rather than a course.
     """
 
     steps: NDArray[np.int64]
@@ -191,6 +192,7 @@ class Curve:
     parameter: str
     order: float | None = None
     label: str = ''
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,8 @@ class Curves:
         epoch_length: Iterations per epoch, for the epoch axis and column; by config name.
         title: Heading.
         facts: One line of numbers under the title.
+        warmup: Iterations of warm-up, by config name, where there is one; a short one is drawn enlarged as well.
+        ramp: What the ends of the colour ramp stand for (the first and the last layer), where curves have an ``order``.
         recipe: How the result came about; plain JSON values.
     """
 
@@ -209,6 +213,8 @@ class Curves:
     epoch_length: Mapping[str, float] = field(default_factory=dict)
     title: str = ''
     facts: str = ''
+    warmup: Mapping[str, int] = field(default_factory=dict)
+    ramp: tuple[str, str] = ('first layer', 'last layer')
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
