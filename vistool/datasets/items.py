@@ -18,7 +18,7 @@ from vistool.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class DatasetItem:
-    """One sample, not yet read. ``pipeline.read(item.source, index=item.index, name=item.name, info=item.info)`` reads it.
+    """One sample, not yet read; ``pipeline.read(item.source, index=item.index, name=item.name, info=item.info)`` does.
 
     Attributes:
         source: The image file, or uint8 RGB ``(H, W, 3)`` where the dataset holds arrays.
