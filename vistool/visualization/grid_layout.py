@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from vistool.results import GridImage, ImageGrid
 from vistool.visualization.cells import Cell, Line
 from vistool.visualization.draw import Pixels, resize_image, to_uint8
 from vistool.visualization.scene import BLACK, RED, Scene
-from vistool.visualization.style import Page
+from vistool.visualization.style import Page, Style
 from vistool.visualization.table import arrange
 
 
@@ -37,3 +38,19 @@ def _cell(image: GridImage) -> Cell:
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return resize_image(pixels, size)
+
+
+def rescaled(result: ImageGrid, factor: float, style: Style) -> Style:
+    """The style whose width makes the pixels of the last picture ``factor`` times as large on the screen.
+
+    The last one of a row is what the network gets; the others of the grid have its height.
+    """
+    page = replace(style, width='screen').page(vector=False)
+    last = max((row[-1].pixels.shape[0] for row in result.rows if row), default=1)
+    height = max(1.0, factor * last)
+    count = max(len(row) for row in result.rows)
+    aspects = [
+        max(row[j].pixels.shape[1] / row[j].pixels.shape[0] for row in result.rows if j < len(row)) for j in range(count)
+    ]
+    width = round(height * sum(aspects) + page.gap * (count - 1) + 2 * page.margin)
+    return replace(style, width=min(max(width, 64), 16384))
