@@ -94,7 +94,8 @@ def browse(args: argparse.Namespace) -> int:
     if args.report:
         from vistool.reporting import write_report
 
-        return write_report(args, source, samples, _chosen(args, samples), style)
+        chosen = _chosen(args, samples)
+        return write_report(args, source, samples, chosen, style, workers(args, len(chosen)))
     if args.mode == 'batch':
         analysis.batcher = Batcher(source.config, args.phase, args.seed)
         args.shuffle |= analysis.batcher.shuffles and not args.indices

@@ -2,5 +2,6 @@
 
 from vistool.analyses.cam import CAM
 from vistool.analyses.dataset import BrowseDataset
+from vistool.analyses.dataset_report import DatasetReport
 
-__all__ = ['CAM', 'BrowseDataset']
+__all__ = ['CAM', 'BrowseDataset', 'DatasetReport']

@@ -106,8 +106,8 @@ class BrowseDataset:
         if self.mode == 'transformed':
             flat = [tile for row in rows for tile in row]
             rows = _wrapped(flat, len(flat) if len(flat) <= 6 else math.ceil(math.sqrt(len(flat))))
-        first = rows[0][0]
-        rows[0][0] = GridImage(first.pixels, first.title, _footer(samples, draws[0], self.mode))
+        first = rows[-1][0]  # the label closes the sample's rows
+        rows[-1][0] = GridImage(first.pixels, first.title, _footer(samples, draws[0], self.mode))
         return rows
 
     def _rows(self, record: Record, draw: int) -> Tiles:
@@ -115,7 +115,11 @@ class BrowseDataset:
         if self.mode == 'original':
             return [[GridImage(shot.pixels) for shot in row[:1]] for row in views]
         if self.mode == 'pipeline':
-            return [[_step_tile(shot) for shot in row] for row in views]
+            rows = [[_step_tile(shot) for shot in row] for row in views]
+            for number, row in enumerate(rows):
+                which = [f'draw {draw + 1}'] * (self.repeats > 1) + [f'view {number + 1}'] * (len(rows) > 1)
+                row[0] = GridImage(row[0].pixels, (' · '.join(['original', *which]), *row[0].title[1:]))
+            return rows
         ends = [_named(row[-1], draw if self.repeats > 1 else None, len(views) > 1) for row in views]
         if self.mode == 'transformed':
             return [ends]
