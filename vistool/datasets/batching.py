@@ -81,6 +81,8 @@ class Batcher:
         inputs = batch.get('inputs', batch.get('images')) if isinstance(batch, Mapping) else batch
         samples = batch.get('data_samples') if isinstance(batch, Mapping) else None
         views = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        if views[0].dim() == 5:  # several images of a sample, stacked
+            views = list(views[0].unbind(1))
         if len(views) == len(records) and views[0].dim() == 3:  # a list of images, not of views
             views = [views] if len({tuple(each.shape) for each in views}) > 1 else [torch.stack(views)]
         return [self._fed(record, [view[i] for view in views], samples, i) for i, record in enumerate(records)]
