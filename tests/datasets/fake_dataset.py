@@ -36,6 +36,9 @@ class FakeDataset(BaseDataset):
         paths = sorted(Path(self.folder).glob('*.jpg'))
         return [self.info(k, path, str(paths[k - 1])) for k, path in enumerate(paths)]
 
+    def get_cat_ids(self, index):
+        return [self.get_data_info(index)['gt_label']]
+
     def info(self, k, path, other):
         known = {
             'gt_label': k % 3,
