@@ -18,20 +18,22 @@ def build_parser() -> cli.Parser:
     add_selection(parser)
     group = parser.add_argument_group('picture')
     modes = 'original|transformed|concat|pipeline|batch'
-    group.add_argument('-m', '--mode', default='transformed', metavar=modes, help='what is shown (default: transformed)')
-    group.add_argument('--repeats', type=int, default=1, metavar='N', help='the same image N times through the pipeline')
-    group.add_argument('--sheet', nargs=2, type=int, metavar=('R', 'C'), help='many samples in a file: R rows, C columns')
+    group.add_argument('-m', '--mode', default='transformed', metavar=modes, help='default: transformed')
+    group.add_argument('--repeats', type=int, default=1, metavar='N', help='each image N times, side by side')
+    group.add_argument('--sheet', nargs=2, type=int, metavar=('R', 'C'), help='many samples in a file: rows, columns')
     group.add_argument('-r', '--rescale-factor', type=float, metavar='F', help='pixels F times as large')
-    group.add_argument('-c', '--channel-order', metavar='BGR|RGB', help='of loaded images (default: as the loader says)')
+    group.add_argument(
+        '-c', '--channel-order', metavar='BGR|RGB', help='of loaded images; default: as their loader says'
+    )
     group.add_argument('--bgr2rgb', action='store_true', help='the same as --channel-order BGR')
     out = ('-o', '--out', '--output-dir', '--out-dir', '--save-path')
     group.add_argument(*out, dest='out', metavar='PATH', help='folder, or a file for one picture; default: work_dirs/…')
     group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
     group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
-    group.add_argument('--save-raw', action='store_true', help='write a table: index, path, label, sizes, parameters (.csv)')
+    group.add_argument('--save-raw', action='store_true', help='write index, path, label, sizes, parameters (.csv)')
     group.add_argument('--show', action='store_true', help='open a window for each picture as well')
-    group.add_argument('-i', '--show-interval', type=float, default=2.0, metavar='S', help='seconds a window stays; 0: wait')
-    group.add_argument('--report', action='store_true', help='one page about the whole: classes, sizes, colours, bad files')
+    group.add_argument('-i', '--show-interval', type=float, default=2.0, metavar='S', help='seconds a window stays')
+    group.add_argument('--report', action='store_true', help='one page: classes, sizes, colours, bad files')
     cli.add_run(parser, model=False)
     parser.add_argument('--workers', type=int, metavar='N', help='processes that read and draw; 0: this one alone')
     return parser
@@ -40,7 +42,9 @@ def build_parser() -> cli.Parser:
 def add_selection(parser: cli.Parser) -> None:
     """Which samples."""
     group = parser.add_argument_group('samples')
-    group.add_argument('-p', '--phase', default='train', metavar='train|val|test', help='which dataset (default: train)')
+    group.add_argument(
+        '-p', '--phase', default='train', metavar='train|val|test', help='which dataset (default: train)'
+    )
     group.add_argument('-n', '--show-number', metavar='N|all', help='how many (default: all; 64 without --out)')
     group.add_argument('--indices', nargs='+', default=[], metavar='I', help='7 -1 10-19 1,2,5')
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='ids or names')

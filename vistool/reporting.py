@@ -70,7 +70,7 @@ def _line(result: DatasetSummary) -> str:
 
 
 def _row(each: Measured) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     if each.moments is not None:
         means, spreads = each.moments[:, 0], np.sqrt(np.maximum(each.moments[:, 1] - each.moments[:, 0] ** 2, 0))
         for place, channel in enumerate(('red', 'green', 'blue')):

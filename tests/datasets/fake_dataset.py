@@ -22,7 +22,7 @@ def write_photos(folder, count, size=(120, 160)):
 
 @DATASETS.register_module(force=True)
 class FakeDataset(BaseDataset):
-    """Args: folder of photos; ``arrays``: images in memory, as CIFAR has them; ``pairs``: two files a sample, as NLVR2."""
+    """Photos of a folder; ``arrays``: images in memory, as CIFAR's; ``pairs``: two files a sample, as NLVR2's."""
 
     METAINFO = {'classes': ('cat', 'dog', 'cup')}
 

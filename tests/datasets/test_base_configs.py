@@ -48,7 +48,13 @@ def with_photos(config, phase, folder):
     steps = dataset.pipeline
     kind = steps[0]['type']
     arrays = not any('Load' in str(step) for step in steps)
-    loader = {'type': 'FakeDataset', 'serialize_data': False, 'folder': str(folder), 'pipeline': steps, 'arrays': arrays}
+    loader = {
+        'type': 'FakeDataset',
+        'serialize_data': False,
+        'folder': str(folder),
+        'pipeline': steps,
+        'arrays': arrays,
+    }
     config[f'{phase}_dataloader'].dataset = {**loader, 'pairs': kind == 'ApplyToList'}
     config[f'{phase}_dataloader'].batch_size = 3
     config.default_scope = 'mmpretrain'

@@ -71,7 +71,7 @@ def test_wrappers(photos, name):
 
 
 def test_multi_task_labels(photos, tmp_path):
-    folder, paths = photos
+    _, paths = photos
     tasks = {'colour': 1, 'shape': [1, 0]}
     data = [{'img_path': str(path), 'gt_label': tasks} for path in paths]
     (tmp_path / 'tasks.json').write_text(json.dumps({'metainfo': {'tasks': ['colour', 'shape']}, 'data_list': data}))

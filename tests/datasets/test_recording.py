@@ -59,7 +59,11 @@ PIPELINES = {
         {'type': 'RandomResizedCrop', 'scale': 64},
         {'type': 'RandomFlip', 'prob': 0.5},
         {'type': 'ColorJitter', 'brightness': 0.4, 'contrast': 0.4, 'saturation': 0.4, 'hue': 0.1},
-        {'type': 'Lighting', 'eigval': [55.4, 4.8, 1.1], 'eigvec': [[-0.6, 0.7, 0.4], [-0.6, 0, -0.8], [-0.6, -0.7, 0.4]]},
+        {
+            'type': 'Lighting',
+            'eigval': [55.4, 4.8, 1.1],
+            'eigvec': [[-0.6, 0.7, 0.4], [-0.6, 0, -0.8], [-0.6, -0.7, 0.4]],
+        },
         {'type': 'RandomErasing', 'erase_prob': 0.7, 'mode': 'rand'},
     ],
     'cifar': [{'type': 'RandomCrop', 'crop_size': 100, 'padding': 4}, {'type': 'RandomFlip', 'prob': 0.5}],
@@ -89,7 +93,7 @@ def test_every_step_is_what_a_plain_loop_gives(photos, name, seed, index):
 
 
 def test_normalised_images_are_shown_as_they_were(photos):
-    folder, paths = photos
+    folder, _ = photos
     normalise = {'type': 'Normalize', 'mean': [120.0, 110.0, 100.0], 'std': [60.0, 50.0, 55.0], 'to_rgb': True}
     record = samples_of(folder, [LOAD, normalise, PACK]).read(0)
     assert [shot.step for shot in record.shots] == ['original', 'Normalize']
@@ -178,7 +182,13 @@ def test_masks_are_drawn(photos):
     steps = [
         LOAD,
         {'type': 'RandomResizedCrop', 'scale': 192},
-        {'type': 'SimMIMMaskGenerator', 'input_size': 192, 'mask_patch_size': 32, 'model_patch_size': 4, 'mask_ratio': 0.6},
+        {
+            'type': 'SimMIMMaskGenerator',
+            'input_size': 192,
+            'mask_patch_size': 32,
+            'model_patch_size': 4,
+            'mask_ratio': 0.6,
+        },
         PACK,
     ]
     record = samples_of(folder, steps).read(0)

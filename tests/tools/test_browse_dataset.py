@@ -28,6 +28,10 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob('*') if path.is_file())
 
 
+def table(path):
+    return list(csv.DictReader(Path(path).read_text().splitlines()))
+
+
 def size(path):
     with Image.open(path) as image:
         image.load()
@@ -63,7 +67,7 @@ def test_the_seed_repeats_a_run_and_draws_are_seeds(capsys, tmp_path):
     for name, options in {'a': ['--repeats', 3], 'b': ['--seed', 1], 'c': ['--seed', 2]}.items():
         options = [*options, '--save-raw', '-m', 'pipeline', '-n', 1, '-o', tmp_path / name]
         _, out, _ = run(capsys, DEMO, *options)
-        tables[name] = list(csv.DictReader(Path(out[-1]).open()))
+        tables[name] = table(out[-1])
     drawn = [row['parameters'] for row in tables['a']]
     assert len(set(drawn)) == 3
     assert drawn[1:] == [tables['b'][0]['parameters'], tables['c'][0]['parameters']]
@@ -71,7 +75,7 @@ def test_the_seed_repeats_a_run_and_draws_are_seeds(capsys, tmp_path):
 
 def test_the_table(capsys, tmp_path):
     _, out, _ = run(capsys, DEMO, '--save-raw', '-m', 'pipeline', '-o', tmp_path, '--classes', 'espresso')
-    rows = list(csv.DictReader(Path(out[-1]).open()))
+    rows = table(out[-1])
     assert [row['index'] for row in rows] == ['6', '7', '8'] and {row['label'] for row in rows} == {'espresso'}
     first = rows[0]
     assert first['path'].endswith('espresso/train_0.jpg') and (first['width'], first['height']) == ('224', '224')
@@ -146,7 +150,7 @@ def test_report(capsys, tmp_path):
     for target in (tmp_path / 'folder', tmp_path / 'page.pdf'):
         code, out, err = run(capsys, DEMO, '--report', '-o', target, '--save-raw')
         assert code == 0 and len(out) == 2 and 'fit the normalisation' in err
-        assert [row['classes'] for row in csv.DictReader(Path(out[1]).open())] == ['281'] * 3 + ['657'] * 3 + ['967'] * 3
+        assert [row['classes'] for row in table(out[1])] == ['281'] * 3 + ['657'] * 3 + ['967'] * 3
     options = ['data_preprocessor.mean=[20,20,20]', 'data_preprocessor.std=[255,255,255]']
     _, _, err = run(capsys, DEMO, '--report', '-o', tmp_path, '--cfg-options', *options)
     assert 'mismatch: the mean of red is 0.43 standard deviations above' in err
@@ -171,7 +175,10 @@ def test_report(capsys, tmp_path):
         ([DEMO, '-c', 'GBR'], 'BGR, RGB'),
         ([DEMO, '--workers', '-2'], '--workers'),
         ([DEMO, '-o', '{}/x.png'], 'folder'),
-        ([DEMO, '--cfg-options', 'train_dataloader.dataset.ann_file=trian.txt'], r'trian\.txt.*did you mean train\.txt'),
+        (
+            [DEMO, '--cfg-options', 'train_dataloader.dataset.ann_file=trian.txt'],
+            r'trian\.txt.*did you mean train\.txt',
+        ),
         ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root=/nowhere'], "needs '/nowhere"),
         (['configs/resnet/'], 'resnet50_8xb32_in1k'),
         (['configs/demo_dataset/plian.py'], r'plain\.py'),
@@ -195,14 +202,25 @@ def test_documented_options_parse(capsys, tmp_path):
 
 
 def test_ctrl_c_leaves_whole_files(tmp_path):
-    options = ['--cfg-options', 'train_dataloader.dataset.times=300', '-o', str(tmp_path), '-m', 'pipeline', '--workers', '2']
+    options = [
+        '--cfg-options',
+        'train_dataloader.dataset.times=300',
+        '-o',
+        str(tmp_path),
+        '-m',
+        'pipeline',
+        '--workers',
+        '2',
+    ]
     command = [sys.executable, 'tools/browse_dataset.py', 'configs/demo_dataset/repeat.py', *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while len(files(tmp_path)) < 10 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and 'Traceback' not in err and err.strip().endswith('interrupted'), err
     assert 10 <= len(files(tmp_path)) < 2700
     assert all(name.endswith('.png') and size(tmp_path / name) for name in files(tmp_path))

@@ -1,8 +1,8 @@
 """Images per second of browse_dataset and of mmpretrain's tool, over the same generated photographs.
 
-mmpretrain's drawing needs matplotlib 3.10: give a folder that has it (`pip install --target FOLDER 'matplotlib==3.10.*'`)
-as ``--matplotlib``; without it only its ``original`` mode runs. Start-up is left out: it is the time of a run over few
-photographs, taken off the time of a run over all.
+mmpretrain's drawing needs matplotlib 3.10: give a folder that has it as ``--matplotlib``
+(``pip install --no-deps --target FOLDER 'matplotlib==3.10.*'``); without it only its ``original`` mode runs. Start-up
+is left out: the time of a run over few photographs is taken off the time of a run over all.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f'{args.images} photographs of 500×375, {args.workers} worker; {machine()}')
     print('\n| mode | vistool, images/s | mmpretrain, images/s | faster |\n| --- | ---: | ---: | ---: |')
+    script = their_folder() / 'tools' / 'visualization' / 'browse_dataset.py'
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = str(make_photos(folder, args.images))
@@ -94,7 +95,7 @@ def main() -> None:
                 command = [str(OURS), config, '-m', mode, '--workers', str(args.workers)]
                 ours.append(rate(command, args.images, folder / f'ours_{mode}_{number}'))
                 if mode == 'original' or args.matplotlib:
-                    command = [str(their_folder() / 'tools' / 'visualization' / 'browse_dataset.py'), config, '-m', mode, '--not-show']
+                    command = [str(script), config, '-m', mode, '--not-show']
                     target = folder / f'theirs_{mode}_{number}'
                     theirs.append(rate(command, args.images, target, args.matplotlib))
             line = f'| {mode} | {statistics.median(ours):.1f} '

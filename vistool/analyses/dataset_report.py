@@ -21,6 +21,7 @@ from vistool.transforms.images import planes_of
 
 #: Further off than this share of the standard deviation, or by this factor of it, is said in words.
 _SHIFT, _SPREAD = 0.25, 1.33
+_CHANNELS = ('red', 'green', 'blue')
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,16 +108,16 @@ def verdict(found: NDArray[np.float64], expected: NDArray[np.float64] | None) ->
         return 'the config does not normalise'
     shift = np.abs(found[:, 0] - expected[:, 0]) / expected[:, 1]
     spread = found[:, 1] / expected[:, 1]
-    if shift.max() <= _SHIFT and 1 / _SPREAD <= spread.min() and spread.max() <= _SPREAD:
+    if shift.max() <= _SHIFT and max(spread.max(), 1 / spread.min()) <= _SPREAD:
         return 'the data fit the normalisation of the config'
     words = []
     swapped = np.abs(found[::-1, 0] - expected[:, 0]) / expected[:, 1]
     if shift.max() > _SHIFT:
         worst = int(shift.argmax())
         side = 'above' if found[worst, 0] > expected[worst, 0] else 'below'
-        words.append(f'the mean of {"red green blue".split()[worst]} is {shift[worst]:.2f} standard deviations {side}')
+        words.append(f'the mean of {_CHANNELS[worst]} is {shift[worst]:.2f} standard deviations {side}')
     if spread.max() > _SPREAD or spread.min() < 1 / _SPREAD:
         worst = int(np.abs(np.log(spread)).argmax())
-        words.append(f'the standard deviation of {"red green blue".split()[worst]} is {spread[worst]:.2f} times')
+        words.append(f'the standard deviation of {_CHANNELS[worst]} is {spread[worst]:.2f} times')
     hint = '; red and blue look exchanged' if swapped.max() < 0.5 * shift.max() else ''
     return f'mismatch: {" and ".join(words)} the config’s{hint}'

@@ -107,8 +107,7 @@ def replace_mean(photometry: Photometry, does: Preprocessing, preprocessor: Any,
     if does.swaps:
         photometry = photometry.reversed()
     if view and getattr(preprocessor, 'second_mean', None) is not None:
-        second = {name: _numbers(getattr(preprocessor, f'second_{name}')) for name in ('mean', 'std')}
-        does = replace(does, **second)
+        does = replace(does, mean=_numbers(preprocessor.second_mean), std=_numbers(preprocessor.second_std))
     if does.mean is None or does.std is None:
         return photometry
     return photometry.normalised(does.mean, does.std)

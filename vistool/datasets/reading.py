@@ -126,7 +126,7 @@ class Samples:
 
 
 def preprocessor_config(config: Any) -> Any:
-    """The data preprocessor's config with the model's batch augmentations, as the model itself would build it; or None."""
+    """The data preprocessor's config with the model's batch augmentations, as the model would build it; or None."""
     model = config.get('model') or {}
     own = model.get('data_preprocessor') or config.get('data_preprocessor')
     if own is None:

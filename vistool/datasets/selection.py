@@ -101,9 +101,7 @@ def _class_id(text: str, names: Sequence[str] | None) -> int:
     if not hits:
         pool = [part.strip() for entry in names for part in entry.split(',')]
         hint = close_matches(text, pool) or f'the first are {", ".join(entry.split(",")[0] for entry in names[:5])}'
-        raise InputError(
-            f'no class {text!r}', accepted='an id or a whole class name', hint=hint, argument='--classes'
-        )
+        raise InputError(f'no class {text!r}', accepted='an id or a whole class name', hint=hint, argument='--classes')
     return hits[0]
 
 

@@ -49,8 +49,7 @@ def rescaled(result: ImageGrid, factor: float, style: Style) -> Style:
     last = max((row[-1].pixels.shape[0] for row in result.rows if row), default=1)
     height = max(1.0, factor * last)
     count = max(len(row) for row in result.rows)
-    aspects = [
-        max(row[j].pixels.shape[1] / row[j].pixels.shape[0] for row in result.rows if j < len(row)) for j in range(count)
-    ]
+    shapes = [[image.pixels.shape for image in row] for row in result.rows]
+    aspects = [max(row[j][1] / row[j][0] for row in shapes if j < len(row)) for j in range(count)]
     width = round(height * sum(aspects) + page.gap * (count - 1) + 2 * page.margin)
     return replace(style, width=min(max(width, 64), 16384))

@@ -34,7 +34,8 @@ def summary_figure(result: DatasetSummary, page: Page) -> Figure:
     made = Figure(figsize=(width, width * _ASPECT), dpi=page.density * 72 / page.points, layout='constrained')
     with parameters(look):
         notes = _notes(result, round(width * 72 / small * 1.75))
-        plots, below = made.subfigures(2, 1, height_ratios=(1, 0.05 * (1 + notes.count('\n'))))
+        parts: Any = made.subfigures(2, 1, height_ratios=(1, 0.05 * (1 + notes.count('\n'))))
+        plots, below = parts
         classes, sizes, aspects, colours = plots.subplots(2, 2).reshape(-1)
         _classes(classes, result)
         _sizes(sizes, result)
