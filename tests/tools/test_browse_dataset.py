@@ -226,6 +226,36 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
     assert all(name.endswith('.png') and size(tmp_path / name) for name in files(tmp_path))
 
 
+def memory(process):
+    """Resident MiB of a process and its children."""
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    pages = [int(Path(f'/proc/{pid}/statm').read_text().split()[1]) for pid in (process.pid, *children)]
+    return sum(pages) * os.sysconf('SC_PAGE_SIZE') / 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='reads memory from /proc')
+def test_ten_thousand_images_do_not_grow_memory(tmp_path):
+    options = [
+        '--cfg-options',
+        'train_dataloader.dataset.times=1112',
+        '-o',
+        str(tmp_path),
+        '-r',
+        '0.2',
+        '--workers',
+        '1',
+    ]
+    command = [sys.executable, 'tools/browse_dataset.py', 'configs/demo_dataset/repeat.py', *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    seen = {}
+    for number, _ in enumerate(process.stdout, 1):
+        if number in (1000, 9900):
+            seen[number] = memory(process)
+    assert process.wait() == 0 and number == 10008
+    assert seen[9900] - seen[1000] < 20, seen
+
+
 def test_help_imports_nothing_heavy():
     code = (
         'import sys, runpy\n'

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vistool.datasets.annotations import Label, label_of
 from vistool.datasets.reading import Record, preprocessor_config
+from vistool.datasets.recording import with_mask
 from vistool.errors import InputError
 from vistool.transforms.images import planes_of
 from vistool.transforms.photometry import Photometry, Preprocessing
@@ -92,6 +93,9 @@ class Batcher:
         for view, tensor in enumerate(tensors):
             photometry = replace_mean(record.photometry, self._does, self._preprocessor, view)
             pictures.append(photometry.image(planes_of(tensor)))
+        mask = _of(samples, place, 'mask')
+        if mask is not None:
+            pictures[0] = with_mask(pictures[0], mask)
         values = np.concatenate([planes_of(tensor).astype(np.float64).reshape(-1) for tensor in tensors])
         return Fed(tuple(pictures), _label(samples, place, record.label), (float(values.mean()), float(values.std())))
 
@@ -143,8 +147,12 @@ def _built(described: Any) -> Any:
 
 def _label(samples: Any, place: int, known: Label) -> Label:
     """The label that the batch carries: scores where labels were mixed."""
+    score = _of(samples, place, 'gt_score')
+    return known if score is None else label_of({'gt_score': score})
+
+
+def _of(samples: Any, place: int, name: str) -> NDArray[Any] | None:
+    """A tensor of one of the batch's data samples as an array; None where there is none."""
     sample = samples[place] if isinstance(samples, Sequence) and place < len(samples) else None
-    score = getattr(sample, 'gt_score', None)
-    if score is None:
-        return known
-    return label_of({'gt_score': score.detach().cpu().numpy()})
+    value = getattr(sample, name, None)
+    return np.asarray(value.detach().cpu() if hasattr(value, 'detach') else value) if value is not None else None
