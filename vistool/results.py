@@ -1,4 +1,4 @@
-"""What analyses return: three frozen, inert kinds of result.
+"""What analyses return: frozen, inert kinds of result.
 
 Maps are kept as tidy data: a flat tuple in which each entry says in which row and column of a figure it belongs. The
 visualizer arranges; an analysis never lays anything out.
@@ -215,6 +215,31 @@ class Curves:
     facts: str = ''
     warmup: Mapping[str, int] = field(default_factory=dict)
     ramp: tuple[str, str] = ('first layer', 'last layer')
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """A dataset as a whole.
+
+    Attributes:
+        counts: Samples per class name, in the order of class ids.
+        sizes: int ``(N, 2)`` heights and widths of the images as loaded.
+        found: float64 ``(3, 2)`` mean and standard deviation of R, G, B, 0-255, of the images that the network gets.
+        expected: The same as the config normalises with, or None where it does not.
+        verdict: Whether the two fit, in words.
+        failed: Index and reason of each sample that cannot be read.
+        title: Heading.
+        recipe: How the result came about; plain JSON values.
+    """
+
+    counts: Mapping[str, int]
+    sizes: NDArray[np.int64]
+    found: NDArray[np.float64]
+    expected: NDArray[np.float64] | None
+    verdict: str
+    failed: tuple[tuple[int, str], ...] = ()
+    title: str = ''
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vistool.analyses.cam import CAM
+    from vistool.analyses.dataset import BrowseDataset
+    from vistool.analyses.dataset_report import DatasetReport
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
 
-__all__ = ['CAM', 'Patches', 'Schedule']
+__all__ = ['CAM', 'BrowseDataset', 'DatasetReport', 'Patches', 'Schedule']
 
 HOMES = {
     'CAM': 'vistool.analyses.cam',
+    'BrowseDataset': 'vistool.analyses.dataset',
+    'DatasetReport': 'vistool.analyses.dataset_report',
     'Patches': 'vistool.analyses.patches',
     'Schedule': 'vistool.analyses.schedule',
 }
