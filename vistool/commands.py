@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ from vistool import cli
 from vistool.batch import Batches, report
 from vistool.comparison import labels, side_by_side
 from vistool.config import Source, resolve
+from vistool.datasets import PHASES, DatasetItem, dataset_items
 from vistool.errors import InputError
 from vistool.inputs import Item, Sample, find_inputs
 from vistool.inputs.multiple import parse_files
@@ -50,7 +50,7 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
     if args.batch_size < 1 or args.workers < 1:
         raise InputError('must be at least 1', argument='--batch-size' if args.batch_size < 1 else '--workers')
     source = resolve(args.config, cli.config_options(args.cfg_options))
-    items = find_inputs(args.img)
+    items = find_items(args.img, source)
     style = cli.style_of(args)
     out = cli.out_path(args, source.name, command)
     visualizer = Visualizer(out, style, save_raw=args.save_raw, show=args.show, panels=args.panels)
@@ -61,8 +61,10 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
         chosen.append(models[0].weights_name)
     kept: list[Heatmaps] = []
 
-    def read(index: int, item: Item) -> Sample:
-        return replace(models[0].read(item.path, seed=args.seed, index=index), name=item.name)
+    def read(index: int, item: Item | DatasetItem) -> Sample:
+        if isinstance(item, DatasetItem):
+            return models[0].read(item.source, seed=args.seed, index=item.index, name=item.name, info=item.info)
+        return models[0].read(item.path, seed=args.seed, index=index, name=item.name)
 
     def explain(samples: list[Sample]) -> list[Heatmaps]:
         results = explain_with(models, analysis, samples, args)
@@ -73,11 +75,29 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
     def write(result: Any, sample: Sample) -> list[Path]:
         return visualizer.write(result, cli.file_name(sample.name, *chosen))
 
-    batches: Batches[Item] = Batches(read, explain, write, args.batch_size, args.workers)
+    batches: Batches[Item | DatasetItem] = Batches(read, explain, write, args.batch_size, args.workers)
     failures = batches.run(items, cli.announce)
     if kept:
         cli.announce(sheet(kept, args.sheet, style))
     return report(failures, len(items))
+
+
+def find_items(spec: str, source: Source) -> Sequence[Item | DatasetItem]:
+    """The images that ``img`` names: a file, folder, glob or list, or ``@train``, ``@val``, ``@test`` of the config.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if not spec.startswith('@'):
+        return find_inputs(spec)
+    if spec[1:] not in PHASES:
+        raise InputError(
+            f'unknown dataset {spec!r}', accepted=', '.join(f'@{phase}' for phase in PHASES), argument='img'
+        )
+    items = dataset_items(source.config, spec[1:])
+    if not len(items):
+        raise InputError(f'the {spec[1:]} dataset of {source.name} is empty', argument='img')
+    return items
 
 
 def load_all(args: argparse.Namespace, source: Source) -> list[Model]:
@@ -116,7 +136,9 @@ def explain_with(
     for result, sample in zip(results, samples, strict=True):
         beside = [result]
         for model in models[1:]:
-            again = model.read(sample.path, seed=args.seed, index=sample.index or 0)
+            again = model.read(
+                sample.original if sample.path is None else sample.path, seed=args.seed, index=sample.index or 0
+            )
             with model.precision(args.amp):
                 beside += analysis.follow(result, model)(model, [again])
         compared.append(side_by_side(beside, names))
