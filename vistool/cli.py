@@ -116,7 +116,7 @@ def add_picture(parser: Parser) -> None:
     )
     group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
     group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
-    group.add_argument('--scale', metavar='each|shared', help='colour scale of each map, or one for all')
+    group.add_argument('--scale', metavar='each|shared|percentile', help='colour scale of each map, one for all, or without outliers')
     group.add_argument('--colormap', metavar='NAME', help='any matplotlib colour map')
     group.add_argument('--alpha', metavar='A|heat', help='weight of the colours, 0 to 1; heat: transparent where cold')
     group.add_argument('--colorbar', action='store_true', default=None, help='draw colour bars')
@@ -183,6 +183,8 @@ def style_of(args: argparse.Namespace) -> Any:
         colorbar=args.colorbar,
         interpolation=args.interpolation,
         view=args.view,
+        align={'center': 'centre', None: 'centre'}.get(getattr(args, 'align', None), getattr(args, 'align', None)),
+        arrangement=tuple(args.arrangement) if getattr(args, 'arrangement', None) else None,
     )
 
 

@@ -45,6 +45,8 @@ class Heatmap:
         note: A remark drawn on the tile («no positive evidence»).
         footer: A line under the tile (a score of its own, a similarity).
         view: What the map's own network saw, where that is another one than the result's; else None.
+        scale: Maps of one name share a colour scale by default; ``''`` means that ``group`` names it.
+        signed: Whether colours are centred at zero even where all values lie on one side (a difference).
     """
 
     values: NDArray[np.float32]
@@ -56,6 +58,8 @@ class Heatmap:
     note: str = ''
     footer: str = ''
     view: NetworkView | None = None
+    scale: str = ''
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class Curves:
     Attributes:
         curves: The curves, in drawing order.
         epoch_length: Iterations per epoch, for the epoch axis and column; by config name.
+        x_label: What the steps are, where they are no iterations.
         title: Heading.
         facts: One line of numbers under the title.
         recipe: How the result came about; plain JSON values.
@@ -170,6 +175,7 @@ class Curves:
 
     curves: tuple[Curve, ...]
     epoch_length: Mapping[str, float] = field(default_factory=dict)
+    x_label: str = 'iteration'
     title: str = ''
     facts: str = ''
     recipe: Mapping[str, Any] = field(default_factory=dict)

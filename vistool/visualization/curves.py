@@ -113,7 +113,7 @@ def _step_axes(result: Curves, panels: Sequence[Any]) -> None:
     length = next(iter(lengths)) if len(lengths) == 1 else None
     bottom, top = panels[-1], panels[0]
     if not length:
-        bottom.set_xlabel('iteration')
+        bottom.set_xlabel(result.x_label, parse_math=False)
         top.spines['top'].set_visible(False)
         return
     for axes in panels[1:]:

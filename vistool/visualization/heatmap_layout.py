@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from vistool.errors import InputError
 from vistool.results import Heatmap, Heatmaps
 from vistool.visualization.cells import Cell, Line, Ring
 from vistool.visualization.draw import Pixels, blend, colorize, overlay, resize_image, rgb_map
@@ -27,7 +28,7 @@ class _Row:
     """One row of the figure: its label, the tiles that stand once at its left, and the others, which wrap."""
 
     label: str
-    lead: tuple[Cell, ...]
+    lead: tuple[Cell | None, ...]
     cells: tuple[Cell, ...]
 
 
@@ -44,7 +45,7 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
     """
     rows, constants = _rows(result, style, always_label=False)
     caption = ' · '.join(dict.fromkeys(text for text in (result.caption, *constants) if text))
-    return arrange(_lines(result, rows, page), page, caption)
+    return arrange(_lines(result, rows, page, style.arrangement), page, caption)
 
 
 def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest: float | None = None) -> list[Scene]:
@@ -147,13 +148,28 @@ def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[_Row
     for number, name in enumerate([''] if one_line else result.rows):
         maps = [m for m in result.maps if one_line or m.row == name]
         titled = [replace(cells[id(m)], title=_title(m, result, one_line, always_label)) for m in maps]
-        lead = [_input_cell(result, painter, result.rows if one_line else (name,), first=number == 0)]
+        names = result.rows if one_line else (name,)
+        lead = [_input_cell(result, painter, names, number == 0, maps[0])]
         if result.kind == 'attention' and len(maps) > 2 and maps[0].column == 'mean':
             lead.append(titled.pop(0))
         rows.append(_Row(name, tuple(lead), tuple(titled)))
+    if result.kind == 'feature':
+        rows = _inputs_once(rows, [next(m for m in result.maps if one_line or m.row == row.label) for row in rows])
     constant_row = '' if several_rows or (len(result.maps) == 1 and result.rows[0]) else result.rows[0]
     constants = [constant_row, '' if several_columns or not _said(result) else result.columns[0]]
     return rows, constants
+
+
+def _inputs_once(rows: Sequence[_Row], firsts: Sequence[Heatmap]) -> list[_Row]:
+    """Rows without the input where it stands above already, with the same rings."""
+    found: list[_Row] = []
+    shown: set[tuple[object, object]] = set()
+    for row, item in zip(rows, firsts, strict=True):
+        photo = None if item.view is None else item.view.image.tobytes()
+        now = (photo, tuple(cell.marks for cell in row.lead if cell))
+        found.append(replace(row, lead=(None,) * len(row.lead)) if now in shown else row)
+        shown.add(now)
+    return found
 
 
 def _said(result: Heatmaps) -> bool:
@@ -181,19 +197,27 @@ def _map_cell(item: Heatmap, look: Look, painter: _Painter) -> Cell:
     return Cell(painter.tile(look, view), width / height, footer=footer, note=item.note, marks=marks, bar=look.bar)
 
 
-def _input_cell(result: Heatmaps, painter: _Painter, names: Sequence[str], first: bool) -> Cell:
-    height, width = painter.view.size
+def _input_cell(
+    result: Heatmaps, painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None
+) -> Cell:
+    view = painter.view if item is None or result.kind != 'feature' else painter.view_of(item)
+    height, width = view.size
     places = [query_place(result, painter.view, name) for name in names]
     rings = tuple(Ring(*place) for place in dict.fromkeys(places) if place)
     wrong = f'GT: {result.ground_truth}' if result.ground_truth and first else ''
-    return Cell(painter.photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)
+    photo = painter.photo if view is painter.view else partial(resize_image, view.photo)
+    return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)
 
 
-def _lines(result: Heatmaps, rows: Sequence[_Row], page: Page) -> list[Line]:
+def _lines(
+    result: Heatmaps, rows: Sequence[_Row], page: Page, arrangement: tuple[int, int] | None = None
+) -> list[Line]:
     """Rows cut into lines that fit the page; the lead stands beside the first line, or above where there is no room."""
     if len(rows) == 1 and result.kind == 'cam':
         rows = [replace(rows[0], lead=(), cells=rows[0].lead + rows[0].cells)]  # one flow of tiles
     count = max(len(row.cells) for row in rows)
+    if arrangement is not None:
+        return _finished(_cut(rows, _columns_of(arrangement, count), beside=True, even=False), rows)
     most = _HEADS_PER_LINE if result.kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
     widest = min(count, most)
     # A mosaic of all channels is one picture, however small its tiles.
@@ -210,14 +234,25 @@ def _lines(result: Heatmaps, rows: Sequence[_Row], page: Page) -> list[Line]:
     return _finished(lines, rows)
 
 
-def _cut(rows: Sequence[_Row], per_line: int, beside: bool) -> list[Line]:
+def _columns_of(arrangement: tuple[int, int], count: int) -> int:
+    rows, columns = arrangement
+    if rows * columns < count:
+        raise InputError(
+            f'{count} maps do not fit {rows} rows of {columns}',
+            accepted=f'at least {math.ceil(count / columns)} {columns}, or leave it out',
+            argument='--arrangement',
+        )
+    return columns
+
+
+def _cut(rows: Sequence[_Row], per_line: int, beside: bool, even: bool = True) -> list[Line]:
     lines: list[Line] = []
     for row in rows:
         # As many lines as needed, and those equally long: 4 + 3 rather than 6 + 1.
-        even = math.ceil(len(row.cells) / math.ceil(len(row.cells) / per_line))
-        chunks = [row.cells[start : start + even] for start in range(0, len(row.cells), even)]
+        each = math.ceil(len(row.cells) / math.ceil(len(row.cells) / per_line)) if even else per_line
+        chunks = [row.cells[start : start + each] for start in range(0, len(row.cells), each)]
         empty = (None,) * len(row.lead)
-        blocks: list[tuple[Cell | None, ...]] = [row.lead, *chunks]
+        blocks: list[tuple[Cell | None, ...]] = [*([row.lead] if any(row.lead) else []), *chunks]
         if beside:
             blocks = [(*(empty if number else row.lead), *chunk) for number, chunk in enumerate(chunks)]
         lines.extend(Line(block, '' if number else row.label) for number, block in enumerate(blocks))

@@ -1,0 +1,178 @@
+"""Which layers to show when none is named: the stages of any network, found by watching sizes in one forward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from torch import nn
+
+from vistool.analyses.cam.engine import input_size
+from vistool.analyses.featmap.engine import Target, TokenHints, as_maps, floats, run_until, stop, unwrapped
+from vistool.capture import Grids
+from vistool.errors import InputError
+from vistool.tokens import NoSpatialMap
+
+_MOST_STAGES = 8
+_BLOCKS = 4
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module in a forward.
+
+    Attributes:
+        name: Dotted name; ``''`` for the network itself.
+        module: The module.
+        shapes: Shapes of the tensors that it gave.
+        before: Spatial size of the newest map when it began, or None.
+        grid: Spatial size of its first map, or None.
+    """
+
+    name: str
+    module: nn.Module
+    shapes: tuple[tuple[int, ...], ...]
+    before: Size | None
+    grid: Size | None
+
+
+def trace(root: nn.Module, inputs: Any, *, only: str = '') -> list[Call]:
+    """The calls of all modules in one forward, in the order in which they end.
+
+    Args:
+        root: The network.
+        inputs: Its input.
+        only: Name of a module behind which the forward is stopped.
+    """
+    root = unwrapped(root)
+    size, batch = input_size(inputs)
+    calls: list[Call] = []
+    grids, newest = Grids(), [size]
+    started: list[Size | None] = []
+    names = {module: name for name, module in root.named_modules()}
+
+    def begin(module: nn.Module, args: Any) -> None:
+        started.append(newest[-1])
+
+    def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        grids.watch(output)
+        tensors = [tensor for _, tensor in floats(output)]
+        grid = None
+        for tensor in tensors[:1]:
+            try:
+                maps = as_maps(tensor, root, Target(names[module] or '', module), size, batch, grids.sizes, TokenHints())
+            except (NoSpatialMap, AttributeError):
+                continue
+            grid = (int(maps.shape[2]), int(maps.shape[3]))
+            newest.append(grid)
+        calls.append(Call(names[module], module, tuple(tuple(t.shape) for t in tensors), started.pop(), grid))
+        if only and names[module] == only:
+            stop()
+
+    handles = [module.register_forward_pre_hook(begin) for module in names]
+    try:
+        run_until(root, inputs, [(dict(root.named_modules()), end)])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def find_stages(root: nn.Module, inputs: Any) -> list[str]:
+    """Names of the last module at each resolution of the backbone; of evenly chosen blocks where there is but one.
+
+    A module that passes through sizes other than those it begins and ends with holds several stages and is looked into; what
+    remains, in the order of the forward, is cut where the size changes. Plain layers before the first block are a stem, no
+    stage.
+
+    Args:
+        root: The network.
+        inputs: An input to measure with.
+
+    Raises:
+        InputError: If the network gives no maps.
+    """
+    root = unwrapped(root)
+    backbone = 'backbone' if isinstance(getattr(root, 'backbone', None), nn.Module) else ''
+    calls: dict[str, Call] = {}
+    for each in trace(root, inputs, only=backbone):
+        calls.setdefault(each.name, each)
+    within = [name for name in calls if name.startswith(f'{backbone}.' if backbone else '') and name != backbone]
+    children = _children(within, backbone)
+    parts = [calls[name] for name in _parts(backbone, calls, children) if calls[name].grid is not None]
+    runs = [list(run) for _, run in groupby(parts, key=lambda part: part.grid)]
+    if len(runs) > 1 and not _has_blocks(runs[0]) and any(_has_blocks(run) for run in runs[1:]):
+        runs = runs[1:]
+    if len(runs) > _MOST_STAGES:
+        runs = [[part] for part in {run[-1].grid: run[-1] for run in runs}.values()]
+    names = [run[-1].name for run in runs]
+    if len(names) < 3:
+        names = _even_blocks([calls[name] for name in within]) or names
+    if not names:
+        raise InputError(
+            f'{type(root).__name__} gives no feature maps', hint='list its layers with --preview-model', argument='img'
+        )
+    return names
+
+
+def _children(names: Sequence[str], top: str) -> dict[str, list[str]]:
+    """For each module that ran, the modules that ran directly inside it."""
+    known = set(names)
+    found: dict[str, list[str]] = {}
+    for name in names:
+        parent = name.rpartition('.')[0]
+        while parent != top and parent not in known and parent:
+            parent = parent.rpartition('.')[0]
+        found.setdefault(parent, []).append(name)
+    return found
+
+
+def _parts(top: str, calls: dict[str, Call], children: dict[str, list[str]]) -> list[str]:
+    """The modules below ``top`` that hold at most one stage, in the order of the forward."""
+    found: list[str] = []
+    for name in children.get(top, ()):
+        found += _parts(name, calls, children) if _holds_stages(name, calls, children) else [name]
+    return found
+
+
+def _holds_stages(name: str, calls: dict[str, Call], children: dict[str, list[str]]) -> bool:
+    call = calls[name]
+    inner = children.get(name, [])
+    if not inner or (call.grid is not None and call.grid == call.before):
+        return False
+    if _sizes_inside(name, calls, children) - {call.before, call.grid}:
+        return True
+    # Blocks at the size it begins with, then a step down: the step ends the stage before (Swin)
+    grids = [calls[child].grid for child in inner]
+    blocks = [child for child in inner if calls[child].grid == call.before and child in children]
+    return bool(blocks) and call.grid is not None and grids[-1] == call.grid
+
+
+def _sizes_inside(name: str, calls: dict[str, Call], children: dict[str, list[str]]) -> set[Size | None]:
+    sizes: set[Size | None] = set()
+    for child in children.get(name, ()):
+        if calls[child].grid is not None:
+            sizes.add(calls[child].grid)
+        sizes |= _sizes_inside(child, calls, children)
+    return sizes
+
+
+def _has_blocks(run: Sequence[Call]) -> bool:
+    return any(next(part.module.children(), None) is not None for part in run)
+
+
+def _even_blocks(calls: Sequence[Call]) -> list[str]:
+    """Four evenly chosen ones of the longest row of blocks of one kind, the last among them."""
+    rows: dict[tuple[str, type], list[str]] = {}
+    for each in calls:
+        parent, _, last = each.name.rpartition('.')
+        if last.isdigit() and each.grid is not None and next(each.module.children(), None) is not None:
+            rows.setdefault((parent, type(each.module)), []).append(each.name)
+    longest = max(rows.values(), key=len, default=[])
+    count = min(_BLOCKS, len(longest))
+    return [longest[math.ceil(len(longest) * (k + 1) / count) - 1] for k in range(count)] if len(longest) > 1 else []
