@@ -171,7 +171,7 @@ class FeatureMaps:
             raise InputError(
                 f'{reduction} looks at all channels', hint=f'leave out {given[0]}', argument='--channel-reduction'
             )
-        if self.similar_to and (given or self.reduction):
+        if self.similar_to and (given or self.reduction not in ('', 'mean')):
             other = given[0] if given else '--channel-reduction'
             raise InputError('looks at all channels', hint=f'leave out {other}', argument='--similar-to')
         if reduction != 'pca' and (self.foreground or self.basis is not None):
