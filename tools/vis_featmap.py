@@ -1,4 +1,4 @@
-"""What does a layer respond to, and what changed? Feature maps of any layer, for an image, a folder or a list of images."""
+"""What does a layer respond to, and what changed? Feature maps of any layer, for an image, a folder or a list."""
 
 from __future__ import annotations
 

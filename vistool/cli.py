@@ -177,6 +177,8 @@ def style_of(args: argparse.Namespace) -> Any:
     """The :class:`~vistool.visualization.Style` that the picture options ask for."""
     from vistool.visualization.style import Style
 
+    align: Any = getattr(args, 'align', None) or 'centre'
+    align = 'centre' if align == 'center' else align
     width: Any = int(args.width) if args.width and args.width.isdigit() else args.width
     alpha: Any = args.alpha
     if alpha is not None and alpha != 'heat':
@@ -194,7 +196,7 @@ def style_of(args: argparse.Namespace) -> Any:
         colorbar=args.colorbar,
         interpolation=args.interpolation,
         view=args.view,
-        align={'center': 'centre', None: 'centre'}.get(getattr(args, 'align', None), getattr(args, 'align', None)),
+        align=align,
         arrangement=tuple(args.arrangement) if getattr(args, 'arrangement', None) else None,
     )
 

@@ -48,7 +48,7 @@ Walk = Callable[[], Iterator[list[list[Sample]]]]
 """Goes over all batches of a run from the start: each batch as one list of samples per model."""
 
 Settle = Callable[[list[Model], Walk, int], HeatmapAnalysis]
-"""``(models, walk, number of images) → analysis``: fixes, before the first picture, what is to be one over the whole run."""
+"""``(models, walk, number of images) → analysis``: fixes, before the first picture, what is one over the whole run."""
 
 
 def draw_heatmaps(
@@ -160,10 +160,11 @@ def explain_with(
 
 def views_of(models: Sequence[Model], samples: list[Sample], seed: int) -> list[list[Sample]]:
     """The same images as each model reads them."""
-    others = [
-        [replace(model.read(s.path, seed=seed, index=s.index or 0), name=s.name) for s in samples] for model in models[1:]
-    ]
-    return [samples, *others]
+
+    def read(model: Model, sample: Sample) -> Sample:
+        return replace(model.read(sample.path, seed=seed, index=sample.index or 0), name=sample.name)
+
+    return [samples, *([read(model, sample) for sample in samples] for model in models[1:])]
 
 
 def preview_model(args: argparse.Namespace) -> int:

@@ -26,8 +26,8 @@ def channel_pictures(maps: NDArray[np.float32], size: tuple[int, int], style: St
     Args:
         maps: ``(C, h, w)``.
         size: Height and width of the pictures.
-        style: Its ``scale`` (one for all channels unless ``each``; the sum has its own), ``colormap``, ``interpolation`` and
-            ``align``.
+        style: Its ``scale`` (one for all channels unless ``each``; the sum has its own), ``colormap``,
+            ``interpolation`` and ``align``.
     """
     digits = len(str(len(maps) - 1))
     for name, look in _looks(maps, style, digits):

@@ -215,7 +215,7 @@ def _lines(
 ) -> list[Line]:
     """Rows cut into lines that fit the page; the lead stands beside the first line, or above where there is no room."""
     if len(rows) == 1 and result.kind == 'cam':
-        rows = [replace(rows[0], lead=(), cells=rows[0].lead + rows[0].cells)]  # one flow of tiles
+        rows = [replace(rows[0], lead=(), cells=(*filter(None, rows[0].lead), *rows[0].cells))]  # one flow of tiles
     count = max(len(row.cells) for row in rows)
     if arrangement is not None:
         return _finished(_cut(rows, _columns_of(arrangement, count), beside=True, even=False), rows)

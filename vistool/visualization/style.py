@@ -27,9 +27,9 @@ class Style:
         width: ``column`` (3.25 in), ``text`` (6.875 in), ``screen`` (tiles of about 320 px), or the total width in
             pixels. None: ``column`` for PDF and SVG, else ``screen``.
         dpi: Pixels per inch of pictures for paper, also of the photos inside a PDF.
-        scale: ``each`` gives every map its own colour scale, ``shared`` one scale to all maps of the picture (differences
-            have their own). None: one scale per group for feature maps, else each. ``percentile``: as None, but ending at the
-            2nd and 98th percentile.
+        scale: ``each`` gives every map its own colour scale, ``shared`` one scale to all maps of the picture
+            (differences have their own). None: one scale per group for feature maps, else each. ``percentile``: as
+            None, but ending at the 2nd and 98th percentile.
         colormap: A matplotlib colour map. None: jet for CAM, inferno for attention, viridis or RdBu_r for features.
         alpha: Weight of the colours over the photo, in [0, 1], or ``heat``: transparent where the map is cold. None:
             0.5 for CAM; the others are drawn without the photo.

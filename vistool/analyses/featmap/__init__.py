@@ -35,10 +35,11 @@ class FeatureMaps:
     """Feature maps of any layers of any network, from a forward that stops after the last of them.
 
     Attributes:
-        layers: Layers in dotted form (``'backbone.layer3[-1]'``); ``NAME@2`` means its second call in a forward, ``NAME@all``
-            each call. None: each stage of the backbone, found by watching sizes; of a plain transformer four even blocks.
-        reduction: One of :data:`~vistool.analyses.featmap.reductions.CHOICES`; ``''`` means ``none`` where channels are chosen,
-            else ``mean``.
+        layers: Layers in dotted form (``'backbone.layer3[-1]'``); ``NAME@2`` means its second call in a forward,
+            ``NAME@all`` each call. None: each stage of the backbone, found by watching sizes; of a plain transformer
+            four even blocks.
+        reduction: One of :data:`~vistool.analyses.featmap.reductions.CHOICES`; ``''`` means ``none`` where channels
+            are chosen, else ``mean``.
         topk: Show this many channels of each layer.
         criterion: What makes a channel one of the top: ``mean``, ``max``, ``norm`` or ``std`` over positions.
         channels: Show these channels: numbers and ranges (``'7-11'``).
@@ -69,12 +70,12 @@ class FeatureMaps:
 
         Args:
             model: A loaded model, or any module.
-            subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input itself: a
-                tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a tuple or dict of such for a network with several inputs.
+            subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input
+                itself: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a tuple or dict of such for several inputs.
 
         Returns:
-            A :class:`~vistool.results.Heatmaps` of kind ``feature``, or a list of them. Maps are the layer's own values at its
-            own size.
+            A :class:`~vistool.results.Heatmaps` of kind ``feature``, or a list of them. Maps are the layer's own values
+            at its own size.
 
         Raises:
             InputError: If a layer or option does not exist or does not fit the model.

@@ -116,7 +116,8 @@ class Positions:
         """The basis of what was collected.
 
         Args:
-            foreground: First part foreground from background along the first component, then learn from the foreground alone.
+            foreground: First part foreground from background along the first component, then learn from the
+                foreground alone.
 
         Raises:
             InputError: If there are fewer than three channels, or no foreground.
@@ -207,9 +208,12 @@ def read_basis(path: Path | str) -> Basis:
         with np.load(path, allow_pickle=False) as file:
             layers = {
                 str(name): LayerBasis(
-                    *(file[f'{part}_{index}'] for part in ('mean', 'components', 'low', 'high')),
-                    first=file[f'first_{index}'] if f'first_{index}' in file else None,
-                    threshold=float(file[f'threshold_{index}']) if f'threshold_{index}' in file else 0.0,
+                    file[f'mean_{index}'],
+                    file[f'components_{index}'],
+                    file[f'low_{index}'],
+                    file[f'high_{index}'],
+                    first=file.get(f'first_{index}'),
+                    threshold=float(file.get(f'threshold_{index}', 0.0)),
                 )
                 for index, name in enumerate(_names(file))
             }

@@ -28,9 +28,7 @@ log = logging.getLogger('vistool')
 _NEAR = 1.5  # pixels of the original by which two networks' views may differ: resizing rounds
 
 
-def features_of(
-    plan: FeatureMaps, models: Sequence[Model], views: Sequence[Sequence[Sample]]
-) -> list[list[Feature]]:
+def features_of(plan: FeatureMaps, models: Sequence[Model], views: Sequence[Sequence[Sample]]) -> list[list[Feature]]:
     """Features of the same images and layers, one list per model.
 
     Raises:
@@ -59,9 +57,7 @@ def _joined(parts: Sequence[Sequence[Feature]]) -> list[Feature]:
         return list(parts[0])
     sizes = {tuple(feature.maps.shape[1:] for feature in found) for found in parts}
     if len(sizes) > 1:
-        raise InputError(
-            'images of one batch reach the compared model in different sizes', hint='give --batch-size 1'
-        )
+        raise InputError('images of one batch reach the compared model in different sizes', hint='give --batch-size 1')
     return [Feature(same[0].name, torch.cat([each.maps for each in same])) for same in zip(*parts, strict=True)]
 
 
@@ -103,6 +99,7 @@ def results(
 ) -> list[Heatmaps]:
     """One figure per image: a row per model, then a row per difference from the first."""
     drawn = []
+    same_model = [models[0].name] if len({model.name for model in models}) == 1 else []
     for index, sample in enumerate(views[0]):
         seen = [samples[index] for samples in views]
         _check_views(sample, seen[1:], names)
@@ -122,7 +119,7 @@ def results(
                 original=sample.original,
                 geometry=sample.geometry,
                 queries=drawing.queries(plan, rows),
-                caption=' · '.join(drawing.said(plan, every[0])),
+                caption=' · '.join([*same_model, *drawing.said(plan, every[0])]),
                 recipe={
                     **drawing.described(plan, models[0], sample, every[0], chosen),
                     'compare': [
@@ -202,7 +199,7 @@ def _differences(
                 scale=f'difference: {item.scale}',
                 signed=True,
                 footer=' · '.join(
-                    f'{short} {value:.2f}'
+                    f'{short} {_two_digits(value)}'
                     for short, value in zip(('CKA', 'cos'), alike.values(), strict=True)
                     if not math.isnan(value)
                 ),
@@ -210,6 +207,11 @@ def _differences(
             )
         )
     return found
+
+
+def _two_digits(value: float) -> str:
+    text = f'{value:.2f}'.replace('-', '−')
+    return '0.00' if text == '−0.00' else text
 
 
 def _difference(base: Picture, other: Picture, size: tuple[int, int]) -> np.ndarray:

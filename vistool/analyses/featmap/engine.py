@@ -120,13 +120,11 @@ def find_targets(root: nn.Module, names: Sequence[str]) -> list[Target]:
     return list(targets.values())
 
 
-def features(
-    root: nn.Module, inputs: Any, targets: Sequence[Target], hints: TokenHints | None = None
-) -> list[Feature]:
+def features(root: nn.Module, inputs: Any, targets: Sequence[Target], hints: TokenHints | None = None) -> list[Feature]:
     """Runs ``root`` until every target has been called, and lays out what they gave.
 
-    Mode, ``requires_grad`` and hooks are as found afterwards. What is kept is a copy, which no in-place operation behind
-    the layer reaches.
+    Mode, ``requires_grad`` and hooks are as found afterwards. What is kept is a copy, which no in-place operation
+    behind the layer reaches.
 
     Args:
         root: The network.
@@ -271,9 +269,7 @@ def as_maps(
     windows = from_windows(tensor, root, target.name.partition('@')[0], batch, grids)
     if windows is not None:
         return windows
-    layout = find_layout(
-        tensor, size, grids, batch=batch, layer=target.module, prefix=hints.prefix, tokens=hints.flat
-    )
+    layout = find_layout(tensor, size, grids, batch=batch, layer=target.module, prefix=hints.prefix, tokens=hints.flat)
     return layout.to_map(tensor)
 
 
@@ -282,6 +278,4 @@ def _unreached(root: nn.Module, target: Target) -> InputError:
         problem = f'layer {target.name!r}: it is called fewer than {target.call} times in the forward pass'
     else:
         problem = f'layer {target.name!r} was not reached in the forward pass of {type(root).__name__}'
-    return InputError(
-        problem, hint='--preview-model marks the layers that run, and how often', argument=_ARGUMENT
-    )
+    return InputError(problem, hint='--preview-model marks the layers that run, and how often', argument=_ARGUMENT)

@@ -21,7 +21,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """``(C, h, w)`` → ``(h, w)``."""
 
 CHOICES = (*REDUCTIONS, 'select_max', 'pca', 'none')
-"""All values of a reduction: besides :data:`REDUCTIONS`, the channel of the largest mean, colours by PCA, every channel."""
+"""All values of a reduction: also the channel of the largest mean, colours by PCA, every channel."""
 
 CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {
     'mean': lambda maps: maps.flatten(1).mean(1),

@@ -27,7 +27,7 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
 
 
 def cosine(first: Tensor, second: Tensor) -> float:
-    """Cosine of the angle between two features, each taken as one long vector; NaN where the sizes differ or one is 0."""
+    """Cosine of the angle between two features as long vectors; NaN where the sizes differ or one is 0."""
     if first.shape != second.shape:
         return float('nan')
     x, y = first.double().flatten(), second.double().flatten()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vistool.analyses.cam.engine import input_size
 from vistool.analyses.featmap.engine import Target, TokenHints, as_maps, floats, run_until, stop, unwrapped
@@ -18,6 +19,8 @@ from vistool.tokens import NoSpatialMap
 
 _MOST_STAGES = 8
 _BLOCKS = 4
+_PASSING = r'^(Permute|Identity|Dropout\w*|DropPath|StochasticDepth|Adaptive\w+Pool\w*)$'
+"""Modules that make nothing new of a map: no stage is named after them."""
 
 Size = tuple[int, int]
 
@@ -30,14 +33,14 @@ class Call:
         name: Dotted name; ``''`` for the network itself.
         module: The module.
         shapes: Shapes of the tensors that it gave.
-        before: Spatial size of the newest map when it began, or None.
+        before: Spatial size of its input; of the newest map where that is none.
         grid: Spatial size of its first map, or None.
     """
 
     name: str
     module: nn.Module
     shapes: tuple[tuple[int, ...], ...]
-    before: Size | None
+    before: Size
     grid: Size | None
 
 
@@ -53,22 +56,24 @@ def trace(root: nn.Module, inputs: Any, *, only: str = '') -> list[Call]:
     size, batch = input_size(inputs)
     calls: list[Call] = []
     grids, newest = Grids(), [size]
-    started: list[Size | None] = []
+    started: list[Size] = []
     names = {module: name for name, module in root.named_modules()}
 
+    def grid_of(module: nn.Module, tensors: Sequence[Tensor]) -> Size | None:
+        try:
+            maps = as_maps(tensors[0], root, Target(names[module], module), size, batch, grids.sizes, TokenHints())
+        except (NoSpatialMap, IndexError):
+            return None
+        return int(maps.shape[2]), int(maps.shape[3])
+
     def begin(module: nn.Module, args: Any) -> None:
-        started.append(newest[-1])
+        started.append(grid_of(module, [tensor for _, tensor in floats(args)]) or newest[-1])
 
     def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output)
         tensors = [tensor for _, tensor in floats(output)]
-        grid = None
-        for tensor in tensors[:1]:
-            try:
-                maps = as_maps(tensor, root, Target(names[module] or '', module), size, batch, grids.sizes, TokenHints())
-            except (NoSpatialMap, AttributeError):
-                continue
-            grid = (int(maps.shape[2]), int(maps.shape[3]))
+        grid = grid_of(module, tensors)
+        if grid is not None:
             newest.append(grid)
         calls.append(Call(names[module], module, tuple(tuple(t.shape) for t in tensors), started.pop(), grid))
         if only and names[module] == only:
@@ -86,9 +91,9 @@ def trace(root: nn.Module, inputs: Any, *, only: str = '') -> list[Call]:
 def find_stages(root: nn.Module, inputs: Any) -> list[str]:
     """Names of the last module at each resolution of the backbone; of evenly chosen blocks where there is but one.
 
-    A module that passes through sizes other than those it begins and ends with holds several stages and is looked into; what
-    remains, in the order of the forward, is cut where the size changes. Plain layers before the first block are a stem, no
-    stage.
+    A module that passes through sizes between those it begins and ends with holds several stages and is looked into;
+    what remains, in the order of the forward, is cut where the size changes. Plain layers before the first block are a
+    stem, no stage.
 
     Args:
         root: The network.
@@ -104,7 +109,8 @@ def find_stages(root: nn.Module, inputs: Any) -> list[str]:
         calls.setdefault(each.name, each)
     within = [name for name in calls if name.startswith(f'{backbone}.' if backbone else '') and name != backbone]
     children = _children(within, backbone)
-    parts = [calls[name] for name in _parts(backbone, calls, children) if calls[name].grid is not None]
+    found = [calls[name] for name in _parts(backbone, calls, children) if calls[name].grid is not None]
+    parts = [part for part in found if not re.search(_PASSING, type(part.module).__name__)] or found
     runs = [list(run) for _, run in groupby(parts, key=lambda part: part.grid)]
     if len(runs) > 1 and not _has_blocks(runs[0]) and any(_has_blocks(run) for run in runs[1:]):
         runs = runs[1:]
@@ -145,19 +151,29 @@ def _holds_stages(name: str, calls: dict[str, Call], children: dict[str, list[st
     inner = children.get(name, [])
     if not inner or (call.grid is not None and call.grid == call.before):
         return False
-    if _sizes_inside(name, calls, children) - {call.before, call.grid}:
+    if call.grid is None:
+        return bool(_sizes_inside(name, calls, children))
+    # Sizes beyond both ends are no stages but queries, keys or squeezes on the side
+    if any(_between(call.grid, size, call.before) for size in _sizes_inside(name, calls, children)):
         return True
     # Blocks at the size it begins with, then a step down: the step ends the stage before (Swin)
     grids = [calls[child].grid for child in inner]
-    blocks = [child for child in inner if calls[child].grid == call.before and child in children]
-    return bool(blocks) and call.grid is not None and grids[-1] == call.grid
+    blocks = [
+        child for child in inner if calls[child].grid == call.before and child in children and child[-1].isdigit()
+    ]
+    return bool(blocks) and grids[-1] == call.grid
 
 
-def _sizes_inside(name: str, calls: dict[str, Call], children: dict[str, list[str]]) -> set[Size | None]:
-    sizes: set[Size | None] = set()
+def _between(small: Size, size: Size, large: Size) -> bool:
+    return small[0] < size[0] < large[0] and small[1] < size[1] < large[1]
+
+
+def _sizes_inside(name: str, calls: dict[str, Call], children: dict[str, list[str]]) -> set[Size]:
+    sizes: set[Size] = set()
     for child in children.get(name, ()):
-        if calls[child].grid is not None:
-            sizes.add(calls[child].grid)
+        grid = calls[child].grid
+        if grid is not None:
+            sizes.add(grid)
         sizes |= _sizes_inside(child, calls, children)
     return sizes
 
@@ -171,7 +187,7 @@ def _even_blocks(calls: Sequence[Call]) -> list[str]:
     rows: dict[tuple[str, type], list[str]] = {}
     for each in calls:
         parent, _, last = each.name.rpartition('.')
-        if last.isdigit() and each.grid is not None and next(each.module.children(), None) is not None:
+        if last[-1:].isdigit() and each.grid is not None and next(each.module.children(), None) is not None:
             rows.setdefault((parent, type(each.module)), []).append(each.name)
     longest = max(rows.values(), key=len, default=[])
     count = min(_BLOCKS, len(longest))

@@ -121,5 +121,3 @@ class Statistics:
                     Curve(steps, np.sort(values)[::-1], model, layer, name, label=label if name == 'mean' else '')
                 )
         return Curves(tuple(drawn), x_label='channels, largest first')
-
-
