@@ -15,6 +15,7 @@ from vistool.analyses.cam.engine import input_size
 from vistool.analyses.featmap.engine import Target, TokenHints, as_maps, floats, run_until, stop, unwrapped
 from vistool.capture import Grids
 from vistool.errors import InputError
+from vistool.layers import is_norm
 from vistool.tokens import NoSpatialMap
 
 _MOST_STAGES = 8
@@ -112,8 +113,8 @@ def find_stages(root: nn.Module, inputs: Any) -> list[str]:
     found = [calls[name] for name in _parts(backbone, calls, children) if calls[name].grid is not None]
     parts = [part for part in found if not re.search(_PASSING, type(part.module).__name__)] or found
     runs = [list(run) for _, run in groupby(parts, key=lambda part: part.grid)]
-    if len(runs) > 1 and not _has_blocks(runs[0]) and any(_has_blocks(run) for run in runs[1:]):
-        runs = runs[1:]
+    first = next((number for number, run in enumerate(runs) if _has_blocks(run)), 0)
+    runs = runs[first:]
     if len(runs) > _MOST_STAGES:
         runs = [[part] for part in {run[-1].grid: run[-1] for run in runs}.values()]
     names = [run[-1].name for run in runs]
@@ -179,7 +180,9 @@ def _sizes_inside(name: str, calls: dict[str, Call], children: dict[str, list[st
 
 
 def _has_blocks(run: Sequence[Call]) -> bool:
-    return any(next(part.module.children(), None) is not None for part in run)
+    """Whether there is a module that holds more than plain layers (a norm with its activation counts as plain)."""
+    inner = (child for part in run for child in part.module.children() if not is_norm(child))
+    return any(next(child.children(), None) is not None for child in inner)
 
 
 def _even_blocks(calls: Sequence[Call]) -> list[str]:
