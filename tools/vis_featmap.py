@@ -20,6 +20,7 @@ def build_parser() -> cli.Parser:
     cli.add_model(parser)
     _add_features(parser)
     cli.add_compare(parser)
+    cli.add_inputs(parser)
     cli.add_picture(parser)
     look = parser.add_argument_group('look of feature maps')
     look.add_argument('--overlay', action='store_true', help='over the photo instead of beside it')

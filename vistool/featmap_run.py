@@ -14,6 +14,7 @@ from vistool.commands import Walk, draw_heatmaps
 from vistool.config import resolve
 from vistool.errors import InputError
 from vistool.inputs import Sample, find_inputs
+from vistool.inputs.multiple import parse_files
 from vistool.models import Model, build_module, find_device
 from vistool.visualization.channels import ARGUMENT, write_channels
 from vistool.visualization.files import check_folder, is_file, safe_name, write_file
@@ -41,6 +42,8 @@ class Run:
             if args.channel_reduction != 'pca':
                 raise InputError('is for colours by PCA', hint='add --channel-reduction pca', argument='--save-basis')
             check_folder(Path(args.save_basis).parent, '--save-basis')
+        if args.load_basis and args.foreground:
+            raise InputError('the loaded basis says what foreground is', hint='leave it out', argument='--foreground')
         if args.all_channels:
             check_folder(Path(args.all_channels), ARGUMENT)
         self.analysis = FeatureMaps(
@@ -125,6 +128,7 @@ def preview(args: argparse.Namespace) -> int:
     module = build_module(source, args.seed).to(device)
     module.eval()
     model = Model(module, source.name, source.config, device=device)
+    model.use_files(parse_files(args.input), args.draw_on)
     inputs = model.batch([model.read(item.path, seed=args.seed)])
     cli.announce(module_tree(model.module, inputs))
     return cli.OK

@@ -178,8 +178,6 @@ class FeatureMaps:
         if reduction != 'pca' and (self.foreground or self.basis is not None):
             option = '--foreground' if self.foreground else '--load-basis'
             raise InputError('is for colours by PCA', hint='add --channel-reduction pca', argument=option)
-        if self.foreground and self.basis is not None:
-            raise InputError('the loaded basis says what foreground is', hint='leave it out', argument='--foreground')
         return replace(self, channels=channels, reduction=reduction)
 
     def _tell(self, name: str, samples: Sequence[Sample], found: Sequence[Feature]) -> None:
