@@ -95,8 +95,8 @@ def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
         )
 
 
-def add_picture(parser: Parser) -> None:
-    """Where pictures go and how they look."""
+def add_picture(parser: Parser, *, maps: bool = True) -> None:
+    """Where pictures go and how they look; ``maps``: also how heat maps are coloured."""
     group = parser.add_argument_group('picture')
     group.add_argument(
         '-o',
@@ -116,16 +116,25 @@ def add_picture(parser: Parser) -> None:
     )
     group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
     group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
-    group.add_argument('--scale', metavar='each|shared|percentile', help='colour scale of each map, one for all, or without outliers')
+    if maps:
+        _add_maps(group)
+    else:
+        parser.set_defaults(scale=None, colormap=None, alpha=None, colorbar=None, interpolation=None, view=None)
+    group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
+    group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
+    group.add_argument('--show', action='store_true', help='open a window as well')
+
+
+def _add_maps(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        '--scale', metavar='each|shared|percentile', help='colour scale of each map, one for all, or without outliers'
+    )
     group.add_argument('--colormap', metavar='NAME', help='any matplotlib colour map')
     group.add_argument('--alpha', metavar='A|heat', help='weight of the colours, 0 to 1; heat: transparent where cold')
     group.add_argument('--colorbar', action='store_true', default=None, help='draw colour bars')
     group.add_argument('--interpolation', metavar='nearest|bilinear|bicubic', help='how maps are enlarged')
     group.add_argument('--view', metavar='original|network', help='draw on the whole file, or on what the network saw')
-    group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
     group.add_argument('--sheet', metavar='FILE', help='put all images of the run on pages as well')
-    group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
-    group.add_argument('--show', action='store_true', help='open a window as well')
 
 
 def add_run(parser: Parser) -> None:

@@ -2,5 +2,6 @@
 
 from vistool.analyses.cam import CAM
 from vistool.analyses.featmap import FeatureMaps
+from vistool.analyses.patches import Patches
 
-__all__ = ['CAM', 'FeatureMaps']
+__all__ = ['CAM', 'FeatureMaps', 'Patches']

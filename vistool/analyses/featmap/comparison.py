@@ -110,12 +110,21 @@ def results(
         for k in range(1, len(models)):
             maps.append(_differences(plan, columns, k, names, len(every[0]) > 1, numbers))
         rows = [*names, *_difference_rows(names)]
+        # What belongs together stands together: all models for one query (or layer), then all for the next
+        places = [drawing.placed(plan, c.pictures[0], c.feature, c.number, len(every[0]) > 1).row for c in columns]
+        ordered = [
+            item
+            for place in dict.fromkeys(places)
+            for row in maps
+            for item, own in zip(row, places, strict=True)
+            if own == place
+        ]
         provenance = [model.provenance() for model in models[1:]]
         drawn.append(
             Heatmaps(
                 kind='feature',
                 image=sample.image,
-                maps=tuple(item for row in maps for item in row),
+                maps=tuple(ordered),
                 original=sample.original,
                 geometry=sample.geometry,
                 queries=drawing.queries(plan, rows),
