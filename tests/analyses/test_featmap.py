@@ -8,9 +8,11 @@ import torch
 from featmap_networks import NETWORKS, build
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
 from vistool import FeatureMaps, InputError
-from vistool.analyses.featmap.engine import features, find_targets
+from vistool.analyses.featmap.engine import features
 from vistool.analyses.featmap.stages import find_stages
+from vistool.analyses.featmap.targets import find_targets
 
 
 def hooked_by_hand(network, layer, inputs):
@@ -31,7 +33,8 @@ def hooked_by_hand(network, layer, inputs):
 def calls_of(network, run):
     order = []
     handles = [
-        module.register_forward_hook(lambda *_, name=name: order.append(name)) for name, module in network.named_modules()
+        module.register_forward_hook(lambda *_, name=name: order.append(name))
+        for name, module in network.named_modules()
     ]
     run()
     for handle in handles:

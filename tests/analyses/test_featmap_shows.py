@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+
 from vistool import FeatureMaps, InputError
 from vistool.analyses.featmap import Statistics, basis_bytes, read_basis
 from vistool.analyses.featmap.basis import Positions, otsu, principal
@@ -222,7 +223,7 @@ def test_a_model_compared_with_itself_differs_in_nothing(inputs):
         result = compared(Net(), Net(), inputs=inputs, layers=['first'], **options)[0]
         differences = [item for item in result.maps if 'difference' in item.row]
         assert differences and all(not item.values.any() for item in differences)
-        assert all('CKA 1.00 · cos 1.00' == item.footer for item in differences)
+        assert all(item.footer == 'CKA 1.00 · cos 1.00' for item in differences)
 
 
 def test_compared_channels_are_the_first_models(inputs):

@@ -11,10 +11,12 @@ from torch import nn
 
 from vistool.analyses.featmap import comparison, drawing
 from vistool.analyses.featmap.basis import Basis, LayerBasis, Positions, basis_bytes, read_basis
-from vistool.analyses.featmap.engine import Feature, TokenHints, features, find_targets, unwrapped
+from vistool.analyses.featmap.counterparts import features_of, layers_of
+from vistool.analyses.featmap.engine import Feature, TokenHints, features
 from vistool.analyses.featmap.reductions import CHOICES, CRITERIA, check_choice, parse_channels
 from vistool.analyses.featmap.stages import find_stages
 from vistool.analyses.featmap.stats import Statistics
+from vistool.analyses.featmap.targets import find_targets, unwrapped
 from vistool.analyses.subjects import as_model, as_samples
 from vistool.errors import InputError
 from vistool.inputs import Sample
@@ -125,7 +127,7 @@ class FeatureMaps:
         pooled: list[Positions] = []
         names: list[str] = []
         for views in walk():
-            every = comparison.features_of(plan, models, views)
+            every = features_of(plan, models, views)
             names = [feature.name for feature in every[0]]
             pooled = pooled or [Positions(count * len(models)) for _ in names]
             _collect(pooled, every)
@@ -143,7 +145,7 @@ class FeatureMaps:
             names: What tells the models apart.
         """
         plan = self.checked().located(models[0], views[0])
-        every = comparison.features_of(plan, models, views)
+        every = features_of(plan, models, views)
         for name, samples, found in zip(names, views, every, strict=True):
             plan._tell(name, samples, found)
         if plan.reduction == 'pca':
@@ -153,7 +155,7 @@ class FeatureMaps:
     def follow(self, result: Heatmaps, model: Model) -> FeatureMaps:
         """The same for another model, with the layers and channels that ``result`` shows."""
         chosen = {channel for found in result.recipe['channels'].values() for channel in found or ()}
-        return replace(self, layers=comparison.layers_of(self, model, None), channels=sorted(chosen), topk=None)
+        return replace(self, layers=layers_of(self, model, None), channels=sorted(chosen), topk=None)
 
     def checked(self) -> FeatureMaps:
         """With defaults filled in.

@@ -13,9 +13,8 @@ import torch
 
 from vistool.analyses.featmap import drawing
 from vistool.analyses.featmap.drawing import Picture
-from vistool.analyses.featmap.engine import Feature, find_targets, unwrapped
+from vistool.analyses.featmap.engine import Feature
 from vistool.analyses.featmap.similarity import cosine, linear_cka, resampled
-from vistool.errors import InputError
 from vistool.inputs import Sample
 from vistool.models import Model
 from vistool.results import Heatmap, Heatmaps, NetworkView
@@ -26,59 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger('vistool')
 
 _NEAR = 1.5  # pixels of the original by which two networks' views may differ: resizing rounds
-
-
-def features_of(plan: FeatureMaps, models: Sequence[Model], views: Sequence[Sequence[Sample]]) -> list[list[Feature]]:
-    """Features of the same images and layers, one list per model.
-
-    Raises:
-        InputError: If the models give different numbers of maps.
-    """
-    every = []
-    for model, samples in zip(models, views, strict=True):
-        mine = plan if model is models[0] else replace(plan, layers=layers_of(plan, model, samples))
-        sizes = {sample.image.shape for sample in samples}
-        # One batch where that is possible: another batch size gives other last digits, and then differences.
-        groups = [list(samples)] if len(sizes) == 1 else [[sample] for sample in samples]
-        parts = [mine.features(model, group) for group in groups]
-        every.append(_joined(parts))
-    for model, found in zip(models, every, strict=True):
-        if len(found) != len(every[0]):
-            raise InputError(
-                f'{models[0].name} gives {len(every[0])} layers and {model.name} {len(found)}',
-                hint='name as many layers as both have with --target-layers',
-                argument='--compare',
-            )
-    return every
-
-
-def _joined(parts: Sequence[Sequence[Feature]]) -> list[Feature]:
-    if len(parts) == 1:
-        return list(parts[0])
-    sizes = {tuple(feature.maps.shape[1:] for feature in found) for found in parts}
-    if len(sizes) > 1:
-        raise InputError('images of one batch reach the compared model in different sizes', hint='give --batch-size 1')
-    return [Feature(same[0].name, torch.cat([each.maps for each in same])) for same in zip(*parts, strict=True)]
-
-
-def layers_of(plan: FeatureMaps, model: Model, samples: Sequence[Sample] | None) -> Sequence[str]:
-    """The layers of ``plan`` in another model, or that model's own stages where it has others."""
-    try:
-        find_targets(unwrapped(model.module), plan.layers)
-        return plan.layers
-    except InputError as error:
-        if samples is None:
-            return ()
-        if not plan.staged:
-            raise InputError(f'{model.name}: {error.problem}', hint=error.hint, argument='--compare') from error
-    stages = replace(plan, layers=()).located(model, samples).layers
-    if len(stages) < len(plan.layers):
-        raise InputError(
-            f'{model.name} has {len(stages)} stages, not {len(plan.layers)}',
-            hint='name layers that both models have with --target-layers',
-            argument='--compare',
-        )
-    return stages[-len(plan.layers) :]  # networks agree at their ends: the deepest stage against the deepest
 
 
 @dataclass(frozen=True)
@@ -110,36 +56,41 @@ def results(
         for k in range(1, len(models)):
             maps.append(_differences(plan, columns, k, names, len(every[0]) > 1, numbers))
         rows = [*names, *_difference_rows(names)]
-        # What belongs together stands together: all models for one query (or layer), then all for the next
-        places = [drawing.placed(plan, c.pictures[0], c.feature, c.number, len(every[0]) > 1).row for c in columns]
-        ordered = [
-            item
-            for place in dict.fromkeys(places)
-            for row in maps
-            for item, own in zip(row, places, strict=True)
-            if own == place
-        ]
-        provenance = [model.provenance() for model in models[1:]]
         drawn.append(
             Heatmaps(
                 kind='feature',
                 image=sample.image,
-                maps=tuple(ordered),
+                maps=_in_order([item for row in maps for item in row], columns, len(every[0]) > 1, plan),
                 original=sample.original,
                 geometry=sample.geometry,
                 queries=drawing.queries(plan, rows),
                 caption=' · '.join([*same_model, *drawing.said(plan, every[0])]),
                 recipe={
                     **drawing.described(plan, models[0], sample, every[0], chosen),
-                    'compare': [
-                        {'model': name, **which, 'layers': [feature.name for feature in found]}
-                        for name, which, found in zip(names[1:], provenance, every[1:], strict=True)
-                    ],
+                    'compare': _others(models, every, names),
                     'similarity': numbers,
                 },
             )
         )
     return drawn
+
+
+def _in_order(
+    maps: Sequence[Heatmap], columns: Sequence[_Column], several: bool, plan: FeatureMaps
+) -> tuple[Heatmap, ...]:
+    """All models for one query (or layer), then all for the next: what belongs together stands together."""
+    places = [drawing.placed(plan, c.pictures[0], c.feature, c.number, several).row for c in columns]
+    order = {place: number for number, place in enumerate(dict.fromkeys(places))}
+    ranks = [order[places[number % len(places)]] for number in range(len(maps))]
+    return tuple(item for _, item in sorted(zip(ranks, maps, strict=True), key=lambda pair: pair[0]))
+
+
+def _others(models: Sequence[Model], every: Sequence[Sequence[Feature]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """What the recipe says of the models after the first."""
+    return [
+        {'model': name, **model.provenance(), 'layers': [feature.name for feature in found]}
+        for name, model, found in zip(names[1:], models[1:], every[1:], strict=True)
+    ]
 
 
 def _columns(

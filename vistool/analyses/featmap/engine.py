@@ -12,33 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from vistool.analyses.cam.engine import call, input_size
+from vistool.analyses.featmap.targets import ARGUMENT, EVERY_CALL, Target, unwrapped
 from vistool.analyses.featmap.windows import from_windows
 from vistool.capture import Grids, frozen, hooked
 from vistool.errors import InputError
-from vistool.layers import find_layer
 from vistool.tokens import NoSpatialMap, find_layout
-
-EVERY_CALL = 0
-_ARGUMENT = '--target-layers'
 
 
 class _Seen(BaseException):
     """All wanted layers have run. No ``Exception``: a network that catches those must not swallow it."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A layer to watch.
-
-    Attributes:
-        name: Its canonical dotted name, as it will be shown.
-        module: The module.
-        call: Which of its calls in one forward is meant, counted from 1; :data:`EVERY_CALL` for all of them.
-    """
-
-    name: str
-    module: nn.Module
-    call: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,48 +58,6 @@ class _Kept:
     call: int
     tensors: list[tuple[str, Tensor]]
     grids: list[tuple[int, int]] = field(default_factory=list)
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``."""
-    while True:
-        inner = getattr(module, '_orig_mod', None)
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module
-        if inner is None:
-            return module
-        module = inner
-
-
-def find_targets(root: nn.Module, names: Sequence[str]) -> list[Target]:
-    """The layers called ``names``; ``NAME@2`` means the second call in a forward, ``NAME@all`` each of them.
-
-    A leading ``module.``, as checkpoints of wrapped models have it, is understood.
-
-    Raises:
-        InputError: If there is no such layer, or it is a container that is never called.
-    """
-    targets: dict[str, Target] = {}
-    for given in names:
-        name, _, which = given.partition('@')
-        if which and which != 'all' and not (which.isdigit() and int(which)):
-            raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', argument=_ARGUMENT)
-        if not hasattr(root, 'module'):
-            name = name.removeprefix('module.')
-        try:
-            path, module = find_layer(root, name)
-        except InputError as error:
-            raise error.under(_ARGUMENT) from error
-        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-            children = ', '.join(f'{path}.{child}' for child, _ in list(module.named_children())[:6])
-            raise InputError(
-                f'{path!r} is a {type(module).__name__}, which only holds layers and is never called itself',
-                accepted=children,
-                argument=_ARGUMENT,
-            )
-        shown = f'{path}@{which}' if which not in ('', '1', 'all') else path
-        targets[f'{path}@{which or 1}'] = Target(shown, module, EVERY_CALL if which == 'all' else int(which or 1))
-    return list(targets.values())
 
 
 def features(root: nn.Module, inputs: Any, targets: Sequence[Target], hints: TokenHints | None = None) -> list[Feature]:
@@ -228,7 +168,7 @@ def _laid_out(
 ) -> list[Feature]:
     """Each tensor of a layer's output that is a map; an error where none is."""
     if not entry.tensors:
-        raise InputError(f'layer {name!r} gives no tensor', hint=_LIST, argument=_ARGUMENT)
+        raise InputError(f'layer {name!r} gives no tensor', hint=_LIST, argument=ARGUMENT)
     found, reasons = [], []
     for place, tensor in entry.tensors:
         try:
@@ -245,7 +185,7 @@ def _laid_out(
                 hint='leave it out to have the layout found',
                 argument='--num-extra-tokens',
             )
-        raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, argument=_ARGUMENT)
+        raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, argument=ARGUMENT)
     return [Feature(name + (place if len(found) > 1 else ''), maps) for place, maps in found]
 
 
@@ -278,4 +218,4 @@ def _unreached(root: nn.Module, target: Target) -> InputError:
         problem = f'layer {target.name!r}: it is called fewer than {target.call} times in the forward pass'
     else:
         problem = f'layer {target.name!r} was not reached in the forward pass of {type(root).__name__}'
-    return InputError(problem, hint='--preview-model marks the layers that run, and how often', argument=_ARGUMENT)
+    return InputError(problem, hint='--preview-model marks the layers that run, and how often', argument=ARGUMENT)

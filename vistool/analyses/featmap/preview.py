@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from vistool.analyses.featmap.engine import unwrapped
 from vistool.analyses.featmap.stages import Call, find_stages, trace
+from vistool.analyses.featmap.targets import unwrapped
 from vistool.errors import InputError
 
 

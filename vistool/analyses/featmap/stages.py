@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from vistool.analyses.cam.engine import input_size
-from vistool.analyses.featmap.engine import Target, TokenHints, as_maps, floats, run_until, stop, unwrapped
+from vistool.analyses.featmap.engine import TokenHints, as_maps, floats, run_until, stop
+from vistool.analyses.featmap.targets import Target, unwrapped
 from vistool.capture import Grids
 from vistool.errors import InputError
 from vistool.layers import is_norm
@@ -74,9 +75,9 @@ def trace(root: nn.Module, inputs: Any, *, only: str = '') -> list[Call]:
         grids.watch(output)
         tensors = [tensor for _, tensor in floats(output)]
         grid = grid_of(module, tensors)
-        if grid is not None:
-            newest.append(grid)
-        calls.append(Call(names[module], module, tuple(tuple(t.shape) for t in tensors), started.pop(), grid))
+        newest.extend([grid] if grid else [])
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        calls.append(Call(names[module], module, shapes, started.pop(), grid))
         if only and names[module] == only:
             stop()
 
