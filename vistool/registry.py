@@ -12,3 +12,9 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 
 ANALYSES = Registry('analysis', parent=TASK_UTILS, scope='vistool', locations=['vistool.analyses'])
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='vistool', locations=['vistool.inputs.derived'])
+CAM_TARGETS = Registry('cam target', scope='vistool')
+"""Scores that a class activation map can explain besides a class's: ``cam_target = dict(type='Name', …)`` in a config.
+
+A class whose instances, or a function which, called with ``(output, samples)``, gives one score ``(n,)`` for each image
+in the network's output. Without a parent: looking a name up does not depend on the config's default scope.
+"""
