@@ -16,7 +16,7 @@ def build_parser() -> cli.Parser:
         'configs/efficientnet_lite/efficientnet-lite0_in1k.py none'
     )
     parser = cli.Parser('vis_featmap', __doc__, example)
-    parser.add_argument('img', help='image file, folder, quoted glob, or .txt list of paths')
+    parser.add_argument('img', help='image file, folder, quoted glob, .txt list, or @train, @val, @test')
     cli.add_model(parser)
     _add_features(parser)
     cli.add_compare(parser)

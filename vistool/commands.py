@@ -13,6 +13,7 @@ from vistool import cli
 from vistool.batch import Batches, report
 from vistool.comparison import labels, side_by_side
 from vistool.config import Source, resolve
+from vistool.datasets import PHASES, DatasetItem, dataset_items
 from vistool.errors import InputError
 from vistool.inputs import Item, Sample, find_inputs
 from vistool.inputs.multiple import parse_files
@@ -74,7 +75,7 @@ def draw_heatmaps(
     if args.batch_size < 1 or args.workers < 1:
         raise InputError('must be at least 1', argument='--batch-size' if args.batch_size < 1 else '--workers')
     source = resolve(args.config, cli.config_options(args.cfg_options))
-    items = find_inputs(args.img)
+    items = find_items(args.img, source)
     style = cli.style_of(args)
     out = cli.out_path(args, source.name, command)
     visualizer = Visualizer(out, style, save_raw=args.save_raw, show=args.show, panels=args.panels)
@@ -85,8 +86,8 @@ def draw_heatmaps(
         chosen.append(models[0].weights_name)
     kept: list[Heatmaps] = []
 
-    def read(index: int, item: Item) -> Sample:
-        return replace(models[0].read(item.path, seed=args.seed, index=index), name=item.name)
+    def read(index: int, item: Item | DatasetItem) -> Sample:
+        return read_item(models[0], item, args.seed, index)
 
     def explain(samples: list[Sample]) -> list[Heatmaps]:
         results = explain_with(models, analysis, samples, args)
@@ -97,7 +98,7 @@ def draw_heatmaps(
     def write(result: Any, sample: Sample) -> list[Path]:
         return visualizer.write(result, cli.file_name(sample.name, *chosen))
 
-    batches: Batches[Item] = Batches(read, explain, write, args.batch_size, args.workers)
+    batches: Batches[Item | DatasetItem] = Batches(read, explain, write, args.batch_size, args.workers)
 
     def walk() -> Iterator[list[list[Sample]]]:
         return (views_of(models, samples, args.seed) for samples in batches.walk(items))
@@ -109,6 +110,31 @@ def draw_heatmaps(
     if kept:
         cli.announce(sheet(kept, args.sheet, style))
     return report(failures, len(items))
+
+
+def find_items(spec: str, source: Source) -> Sequence[Item | DatasetItem]:
+    """The images that ``img`` names: a file, folder, glob or list, or ``@train``, ``@val``, ``@test`` of the config.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if not spec.startswith('@'):
+        return find_inputs(spec)
+    if spec[1:] not in PHASES:
+        raise InputError(
+            f'unknown dataset {spec!r}', accepted=', '.join(f'@{phase}' for phase in PHASES), argument='img'
+        )
+    items = dataset_items(source.config, spec[1:])
+    if not len(items):
+        raise InputError(f'the {spec[1:]} dataset of {source.name} is empty', argument='img')
+    return items
+
+
+def read_item(model: Model, item: Item | DatasetItem, seed: int, index: int = 0) -> Sample:
+    """An image as the model's pipeline reads it."""
+    if isinstance(item, DatasetItem):
+        return model.read(item.source, seed=seed, index=item.index, name=item.name, info=item.info)
+    return model.read(item.path, seed=seed, index=index, name=item.name)
 
 
 def load_all(args: argparse.Namespace, source: Source) -> list[Model]:
@@ -151,7 +177,9 @@ def explain_with(
     for result, sample in zip(results, samples, strict=True):
         beside = [result]
         for model in models[1:]:
-            again = model.read(sample.path, seed=args.seed, index=sample.index or 0)
+            again = model.read(
+                sample.original if sample.path is None else sample.path, seed=args.seed, index=sample.index or 0
+            )
             with model.precision(args.amp):
                 beside += analysis.follow(result, model)(model, [again])
         compared.append(side_by_side(beside, names))
@@ -162,7 +190,8 @@ def views_of(models: Sequence[Model], samples: list[Sample], seed: int) -> list[
     """The same images as each model reads them."""
 
     def read(model: Model, sample: Sample) -> Sample:
-        return replace(model.read(sample.path, seed=seed, index=sample.index or 0), name=sample.name)
+        photo = sample.original if sample.path is None else sample.path
+        return replace(model.read(photo, seed=seed, index=sample.index or 0), name=sample.name)
 
     return [samples, *([read(model, sample) for sample in samples] for model in models[1:])]
 

@@ -10,10 +10,10 @@ from vistool import cli
 from vistool.analyses import FeatureMaps
 from vistool.analyses.featmap import Feature, Statistics, basis_bytes, read_basis
 from vistool.analyses.featmap.preview import module_tree
-from vistool.commands import Walk, draw_heatmaps
+from vistool.commands import Walk, draw_heatmaps, find_items, read_item
 from vistool.config import resolve
 from vistool.errors import InputError
-from vistool.inputs import Sample, find_inputs
+from vistool.inputs import Sample
 from vistool.inputs.multiple import parse_files
 from vistool.models import Model, build_module, find_device
 from vistool.visualization.channels import ARGUMENT, write_channels
@@ -123,12 +123,12 @@ def parse_point(word: str) -> tuple[float, float]:
 def preview(args: argparse.Namespace) -> int:
     """Lists the network's modules with what they give for the first image, on stdout; needs no checkpoint."""
     source = resolve(args.config, cli.config_options(args.cfg_options))
-    item = find_inputs(args.img)[0]
+    item = find_items(args.img, source)[0]
     device = find_device(args.device)
     module = build_module(source, args.seed).to(device)
     module.eval()
     model = Model(module, source.name, source.config, device=device)
     model.use_files(parse_files(args.input), args.draw_on)
-    inputs = model.batch([model.read(item.path, seed=args.seed)])
+    inputs = model.batch([read_item(model, item, args.seed)])
     cli.announce(module_tree(model.module, inputs))
     return cli.OK
