@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vistool.analyses import CAM, BrowseDataset, DatasetReport, Patches, Schedule
+    from vistool.analyses import CAM, BrowseDataset, DatasetReport, FeatureMaps, Patches, Schedule
     from vistool.api import overlay, save, show
     from vistool.errors import InputError
     from vistool.models import Model, load
@@ -24,6 +24,7 @@ __all__ = [
     'CAM',
     'BrowseDataset',
     'DatasetReport',
+    'FeatureMaps',
     'InputError',
     'Model',
     'Patches',
@@ -40,6 +41,7 @@ _HOMES = {
     'DatasetReport': 'vistool.analyses',
     'InputError': 'vistool.errors',
     'Model': 'vistool.models',
+    'FeatureMaps': 'vistool.analyses',
     'Patches': 'vistool.analyses',
     'Schedule': 'vistool.analyses',
     'load': 'vistool.models',

@@ -85,6 +85,11 @@ class Batches(Generic[T]):
                 raise
         return failures
 
+    def walk(self, items: Sequence[T]) -> Iterator[list[Sample]]:
+        """The batches that :meth:`run` will see, for what looks at all images first; unreadable ones are left out."""
+        with ThreadPoolExecutor(self.workers, 'read') as readers:
+            yield from self._batches(items, readers, [], lambda: None)
+
     def _batches(
         self,
         items: Sequence[T],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vistool import cli
 from vistool.batch import Batches, report
@@ -34,7 +35,30 @@ class HeatmapAnalysis(Protocol):
         """The same analysis of another model, held to the choices made for ``result`` (its classes, its layers)."""
 
 
-def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnalysis, choices: Sequence[object]) -> int:
+@runtime_checkable
+class ComparingAnalysis(HeatmapAnalysis, Protocol):
+    """An analysis that puts models beside each other itself, because it looks at more than their maps."""
+
+    def compare(
+        self, models: Sequence[Model], views: Sequence[Sequence[Sample]], names: Sequence[str]
+    ) -> list[Heatmaps]:
+        """One result per image; ``views`` are the same images as each model reads them."""
+
+
+Walk = Callable[[], Iterator[list[list[Sample]]]]
+"""Goes over all batches of a run from the start: each batch as one list of samples per model."""
+
+Settle = Callable[[list[Model], Walk, int], HeatmapAnalysis]
+"""``(models, walk, number of images) → analysis``: fixes, before the first picture, what is one over the whole run."""
+
+
+def draw_heatmaps(
+    args: argparse.Namespace,
+    command: str,
+    analysis: HeatmapAnalysis,
+    choices: Sequence[object],
+    settle: Settle | None = None,
+) -> int:
     """Runs ``analysis`` on the images that the arguments name and writes the pictures.
 
     Args:
@@ -43,6 +67,7 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
         command: The command's name, for the default folder.
         analysis: What to do.
         choices: What the user chose for this run (method, class, layer), for file names.
+        settle: Called once before the first picture; the analysis that it returns is used instead of ``analysis``.
 
     Returns:
         The exit code.
@@ -62,9 +87,7 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
     kept: list[Heatmaps] = []
 
     def read(index: int, item: Item | DatasetItem) -> Sample:
-        if isinstance(item, DatasetItem):
-            return models[0].read(item.source, seed=args.seed, index=item.index, name=item.name, info=item.info)
-        return models[0].read(item.path, seed=args.seed, index=index, name=item.name)
+        return read_item(models[0], item, args.seed, index)
 
     def explain(samples: list[Sample]) -> list[Heatmaps]:
         results = explain_with(models, analysis, samples, args)
@@ -76,6 +99,13 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
         return visualizer.write(result, cli.file_name(sample.name, *chosen))
 
     batches: Batches[Item | DatasetItem] = Batches(read, explain, write, args.batch_size, args.workers)
+
+    def walk() -> Iterator[list[list[Sample]]]:
+        return (views_of(models, samples, args.seed) for samples in batches.walk(items))
+
+    if settle is not None:
+        with models[0].precision(args.amp):
+            analysis = settle(models, walk, len(items))
     failures = batches.run(items, cli.announce)
     if kept:
         cli.announce(sheet(kept, args.sheet, style))
@@ -98,6 +128,13 @@ def find_items(spec: str, source: Source) -> Sequence[Item | DatasetItem]:
     if not len(items):
         raise InputError(f'the {spec[1:]} dataset of {source.name} is empty', argument='img')
     return items
+
+
+def read_item(model: Model, item: Item | DatasetItem, seed: int, index: int = 0) -> Sample:
+    """An image as the model's pipeline reads it."""
+    if isinstance(item, DatasetItem):
+        return model.read(item.source, seed=seed, index=item.index, name=item.name, info=item.info)
+    return model.read(item.path, seed=seed, index=index, name=item.name)
 
 
 def load_all(args: argparse.Namespace, source: Source) -> list[Model]:
@@ -125,9 +162,13 @@ def explain_with(
     models: Sequence[Model], analysis: HeatmapAnalysis, samples: list[Sample], args: argparse.Namespace
 ) -> list[Heatmaps]:
     """Results of the first model on a batch; beside them those of the others, held to the first one's choices."""
+    provenance = {'command': args.command, 'seed': args.seed, 'amp': args.amp}
+    if len(models) > 1 and isinstance(analysis, ComparingAnalysis):
+        with models[0].precision(args.amp):
+            found = analysis.compare(models, views_of(models, samples, args.seed), labels(models))
+        return [result.with_recipe(**provenance) for result in found]
     with models[0].precision(args.amp):
         results: list[Heatmaps] = analysis(models[0], samples)
-    provenance = {'command': args.command, 'seed': args.seed, 'amp': args.amp}
     results = [result.with_recipe(**provenance) for result in results]
     if len(models) == 1:
         return results
@@ -143,6 +184,16 @@ def explain_with(
                 beside += analysis.follow(result, model)(model, [again])
         compared.append(side_by_side(beside, names))
     return compared
+
+
+def views_of(models: Sequence[Model], samples: list[Sample], seed: int) -> list[list[Sample]]:
+    """The same images as each model reads them."""
+
+    def read(model: Model, sample: Sample) -> Sample:
+        photo = sample.original if sample.path is None else sample.path
+        return replace(model.read(photo, seed=seed, index=sample.index or 0), name=sample.name)
+
+    return [samples, *([read(model, sample) for sample in samples] for model in models[1:])]
 
 
 def preview_model(args: argparse.Namespace) -> int:

@@ -46,6 +46,8 @@ class Heatmap:
         note: A remark drawn on the tile («no positive evidence»).
         footer: A line under the tile (a score of its own, a similarity).
         view: What the map's own network saw, where that is another one than the result's; else None.
+        scale: Maps of one name share a colour scale by default; ``''`` means that ``group`` names it.
+        signed: Whether colours are centred at zero even where all values lie on one side (a difference).
     """
 
     values: NDArray[np.float32]
@@ -57,6 +59,8 @@ class Heatmap:
     note: str = ''
     footer: str = ''
     view: NetworkView | None = None
+    scale: str = ''
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,7 @@ class Curves:
         warmup: Iterations of warm-up, by config name, where there is one; a short one is drawn enlarged as well.
         ramp: What the ends of the colour ramp stand for (the first and the last layer), where curves have an ``order``.
         recipe: How the result came about; plain JSON values.
+        x_label: What the steps are, where they are no iterations.
     """
 
     curves: tuple[Curve, ...]
@@ -216,6 +221,7 @@ class Curves:
     warmup: Mapping[str, int] = field(default_factory=dict)
     ramp: tuple[str, str] = ('first layer', 'last layer')
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    x_label: str = 'iteration'
 
 
 @dataclass(frozen=True)

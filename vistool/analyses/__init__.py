@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from vistool.analyses.cam import CAM
     from vistool.analyses.dataset import BrowseDataset
     from vistool.analyses.dataset_report import DatasetReport
+    from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
 
-__all__ = ['CAM', 'BrowseDataset', 'DatasetReport', 'Patches', 'Schedule']
+__all__ = ['CAM', 'BrowseDataset', 'DatasetReport', 'FeatureMaps', 'Patches', 'Schedule']
 
 HOMES = {
     'CAM': 'vistool.analyses.cam',
     'BrowseDataset': 'vistool.analyses.dataset',
     'DatasetReport': 'vistool.analyses.dataset_report',
+    'FeatureMaps': 'vistool.analyses.featmap',
     'Patches': 'vistool.analyses.patches',
     'Schedule': 'vistool.analyses.schedule',
 }
