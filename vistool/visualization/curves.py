@@ -140,7 +140,7 @@ def _zoomed(axes: Any, curves: Sequence[Curve], axis: Axis, reach: float) -> Non
             shown.append(replace(curve, steps=curve.steps[inside], values=curve.values[inside]))
     draw_lines(axes, shown, axis)
     axes.margins(x=0.02)
-    axes.text(0.95, 0.04, 'warm-up', transform=axes.transAxes, ha='right', color='0.4', fontsize='small')
+    axes.text(0.95, 0.11, 'warm-up', transform=axes.transAxes, ha='right', color='0.4', fontsize='small')
     axes.tick_params(labelleft=False)
     axis.finish(axes, axes)
 
