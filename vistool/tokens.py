@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
 MAX_PREFIX = 64
 """More tokens than this beside a grid are not prefix tokens but a sign that the grid is the wrong one."""
+
+USUAL_PREFIX = 8
+"""Class, distillation and register tokens of most networks; a grid that leaves more is the last guess."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,20 @@ def find_layout(
     if batch is not None and shape and shape[0] != batch:
         raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): windows, heads or regions')
     if tensor.ndim == 4:
+        _refuse_attention(shape, grids, layer)
         return _find_map(shape, input_size, layer)
     if tensor.ndim == 3:
-        return _find_tokens(shape, input_size, grids, prefix, tokens)
+        return _find_tokens(shape, input_size, grids, layer, prefix, tokens)
     raise NoSpatialMap(f'its output {shape} has no two spatial axes')
+
+
+def _refuse_attention(shape: tuple[int, ...], grids: Sequence[tuple[int, int]], layer: nn.Module | None) -> None:
+    """Raises for ``(B, heads, tokens, tokens)``, which would pass for a square map."""
+    side = shape[2]
+    weights = isinstance(layer, (nn.Softmax, nn.modules.dropout._DropoutNd))
+    prefixed = any(1 <= side - h * w <= USUAL_PREFIX for h, w in grids)
+    if side == shape[3] > 1 and (prefixed or (weights and any(side == h * w for h, w in grids))):
+        raise NoSpatialMap(f'its output {shape} weighs {side} tokens against each other')
 
 
 def _find_map(shape: tuple[int, ...], input_size: tuple[int, int], layer: nn.Module | None) -> Layout:
@@ -108,13 +122,16 @@ def _find_tokens(
     shape: tuple[int, ...],
     input_size: tuple[int, int],
     grids: Sequence[tuple[int, int]],
+    layer: nn.Module | None,
     prefix: int | None,
     tokens: bool | None,
 ) -> Layout:
-    lengths = (('BLC', shape[1]),) if tokens else (('BLC', shape[1]), ('BCL', shape[2]))
-    for grid_of in (_seen_grid, _aspect_grid):
-        for axes, length in lengths:
-            fit = grid_of(length, input_size, grids, prefix)
+    length = dict(BLC=shape[1], BCL=shape[2])
+    # Prefix tokens come only where tokens come before channels; a size seen on the way goes before a guess.
+    rules = [partial(_seen_grid, grids=grids, most=USUAL_PREFIX), _aspect_grid, partial(_seen_grid, grids=grids)]
+    for grid_of in rules:
+        for axes in _axes(layer, shape, tokens):
+            fit = grid_of(length[axes], input_size, prefix=prefix if axes == 'BLC' else prefix or 0)
             if fit is not None:
                 return Layout(axes, *fit)
     extra = '' if prefix is None else f' after {prefix} extra token(s)'
@@ -122,10 +139,14 @@ def _find_tokens(
 
 
 def _seen_grid(
-    length: int, input_size: tuple[int, int], grids: Sequence[tuple[int, int]], prefix: int | None
+    length: int,
+    input_size: tuple[int, int],
+    grids: Sequence[tuple[int, int]],
+    prefix: int | None,
+    most: int = MAX_PREFIX,
 ) -> tuple[tuple[int, int], int] | None:
     """The spatial size among ``grids`` that ``length`` tokens fill with the fewest tokens to spare, the latest first."""
-    allowed = range(MAX_PREFIX + 1) if prefix is None else (prefix,)
+    allowed = range(most + 1) if prefix is None else (prefix,)
     fits = [
         (length - h * w, -age, (h, w))
         for age, (h, w) in enumerate(grids)
@@ -137,8 +158,16 @@ def _seen_grid(
     return grid, spare
 
 
+def _axes(layer: nn.Module | None, shape: tuple[int, ...], tokens: bool | None) -> tuple[str, ...]:
+    """Where the channels may be: the user's word, what the layer works on, or either."""
+    normalised = tuple(getattr(layer, 'normalized_shape', ()) or ())
+    if tokens or isinstance(layer, nn.Linear) or (isinstance(layer, nn.LayerNorm) and normalised == shape[-1:]):
+        return ('BLC',)
+    return ('BCL',) if isinstance(layer, (nn.BatchNorm1d, nn.Conv1d)) else ('BLC', 'BCL')
+
+
 def _aspect_grid(
-    length: int, input_size: tuple[int, int], grids: Sequence[tuple[int, int]], prefix: int | None
+    length: int, input_size: tuple[int, int], prefix: int | None
 ) -> tuple[tuple[int, int], int] | None:
     """The grid that one whole stride makes of the image (rounded up or down), with as few prefix tokens as networks have."""
     height, width = input_size
