@@ -59,7 +59,9 @@ class Parser(argparse.ArgumentParser):
         args = self.parse_intermixed_args(words)
         for action in self._actions:
             if action.option_strings and action.nargs in ('+', '*'):
-                self._check_list(action.option_strings[-1], getattr(args, action.dest, None) or [])
+                given = getattr(args, action.dest, None) or []
+                if action.dest != 'compare':
+                    self._check_list(action.option_strings[-1], given)
         return args
 
     def _check_list(self, option: str, values: Sequence[Any]) -> None:
@@ -120,6 +122,8 @@ def add_picture(parser: Parser) -> None:
     group.add_argument('--colorbar', action='store_true', default=None, help='draw colour bars')
     group.add_argument('--interpolation', metavar='nearest|bilinear|bicubic', help='how maps are enlarged')
     group.add_argument('--view', metavar='original|network', help='draw on the whole file, or on what the network saw')
+    group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
+    group.add_argument('--sheet', metavar='FILE', help='put all images of the run on pages as well')
     group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
     group.add_argument('--show', action='store_true', help='open a window as well')
 
@@ -136,6 +140,26 @@ def add_run(parser: Parser) -> None:
     parser.add_argument(
         '--not-show', action='store_true', help=argparse.SUPPRESS
     )  # older tools' option, the default here
+
+
+def add_compare(parser: Parser) -> None:
+    """Other models beside the first."""
+    parser.add_argument(
+        '--compare',
+        nargs='+',
+        action='append',
+        default=[],
+        metavar='CONFIG',
+        help='CONFIG [CHECKPOINT]: the same from another model or checkpoint beside it; repeatable',
+    )
+
+
+def add_batch(parser: Parser) -> None:
+    """How many images go through at once."""
+    group = parser.add_argument_group('many images')
+    group.add_argument('--batch-size', type=int, default=8, metavar='N', help='images per forward (default: 8)')
+    group.add_argument('--workers', type=int, default=2, metavar='N', help='threads that read, and that write (default: 2)')
+    group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
 
 
 def style_of(args: argparse.Namespace) -> Any:
@@ -257,6 +281,7 @@ def _set_up_logging(level: str, debug: bool) -> None:
         raise InputError(f'unknown level {level!r}', accepted=', '.join(levels), argument='--log-level')
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine())
+    handler.addFilter(_Once())
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel('DEBUG' if debug else level.upper())
@@ -267,6 +292,20 @@ class _Chatter(io.TextIOBase):
         if text.strip():
             log.debug('%s', text)
         return len(text)
+
+
+class _Once(logging.Filter):
+    """Passes each message once: what holds for a run need not be said for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[tuple[int, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = (record.levelno, record.getMessage())
+        new = key not in self._said or not logging.DEBUG < record.levelno < logging.ERROR
+        self._said.add(key)
+        return new
 
 
 class _OneLine(logging.Formatter):

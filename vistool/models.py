@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,6 +74,20 @@ class Model:
     def batch(self, samples: Sequence[Sample]) -> Any:
         """The network input for ``samples``: a tensor ``(B, C, H, W)``, or a tuple or dict of tensors."""
         return preprocess(samples, self.data_preprocessor, self.device)
+
+    @property
+    def weights_name(self) -> str:
+        """A short name of the weights, for figures that compare checkpoints: ``'best_epoch_3'``, ``'none'``."""
+        if self.checkpoint is None:
+            return RANDOM
+        return PurePath(self.checkpoint.source.removeprefix('demo://')).stem
+
+    @contextmanager
+    def precision(self, amp: bool) -> Iterator[None]:
+        """Mixed precision inside the context where ``amp`` is true: fp16 on CUDA, bf16 elsewhere."""
+        kind = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
+        with torch.autocast(self.device.type, kind, enabled=amp):
+            yield
 
     def class_name(self, index: int) -> str:
         """The first synonym of a class («tabby» of «tabby, tabby cat»), or ``'class 281'`` where names are unknown."""

@@ -19,6 +19,19 @@ Kind = Literal['cam', 'attention', 'feature']
 
 
 @dataclass(frozen=True)
+class NetworkView:
+    """What one network saw of the photo: of use where several networks are compared, whose preprocessing may differ.
+
+    Attributes:
+        image: uint8 ``(H, W, 3)`` RGB, before normalisation.
+        geometry: Network pixels to original pixels; None where there is no original.
+    """
+
+    image: NDArray[np.uint8]
+    geometry: Geometry | None
+
+
+@dataclass(frozen=True)
 class Heatmap:
     """One map and its place in the figure.
 
@@ -30,6 +43,8 @@ class Heatmap:
         column: What the figure's column stands for (a method, a head, a stage).
         range: The values that 0 and 1 stood for, where ``values`` were scaled to [0, 1]; else None.
         note: A remark drawn on the tile («no positive evidence»).
+        footer: A line under the tile (a score of its own, a similarity).
+        view: What the map's own network saw, where that is another one than the result's; else None.
     """
 
     values: NDArray[np.float32]
@@ -39,6 +54,8 @@ class Heatmap:
     column: str = ''
     range: tuple[float, float] | None = None
     note: str = ''
+    footer: str = ''
+    view: NetworkView | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +67,10 @@ class Heatmaps:
             or red-blue about zero for signed values).
         image: uint8 ``(H, W, 3)`` RGB, exactly what the network saw, before normalisation.
         maps: The maps, in the order in which they are drawn. Each covers the whole network input.
-        original: uint8 ``(H0, W0, 3)`` RGB, the file as a person sees it (EXIF applied), or None where there is no file.
+        original: uint8 ``(H0, W0, 3)`` RGB, the file as a person sees it (EXIF applied); None where there is none.
         geometry: Network pixels to original pixels; None where there is no original.
-        queries: For each row that has one, the query's ``(x, y)`` in original pixels (network pixels without a geometry).
+        queries: For each row that has one, the query's ``(x, y)`` in original pixels (without a geometry: network
+            pixels).
         caption: What is constant over the figure, said once.
         ground_truth: Label of the image where it is known and the prediction is wrong, else ``''``.
         recipe: How the result came about; plain JSON values.

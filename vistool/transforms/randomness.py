@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+
+
+_LOCK = threading.RLock()
+"""The states are the process's: threads that read images take turns while they hold them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,7 @@ def seeded(seed: int, index: int = 0) -> Iterator[int]:
         A 32-bit seed of the same origin, for generators that a transform keeps for itself.
     """
     words = np.random.SeedSequence([abs(int(seed)), abs(int(index)), int(seed < 0)]).generate_state(4)
-    with kept():
+    with _LOCK, kept():
         random.seed(int(words[0]))
         np.random.seed(int(words[1]))
         torch.default_generator.manual_seed(int(words[2]))

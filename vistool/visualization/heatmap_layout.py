@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest:
     lines: list[Line] = []
     for result in results:
         rows, _ = _rows(result, style, always_label=True)
-        lines.extend(_lines(result, rows, page))
+        lines.extend(_cut(rows, max(len(row.cells) for row in rows), beside=True))  # a column means one thing throughout
     tallest = tallest or (648.0 if page.paper else 4000.0)
     pages: list[list[Line]] = []
     header = lines[0] if lines else None
@@ -100,7 +100,8 @@ def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
 def overlays(result: Heatmaps, style: Style) -> list[Pixels]:
     """Each map blended over the network's image at its own size, uint8 ``(H, W, 3)``, and nothing else."""
     painter = _Painter(result, replace(style, layout='overlay', view='network'))
-    return [painter.tile(look)(painter.view.size) for look in painter.looks]
+    views = [painter.view_of(item) for item in result.maps]
+    return [painter.tile(look, view)(view.size) for look, view in zip(painter.looks, views, strict=True)]
 
 
 class _Painter:
@@ -112,19 +113,26 @@ class _Painter:
         self.view: View = choose_view(result, style)
         self.looks = choose_looks(result, style)
         self.align = style.align
+        self.style = style
+        self.result = result
         self.photo = lru_cache(maxsize=4)(self._photo)
 
     def _photo(self, size: tuple[int, int]) -> Pixels:
         return resize_image(self.view.photo, size)
 
-    def tile(self, look: Look) -> Tile:
+    def view_of(self, item: Heatmap) -> View:
+        """The figure's view, or the map's own where it comes from another network."""
+        return self.view if item.view is None else choose_view(self.result, self.style, item.view)
+
+    def tile(self, look: Look, view: View) -> Tile:
         def draw(size: tuple[int, int]) -> Pixels:
-            values, covered = self.view.map_at(look.values, size, look.interpolation, self.align)
+            values, covered = view.map_at(look.values, size, look.interpolation, self.align)
+            photo = self.photo if view.photo is self.view.photo else partial(resize_image, view.photo)
             everywhere = covered is None or bool(covered.all())
             if look.alpha is not None:
-                return overlay(self.photo(size), np.clip(values, 0, 1), look.table, look.alpha, covered)
+                return overlay(photo(size), np.clip(values, 0, 1), look.table, look.alpha, covered)
             colors = rgb_map(values) if values.ndim == 3 else colorize(values, look.table)
-            return colors if everywhere else blend(self.photo(size), colors, 1.0, covered)
+            return colors if everywhere else blend(photo(size), colors, 1.0, covered)
 
         return draw
 
@@ -165,10 +173,12 @@ def _title(item: Heatmap, result: Heatmaps, one_line: bool, always_label: bool) 
 
 
 def _map_cell(item: Heatmap, look: Look, painter: _Painter) -> Cell:
-    height, width = painter.view.size
-    outline = painter.view.outline()
+    view = painter.view_of(item)
+    height, width = view.size
+    outline = view.outline()
     marks = (outline,) if outline and look.alpha is not None else ()
-    return Cell(painter.tile(look), width / height, note=item.note, marks=marks, bar=look.bar)
+    footer = (item.footer,) if item.footer else ()
+    return Cell(painter.tile(look, view), width / height, footer=footer, note=item.note, marks=marks, bar=look.bar)
 
 
 def _input_cell(result: Heatmaps, painter: _Painter, names: Sequence[str], first: bool) -> Cell:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.geometry import Geometry
-from vistool.results import Heatmaps
+from vistool.results import Heatmaps, NetworkView
 from vistool.visualization.cells import Outline
 from vistool.visualization.draw import Map, Pixels, resize_map, to_uint8
 from vistool.visualization.style import Align, Interpolation, Style
@@ -62,20 +62,26 @@ class View:
         return Outline(tuple((float(x), float(y)) for x, y in points))
 
 
-def choose_view(result: Heatmaps, style: Style) -> View:
+def choose_view(result: Heatmaps, style: Style, seen: NetworkView | None = None) -> View:
     """The view that the style asks for, or the kind's own: the original for CAM, the network's for the rest.
 
     Attention and features show tokens and units, which only the network's view shows as they are.
+
+    Args:
+        result: The maps.
+        style: How to draw.
+        seen: What the network of the map in question saw; None: what the result says.
     """
     wanted = style.view or ('original' if result.kind == 'cam' else 'network')
-    image = to_uint8(result.image, 'image of the result')
+    seen = seen or NetworkView(result.image, result.geometry)
+    image = to_uint8(seen.image, 'image of the result')
     if wanted == 'network':
         return View(image, None)
-    if result.original is None or result.geometry is None or not result.geometry.exact:
+    if result.original is None or seen.geometry is None or not seen.geometry.exact:
         if style.view == 'original' and result.original is not None:
             logging.getLogger('vistool').warning('the way back to the original is unknown; drawn on the network view')
         return View(image, None)
-    return View(to_uint8(result.original, 'original of the result'), result.geometry)
+    return View(to_uint8(result.original, 'original of the result'), seen.geometry)
 
 
 def query_place(result: Heatmaps, view: View, row: str) -> tuple[float, float] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -87,6 +87,19 @@ class CAM:
             drawn = self._maps(run, methods, classes, scores, size)
         results = _results(model, samples, methods, list(found), classes, scores, drawn, self._settings())
         return results[0] if single else results
+
+    def follow(self, result: Heatmaps, model: Model) -> CAM:
+        """The same for another model, with the classes that ``result`` shows.
+
+        Layers that were named are kept where the other model has them; otherwise its own default is taken.
+        """
+        targets = [target['id'] for target in result.recipe['targets']]
+        try:
+            layers = [find_layer(model.module, name)[0] for name in self.layers]
+        except InputError:
+            layers = []
+            log.warning('%s has no layer %s: its default is drawn', model.name, ', '.join(self.layers))
+        return replace(self, targets=targets, layers=layers)
 
     def _defaults(self, model: Model) -> list[str]:
         names = default_layers(model.module)
