@@ -112,7 +112,8 @@ MVIT = dict(embed_dims=32, num_layers=4, num_heads=1, downscale_indices=[1, 2, 3
 LEVIT = dict(embed_dims=[32, 32, 64], num_heads=[2, 2, 4], depths=[1, 1, 1], key_dims=[8, 8, 8])
 TINYVIT = dict(channels=[16, 32, 32, 64], num_heads=[1, 2, 2, 2], depths=[1, 1, 1, 2])
 T2T = dict(num_heads=2, num_layers=2, embed_dims=32, mlp_ratio=2)
-WIDE, MAP, TOKENS, SMALL = (96, 160), (3, 5), (64, 96), (2, 3)
+WIDE, MAP = (96, 160), (3, 5)
+TOKENS, SMALL = (64, 96), (2, 3)
 """The usual sizes, and what stride 32 makes of them; TOKENS at patch size 16 are 4 × 6."""
 
 
@@ -127,7 +128,7 @@ def _mmpretrain():
         2048,
         neck=[dict(type='HRFuseScales', in_channels=(8, 16, 32, 64)), dict(type='GlobalAveragePooling')],
     ), WIDE, 'neck.0.final_layer', MAP
-    yield 'MobileNetV2', lambda: mm(dict(type='MobileNetV2', widen_factor=0.25), 1280), TOKENS, 'backbone.conv2', SMALL
+    yield 'MobileNetV2', lambda: mm(dict(type='MobileNetV2', widen_factor=0.25), 1280), WIDE, 'backbone.conv2', MAP
     yield 'MobileNetV3', lambda: mm(dict(type='MobileNetV3', arch='small'), 576), TOKENS, 'backbone.layer12', SMALL
     yield 'EfficientNet', lambda: mm(dict(type='EfficientNet', arch='b0'), 1280), TOKENS, 'backbone.layers.6', SMALL
     yield 'EfficientNetV2', lambda: mm(dict(type='EfficientNetV2', arch='b0'), 1280), TOKENS, 'backbone.layers.7', SMALL

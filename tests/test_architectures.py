@@ -5,18 +5,26 @@ import torch
 from architectures import CASES
 from torch import nn
 
-from vistool.capture import activations, frozen
+from vistool.analyses.cam import engine
+from vistool.errors import InputError
 from vistool.layers import default_layers, find_layer
-from vistool.measuring import measure_default_layer
-from vistool.models import class_scores
-from vistool.tokens import find_layout
+from vistool.measuring import layers_to_explain, measure_default_layer
 
 CORNERS = {'top left': (0, 0), 'top right': (0, 1), 'bottom left': (1, 0), 'bottom right': (1, 1)}
 
 
 @pytest.fixture(scope='module', params=CASES, ids=lambda case: case.name)
 def network(request):
-    case = request.param
+    return built(request.param)
+
+
+@pytest.fixture
+def networks():
+    """By name."""
+    return lambda name: built(next(case for case in CASES if case.name == name))
+
+
+def built(case):
     torch.manual_seed(0)
     module = case.make()
     wake(module, case.size)
@@ -24,10 +32,21 @@ def network(request):
 
 
 def wake(module, size):
-    """Makes random weights behave as trained ones: nothing starts at zero, and BatchNorm knows its inputs."""
+    """Makes random weights behave as trained ones: nothing starts at zero, BatchNorm knows its inputs, what is near
+    counts most.
+    """
     for name, parameter in module.named_parameters():
+        if name.endswith('attention_biases'):  # by distance, the first being none
+            parameter.data[:, 0] = 1000
+            continue
         if parameter.detach().abs().max() < 0.01 and not name.endswith('bias'):
             torch.nn.init.normal_(parameter, 1 if parameter.ndim == 1 else 0, 0.05)
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d) and child.kernel_size[0] % 2 and child.kernel_size[0] > 1:
+            middle = child.kernel_size[0] // 2
+            centre = child.weight.data[:, :, middle, middle].clone()
+            child.weight.data *= 0.1
+            child.weight.data[:, :, middle, middle] = centre
     norms = [child for child in module.modules() if isinstance(child, nn.modules.batchnorm._BatchNorm)]
     module.eval()
     for norm in norms:
@@ -49,12 +68,9 @@ def photo(size):
 def look(module, name, inputs):
     """The layer's map ``(B, C, h, w)``, its layout, and the gradient of the best score, laid out likewise."""
     name, layer = find_layer(module, name)
-    with frozen(module), activations(module, {name: layer}) as found:
-        scores = class_scores(module(inputs))
-        call = found[name][-1]
-        layout = find_layout(call.value, inputs.shape[2:], call.grids, batch=len(inputs), layer=layer)
-        gradient = torch.autograd.grad(scores.amax(1).sum(), call.value)[0]
-    return layout.to_map(call.value.detach()), layout, layout.to_map(gradient)
+    with engine.forward(module, inputs, {name: layer}, gradients=True) as run:
+        (gradient,) = run.gradients(run.scores.amax(1).sum(), last=True)
+    return run.layers[0].map(run.layers[0].value), run.layers[0].layout, run.layers[0].map(gradient)
 
 
 def test_the_default_layer_is_the_named_one(network):
@@ -93,12 +109,83 @@ def quarter(found, down, across):
     return (found[-rows:] if down else found[:rows])[:, -columns if across else 0 : None if across else columns]
 
 
-def test_measuring_finds_a_layer_where_the_table_knows_none(network):
-    case, module, image = network
-    name = measure_default_layer(module, image)
-    assert name is not None
-    _, layout, gradient = look(module, name, image)
-    assert gradient.abs().sum() > 0
-    if layout.grid != case.grid:
-        print('DIFF', case.name, case.layer, case.grid, name, layout.grid)
-    print('MEAS', case.name, case.layer, name)
+UNKNOWN = {
+    'ResNet': 'backbone.layer4',
+    'HRNet': 'neck.0.final_layer',
+    'ViT': 'backbone.layers.1.attn.qkv',
+    'BEiT': 'backbone.layers.1',
+    'BEiT, class token': 'backbone.layers.1.ln1',
+    'DeiT3': 'backbone.layers.1.attn.qkv',
+    'LeViT': 'backbone.stages.2',
+    'torchvision MobileNetV3': 'features',
+    'timm Swin': 'norm',
+    'timm CaiT': 'blocks_token_only.1.attn.v',
+    'HF Swin': 'swin.layernorm',
+}
+
+
+@pytest.mark.parametrize('name', UNKNOWN)
+def test_measuring_finds_the_layer_of_a_network_that_the_table_does_not_know(name, networks, monkeypatch, caplog):
+    case, module, image = networks(name)
+    monkeypatch.setattr('vistool.layers.DEFAULT_LAYERS', {})
+    assert layers_to_explain(module, image) == [UNKNOWN[name]]
+    assert UNKNOWN[name] in caplog.text and type(module).__name__ in caplog.text
+    _, layout, gradient = look(module, UNKNOWN[name], image)
+    assert layout.grid == case.grid and gradient.any()
+
+
+def test_a_headless_network_is_measured_by_its_features(networks):
+    _, module, image = networks('timm Swin')
+    module.reset_classifier(0)
+    assert measure_default_layer(module, image) == 'norm'
+
+
+def test_nothing_is_measured_where_nothing_is_spatial():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    assert measure_default_layer(module, torch.randn(1, 3, 4, 4)) is None
+
+
+@pytest.mark.parametrize(
+    ('name', 'layer', 'better'),
+    [
+        ('ViT', 'backbone.layers.1', 'backbone.layers.1.ln1'),
+        ('DeiT, distilled', 'backbone.layers.1.ffn', 'backbone.layers.1.ln1'),
+        ('torchvision ViT', 'encoder.ln', 'encoder.layers.encoder_layer_1.ln_1'),
+        ('timm ViT, registers', 'norm', 'blocks.1.norm1'),
+        ('HF ViT', 'vit.layers.1.mlp', 'vit.layers.1.layernorm_before'),
+    ],
+)
+def test_behind_the_last_attention_an_error_names_the_layer_before_it(networks, name, layer, better):
+    _, module, image = networks(name)
+    with pytest.raises(InputError, match=rf'{layer}.*every patch is zero.*take {better}$'):
+        look(module, layer, image)
+
+
+@pytest.mark.parametrize(
+    ('name', 'layer', 'better'),
+    [
+        ('ResNet', 'head.fc', 'backbone.layer4'),
+        ('ViT', 'head.layers.head', 'backbone.layers.1.ln1'),
+        ('Swin', 'backbone.stages.3.blocks.0.attn.w_msa', 'backbone.norm3'),
+        ('BEiT', 'backbone.layers.0.attn.attn_drop', 'backbone.layers.1'),
+    ],
+)
+def test_a_layer_without_a_map_is_answered_with_one_that_has_one(networks, name, layer, better):
+    _, module, image = networks(name)
+    with pytest.raises(InputError, match=rf'{layer}.*no spatial map.*take {better}$'):
+        look(module, layer, image)
+
+
+def test_a_default_that_gives_no_map_is_not_suggested(networks):
+    """At this size the last stage has a single position."""
+    _, module, _ = networks('ResNet')
+    with pytest.raises(InputError, match=r'single position.*take backbone\.layer3') as error:
+        look(module, 'backbone.layer4', torch.randn(1, 3, 32, 32))
+    assert 'take backbone.layer4' not in str(error.value)
+
+
+def test_a_score_that_ignores_the_image_is_told(networks, caplog):
+    _, module, image = networks('timm ViT')
+    torch.nn.init.zeros_(module.head.weight)
+    look(module, 'blocks.1.norm1', image)
+    assert 'zero everywhere' in caplog.text

@@ -81,18 +81,23 @@ def replace_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
     return output
 
 
+_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
+
+
 @dataclass
 class Grids:
     """Spatial sizes that went by in a forward, most recent last: what flat tokens can be laid out by."""
 
     sizes: list[tuple[int, int]] = field(default_factory=list)
 
-    def watch(self, output: Any, args: Sequence[Any] = ()) -> None:
+    def watch(self, output: Any, args: Sequence[Any] = (), module: nn.Module | None = None) -> None:
         """Notes the size of a 4-D map, or the ``(H, W)`` that token models hand along with their tokens.
 
         Args:
             output: What a module gave.
             args: What it was given, in which token models often say how their tokens lie.
+            module: The module, which may settle where the channels of a 4-D map are.
         """
         for value in args:
             self._note_pair(value)
@@ -100,11 +105,13 @@ class Grids:
             output = first_tensor(output)
         if isinstance(output, Tensor):
             if output.ndim == 4:
-                self._note(output.shape[2], output.shape[3])
-                self._note(output.shape[1], output.shape[2])
+                if not isinstance(module, _CHANNELS_LAST):
+                    self._note(output.shape[2], output.shape[3])
+                if not isinstance(module, _CHANNELS_FIRST):
+                    self._note(output.shape[1], output.shape[2])
         elif isinstance(output, tuple) and output:
             if not any([self._note_pair(value) for value in output[1:]]):
-                self.watch(output[0])
+                self.watch(output[0], module=module)
 
     def _note_pair(self, value: Any) -> bool:
         found = isinstance(value, (tuple, list)) and len(value) == 2 and all(type(n) is int and n > 0 for n in value)
@@ -162,7 +169,7 @@ def activations(
         return replace_tensor(output, tensor, value.clone() if cut else value)
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        grids.watch(output, args)
+        grids.watch(output, args, module)
 
     watched = dict(root.named_modules()) if watch else {}
     with hooked(watched, note), hooked(layers, keep):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vistool.capture import Grids, first_tensor, frozen, hooked, replace_tensor
+from vistool.capture import Activation, Grids, first_tensor, frozen, hooked, replace_tensor
+from vistool.errors import InputError
 from vistool.layers import default_layers
 from vistool.models import class_scores
-from vistool.tokens import NoSpatialMap, find_layout
+from vistool.tokens import Layout, NoSpatialMap, find_layout
 
 log = logging.getLogger('vistool')
 
@@ -77,11 +78,54 @@ def layers_to_explain(module: nn.Module, inputs: Any) -> list[str]:
 
 
 def suggestion(module: nn.Module, inputs: Any, instead_of: str) -> str:
-    """A hint that names a layer with a spatial map other than ``instead_of``, the default or a measured one."""
-    names = [name for name in default_layers(module) if name != instead_of]
-    if not names and (measured := measure_default_layer(module, inputs)) not in (None, instead_of):
-        names = [str(measured)]
-    return f'{names[0]!r} gives one' if names else 'list all with --preview-model'
+    """A hint that names a layer with a map the score depends on, other than ``instead_of``: the default or a measured one."""
+    names = [*default_layers(module), measure_default_layer(module, inputs)]
+    name = next((name for name in names if name not in (None, instead_of)), None)
+    return f'take {name}' if name else 'list all with --preview-model'
+
+
+def last_used(calls: Sequence[Activation], output: Any) -> Activation:
+    """Of a layer's calls in one forward the last through which the score reaches more than the first token.
+
+    Some networks run one module twice, and only one of its outputs matters (DeiT3 of mmpretrain normalises by ``ln1`` before
+    its last attention, and then again before its last feed-forward layer, where patch tokens no longer reach the score).
+    """
+    objective = _objective(output) if len(calls) > 1 else None
+    if objective is None or not objective.requires_grad:
+        return calls[-1]
+    values = [call.value for call in calls]
+    gradients = torch.autograd.grad(objective, values, retain_graph=True, allow_unused=True)
+    reached = [
+        call
+        for call, gradient in zip(calls, gradients, strict=True)
+        if gradient is not None and gradient.ndim > 2 and (gradient if gradient.ndim > 3 else gradient[:, 1:]).any()
+    ]
+    return (reached or calls)[-1]
+
+
+def check_gradient(name: str, gradient: Tensor, layout: Layout, instead: Callable[[str], str]) -> None:
+    """Warns where a score's gradient at a layer is zero everywhere.
+
+    Args:
+        name: The layer.
+        gradient: As the layer's output.
+        layout: The layer's.
+        instead: Layer → a hint that names another.
+
+    Raises:
+        InputError: If it is zero at every position of the map but not at the tokens before it, as behind a transformer's last
+            attention.
+    """
+    if layout.to_map(gradient).any():
+        return
+    if layout.prefix and gradient.any():
+        raise InputError(
+            f'behind layer {name!r} the score depends on its {layout.prefix} prefix token(s) only: '
+            'the gradient at every patch is zero',
+            hint=instead(name),
+            argument='--target-layers',
+        )
+    log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
 
 
 def _run(module: nn.Module, inputs: Any) -> tuple[list[_Map], Any]:
@@ -96,12 +140,13 @@ def _run(module: nn.Module, inputs: Any) -> tuple[list[_Map], Any]:
         tensor = first_tensor(output)
         if tensor is None or not tensor.requires_grad:
             return None
-        if maps and tensor is maps[-1].passed:  # the same map, handed on: name it by its outermost plain owner
-            if isinstance(output, Tensor) and not isinstance(layer, _IDLE):
+        if any(tensor is entry.passed for entry in maps):  # the same map, handed on: name it by its outermost plain owner
+            newest = tensor is maps[-1].passed  # else something has used the map before this module hands it on
+            if newest and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
                 maps[-1].name, maps[-1].layer = name, layer
             return None
         maps.append(_Map(name, layer, tensor, tensor.clone(), list(grids.sizes)))
-        grids.watch(output)
+        grids.watch(output, args, layer)
         return replace_tensor(output, tensor, maps[-1].passed)
 
     named = {name: child for name, child in module.named_modules() if name}
@@ -121,8 +166,8 @@ def _is_spatial(entry: _Map, gradient: Tensor, size: tuple[int, int]) -> bool:
         layout = find_layout(entry.kept, size, entry.grids, batch=1, layer=entry.layer)
     except NoSpatialMap:
         return False
-    if layout.axes == 'BCL' and layout.grid not in entry.grids:
-        return False  # a guess: as many channels as some grid has positions
+    if (layout.axes == 'BCL' and layout.grid not in entry.grids) or (layout.axes == 'BLC' and entry.kept.shape[2] == 1):
+        return False  # by chance there are as many channels as some grid has positions
     (height, width), (rows, columns) = size, layout.grid
     square = abs(math.log(height * columns / (width * rows))) < _SQUARE
     return square and rows * columns > 1 and bool(layout.to_map(gradient).any())
@@ -132,7 +177,7 @@ def _objective(output: Any) -> Tensor | None:
     """A scalar to differentiate: the best class's score, or a fixed random mixture of what a headless network gives."""
     scores = class_scores(output)
     if scores is not None and scores.numel():
-        return scores.amax()
+        return scores.amax(1).sum()
     features = first_tensor(output)
     if features is None:
         return None

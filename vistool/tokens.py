@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -126,14 +127,21 @@ def _find_tokens(
     prefix: int | None,
     tokens: bool | None,
 ) -> Layout:
-    length = dict(BLC=shape[1], BCL=shape[2])
-    # Prefix tokens come only where tokens come before channels; a size seen on the way goes before a guess.
-    rules = [partial(_seen_grid, grids=grids, most=USUAL_PREFIX), _aspect_grid, partial(_seen_grid, grids=grids)]
-    for grid_of in rules:
-        for axes in _axes(layer, shape, tokens):
-            fit = grid_of(length[axes], input_size, prefix=prefix if axes == 'BLC' else prefix or 0)
-            if fit is not None:
-                return Layout(axes, *fit)
+    # Channels before tokens are rare, and there are no prefix tokens then; a size seen on the way goes before a guess.
+    seen = partial(_seen_grid, grids=grids)
+    rules: tuple[tuple[str, Callable[..., Any], int | None], ...] = (
+        ('BLC', partial(seen, most=USUAL_PREFIX), prefix),
+        ('BLC', _aspect_grid, prefix or 0),
+        ('BCL', seen, prefix or 0),
+        ('BLC', _aspect_grid, prefix),
+        ('BCL', _aspect_grid, prefix or 0),
+        ('BLC', seen, prefix),
+    )
+    possible = _axes(layer, shape, tokens)
+    for axes, grid_of, spare in rules:
+        length = shape[1] if axes == 'BLC' else shape[2]
+        if axes in possible and (fit := grid_of(length, input_size, prefix=spare)) is not None:
+            return Layout(axes, *fit)
     extra = '' if prefix is None else f' after {prefix} extra token(s)'
     raise NoSpatialMap(f'its output {shape} leaves {shape[1] - (prefix or 0)} tokens{extra}, which form no grid')
 

@@ -18,7 +18,8 @@ from vistool.analyses.cam.targets import find_classes
 from vistool.analyses.subjects import as_model, as_samples
 from vistool.errors import InputError
 from vistool.inputs import Sample
-from vistool.layers import default_layers, find_layer
+from vistool.layers import find_layer
+from vistool.measuring import layers_to_explain
 from vistool.models import Model, has_classes, probabilities
 from vistool.registry import ANALYSES
 from vistool.results import Heatmap, Heatmaps
@@ -70,8 +71,8 @@ class CAM:
         model = as_model(model)
         samples, single = as_samples(subject)
         methods = find_methods(self.methods)
-        found = dict(find_layer(model.module, name) for name in self.layers or self._defaults(model))
         inputs = model.batch(samples)
+        found = dict(find_layer(model.module, name) for name in self.layers or self._defaults(model, inputs))
         size, count = engine.input_size(inputs)
         views = _augmented(inputs) if self.aug_smooth else inputs
         gradients = any(method.gradients for method in methods.values())
@@ -101,8 +102,8 @@ class CAM:
             log.warning('%s has no layer %s: its default is drawn', model.name, ', '.join(self.layers))
         return replace(self, targets=targets, layers=layers)
 
-    def _defaults(self, model: Model) -> list[str]:
-        names = default_layers(model.module)
+    def _defaults(self, model: Model, inputs: Any) -> list[str]:
+        names = layers_to_explain(model.module, inputs)
         if not names:
             raise InputError(
                 f'no default layer is known for {type(model.module).__name__}',
