@@ -116,7 +116,7 @@ UNKNOWN = {
     'BEiT': 'backbone.layers.1',
     'BEiT, class token': 'backbone.layers.1.ln1',
     'DeiT3': 'backbone.layers.1.attn.qkv',
-    'LeViT': 'backbone.stages.2',
+    'LeViT': 'backbone',
     'torchvision MobileNetV3': 'features',
     'timm Swin': 'norm',
     'timm CaiT': 'blocks_token_only.1.attn.v',

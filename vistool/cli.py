@@ -91,12 +91,12 @@ def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
         parser.add_argument(
             'checkpoint',
             nargs='?',
-            help="path, URL, demo://NAME, or none (random weights); default: the run folder's, else the config's load_from",
+            help="path, URL, demo://NAME, or none (random weights); default: the run folder's, else the config's",
         )
 
 
-def add_picture(parser: Parser) -> None:
-    """Where pictures go and how they look."""
+def add_picture(parser: Parser, *, maps: bool = True) -> None:
+    """Where pictures go and how they look; ``maps``: also how heat maps are coloured."""
     group = parser.add_argument_group('picture')
     group.add_argument(
         '-o',
@@ -116,16 +116,23 @@ def add_picture(parser: Parser) -> None:
     )
     group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
     group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
+    if maps:
+        _add_maps(group)
+    else:
+        parser.set_defaults(scale=None, colormap=None, alpha=None, colorbar=None, interpolation=None, view=None)
+    group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
+    group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
+    group.add_argument('--show', action='store_true', help='open a window as well')
+
+
+def _add_maps(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--scale', metavar='each|shared', help='colour scale of each map, or one for all')
     group.add_argument('--colormap', metavar='NAME', help='any matplotlib colour map')
     group.add_argument('--alpha', metavar='A|heat', help='weight of the colours, 0 to 1; heat: transparent where cold')
     group.add_argument('--colorbar', action='store_true', default=None, help='draw colour bars')
     group.add_argument('--interpolation', metavar='nearest|bilinear|bicubic', help='how maps are enlarged')
     group.add_argument('--view', metavar='original|network', help='draw on the whole file, or on what the network saw')
-    group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
     group.add_argument('--sheet', metavar='FILE', help='put all images of the run on pages as well')
-    group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
-    group.add_argument('--show', action='store_true', help='open a window as well')
 
 
 def add_run(parser: Parser) -> None:
@@ -154,11 +161,22 @@ def add_compare(parser: Parser) -> None:
     )
 
 
+def add_inputs(parser: Parser) -> None:
+    """Files of a network with several inputs."""
+    group = parser.add_argument_group('several inputs (for configs with «inputs»)')
+    group.add_argument(
+        '--input', nargs='+', default=[], metavar='NAME=PATH', help='a file for an input, or a folder of files'
+    )
+    group.add_argument('--draw-on', metavar='NAME', help='the input to draw maps on; default: the first with places')
+
+
 def add_batch(parser: Parser) -> None:
     """How many images go through at once."""
     group = parser.add_argument_group('many images')
     group.add_argument('--batch-size', type=int, default=8, metavar='N', help='images per forward (default: 8)')
-    group.add_argument('--workers', type=int, default=2, metavar='N', help='threads that read, and that write (default: 2)')
+    group.add_argument(
+        '--workers', type=int, default=2, metavar='N', help='threads that read and that write (default: 2)'
+    )
     group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
 
 
@@ -194,7 +212,8 @@ def out_path(args: argparse.Namespace, config: str, command: str) -> Path:
 def file_name(item: str, *choices: object) -> str:
     """A picture's name: the image's, then whatever the user chose for this run (method, class, layer, checkpoint).
 
-    So another choice never overwrites the last one's picture. Lists are joined by ``-``; what was not chosen is left out.
+    So another choice never overwrites the last one's picture. Lists are joined by ``-``; what was not chosen is
+    left out.
     """
     parts = [item]
     for choice in choices:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.geometry import Geometry
+from vistool.patching.grid import PatchGrid
 
 Kind = Literal['cam', 'attention', 'feature']
 
@@ -102,6 +103,34 @@ class Heatmaps:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How a picture is cut into patches, and what is said about them.
+
+    Attributes:
+        grid: Where the patches lie; where they reach beyond the picture there is padding.
+        border: Width of the border drawn around each patch, in pixels of the picture.
+        color: Of the borders, RGB.
+        padding: Grey level of what lies beyond the picture.
+        sequence: Names of the tokens before the patches, if the patches are laid out as one row (wrapped as text is);
+            None: as a mosaic.
+        order: Whether the patches' numbers are written on them, where they can be read.
+        hidden: ``(N,)``, patches that are masked; None: none are.
+        highlight: Numbers of patches to bring out; the others are faded.
+        windows: Edges between tokens at which lines are drawn, along rows and along columns.
+    """
+
+    grid: PatchGrid
+    border: float = 0.0
+    color: tuple[int, int, int] = (255, 255, 255)
+    padding: int = 225
+    sequence: tuple[str, ...] | None = None
+    order: bool = False
+    hidden: NDArray[np.bool_] | None = None
+    highlight: tuple[int, ...] = ()
+    windows: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True)
 class GridImage:
     """One picture of an :class:`ImageGrid`.
 
@@ -110,12 +139,16 @@ class GridImage:
         title: Heading lines above the picture.
         footer: Lines under it (label, index).
         wrong: Whether the footer is drawn in red.
+        cut: How it is cut into patches; None: it is drawn whole.
+        fields: Rectangles to draw on it, each in a colour of its own: left, top, right, bottom in its pixels.
     """
 
     pixels: NDArray[np.uint8]
     title: tuple[str, ...] = ()
     footer: tuple[str, ...] = ()
     wrong: bool = False
+    cut: Cut | None = None
+    fields: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +164,10 @@ class ImageGrid:
     rows: tuple[tuple[GridImage, ...], ...]
     caption: str = ''
     recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_recipe(self, **more: Any) -> ImageGrid:
+        """The same result with more entries in its recipe."""
+        return replace(self, recipe={**self.recipe, **more})
 
 
 @dataclass(frozen=True)

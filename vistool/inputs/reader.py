@@ -102,6 +102,8 @@ class Pipeline:
             return self._run_own_loader(first, rest, results, original, observe)
         else:
             rest = rest if is_custom_loader(first) or is_loader(first) else steps
+            if path is not None:
+                _logger.warning('the pipeline loads no images (its dataset holds them): a file goes in at its own size')
             image, photometry = unloaded(rest, self.preprocessing, original)
             geometry = Geometry.identity(original.shape[:2])
         results |= {'img': image, 'img_shape': image.shape[:2], 'ori_shape': image.shape[:2]}

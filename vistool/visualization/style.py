@@ -116,6 +116,11 @@ class Page:
         """Size of captions and of the numbers at bars, in units."""
         return 6.0 if self.paper else 11.0
 
+    @property
+    def least_font(self) -> float:
+        """Size below which nothing is written, in units."""
+        return 4.5 if self.paper else 9.0
+
 
 def _check_choice(argument: str, value: Any, accepted: tuple[Any, ...]) -> None:
     if value not in accepted:
