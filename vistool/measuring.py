@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vistool.capture import Activation, Grids, first_tensor, frozen, hooked, replace_tensor
 from vistool.errors import InputError
 from vistool.layers import default_layers
-from vistool.models import class_scores
+from vistool.scores import class_scores
 from vistool.tokens import Layout, NoSpatialMap, find_layout
 
 log = logging.getLogger('vistool')

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vistool.capture import Activation, activations, frozen
 from vistool.errors import InputError
 from vistool.measuring import check_gradient, last_used, suggestion
-from vistool.models import class_scores
+from vistool.scores import class_scores
 from vistool.tokens import Layout, NoSpatialMap, find_layout
 
 
