@@ -7,7 +7,8 @@ vistool's, it brings them in by ``custom_imports = dict(imports=['vistool.regist
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ class TorchvisionClassifier(BaseClassifier):
         if train_cfg is not None and 'augments' in train_cfg:
             preprocessor['batch_augments'] = train_cfg
         super().__init__(init_cfg=init_cfg, data_preprocessor=preprocessor)
+        self.num_classes = kwargs.get('num_classes')
         self.model = get_model(model_name, *args, weights=None, **kwargs)
         loss = {'type': 'mmpretrain.CrossEntropyLoss', 'loss_weight': 1.0} if loss is None else loss
         self.loss_module = loss if isinstance(loss, nn.Module) else MODELS.build(dict(loss))
@@ -110,7 +112,8 @@ class HuggingFaceClassifier(_HuggingFaceClassifier):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        with _quiet():  # a backbone's config has labels that num_labels=0 contradicts
+            super().__init__(*args, **kwargs)
         self.register_load_state_dict_pre_hook(_translate)
 
 
@@ -144,20 +147,27 @@ def _translate(module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest
 
 def _loaded_by_transformers(model: Any, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors that transformers takes from a checkpoint, by the model's names, and the names that it cannot use."""
+    with _quiet():
+        loaded, report = type(model).from_pretrained(
+            None, config=model.config, state_dict=given, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    mismatched = {entry[0] for entry in report['mismatched_keys']}
+    absent = {*report['missing_keys'], *mismatched}
+    taken = {name: value for name, value in loaded.state_dict().items() if name not in absent}
+    return taken, [*report['unexpected_keys'], *mismatched]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers without its notes and bars; load reports are vistool's own."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        loaded, report = type(model).from_pretrained(
-            None, config=model.config, state_dict=given, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        yield
     finally:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-    mismatched = {entry[0] for entry in report['mismatched_keys']}
-    absent = {*report['missing_keys'], *mismatched}
-    taken = {name: value for name, value in loaded.state_dict().items() if name not in absent}
-    return taken, [*report['unexpected_keys'], *mismatched]

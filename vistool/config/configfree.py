@@ -82,7 +82,7 @@ def picture_steps(
     elif resize is not None:
         steps.append({'type': 'Resize', 'scale': (resize[1], resize[0]), **how})
     if crop is not None:
-        steps.append({'type': 'CenterCrop', 'crop_size': tuple(crop)})
+        steps.append({'type': 'CenterCrop', 'crop_size': (crop[1], crop[0])})  # mmcv's order
     return [*steps, {'type': 'PackInputs'}]
 
 
