@@ -94,7 +94,7 @@ def test_a_change_in_a_corner_of_the_image_shows_in_that_corner_of_the_map(netwo
         top, left = down * (height - tall), across * (width - wide)
         noise = torch.randn(3, tall, wide, generator=torch.Generator().manual_seed(0))
         batch[index, :, top : top + tall, left : left + wide] += 2 * noise
-    maps, layout, _ = look(module, case.layer, batch)
+    maps, _, _ = look(module, case.layer, batch)
     change = (maps[1:] - maps[:1]).pow(2).sum(1)
     share = change / change.sum((1, 2), keepdim=True)
     excess = share - share.mean(0)  # attention and wide receptive fields let every change show a little everywhere

@@ -118,16 +118,16 @@ def test_a_plain_module_gets_the_configs_data_preprocessor():
         def forward(self, x):
             return self.conv(x).mean((2, 3))
 
-    preprocessor = dict(mean=[0, 0, 0], std=[255, 255, 255], to_rgb=True)
-    steps = [dict(type='mmpretrain.LoadImageFromFile'), dict(type='mmpretrain.PackInputs')]
-    entries = dict(data_preprocessor=preprocessor, test_pipeline=steps)
-    model = load(config(dict(type='PlainNet'), **entries), 'none')
+    preprocessor = {'mean': [0, 0, 0], 'std': [255, 255, 255], 'to_rgb': True}
+    steps = [{'type': 'mmpretrain.LoadImageFromFile'}, {'type': 'mmpretrain.PackInputs'}]
+    entries = {'data_preprocessor': preprocessor, 'test_pipeline': steps}
+    model = load(config({'type': 'PlainNet'}, **entries), 'none')
     batch = model.batch([model.read(ROOT / 'demo/chelsea.png')])
     assert 0.5 < batch.max() <= 1
     assert model.module(batch).shape == (1, 2)
 
 
-MY_MODEL = '''
+MY_MODEL = """
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -143,9 +143,9 @@ class MyNet(nn.Module):
     def forward(self, x):
         x = self.body(self.stem(x))
         return {'features': x, 'logits': self.fc(x.mean((2, 3)))}
-'''
+"""
 
-MY_CONFIG = '''
+MY_CONFIG = """
 custom_imports = dict(imports=['my_model'])
 model = dict(type='MyNet', classes=4)
 data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
@@ -154,7 +154,7 @@ test_pipeline = [
     dict(type='Resize', scale=(96, 64)),
     dict(type='mmpretrain.PackInputs'),
 ]
-'''
+"""
 
 
 def test_a_users_own_module_works_from_the_users_own_folder(tmp_path):

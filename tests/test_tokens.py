@@ -38,7 +38,9 @@ def test_a_layer_that_works_on_the_last_axis_settles_a_cube(layer):
     assert find_layout(torch.zeros(1, 7, 7, 7), (224, 224), layer=nn.BatchNorm2d(7)).axes == 'BCHW'
 
 
-@pytest.mark.parametrize(('layer', 'axes'), [(nn.LayerNorm(16), 'BLC'), (nn.Linear(3, 16), 'BLC'), (nn.Conv1d(1, 1, 1), 'BCL')])
+@pytest.mark.parametrize(
+    ('layer', 'axes'), [(nn.LayerNorm(16), 'BLC'), (nn.Linear(3, 16), 'BLC'), (nn.Conv1d(1, 1, 1), 'BCL')]
+)
 def test_a_layer_settles_where_the_channels_of_tokens_are(layer, axes):
     assert find_layout(torch.zeros(1, 16, 16), (64, 64), [(4, 4)], layer=layer).axes == axes
 

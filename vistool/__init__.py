@@ -14,19 +14,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vistool.analyses import CAM, Patches
+    from vistool.analyses import CAM, BrowseDataset, DatasetReport, Patches, Schedule
     from vistool.api import overlay, save, show
     from vistool.errors import InputError
     from vistool.models import Model, load
 
 __version__ = '0.1.0'
-__all__ = ['CAM', 'InputError', 'Model', 'Patches', 'load', 'overlay', 'save', 'show']
+__all__ = [
+    'CAM',
+    'BrowseDataset',
+    'DatasetReport',
+    'InputError',
+    'Model',
+    'Patches',
+    'Schedule',
+    'load',
+    'overlay',
+    'save',
+    'show',
+]
 
 _HOMES = {
     'CAM': 'vistool.analyses',
+    'BrowseDataset': 'vistool.analyses',
+    'DatasetReport': 'vistool.analyses',
     'InputError': 'vistool.errors',
     'Model': 'vistool.models',
     'Patches': 'vistool.analyses',
+    'Schedule': 'vistool.analyses',
     'load': 'vistool.models',
     'overlay': 'vistool.api',
     'save': 'vistool.api',

@@ -60,6 +60,6 @@ def _takes_preprocessor(kind: Any) -> bool:
             kind = registry.get(kind)
     if not isinstance(kind, type):
         return True  # unknown, which building it will tell, or a function
-    parameters = inspect.signature(kind.__init__).parameters
+    parameters = inspect.signature(kind).parameters
     named = 'data_preprocessor' in parameters
     return named or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no parameter asking for gradients, autograd on; everything as found afterwards, also after an exception.
+    """Eval mode, no parameter asking for gradients, autograd on; everything as found afterwards, also after an error.
 
     With the parameters frozen no graph is recorded before a layer's output is made a leaf, so a forward costs what a
     ``no_grad`` forward costs, yet contexts inside the model that restore the gradient mode cannot switch the tail off.
@@ -39,7 +39,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str, nn.Module, Any, Any], Any]) -> Iterator[None]:
-    """Calls ``hook(name, module, args, output)`` after each module's forward; a value other than None replaces its output."""
+    """Calls ``hook(name, module, args, output)`` after each module's forward; anything but None replaces its output."""
     with ExitStack() as stack:
         for name, module in modules.items():
             handle = module.register_forward_hook(
@@ -50,7 +50,7 @@ def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str, nn.Module, Any
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The first floating-point tensor in a module's output: a tensor, tuple, list, dict, dataclass or Hugging Face output."""
+    """The first floating-point tensor in an output: a tensor, tuple, list, dict, dataclass or Hugging Face output."""
     if isinstance(output, Tensor):
         return output if output.is_floating_point() else None
     if isinstance(output, Mapping):
@@ -110,7 +110,8 @@ class Grids:
                 if not isinstance(module, _CHANNELS_FIRST):
                     self._note(output.shape[1], output.shape[2])
         elif isinstance(output, tuple) and output:
-            if not any([self._note_pair(value) for value in output[1:]]):
+            pairs = [self._note_pair(value) for value in output[1:]]
+            if not any(pairs):
                 self.watch(output[0], module=module)
 
     def _note_pair(self, value: Any) -> bool:
@@ -131,7 +132,7 @@ class Activation:
     """A layer's output in one forward.
 
     Attributes:
-        value: The tensor as the layer gave it, a leaf of the autograd graph (or part of one that starts at an earlier leaf).
+        value: The tensor as the layer gave it, a leaf of the autograd graph (or behind an earlier leaf).
         grids: Spatial sizes seen up to that layer.
     """
 
@@ -166,7 +167,7 @@ def activations(
             torch.set_grad_enabled(True)
         value = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_(cut)
         found[name].append(Activation(value, list(grids.sizes)))
-        return replace_tensor(output, tensor, value.clone() if cut else value)
+        return replace_tensor(output, tensor, value.clone()) if cut else None
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output, args, module)

@@ -135,13 +135,15 @@ def _add_maps(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--sheet', metavar='FILE', help='put all images of the run on pages as well')
 
 
-def add_run(parser: Parser) -> None:
-    """How the command runs."""
+def add_run(parser: Parser, *, model: bool = True) -> None:
+    """How the command runs; without a ``model`` there is no device and no checkpoint to choose."""
     group = parser.add_argument_group('run')
-    group.add_argument('--device', default='cpu', help='cpu (default), cuda:0, …')
+    if model:
+        group.add_argument('--device', default='cpu', help='cpu (default), cuda:0, …')
     group.add_argument('--seed', type=int, default=0, help='of random transforms and random weights (default: 0)')
     group.add_argument('--cfg-options', nargs='+', default=[], metavar='K=V', help='changes to the config')
-    group.add_argument('--trust-checkpoint', action='store_true', help="let the checkpoint's pickle run code")
+    if model:
+        group.add_argument('--trust-checkpoint', action='store_true', help="let the checkpoint's pickle run code")
     group.add_argument('--log-level', default='info', metavar='LEVEL', help='debug, info (default), warning, error')
     group.add_argument('--debug', action='store_true', help='show tracebacks')
     parser.add_argument(

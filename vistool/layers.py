@@ -70,8 +70,8 @@ DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
 }
 """Class name of a network → layers to explain it by, relative to it: the first that exists, looked up along the MRO.
 
-``name*`` means the child with the highest number behind that name. A pooling layer is stepped over. ``KIND/avg`` goes before ``KIND`` for a network that
-says of itself that it averages its patch tokens.
+``name*`` means the child with the highest number behind that name. A pooling layer is stepped over.
+``KIND/avg`` goes before ``KIND`` for a network that says of itself that it averages its patch tokens.
 """
 
 
@@ -119,7 +119,7 @@ def _tails(module: nn.Module) -> Iterator[str]:
 
 
 def _averages(module: nn.Module) -> bool:
-    """Whether a transformer's score comes from its patch tokens, by what mmpretrain, timm and Hugging Face call that."""
+    """Whether a transformer averages its patch tokens, by what mmpretrain, timm and Hugging Face call that."""
     kind, pool = getattr(module, 'out_type', None), getattr(module, 'global_pool', None)
     config = getattr(module, 'config', None)
     return (

@@ -1,4 +1,4 @@
-"""Finding a layer to explain a network by, by running it: for networks that the table in :mod:`vistool.layers` does not know."""
+"""Finding a layer to explain a network by running it: for networks that :mod:`vistool.layers` does not know."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Map:
 
 
 def measure_default_layer(module: nn.Module, inputs: Any) -> str | None:
-    """The last layer, in the order in which they run, that gives a spatial map through which the score's gradient flows.
+    """The last layer, in running order, that gives a spatial map through which the score's gradient flows.
 
     Costs one forward and one full backward of one image.
 
@@ -62,7 +62,7 @@ def measure_default_layer(module: nn.Module, inputs: Any) -> str | None:
 
 
 def layers_to_explain(module: nn.Module, inputs: Any) -> list[str]:
-    """The network's default layers: the table's, else a measured one, which is said in a warning; ``[]`` for neither."""
+    """The network's default layers: the table's, else a measured one, with a warning; ``[]`` for neither."""
     if names := default_layers(module):
         return names
     name = measure_default_layer(module, inputs)
@@ -78,7 +78,7 @@ def layers_to_explain(module: nn.Module, inputs: Any) -> list[str]:
 
 
 def suggestion(module: nn.Module, inputs: Any, instead_of: str) -> str:
-    """A hint that names a layer with a map the score depends on, other than ``instead_of``: the default or a measured one."""
+    """A hint that names another layer with a map that the score depends on: the default or a measured one."""
     names = [*default_layers(module), measure_default_layer(module, inputs)]
     name = next((name for name in names if name not in (None, instead_of)), None)
     return f'take {name}' if name else 'list all with --preview-model'
@@ -87,8 +87,9 @@ def suggestion(module: nn.Module, inputs: Any, instead_of: str) -> str:
 def last_used(calls: Sequence[Activation], output: Any) -> Activation:
     """Of a layer's calls in one forward the last through which the score reaches more than the first token.
 
-    Some networks run one module twice, and only one of its outputs matters (DeiT3 of mmpretrain normalises by ``ln1`` before
-    its last attention, and then again before its last feed-forward layer, where patch tokens no longer reach the score).
+    Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalises by ``ln1``
+    before its last attention, then again before its last feed-forward layer, where patch tokens no longer reach the
+    score.
     """
     objective = _objective(output) if len(calls) > 1 else None
     if objective is None or not objective.requires_grad:
@@ -113,8 +114,8 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, instead: Callabl
         instead: Layer → a hint that names another.
 
     Raises:
-        InputError: If it is zero at every position of the map but not at the tokens before it, as behind a transformer's last
-            attention.
+        InputError: If it is zero at every position of the map but not at the tokens before it, as behind a
+            transformer's last attention.
     """
     if layout.to_map(gradient).any():
         return
@@ -140,7 +141,9 @@ def _run(module: nn.Module, inputs: Any) -> tuple[list[_Map], Any]:
         tensor = first_tensor(output)
         if tensor is None or not tensor.requires_grad:
             return None
-        if any(tensor is entry.passed for entry in maps):  # the same map, handed on: name it by its outermost plain owner
+        if any(
+            tensor is entry.passed for entry in maps
+        ):  # the same map, handed on: name it by its outermost plain owner
             newest = tensor is maps[-1].passed  # else something has used the map before this module hands it on
             if newest and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
                 maps[-1].name, maps[-1].layer = name, layer

@@ -26,7 +26,16 @@ from vistool.stack import warn_of_overwritten_packages
 if TYPE_CHECKING:
     from mmengine import Config
 
-__all__ = ['Model', 'build_module', 'class_scores', 'dataset_classes', 'find_device', 'has_classes', 'load', 'probabilities']
+__all__ = [
+    'Model',
+    'build_module',
+    'class_scores',
+    'dataset_classes',
+    'find_device',
+    'has_classes',
+    'load',
+    'probabilities',
+]
 
 log = logging.getLogger('vistool')
 
@@ -211,9 +220,9 @@ def dataset_classes(config: Config) -> tuple[str, ...] | None:
             dataset = dataset['dataset']
         meta = dataset.get('metainfo') or {}
         if not meta and isinstance(dataset.get('type'), str):
-            with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
-                with DATASETS.switch_scope_and_registry(None) as registry:
-                    kind = registry.get(dataset['type'])
+            scope = DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine')
+            with scope, DATASETS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(dataset['type'])
             meta = getattr(kind, 'METAINFO', None) or {}
         names = meta.get('classes', meta.get('CLASSES'))
         if names and not isinstance(names, str):

@@ -1,4 +1,4 @@
-"""What analyses return: three frozen, inert kinds of result.
+"""What analyses return: frozen, inert kinds of result.
 
 Maps are kept as tidy data: a flat tuple in which each entry says in which row and column of a figure it belongs. The
 visualizer arranges; an analysis never lays anything out.
@@ -182,6 +182,7 @@ class Curve:
         parameter: ``lr``, ``momentum``, …
         order: Position on a colour ramp in [0, 1] (layer decay), or None for a colour of its own.
         label: Legend text; ``''`` keeps it out of the legend.
+        measured: Whether these are single values that a run logged, drawn as dots, rather than a course.
     """
 
     steps: NDArray[np.int64]
@@ -191,6 +192,7 @@ class Curve:
     parameter: str
     order: float | None = None
     label: str = ''
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,8 @@ class Curves:
         epoch_length: Iterations per epoch, for the epoch axis and column; by config name.
         title: Heading.
         facts: One line of numbers under the title.
+        warmup: Iterations of warm-up, by config name, where there is one; a short one is drawn enlarged as well.
+        ramp: What the ends of the colour ramp stand for (the first and the last layer), where curves have an ``order``.
         recipe: How the result came about; plain JSON values.
     """
 
@@ -209,6 +213,33 @@ class Curves:
     epoch_length: Mapping[str, float] = field(default_factory=dict)
     title: str = ''
     facts: str = ''
+    warmup: Mapping[str, int] = field(default_factory=dict)
+    ramp: tuple[str, str] = ('first layer', 'last layer')
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """A dataset as a whole.
+
+    Attributes:
+        counts: Samples per class name, in the order of class ids.
+        sizes: int ``(N, 2)`` heights and widths of the images as loaded.
+        found: float64 ``(3, 2)`` mean and standard deviation of R, G, B, 0-255, of the images that the network gets.
+        expected: The same as the config normalises with, or None where it does not.
+        verdict: Whether the two fit, in words.
+        failed: Index and reason of each sample that cannot be read.
+        title: Heading.
+        recipe: How the result came about; plain JSON values.
+    """
+
+    counts: Mapping[str, int]
+    sizes: NDArray[np.int64]
+    found: NDArray[np.float64]
+    expected: NDArray[np.float64] | None
+    verdict: str
+    failed: tuple[tuple[int, str], ...] = ()
+    title: str = ''
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -39,8 +39,8 @@ def _first(values: Iterable[Any]) -> Tensor | None:
 def has_classes(module: nn.Module) -> bool:
     """False for networks that say of themselves that they have no classification head.
 
-    mmpretrain's classifiers have ``head=None`` then, its backbones never have one; timm and torchvision keep a ``num_classes``,
-    Hugging Face a ``config.num_labels``, which are 0.
+    mmpretrain's classifiers have ``head=None`` then, its backbones never have one; timm and torchvision keep a
+    ``num_classes``, Hugging Face a ``config.num_labels``, which are 0.
     """
     if getattr(module, 'head', module) is None:  # absent (a wrapper, a plain module) is not the same as None
         return False

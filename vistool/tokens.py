@@ -1,4 +1,4 @@
-"""Tokens ↔ maps: how a layer's output is laid out in space, found by looking at tensors rather than asked for by flags."""
+"""Tokens ↔ maps: how a layer's output is laid out in space, found by looking at tensors, not by flags."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _seen_grid(
     prefix: int | None,
     most: int = MAX_PREFIX,
 ) -> tuple[tuple[int, int], int] | None:
-    """The spatial size among ``grids`` that ``length`` tokens fill with the fewest tokens to spare, the latest first."""
+    """The spatial size among ``grids`` that ``length`` tokens fill with the fewest to spare, the latest first."""
     allowed = range(most + 1) if prefix is None else (prefix,)
     fits = [
         (length - h * w, -age, (h, w))
@@ -174,10 +174,8 @@ def _axes(layer: nn.Module | None, shape: tuple[int, ...], tokens: bool | None) 
     return ('BCL',) if isinstance(layer, (nn.BatchNorm1d, nn.Conv1d)) else ('BLC', 'BCL')
 
 
-def _aspect_grid(
-    length: int, input_size: tuple[int, int], prefix: int | None
-) -> tuple[tuple[int, int], int] | None:
-    """The grid that one whole stride makes of the image (rounded up or down), with as few prefix tokens as networks have."""
+def _aspect_grid(length: int, input_size: tuple[int, int], prefix: int | None) -> tuple[tuple[int, int], int] | None:
+    """The grid that one whole stride makes of the image (rounded up or down), with as few prefix tokens as possible."""
     height, width = input_size
     for spare in (0, 1, 2, 5) if prefix is None else (prefix,):
         area = length - spare

@@ -1,7 +1,7 @@
 """Classifiers of torchvision and Hugging Face as models for configs, beside mmpretrain's ``TimmClassifier``.
 
-A config names them ``type='vistool.TorchvisionClassifier'`` and ``type='vistool.HuggingFaceClassifier'``. For other tools than
-vistool's, it brings them in by ``custom_imports = dict(imports=['vistool.registry'])``.
+A config names them ``type='vistool.TorchvisionClassifier'`` and ``type='vistool.HuggingFaceClassifier'``. For
+other tools than vistool's, it brings them in by ``custom_imports = dict(imports=['vistool.registry'])``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from vistool.registry import MODELS
 class TorchvisionClassifier(BaseClassifier):
     """A classifier of ``torchvision.models``, with the interface of mmpretrain's classifiers.
 
-    Its state dict has torchvision's own names, so checkpoints of torchvision load as they are, and those that are saved load
-    there.
+    Its state dict has torchvision's own names: checkpoints of torchvision load as they are, and those saved load there.
 
     Args:
         model_name: A name that ``torchvision.models.get_model`` knows.
@@ -67,7 +66,7 @@ class TorchvisionClassifier(BaseClassifier):
         Args:
             inputs: ``(B, C, H, W)``, normalised.
             data_samples: With labels for ``loss``; filled in by ``predict``.
-            mode: ``'tensor'`` gives the scores ``(B, classes)``, ``'loss'`` a dict of losses, ``'predict'`` data samples.
+            mode: ``'tensor'`` gives the scores ``(B, classes)``, ``'loss'`` a dict, ``'predict'`` data samples.
         """
         if mode == 'tensor':
             return self.model(inputs)
@@ -84,10 +83,12 @@ class TorchvisionClassifier(BaseClassifier):
             raise NotImplementedError(f'{type(self.model).__name__} of torchvision keeps no feature extractor apart')
         return features(inputs)
 
-    def loss(self, inputs: Tensor, data_samples: Sequence[DataSample]) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: Sequence[DataSample] | None) -> dict[str, Tensor]:
         """The classification loss of a batch; labels may be one-hot scores."""
         scores = self.model(inputs)
         scores = scores if isinstance(scores, Tensor) else scores[0]  # Inception gives auxiliary scores while it trains
+        if not data_samples:
+            raise ValueError('the loss needs data samples with labels')
         if 'gt_score' in data_samples[0]:
             target = torch.stack([sample.gt_score for sample in data_samples])
         else:
@@ -107,8 +108,8 @@ class TorchvisionClassifier(BaseClassifier):
 class HuggingFaceClassifier(_HuggingFaceClassifier):
     """mmpretrain's wrapper of ``transformers`` models, which here also takes checkpoints as they lie on the Hub.
 
-    Their names are those of the version of transformers that wrote them, and may be a bare backbone's; transformers itself
-    maps them onto the model.
+    Their names are those of the version of transformers that wrote them, and may be a bare backbone's; transformers
+    itself maps them onto the model.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -128,7 +129,7 @@ def _with_prefix(module: nn.Module, state_dict: dict[str, Any], prefix: str, *re
 
 
 def _translate(module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """Renames a checkpoint's tensors to the names that the installed transformers gives them, the wrapper's prefix kept.
+    """Renames a checkpoint's tensors as the installed transformers does, the wrapper's prefix kept.
 
     Runs after mmpretrain's hook, which has put ``model.`` before every name.
     """
@@ -159,7 +160,7 @@ def _loaded_by_transformers(model: Any, given: dict[str, Tensor]) -> tuple[dict[
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers without its notes and bars; load reports are vistool's own."""
+    """Silences notes and bars of transformers; load reports are vistool's own."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""timm::NAME, torchvision::NAME and hf::FOLDER: prepared for as the libraries themselves do, classes named, heads known."""
+"""timm::NAME, torchvision::NAME and hf::FOLDER: prepared as the libraries do, classes named, heads known."""
 
 import json
 from pathlib import Path
@@ -14,19 +14,19 @@ from vistool.errors import InputError
 from vistool.models import has_classes, load
 
 COFFEE = Path(__file__).parents[2] / 'demo' / 'coffee.png'
-VIT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, patch_size=8)
+VIT = {'hidden_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2, 'intermediate_size': 64, 'patch_size': 8}
 NAMES = {0: 'cat', 1: 'espresso', 2: 'rocket'}
-PREPARATION = dict(
-    image_processor_type='ViTImageProcessor',
-    size=dict(height=48, width=32),
-    image_mean=[0.5, 0.4, 0.3],
-    image_std=[0.2, 0.3, 0.4],
-    resample=3,
-    rescale_factor=1 / 255,
-    do_resize=True,
-    do_rescale=True,
-    do_normalize=True,
-)
+PREPARATION = {
+    'image_processor_type': 'ViTImageProcessor',
+    'size': {'height': 48, 'width': 32},
+    'image_mean': [0.5, 0.4, 0.3],
+    'image_std': [0.2, 0.3, 0.4],
+    'resample': 3,
+    'rescale_factor': 1 / 255,
+    'do_resize': True,
+    'do_rescale': True,
+    'do_normalize': True,
+}
 
 
 def error_of(spec):
@@ -66,7 +66,7 @@ def test_torchvision_prepares_a_picture_as_its_weights_do(name):
     source = resolve(f'torchvision::{name}' + (f'.{tag}' if tag else ''))
     assert require_model(source).model_name == name and source.checkpoint is None
     assert list(source.config.test_dataloader.dataset.metainfo.classes) == weights.meta['categories']
-    source.config.model = dict(type='vistool.TorchvisionClassifier', model_name='squeezenet1_1')  # quick to build
+    source.config.model = {'type': 'vistool.TorchvisionClassifier', 'model_name': 'squeezenet1_1'}  # quick to build
     model = load(source, 'none')
     ours = model.batch([model.read(COFFEE)])[0]
     theirs = weights.transforms()(Image.open(COFFEE).convert('RGB'))
@@ -175,12 +175,12 @@ def test_hugging_face_backbones_are_headless_and_find_their_weights(folder, capl
     ('said', 'size', 'first'),
     [
         ({}, (48, 32), 'Resize'),
-        (dict(size=40), (40, 40), 'Resize'),
-        (dict(size=dict(shortest_edge=48), do_center_crop=True, crop_size=32), (32, 32), 'ResizeEdge'),
-        (dict(size=48, do_center_crop=True, crop_size=dict(height=40, width=32)), (40, 32), 'Resize'),
-        (dict(size=dict(shortest_edge=224), crop_pct=0.875), (224, 224), 'ResizeEdge'),
-        (dict(size=dict(shortest_edge=384), crop_pct=0.875), (384, 384), 'Resize'),
-        (dict(do_resize=False, do_center_crop=True, crop_size=64), (64, 64), 'CenterCrop'),
+        ({'size': 40}, (40, 40), 'Resize'),
+        ({'size': {'shortest_edge': 48}, 'do_center_crop': True, 'crop_size': 32}, (32, 32), 'ResizeEdge'),
+        ({'size': 48, 'do_center_crop': True, 'crop_size': {'height': 40, 'width': 32}}, (40, 32), 'Resize'),
+        ({'size': {'shortest_edge': 224}, 'crop_pct': 0.875}, (224, 224), 'ResizeEdge'),
+        ({'size': {'shortest_edge': 384}, 'crop_pct': 0.875}, (384, 384), 'Resize'),
+        ({'do_resize': False, 'do_center_crop': True, 'crop_size': 64}, (64, 64), 'CenterCrop'),
     ],
 )
 def test_hugging_face_sizes_however_they_are_written(folder, said, size, first):
@@ -193,9 +193,9 @@ def test_hugging_face_sizes_however_they_are_written(folder, said, size, first):
 @pytest.mark.parametrize(
     ('said', 'low', 'high'),
     [
-        (dict(do_normalize=False), 0, 1),
-        (dict(do_normalize=False, do_rescale=False), 0, 255),
-        (dict(image_mean=[1] * 3, image_std=[1] * 3, rescale_factor=1 / 127.5), -1, 1),
+        ({'do_normalize': False}, 0, 1),
+        ({'do_normalize': False, 'do_rescale': False}, 0, 255),
+        ({'image_mean': [1] * 3, 'image_std': [1] * 3, 'rescale_factor': 1 / 127.5}, -1, 1),
     ],
 )
 def test_hugging_face_scales_however_they_are_written(folder, said, low, high):

@@ -37,6 +37,9 @@ SHIPPED = {
 
 OTHERS = {
     'multi_input/three-branches.py',  # several inputs: tests/inputs/test_multiple.py
+    *(
+        f'demo_dataset/{name}.py' for name in ('plain', 'mixup', 'multi_view', 'repeat')
+    ),  # tests/tools/test_browse_dataset.py
 }
 """Configs that other tests build and run."""
 

@@ -1,6 +1,33 @@
-"""The analyses, each a dataclass of parameters and a call: ``(model, sample) → result``."""
+"""The analyses, each a dataclass of parameters and a call: ``(model, sample) → result``.
 
-from vistool.analyses.cam import CAM
-from vistool.analyses.patches import Patches
+Each has its own imports, and is imported when it is first used: a schedule needs none of what a heat map needs.
+"""
 
-__all__ = ['CAM', 'Patches']
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vistool.analyses.cam import CAM
+    from vistool.analyses.dataset import BrowseDataset
+    from vistool.analyses.dataset_report import DatasetReport
+    from vistool.analyses.patches import Patches
+    from vistool.analyses.schedule import Schedule
+
+__all__ = ['CAM', 'BrowseDataset', 'DatasetReport', 'Patches', 'Schedule']
+
+HOMES = {
+    'CAM': 'vistool.analyses.cam',
+    'BrowseDataset': 'vistool.analyses.dataset',
+    'DatasetReport': 'vistool.analyses.dataset_report',
+    'Patches': 'vistool.analyses.patches',
+    'Schedule': 'vistool.analyses.schedule',
+}
+"""Analyses and the modules that register them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in HOMES:
+        return getattr(importlib.import_module(HOMES[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

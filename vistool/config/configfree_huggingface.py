@@ -25,8 +25,8 @@ HALF = (0.5, 0.5, 0.5)
 def huggingface_config(folder: Path) -> tuple[Config, str | None]:
     """The config of a folder with a ``config.json``, and the path of its weights if it holds any.
 
-    Pictures are prepared as its ``preprocessor_config.json`` says; class names are ``id2label``'s. A folder of a bare backbone
-    gives a headless model.
+    Pictures are prepared as its ``preprocessor_config.json`` says; class names are ``id2label``'s. A folder of a bare
+    backbone gives a headless model.
 
     Raises:
         InputError: If there is no such folder or config, or the model brings its own code.
@@ -78,7 +78,9 @@ def _preparation(
     if not path.is_file():
         size = _size(settings.get('image_size') or 224)
         log.warning(
-            '%s has no preprocessor_config.json: pictures are resized to %d×%d, with mean and deviation 0.5', folder, *size
+            '%s has no preprocessor_config.json: pictures are resized to %d×%d, with mean and deviation 0.5',
+            folder,
+            *size,
         )
         return picture_steps(size, None, 'bilinear'), HALF, HALF
     said = _read(path)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def torchvision_config(name: str) -> Config:
-    """The config of ``torchvision::NAME`` or ``torchvision::NAME.WEIGHTS``: random weights, the weights' own transform and classes.
+    """The config of ``torchvision::NAME`` or ``torchvision::NAME.WEIGHTS``: prepared for as its weights say.
 
-    Nothing is downloaded: the names of the weights only say how pictures are prepared. ``WEIGHTS``, such as ``IMAGENET1K_V1``,
+    Nothing is downloaded: the weights only say how pictures are prepared. ``WEIGHTS``, such as ``IMAGENET1K_V1``,
     defaults to torchvision's best.
 
     Raises:

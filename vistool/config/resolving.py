@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('vistool')
 
-FORMS = 'a config file, mmpretrain::FOLDER/FILE.py, a model name of mmpretrain, a run folder, timm::NAME, torchvision::NAME, hf::FOLDER'
+FORMS = (
+    'a config file, mmpretrain::FOLDER/FILE.py, a model name of mmpretrain, a run folder, '
+    'timm::NAME, torchvision::NAME, hf::FOLDER'
+)
 
 
 @dataclass(frozen=True)

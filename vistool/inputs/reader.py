@@ -73,7 +73,7 @@ class Pipeline:
         original, orientation = _original(source)
         try:
             with seeded(seed, index) as own:
-                _seed_inner(self.transforms, own)
+                seed_inner(self.transforms, own)
                 data, tracer = self._run(original, orientation, path, {**(info or {}), 'sample_idx': index}, observe)
         except InputError as error:
             problem = f'{path or "the image"}: {error.problem}'
@@ -209,8 +209,8 @@ def _label(data: Any) -> int | None:
         return None
 
 
-def _seed_inner(transforms: Sequence[Any], seed: int) -> None:
-    """Albumentations draws from a generator of its own."""
+def seed_inner(transforms: Sequence[Any], seed: int) -> None:
+    """Seed the generators that transforms keep for themselves: albumentations has one."""
     for transform in transforms:
         inner = getattr(transform, 'aug', transform)
         if hasattr(inner, 'set_random_seed'):

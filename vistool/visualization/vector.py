@@ -17,7 +17,6 @@ from typing import Any
 
 import matplotlib
 from matplotlib import font_manager
-from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import PathPatch, Polygon, Rectangle
@@ -183,6 +182,8 @@ def encode(figures: Sequence[Figure], suffix: str) -> bytes:
     buffer = io.BytesIO()
     with parameters():
         if suffix == '.pdf':
+            from matplotlib.backends.backend_pdf import PdfPages  # it imports fontTools, 0.3 s
+
             with PdfPages(buffer, metadata=_METADATA['pdf']) as pages:
                 for each in figures:
                     pages.savefig(each, dpi=each.dpi)
@@ -220,8 +221,8 @@ def check_window() -> None:
         )
 
 
-def show(draw: Callable[[Figure], None], title: str) -> None:
-    """Open a window with what ``draw`` puts on a figure, and wait until it is closed.
+def show(draw: Callable[[Figure], None], title: str, seconds: float = 0.0) -> None:
+    """Open a window with what ``draw`` puts on a figure; wait until it is closed, or for ``seconds`` if more than 0.
 
     Raises:
         InputError: No window can be opened.
@@ -233,6 +234,11 @@ def show(draw: Callable[[Figure], None], title: str) -> None:
     try:
         with parameters():
             draw(window)
+        if seconds > 0:
+            timer = window.canvas.new_timer(interval=round(seconds * 1000))
+            timer.single_shot = True
+            timer.add_callback(pyplot.close, window)
+            timer.start()
         pyplot.show(block=True)
     finally:
         pyplot.close(window)

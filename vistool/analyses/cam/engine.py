@@ -47,11 +47,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Forward:
-    """What one forward left: the model's output, its class scores ``(B, C)`` if it gives any, and the layers."""
+    """What one forward left: the model's output, its class scores ``(B, C)`` if it gives any, the layers, and B."""
 
     output: Any
     scores: Tensor | None
     layers: tuple[Layer, ...]
+    count: int
     instead: Callable[[str], str] = lambda name: ''
     """A hint that names another layer than the one given."""
 
@@ -89,8 +90,8 @@ def forward(
 ) -> Iterator[Forward]:
     """Runs ``module`` once and keeps what the maps are made from.
 
-    Nothing is recorded before the earliest target layer and no parameter gets a gradient; mode, ``requires_grad``, ``.grad``
-    and hooks are as found when the context ends.
+    Nothing is recorded before the earliest target layer and no parameter gets a gradient; mode, ``requires_grad``,
+    ``.grad`` and hooks are as found when the context ends.
 
     Args:
         module: The network.
@@ -115,7 +116,7 @@ def forward(
             kept = last_used(calls, output) if gradients else calls[-1]
             layout = _layout(name, targets[name], kept, size, batch, tokens or Tokens(), instead)
             layers.append(Layer(name, kept.value, layout))
-        yield Forward(output, class_scores(output), tuple(layers), instead)
+        yield Forward(output, class_scores(output), tuple(layers), batch, instead)
 
 
 def call(module: nn.Module, inputs: Any) -> Any:
