@@ -14,15 +14,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vistool.analyses import CAM
+    from vistool.analyses import CAM, Attention
     from vistool.api import overlay, save, show
     from vistool.errors import InputError
     from vistool.models import Model, load
 
 __version__ = '0.1.0'
-__all__ = ['CAM', 'InputError', 'Model', 'load', 'overlay', 'save', 'show']
+__all__ = ['CAM', 'Attention', 'InputError', 'Model', 'load', 'overlay', 'save', 'show']
 
 _HOMES = {
+    'Attention': 'vistool.analyses',
     'CAM': 'vistool.analyses',
     'InputError': 'vistool.errors',
     'Model': 'vistool.models',
