@@ -17,6 +17,7 @@ class Outline:
     """A closed line on a tile; points in fractions of its width and height."""
 
     points: tuple[tuple[float, float], ...]
+    color: Color = WHITE
 
 
 @dataclass(frozen=True)
@@ -74,4 +75,4 @@ def mark_items(mark: Outline | Ring, box: Box, page: Page) -> Iterator[PathItem]
         yield PathItem(points, WHITE, 1.8 * thin, box)
         return
     points = tuple((box.x + x * box.width, box.y + y * box.height) for x, y in mark.points)
-    yield PathItem(points, WHITE, thin, box)
+    yield PathItem(points, mark.color, thin if mark.color == WHITE else 1.5 * thin, box)

@@ -58,6 +58,7 @@ class Call:
         value: ``(G, H, Nk, dv)``; None once compacted.
         output: ``(G, H, Nq, dv)``, what the operation returned; None once compacted.
         source: The operation's output as the model got it, for gradients with respect to it.
+        flipped: Whether ``source`` has its last two axes the other way round (values times weights).
         mixed: Whether the heads were mixed after the softmax (talking heads), so that rows need not sum to 1.
         frames: Modules around it, outermost first; ``()`` once compacted.
         grids: Spatial sizes that were seen before it, most recent last.
@@ -75,6 +76,7 @@ class Call:
     value: Tensor | None = None
     output: Tensor | None = None
     source: Tensor | None = None
+    flipped: bool = False
     mixed: bool = False
     frames: tuple[Frame, ...] = ()
     grids: tuple[tuple[int, int], ...] = ()
@@ -109,25 +111,32 @@ class Call:
                 bias = bias.expand(len(groups), -1, -1, -1).gather(2, index.expand(shape))
         return _softmax(at(self.query, self.query.shape[3]), keys, bias, self.scale)
 
-    def chunks(self, groups: slice = slice(None)) -> Iterator[tuple[slice, Tensor]]:
-        """All weights, a chunk of queries at a time: the queries as a slice, and ``(G, heads, chunk, keys)``."""
-        count, heads, queries, keys = self.shape
-        count = len(range(*groups.indices(count)))
-        step = max(1, CHUNK_BYTES // (4 * count * heads * keys))
-        for start in range(0, queries, step):
-            part = slice(start, min(start + step, queries))
-            yield part, self.part(part, groups)
+    @property
+    def step(self) -> int:
+        """Queries of one chunk."""
+        groups, heads, _, keys = self.shape
+        return max(1, CHUNK_BYTES // (4 * groups * heads * keys))
 
-    def part(self, queries: slice, groups: slice = slice(None)) -> Tensor:
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """All weights, a chunk of queries at a time: the queries as a slice, and ``(G, heads, chunk, keys)``."""
+        for start in range(0, self.shape[2], self.step):
+            part = slice(start, min(start + self.step, self.shape[2]))
+            yield part, self.part(part)
+
+    def part(self, queries: slice) -> Tensor:
         """The weights of a slice of the queries, ``(G, heads, n, keys)``."""
         if self.weights is not None:
-            return _wide(self.weights[groups, :, queries])
+            return _wide(self.weights[:, :, queries])
         assert self.query is not None and self.key is not None
         bias = self.bias
-        if bias is not None:
-            bias = bias if bias.shape[0] == 1 else bias[groups]
-            bias = bias if bias.shape[2] == 1 else bias[:, :, queries]
-        return _softmax(self.query[groups, :, queries], self.key[groups], bias, self.scale)
+        if bias is not None and bias.shape[2] > 1:
+            bias = bias[:, :, queries]
+        return _softmax(self.query[:, :, queries], self.key, bias, self.scale)
+
+    def grouped(self, gradient: Tensor) -> Tensor:
+        """A gradient with respect to :attr:`source`, ``(G, H, Nq, dv)``."""
+        gradient = gradient.mT if self.flipped else gradient
+        return gradient.reshape(*self.shape[:3], gradient.shape[-1])
 
     def check(self, groups: Tensor, positions: Tensor, rows: Tensor) -> bool:
         """Whether ``rows`` times the values rebuild what the operation returned; the residual is kept.

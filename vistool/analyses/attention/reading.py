@@ -57,13 +57,13 @@ def read(
     Raises:
         InputError: If there is no such query, or the weights do not rebuild the module's output.
     """
-    resolved = tuple(_resolve(query, call, place, classes) for query in queries)
+    resolved = tuple(resolve_query(query, call, place, classes) for query in queries)
     rows = []
     for number, query in enumerate(resolved):
         if query.kind == 'mean':
             rows.append(mean_row(call, place, len(points)))
         else:
-            rows.append(_row(call, place, _positions(query, place, points[:, number], extent)))
+            rows.append(_row(call, place, positions_of(query, place, points[:, number], extent)))
     stacked = torch.stack(rows, 1)
     verify(call)
     prefix, image = stacked[..., : place.prefix], stacked[..., place.prefix :]
@@ -103,7 +103,7 @@ def _device(call: Call) -> torch.device:
     return tensor.device
 
 
-def _resolve(query: Query, call: Call, place: Place, classes: bool) -> Query:
+def resolve_query(query: Query, call: Call, place: Place, classes: bool) -> Query:
     """The query that this layer has; ``auto`` becomes the class token or the mean."""
     single = call.shape[2] == 1
     has_class = (place.query_prefix > 0 and classes) or single
@@ -125,7 +125,7 @@ def _resolve(query: Query, call: Call, place: Place, classes: bool) -> Query:
     return query
 
 
-def _positions(query: Query, place: Place, points: Tensor, extent: tuple[int, int]) -> Tensor:
+def positions_of(query: Query, place: Place, points: Tensor, extent: tuple[int, int]) -> Tensor:
     """The query's token in each image, int64 ``(B,)``; tokens of a grid come after the prefix."""
     if query.kind in ('cls', 'token'):
         return torch.full((len(points),), query.index, dtype=torch.long, device=points.device)

@@ -193,7 +193,8 @@ class AttentionWatch(TorchFunctionMode):
         groups, heads = self._grouped(lead)
         pairs = {'weights': weights, 'value': value, 'output': result}
         grouped = {k: t.expand(*lead, *t.shape[-2:]).reshape(groups, heads, *t.shape[-2:]) for k, t in pairs.items()}
-        self._found((groups, heads, weights.shape[-2], weights.shape[-1]), mixed=mixed, source=output, **grouped)
+        shape = (groups, heads, weights.shape[-2], weights.shape[-1])
+        self._found(shape, mixed=mixed, source=output, flipped=held is not operands[0], **grouped)
         return self._onward(output)
 
     def _found(self, shape: tuple[int, int, int, int], **tensors: Any) -> None:
