@@ -6,6 +6,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # demo/ is imported as the documentation does it, from the repository
 sys.path.insert(0, str(Path(__file__).parent / 'analyses'))  # oracles that several test files share
 
 

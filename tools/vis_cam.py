@@ -11,7 +11,9 @@ from vistool import cli
 
 def build_parser() -> cli.Parser:
     """The command line of vis_cam."""
-    example = 'vis_cam demo/coffee.png configs/efficientnet_lite/efficientnet-lite0_in1k.py --target-category espresso cup'
+    example = (
+        'vis_cam demo/coffee.png configs/efficientnet_lite/efficientnet-lite0_in1k.py --target-category espresso cup'
+    )
     parser = cli.Parser('vis_cam', __doc__, example)
     parser.add_argument('img', help='image file, folder, quoted glob, or .txt list of paths')
     cli.add_model(parser)
@@ -38,10 +40,13 @@ def build_parser() -> cli.Parser:
         help='such as backbone.layer4[-1]; several are averaged; default: by network',
     )
     group.add_argument('--preview-model', action='store_true', help='list the layers and stop (needs no checkpoint)')
-    group.add_argument('--eigen-smooth', action='store_true', help='first principal component instead of the channel sum')
+    group.add_argument(
+        '--eigen-smooth', action='store_true', help='first principal component instead of the channel sum'
+    )
     group.add_argument('--aug-smooth', action='store_true', help='average over six augmented views')
     cli.add_compare(parser)
     cli.add_picture(parser)
+    cli.add_inputs(parser)
     cli.add_batch(parser)
     cli.add_run(parser)
     rare = parser.add_argument_group('layout of tokens (found by looking at the model; these override)')

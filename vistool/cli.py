@@ -91,7 +91,7 @@ def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
         parser.add_argument(
             'checkpoint',
             nargs='?',
-            help="path, URL, demo://NAME, or none (random weights); default: the run folder's, else the config's load_from",
+            help="path, URL, demo://NAME, or none (random weights); default: the run folder's, else the config's",
         )
 
 
@@ -154,11 +154,22 @@ def add_compare(parser: Parser) -> None:
     )
 
 
+def add_inputs(parser: Parser) -> None:
+    """Files of a network with several inputs."""
+    group = parser.add_argument_group('several inputs (for configs with «inputs»)')
+    group.add_argument(
+        '--input', nargs='+', default=[], metavar='NAME=PATH', help='a file for an input, or a folder of files'
+    )
+    group.add_argument('--draw-on', metavar='NAME', help='the input to draw maps on; default: the first with places')
+
+
 def add_batch(parser: Parser) -> None:
     """How many images go through at once."""
     group = parser.add_argument_group('many images')
     group.add_argument('--batch-size', type=int, default=8, metavar='N', help='images per forward (default: 8)')
-    group.add_argument('--workers', type=int, default=2, metavar='N', help='threads that read, and that write (default: 2)')
+    group.add_argument(
+        '--workers', type=int, default=2, metavar='N', help='threads that read and that write (default: 2)'
+    )
     group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
 
 
@@ -194,7 +205,8 @@ def out_path(args: argparse.Namespace, config: str, command: str) -> Path:
 def file_name(item: str, *choices: object) -> str:
     """A picture's name: the image's, then whatever the user chose for this run (method, class, layer, checkpoint).
 
-    So another choice never overwrites the last one's picture. Lists are joined by ``-``; what was not chosen is left out.
+    So another choice never overwrites the last one's picture. Lists are joined by ``-``; what was not chosen is
+    left out.
     """
     parts = [item]
     for choice in choices:

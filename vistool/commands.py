@@ -15,6 +15,7 @@ from vistool.comparison import labels, side_by_side
 from vistool.config import Source, resolve
 from vistool.errors import InputError
 from vistool.inputs import Item, Sample, find_inputs
+from vistool.inputs.multiple import parse_files
 from vistool.models import Model, build_module, load
 from vistool.results import Heatmaps
 from vistool.visualization import Visualizer
@@ -37,8 +38,8 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
     """Runs ``analysis`` on the images that the arguments name and writes the pictures.
 
     Args:
-        args: Parsed arguments, with those of :func:`vistool.cli.add_model`, ``add_picture``, ``add_compare``, ``add_batch``
-            and ``add_run``.
+        args: Parsed arguments, with those of ``add_model``, ``add_picture``, ``add_compare``, ``add_inputs``,
+            ``add_batch`` and ``add_run`` of :mod:`vistool.cli`.
         command: The command's name, for the default folder.
         analysis: What to do.
         choices: What the user chose for this run (method, class, layer), for file names.
@@ -91,10 +92,13 @@ def load_all(args: argparse.Namespace, source: Source) -> list[Model]:
                 argument='--compare',
             )
         given.append((resolve(words[0], cli.config_options(args.cfg_options)), words[1] if len(words) > 1 else None))
-    return [
-        load(each, checkpoint, device=args.device, trust_checkpoint=args.trust_checkpoint, seed=args.seed)
-        for each, checkpoint in given
-    ]
+    files = parse_files(args.input)
+    models = []
+    for each, checkpoint in given:
+        trusted = args.trust_checkpoint
+        models.append(load(each, checkpoint, device=args.device, trust_checkpoint=trusted, seed=args.seed))
+        models[-1].use_files(files, args.draw_on)
+    return models
 
 
 def explain_with(

@@ -21,8 +21,8 @@ def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
     """Results of one image from several models, their maps in columns next to each other.
 
     Args:
-        results: One per model; the first one's image, ground truth and queries stand for all. Rows must agree, apart from
-            the scores behind them, which go under the tiles.
+        results: One per model; the first one's image, ground truth and queries stand for all. Rows must agree, apart
+            from the scores behind them, which go under the tiles.
         names: What tells the models apart.
 
     Returns:
@@ -37,7 +37,8 @@ def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
                 for item in result.maps:
                     if item.column != column or item.row != result.rows[min(row, len(result.rows) - 1)]:
                         continue
-                    maps.append(_beside(item, base, row, f'{column} · {name}' if several else name, name, number, result))
+                    heading = f'{column} · {name}' if several else name
+                    maps.append(_beside(item, base, row, heading, name, number, result))
     recipe = {**base.recipe, 'compare': [{'model': n, **r.recipe} for n, r in zip(names[1:], results[1:], strict=True)]}
     constant = '' if several or not base.columns else base.columns[0]
     return replace(base, maps=tuple(maps), caption=constant, recipe=recipe)

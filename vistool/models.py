@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from vistool.checkpoints import Checkpoint, load_weights, read_checkpoint
 from vistool.config import Source, require_model, resolve
 from vistool.errors import InputError
 from vistool.inputs import Sample, preprocess
+from vistool.inputs.multiple import MultiPipeline
 from vistool.inputs.pipeline import Pipeline, build_pipeline
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class Model:
     transform: Callable[[Any], Tensor] | None = None
 
     @cached_property
-    def pipeline(self) -> Pipeline:
-        """The test pipeline of the config, followed by its data preprocessor."""
+    def pipeline(self) -> Pipeline | MultiPipeline:
+        """The test pipeline of the config, followed by its data preprocessor; one per input where there are several."""
         if self.config is not None:
             return build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
         if self.transform is None:
@@ -70,6 +71,23 @@ class Model:
     def read(self, image: Any, *, seed: int = 0, index: int = 0) -> Sample:
         """Runs the test pipeline on a path, a PIL image or an RGB uint8 array ``(H, W, 3)``."""
         return self.pipeline.read(image, seed=seed, index=index)
+
+    def use_files(self, files: Mapping[str, Path], drawn: str | None = None) -> None:
+        """For a network with several inputs: which have files of their own, and on which one maps are drawn.
+
+        Args:
+            files: Input name → file, or folder with a file of the main image's name.
+            drawn: Input name; default: the first that keeps the photo's places.
+        """
+        if not files and drawn is None:
+            return
+        if not isinstance(self.pipeline, MultiPipeline):
+            raise InputError(
+                f'{self.name} takes one input',
+                hint='its config would name them: inputs = dict(NAME=dict(pipeline=[…]), …)',
+                argument='--input' if files else '--draw-on',
+            )
+        self.pipeline = self.pipeline.with_files(files, drawn)
 
     def batch(self, samples: Sequence[Sample]) -> Any:
         """The network input for ``samples``: a tensor ``(B, C, H, W)``, or a tuple or dict of tensors."""

@@ -1,4 +1,4 @@
-"""Checkpoints: finding, reading and unwrapping them. What is read is never run (:mod:`vistool.checkpoints.unpickling`)."""
+"""Finding, reading and unwrapping checkpoints. What is read is never run (:mod:`vistool.checkpoints.unpickling`)."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from vistool.errors import InputError
+from vistool.inputs.multiple import MultiPipeline
 from vistool.inputs.reader import Pipeline
 
 __all__ = ['Pipeline', 'build_pipeline', 'build_transforms', 'find_pipeline']
@@ -15,7 +16,7 @@ __all__ = ['Pipeline', 'build_pipeline', 'build_transforms', 'find_pipeline']
 _logger = logging.getLogger('vistool')
 
 
-def build_pipeline(config: Any, phase: str = 'test', data_preprocessor: Any = None) -> Pipeline:
+def build_pipeline(config: Any, phase: str = 'test', data_preprocessor: Any = None) -> Pipeline | MultiPipeline:
     """The pipeline that a config runs its images through.
 
     Args:
@@ -30,10 +31,24 @@ def build_pipeline(config: Any, phase: str = 'test', data_preprocessor: Any = No
     scope = config.get('default_scope')
     if data_preprocessor is None:
         data_preprocessor = (config.get('model') or {}).get('data_preprocessor') or config.get('data_preprocessor')
+    if config.get('inputs'):
+        return _several(config['inputs'], scope)
     steps = find_pipeline(config, phase)
     if steps is None:
         steps = _fallback(config, phase)
     return Pipeline(build_transforms(steps, scope), data_preprocessor)
+
+
+def _several(inputs: Any, scope: str | None) -> MultiPipeline:
+    """The pipelines of a network with several inputs: ``inputs = dict(NAME=dict(pipeline=[…]))``, or a list of such."""
+    named = dict(inputs) if isinstance(inputs, Mapping) else {str(number): each for number, each in enumerate(inputs)}
+    for name, each in named.items():
+        if not isinstance(each, Mapping) or not each.get('pipeline'):
+            raise InputError(
+                f'the input {name} has no pipeline', accepted=f'{name}=dict(pipeline=[…])', argument='config'
+            )
+    pipelines = {name: Pipeline(build_transforms(each['pipeline'], scope)) for name, each in named.items()}
+    return MultiPipeline(pipelines, positional=not isinstance(inputs, Mapping))
 
 
 def find_pipeline(config: Any, phase: str = 'test') -> Sequence[Any] | None:

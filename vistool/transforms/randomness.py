@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-
 _LOCK = threading.RLock()
 """The states are the process's: threads that read images take turns while they hold them."""
 

@@ -110,7 +110,8 @@ class Tracer:
             yield
 
     def _leaf(self, transform: Any, value: Any) -> Any:
-        before, rule = image_of(value), find(_RULES, transform)
+        before = image_of(value)
+        rule = getattr(transform, 'geometry_rule', None) or find(_RULES, transform)  # a transform may bring its own
         if before is None:
             out = _call(transform, value)
         else:

@@ -62,7 +62,8 @@ def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest:
     lines: list[Line] = []
     for result in results:
         rows, _ = _rows(result, style, always_label=True)
-        lines.extend(_cut(rows, max(len(row.cells) for row in rows), beside=True))  # a column means one thing throughout
+        # Lines are not broken: down a sheet, a column means one thing.
+        lines.extend(_cut(rows, max(len(row.cells) for row in rows), beside=True))
     tallest = tallest or (648.0 if page.paper else 4000.0)
     pages: list[list[Line]] = []
     header = lines[0] if lines else None
