@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from vistool.inputs.multiple import parse_files
 from vistool.models import Model, build_module, load
 from vistool.results import Heatmaps
 from vistool.visualization import Visualizer
+from vistool.visualization.style import Style
 from vistool.visualization.visualizer import sheet
 
 log = logging.getLogger('vistool')
@@ -34,7 +35,15 @@ class HeatmapAnalysis(Protocol):
         """The same analysis of another model, held to the choices made for ``result`` (its classes, its layers)."""
 
 
-def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnalysis, choices: Sequence[object]) -> int:
+def draw_heatmaps(
+    args: argparse.Namespace,
+    command: str,
+    analysis: HeatmapAnalysis,
+    choices: Sequence[object],
+    *,
+    prepare: Callable[[Model], None] | None = None,
+    beside: Callable[[Heatmaps, Path, Style], list[Path]] | None = None,
+) -> int:
     """Runs ``analysis`` on the images that the arguments name and writes the pictures.
 
     Args:
@@ -43,6 +52,8 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
         command: The command's name, for the default folder.
         analysis: What to do.
         choices: What the user chose for this run (method, class, layer), for file names.
+        prepare: Called with each model before it reads anything.
+        beside: Writes what else a result has, given its picture's path; returns the files.
 
     Returns:
         The exit code.
@@ -56,6 +67,8 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
     visualizer = Visualizer(out, style, save_raw=args.save_raw, show=args.show, panels=args.panels)
     visualizer.check(len(items))
     models = load_all(args, source)
+    for model in models if prepare else ():
+        prepare(model)
     chosen = [*choices, *(['vs', *labels(models)[1:]] if len(models) > 1 else [])]
     if args.checkpoint:
         chosen.append(models[0].weights_name)
@@ -71,7 +84,8 @@ def draw_heatmaps(args: argparse.Namespace, command: str, analysis: HeatmapAnaly
         return results
 
     def write(result: Any, sample: Sample) -> list[Path]:
-        return visualizer.write(result, cli.file_name(sample.name, *chosen))
+        written = visualizer.write(result, cli.file_name(sample.name, *chosen))
+        return [*written, *(beside(result, written[0], style) if beside else ())]
 
     batches: Batches[Item] = Batches(read, explain, write, args.batch_size, args.workers)
     failures = batches.run(items, cli.announce)

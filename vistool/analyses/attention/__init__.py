@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from vistool import recipe
 from vistool.analyses.attention import figures
-from vistool.analyses.attention.capture import network_points, read_rows
+from vistool.analyses.attention.capture import network_points, read_rows, require_patch
 from vistool.analyses.attention.selection import Layers, Query
+from vistool.analyses.attention.statistics import read_statistics
+from vistool.analyses.attention.through import follow_attention
 from vistool.analyses.subjects import as_model, as_samples
 from vistool.errors import InputError, close_matches
 from vistool.models import Model
@@ -22,7 +22,6 @@ from vistool.results import Heatmaps
 __all__ = ['METHODS', 'Attention']
 
 METHODS = ('raw', 'rollout', 'grad-rollout', 'legrad')
-log = logging.getLogger('vistool')
 
 
 @ANALYSES.register_module()
@@ -67,15 +66,29 @@ class Attention:
         """
         model = as_model(model)
         samples, single = as_samples(subject)
+        method = self._method()
         queries = [Query.parse(word) for word in self.queries or ('auto',)]
         points = network_points(samples, queries).to(model.device)
         inputs = model.batch(samples)
-        layers = Layers.parse(self.layers or (-1,), model.module)
-        readings, patch = read_rows(model.module, inputs, layers, queries, points)
-        results = [
-            figures.raw_result(model, sample, index, readings, patch, self.heads, self._settings())
-            for index, sample in enumerate(samples)
-        ]
+        require_patch(model, inputs)
+        layers = Layers.parse(self.layers or ((-1,) if method == 'raw' else ('all',)), model.module)
+        settings = {'method': method, 'threshold': self._threshold()}
+        if method == 'raw':
+            readings, patch = read_rows(model.module, inputs, layers, queries, points)
+            results = [
+                figures.raw_result(model, sample, index, readings, patch, self.heads, settings)
+                for index, sample in enumerate(samples)
+            ]
+        else:
+            labels = [sample.label for sample in samples]
+            flow = follow_attention(model, inputs, method, layers, queries, points, self.targets, labels)
+            results = [figures.flow_result(model, s, index, flow, settings) for index, s in enumerate(samples)]
+        if self.stats:
+            measured = read_statistics(model.module, inputs, Layers.parse(self.layers or ('all',), model.module))
+            results = [
+                result.with_recipe(statistics=[row for layer in measured for row in layer.rows(index)])
+                for index, result in enumerate(results)
+            ]
         return results[0] if single else results
 
     def follow(self, result: Heatmaps, model: Model) -> Attention:
@@ -83,5 +96,20 @@ class Attention:
         targets = [target['id'] for target in result.recipe.get('targets', ())]
         return replace(self, targets=targets or self.targets)
 
-    def _settings(self) -> dict[str, Any]:
-        return {'method': self.method, 'threshold': self.threshold}
+    def _method(self) -> str:
+        name = self.method.lower().replace('_', '-')
+        if name not in METHODS:
+            raise InputError(
+                f'no method {self.method!r}', accepted=', '.join(METHODS), hint=close_matches(name, METHODS),
+                argument='--method',
+            )  # fmt: skip
+        if self.targets and name in ('raw', 'rollout'):
+            raise InputError(
+                f'{name} is of no class', accepted='grad-rollout, legrad', argument='--target-category'
+            )  # fmt: skip
+        return name
+
+    def _threshold(self) -> float | None:
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise InputError(f'{self.threshold:g} is no share', accepted='above 0, up to 1', argument='--threshold')
+        return self.threshold

@@ -22,6 +22,8 @@ from vistool.analyses.cam.engine import input_size
 from vistool.capture import frozen
 from vistool.errors import InputError
 from vistool.inputs import Sample
+from vistool.inputs.sizing import patch_size
+from vistool.models import Model
 
 
 @dataclass
@@ -103,8 +105,43 @@ def read_rows(
     collector = Collector(layers, look)
     with frozen(module), torch.no_grad():
         with watching(module, batch, collector) as watch:
-            run(module, inputs)
+            forward(module, inputs)
         return collector.finish(watch.names, type(module).__name__), watch.patch
+
+
+def require_patch(model: Model, inputs: Any) -> None:
+    """Refuses an image from which not one patch can be cut.
+
+    Raises:
+        InputError: If the network input is smaller than a patch.
+    """
+    size, patch = input_size(inputs)[0], patch_size(model.module)
+    if size[0] < patch[0] or size[1] < patch[1]:
+        raise InputError(
+            f'the network input is {size[0]}×{size[1]}, smaller than a patch of {model.name} ({patch[0]}×{patch[1]})',
+            hint='use a larger image, or --img-size with --fit resize',
+            argument='img',
+        )
+
+
+def forward(module: nn.Module, inputs: Any) -> Any:
+    """``module(inputs)``; that the network is built for another size is told in a line.
+
+    Raises:
+        InputError: If the network refuses the size of its input.
+    """
+    try:
+        return run(module, inputs)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        text = ' '.join(str(error).split())
+        if isinstance(error, InputError) or not re.search(r'size|shape|height|width|resolution|dimension|must match', text):
+            raise
+        height, width = input_size(inputs)[0]
+        raise InputError(
+            f'{type(module).__name__} does not take {height}×{width} images ({text[:160]})',
+            hint='build it at that size (--cfg-options model.backbone.img_size=…), or leave --img-size out',
+            argument='--img-size',
+        ) from error
 
 
 def has_class_token(module: nn.Module) -> bool:

@@ -13,10 +13,11 @@ from vistool import recipe
 from vistool.analyses.attention.masks import mass_mask
 from vistool.analyses.attention.places import cover
 from vistool.analyses.attention.reading import Reading
-from vistool.analyses.attention.selection import Query, find_heads
+from vistool.analyses.attention.selection import find_heads
+from vistool.analyses.attention.through import Flow
 from vistool.geometry import crop
 from vistool.inputs import Sample
-from vistool.models import Model
+from vistool.models import Model, probabilities
 from vistool.results import Heatmap, Heatmaps, NetworkView
 
 Values = NDArray[np.float32]
@@ -68,6 +69,9 @@ def raw_result(
                 )
                 for column, values in _heads(reading, image, number, heads)
             ]
+            if settings.get('threshold') is not None:
+                entries = outlined(entries, row, settings['threshold'])
+                points |= {lit: points[row] for lit in [_lit(row, settings['threshold'])] if row in points}
     first = readings[0]
     constants = [
         model.name,
@@ -94,6 +98,68 @@ def raw_result(
             'versions': recipe.versions(),
         },
     )
+
+
+def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: Mapping[str, Any]) -> Heatmaps:
+    """The maps of one image through all layers: queries, or classes with their scores, down."""
+    size = sample.image.shape[0], sample.image.shape[1]
+    maps = flow.maps[image].float().cpu().numpy()
+    view = seen(sample, cover(size, (maps.shape[1], maps.shape[2]), flow.patch))
+    targets = []
+    if flow.classes is not None and flow.scores is not None:
+        shares = probabilities(model.module, flow.scores)[image]
+        ids = [int(index) for index in flow.classes[image]]
+        targets = [{'id': index, 'name': model.class_name(index), 'score': float(shares[index])} for index in ids]
+    rows = [f'{t["name"]} {t["score"]:.2f}' for t in targets] or [q.label if len(maps) > 1 else '' for q in flow.queries]
+    method = settings['method']
+    entries: list[Heatmap] = []
+    for row, values in zip(rows, maps, strict=True):
+        spread = None
+        if flow.classes is not None:
+            spread = float(values.min()), float(values.max())
+            values = (values - spread[0]) / max(spread[1] - spread[0], 1e-30)
+        entries.append(Heatmap(values, f'{method}/{row}' if row else method, method, row, method, range=spread))
+        if settings.get('threshold') is not None:
+            entries = outlined(entries, row, settings['threshold'])
+    asked = flow.queries if method != 'legrad' else ()
+    places = zip(rows if not targets else rows * len(asked), asked, strict=False)
+    return Heatmaps(
+        kind='attention',
+        image=view.image,
+        maps=tuple(entries),
+        original=sample.original,
+        geometry=view.geometry,
+        queries={row: (query.x + 0.5, query.y + 0.5) for row, query in places if query.kind == 'point'},
+        caption=' · '.join([model.name, method, f'{len(flow.indices)} layers', *[q.label for q in asked if len(asked) == 1]]),
+        recipe={
+            'analysis': 'attention',
+            **model.provenance(),
+            'layers': [{'index': i, 'name': n} for i, n in zip(flow.indices, flow.names, strict=True)],
+            'residual': flow.residual,
+            'queries': [query.label for query in asked],
+            'targets': targets,
+            'prefix': None if flow.lost is None else [float(value) for value in flow.lost[image]],
+            **settings,
+            **recipe.of_sample(replace(sample, geometry=view.geometry)),
+            'versions': recipe.versions(),
+        },
+    )
+
+
+def outlined(entries: Sequence[Heatmap], row: str, share: float) -> list[Heatmap]:
+    """The maps of a row with the tokens outlined that hold a share of the mass, and a row of the photo lit there."""
+    found = [replace(e, mask=mass_mask(e.values, share)) if e.row == row else e for e in entries]
+    title = _lit(row, share)
+    lit = [
+        replace(e, values=e.mask.astype(np.float32), row=title, name=f'{e.name}/{share:.0%}', mask=None, range=None, spotlight=True)
+        for e in found
+        if e.row == row and e.mask is not None
+    ]
+    return found + lit
+
+
+def _lit(row: str, share: float) -> str:
+    return ' · '.join(filter(None, [row, f'{share:.0%} of the mass']))
 
 
 def seen(sample: Sample, extent: tuple[int, int]) -> NetworkView:

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from vistool.analyses.attention.calls import Call
-from vistool.analyses.attention.capture import Collector, has_class_token
+from vistool.analyses.attention.capture import Collector, forward, has_class_token
 from vistool.analyses.attention.places import Place, cover, place
 from vistool.analyses.attention.reading import positions_of, resolve_query, verify
 from vistool.analyses.attention.relevance import Blocks, block_of, gradient_rollout, legrad, rollout
 from vistool.analyses.attention.selection import Layers, Query
 from vistool.analyses.attention.watch import watching
-from vistool.analyses.cam.engine import call as run
 from vistool.analyses.cam.engine import input_size
 from vistool.analyses.cam.targets import find_classes
 from vistool.capture import frozen
@@ -118,7 +117,7 @@ def follow_attention(
     collector = Collector(whole if method == 'legrad' else layers, look)
     with frozen(module), torch.set_grad_enabled(graded):
         with watching(module, batch, collector, leaves='first' if graded else 'none') as watch:
-            output = run(module, inputs)
+            output = forward(module, inputs)
         found = _Layers.of(collector.finish(watch.names, type(module).__name__), method)
         extent = cover(size, found.place.grid, watch.patch)
         resolved = tuple(resolve_query(q, found.calls[-1], found.place, has_class_token(module)) for q in queries)
