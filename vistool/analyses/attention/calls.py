@@ -151,9 +151,9 @@ class Call:
         with torch.autocast(rows.device.type, enabled=False):
             everything = len(groups) == self.shape[0]
             values = self.value if everything else self.value[groups]
-            rebuilt = rows @ values.to(rows.dtype)
+            rebuilt = rows @ values.detach().to(rows.dtype)
             index = positions[:, None, :, None].expand(-1, self.shape[1], -1, rebuilt.shape[3])
-            own = (self.output if everything else self.output[groups]).gather(2, index).to(rows.dtype)
+            own = (self.output if everything else self.output[groups]).gather(2, index).detach().to(rows.dtype)
         residual = float((rebuilt - own).abs().max() / own.abs().max().clamp_min(1e-6))
         self.residual[0] = max(self.residual[0], residual if math.isfinite(residual) else math.inf)
         return self.residual[0] <= TOLERANCE.get(self.output.dtype, 1e-4)

@@ -132,7 +132,8 @@ def _windows(call: Call, batch: int, size: tuple[int, int]) -> Place | None:
         tensor = frame.tensor
         assert tensor is not None
         try:
-            layout = find_layout(torch.empty(tensor.shape, device='meta'), size, call.grids, batch=batch)
+            shape = torch.empty(tensor.shape, device='meta')
+            layout = find_layout(shape, size, call.grids, batch=batch, tokens=tensor.ndim == 3)
         except NoSpatialMap:
             continue
         tokens = layout.grid[0] * layout.grid[1]
@@ -194,16 +195,21 @@ class _Probe(TorchFunctionMode):
         batch, (h, w), channels = tensor.shape[0], layout.grid, tensor.numel() // math.prod((tensor.shape[0], *layout.grid))
         self._last = {(batch, h, w, channels), (batch, h * w, channels)}
         self._first = (batch, channels, h, w)
+        self._totals: set[int] = set()
         self.inside: list[Tensor] = []
         self.sources: list[Tensor] = []
         self.keep(tensor)
 
     def keep(self, tensor: Tensor) -> None:
-        """Takes a tensor for a source if it has the shape of one."""
-        if tuple(tensor.shape) in self._last:
+        """Takes a tensor for a source if it has the shape of one, and is not an earlier one's tokens moved about."""
+        if tuple(tensor.shape) == self._first:
+            tensor = tensor.permute(0, 2, 3, 1)
+        elif tuple(tensor.shape) not in self._last:
+            return
+        total = int(_fingerprints(tensor.reshape(-1, tensor.shape[-1])).sum())
+        if total not in self._totals:
+            self._totals.add(total)
             self.sources.insert(0, tensor)
-        elif tuple(tensor.shape) == self._first:
-            self.sources.insert(0, tensor.permute(0, 2, 3, 1))
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in _ATTENTION:
@@ -211,7 +217,7 @@ class _Probe(TorchFunctionMode):
         output = func(*args, **(kwargs or {}))
         if func in (F.linear, F.layer_norm):  # a norm may come after the windows are cut
             self.inside.insert(0, args[0] if args else kwargs['input'])
-        elif isinstance(output, Tensor):
+        if isinstance(output, Tensor):
             self.keep(output)
         return output
 

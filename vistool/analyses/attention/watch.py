@@ -12,6 +12,7 @@ import math
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -199,9 +200,8 @@ class AttentionWatch(TorchFunctionMode):
 
     def _found(self, shape: tuple[int, int, int, int], **tensors: Any) -> None:
         name = self._stack[-1].name if self._stack else ''
-        call = Call(
-            len(self.names), name, shape, frames=tuple(self._stack), grids=tuple(self._grids.sizes), **tensors
-        )
+        frames = tuple(replace(frame) for frame in self._stack)  # as they are now: what they attended to counts on
+        call = Call(len(self.names), name, shape, frames=frames, grids=tuple(self._grids.sizes), **tensors)
         self.names.append(name)
         self.paused = True  # whatever the sink runs is none of the model's
         try:
