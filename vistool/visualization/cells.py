@@ -75,4 +75,4 @@ def mark_items(mark: Outline | Ring, box: Box, page: Page) -> Iterator[PathItem]
         yield PathItem(points, WHITE, 1.8 * thin, box)
         return
     points = tuple((box.x + x * box.width, box.y + y * box.height) for x, y in mark.points)
-    yield PathItem(points, mark.color, thin if mark.color == WHITE else 1.5 * thin, box)
+    yield PathItem(points, mark.color, thin, box)

@@ -57,7 +57,7 @@ def raw_result(
             row = ' · '.join([f'layer {reading.index}'] * several + [query.label] * several_queries)
             if query.kind == 'point':
                 points[row] = (query.x + 0.5, query.y + 0.5)
-            masses.append(_masses(reading, image, number))
+            masses.append(_masses(reading, image, number, _padded(view, _grid(reading))))
             entries += [
                 Heatmap(
                     values=values,
@@ -191,14 +191,24 @@ def _heads(reading: Reading, image: int, query: int, wanted: Sequence[int | str]
     return drawn
 
 
-def _masses(reading: Reading, image: int, number: int) -> dict[str, Any]:
+def _padded(view: NetworkView, grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tokens that show nothing of the photo, only padding of the image, ``(h, w)``."""
+    invalid = None if view.geometry is None else view.geometry.invalid
+    if invalid is None or invalid.shape[0] % grid[0] or invalid.shape[1] % grid[1]:
+        return np.zeros(grid, np.bool_)
+    height, width = invalid.shape[0] // grid[0], invalid.shape[1] // grid[1]
+    return invalid.reshape(grid[0], height, grid[1], width).all((1, 3))
+
+
+def _masses(reading: Reading, image: int, number: int, padded: NDArray[np.bool_]) -> dict[str, Any]:
     """Where a query's attention goes, averaged over the heads: the image, prefix tokens one by one, padding."""
+    shown = reading.maps[image, number].mean(0).cpu().numpy()
     return {
         'layer': reading.index,
         'query': reading.queries[number].label,
-        'image': float(reading.maps[image, number].sum((-1, -2)).mean()),
+        'image': float(shown[~padded].sum()),
         'prefix': [float(value) for value in reading.prefix[image, number].mean(0)],
-        'padding': float(reading.padding[image, number].mean()),
+        'padding': float(reading.padding[image, number].mean()) + float(shown[padded].sum()),
     }
 
 
@@ -206,7 +216,9 @@ def _said(mass: Mapping[str, Any]) -> str:
     """The share that the maps do not show, for the caption."""
     parts = []
     if mass['prefix']:
-        parts.append(f'{sum(mass["prefix"]):.0%} on {"the class token" if len(mass["prefix"]) == 1 else "prefix tokens"}')
+        share = sum(mass['prefix'])
+        name = 'the class token' if len(mass['prefix']) == 1 else 'prefix tokens'
+        parts.append(f'{"<1%" if share < 0.005 else f"{share:.0%}"} on {name}')
     if mass['padding'] >= 0.005:
         parts.append(f'{mass["padding"]:.0%} on padding')
     return ', '.join(parts)

@@ -69,7 +69,7 @@ def place(call: Call, batch: int, size: tuple[int, int]) -> Place:
     if queries == keys:
         return Place(grid, prefix, grid, prefix)
     try:
-        query_grid, query_prefix = _grid(queries, size, call.grids)
+        query_grid, query_prefix = _grid(queries, size, call.grids, prefix)  # latents are a grid only by accident
     except NoSpatialMap:
         return Place(grid, prefix, None, queries)
     return Place(grid, prefix, query_grid, query_prefix)
@@ -94,8 +94,10 @@ def cover(size: tuple[int, int], grid: tuple[int, int], patch: tuple[int, int] |
     return size
 
 
-def _grid(length: int, size: tuple[int, int], grids: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], int]:
-    layout = find_layout(torch.empty(1, length, 1, device='meta'), size, grids, tokens=True)
+def _grid(
+    length: int, size: tuple[int, int], grids: Sequence[tuple[int, int]], prefix: int | None = None
+) -> tuple[tuple[int, int], int]:
+    layout = find_layout(torch.empty(1, length, 1, device='meta'), size, grids, prefix=prefix, tokens=True)
     return layout.grid, layout.prefix
 
 

@@ -106,7 +106,7 @@ def _device(call: Call) -> torch.device:
 def resolve_query(query: Query, call: Call, place: Place, classes: bool) -> Query:
     """The query that this layer has; ``auto`` becomes the class token or the mean."""
     single = call.shape[2] == 1
-    has_class = (place.query_prefix > 0 and classes) or single
+    has_class = single or (place.query_grid is not None and place.query_prefix > 0 and classes)
     if query.kind == 'auto':
         return replace(query, kind='cls' if has_class else 'mean')
     if query.kind == 'cls' and not has_class:

@@ -65,10 +65,12 @@ class _Layers:
     @classmethod
     def of(cls, read: Sequence[tuple[Call, Place, Any]], method: str) -> _Layers:
         last, where, _ = read[-1]
-        if where.windows is not None or last.shape[2] != last.shape[3] or last.mixed:
-            why = 'within windows' if where.windows is not None else 'with mixed heads' if last.mixed else 'from other tokens'
+        windowed = next((call for call, place, _ in read if place.windows is not None), None)
+        odd = windowed or last
+        if windowed or last.shape[2] != last.shape[3] or last.mixed:
+            why = 'within windows' if windowed else 'with mixed heads' if last.mixed else 'from other tokens'
             raise InputError(
-                f'{method} multiplies layers in which every token attends to all, and {last.name} attends {why}',
+                f'{method} multiplies layers in which every token attends to all, and {odd.name} attends {why}',
                 accepted='raw',
                 argument='--method',
             )
