@@ -62,11 +62,12 @@ def test_everything_is_left_as_found(net, fails, grad_mode):
     same(before, state_of(net))
 
 
-def test_the_activation_is_what_the_layer_gave_despite_in_place_operations(net):
+@pytest.mark.parametrize('cut', [True, False])
+def test_the_activation_is_what_the_layer_gave_despite_in_place_operations(net, cut):
     x = torch.randn(2, 3, 5, 5)
     with torch.no_grad():
         expected = net.target(net.stem(x))
-    with frozen(net), activations(net, {'target': net.target}) as found:
+    with frozen(net), activations(net, {'target': net.target}, cut=cut) as found:
         net(x)
     assert torch.equal(found['target'][0].value, expected)
 

@@ -20,12 +20,21 @@ def build_parser() -> cli.Parser:
     cli.add_model(parser)
     group = parser.add_argument_group('map')
     group.add_argument(
-        '--method', default='raw', metavar='NAME', help='raw (default), rollout, grad-rollout, legrad (the last two: of a class)'
+        '--method',
+        default='raw',
+        metavar='NAME',
+        help='raw (default), rollout, grad-rollout, legrad (the last two: of a class)',
     )
     group.add_argument(
-        '--layers', nargs='+', default=[], metavar='LAYER', help='numbers (-1), ranges (0:4), names, all; default: the last'
+        '--layers',
+        nargs='+',
+        default=[],
+        metavar='LAYER',
+        help='numbers (-1), ranges (0:4), names, all; default: the last',
     )
-    group.add_argument('--heads', nargs='+', default=['all'], metavar='HEAD', help='all (default), mean, max, or numbers')
+    group.add_argument(
+        '--heads', nargs='+', default=['all'], metavar='HEAD', help='all (default), mean, max, or numbers'
+    )
     group.add_argument(
         '--query',
         nargs='+',
@@ -36,16 +45,27 @@ def build_parser() -> cli.Parser:
     group.add_argument(
         '--target-category', nargs='+', default=[], metavar='CLASS', help='as in vis_cam; for grad-rollout and legrad'
     )
-    group.add_argument('--threshold', type=float, metavar='T', help='outline and light the tokens with this share of the mass')
-    group.add_argument('--stats', action='store_true', help='entropy, distance and mass of every head, as a picture (and .csv)')
-    group = parser.add_argument_group('size')
-    group.add_argument('--img-size', metavar='S', help="the whole photo at an edge (518), H,W (480,640) or a factor (0.5x)")
     group.add_argument(
-        '--fit', default='crop', metavar='HOW', help='sizes that are no multiple of the patch: crop (default), pad, resize'
+        '--threshold', type=float, metavar='T', help='outline and light the tokens with this share of the mass'
+    )
+    group.add_argument(
+        '--stats', action='store_true', help='entropy, distance and mass of every head, as a picture (and .csv)'
+    )
+    group = parser.add_argument_group('size')
+    group.add_argument(
+        '--img-size', metavar='S', help='the whole photo at an edge (518), H,W (480,640) or a factor (0.5x)'
+    )
+    group.add_argument(
+        '--fit',
+        default='crop',
+        metavar='HOW',
+        help='sizes that are no multiple of the patch: crop (default), pad, resize',
     )
     cli.add_compare(parser)
     cli.add_picture(parser)
-    group.add_argument('--overlay', action='store_true', help='draw maps over the photo, half transparent (--alpha 0.5)')
+    group.add_argument(
+        '--overlay', action='store_true', help='draw maps over the photo, half transparent (--alpha 0.5)'
+    )
     cli.add_inputs(parser)
     cli.add_batch(parser)
     cli.add_run(parser)

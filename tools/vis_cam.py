@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from vistool import cli
 
@@ -15,7 +16,7 @@ def build_parser() -> cli.Parser:
         'vis_cam demo/coffee.png configs/efficientnet_lite/efficientnet-lite0_in1k.py --target-category espresso cup'
     )
     parser = cli.Parser('vis_cam', __doc__, example)
-    parser.add_argument('img', help='image file, folder, quoted glob, or .txt list of paths')
+    parser.add_argument('img', help='image file, folder, quoted glob, .txt list, or @train, @val, @test')
     cli.add_model(parser)
     group = parser.add_argument_group('map')
     group.add_argument(
@@ -23,7 +24,7 @@ def build_parser() -> cli.Parser:
         nargs='+',
         default=['GradCAM'],
         metavar='NAME',
-        help='GradCAM (default), GradCAM++, XGradCAM, EigenCAM, EigenGradCAM, LayerCAM; several stand side by side',
+        help='GradCAM (default), LayerCAM, EigenCAM, AblationCAM, …; several stand side by side; all: the one-pass family',
     )
     group.add_argument(
         '--target-category',
@@ -37,8 +38,12 @@ def build_parser() -> cli.Parser:
         nargs='+',
         default=[],
         metavar='LAYER',
-        help='such as backbone.layer4[-1]; several are averaged; default: by network',
+        help='such as backbone.layer4[-1]; several are fused; default: by network',
     )
+    group.add_argument(
+        '--layer-fusion', default='mean', metavar='mean|max|none', help='several layers; none: a column each'
+    )
+    group.add_argument('--reference', metavar='IMG', help='explain likeness to this image instead of a class')
     group.add_argument('--preview-model', action='store_true', help='list the layers and stop (needs no checkpoint)')
     group.add_argument(
         '--eigen-smooth', action='store_true', help='first principal component instead of the channel sum'
@@ -49,6 +54,14 @@ def build_parser() -> cli.Parser:
     cli.add_inputs(parser)
     cli.add_batch(parser)
     cli.add_run(parser)
+    rare = parser.add_argument_group('FinerCAM')
+    rare.add_argument(
+        '--similar',
+        nargs='+',
+        default=[],
+        metavar='CLASS',
+        help='classes to tell the target from; default: the nearest three',
+    )
     rare = parser.add_argument_group('layout of tokens (found by looking at the model; these override)')
     rare.add_argument('--vit-like', action='store_true', help='the layers give tokens (B, L, C)')
     rare.add_argument('--num-extra-tokens', type=int, metavar='N', help='tokens before the grid; 0 is a value')
@@ -70,9 +83,15 @@ def work(args: argparse.Namespace) -> int:
         eigen_smooth=args.eigen_smooth,
         extra_tokens=args.num_extra_tokens,
         tokens=args.vit_like or None,
+        layer_fusion=args.layer_fusion,
+        reference=args.reference,
+        similar=args.similar,
+        seed=args.seed,
     )
-    smoothing = [name for name in ('aug_smooth', 'eigen_smooth') if getattr(args, name)]
-    choices = ([name.lower() for name in args.method], args.target_category, args.target_layers, smoothing)
+    variants = [name for name in ('aug_smooth', 'eigen_smooth') if getattr(args, name)]
+    variants += [args.layer_fusion] if args.layer_fusion != 'mean' else []
+    variants += [f'like-{Path(args.reference).stem}'] if args.reference else []
+    choices = ([name.lower() for name in args.method], args.target_category, args.target_layers, variants)
     return draw_heatmaps(args, 'vis_cam', cam, choices)
 
 

@@ -139,7 +139,7 @@ def activations(
             torch.set_grad_enabled(True)
         value = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_(cut)
         found[name].append(Activation(value, list(grids.sizes)))
-        return replace_tensor(output, tensor, value.clone() if cut else value)
+        return replace_tensor(output, tensor, value.clone()) if cut else None
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output)

@@ -68,9 +68,25 @@ class Model:
         """The config's data preprocessor as built into the model, or None."""
         return getattr(self.module, 'data_preprocessor', None)
 
-    def read(self, image: Any, *, seed: int = 0, index: int = 0) -> Sample:
-        """Runs the test pipeline on a path, a PIL image or an RGB uint8 array ``(H, W, 3)``."""
-        return self.pipeline.read(image, seed=seed, index=index)
+    def read(
+        self,
+        image: Any,
+        *,
+        seed: int = 0,
+        index: int = 0,
+        name: str | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> Sample:
+        """Runs the test pipeline on an image.
+
+        Args:
+            image: A path, a PIL image or an RGB uint8 array ``(H, W, 3)``.
+            seed: With ``index`` decides whatever random transforms draw.
+            index: Position of the image in the run.
+            name: Output stem; default: the file's.
+            info: What a dataset knows of it besides, such as ``gt_label``.
+        """
+        return self.pipeline.read(image, seed=seed, index=index, name=name, info=info)
 
     def use_files(self, files: Mapping[str, Path], drawn: str | None = None) -> None:
         """For a network with several inputs: which have files of their own, and on which one maps are drawn.

@@ -1,4 +1,4 @@
-"""What analyses return: three frozen, inert kinds of result.
+"""What analyses return: frozen, inert kinds of result.
 
 Maps are kept as tidy data: a flat tuple in which each entry says in which row and column of a figure it belongs. The
 visualizer arranges; an analysis never lays anything out.
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.geometry import Geometry
+from vistool.patching.grid import PatchGrid
 
 Kind = Literal['cam', 'attention', 'feature']
 
@@ -47,6 +48,8 @@ class Heatmap:
         mask: bool ``(h, w)``, places that are outlined on the map; else None.
         spotlight: Whether the photo is drawn, bright where ``values`` are 1 and dark where they are 0.
         view: What the map's own network saw, where that is another one than the result's; else None.
+        scale: Maps of one name share a colour scale by default; ``''`` means that ``group`` names it.
+        signed: Whether colours are centred at zero even where all values lie on one side (a difference).
     """
 
     values: NDArray[np.float32]
@@ -60,6 +63,8 @@ class Heatmap:
     mask: NDArray[np.bool_] | None = None
     spotlight: bool = False
     view: NetworkView | None = None
+    scale: str = ''
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,34 @@ class Heatmaps:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How a picture is cut into patches, and what is said about them.
+
+    Attributes:
+        grid: Where the patches lie; where they reach beyond the picture there is padding.
+        border: Width of the border drawn around each patch, in pixels of the picture.
+        color: Of the borders, RGB.
+        padding: Grey level of what lies beyond the picture.
+        sequence: Names of the tokens before the patches, if the patches are laid out as one row (wrapped as text is);
+            None: as a mosaic.
+        order: Whether the patches' numbers are written on them, where they can be read.
+        hidden: ``(N,)``, patches that are masked; None: none are.
+        highlight: Numbers of patches to bring out; the others are faded.
+        windows: Edges between tokens at which lines are drawn, along rows and along columns.
+    """
+
+    grid: PatchGrid
+    border: float = 0.0
+    color: tuple[int, int, int] = (255, 255, 255)
+    padding: int = 225
+    sequence: tuple[str, ...] | None = None
+    order: bool = False
+    hidden: NDArray[np.bool_] | None = None
+    highlight: tuple[int, ...] = ()
+    windows: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True)
 class GridImage:
     """One picture of an :class:`ImageGrid`.
 
@@ -114,12 +147,16 @@ class GridImage:
         title: Heading lines above the picture.
         footer: Lines under it (label, index).
         wrong: Whether the footer is drawn in red.
+        cut: How it is cut into patches; None: it is drawn whole.
+        fields: Rectangles to draw on it, each in a colour of its own: left, top, right, bottom in its pixels.
     """
 
     pixels: NDArray[np.uint8]
     title: tuple[str, ...] = ()
     footer: tuple[str, ...] = ()
     wrong: bool = False
+    cut: Cut | None = None
+    fields: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +173,10 @@ class ImageGrid:
     caption: str = ''
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
+    def with_recipe(self, **more: Any) -> ImageGrid:
+        """The same result with more entries in its recipe."""
+        return replace(self, recipe={**self.recipe, **more})
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -149,6 +190,7 @@ class Curve:
         parameter: ``lr``, ``momentum``, …
         order: Position on a colour ramp in [0, 1] (layer decay), or None for a colour of its own.
         label: Legend text; ``''`` keeps it out of the legend.
+        measured: Whether these are single values that a run logged, drawn as dots, rather than a course.
     """
 
     steps: NDArray[np.int64]
@@ -158,6 +200,7 @@ class Curve:
     parameter: str
     order: float | None = None
     label: str = ''
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,13 +212,44 @@ class Curves:
         epoch_length: Iterations per epoch, for the epoch axis and column; by config name.
         title: Heading.
         facts: One line of numbers under the title.
+        warmup: Iterations of warm-up, by config name, where there is one; a short one is drawn enlarged as well.
+        ramp: What the ends of the colour ramp stand for (the first and the last layer), where curves have an ``order``.
         recipe: How the result came about; plain JSON values.
+        x_label: What the steps are, where they are no iterations.
     """
 
     curves: tuple[Curve, ...]
     epoch_length: Mapping[str, float] = field(default_factory=dict)
     title: str = ''
     facts: str = ''
+    warmup: Mapping[str, int] = field(default_factory=dict)
+    ramp: tuple[str, str] = ('first layer', 'last layer')
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    x_label: str = 'iteration'
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """A dataset as a whole.
+
+    Attributes:
+        counts: Samples per class name, in the order of class ids.
+        sizes: int ``(N, 2)`` heights and widths of the images as loaded.
+        found: float64 ``(3, 2)`` mean and standard deviation of R, G, B, 0-255, of the images that the network gets.
+        expected: The same as the config normalises with, or None where it does not.
+        verdict: Whether the two fit, in words.
+        failed: Index and reason of each sample that cannot be read.
+        title: Heading.
+        recipe: How the result came about; plain JSON values.
+    """
+
+    counts: Mapping[str, int]
+    sizes: NDArray[np.int64]
+    found: NDArray[np.float64]
+    expected: NDArray[np.float64] | None
+    verdict: str
+    failed: tuple[tuple[int, str], ...] = ()
+    title: str = ''
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 MAX_PREFIX = 64
 """More tokens than this beside a grid are not prefix tokens but a sign that the grid is the wrong one."""
+MAX_PREFIX_CHANNELS_FIRST = 5
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def _find_tokens(
     for grid_of in (_seen_grid, _aspect_grid):
         for axes, length in lengths:
             fit = grid_of(length, input_size, grids, prefix)
-            if fit is not None:
+            # Channels first is rare, and many «extra tokens» there are channels whose number is near a grid's
+            if fit is not None and (axes == 'BLC' or fit[1] <= MAX_PREFIX_CHANNELS_FIRST):
                 return Layout(axes, *fit)
     extra = '' if prefix is None else f' after {prefix} extra token(s)'
     raise NoSpatialMap(f'its output {shape} leaves {shape[1] - (prefix or 0)} tokens{extra}, which form no grid')

@@ -5,7 +5,14 @@ import torch
 import torchvision
 from mmpretrain.registry import MODELS
 from torch import nn
-from transformers import Dinov2Config, Dinov2Model, SwinConfig, SwinForImageClassification, ViTConfig, ViTForImageClassification
+from transformers import (
+    Dinov2Config,
+    Dinov2Model,
+    SwinConfig,
+    SwinForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 SMALL = {'embed_dims': 32, 'num_layers': 2, 'num_heads': 2, 'feedforward_channels': 64}
 HF = {'hidden_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2}

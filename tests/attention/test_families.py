@@ -18,7 +18,9 @@ SLOW = ('mmpretrain HiViT', 'mmpretrain LeViT')
 
 
 def cases(table):
-    return [pytest.param(*entry, id=name, marks=pytest.mark.slow if name in SLOW else ()) for name, entry in table.items()]
+    return [
+        pytest.param(*entry, id=name, marks=pytest.mark.slow if name in SLOW else ()) for name, entry in table.items()
+    ]
 
 
 def build(make, size, batch=2):
@@ -125,7 +127,9 @@ def test_windows_are_stitched(make, size, grid, layer):
         assert asked[row, column] > 0  # a query is in its own window
 
 
-@pytest.mark.parametrize('name', ['mmpretrain Swin', 'mmpretrain SwinV2', 'timm Swin', 'torchvision Swin', 'Hugging Face Swin'])
+@pytest.mark.parametrize(
+    'name', ['mmpretrain Swin', 'mmpretrain SwinV2', 'timm Swin', 'torchvision Swin', 'Hugging Face Swin']
+)
 @pytest.mark.parametrize('layer', [0, 1])
 def test_shifted_windows_are_where_they_are_cut_by_hand(name, layer):
     make, size, grid, _ = WINDOWED[name]

@@ -94,7 +94,9 @@ def test_legrad(vit, image, chunks, layers):
 
 def assert_map(item, expected):
     low, high = item.range
-    np.testing.assert_allclose(item.values * (high - low) + low, expected.reshape(3, 4), atol=1e-6 * float(expected.max()))
+    np.testing.assert_allclose(
+        item.values * (high - low) + low, expected.reshape(3, 4), atol=1e-6 * float(expected.max())
+    )
     assert item.values.min() == 0 and item.values.max() == pytest.approx(1)
 
 

@@ -58,7 +58,10 @@ def test_dinov2_flat_and_in_chunks(chunks):
     theirs = published(init_values=1e-5)
     weights = {'mask_token': torch.zeros(1, 32), **theirs.state_dict()}
     if chunks:
-        weights = {re.sub(r'^blocks\.(\d+)', lambda m: f'blocks.{int(m[1]) // chunks}.{m[1]}', k): v for k, v in weights.items()}
+        weights = {
+            re.sub(r'^blocks\.(\d+)', lambda m: f'blocks.{int(m[1]) // chunks}.{m[1]}', k): v
+            for k, v in weights.items()
+        }
     ours = vision_transformer(layer_scale_init_value=1e-5)
     assert not str(load_weights(ours, Checkpoint(weights)))
     agree(ours, theirs)

@@ -51,7 +51,19 @@ def test_the_person_is_on_most_heads(capsys, tmp_path):
 
 
 def test_queries_look_where_they_are(capsys, tmp_path):
-    run(capsys, ASTRONAUT, DINO, '--query', '225,110', '30,200', '--img-size', '300,411', '--save-raw', '-o', tmp_path / 'x.png')
+    run(
+        capsys,
+        ASTRONAUT,
+        DINO,
+        '--query',
+        '225,110',
+        '30,200',
+        '--img-size',
+        '300,411',
+        '--save-raw',
+        '-o',
+        tmp_path / 'x.png',
+    )
     raw = np.load(tmp_path / 'x.npz', allow_pickle=False)
     assert raw['image'].shape == (294, 406, 3) and raw['maps_0'].shape == (14, 21, 29)
     face, flag = raw['maps_0'][0], raw['maps_0'][7]
@@ -79,7 +91,12 @@ def test_threshold(capsys, tmp_path):
 
 def test_statistics(capsys, tmp_path):
     code, out, _ = run(capsys, ASTRONAUT, TINY, 'none', '--stats', '--save-raw', '-o', tmp_path / 'x.png')
-    assert code == 0 and [line.rpartition('/')[2] for line in out.split()] == ['x.png', 'x.npz', 'x_stats.png', 'x_stats.csv']
+    assert code == 0 and [line.rpartition('/')[2] for line in out.split()] == [
+        'x.png',
+        'x.npz',
+        'x_stats.png',
+        'x_stats.csv',
+    ]
     with open(tmp_path / 'x_stats.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 * 3

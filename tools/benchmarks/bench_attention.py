@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from vistool import Attention
 
-CONTENDERS = ('forward', 'vistool, last layer', 'vistool, 12 layers', 'vistool, rollout', 'all maps kept', 'naive rollout')
+CONTENDERS = (
+    'forward',
+    'vistool, last layer',
+    'vistool, 12 layers',
+    'vistool, rollout',
+    'all maps kept',
+    'naive rollout',
+)
 
 
 def build(size: int) -> tuple[nn.Module, Tensor]:
@@ -92,7 +99,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--sizes', type=int, nargs='+', default=[224, 448, 1024])
-    parser.add_argument('--naive-up-to', type=int, default=448, metavar='PX', help='largest size for whole maps (9 GiB at 1024)')
+    parser.add_argument(
+        '--naive-up-to', type=int, default=448, metavar='PX', help='largest size for whole maps (9 GiB at 1024)'
+    )
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     print(f'ViT-B/16, batch 1, class rows; {machine()}')
@@ -106,7 +115,9 @@ def main() -> None:
         print(f'rows of 12 layers: {ratio(seconds, "vistool, 12 layers", "forward"):.3f} × forward')
         if 'naive rollout' in names:
             ours = torch.from_numpy(Attention(method='rollout')(model, image)[0].maps[0].values).flatten()
-            print(f'streamed rollout differs from the product by {float((ours - naive_rollout(model, image)).abs().max()):.1e}')
+            print(
+                f'streamed rollout differs from the product by {float((ours - naive_rollout(model, image)).abs().max()):.1e}'
+            )
 
 
 if __name__ == '__main__':

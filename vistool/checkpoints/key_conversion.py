@@ -59,7 +59,9 @@ _PARTS = {
 }
 
 
-def convert_vision_transformer(weights: Mapping[str, Tensor], expected: Iterable[str]) -> tuple[str, dict[str, Tensor]] | None:
+def convert_vision_transformer(
+    weights: Mapping[str, Tensor], expected: Iterable[str]
+) -> tuple[str, dict[str, Tensor]] | None:
     """Renames a checkpoint's tensors for mmpretrain's VisionTransformer.
 
     Args:
@@ -73,7 +75,12 @@ def convert_vision_transformer(weights: Mapping[str, Tensor], expected: Iterable
     expected = set(expected)
     target = next((name.removesuffix(_TARGET) for name in expected if name.endswith(_TARGET)), None)
     found = next(
-        ((layout, name.removesuffix(layout)) for name in weights for layout in (_TIMM, _HUGGING_FACE) if name.endswith(layout)),
+        (
+            (layout, name.removesuffix(layout))
+            for name in weights
+            for layout in (_TIMM, _HUGGING_FACE)
+            if name.endswith(layout)
+        ),
         None,
     )
     if target is None or found is None:
@@ -84,23 +91,24 @@ def convert_vision_transformer(weights: Mapping[str, Tensor], expected: Iterable
     stacks: dict[str, dict[int, Tensor]] = {}
     for name, value in weights.items():
         own = name.removeprefix(prefix)
-        if own in _UNUSED:
-            continue
         stack = _stacked(own)
         if stack is not None:
             stacks.setdefault(target + stack[0], {})[stack[1]] = value
-            continue
-        head = re.fullmatch(r'(head|classifier)\.(weight|bias)', own) or re.fullmatch(r'(classifier)\.(weight|bias)', name)
-        if head and f'head.layers.head.{head[2]}' in expected:
-            converted[f'head.layers.head.{head[2]}'] = value
-            continue
-        renamed = _renamed(own, chunked)
-        converted[name if renamed is None else target + renamed] = value
+        elif own not in _UNUSED:
+            renamed = _renamed(own, chunked)
+            converted[_head(name, own, expected) or (name if renamed is None else target + renamed)] = value
     for name, parts in stacks.items():
         if len(parts) == 3:
             converted[name] = torch.cat([parts[place] for place in range(3)])
     kind = 'Hugging Face' if layout == _HUGGING_FACE else 'DINOv2 (blocks in chunks)' if chunked else 'timm and DINO'
     return f'the layout of {kind} converted', converted
+
+
+def _head(name: str, own: str, expected: set[str]) -> str | None:
+    """The model's name for the classifier's tensors, which lie outside the backbone's prefix."""
+    match = re.fullmatch(r'(?:head|classifier)\.(weight|bias)', own) or re.fullmatch(r'classifier\.(weight|bias)', name)
+    renamed = f'head.layers.head.{match[1]}' if match else ''
+    return renamed if renamed in expected else None
 
 
 def _stacked(name: str) -> tuple[str, int] | None:

@@ -73,7 +73,7 @@ class Pipeline:
         original, orientation = original_of(source)
         try:
             with seeded(seed, index) as own:
-                _seed_inner(self.transforms, own)
+                seed_inner(self.transforms, own)
                 data, tracer = self._run(original, orientation, path, {**(info or {}), 'sample_idx': index}, observe)
         except InputError as error:
             problem = f'{path or "the image"}: {error.problem}'
@@ -102,6 +102,8 @@ class Pipeline:
             return self._run_own_loader(first, rest, results, original, observe)
         else:
             rest = rest if is_custom_loader(first) or is_loader(first) else steps
+            if path is not None:
+                _logger.warning('the pipeline loads no images (its dataset holds them): a file goes in at its own size')
             image, photometry = unloaded(rest, self.preprocessing, original)
             geometry = Geometry.identity(original.shape[:2])
         results |= {'img': image, 'img_shape': image.shape[:2], 'ori_shape': image.shape[:2]}
@@ -207,8 +209,8 @@ def _label(data: Any) -> int | None:
         return None
 
 
-def _seed_inner(transforms: Sequence[Any], seed: int) -> None:
-    """Albumentations draws from a generator of its own."""
+def seed_inner(transforms: Sequence[Any], seed: int) -> None:
+    """Seed the generators that transforms keep for themselves: albumentations has one."""
     for transform in transforms:
         inner = getattr(transform, 'aug', transform)
         if hasattr(inner, 'set_random_seed'):

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from vistool.visualization import fonts
 from vistool.visualization.bars import Bar
-from vistool.visualization.scene import BLACK, WHITE, Box, Color, PathItem, Tile
+from vistool.visualization.scene import BLACK, WHITE, Box, Color, PathItem, TextItem, Tile
 from vistool.visualization.style import Page
+
+log = logging.getLogger('vistool')
+
+# A label takes at most this part of its field's width.
+_FILLED = 0.95
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A closed line on a tile; points in fractions of its width and height."""
+    """A closed line on a tile; points in fractions of its width and height, width in thin lines, ``halo`` around it."""
 
     points: tuple[tuple[float, float], ...]
     color: Color = WHITE
+    width: float = 1.0
+    halo: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,22 @@ class Ring:
 
     x: float
     y: float
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Short texts, each in the middle of one of equal fields of a tile; all of them are drawn, or none.
+
+    Attributes:
+        texts: Where, in fractions of the tile's width and height; what; its colour.
+        field: Width and height of a field, likewise.
+    """
+
+    texts: tuple[tuple[float, float, str, Color], ...]
+    field: tuple[float, float]
+
+
+Mark = Outline | Ring | Labels
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,8 @@ class Cell:
         note: A remark on the tile.
         marks: Lines drawn over the tile.
         bar: Its colour scale, where a bar is to be drawn.
+        height: How high it would like to be on the screen, in pixels; 0: as other tiles are.
+        unit: Its parts are equally large where its height is a multiple of this many pixels; 0: it has no parts.
     """
 
     tile: Tile
@@ -51,8 +78,10 @@ class Cell:
     title_color: Color = BLACK
     footer_color: Color = BLACK
     note: str = ''
-    marks: tuple[Outline | Ring, ...] = ()
+    marks: tuple[Mark, ...] = ()
     bar: Bar | None = None
+    height: float = 0.0
+    unit: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,8 +92,11 @@ class Line:
     label: str = ''
 
 
-def mark_items(mark: Outline | Ring, box: Box, page: Page) -> Iterator[PathItem]:
-    """The lines of a mark on the tile in ``box``."""
+def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem]:
+    """The lines and texts of a mark on the tile in ``box``."""
+    if isinstance(mark, Labels):
+        yield from _label_items(mark, box, page)
+        return
     thin = 0.5 if page.paper else 1.0
     if isinstance(mark, Ring):
         radius = min(max(0.03 * box.height, 2.5 * thin), 0.2 * min(box.width, box.height))
@@ -75,4 +107,27 @@ def mark_items(mark: Outline | Ring, box: Box, page: Page) -> Iterator[PathItem]
         yield PathItem(points, WHITE, 1.8 * thin, box)
         return
     points = tuple((box.x + x * box.width, box.y + y * box.height) for x, y in mark.points)
-    yield PathItem(points, mark.color, thin, box)
+    if mark.halo:
+        yield PathItem(points, WHITE, (mark.width + 2 * mark.halo) * thin, box)
+    yield PathItem(points, mark.color, mark.width * thin, box)
+
+
+def label_room(texts: Sequence[str]) -> tuple[float, float]:
+    """Width and height of the smallest field in which these texts can be drawn, for a font of size 1."""
+    return max(map(_unit_width, texts), default=0.0) / _FILLED, 1.1
+
+
+def _label_items(mark: Labels, box: Box, page: Page) -> Iterator[TextItem]:
+    width, height = label_room([text for _, _, text, _ in mark.texts])
+    size = min(page.font, mark.field[0] * box.width / width, mark.field[1] * box.height / height) if width else 0.0
+    if size < page.least_font:
+        log.warning('the labels on the patches are left out: at this size they could not be read; try a larger --width')
+        return
+    for x, y, text, color in mark.texts:
+        left, base = box.x + x * box.width, box.y + y * box.height + 0.36 * size
+        halo = WHITE if color == BLACK else BLACK
+        yield TextItem(left, base, text, size, color, 'centre', halo=halo)
+
+
+def _unit_width(text: str) -> float:
+    return fonts.text_width(text, 100.0) / 100.0

@@ -10,6 +10,8 @@ from vistool.visualization import fonts
 from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Pixels, Scene, TextItem
 
 _LARGEST_SIDE = 65500  # what a JPEG can hold
+#: Width of the outline around letters, as a part of their size, and how much of the picture it covers.
+HALO, _HALO_WEIGHT = 0.1, 0.8
 _FRACTION_BITS = 4  # sub-pixel positions of OpenCV's lines
 
 
@@ -71,6 +73,10 @@ def _paint_text(canvas: Pixels, item: TextItem, density: float) -> None:
         base = top + baseline
         area = canvas[max(0, base - rise) : base + drop, max(0, left - pad) : left + advance + pad]
         area[:] = item.ground
+    if item.halo is not None:
+        reach = max(1, round(HALO * item.size * density))
+        wide = cv2.dilate(np.pad(mask, reach), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
+        _stamp(canvas, (wide * _HALO_WEIGHT).astype(np.uint8), left - reach, top - reach, item.halo)
     _stamp(canvas, mask, left, top, item.color)
 
 

@@ -64,6 +64,7 @@ class TextItem:
         anchor: ``left``, ``centre`` or ``right``; along the reading direction.
         vertical: Whether the text runs upwards.
         ground: Colour of a box behind the text, or None.
+        halo: Colour of a soft outline around the letters, or None.
     """
 
     x: float
@@ -74,6 +75,7 @@ class TextItem:
     anchor: str = 'left'
     vertical: bool = False
     ground: Color | None = None
+    halo: Color | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ _TILE = 320.0
 SCREEN_WIDTH = 1950.0
 # Paper pictures get no taller than this by the height of one tile (4 in).
 _TALLEST_PAPER_TILE = 288.0
+# Nor by a tile that asks for a height of its own than the width of a page.
+_TALLEST_PAPER_PICTURE = 495.0
 _CAPTION_LINES = 3
 _LABEL_LINES = 3
 
@@ -44,6 +46,9 @@ class Measures:
             max((bar_width(bar, page) for row in padded if (bar := _ends_run(row, j))), default=0.0)
             for j in range(self.count)
         ]
+        cells = [cell for line in lines for cell in line.cells if cell]
+        self.wanted = max((cell.height for cell in cells), default=0.0)
+        self.unit = max((cell.unit for cell in cells), default=0)
         self.gap = page.gap
         self.label_lines = 0
         self.height = self._tile_height()
@@ -83,8 +88,11 @@ class Measures:
         self.gap = min(self.gap, 0.1 * space / self.count)
         fitting = max((space - self.gap * (self.count - 1)) / total, 1.0)
         if page.width is not None:
-            return min(fitting, _TALLEST_PAPER_TILE if page.paper else 4 * page.width)
-        return float(math.floor(min(fitting, natural_height(float(np.median([a for a in self.aspects if a]))))))
+            tallest = _TALLEST_PAPER_TILE if not self.wanted else _TALLEST_PAPER_PICTURE
+            return min(fitting, tallest if page.paper else 4 * page.width)
+        natural = self.wanted or natural_height(float(np.median([a for a in self.aspects if a])))
+        height = math.floor(min(fitting, natural))
+        return float(height - height % self.unit if height >= self.unit > 0 else height)
 
     def column_widths(self) -> list[float]:
         """Widths of the columns in which there is a tile."""
@@ -118,7 +126,7 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
         caption: What is constant; drawn for the screen only.
     """
     measures = Measures(lines, page)
-    lines = [_with_wrapped_titles(line, measures) for line in lines]
+    lines = [_with_wrapped_texts(line, measures) for line in lines]
     items: list[ImageItem | TextItem | PathItem] = []
     y = page.margin
     if caption and not page.paper:
@@ -144,13 +152,14 @@ def _whole(value: float, page: Page) -> float:
     return float(math.ceil(value)) if not page.paper else value
 
 
-def _with_wrapped_titles(line: Line, measures: Measures) -> Line:
-    """Titles of one line that are wider than their tile, on two."""
+def _with_wrapped_texts(line: Line, measures: Measures) -> Line:
+    """Titles and footers of one line that are wider than their tile, on two."""
+
+    def on_two(texts: tuple[str, ...], width: float) -> tuple[str, ...]:
+        return tuple(fonts.wrap(texts[0], measures.page.font, width, 2)) if len(texts) == 1 else texts
 
     def wrapped(cell: Cell, width: float) -> Cell:
-        if len(cell.title) != 1:
-            return cell
-        return replace(cell, title=tuple(fonts.wrap(cell.title[0], measures.page.font, width, 2)))
+        return replace(cell, title=on_two(cell.title, width), footer=on_two(cell.footer, width))
 
     cells = (cell and wrapped(cell, width) for cell, width in zip(line.cells, measures.widths, strict=False))
     return replace(line, cells=tuple(cells))

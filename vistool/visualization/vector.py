@@ -17,13 +17,16 @@ from typing import Any
 
 import matplotlib
 from matplotlib import font_manager
-from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon, Rectangle
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 
 from vistool.errors import InputError
 from vistool.visualization import fonts
+from vistool.visualization.raster import HALO
 from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Scene, TextItem
 from vistool.visualization.style import Page
 
@@ -110,6 +113,8 @@ def _paint_text(axes: Any, item: TextItem, page: Page, order: int) -> None:
         box = Rectangle(corner, width + 0.4 * item.size, 1.27 * item.size, linewidth=0, zorder=order)
         box.set_facecolor(_fractions(item.ground))
         axes.add_patch(box)
+    if item.halo is not None:
+        axes.add_patch(_halo(item, page, order))
     axes.text(
         item.x,
         item.y,
@@ -124,6 +129,18 @@ def _paint_text(axes: Any, item: TextItem, page: Page, order: int) -> None:
         parse_math=False,
         zorder=order + 0.5,
     )
+
+
+def _halo(item: TextItem, page: Page, order: int) -> Any:
+    """The outline of the letters as a line under them; path effects would turn the text itself into lines."""
+    width = fonts.text_width(item.text, item.size)
+    shift = {'left': 0.0, 'centre': width / 2, 'right': width}[item.anchor]
+    outline = TextPath((0, 0), item.text, size=item.size, prop=FontProperties(family=_families(item.text)))
+    place = Affine2D().scale(1, -1).translate(item.x - shift, item.y)
+    color = (*_fractions(item.halo or item.color), 0.8)
+    line = PathPatch(outline.transformed(place), fill=False, edgecolor=color, zorder=order)
+    line.set(linewidth=2 * HALO * item.size * page.points, joinstyle='round')
+    return line
 
 
 def _paint_path(axes: Any, item: PathItem, page: Page, order: int) -> None:
@@ -165,6 +182,8 @@ def encode(figures: Sequence[Figure], suffix: str) -> bytes:
     buffer = io.BytesIO()
     with parameters():
         if suffix == '.pdf':
+            from matplotlib.backends.backend_pdf import PdfPages  # it imports fontTools, 0.3 s
+
             with PdfPages(buffer, metadata=_METADATA['pdf']) as pages:
                 for each in figures:
                     pages.savefig(each, dpi=each.dpi)
@@ -202,8 +221,8 @@ def check_window() -> None:
         )
 
 
-def show(draw: Callable[[Figure], None], title: str) -> None:
-    """Open a window with what ``draw`` puts on a figure, and wait until it is closed.
+def show(draw: Callable[[Figure], None], title: str, seconds: float = 0.0) -> None:
+    """Open a window with what ``draw`` puts on a figure; wait until it is closed, or for ``seconds`` if more than 0.
 
     Raises:
         InputError: No window can be opened.
@@ -215,6 +234,11 @@ def show(draw: Callable[[Figure], None], title: str) -> None:
     try:
         with parameters():
             draw(window)
+        if seconds > 0:
+            timer = window.canvas.new_timer(interval=round(seconds * 1000))
+            timer.single_shot = True
+            timer.add_callback(pyplot.close, window)
+            timer.start()
         pyplot.show(block=True)
     finally:
         pyplot.close(window)

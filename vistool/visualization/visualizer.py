@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vistool.errors import InputError
-from vistool.results import Heatmaps, Result
+from vistool.results import Curves, Heatmaps, ImageGrid, Result
 from vistool.visualization import raster
 from vistool.visualization.encode import VECTOR_SUFFIXES, encode_pixels
 from vistool.visualization.files import check_folder, is_file, safe_name, write_file
+from vistool.visualization.grid_layout import bare_tiles
 from vistool.visualization.heatmap_layout import overlays, panel_scenes, sheet_scenes
 from vistool.visualization.raw import raw_bytes, raw_suffix
 from vistool.visualization.render import picture_bytes, show
@@ -94,6 +95,22 @@ class Visualizer:
             show(result, self.style, name)
         return written
 
+    def put(self, name: str, data: bytes) -> Path:
+        """Write a picture that was encoded elsewhere, in a worker say, under the name that ``write`` would give it.
+
+        Raises:
+            InputError: It cannot be written, or another result went to the same file before.
+        """
+        assert self.out is not None
+        target = self._target(Path(self.out), name)
+        write_file(target, data)
+        return target
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of the pictures."""
+        return Path(self.out).suffix.lower() if self.out is not None and is_file(Path(self.out)) else _DEFAULT_SUFFIX
+
     def _target(self, out: Path, name: str) -> Path:
         one = is_file(out)
         # A name may hold dots (v1.5), so the suffix is appended rather than exchanged.
@@ -106,7 +123,7 @@ class Visualizer:
 
     def _pictures(self, result: Result, target: Path) -> list[tuple[Path, bytes]]:
         suffix = target.suffix.lower()
-        if self.style.layout != 'overlay' or not isinstance(result, Heatmaps):
+        if self.style.layout != 'overlay' or isinstance(result, Curves):
             return [(target, picture_bytes(result, self.style, suffix))]
         if suffix in VECTOR_SUFFIXES:
             raise InputError(
@@ -114,11 +131,17 @@ class Visualizer:
                 accepted='png, jpg, webp',
                 argument='--layout',
             )
-        images = overlays(result, self.style)
+        images = bare_tiles(result) if isinstance(result, ImageGrid) else overlays(result, self.style)
         if len(images) == 1:
             return [(target, encode_pixels(images[0], suffix))]
-        paths = [target.with_name(f'{target.stem}_{_flat(m.name)}{target.suffix}') for m in result.maps]
+        paths = [target.with_name(f'{target.stem}_{_flat(name)}{target.suffix}') for name in _names(result)]
         return [(path, encode_pixels(image, suffix)) for path, image in zip(paths, images, strict=True)]
+
+
+def _names(result: Heatmaps | ImageGrid) -> list[str]:
+    if isinstance(result, Heatmaps):
+        return [each.name for each in result.maps]
+    return [str(number) for number in range(1, 1 + sum(map(len, result.rows)))]
 
 
 def _flat(name: str) -> str:
@@ -152,17 +175,21 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
     """Write each tile of a result untitled, as PNG, all of one pixel size (the photo's own), for LaTeX subfigures.
 
     Returns:
-        The files: ``input.png`` and one per map.
+        The files: ``input.png`` and one per map, or ``1.png``, ``2.png`` … for a grid.
 
     Raises:
-        InputError: The result has no heat maps, or the folder cannot be written in.
+        InputError: The result has no tiles, or the folder cannot be written in.
     """
-    if not isinstance(result, Heatmaps):
-        raise InputError('only heat maps have panels', argument='--panels')
+    if isinstance(result, Curves):
+        raise InputError('curves have no panels', argument='--panels')
+    if isinstance(result, ImageGrid):
+        tiles = list(zip(_names(result), bare_tiles(result), strict=True))
+    else:
+        tiles = [(name, raster.paint(drawn, 1.0)) for name, drawn in panel_scenes(result, style)]
     written = []
-    for name, drawn in panel_scenes(result, style):
+    for name, pixels in tiles:
         path = folder / f'{_flat(name)}.png'
-        write_file(path, encode_pixels(raster.paint(drawn, 1.0), '.png'), '--panels')
+        write_file(path, encode_pixels(pixels, '.png'), '--panels')
         written.append(path)
     return written
 

@@ -133,6 +133,12 @@ class Call:
             bias = bias[:, :, queries]
         return _softmax(self.query[:, :, queries], self.key, bias, self.scale)
 
+    @property
+    def own(self) -> Tensor:
+        """:attr:`source`, which must be there."""
+        assert self.source is not None
+        return self.source
+
     def grouped(self, gradient: Tensor) -> Tensor:
         """A gradient with respect to :attr:`source`, ``(G, H, Nq, dv)``."""
         gradient = gradient.mT if self.flipped else gradient
@@ -167,9 +173,7 @@ class Call:
             key = key.detach().clone(memory_format=torch.contiguous_format)
         weights = None if self.weights is None else self.weights.detach()
         source = self.source if values else None
-        return replace(
-            self, query=query, key=key, weights=weights, value=value, output=None, source=source, frames=()
-        )
+        return replace(self, query=query, key=key, weights=weights, value=value, output=None, source=source, frames=())
 
 
 def _softmax(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:

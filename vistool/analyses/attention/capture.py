@@ -134,7 +134,9 @@ def forward(module: nn.Module, inputs: Any) -> Any:
         return run(module, inputs)
     except (RuntimeError, AssertionError, ValueError) as error:
         text = ' '.join(str(error).split())
-        if isinstance(error, InputError) or not re.search(r'size|shape|height|width|resolution|dimension|must match', text):
+        if isinstance(error, InputError) or not re.search(
+            r'size|shape|height|width|resolution|dimension|must match', text
+        ):
             raise
         height, width = input_size(inputs)[0]
         raise InputError(

@@ -13,7 +13,7 @@ from vistool import recipe
 from vistool.analyses.attention.masks import mass_mask
 from vistool.analyses.attention.places import cover
 from vistool.analyses.attention.reading import Reading
-from vistool.analyses.attention.selection import find_heads
+from vistool.analyses.attention.selection import Query, find_heads
 from vistool.analyses.attention.through import Flow
 from vistool.geometry import crop
 from vistool.inputs import Sample
@@ -48,53 +48,83 @@ def raw_result(
     base = views[_grid(readings[-1])]
     several = len(readings) > 1
     entries: list[Heatmap] = []
-    masses = []
-    points: dict[str, tuple[float, float]] = {}
     for reading in readings:
         view = views[_grid(reading)]
-        for number, query in enumerate(reading.queries):
-            several_queries = len(reading.queries) > 1
-            row = ' · '.join([f'layer {reading.index}'] * several + [query.label] * several_queries)
-            if query.kind == 'point':
-                points[row] = (query.x + 0.5, query.y + 0.5)
-            masses.append(_masses(reading, image, number, _padded(view, _grid(reading))))
-            entries += [
-                Heatmap(
-                    values=values,
-                    name=f'{query.label}/{column}' if several_queries else column,
-                    group=reading.name,
-                    row=row,
-                    column=column,
-                    view=None if view is base else view,
-                )
-                for column, values in _heads(reading, image, number, heads)
-            ]
-            if settings.get('threshold') is not None:
-                entries = outlined(entries, row, settings['threshold'])
-                points |= {lit: points[row] for lit in [_lit(row, settings['threshold'])] if row in points}
-    first = readings[0]
-    constants = [
-        model.name,
-        '' if several else first.name,
-        '' if len(first.queries) > 1 else first.queries[0].label,
+        drawn = _entries(reading, image, several, heads, settings['threshold'])
+        entries += drawn if view is base else [replace(entry, view=view) for entry in drawn]
+    masses = [
+        _masses(reading, image, number, _padded(views[_grid(reading)], _grid(reading)))
+        for reading in readings
+        for number in range(len(reading.queries))
+    ]
+    said = [
+        '' if several else readings[0].name,
+        '' if len(readings[0].queries) > 1 else readings[0].queries[0].label,
         '' if len(masses) > 1 else _said(masses[0]),
     ]
+    layers = [{'index': r.index, 'name': r.name, 'residual': r.residual, 'mixed': r.mixed} for r in readings]
+    found = {'layers': layers, 'queries': [query.label for query in readings[0].queries], 'mass': masses}
+    points = _points(entries, [(_row(r, several, q), q) for r in readings for q in r.queries])
+    return _result(model, sample, base, entries, said, points, {**found, **settings})
+
+
+def _entries(
+    reading: Reading, image: int, several: bool, heads: Sequence[int | str], threshold: float | None
+) -> list[Heatmap]:
+    """One layer's maps."""
+    entries: list[Heatmap] = []
+    for number, query in enumerate(reading.queries):
+        row = _row(reading, several, query)
+        prefix = f'{query.label}/' if len(reading.queries) > 1 else ''
+        entries += [
+            Heatmap(values, f'{prefix}{column}', reading.name, row, column)
+            for column, values in _heads(reading, image, number, heads)
+        ]
+        if threshold is not None:
+            entries = outlined(entries, row, threshold)
+    return entries
+
+
+def _row(reading: Reading, several: bool, query: Query) -> str:
+    parts = [f'layer {reading.index}'] * several + [query.label] * (len(reading.queries) > 1)
+    return ' · '.join(parts)
+
+
+def _points(
+    entries: Sequence[Heatmap], asked: Sequence[tuple[str, Query]]
+) -> dict[str, tuple[float, float]]:
+    """Where each row's query is, in original pixels; also for the rows that light a share of its mass."""
+    rows = list(dict.fromkeys(entry.row for entry in entries))
+    found = {}
+    for row, query in asked:
+        if query.kind == 'point':
+            lit = [other for other in rows if other.startswith(f'{row} · ') or (not row and len(asked) == 1)]
+            found |= dict.fromkeys([row, *lit], (query.x + 0.5, query.y + 0.5))
+    return found
+
+
+def _result(
+    model: Model,
+    sample: Sample,
+    view: NetworkView,
+    entries: Sequence[Heatmap],
+    said: Sequence[str],
+    points: Mapping[str, tuple[float, float]],
+    found: Mapping[str, Any],
+) -> Heatmaps:
     return Heatmaps(
         kind='attention',
-        image=base.image,
+        image=view.image,
         maps=tuple(entries),
         original=sample.original,
-        geometry=base.geometry,
+        geometry=view.geometry,
         queries=points,
-        caption=' · '.join(filter(None, constants)),
+        caption=' · '.join(filter(None, [model.name, *said])),
         recipe={
             'analysis': 'attention',
             **model.provenance(),
-            'layers': [{'index': r.index, 'name': r.name, 'residual': r.residual, 'mixed': r.mixed} for r in readings],
-            'queries': [query.label for query in first.queries],
-            'mass': masses,
-            **settings,
-            **recipe.of_sample(replace(sample, geometry=base.geometry)),
+            **found,
+            **recipe.of_sample(replace(sample, geometry=view.geometry)),
             'versions': recipe.versions(),
         },
     )
@@ -105,45 +135,41 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: 
     size = sample.image.shape[0], sample.image.shape[1]
     maps = flow.maps[image].float().cpu().numpy()
     view = seen(sample, cover(size, (maps.shape[1], maps.shape[2]), flow.patch))
-    targets = []
-    if flow.classes is not None and flow.scores is not None:
-        shares = probabilities(model.module, flow.scores)[image]
-        ids = [int(index) for index in flow.classes[image]]
-        targets = [{'id': index, 'name': model.class_name(index), 'score': float(shares[index])} for index in ids]
+    targets = _targets(model, flow, image)
     rows = [f'{t["name"]} {t["score"]:.2f}' for t in targets] or [q.label if len(maps) > 1 else '' for q in flow.queries]
     method = settings['method']
     entries: list[Heatmap] = []
     for row, values in zip(rows, maps, strict=True):
-        spread = None
-        if flow.classes is not None:
-            spread = float(values.min()), float(values.max())
-            values = (values - spread[0]) / max(spread[1] - spread[0], 1e-30)
-        entries.append(Heatmap(values, f'{method}/{row}' if row else method, method, row, method, range=spread))
-        if settings.get('threshold') is not None:
+        entry = Heatmap(values, f'{method}/{row}' if row else method, method, row, method)
+        entries.append(_scaled(entry) if targets else entry)
+        if settings['threshold'] is not None:
             entries = outlined(entries, row, settings['threshold'])
     asked = flow.queries if method != 'legrad' else ()
-    places = zip(rows if not targets else rows * len(asked), asked, strict=False)
-    return Heatmaps(
-        kind='attention',
-        image=view.image,
-        maps=tuple(entries),
-        original=sample.original,
-        geometry=view.geometry,
-        queries={row: (query.x + 0.5, query.y + 0.5) for row, query in places if query.kind == 'point'},
-        caption=' · '.join([model.name, method, f'{len(flow.indices)} layers', *[q.label for q in asked if len(asked) == 1]]),
-        recipe={
-            'analysis': 'attention',
-            **model.provenance(),
-            'layers': [{'index': i, 'name': n} for i, n in zip(flow.indices, flow.names, strict=True)],
-            'residual': flow.residual,
-            'queries': [query.label for query in asked],
-            'targets': targets,
-            'prefix': None if flow.lost is None else [float(value) for value in flow.lost[image]],
-            **settings,
-            **recipe.of_sample(replace(sample, geometry=view.geometry)),
-            'versions': recipe.versions(),
-        },
-    )
+    single = asked[:1] if targets else asked
+    points = _points(entries, [(row, query) for row in rows for query in single] if targets else list(zip(rows, asked, strict=True)))
+    said = [method, f'{len(flow.indices)} layers', *[query.label for query in single if len(single) == 1]]
+    found = {
+        'layers': [{'index': i, 'name': n} for i, n in zip(flow.indices, flow.names, strict=True)],
+        'residual': flow.residual,
+        'queries': [query.label for query in single],
+        'targets': targets,
+        'prefix': None if flow.lost is None else [float(value) for value in flow.lost[image]],
+    }
+    return _result(model, sample, view, entries, said, points, {**found, **settings})
+
+
+def _targets(model: Model, flow: Flow, image: int) -> list[dict[str, Any]]:
+    if flow.classes is None or flow.scores is None:
+        return []
+    shares = probabilities(model.module, flow.scores)[image]
+    ids = [int(index) for index in flow.classes[image]]
+    return [{'id': index, 'name': model.class_name(index), 'score': float(shares[index])} for index in ids]
+
+
+def _scaled(entry: Heatmap) -> Heatmap:
+    """A map of relevance in [0, 1], with what 0 and 1 stood for."""
+    low, high = float(entry.values.min()), float(entry.values.max())
+    return replace(entry, values=(entry.values - low) / max(high - low, 1e-30), range=(low, high))
 
 
 def outlined(entries: Sequence[Heatmap], row: str, share: float) -> list[Heatmap]:
@@ -151,7 +177,15 @@ def outlined(entries: Sequence[Heatmap], row: str, share: float) -> list[Heatmap
     found = [replace(e, mask=mass_mask(e.values, share)) if e.row == row else e for e in entries]
     title = _lit(row, share)
     lit = [
-        replace(e, values=e.mask.astype(np.float32), row=title, name=f'{e.name}/{share:.0%}', mask=None, range=None, spotlight=True)
+        replace(
+            e,
+            values=e.mask.astype(np.float32),
+            row=title,
+            name=f'{e.name}/{share:.0%}',
+            mask=None,
+            range=None,
+            spotlight=True,
+        )
         for e in found
         if e.row == row and e.mask is not None
     ]
@@ -197,7 +231,7 @@ def _padded(view: NetworkView, grid: tuple[int, int]) -> NDArray[np.bool_]:
     if invalid is None or invalid.shape[0] % grid[0] or invalid.shape[1] % grid[1]:
         return np.zeros(grid, np.bool_)
     height, width = invalid.shape[0] // grid[0], invalid.shape[1] // grid[1]
-    return invalid.reshape(grid[0], height, grid[1], width).all((1, 3))
+    return np.asarray(invalid.reshape(grid[0], height, grid[1], width).all((1, 3)))
 
 
 def _masses(reading: Reading, image: int, number: int, padded: NDArray[np.bool_]) -> dict[str, Any]:

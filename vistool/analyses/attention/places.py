@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -103,7 +103,7 @@ def _grid(
 
 def _refuse_channels(call: Call, batch: int) -> None:
     """Cross-covariance attention has channels for keys: its weights say nothing about places."""
-    groups, heads, queries, keys = call.shape
+    _, heads, queries, keys = call.shape
     values = call.value.shape[3] if call.value is not None else 0
     frame = next((f for f in reversed(call.frames) if f.tensor is not None and f.tensor.ndim >= 3), None)
     named = frame is not None and any(name in type(frame.module).__name__ for name in _CHANNELS)
@@ -194,7 +194,11 @@ class _Probe(TorchFunctionMode):
 
     def __init__(self, tensor: Tensor, layout: Layout) -> None:
         super().__init__()
-        batch, (h, w), channels = tensor.shape[0], layout.grid, tensor.numel() // math.prod((tensor.shape[0], *layout.grid))
+        batch, (h, w), channels = (
+            tensor.shape[0],
+            layout.grid,
+            tensor.numel() // math.prod((tensor.shape[0], *layout.grid)),
+        )
         self._last = {(batch, h, w, channels), (batch, h * w, channels)}
         self._first = (batch, channels, h, w)
         self._totals: set[int] = set()

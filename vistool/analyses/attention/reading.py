@@ -90,7 +90,7 @@ def verify(call: Call) -> None:
 def _unproven(call: Call) -> InputError:
     dtype = call.output.dtype if call.output is not None else torch.float32
     return InputError(
-        f'{call.name}: attention times values misses the module\'s own output by {call.residual[0]:.1e} of its largest '
+        f"{call.name}: attention times values misses the module's own output by {call.residual[0]:.1e} of its largest "
         f'value (tolerance {TOLERANCE.get(dtype, 1e-4):.0e} for {str(dtype).removeprefix("torch.")})',
         hint='what would be drawn is not what the model computed; choose another layer',
         argument='--layers',

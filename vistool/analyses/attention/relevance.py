@@ -134,25 +134,20 @@ def averaged_tokens(blocks: Blocks) -> Iterator[None]:
 
 def legrad(
     module: nn.Module, inputs: Any, batch: int, blocks: Blocks, wanted: Sequence[int], score: Callable[[Any], Tensor]
-) -> Callable[[int], Tensor]:
+) -> Callable[[Tensor], Tensor]:
     """LeGrad (Bousselham et al., «LeGrad: an explainability method for vision transformers», ICCV 2025).
 
     s_l = head(norm(average token of block l)) for the class; E_l = mean over heads and queries of (∂s_l/∂A_l)⁺; the map is
-    their mean over layers.
-
-    Args:
-        module: The network, frozen and with gradients enabled.
-        inputs: Its input.
-        batch: Images in the batch.
-        blocks: Its residual blocks, one per attention operation.
-        wanted: Numbers of the layers that are averaged.
-        score: The network's output → class scores ``(L · B, C)``.
+    their mean over the layers ``wanted``. ``score`` makes class scores ``(L · B, C)`` of the network's output.
 
     Returns:
         A function of a class column: ``(classes (B,)) → (B, N)``.
     """
     calls: list[Call] = []
-    with averaged_tokens(blocks), watching(module, batch, lambda call: calls.append(call.compact(values=True)), leaves='all'):
+    with (
+        averaged_tokens(blocks),
+        watching(module, batch, lambda call: calls.append(call.compact(values=True)), leaves='all'),
+    ):
         try:
             scores = score(run(module, inputs)).unflatten(0, (len(blocks.names), batch))
         except RuntimeError as error:
@@ -165,7 +160,7 @@ def legrad(
 
     def explain(classes: Tensor) -> Tensor:
         objective = scores.gather(2, classes.expand(len(scores), -1)[..., None]).sum()
-        gradients = torch.autograd.grad(objective, [call.source for call in chosen], retain_graph=True)
+        gradients = torch.autograd.grad(objective, [call.own for call in chosen], retain_graph=True)
         with torch.no_grad():
             maps = [positive_gradients(c, c.grouped(g)) for c, g in zip(chosen, gradients, strict=True)]
             return torch.stack(maps).mean(0)

@@ -52,9 +52,7 @@ class Layers:
                 try:
                     names.append(find_layer(root, word)[0])
                 except InputError as error:
-                    raise InputError(
-                        error.problem, accepted=_LAYERS, hint=error.hint, argument='--layers'
-                    ) from error
+                    raise InputError(error.problem, accepted=_LAYERS, hint=error.hint, argument='--layers') from error
         return cls(words, tuple(names), depth, everything)
 
     def now(self, index: int, name: str) -> bool:
@@ -113,7 +111,8 @@ def find_heads(wanted: Sequence[int | str], count: int) -> list[int | str]:
         InputError: If there is no such head.
     """
     found: list[int | str] = []
-    for word in [part.strip().lower() for word in wanted for part in str(word).split(',')]:
+    words = [part.strip().lower() for each in wanted for part in str(each).split(',')]
+    for word in words:
         if word == 'all':
             found += ['mean', *range(count)]
         elif word in ('mean', 'max'):

@@ -16,7 +16,7 @@ from vistool.analyses.attention.places import Place, cover, place
 from vistool.analyses.attention.reading import positions_of, resolve_query, verify
 from vistool.analyses.attention.relevance import Blocks, block_of, gradient_rollout, legrad, rollout
 from vistool.analyses.attention.selection import Layers, Query
-from vistool.analyses.attention.watch import watching
+from vistool.analyses.attention.watch import AttentionWatch, watching
 from vistool.analyses.cam.engine import input_size
 from vistool.analyses.cam.targets import find_classes
 from vistool.capture import frozen
@@ -106,8 +106,27 @@ def follow_attention(
     Raises:
         InputError: If the network does not fit the method, or a class, layer or query does not exist.
     """
+    module, graded = model.module, method == 'grad-rollout'
+    with frozen(module), torch.set_grad_enabled(graded):
+        found, output, watch = _layers(module, inputs, method, layers)
+        extent = cover(input_size(inputs)[0], found.place.grid, watch.patch)
+        resolved = tuple(resolve_query(q, found.calls[-1], found.place, has_class_token(module)) for q in queries)
+        start = _start(resolved, found, points, extent)
+        if method == 'rollout':
+            rows = rollout(found.calls, start)
+            return _flow(found, rows, resolved, watch.patch, lost=rows[..., : found.place.prefix].sum(-1))
+        scores = _scores(model, output, method)
+        classes = find_classes(targets, scores.detach(), model.classes, labels)
+        if graded:
+            rows = _graded(found, scores, classes, start)
+        else:
+            rows = _legrad(module, inputs, found, list(layers.resolve(watch.names)), classes)
+    return _flow(found, rows, resolved, watch.patch, classes=classes, scores=scores.detach())
+
+
+def _layers(module: nn.Module, inputs: Any, method: str, layers: Layers) -> tuple[_Layers, Any, AttentionWatch]:
+    """One forward: the layers that go in, and the network's output."""
     size, batch = input_size(inputs)
-    module = model.module
     graded = method == 'grad-rollout'
 
     def look(call: Call) -> tuple[Call, Place, Any]:
@@ -115,32 +134,24 @@ def follow_attention(
         verify(call)
         return call.compact(values=graded), where, block_of(call)
 
-    whole = Layers.parse(['all'], module)
-    collector = Collector(whole if method == 'legrad' else layers, look)
-    with frozen(module), torch.set_grad_enabled(graded):
-        with watching(module, batch, collector, leaves='first' if graded else 'none') as watch:
-            output = forward(module, inputs)
-        found = _Layers.of(collector.finish(watch.names, type(module).__name__), method)
-        extent = cover(size, found.place.grid, watch.patch)
-        resolved = tuple(resolve_query(q, found.calls[-1], found.place, has_class_token(module)) for q in queries)
-        start = _start(resolved, found, points, extent)
-        flow = {
-            'indices': tuple(call.index for call in found.calls),
-            'names': tuple(call.name for call in found.calls),
-            'residual': max(call.residual[0] for call in found.calls),
-            'queries': resolved,
-            'patch': watch.patch,
-        }
-        if method == 'rollout':
-            rows = rollout(found.calls, start)
-            return Flow(_image(rows, found.place), lost=rows[..., : found.place.prefix].sum(-1), **flow)
-        scores = _scores(model, output, method)
-        classes = find_classes(targets, scores.detach(), model.classes, labels)
-        if graded:
-            rows = _graded(found, scores, classes, start)
-        else:
-            rows = _legrad(module, inputs, batch, found, list(layers.resolve(watch.names)), classes)
-    return Flow(_image(rows, found.place), classes=classes, scores=scores.detach(), **flow)
+    collector = Collector(Layers.parse(['all'], module) if method == 'legrad' else layers, look)
+    with watching(module, batch, collector, leaves='first' if graded else 'none') as watch:
+        output = forward(module, inputs)
+    return _Layers.of(collector.finish(watch.names, type(module).__name__), method), output, watch
+
+
+def _flow(
+    found: _Layers, rows: Tensor, queries: tuple[Query, ...], patch: tuple[int, int] | None, **more: Tensor
+) -> Flow:
+    return Flow(
+        rows[..., found.place.prefix :].unflatten(-1, found.place.grid),
+        tuple(call.index for call in found.calls),
+        tuple(call.name for call in found.calls),
+        max(call.residual[0] for call in found.calls),
+        queries,
+        patch,
+        **more,
+    )
 
 
 def _scores(model: Model, output: Any, method: str) -> Tensor:
@@ -170,7 +181,7 @@ def _graded(found: _Layers, scores: Tensor, classes: Tensor, start: Tensor) -> T
     rows = []
     for column in classes.unbind(1):
         objective = scores.gather(1, column[:, None]).sum()
-        sources = [call.source for call in found.calls]
+        sources = [call.own for call in found.calls]
         gradients = torch.autograd.grad(objective, sources, retain_graph=True, allow_unused=True)
         with torch.no_grad():
             filled = [torch.zeros_like(s) if g is None else g for g, s in zip(gradients, sources, strict=True)]
@@ -179,9 +190,7 @@ def _graded(found: _Layers, scores: Tensor, classes: Tensor, start: Tensor) -> T
     return torch.stack(rows, 1)
 
 
-def _legrad(
-    module: nn.Module, inputs: Any, batch: int, found: _Layers, wanted: Sequence[int], classes: Tensor
-) -> Tensor:
+def _legrad(module: nn.Module, inputs: Any, found: _Layers, wanted: Sequence[int], classes: Tensor) -> Tensor:
     if found.others or any(block is None for block in found.blocks):
         raise InputError(
             'LeGrad needs one residual block around every attention layer, all over the same tokens',
@@ -197,9 +206,5 @@ def _legrad(
         return scores
 
     with torch.enable_grad():
-        explain = legrad(module, inputs, batch, stacked, wanted, score)
+        explain = legrad(module, inputs, len(classes), stacked, wanted, score)
         return torch.stack([explain(column) for column in classes.unbind(1)], 1)
-
-
-def _image(rows: Tensor, where: Place) -> Tensor:
-    return rows[..., where.prefix :].unflatten(-1, where.grid)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812  the name everyone knows it by
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -84,7 +84,9 @@ class AttentionWatch(TorchFunctionMode):
         self._batch, self._sink, self._leaves = batch, sink, leaves
         self._stack: list[Frame] = []
         self._grids = Grids()
-        self._softmaxes: dict[int, tuple[Tensor, bool]] = {}  # weights on their way to a product; whether heads were mixed
+        self._softmaxes: dict[
+            int, tuple[Tensor, bool]
+        ] = {}  # weights on their way to a product; whether heads were mixed
 
     def enter(self, name: str) -> Callable[..., None]:
         """The pre-hook of the module called ``name``."""
@@ -134,7 +136,9 @@ class AttentionWatch(TorchFunctionMode):
             stride = kwargs.get('stride', args[3] if len(args) > 3 else 1)
             self.patch = (stride, stride) if isinstance(stride, int) else (int(stride[0]), int(stride[-1]))
 
-    def _fused(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *rest: Any, **more: Any) -> Tensor:
+    def _fused(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *rest: Any, **more: Any
+    ) -> Tensor:
         output = _FUSED(query, key, value, attn_mask, *rest, **more)
         names = ('dropout_p', 'is_causal')
         options = {**dict(zip(names, rest, strict=False)), **more}

@@ -1,31 +1,40 @@
-"""Class activation maps: which pixels made the model say so."""
+"""Class activation maps: which pixels made the model say so.
+
+The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they explain in
+:mod:`~vistool.analyses.cam.goals`, the one forward that most of them share in :mod:`~vistool.analyses.cam.engine` and
+:mod:`~vistool.analyses.cam.passes`.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vistool import recipe
-from vistool.analyses.cam import engine, maps
-from vistool.analyses.cam.methods import METHODS, Method, find_methods
+from vistool.analyses.cam import ablation, baselines, engine, finer, gradcam_adapter, maps  # noqa: F401 (they register)
+from vistool.analyses.cam.goals import Goal, custom_goal, reference_goal
+from vistool.analyses.cam.methods import METHODS, Method, Needs, find_methods, method, running, titles_of
+from vistool.analyses.cam.passes import own_maps, shared_maps
+from vistool.analyses.cam.probe import Probe
+from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import find_classes
 from vistool.analyses.subjects import as_model, as_samples
-from vistool.errors import InputError
+from vistool.errors import InputError, close_matches
 from vistool.inputs import Sample
 from vistool.layers import default_layers, find_layer
 from vistool.models import Model, has_classes, probabilities
 from vistool.registry import ANALYSES
-from vistool.results import Heatmap, Heatmaps
+from vistool.results import Heatmaps
 
-__all__ = ['CAM', 'METHODS', 'Method']
+__all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'method', 'running']
 
 log = logging.getLogger('vistool')
+FUSIONS = ('mean', 'max', 'none')
 
 
 @ANALYSES.register_module()
@@ -34,14 +43,22 @@ class CAM:
     """Class activation maps of several methods and classes from one forward.
 
     Attributes:
-        methods: Names out of :data:`~vistool.analyses.cam.methods.METHODS`, case-insensitive.
-        targets: Class ids, class names, ``'topN'`` or ``'label'``; none means the predicted class.
-        layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``); none means the default for the network. Several
-            are averaged.
+        methods: Names out of :data:`~vistool.analyses.cam.methods.METHODS`, case-insensitive; ``'all'`` means those
+            that share the forward.
+        targets: Class ids, class names, ``'topN'`` or ``'label'``; none means the predicted class, or the config's
+            ``cam_target``.
+        layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``); none means the default for the network.
         aug_smooth: Average over six variants: mirrored or not, times 0.9, 1 and 1.1.
         eigen_smooth: Take the first principal component of the weighted activations instead of their sum.
         extra_tokens: Number of tokens before the grid, where it is not to be found by looking.
         tokens: True where the layers' output is to be read as tokens.
+        layer_fusion: ``'mean'`` or ``'max'`` over several layers, or ``'none'``: a column for each.
+        reference: An image (a path, a sample, or a tensor ``(C, H, W)``); the score is then the likeness of features to
+            its own.
+        score: A score that is no class's: a callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)`` for one
+            in :data:`~vistool.registry.CAM_TARGETS`.
+        similar: Classes that FinerCAM holds against the one asked for; none means the three with the nearest scores.
+        seed: Of RandomCAM.
     """
 
     methods: Sequence[str] = ('gradcam',)
@@ -51,18 +68,24 @@ class CAM:
     eigen_smooth: bool = False
     extra_tokens: int | None = None
     tokens: bool | None = None
+    layer_fusion: Literal['mean', 'max', 'none'] = 'mean'
+    reference: Any = None
+    score: Any = None
+    similar: Sequence[int | str] = ()
+    seed: int = 0
 
     def __call__(self, model: Model | nn.Module, subject: Any) -> Any:
         """Explains one sample or a batch.
 
         Args:
             model: A loaded model, or any module.
-            subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input itself: a
-                tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a tuple or dict of such for a network with several inputs.
+            subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input
+                itself: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a tuple or dict of such for a network with
+                    several inputs.
 
         Returns:
-            A :class:`~vistool.results.Heatmaps` of kind ``cam``, or a list of them. Maps are float32 in [0, 1] at the network's
-            input size.
+            A :class:`~vistool.results.Heatmaps` of kind ``cam``, or a list of them. Maps are float32 in [0, 1] at the
+            network's input size.
 
         Raises:
             InputError: If a method, class or layer does not exist or does not fit the model.
@@ -70,22 +93,28 @@ class CAM:
         model = as_model(model)
         samples, single = as_samples(subject)
         methods = find_methods(self.methods)
-        found = dict(find_layer(model.module, name) for name in self.layers or self._defaults(model))
+        self._check()
+        found = self._layers(model, methods)
         inputs = model.batch(samples)
-        size, count = engine.input_size(inputs)
+        size, _ = engine.input_size(inputs)
         views = _augmented(inputs) if self.aug_smooth else inputs
-        gradients = any(method.gradients for method in methods.values())
+        gradients = any(entry.gradients for entry in methods.values())
         said = engine.Tokens(self.extra_tokens, self.tokens)
         with engine.forward(model.module, views, found, gradients=gradients, tokens=said) as run:
-            scores = None if run.scores is None or not has_classes(model.module) else run.scores
-            if scores is None and gradients:
-                raise _headless(model, methods)
-            labels = [sample.label for sample in samples]
-            classes = (
-                None if scores is None else find_classes(self.targets, scores[:count].detach(), model.classes, labels)
+            scores = (
+                run.scores[: len(samples)].detach() if run.scores is not None and has_classes(model.module) else None
             )
-            drawn = self._maps(run, methods, classes, scores, size)
-        results = _results(model, samples, methods, list(found), classes, scores, drawn, self._settings())
+            goals = self._goals(model, samples, scores)
+            if not goals and any(entry.shows_class for entry in methods.values()):
+                raise _headless(model, methods)
+            signed = shared_maps(run, methods, goals, self.eigen_smooth)
+            values = [goal.values(run.output, run.count) for goal in goals]
+        probe = Probe(model.module, views, run.layers, found, None, self.eigen_smooth, self.seed)
+        signed |= own_maps(probe, methods, goals)
+        drawn = {key: self._finish(layers, list(found), size) for key, layers in signed.items()}
+        shares = None if scores is None else probabilities(model.module, scores).cpu()
+        report = Report(model, methods, list(found), goals, shares, values, drawn, self._settings())
+        results = [report.result(index, sample) for index, sample in enumerate(samples)]
         return results[0] if single else results
 
     def follow(self, result: Heatmaps, model: Model) -> CAM:
@@ -93,7 +122,7 @@ class CAM:
 
         Layers that were named are kept where the other model has them; otherwise its own default is taken.
         """
-        targets = [target['id'] for target in result.recipe['targets']]
+        targets = [target['id'] for target in result.recipe['targets'] if 'id' in target]
         try:
             layers = [find_layer(model.module, name)[0] for name in self.layers]
         except InputError:
@@ -101,54 +130,68 @@ class CAM:
             log.warning('%s has no layer %s: its default is drawn', model.name, ', '.join(self.layers))
         return replace(self, targets=targets, layers=layers)
 
-    def _defaults(self, model: Model) -> list[str]:
-        names = default_layers(model.module)
+    def _check(self) -> None:
+        if self.layer_fusion not in FUSIONS:
+            raise InputError(
+                f'unknown fusion {self.layer_fusion!r}',
+                accepted=', '.join(FUSIONS),
+                hint=close_matches(str(self.layer_fusion), FUSIONS),
+                argument='--layer-fusion',
+            )
+        if self.reference is not None and (self.targets or self.score is not None):
+            raise InputError(
+                'the score is likeness to the reference, no class', hint='leave the target out', argument='--reference'
+            )
+
+    def _layers(self, model: Model, methods: Mapping[str, Method]) -> dict[str, nn.Module]:
+        if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
+            return {}
+        names = list(self.layers) or default_layers(model.module)
         if not names:
             raise InputError(
                 f'no default layer is known for {type(model.module).__name__}',
                 hint='name one (list all with --preview-model)',
                 argument='--target-layers',
             )
-        log.info('target layer: %s (the default for this network)', ', '.join(names))
-        return names
+        if not self.layers:
+            log.info('target layer: %s (the default for this network)', ', '.join(names))
+        return dict(find_layer(model.module, name) for name in names)
 
-    def _settings(self) -> dict[str, Any]:
-        return {'aug_smooth': self.aug_smooth, 'eigen_smooth': self.eigen_smooth, 'extra_tokens': self.extra_tokens}
+    def _goals(self, model: Model, samples: Sequence[Sample], scores: Tensor | None) -> list[Goal]:
+        """What the rows ask for; none for a network that gives no class scores where no other score is named."""
+        if self.reference is not None:
+            reference = model.read(self.reference) if isinstance(self.reference, (str, Path)) else self.reference
+            return [reference_goal(model, as_samples(reference)[0][0], samples)]
+        custom = self.score if self.score is not None else (model.config or {}).get('cam_target')
+        if custom is not None and not self.targets:
+            return [custom_goal(custom, samples)]
+        if scores is None:
+            return []
+        labels = [sample.label for sample in samples]
+        classes = find_classes(self.targets, scores, model.classes, labels)
+        similar = find_classes(self.similar, scores, model.classes, labels) if self.similar else None
+        return [Goal(samples, classes=column, plain=scores, similar=similar) for column in classes.unbind(1)]
 
-    def _maps(
-        self,
-        run: engine.Forward,
-        methods: Mapping[str, Method],
-        classes: Tensor | None,
-        scores: Tensor | None,
-        size: tuple[int, int],
-    ) -> dict[tuple[str, int | None], tuple[np.ndarray, np.ndarray | None]]:
-        """(method, class column) → maps ``(B, H, W)`` and their ranges; class-free methods have the column None."""
-        signed: dict[tuple[str, int | None], list[Tensor]] = {}
-        values = [layer.map(layer.value) for layer in run.layers]
-        for name, method in methods.items():
-            if not method.gradients:
-                signed[name, None] = [method(value, None, self.eigen_smooth) for value in values]
-        columns = (
-            () if classes is None or all(not method.gradients for method in methods.values()) else classes.unbind(1)
-        )
-        for number, column in enumerate(columns):
-            assert scores is not None
-            wanted = column.repeat(len(scores) // len(column))[:, None]
-            gradients = run.gradients(scores.gather(1, wanted).sum(), last=number + 1 == len(columns))
-            laid_out = [layer.map(gradient) for layer, gradient in zip(run.layers, gradients, strict=True)]
-            for name, method in methods.items():
-                if method.gradients:
-                    pairs = zip(values, laid_out, strict=True)
-                    signed[name, number] = [method(value, gradient, self.eigen_smooth) for value, gradient in pairs]
-        return {key: self._finish(layers, size) for key, layers in signed.items()}
+    def _finish(self, signed: list[Tensor], layers: Sequence[str], size: tuple[int, int]) -> list[Drawn]:
+        if self.layer_fusion == 'none' and len(signed) > 1:
+            return [self._draw([one], size, layer) for layer, one in zip(layers, signed, strict=True)]
+        return [self._draw(signed, size)]
 
-    def _finish(self, signed: list[Tensor], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
+    def _draw(self, signed: list[Tensor], size: tuple[int, int], layer: str = '') -> Drawn:
         with torch.no_grad():
-            unit, ranges = maps.finish(signed, size)
+            unit, ranges = maps.finish(signed, size, 'max' if self.layer_fusion == 'max' else 'mean')
             if self.aug_smooth:
                 unit, ranges = maps.merge(unit), None
-        return unit.float().cpu().numpy(), None if ranges is None else ranges.float().cpu().numpy()
+        return Drawn(unit.float().cpu().numpy(), None if ranges is None else ranges.float().cpu().numpy(), layer)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            'aug_smooth': self.aug_smooth,
+            'eigen_smooth': self.eigen_smooth,
+            'extra_tokens': self.extra_tokens,
+            'layer_fusion': self.layer_fusion,
+            'similar': list(self.similar),
+        }
 
 
 def _augmented(inputs: Any) -> Any:
@@ -160,80 +203,10 @@ def _augmented(inputs: Any) -> Any:
 
 
 def _headless(model: Model, methods: Mapping[str, Method]) -> InputError:
-    wanting = ', '.join(method.title for method in methods.values() if method.gradients)
-    free = ', '.join(entry.title for entry in METHODS.values() if not entry.gradients)
+    wanting = ', '.join(entry.title for entry in methods.values() if entry.shows_class)
     return InputError(
         f'{wanting} needs class scores, and {model.name} gives none (it has no classification head)',
-        accepted=free,
+        accepted=titles_of(lambda entry: not entry.shows_class),
+        hint='or give an image to compare with (--reference IMG)',
         argument='--method',
     )
-
-
-def _results(
-    model: Model,
-    samples: Sequence[Sample],
-    methods: Mapping[str, Method],
-    layers: Sequence[str],
-    classes: Tensor | None,
-    scores: Tensor | None,
-    drawn: Mapping[tuple[str, int | None], tuple[np.ndarray, np.ndarray | None]],
-    settings: Mapping[str, Any],
-) -> list[Heatmaps]:
-    """One result per sample: classes down, methods across; class-free methods repeat in no row but the first."""
-    group = '+'.join(layers)
-    shares = None if scores is None else probabilities(model.module, scores.detach()[: len(samples)]).cpu()
-    results = []
-    for index, sample in enumerate(samples):
-        targets = _named(model, index, classes, shares)
-        entries = []
-        for number in range(max(1, len(targets))):
-            for name, method in methods.items():
-                column = number if (name, number) in drawn else None
-                if column is None and number:
-                    continue
-                values, ranges = drawn[name, column]
-                flat = values[index].max() == 0
-                entries.append(
-                    Heatmap(
-                        values=values[index],
-                        name='/'.join([name, *([targets[number]['name']] if targets and column is not None else [])]),
-                        group=group,
-                        row=f'{targets[number]["name"]} {targets[number]["score"]:.2f}' if targets else '',
-                        column=method.title,
-                        range=None if ranges is None else (float(ranges[index, 0]), float(ranges[index, 1])),
-                        note='no positive evidence' if flat else '',
-                    )
-                )
-        wrong = shares is not None and sample.label is not None and int(shares[index].argmax()) != sample.label
-        results.append(
-            Heatmaps(
-                kind='cam',
-                image=sample.image,
-                maps=tuple(entries),
-                original=sample.original,
-                geometry=sample.geometry,
-                caption=f'{model.name} · {group}',
-                ground_truth=model.class_name(sample.label) if wrong and sample.label is not None else '',
-                recipe={
-                    'analysis': 'cam',
-                    **model.provenance(),
-                    'methods': [method.title for method in methods.values()],
-                    'layers': list(layers),
-                    'targets': targets,
-                    **settings,
-                    **recipe.of_sample(sample),
-                    'versions': recipe.versions(),
-                },
-            )
-        )
-    return results
-
-
-def _named(model: Model, index: int, classes: Tensor | None, shares: Tensor | None) -> list[dict[str, Any]]:
-    if classes is None or shares is None:
-        return []
-    ids = classes[index].tolist()
-    return [
-        {'id': class_id, 'name': model.class_name(class_id), 'score': float(shares[index, class_id])}
-        for class_id in ids
-    ]

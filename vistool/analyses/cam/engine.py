@@ -46,11 +46,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Forward:
-    """What one forward left: the model's output, its class scores ``(B, C)`` if it gives any, and the layers."""
+    """What one forward left: the model's output, its class scores ``(B, C)`` if it gives any, the layers, and B."""
 
     output: Any
     scores: Tensor | None
     layers: tuple[Layer, ...]
+    count: int
 
     def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
         """∂objective/∂layer for every layer, by one backward through the tail.
@@ -78,8 +79,8 @@ def forward(
 ) -> Iterator[Forward]:
     """Runs ``module`` once and keeps what the maps are made from.
 
-    Nothing is recorded before the earliest target layer and no parameter gets a gradient; mode, ``requires_grad``, ``.grad``
-    and hooks are as found when the context ends.
+    Nothing is recorded before the earliest target layer and no parameter gets a gradient; mode, ``requires_grad``,
+    ``.grad`` and hooks are as found when the context ends.
 
     Args:
         module: The network.
@@ -104,7 +105,7 @@ def forward(
                 module, name, targets[name], calls[-1].value, calls[-1].grids, size, batch, tokens or Tokens()
             )
             layers.append(Layer(name, calls[-1].value, layout))
-        yield Forward(output, class_scores(output), tuple(layers))
+        yield Forward(output, class_scores(output), tuple(layers), batch)
 
 
 def call(module: nn.Module, inputs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,23 +28,27 @@ def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:
     return (maps - low) / span, torch.cat([low, low + span], 1).squeeze(2)
 
 
-def finish(signed: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+def finish(
+    signed: Sequence[Tensor], size: tuple[int, int], fusion: Literal['mean', 'max'] = 'mean'
+) -> tuple[Tensor, Tensor | None]:
     """Signed maps of one or more layers → one map in [0, 1] at the network's input size.
 
-    Per layer: ReLU, min-max, bilinear to ``size`` (half-pixel centres); then the mean over the layers, and min-max again.
+    Per layer: ReLU, min-max, bilinear to ``size`` (half-pixel centres); then the mean or the maximum over the layers,
+    and min-max again.
 
     Args:
         signed: One ``(B, h, w)`` per layer.
         size: ``(H, W)`` of the network input.
+        fusion: How several layers become one map.
 
     Returns:
-        ``(B, H, W)`` in [0, 1], and ``(B, 2)``, the values that 0 and 1 stood for: of the layer's own map after ReLU for a
-        single layer, None for several (their mean has no unit).
+        ``(B, H, W)`` in [0, 1], and ``(B, 2)``, the values that 0 and 1 stand for: of the layer's own map after ReLU
+        for a single layer, None for several (fused, they have no unit).
     """
     scaled, ranges = zip(*(to_unit(layer.relu()) for layer in signed), strict=True)
     grown = [F.interpolate(layer[:, None], size, mode='bilinear', align_corners=False)[:, 0] for layer in scaled]
-    fused = grown[0] if len(grown) == 1 else torch.stack(grown).mean(0)
-    unit, span = to_unit(fused)
+    stacked = torch.stack(grown)
+    unit, span = to_unit(stacked.amax(0) if fusion == 'max' else stacked.mean(0))
     if len(grown) > 1:
         return unit, None
     low, high = ranges[0][:, :1], ranges[0][:, 1:]

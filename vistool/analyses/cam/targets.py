@@ -17,8 +17,8 @@ def find_classes(
     """The class ids to draw for each image.
 
     Args:
-        wanted: Ids, names (one whole synonym, case-insensitive), ``'topN'``, or ``'label'`` for the ground truth; none means
-            ``'top1'``.
+        wanted: Ids, names (one whole synonym, case-insensitive), ``'topN'``, or ``'label'`` for the ground truth; none
+            means ``'top1'``.
         scores: ``(B, C)``.
         names: Class names by id, synonyms separated by commas; None where unknown.
         labels: Ground truth per image, None where unknown.

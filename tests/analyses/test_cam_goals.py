@@ -1,0 +1,219 @@
+"""What the maps explain besides a class: FinerCAM's difference, registered scores, likeness to a reference image."""
+
+import naive_cam
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import vistool as vt
+from vistool import CAM
+from vistool.analyses.cam.finer import finer_score, nearest
+from vistool.analyses.cam.goals import Goal, features
+from vistool.analyses.subjects import as_samples
+from vistool.errors import InputError
+from vistool.registry import CAM_TARGETS
+
+SCORES = torch.tensor([[1.0, 3.0, 2.5, -1.0, 2.9], [0.0, 0.1, 5.0, 4.0, 4.9]], dtype=torch.float64)
+
+
+def goal(classes, **options):
+    return Goal([None, None], classes=torch.tensor(classes), plain=SCORES, **options)
+
+
+def test_similar_classes_have_the_nearest_scores():
+    assert nearest(SCORES, torch.tensor([1, 2])).tolist() == [[4, 2, 0], [4, 3, 1]]
+    assert nearest(SCORES[:, :2], torch.tensor([1, 0])).tolist() == [[0], [1]]
+    with pytest.raises(InputError, match='second class'):
+        nearest(SCORES[:, :1], torch.tensor([0, 0]))
+
+
+@pytest.mark.parametrize('similar', [None, [[0, 3], [1, 4]]])
+def test_finer_score_is_the_papers(similar):
+    found = finer_score(
+        goal([1, 2], similar=None if similar is None else torch.tensor(similar)), SCORES, torch.arange(2)
+    )
+    for row, label in enumerate([1, 2]):
+        others = similar[row] if similar else nearest(SCORES, torch.tensor([1, 2]))[row].tolist()
+        assert found[row].item() == pytest.approx(naive_cam.finer_score(SCORES[row].numpy(), label, others))
+
+
+class Backbone(nn.Module):
+    """A headless network: features, in the shape asked for."""
+
+    head = None
+
+    def __init__(self, shape='pooled'):
+        super().__init__()
+        torch.manual_seed(4)
+        self.layer, self.shape = nn.Conv2d(3, 7, 3, padding=1), shape
+        self.double()
+
+    def tail(self, a):
+        maps = a.tanh()
+        return {
+            'pooled': lambda: maps.mean((2, 3)),
+            'map': lambda: maps,
+            'stages': lambda: (a, maps),
+            'tokens': lambda: maps.flatten(2).transpose(1, 2),
+            'class token': lambda: torch.cat([maps.mean((2, 3))[:, None], maps.flatten(2).transpose(1, 2) * 5], 1),
+            'output object': lambda: {'last_hidden_state': a, 'pooler_output': maps.mean((2, 3))},
+        }[self.shape]()
+
+    def forward(self, x):
+        return self.tail(self.layer(x))
+
+
+@pytest.mark.parametrize('shape', ['pooled', 'map', 'stages', 'tokens', 'class token', 'output object'])
+def test_similarity_to_a_reference_is_the_cosine_of_pooled_features(shape):
+    model, pooled = Backbone(shape), Backbone('pooled')
+    images, reference = torch.randn(2, 3, 8, 12).double(), torch.randn(3, 8, 12).double()
+    results = CAM(['gradcam', 'eigencam'], layers=['layer'], reference=reference)(model, images)
+    for result, image in zip(results, images, strict=True):
+        a = pooled.layer(image[None]).detach().requires_grad_()
+        score = F.cosine_similarity(pooled.tail(a), pooled(reference[None]))
+        gradient = torch.autograd.grad(score.sum(), a)[0]
+        signed = naive_cam.gradcam(a[0].detach().numpy(), gradient[0].numpy())
+        np.testing.assert_allclose(result.maps[0].values, naive_cam.finish([signed], (8, 12)), atol=1e-6)
+        assert result.recipe['targets'] == [{'name': 'similarity to 0', 'score': pytest.approx(score.item())}]
+        assert [entry.name for entry in result.maps] == ['gradcam/similarity to 0', 'eigencam']
+        assert result.maps[0].row == f'similarity to 0 {score.item():.2f}'
+
+
+def test_similarity_on_a_vit_with_every_kind_of_method():
+    torch.manual_seed(4)
+    model = timm.models.VisionTransformer(
+        img_size=(16, 24), patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0
+    )
+    model.head = None
+    model.forward_head = lambda x: x[:, 0]
+    images, reference = torch.randn(2, 3, 16, 24), torch.randn(3, 16, 24)
+    names = ['gradcam', 'ablationcam', 'scorecam', 'shapleycam']
+    results = CAM(names, layers=['blocks.1.norm1'], reference=reference)(model, images)
+    assert all(np.isfinite(entry.values).all() for result in results for entry in result.maps)
+    assert CAM(reference=images[0])(model, images[0]).recipe['targets'][0]['score'] == pytest.approx(1)
+
+
+def test_features_that_are_none():
+    with pytest.raises(InputError, match='no features to compare'):
+        features(torch.zeros(3), (4, 4))
+
+
+def test_without_a_reference_a_headless_network_has_class_free_maps_only():
+    with pytest.raises(
+        InputError, match=r'LayerCAM needs class scores.*accepted: EigenCAM, .*RandomCAM; .*--reference'
+    ):
+        CAM(['layercam'], layers=['layer'])(Backbone(), torch.randn(1, 3, 8, 8).double())
+    with pytest.raises(InputError, match='leave the target out'):
+        CAM(targets=[1], reference=torch.zeros(3, 8, 8))(Backbone(), torch.zeros(1, 3, 8, 8).double())
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(6)
+        self.layer, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.fc(self.layer(x).relu().mean((2, 3)))
+
+
+def margin(output, samples):
+    return output[:, 2] - output[:, 0]
+
+
+@pytest.mark.parametrize('method', ['gradcam', 'ablationcam', 'scorecam'])
+def test_a_score_of_ones_own_is_as_good_as_a_class(method):
+    """A network whose class 1 is the score gives the same map."""
+    model, images = Classifier(), torch.randn(2, 3, 9, 9)
+    same = Classifier()
+    same.fc.weight.data[1] = same.fc.weight.data[2] - same.fc.weight.data[0]
+    same.fc.bias.data[1] = same.fc.bias.data[2] - same.fc.bias.data[0]
+    ours = CAM([method], layers=['layer'], score=margin, aug_smooth=method == 'gradcam')(model, images)
+    expected = CAM([method], layers=['layer'], targets=[1], aug_smooth=method == 'gradcam')(same, images)
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a.maps[0].values, b.maps[0].values, atol=1e-5)
+        assert a.maps[0].name == f'{method}/margin'
+
+
+def test_scores_know_their_images():
+    seen = []
+
+    def score(output, samples):
+        seen.append([sample.name for sample in samples])
+        return output[:, 0]
+
+    CAM(['gradcam'], layers=['layer'], score=score, aug_smooth=True)(Classifier(), torch.randn(2, 3, 9, 9))
+    assert seen[0] == ['0', '1'] * 6
+
+
+def test_errors():
+    run = lambda **options: CAM(layers=['layer'], **options)(Classifier(), torch.randn(1, 3, 9, 9))  # noqa: E731
+    with pytest.raises(InputError, match=r"no score 'Mine' is registered.*custom_imports"):
+        run(score={'type': 'Mine'})
+    with pytest.raises(InputError, match=r'gave \(1, 4\) for 1 image'):
+        run(score=lambda output, samples: output)
+    with pytest.raises(InputError, match=r'FinerCAM compares classes, and margin is none; accepted: GradCAM'):
+        run(score=margin, methods=['finercam'])
+
+
+USER_FILE = """
+from vistool.analyses.cam import method
+from vistool.registry import CAM_TARGETS
+
+@method('sum-cam', 'SumCAM', 'ours, 2026')
+def sumcam(a, g):
+    return a
+
+@CAM_TARGETS.register_module()
+class Difference:
+    def __init__(self, first, second):
+        self.first, self.second, self.name = first, second, f'{first} against {second}'
+
+    def __call__(self, output, samples):
+        return output[:, self.first] - output[:, self.second]
+
+@CAM_TARGETS.register_module()
+def largest(output, samples, times=1):
+    return times * output.amax(1)
+"""
+
+
+def test_a_users_file_brings_methods_and_scores_by_custom_imports(tmp_path, monkeypatch, capsys):
+    from vistool.tools.vis_cam import main
+
+    from vistool.analyses.cam.methods import METHODS
+
+    monkeypatch.setattr('sys.path', [str(tmp_path), *__import__('sys').path])
+    (tmp_path / 'my_cams.py').write_text(USER_FILE)
+    base = (vt.__path__[0] + '/../configs/timm/vit_tiny_patch16_224.py').replace('vistool/../', '')
+    config = tmp_path / 'mine.py'
+    config.write_text(
+        f"_base_ = {base!r}\ncustom_imports = dict(imports=['my_cams'])\n"
+        "cam_target = dict(type='Difference', first=3, second=5)\n"
+    )
+    try:
+        arguments = ['demo/chelsea.png', config, 'none', '-o', tmp_path / 'x.png', '--save-raw', '--method', 'SumCAM']
+        assert main([str(word) for word in arguments]) == 0, capsys.readouterr().err
+        assert np.load(tmp_path / 'x.npz')['names_0'].tolist() == ['sumcam/3 against 5']
+        assert main([*map(str, arguments), '--target-category', '3']) == 0
+        assert 'against' not in np.load(tmp_path / 'x.npz')['names_0'][0]  # a class that is asked for comes first
+        model, image = Classifier(), torch.randn(1, 3, 9, 9)
+        result = CAM(score={'type': 'largest', 'times': 2}, layers=['layer'])(model, image)[0]
+        assert result.recipe['targets'][0]['score'] == pytest.approx(2 * model(image).max().item(), rel=1e-5)
+    finally:
+        METHODS.pop('sumcam', None)
+        for name in ('Difference', 'largest'):
+            CAM_TARGETS.module_dict.pop(name, None)
+
+
+@pytest.mark.slow
+def test_dinov2_finds_what_two_photos_share():
+    model = vt.load('configs/dinov2/vit-small-p14_dinov2-pre_headless.py', options={'model.backbone.img_size': 518})
+    cat = model.read('demo/chelsea.png')
+    itself, other = (CAM(reference=model.read(f'demo/{name}.png'))(model, cat) for name in ('chelsea', 'coffee'))
+    assert itself.recipe['targets'][0]['score'] == pytest.approx(1, abs=1e-4)
+    assert other.recipe['targets'][0]['score'] < 0.5
+    assert as_samples(cat)[1] and itself.maps[0].values.max() == pytest.approx(1, abs=1e-5)

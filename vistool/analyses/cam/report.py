@@ -1,0 +1,120 @@
+"""Finished maps → results: classes down, methods (and layers) across, and how it all came about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vistool import recipe
+from vistool.analyses.cam.goals import Goal
+from vistool.analyses.cam.methods import Method
+from vistool.analyses.cam.passes import Key
+from vistool.inputs import Sample
+from vistool.models import Model
+from vistool.results import Heatmap, Heatmaps
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The maps of one method and score for a whole batch.
+
+    Attributes:
+        values: float32 ``(B, H, W)`` in [0, 1].
+        ranges: ``(B, 2)``, the values that 0 and 1 stood for, where they have a unit.
+        layer: The layer, where each has a map of its own.
+    """
+
+    values: NDArray[np.float32]
+    ranges: NDArray[np.float32] | None
+    layer: str = ''
+
+
+@dataclass(frozen=True)
+class Report:
+    """What all results of a batch have in common.
+
+    Attributes:
+        model: The model.
+        methods: Name → method, in the order of the figure's columns.
+        layers: Names of the target layers.
+        goals: What the rows ask for.
+        shares: Class probabilities ``(B, C)``, or None where there are no classes.
+        values: Scores ``(B,)`` of each goal that is no class; None for classes.
+        drawn: The maps.
+        settings: Whatever else the recipe keeps.
+    """
+
+    model: Model
+    methods: Mapping[str, Method]
+    layers: Sequence[str]
+    goals: Sequence[Goal]
+    shares: Tensor | None
+    values: Sequence[Tensor | None]
+    drawn: Mapping[Key, Sequence[Drawn]]
+    settings: Mapping[str, Any]
+
+    def result(self, index: int, sample: Sample) -> Heatmaps:
+        """The result for image ``index`` of the batch."""
+        targets = [self._target(number, goal, index) for number, goal in enumerate(self.goals)]
+        shares = None if self.shares is None else self.shares[index]
+        wrong = shares is not None and sample.label is not None and int(shares.argmax()) != sample.label
+        return Heatmaps(
+            kind='cam',
+            image=sample.image,
+            maps=tuple(self._maps(index, targets)),
+            original=sample.original,
+            geometry=sample.geometry,
+            caption=' · '.join(filter(None, [self.model.name, self._group])),
+            ground_truth=self.model.class_name(sample.label) if wrong and sample.label is not None else '',
+            recipe={
+                'analysis': 'cam',
+                **self.model.provenance(),
+                'methods': [method.title for method in self.methods.values()],
+                'layers': list(self.layers),
+                'targets': targets,
+                **self.settings,
+                **recipe.of_sample(sample),
+                'versions': recipe.versions(),
+            },
+        )
+
+    @property
+    def _group(self) -> str:
+        return '+'.join(self.layers)
+
+    def _target(self, number: int, goal: Goal, index: int) -> dict[str, Any]:
+        value = self.values[number]
+        if value is not None:
+            return {'name': goal.name, 'score': float(value[index])}
+        assert goal.classes is not None and self.shares is not None
+        chosen = int(goal.classes[index])
+        return {'id': chosen, 'name': self.model.class_name(chosen), 'score': float(self.shares[index, chosen])}
+
+    def _maps(self, index: int, targets: Sequence[Mapping[str, Any]]) -> Iterator[Heatmap]:
+        """Row by row; a method that shows no class stands in the first row only."""
+        for number in range(max(1, len(targets))):
+            for name, method in self.methods.items():
+                free = (name, None) in self.drawn
+                if free and number:
+                    continue
+                for drawn in self.drawn[name, None if free else number]:
+                    yield self._map(index, name, method, drawn, targets[number] if targets else None, free)
+
+    def _map(
+        self, index: int, name: str, method: Method, drawn: Drawn, target: Mapping[str, Any] | None, free: bool
+    ) -> Heatmap:
+        values, ranges = drawn.values[index], drawn.ranges
+        return Heatmap(
+            values=values,
+            name=name if target is None or free else f'{name}/{target["name"]}',
+            group=drawn.layer or self._group,
+            row='' if target is None else f'{target["name"]} {target["score"]:.2f}',
+            column=' · '.join(filter(None, [method.title, drawn.layer])),
+            range=None if ranges is None else (float(ranges[index, 0]), float(ranges[index, 1])),
+            note='no positive evidence' if values.max() == 0 else '',
+        )
