@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vistool.analyses import CAM, BrowseDataset, DatasetReport, FeatureMaps, Patches, Schedule
+    from vistool.analyses import CAM, Attention, BrowseDataset, DatasetReport, FeatureMaps, Patches, Schedule
     from vistool.api import overlay, save, show
     from vistool.errors import InputError
     from vistool.models import Model, load
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = '0.1.0'
 __all__ = [
     'CAM',
+    'Attention',
     'BrowseDataset',
     'DatasetReport',
     'FeatureMaps',
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    'Attention': 'vistool.analyses',
     'CAM': 'vistool.analyses',
     'BrowseDataset': 'vistool.analyses',
     'DatasetReport': 'vistool.analyses',

@@ -20,6 +20,7 @@ from vistool.inputs.multiple import parse_files
 from vistool.models import Model, build_module, load
 from vistool.results import Heatmaps
 from vistool.visualization import Visualizer
+from vistool.visualization.style import Style
 from vistool.visualization.visualizer import sheet
 
 log = logging.getLogger('vistool')
@@ -58,6 +59,9 @@ def draw_heatmaps(
     analysis: HeatmapAnalysis,
     choices: Sequence[object],
     settle: Settle | None = None,
+    *,
+    prepare: Callable[[Model], None] | None = None,
+    beside: Callable[[Heatmaps, Path, Style], list[Path]] | None = None,
 ) -> int:
     """Runs ``analysis`` on the images that the arguments name and writes the pictures.
 
@@ -68,6 +72,8 @@ def draw_heatmaps(
         analysis: What to do.
         choices: What the user chose for this run (method, class, layer), for file names.
         settle: Called once before the first picture; the analysis that it returns is used instead of ``analysis``.
+        prepare: Called with each model before it reads anything.
+        beside: Writes what else a result has, given its picture's path; returns the files.
 
     Returns:
         The exit code.
@@ -81,6 +87,9 @@ def draw_heatmaps(
     visualizer = Visualizer(out, style, save_raw=args.save_raw, show=args.show, panels=args.panels)
     visualizer.check(len(items))
     models = load_all(args, source)
+    if prepare is not None:
+        for model in models:
+            prepare(model)
     chosen = [*choices, *(['vs', *labels(models)[1:]] if len(models) > 1 else [])]
     if args.checkpoint:
         chosen.append(models[0].weights_name)
@@ -96,7 +105,8 @@ def draw_heatmaps(
         return results
 
     def write(result: Any, sample: Sample) -> list[Path]:
-        return visualizer.write(result, cli.file_name(sample.name, *chosen))
+        written = visualizer.write(result, cli.file_name(sample.name, *chosen))
+        return [*written, *(beside(result, written[0], style) if beside else ())]
 
     batches: Batches[Item | DatasetItem] = Batches(read, explain, write, args.batch_size, args.workers)
 

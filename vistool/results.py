@@ -45,6 +45,8 @@ class Heatmap:
         range: The values that 0 and 1 stood for, where ``values`` were scaled to [0, 1]; else None.
         note: A remark drawn on the tile («no positive evidence»).
         footer: A line under the tile (a score of its own, a similarity).
+        mask: bool ``(h, w)``, places that are outlined on the map; else None.
+        spotlight: Whether the photo is drawn, bright where ``values`` are 1 and dark where they are 0.
         view: What the map's own network saw, where that is another one than the result's; else None.
         scale: Maps of one name share a colour scale by default; ``''`` means that ``group`` names it.
         signed: Whether colours are centred at zero even where all values lie on one side (a difference).
@@ -58,6 +60,8 @@ class Heatmap:
     range: tuple[float, float] | None = None
     note: str = ''
     footer: str = ''
+    mask: NDArray[np.bool_] | None = None
+    spotlight: bool = False
     view: NetworkView | None = None
     scale: str = ''
     signed: bool = False

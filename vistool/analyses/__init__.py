@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vistool.analyses.attention import Attention
     from vistool.analyses.cam import CAM
     from vistool.analyses.dataset import BrowseDataset
     from vistool.analyses.dataset_report import DatasetReport
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
 
-__all__ = ['CAM', 'BrowseDataset', 'DatasetReport', 'FeatureMaps', 'Patches', 'Schedule']
+__all__ = ['CAM', 'Attention', 'BrowseDataset', 'DatasetReport', 'FeatureMaps', 'Patches', 'Schedule']
 
 HOMES = {
+    'Attention': 'vistool.analyses.attention',
     'CAM': 'vistool.analyses.cam',
     'BrowseDataset': 'vistool.analyses.dataset',
     'DatasetReport': 'vistool.analyses.dataset_report',

@@ -9,7 +9,8 @@ from functools import lru_cache, partial
 import numpy as np
 
 from vistool.results import Heatmap, Heatmaps
-from vistool.visualization.cells import Cell, Line, Ring
+from vistool.visualization.cells import Cell, Line, Outline, Ring
+from vistool.visualization.contour import contours
 from vistool.visualization.draw import Pixels, blend, colorize, overlay, resize_image, rgb_map
 from vistool.visualization.heatmap_lines import Row, cut, lines_of
 from vistool.visualization.looks import Look, choose_looks
@@ -17,6 +18,9 @@ from vistool.visualization.scene import RED, Scene, Tile
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import arrange, single
 from vistool.visualization.views import View, choose_view, query_place
+
+_SHADE = np.float32(0.8)  # how dark the photo gets outside a spotlight
+_OUTLINE = (0, 230, 255)  # seen on every colour of inferno
 
 
 def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
@@ -113,11 +117,13 @@ class _Painter:
         """The figure's view, or the map's own where it comes from another network."""
         return self.view if item.view is None else choose_view(self.result, self.style, item.view)
 
-    def tile(self, look: Look, view: View) -> Tile:
+    def tile(self, look: Look, view: View, spotlight: bool = False) -> Tile:
         def draw(size: tuple[int, int]) -> Pixels:
             values, covered = view.map_at(look.values, size, look.interpolation, self.align)
             photo = self.photo if view.photo is self.view.photo else partial(resize_image, view.photo)
             everywhere = covered is None or bool(covered.all())
+            if spotlight:
+                return blend(photo(size), np.zeros_like(photo(size)), _SHADE * (1 - values))
             if look.alpha is not None:
                 return overlay(photo(size), np.clip(values, 0, 1), look.table, look.alpha, covered)
             colors = rgb_map(values) if values.ndim == 3 else colorize(values, look.table)
@@ -180,9 +186,12 @@ def _map_cell(item: Heatmap, look: Look, painter: _Painter) -> Cell:
     view = painter.view_of(item)
     height, width = view.size
     outline = view.outline()
-    marks = (outline,) if outline and look.alpha is not None else ()
+    marks = [outline] if outline and look.alpha is not None else []
+    if item.mask is not None:
+        marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
     footer = (item.footer,) if item.footer else ()
-    return Cell(painter.tile(look, view), width / height, footer=footer, note=item.note, marks=marks, bar=look.bar)
+    tile = painter.tile(look, view, item.spotlight)
+    return Cell(tile, width / height, footer=footer, note=item.note, marks=tuple(marks), bar=look.bar)
 
 
 def _input_cell(
