@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from vistool.tools.vis_cam import main
 
 from vistool.batch import Batches, report
 from vistool.errors import InputError
 from vistool.inputs import Sample
-from vistool.tools.vis_cam import main
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 

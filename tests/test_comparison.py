@@ -2,12 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from vistool.tools.vis_cam import main
 
 import vistool as vt
 from vistool.comparison import labels, side_by_side
 from vistool.models import Model
 from vistool.results import Heatmap, Heatmaps
-from vistool.tools.vis_cam import main
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 
