@@ -7,7 +7,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # demo/ is imported as the documentation does it, from the repository
-sys.path.insert(0, str(Path(__file__).parent / 'analyses'))  # oracles that several test files share
+for _folder in ('analyses', 'attention'):
+    sys.path.insert(0, str(Path(__file__).parent / _folder))  # oracles that several test files share
 
 
 @pytest.fixture(autouse=True)

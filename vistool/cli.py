@@ -126,7 +126,9 @@ def add_picture(parser: Parser, *, maps: bool = True) -> None:
 
 
 def _add_maps(group: argparse._ArgumentGroup) -> None:
-    group.add_argument('--scale', metavar='each|shared', help='colour scale of each map, or one for all')
+    group.add_argument(
+        '--scale', metavar='each|shared|percentile', help='colour scale of each map, one for all, or without outliers'
+    )
     group.add_argument('--colormap', metavar='NAME', help='any matplotlib colour map')
     group.add_argument('--alpha', metavar='A|heat', help='weight of the colours, 0 to 1; heat: transparent where cold')
     group.add_argument('--colorbar', action='store_true', default=None, help='draw colour bars')
@@ -135,13 +137,15 @@ def _add_maps(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--sheet', metavar='FILE', help='put all images of the run on pages as well')
 
 
-def add_run(parser: Parser) -> None:
-    """How the command runs."""
+def add_run(parser: Parser, *, model: bool = True) -> None:
+    """How the command runs; without a ``model`` there is no device and no checkpoint to choose."""
     group = parser.add_argument_group('run')
-    group.add_argument('--device', default='cpu', help='cpu (default), cuda:0, …')
+    if model:
+        group.add_argument('--device', default='cpu', help='cpu (default), cuda:0, …')
     group.add_argument('--seed', type=int, default=0, help='of random transforms and random weights (default: 0)')
     group.add_argument('--cfg-options', nargs='+', default=[], metavar='K=V', help='changes to the config')
-    group.add_argument('--trust-checkpoint', action='store_true', help="let the checkpoint's pickle run code")
+    if model:
+        group.add_argument('--trust-checkpoint', action='store_true', help="let the checkpoint's pickle run code")
     group.add_argument('--log-level', default='info', metavar='LEVEL', help='debug, info (default), warning, error')
     group.add_argument('--debug', action='store_true', help='show tracebacks')
     parser.add_argument(
@@ -184,6 +188,8 @@ def style_of(args: argparse.Namespace) -> Any:
     """The :class:`~vistool.visualization.Style` that the picture options ask for."""
     from vistool.visualization.style import Style
 
+    align: Any = getattr(args, 'align', None) or 'centre'
+    align = 'centre' if align == 'center' else align
     width: Any = int(args.width) if args.width and args.width.isdigit() else args.width
     alpha: Any = args.alpha
     if alpha is not None and alpha != 'heat':
@@ -201,6 +207,8 @@ def style_of(args: argparse.Namespace) -> Any:
         colorbar=args.colorbar,
         interpolation=args.interpolation,
         view=args.view,
+        align=align,
+        arrangement=tuple(args.arrangement) if getattr(args, 'arrangement', None) else None,
     )
 
 

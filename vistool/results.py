@@ -1,4 +1,4 @@
-"""What analyses return: three frozen, inert kinds of result.
+"""What analyses return: frozen, inert kinds of result.
 
 Maps are kept as tidy data: a flat tuple in which each entry says in which row and column of a figure it belongs. The
 visualizer arranges; an analysis never lays anything out.
@@ -45,7 +45,11 @@ class Heatmap:
         range: The values that 0 and 1 stood for, where ``values`` were scaled to [0, 1]; else None.
         note: A remark drawn on the tile («no positive evidence»).
         footer: A line under the tile (a score of its own, a similarity).
+        mask: bool ``(h, w)``, places that are outlined on the map; else None.
+        spotlight: Whether the photo is drawn, bright where ``values`` are 1 and dark where they are 0.
         view: What the map's own network saw, where that is another one than the result's; else None.
+        scale: Maps of one name share a colour scale by default; ``''`` means that ``group`` names it.
+        signed: Whether colours are centred at zero even where all values lie on one side (a difference).
     """
 
     values: NDArray[np.float32]
@@ -56,7 +60,11 @@ class Heatmap:
     range: tuple[float, float] | None = None
     note: str = ''
     footer: str = ''
+    mask: NDArray[np.bool_] | None = None
+    spotlight: bool = False
     view: NetworkView | None = None
+    scale: str = ''
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,6 +215,7 @@ class Curves:
         warmup: Iterations of warm-up, by config name, where there is one; a short one is drawn enlarged as well.
         ramp: What the ends of the colour ramp stand for (the first and the last layer), where curves have an ``order``.
         recipe: How the result came about; plain JSON values.
+        x_label: What the steps are, where they are no iterations.
     """
 
     curves: tuple[Curve, ...]
@@ -215,6 +224,32 @@ class Curves:
     facts: str = ''
     warmup: Mapping[str, int] = field(default_factory=dict)
     ramp: tuple[str, str] = ('first layer', 'last layer')
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    x_label: str = 'iteration'
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """A dataset as a whole.
+
+    Attributes:
+        counts: Samples per class name, in the order of class ids.
+        sizes: int ``(N, 2)`` heights and widths of the images as loaded.
+        found: float64 ``(3, 2)`` mean and standard deviation of R, G, B, 0-255, of the images that the network gets.
+        expected: The same as the config normalises with, or None where it does not.
+        verdict: Whether the two fit, in words.
+        failed: Index and reason of each sample that cannot be read.
+        title: Heading.
+        recipe: How the result came about; plain JSON values.
+    """
+
+    counts: Mapping[str, int]
+    sizes: NDArray[np.int64]
+    found: NDArray[np.float64]
+    expected: NDArray[np.float64] | None
+    verdict: str
+    failed: tuple[tuple[int, str], ...] = ()
+    title: str = ''
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -116,7 +116,7 @@ def test_the_model_is_left_as_it_was(small, name, capfd):
     model.conv.weight.grad = torch.ones_like(model.conv.weight)
     hooks = sum(len(module._forward_hooks) for module in model.modules())
     running = model.features[1].running_mean.clone()
-    CAM([name], layers=['conv'], eigen_smooth=True)(model, inputs)
+    CAM([name], layers=['features', 'conv'], eigen_smooth=True)(model, inputs)
     assert all(module.training for module in model.modules())
     assert not model.fc.weight.requires_grad and model.fc.bias.requires_grad
     assert (model.conv.weight.grad == 1).all() and model.fc.bias.grad is None

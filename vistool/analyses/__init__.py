@@ -9,14 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vistool.analyses.attention import Attention
     from vistool.analyses.cam import CAM
+    from vistool.analyses.dataset import BrowseDataset
+    from vistool.analyses.dataset_report import DatasetReport
+    from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
 
-__all__ = ['CAM', 'Patches', 'Schedule']
+__all__ = ['CAM', 'Attention', 'BrowseDataset', 'DatasetReport', 'FeatureMaps', 'Patches', 'Schedule']
 
 HOMES = {
+    'Attention': 'vistool.analyses.attention',
     'CAM': 'vistool.analyses.cam',
+    'BrowseDataset': 'vistool.analyses.dataset',
+    'DatasetReport': 'vistool.analyses.dataset_report',
+    'FeatureMaps': 'vistool.analyses.featmap',
     'Patches': 'vistool.analyses.patches',
     'Schedule': 'vistool.analyses.schedule',
 }

@@ -70,10 +70,10 @@ class Pipeline:
             InputError: The file is no readable image, or a transform fails on it.
         """
         path = Path(source) if isinstance(source, (str, Path)) else None
-        original, orientation = _original(source)
+        original, orientation = original_of(source)
         try:
             with seeded(seed, index) as own:
-                _seed_inner(self.transforms, own)
+                seed_inner(self.transforms, own)
                 data, tracer = self._run(original, orientation, path, {**(info or {}), 'sample_idx': index}, observe)
         except InputError as error:
             problem = f'{path or "the image"}: {error.problem}'
@@ -176,7 +176,7 @@ def network_input(data: Any) -> Any:
     return data
 
 
-def _original(source: Any) -> tuple[NDArray[np.uint8], int]:
+def original_of(source: Any) -> tuple[NDArray[np.uint8], int]:
     """uint8 RGB, upright, and the EXIF orientation of the file it came from."""
     if isinstance(source, (str, Path)):
         image = open_image(source)
@@ -209,8 +209,8 @@ def _label(data: Any) -> int | None:
         return None
 
 
-def _seed_inner(transforms: Sequence[Any], seed: int) -> None:
-    """Albumentations draws from a generator of its own."""
+def seed_inner(transforms: Sequence[Any], seed: int) -> None:
+    """Seed the generators that transforms keep for themselves: albumentations has one."""
     for transform in transforms:
         inner = getattr(transform, 'aug', transform)
         if hasattr(inner, 'set_random_seed'):

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -78,6 +78,7 @@ class Tracer:
         self.geometry, self.photometry = geometry, photometry
         self._warned = set() if warned is None else warned
         self._observe = observe
+        self.drawn: Mapping[str, list[Any]] = {}  # by the last step's random methods
 
     def run(self, transforms: Sequence[Any], value: Any) -> Any:
         """Apply transforms in order; InputError where one fails or gives nothing."""
@@ -106,20 +107,21 @@ class Tracer:
 
         inner = container.transforms
         is_one = find(_CONTAINERS, inner) is not None
-        with _attribute(container, 'transforms', traced(inner) if is_one else [traced(child) for child in inner]):
+        with attribute(container, 'transforms', traced(inner) if is_one else [traced(child) for child in inner]):
             yield
 
     def _leaf(self, transform: Any, value: Any) -> Any:
         before = image_of(value)
         rule = getattr(transform, 'geometry_rule', None) or find(_RULES, transform)  # a transform may bring its own
+        self.drawn = {}
         if before is None:
-            out = _call(transform, value)
+            out = applied(transform, value)
         else:
             size, state = size_of(before), RandomState.now()
             saved = None if rule else _copies(transform, value)
             with _recording(transform) as drawn:
-                out = _call(transform, value)
-            after = image_of(out)
+                out = applied(transform, value)
+            after, self.drawn = image_of(out), drawn
             source = before if saved is None else image_of(saved[1])
             self.photometry = followed(self.photometry, transform, source, after, rule is not None)
             if self.geometry is not None and size is not None:
@@ -151,7 +153,8 @@ def name_of(transform: Any) -> str:
     return getattr(transform, '__name__', type(transform).__name__)
 
 
-def _call(transform: Any, value: Any) -> Any:
+def applied(transform: Any, value: Any) -> Any:
+    """What a transform gives; an InputError that names it where it fails."""
     try:
         return transform(value)
     except InputError:
@@ -200,7 +203,7 @@ def _replayed(saved: tuple[Any, Any] | None, state: RandomState, before: Any, af
 
 
 @contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Replace an attribute for a while, also one that is a registered torch module."""
     modules = getattr(owner, '_modules', None)
     registered = modules.pop(name) if modules and name in modules else None
@@ -231,7 +234,7 @@ def _recording(transform: Any) -> Iterator[dict[str, list[Any]]]:
         names.add('transform')
     with contextlib.ExitStack() as stack:
         for name in names:
-            stack.enter_context(_attribute(transform, name, _recorder(getattr(transform, name), drawn[name], name)))
+            stack.enter_context(attribute(transform, name, _recorder(getattr(transform, name), drawn[name], name)))
         yield drawn
 
 

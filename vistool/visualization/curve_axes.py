@@ -67,7 +67,7 @@ def axis_of(result: Curves) -> Axis:
     lengths = {curve.config: result.epoch_length.get(curve.config) for curve in result.curves}
     known = {config: length for config, length in lengths.items() if length}
     if len(known) < len(lengths):
-        return Axis(known, 'iteration')
+        return Axis(known, result.x_label)
     return Axis(known, 'both' if len(set(known.values())) == 1 else 'epoch')
 
 

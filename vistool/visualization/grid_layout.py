@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from vistool.results import GridImage, ImageGrid
@@ -9,7 +10,7 @@ from vistool.visualization.cells import Cell, Line, Outline
 from vistool.visualization.draw import Pixels, resize_image, to_uint8
 from vistool.visualization.mosaic_layout import bare_mosaic, mosaic_cell
 from vistool.visualization.scene import BLACK, RED, Scene
-from vistool.visualization.style import Page
+from vistool.visualization.style import Page, Style
 from vistool.visualization.table import arrange
 
 
@@ -61,3 +62,18 @@ def _bare(image: GridImage) -> Pixels:
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return resize_image(pixels, size)
+
+
+def rescaled(result: ImageGrid, factor: float, style: Style) -> Style:
+    """The style whose width makes the pixels of the last picture ``factor`` times as large on the screen.
+
+    The last one of a row is what the network gets; the others of the grid have its height.
+    """
+    page = replace(style, width='screen').page(vector=False)
+    last = max((row[-1].pixels.shape[0] for row in result.rows if row), default=1)
+    height = max(1.0, factor * last)
+    count = max(len(row) for row in result.rows)
+    shapes = [[image.pixels.shape for image in row] for row in result.rows]
+    aspects = [max(row[j][1] / row[j][0] for row in shapes if j < len(row)) for j in range(count)]
+    width = round(height * sum(aspects) + page.gap * (count - 1) + 2 * page.margin)
+    return replace(style, width=min(max(width, 64), 16384))

@@ -63,8 +63,8 @@ def overlay(result: Heatmaps, style: Style | None = None) -> list[Pixels]:
     return overlays(result, style or Style())
 
 
-def show(result: Result, style: Style, title: str = 'vistool') -> None:
-    """Open a window with a result and wait until it is closed.
+def show(result: Result, style: Style, title: str = 'vistool', seconds: float = 0.0) -> None:
+    """Open a window with a result and wait until it is closed, or for some seconds if they are more than 0.
 
     Raises:
         InputError: No window can be opened here.
@@ -75,7 +75,7 @@ def show(result: Result, style: Style, title: str = 'vistool') -> None:
     if isinstance(result, Curves):
         from vistool.visualization.curves import draw_curves
 
-        vector.show(lambda target: draw_curves(result, page, target, style.theme), title)
+        vector.show(lambda target: draw_curves(result, page, target, style.theme), title, seconds)
         return
     drawn = scene(result, style, page)
-    vector.show(lambda target: vector.paint(drawn, page, target), title)
+    vector.show(lambda target: vector.paint(drawn, page, target), title, seconds)

@@ -9,7 +9,7 @@ from vistool.errors import InputError, close_matches
 from vistool.visualization.colors import lookup_table
 
 Layout = Literal['grid', 'overlay']
-Scale = Literal['each', 'shared']
+Scale = Literal['each', 'shared', 'percentile']
 View = Literal['original', 'network']
 Interpolation = Literal['nearest', 'bilinear', 'bicubic']
 Align = Literal['centre', 'corner']
@@ -30,14 +30,16 @@ class Style:
         width: ``column`` (3.25 in), ``text`` (6.875 in), ``screen`` (tiles of about 320 px), or the total width in
             pixels. None: ``column`` for PDF and SVG, else ``screen``.
         dpi: Pixels per inch of pictures for paper, also of the photos inside a PDF.
-        scale: ``each`` gives every map its own colour scale, ``shared`` one scale to all maps of the picture. None: one
-            scale per group for feature maps, else each.
+        scale: ``each`` gives every map its own colour scale, ``shared`` one scale to all maps of the picture
+            (differences have their own). None: one scale per group for feature maps, else each. ``percentile``: as
+            None, but ending at the 2nd and 98th percentile.
         colormap: A matplotlib colour map. None: jet for CAM, inferno for attention, viridis or RdBu_r for features.
         alpha: Weight of the colours over the photo, in [0, 1], or ``heat``: transparent where the map is cold. None:
             0.5 for CAM; the others are drawn without the photo.
         colorbar: Whether bars are drawn. None: for feature maps, and where scales are shared.
         interpolation: How a map is brought to the size of a tile. None: bilinear for CAM, else nearest.
         align: Whether enlarging aligns the ``centre`` or the ``corner`` of the first pixels.
+        arrangement: Rows and columns of the tiles of one row of the figure. None: as many columns as fit.
         view: ``original`` draws on the whole file, ``network`` on what the network saw. None: original for CAM.
         theme: seaborn's style of that name, for curves.
         size: Width and height of a figure of curves in inches, at 96 pixels to the inch; goes before ``width``.
@@ -53,6 +55,7 @@ class Style:
     interpolation: Interpolation | None = None
     align: Align = 'centre'
     view: View | None = None
+    arrangement: tuple[int, int] | None = None
     theme: Theme = 'whitegrid'
     size: tuple[float, float] | None = None
 
@@ -65,10 +68,12 @@ class Style:
         _check_choice('--layout', self.layout, get_args(Layout))
         _check_choice('--scale', self.scale, (None, *get_args(Scale)))
         _check_choice('--interpolation', self.interpolation, (None, *get_args(Interpolation)))
-        _check_choice('align', self.align, get_args(Align))
+        _check_choice('--align', self.align, get_args(Align))
         _check_choice('--view', self.view, (None, *get_args(View)))
         _check_choice('--style', self.theme, get_args(Theme))
         _check_width(self.width)
+        if self.arrangement is not None and min(self.arrangement) < 1:
+            raise InputError(f'{self.arrangement} is no arrangement', accepted='at least 1 1', argument='--arrangement')
         _check_size(self.size)
         if isinstance(self.dpi, bool) or not isinstance(self.dpi, int) or not 30 <= self.dpi <= 2400:
             raise InputError(f'{self.dpi!r} is no resolution', accepted='30 to 2400 dots per inch', argument='--dpi')

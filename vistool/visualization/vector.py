@@ -221,8 +221,8 @@ def check_window() -> None:
         )
 
 
-def show(draw: Callable[[Figure], None], title: str) -> None:
-    """Open a window with what ``draw`` puts on a figure, and wait until it is closed.
+def show(draw: Callable[[Figure], None], title: str, seconds: float = 0.0) -> None:
+    """Open a window with what ``draw`` puts on a figure; wait until it is closed, or for ``seconds`` if more than 0.
 
     Raises:
         InputError: No window can be opened.
@@ -234,6 +234,11 @@ def show(draw: Callable[[Figure], None], title: str) -> None:
     try:
         with parameters():
             draw(window)
+        if seconds > 0:
+            timer = window.canvas.new_timer(interval=round(seconds * 1000))
+            timer.single_shot = True
+            timer.add_callback(pyplot.close, window)
+            timer.start()
         pyplot.show(block=True)
     finally:
         pyplot.close(window)

@@ -95,6 +95,22 @@ class Visualizer:
             show(result, self.style, name)
         return written
 
+    def put(self, name: str, data: bytes) -> Path:
+        """Write a picture that was encoded elsewhere, in a worker say, under the name that ``write`` would give it.
+
+        Raises:
+            InputError: It cannot be written, or another result went to the same file before.
+        """
+        assert self.out is not None
+        target = self._target(Path(self.out), name)
+        write_file(target, data)
+        return target
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of the pictures."""
+        return Path(self.out).suffix.lower() if self.out is not None and is_file(Path(self.out)) else _DEFAULT_SUFFIX
+
     def _target(self, out: Path, name: str) -> Path:
         one = is_file(out)
         # A name may hold dots (v1.5), so the suffix is appended rather than exchanged.

@@ -1,0 +1,7 @@
+# Batches mixed by Mixup and CutMix, as DeiT, Swin and ConvNeXt train: `browse_dataset --mode batch` shows them.
+_base_ = './plain.py'
+
+model = dict(
+    type='ImageClassifier',
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)

@@ -1,0 +1,169 @@
+"""From a config and a phase to its dataset; what is missing is said in one line."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from vistool.errors import InputError, close_matches
+
+PHASES = ('train', 'val', 'test')
+
+
+def open_dataset(config: Any, phase: str, with_pipeline: bool = True) -> Any:
+    """The dataset that a config names for a phase, built and with its annotations read; no image is opened.
+
+    Args:
+        config: An mmengine Config; its ``default_scope`` says whose datasets are meant.
+        phase: ``train``, ``val`` or ``test``.
+        with_pipeline: Without it no transform is built, for those who read images in their own way.
+
+    Raises:
+        InputError: The config has no such phase, or the dataset or its files are not there.
+    """
+    described = dataset_config(config, phase)
+    if not with_pipeline:
+        described = _without_pipelines(described)
+    scope = config.get('default_scope')
+    scope = 'mmpretrain' if scope == 'mmcls' else scope
+    from mmengine.registry import DATASETS, DefaultScope
+
+    with DefaultScope.overwrite_default_scope(scope) if scope else nullcontext():
+        try:
+            _register(scope)
+            with DATASETS.switch_scope_and_registry(None) as registry:
+                offline = _offline(described, registry)
+            dataset = DATASETS.build(offline)
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
+        except Exception as error:
+            raise _unopened(described, phase, error) from error
+    return dataset
+
+
+def dataset_config(config: Any, phase: str) -> dict[str, Any]:
+    """The dataset's config for a phase, as plain dictionaries.
+
+    Raises:
+        InputError: The config has none.
+    """
+    if phase not in PHASES:
+        raise InputError(f'unknown phase {phase!r}', accepted=', '.join(PHASES), argument='--phase')
+    loader = config.get(f'{phase}_dataloader')
+    dataset = loader.get('dataset') if isinstance(loader, Mapping) else None
+    if not dataset:
+        there = [name for name in PHASES if (config.get(f'{name}_dataloader') or {}).get('dataset')]
+        hint = '' if there else 'give a config with a train_dataloader, val_dataloader or test_dataloader'
+        raise InputError(
+            f'the config has no {phase} dataset ({phase}_dataloader.dataset)',
+            accepted=', '.join(there),
+            hint=hint,
+            argument='--phase',
+        )
+    return _plain(dataset)
+
+
+def _register(scope: str | None) -> None:
+    """Import a package's datasets and transforms, as its own tools do before they build any."""
+    if scope in (None, 'mmengine'):
+        return
+    import importlib
+
+    try:
+        importlib.import_module(f'{scope}.datasets')
+    except ModuleNotFoundError as error:
+        if error.name != scope:
+            raise
+        raise InputError(
+            f'the config is for the package {scope}, which is not installed', hint=f'install {scope}', argument='config'
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return type(value)(_plain(each) for each in value) if type(value) in (list, tuple) else value
+
+
+def _without_pipelines(value: Any) -> Any:
+    """A dataset's config with every pipeline empty, also inside wrappers."""
+    if isinstance(value, dict):
+        return {key: [] if key == 'pipeline' else _without_pipelines(each) for key, each in value.items()}
+    return [_without_pipelines(each) for each in value] if isinstance(value, list) else value
+
+
+def _offline(described: Any, registry: Any) -> Any:
+    """Datasets that fetch what is missing without being asked are told not to; ``download=True`` in a config stands."""
+    if isinstance(described, list):
+        return [_offline(each, registry) for each in described]
+    if not isinstance(described, dict):
+        return described
+    changed = {key: _offline(each, registry) if key in _INNER else each for key, each in described.items()}
+    kind = described.get('type')
+    cls = registry.get(kind) if isinstance(kind, str) else kind
+    if inspect.isclass(cls) and any('download' in _parameters(base) for base in cls.__mro__):
+        changed.setdefault('download', False)
+    return changed
+
+
+def _parameters(cls: type) -> tuple[str, ...]:
+    own = vars(cls).get('__init__')
+    return tuple(inspect.signature(own).parameters) if own is not None and cls is not object else ()
+
+
+_INNER = ('dataset', 'datasets')
+
+
+def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputError:
+    """Why a dataset could not be opened: what is missing, else what its class said."""
+    if isinstance(error, InputError):
+        return error
+    names = ', '.join(_types(described))
+    missing = getattr(error, 'filename', None) or next(_missing(described), None)
+    option = (
+        f'--cfg-options {phase}_dataloader.dataset.{"" if "data_root" in described else "dataset."}data_root=FOLDER'
+    )
+    if missing:
+        here = os.path.dirname(str(missing))
+        near = close_matches(os.path.basename(str(missing)), os.listdir(here)) if os.path.isdir(here) else ''
+        return InputError(
+            f'the {phase} dataset {names} needs {str(missing)!r}, which is not there',
+            hint=near or f'put the data there, or use {option}',
+            argument='config',
+        )
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return InputError(f'the {phase} dataset {names} cannot be opened: {text}', argument='config')
+
+
+def _types(described: Any) -> Iterator[str]:
+    """The class names of a dataset, from the wrapper inwards."""
+    if isinstance(described, list):
+        for each in described:
+            yield from _types(each)
+    elif isinstance(described, dict):
+        kind = described.get('type', 'dataset')
+        yield kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
+        for key in _INNER:
+            yield from _types(described.get(key))
+
+
+def _missing(described: Any) -> Iterator[str]:
+    """Folders and files that a dataset's config names and that do not exist."""
+    if isinstance(described, list):
+        for each in described:
+            yield from _missing(each)
+    if not isinstance(described, dict):
+        return
+    root = str(described.get('data_root') or '')
+    if '://' in root:
+        return
+    prefix = described.get('data_prefix')
+    named = [described.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
+    for path in [root, *(os.path.join(root, name) for name in named if isinstance(name, str) and name)]:
+        if path and '://' not in path and not os.path.exists(os.path.expanduser(path)):
+            yield path
+    for key in _INNER:
+        yield from _missing(described.get(key))
