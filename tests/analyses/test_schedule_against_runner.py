@@ -135,7 +135,12 @@ def schedules():
     return {path.stem: path for path in found.values()}
 
 
-@pytest.mark.parametrize('name', schedules())
+LONG = 'imagenet_bs1024_linearlr_bn_nowd'  # counts iterations, so that it needs thousands of them
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=pytest.mark.slow if name == LONG else ()) for name in schedules()]
+)
 def test_base_schedules_of_mmpretrain(tmp_path, name):
     given = Config.fromfile(str(schedules()[name]))
     counts_iterations = any(not each.get('by_epoch', True) for each in np.atleast_1d(given.param_scheduler))

@@ -149,12 +149,10 @@ class _Stepper:
         moving = [each for each in schedulers if not getattr(each, 'need_val_args', False)]
         self.by_epoch = [each for each in moving if each.by_epoch]
         self.by_iter = [each for each in moving if not each.by_epoch]
-        self.readers = list(readers.values())
-        self.names = list(readers)
+        self.names, self.readers = list(readers), list(readers.values())
         moments = hooks.moments.get('before_train_iter'), hooks.moments.get('after_train_iter')
         self.slow = any(moments) or bool(hooks.late.get('after_train_iter'))  # nothing can be skipped
-        self.rows = array('d')
-        self.counts = array('q')
+        self.rows, self.counts = array('d'), array('q')
 
     def walk(self) -> None:
         """Takes every step of the run."""
@@ -226,8 +224,8 @@ class _Stepper:
 
     def recorded(self) -> dict[str, Recording]:
         """What was recorded, by parameter."""
-        counts = np.array(self.counts, dtype=np.int64)
-        table = np.array(self.rows, dtype=np.float64).reshape(len(counts), len(self.readers), len(self.groups))
+        counts, rows = np.array(self.counts, dtype=np.int64), np.array(self.rows, dtype=np.float64)
+        table = rows.reshape(len(counts), len(self.readers), len(self.groups))
         places = range(len(self.groups))
         return {name: Recording(table[:, index], counts, places) for index, name in enumerate(self.names)}
 
