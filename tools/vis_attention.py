@@ -40,7 +40,7 @@ def build_parser() -> cli.Parser:
         nargs='+',
         default=[],
         metavar='Q',
-        help='cls (default where there is one), mean (over the image), X,Y in pixels of the photo, or the number of a token',
+        help="cls (default where there is one), mean (over the image), X,Y in pixels of the photo, or a token's number",
     )
     group.add_argument(
         '--target-category', nargs='+', default=[], metavar='CLASS', help='as in vis_cam; for grad-rollout and legrad'

@@ -90,9 +90,7 @@ def _row(reading: Reading, several: bool, query: Query) -> str:
     return ' · '.join(parts)
 
 
-def _points(
-    entries: Sequence[Heatmap], asked: Sequence[tuple[str, Query]]
-) -> dict[str, tuple[float, float]]:
+def _points(entries: Sequence[Heatmap], asked: Sequence[tuple[str, Query]]) -> dict[str, tuple[float, float]]:
     """Where each row's query is, in original pixels; also for the rows that light a share of its mass."""
     rows = list(dict.fromkeys(entry.row for entry in entries))
     found = {}
@@ -136,7 +134,9 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: 
     maps = flow.maps[image].float().cpu().numpy()
     view = seen(sample, cover(size, (maps.shape[1], maps.shape[2]), flow.patch))
     targets = _targets(model, flow, image)
-    rows = [f'{t["name"]} {t["score"]:.2f}' for t in targets] or [q.label if len(maps) > 1 else '' for q in flow.queries]
+    rows = [f'{t["name"]} {t["score"]:.2f}' for t in targets] or [
+        q.label if len(maps) > 1 else '' for q in flow.queries
+    ]
     method = settings['method']
     entries: list[Heatmap] = []
     for row, values in zip(rows, maps, strict=True):
@@ -146,9 +146,11 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: 
             entries = outlined(entries, row, settings['threshold'])
     asked = flow.queries if method != 'legrad' else ()
     single = asked[:1] if targets else asked
-    points = _points(entries, [(row, query) for row in rows for query in single] if targets else list(zip(rows, asked, strict=True)))
+    points = _points(
+        entries, [(row, query) for row in rows for query in single] if targets else list(zip(rows, asked, strict=True))
+    )
     said = [method, f'{len(flow.indices)} layers', *[query.label for query in single if len(single) == 1]]
-    found = {
+    found: dict[str, Any] = {
         'layers': [{'index': i, 'name': n} for i, n in zip(flow.indices, flow.names, strict=True)],
         'residual': flow.residual,
         'queries': [query.label for query in single],

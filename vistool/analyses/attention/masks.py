@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 
 def mass_mask(values: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
-    """The fewest tokens that together hold a share of a map's mass (Caron et al., «Emerging properties in self-supervised
-    vision transformers», ICCV 2021).
+    """The fewest tokens that together hold a share of a map's mass, as DINO draws them.
+
+    Caron et al., «Emerging properties in self-supervised vision transformers», ICCV 2021.
 
     Args:
         values: ``(h, w)``, not negative.
@@ -16,7 +17,7 @@ def mass_mask(values: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
 
     Returns:
         bool ``(h, w)``; nothing for a map that is 0 everywhere.
-    """  # noqa: D205
+    """
     flat = np.clip(values.astype(np.float64).ravel(), 0, None)
     total = flat.sum()
     if total <= 0:

@@ -78,8 +78,8 @@ def place(call: Call, batch: int, size: tuple[int, int]) -> Place:
 def cover(size: tuple[int, int], grid: tuple[int, int], patch: tuple[int, int] | None) -> tuple[int, int]:
     """Which part of the network input a grid of tokens covers, ``(H, W)`` pixels from the top left.
 
-    A patch embedding drops what is left over at the right and below, or pads it. Where the stride is not known, the grid is
-    taken to cover the input.
+    A patch embedding drops what is left over at the right and below, or pads it. Where the stride is not known, the
+    grid is taken to cover the input.
 
     Args:
         size: ``(H, W)`` of the network input.
@@ -153,7 +153,8 @@ def _windows(call: Call, batch: int, size: tuple[int, int]) -> Place | None:
 
 def _unplaced(call: Call) -> InputError:
     return InputError(
-        f'{call.name}: attention within {call.shape[0]} groups of {call.shape[3]} tokens, which cannot be placed in the image',
+        f'{call.name}: attention within {call.shape[0]} groups of {call.shape[3]} tokens, which cannot be placed in '
+        'the image',
         hint='choose another layer',
         argument='--layers',
     )

@@ -1,8 +1,9 @@
 """Catching every attention operation of a forward, whatever module runs it and however it is written.
 
 A :class:`torch.overrides.TorchFunctionMode` sees each PyTorch function that the model calls. Three are of interest:
-``scaled_dot_product_attention``, whose arguments come after rotary embeddings and query or key norms; a softmax over the
-last axis whose result enters a matrix product; and ``multi_head_attention_forward``, which comes down to one of the two.
+``scaled_dot_product_attention``, whose arguments come after rotary embeddings and query or key norms; a softmax over
+the last axis whose result enters a matrix product; and ``multi_head_attention_forward``, which comes down to
+one of the two.
 Nothing of the model is edited or copied.
 """
 
