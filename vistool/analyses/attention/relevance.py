@@ -112,7 +112,7 @@ def averaged_tokens(blocks: Blocks) -> Iterator[None]:
     """Makes the tail of the network score every block's average token, all blocks in one batch.
 
     Each block's tokens are cut off from the next block. In place of the last one's come, for every block, its average
-    token at every place, blocks stacked along the batch: whatever norm, pooling and head follow, they see that average alone.
+    token at every place, blocks stacked along the batch: whatever norm, pooling and head follow, they see only that.
     """
     kept: list[Tensor] = []
     last = blocks.names[-1]
