@@ -40,7 +40,7 @@ def build_parser() -> cli.Parser:
         nargs='+',
         default=[],
         metavar='Q',
-        help='cls (default where there is one), mean (over the image), X,Y in pixels of the photo, or the number of a token',
+        help="cls (default where there is one), mean (over the image), X,Y in pixels of the photo, or a token's number",
     )
     group.add_argument(
         '--target-category', nargs='+', default=[], metavar='CLASS', help='as in vis_cam; for grad-rollout and legrad'
@@ -51,6 +51,16 @@ def build_parser() -> cli.Parser:
     group.add_argument(
         '--stats', action='store_true', help='entropy, distance and mass of every head, as a picture (and .csv)'
     )
+    _add_size(parser)
+    cli.add_compare(parser)
+    cli.add_picture(parser)
+    cli.add_inputs(parser)
+    cli.add_batch(parser)
+    cli.add_run(parser)
+    return parser
+
+
+def _add_size(parser: cli.Parser) -> None:
     group = parser.add_argument_group('size')
     group.add_argument(
         '--img-size', metavar='S', help='the whole photo at an edge (518), H,W (480,640) or a factor (0.5x)'
@@ -61,15 +71,7 @@ def build_parser() -> cli.Parser:
         metavar='HOW',
         help='sizes that are no multiple of the patch: crop (default), pad, resize',
     )
-    cli.add_compare(parser)
-    cli.add_picture(parser)
-    group.add_argument(
-        '--overlay', action='store_true', help='draw maps over the photo, half transparent (--alpha 0.5)'
-    )
-    cli.add_inputs(parser)
-    cli.add_batch(parser)
-    cli.add_run(parser)
-    return parser
+    group.add_argument('--overlay', action='store_true', help='draw maps over the photo (as --alpha 0.5)')
 
 
 def work(args: argparse.Namespace) -> int:

@@ -1,5 +1,5 @@
-# ViT-S/16 as DINO trains it (Caron et al., ICCV 2021), without a head, for looking at attention. The photo is resized to 480
-# pixels at its shorter side, as DINO's own script does; the position embedding of 224 pixels is interpolated.
+# ViT-S/16 as DINO trains it (Caron et al., ICCV 2021), without a head, for looking at attention. The photo is resized
+# to 480 pixels at its shorter side, as DINO's own script does; the position embedding of 224 pixels is interpolated.
 # Weights: DINO's published backbones load as they are; without any, say `none`.
 default_scope = 'mmpretrain'
 

@@ -1,4 +1,4 @@
-"""Every family: rows sum to 1, the weights rebuild the output, maps equal an eager re-implementation, nothing is left behind."""
+"""Every family: rows sum to 1, weights rebuild the output, maps equal an eager version, nothing is left behind."""
 
 import copy
 import math
@@ -38,7 +38,7 @@ def hooks(module):
 
 
 class Eager:
-    """Fused attention replaced by what it stands for; remembers every softmax over keys that it or the model computes."""
+    """Fused attention replaced by what it stands for; remembers every softmax that it or the model computes."""
 
     def __init__(self, monkeypatch):
         self.maps = []
@@ -99,7 +99,7 @@ def test_global_attention(make, size, prefix, monkeypatch):
 
 
 def windows_by_hand(grid, shift, window, batch, roll_first):
-    """Swin's windows, cut by hand: the token at each position of each window, -1 for padding. timm rolls before it pads."""
+    """Swin's windows, cut by hand: the token at each position, -1 for padding. timm rolls before it pads."""
     height, width = (math.ceil(n / window) * window for n in grid)
     image = torch.full((batch, height, width), -1)
     tokens = torch.arange(batch * grid[0] * grid[1]).view(batch, *grid)

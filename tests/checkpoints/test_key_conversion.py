@@ -70,7 +70,7 @@ def test_dinov2_flat_and_in_chunks(chunks):
 @pytest.mark.parametrize('kind', ['vit', 'dinov2'])
 def test_hugging_face(kind):
     size = (42, 42)
-    sizes = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, patch_size=14)
+    sizes = {'hidden_size': 32, 'num_hidden_layers': 3, 'num_attention_heads': 2, 'patch_size': 14}
     if kind == 'vit':
         theirs = ViTModel(
             ViTConfig(**sizes, intermediate_size=128, image_size=size, layer_norm_eps=1e-6), add_pooling_layer=False

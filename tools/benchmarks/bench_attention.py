@@ -36,7 +36,7 @@ def build(size: int) -> tuple[nn.Module, Tensor]:
 
 
 def unfused(model: nn.Module, image: Tensor) -> list[Tensor]:
-    """Every attention map, as DINO's script and timm's extractor get them: fused attention off, hooks on the softmax."""
+    """Every attention map, as DINO's script and timm's extractor get them: fused attention off, and hooks."""
     maps: list[Tensor] = []
     handles = []
     for block in model.blocks:
@@ -116,7 +116,8 @@ def main() -> None:
         if 'naive rollout' in names:
             ours = torch.from_numpy(Attention(method='rollout')(model, image)[0].maps[0].values).flatten()
             print(
-                f'streamed rollout differs from the product by {float((ours - naive_rollout(model, image)).abs().max()):.1e}'
+                'streamed rollout differs from the product by '
+                f'{float((ours - naive_rollout(model, image)).abs().max()):.1e}'
             )
 
 

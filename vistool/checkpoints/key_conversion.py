@@ -1,8 +1,8 @@
-"""Names of vision transformers' tensors as other projects publish them, turned into those of mmpretrain's VisionTransformer.
+"""Names of vision transformers' tensors, as other projects publish them, into those of mmpretrain's VisionTransformer.
 
-Understood are DINO's and timm's layout (``blocks.0.mlp.fc1``), DINOv2's with its blocks flat (``blocks.0``) or in chunks
-(``blocks.0.0``), and the one of Hugging Face's ViT and DINOv2 (``encoder.layer.0.attention.attention.query``), whose query, key
-and value are stacked.
+Understood are DINO's and timm's layout (``blocks.0.mlp.fc1``), DINOv2's with its blocks flat (``blocks.0``) or in
+chunks (``blocks.0.0``), and the one of Hugging Face's ViT and DINOv2 (``encoder.layer.0.attention.attention.query``),
+whose query, key and value are stacked.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def sizing(size: str | None, fit: str) -> Callable[[Any], None] | None:
 
 
 def patch_size(module: nn.Module) -> tuple[int, int]:
-    """The patch that a network cuts images into, ``(vertical, horizontal)``; ``(1, 1)`` where it needs no multiple of one.
+    """The patch that a network cuts images into, ``(vertical, horizontal)``; ``(1, 1)`` where any size will do.
 
     That is the first convolution over images, where its windows do not overlap.
     """
@@ -147,8 +147,8 @@ def patch_size(module: nn.Module) -> tuple[int, int]:
 def accept_any_size(module: nn.Module) -> None:
     """Lets networks that are built for one size interpolate their position embedding, where they know how to.
 
-    timm's get their input size set to that of each batch; Hugging Face's are asked to interpolate. mmpretrain's do so by
-    themselves.
+    timm's get their input size set to that of each batch; Hugging Face's are asked to interpolate. mmpretrain's do so
+    by themselves.
     """
     for child in module.modules():
         if callable(getattr(child, 'set_input_size', None)) and type(child).__module__.startswith('timm.'):

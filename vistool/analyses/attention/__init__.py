@@ -30,12 +30,13 @@ class Attention:
     """Attention maps of a transformer.
 
     Attributes:
-        method: ``raw`` (the weights themselves), ``rollout``, ``grad-rollout`` or ``legrad`` (the last two explain a class).
-        layers: Attention layers by number (negative ones too), range (``'0:4'``), module name, or ``'all'``. None means the
-            last for ``raw`` and all for the others.
+        method: ``raw`` (the weights themselves), ``rollout``, ``grad-rollout`` or ``legrad`` (the last two
+            explain a class).
+        layers: Attention layers by number (negative ones too), range (``'0:4'``), module name, or ``'all'``. None
+            means the last for ``raw`` and all for the others.
         heads: ``'all'`` (the mean, then every head), ``'mean'``, ``'max'``, or numbers.
-        queries: ``'cls'``, ``'mean'`` (over the tokens of the image), ``'x,y'`` or ``(x, y)`` in pixels of the photo, or the
-            number of a token. None means the class token, or the mean where there is none.
+        queries: ``'cls'``, ``'mean'`` (over the tokens of the image), ``'x,y'`` or ``(x, y)`` in pixels of the photo,
+            or the number of a token. None means the class token, or the mean where there is none.
         targets: Classes, for the methods that explain one; see :class:`~vistool.analyses.cam.CAM`.
         threshold: Share of the mass whose tokens are outlined and masked, or None.
         stats: Whether statistics of every head go into the recipe.
@@ -54,15 +55,16 @@ class Attention:
 
         Args:
             model: A loaded model, or any module.
-            subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input itself.
+            subject: A sample, a list of samples (one batch; a list of results comes back), or the network's
+                input itself.
 
         Returns:
             A :class:`~vistool.results.Heatmaps` of kind ``attention``, or a list of them. Maps of ``raw`` are the
             probabilities on the token grid; prefix tokens are dropped, and the recipe tells their mass.
 
         Raises:
-            InputError: If a layer, head, query or class does not exist, the model has no attention, or the weights do not
-                rebuild the attention module's output.
+            InputError: If a layer, head, query or class does not exist, the model has no attention, or the weights
+                do not rebuild the attention module's output.
         """
         model = as_model(model)
         samples, single = as_samples(subject)

@@ -187,3 +187,13 @@ def _softmax(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> T
 def _wide(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def as_bias(bias: Tensor, lead: tuple[int, ...], grouped: tuple[int, int]) -> Tensor:
+    """A mask with the axes ``(groups, heads, queries, keys)``, of which any may be 1."""
+    bias = bias.reshape((1,) * (len(lead) + 2 - bias.ndim) + tuple(bias.shape)).detach()
+    if len(lead) == 2:
+        return bias
+    if all(n == 1 for n in bias.shape[:-2]):
+        return bias.reshape(1, 1, *bias.shape[-2:])
+    return bias.expand(*lead, -1, -1).reshape(*grouped, *bias.shape[-2:])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool import recipe
-from vistool.analyses.attention.masks import mass_mask
+from vistool.analyses.attention.masks import outlined
 from vistool.analyses.attention.places import cover
 from vistool.analyses.attention.reading import Reading
 from vistool.analyses.attention.selection import Query, find_heads
@@ -63,7 +63,11 @@ def raw_result(
         '' if len(masses) > 1 else _said(masses[0]),
     ]
     layers = [{'index': r.index, 'name': r.name, 'residual': r.residual, 'mixed': r.mixed} for r in readings]
-    found = {'layers': layers, 'queries': [query.label for query in readings[0].queries], 'mass': masses}
+    found: dict[str, Any] = {
+        'layers': layers,
+        'queries': [query.label for query in readings[0].queries],
+        'mass': masses,
+    }
     points = _points(entries, [(_row(r, several, q), q) for r in readings for q in r.queries])
     return _result(model, sample, base, entries, said, points, {**found, **settings})
 
@@ -93,7 +97,7 @@ def _row(reading: Reading, several: bool, query: Query) -> str:
 def _points(entries: Sequence[Heatmap], asked: Sequence[tuple[str, Query]]) -> dict[str, tuple[float, float]]:
     """Where each row's query is, in original pixels; also for the rows that light a share of its mass."""
     rows = list(dict.fromkeys(entry.row for entry in entries))
-    found = {}
+    found: dict[str, Any] = {}
     for row, query in asked:
         if query.kind == 'point':
             lit = [other for other in rows if other.startswith(f'{row} · ') or (not row and len(asked) == 1)]
@@ -150,7 +154,7 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: 
         entries, [(row, query) for row in rows for query in single] if targets else list(zip(rows, asked, strict=True))
     )
     said = [method, f'{len(flow.indices)} layers', *[query.label for query in single if len(single) == 1]]
-    found = {
+    found: dict[str, Any] = {
         'layers': [{'index': i, 'name': n} for i, n in zip(flow.indices, flow.names, strict=True)],
         'residual': flow.residual,
         'queries': [query.label for query in single],
@@ -172,30 +176,6 @@ def _scaled(entry: Heatmap) -> Heatmap:
     """A map of relevance in [0, 1], with what 0 and 1 stood for."""
     low, high = float(entry.values.min()), float(entry.values.max())
     return replace(entry, values=(entry.values - low) / max(high - low, 1e-30), range=(low, high))
-
-
-def outlined(entries: Sequence[Heatmap], row: str, share: float) -> list[Heatmap]:
-    """The maps of a row with the tokens outlined that hold a share of the mass, and a row of the photo lit there."""
-    found = [replace(e, mask=mass_mask(e.values, share)) if e.row == row else e for e in entries]
-    title = _lit(row, share)
-    lit = [
-        replace(
-            e,
-            values=e.mask.astype(np.float32),
-            row=title,
-            name=f'{e.name}/{share:.0%}',
-            mask=None,
-            range=None,
-            spotlight=True,
-        )
-        for e in found
-        if e.row == row and e.mask is not None
-    ]
-    return found + lit
-
-
-def _lit(row: str, share: float) -> str:
-    return ' · '.join(filter(None, [row, f'{share:.0%} of the mass']))
 
 
 def seen(sample: Sample, extent: tuple[int, int]) -> NetworkView:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from vistool.analyses.attention.calls import Call, Frame
+from vistool.analyses.attention.probing import run_probe, table_of
 from vistool.errors import InputError
-from vistool.tokens import Layout, NoSpatialMap, find_layout
+from vistool.tokens import NoSpatialMap, find_layout
 
 _WINDOWS = ('window_size', 'shift_size', 'window_shape', 'partition_size', 'ws')
-_ATTENTION = {F.scaled_dot_product_attention, F.softmax, torch.softmax, Tensor.softmax, F.multi_head_attention_forward}
 _CHANNELS = ('XCA', 'ChannelAttention', 'CrossCovariance', 'ChannelBlock')
 
 
@@ -78,8 +74,8 @@ def place(call: Call, batch: int, size: tuple[int, int]) -> Place:
 def cover(size: tuple[int, int], grid: tuple[int, int], patch: tuple[int, int] | None) -> tuple[int, int]:
     """Which part of the network input a grid of tokens covers, ``(H, W)`` pixels from the top left.
 
-    A patch embedding drops what is left over at the right and below, or pads it. Where the stride is not known, the grid is
-    taken to cover the input.
+    A patch embedding drops what is left over at the right and below, or pads it. Where the stride is not known, the
+    grid is taken to cover the input.
 
     Args:
         size: ``(H, W)`` of the network input.
@@ -141,8 +137,8 @@ def _windows(call: Call, batch: int, size: tuple[int, int]) -> Place | None:
         tokens = layout.grid[0] * layout.grid[1]
         if groups == batch and (layout.prefix or queries != keys):
             return None
-        probe = _probe(frame, tensor, layout)
-        table = _table(probe, groups * queries, batch * tokens)
+        probe = run_probe(frame, tensor, layout)
+        table = table_of(probe, groups * queries, batch * tokens)
         if table is not None:
             whole = torch.arange(batch * tokens)
             if groups == batch and torch.equal(table, whole):
@@ -153,21 +149,11 @@ def _windows(call: Call, batch: int, size: tuple[int, int]) -> Place | None:
 
 def _unplaced(call: Call) -> InputError:
     return InputError(
-        f'{call.name}: attention within {call.shape[0]} groups of {call.shape[3]} tokens, which cannot be placed in the image',
+        f'{call.name}: attention within {call.shape[0]} groups of {call.shape[3]} tokens, which cannot be placed in '
+        'the image',
         hint='choose another layer',
         argument='--layers',
     )
-
-
-def _table(probe: _Probe, inside: int, tokens: int) -> Tensor | None:
-    """Which of the block's tokens each token in a window is, ``(inside,)``."""
-    for windowed in probe.inside:
-        if windowed.numel() // windowed.shape[-1] == inside:
-            for source in probe.sources:
-                table = _recognise(windowed.reshape(inside, -1), source.reshape(tokens, -1))
-                if table is not None:
-                    return table
-    return None
 
 
 def _candidates(frames: Sequence[Frame], batch: int) -> Iterator[Frame]:
@@ -178,85 +164,3 @@ def _candidates(frames: Sequence[Frame], batch: int) -> Iterator[Frame]:
         tensor = frame.tensor
         if tensor is not None and tensor.ndim in (3, 4) and tensor.shape[0] == batch and not frame.attended:
             yield frame
-
-
-class _Stop(Exception):
-    """Ends a probe where the attention begins."""
-
-
-class _Probe(TorchFunctionMode):
-    """Keeps what goes into Linear and LayerNorm, and whatever is laid out like the block's input, latest first.
-
-    Attributes:
-        inside: Inputs of such layers, channels last.
-        sources: Tensors of all the block's tokens, in order, channels last.
-    """
-
-    def __init__(self, tensor: Tensor, layout: Layout) -> None:
-        super().__init__()
-        batch, (h, w), channels = (
-            tensor.shape[0],
-            layout.grid,
-            tensor.numel() // math.prod((tensor.shape[0], *layout.grid)),
-        )
-        self._last = {(batch, h, w, channels), (batch, h * w, channels)}
-        self._first = (batch, channels, h, w)
-        self._totals: set[int] = set()
-        self.inside: list[Tensor] = []
-        self.sources: list[Tensor] = []
-        self.keep(tensor)
-
-    def keep(self, tensor: Tensor) -> None:
-        """Takes a tensor for a source if it has the shape of one, and is not an earlier one's tokens moved about."""
-        if tuple(tensor.shape) == self._first:
-            tensor = tensor.permute(0, 2, 3, 1)
-        elif tuple(tensor.shape) not in self._last:
-            return
-        total = int(_fingerprints(tensor.reshape(-1, tensor.shape[-1])).sum())
-        if total not in self._totals:
-            self._totals.add(total)
-            self.sources.insert(0, tensor)
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func in _ATTENTION:
-            raise _Stop
-        output = func(*args, **(kwargs or {}))
-        if func in (F.linear, F.layer_norm):  # a norm may come after the windows are cut
-            self.inside.insert(0, args[0] if args else kwargs['input'])
-        if isinstance(output, Tensor):
-            self.keep(output)
-        return output
-
-
-def _probe(frame: Frame, tensor: Tensor, layout: Layout) -> _Probe:
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(tensor.shape, generator=generator).to(tensor)
-    probe = _Probe(tokens, layout)
-    args = tuple(tokens if value is tensor else value for value in frame.args)
-    kwargs = {name: tokens if value is tensor else value for name, value in frame.kwargs.items()}
-    try:
-        with torch.no_grad(), probe:
-            frame.module(*args, **kwargs)
-    except _Stop:
-        pass
-    return probe
-
-
-def _recognise(inside: Tensor, source: Tensor) -> Tensor | None:
-    """For each row of ``inside`` which row of ``source`` it is a copy of, -1 for none; None unless each occurs once."""
-    if inside.shape[1] != source.shape[1]:
-        return None
-    marks, own = _fingerprints(inside), _fingerprints(source)
-    ordered, order = own.sort()
-    at = torch.searchsorted(ordered, marks).clamp_max(len(ordered) - 1)
-    found = torch.where(ordered[at] == marks, order[at], -1)
-    hits = found[found >= 0]
-    return found.cpu() if len(hits) == len(own) == len(hits.unique()) else None
-
-
-def _fingerprints(rows: Tensor) -> Tensor:
-    """A number per row that depends on its bits alone: sums of integers do not depend on their order."""
-    bits = rows.float().contiguous().view(torch.int32).to(torch.int64)
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randint(1 << 30, (bits.shape[1],), generator=generator).to(bits.device)
-    return (bits * weights).sum(1)

@@ -21,7 +21,8 @@ from vistool.errors import InputError
 def rollout(calls: Sequence[Call], start: Tensor) -> Tensor:
     """Attention rollout (Abnar and Zuidema, «Quantifying attention flow in transformers», ACL 2020).
 
-    The rows of Â_L … Â_1 with Â = (mean over heads of A + I) / 2, from the last layer to the first, without any N × N matrix.
+    The rows of Â_L … Â_1 with Â = (mean over heads of A + I) / 2, from the last layer to the first, without any
+    N × N matrix.
 
     Args:
         calls: The layers in order, ``(B, H, N, N)`` each.
@@ -110,8 +111,8 @@ def block_of(call: Call) -> tuple[str, nn.Module] | None:
 def averaged_tokens(blocks: Blocks) -> Iterator[None]:
     """Makes the tail of the network score every block's average token, all blocks in one batch.
 
-    Each block's tokens are cut off from the next block. In place of the last one's come, for every block, its average token
-    at every place, blocks stacked along the batch: whatever norm, pooling and head follow, they see that average alone.
+    Each block's tokens are cut off from the next block. In place of the last one's come, for every block, its average
+    token at every place, blocks stacked along the batch: whatever norm, pooling and head follow, they see only that.
     """
     kept: list[Tensor] = []
     last = blocks.names[-1]
@@ -137,8 +138,8 @@ def legrad(
 ) -> Callable[[Tensor], Tensor]:
     """LeGrad (Bousselham et al., «LeGrad: an explainability method for vision transformers», ICCV 2025).
 
-    s_l = head(norm(average token of block l)) for the class; E_l = mean over heads and queries of (∂s_l/∂A_l)⁺; the map is
-    their mean over the layers ``wanted``. ``score`` makes class scores ``(L · B, C)`` of the network's output.
+    s_l = head(norm(average token of block l)) for the class; E_l = mean over heads and queries of (∂s_l/∂A_l)⁺; the map
+    is their mean over the layers ``wanted``. ``score`` makes class scores ``(L · B, C)`` of the network's output.
 
     Returns:
         A function of a class column: ``(classes (B,)) → (B, N)``.

@@ -73,7 +73,8 @@ class Layers:
             elif re.fullmatch(r'[+-]?\d+', word):
                 if not -count <= int(word) < count:
                     raise InputError(
-                        f'no layer {word}: {count} attention layers run', accepted=f'0 to {count - 1}, or -{count} to -1',
+                        f'no layer {word}: {count} attention layers run',
+                        accepted=f'0 to {count - 1}, or -{count} to -1',
                         argument='--layers',
                     )  # fmt: skip
                 chosen, single = range(int(word) % count, int(word) % count + 1), True

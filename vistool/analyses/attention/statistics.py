@@ -1,4 +1,4 @@
-"""What is measured of every head: how spread out its attention is, how far it reaches, and how much leaves the image."""
+"""What is measured of every head: how spread out its attention is, how far it reaches, how much leaves the image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vistool.analyses.cam.engine import input_size
 from vistool.capture import frozen
 
 MEASURES = ('entropy', 'distance', 'cls', 'prefix', 'padding')
-"""Entropy in nats; mean distance in network pixels (Raghu et al., 2021); probabilities on the class token, on other prefix
-tokens and on padding. Each is a mean over the queries in the image."""
+"""Entropy in nats; mean distance in network pixels (Raghu et al., 2021); probabilities on the class token, on other
+prefix tokens and on padding. Each is a mean over the queries in the image."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def _image_of(windows: Tensor, grid: tuple[int, int]) -> Tensor:
 def _centres(
     where: Place, grid: tuple[int, int], prefix: int, count: int, size: tuple[int, int], patch: tuple[int, int] | None
 ) -> tuple[Tensor, Tensor]:
-    """Where tokens are, in network pixels ``(1 or G, N, 2)``, NaN off the image; and which are on it, ``(1 or G, N)``."""
+    """Where tokens are, in network pixels ``(1 or G, N, 2)``; and which are on the image, ``(1 or G, N)``."""
     height, width = cover(size, grid, patch)
-    y, x = torch.meshgrid((torch.arange(grid[0]) + 0.5) * height / grid[0], (torch.arange(grid[1]) + 0.5) * width / grid[1],
-                          indexing='ij')  # fmt: skip
+    down, across = (torch.arange(n) + 0.5 for n in grid)
+    y, x = torch.meshgrid(down * height / grid[0], across * width / grid[1], indexing='ij')
     flat = torch.stack([x, y], -1).reshape(-1, 2)
     if where.windows is not None:
         table = where.windows.cpu()

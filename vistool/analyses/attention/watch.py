@@ -1,8 +1,9 @@
 """Catching every attention operation of a forward, whatever module runs it and however it is written.
 
 A :class:`torch.overrides.TorchFunctionMode` sees each PyTorch function that the model calls. Three are of interest:
-``scaled_dot_product_attention``, whose arguments come after rotary embeddings and query or key norms; a softmax over the
-last axis whose result enters a matrix product; and ``multi_head_attention_forward``, which comes down to one of the two.
+``scaled_dot_product_attention``, whose arguments come after rotary embeddings and query or key norms; a softmax over
+the last axis whose result enters a matrix product; and ``multi_head_attention_forward``, which comes down to
+one of the two.
 Nothing of the model is edited or copied.
 """
 
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vistool.analyses.attention.calls import Call, Frame
+from vistool.analyses.attention.calls import Call, Frame, as_bias
 from vistool.capture import Grids
 
 Leaves = Literal['none', 'first', 'all']
@@ -161,7 +162,7 @@ class AttentionWatch(TorchFunctionMode):
             key=grouped(key),
             value=grouped(value),
             output=grouped(output),
-            bias=None if bias is None else _bias(bias, lead, (groups, heads)),
+            bias=None if bias is None else as_bias(bias, lead, (groups, heads)),
             scale=1 / math.sqrt(query.shape[-1]) if scale is None else float(scale),
             source=output,
         )
@@ -244,13 +245,3 @@ def _last_axis(output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
 
 def _rows_sum_to_one(weights: Tensor) -> bool:
     return bool((weights[..., 0, :].detach().float().sum(-1) - 1).abs().max() < 0.02)
-
-
-def _bias(bias: Tensor, lead: tuple[int, ...], grouped: tuple[int, int]) -> Tensor:
-    """A mask with the axes ``(groups, heads, queries, keys)``, of which any may be 1."""
-    bias = bias.reshape((1,) * (len(lead) + 2 - bias.ndim) + tuple(bias.shape)).detach()
-    if len(lead) == 2:
-        return bias
-    if all(n == 1 for n in bias.shape[:-2]):
-        return bias.reshape(1, 1, *bias.shape[-2:])
-    return bias.expand(*lead, -1, -1).reshape(*grouped, *bias.shape[-2:])
