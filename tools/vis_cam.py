@@ -24,7 +24,7 @@ def build_parser() -> cli.Parser:
         nargs='+',
         default=['GradCAM'],
         metavar='NAME',
-        help='GradCAM (default), LayerCAM, EigenCAM, AblationCAM, …; several stand side by side; all: the one-pass family',
+        help='GradCAM (default), LayerCAM, EigenCAM, …; several stand side by side; all: those of one pass',
     )
     group.add_argument(
         '--target-category',
