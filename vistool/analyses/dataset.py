@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from vistool.datasets.annotations import label_text
+from vistool.datasets.annotations import label_lines, label_text
 from vistool.datasets.batching import Batcher
 from vistool.datasets.reading import Record, Samples
 from vistool.datasets.recording import Detail, Shot, rows_of
@@ -130,8 +130,7 @@ class BrowseDataset:
         assert self.batcher is not None, 'batch mode needs a batcher'
         blocks = []
         for record, fed in zip(records, self.batcher(records, number), strict=True):
-            label = label_text(fed.label, samples.classes)
-            footer = (label, f'#{record.index}') if label else (f'#{record.index}',)
+            footer = (*label_lines(fed.label, samples.classes), f'#{record.index}')
             several = len(fed.views) > 1
             tiles = [GridImage(view, (f'view {k + 1}',) if several else ()) for k, view in enumerate(fed.views)]
             blocks.append([[GridImage(tiles[0].pixels, tiles[0].title, footer), *tiles[1:]]])
@@ -166,11 +165,10 @@ def _named(shot: Shot, draw: int | None, several: bool) -> GridImage:
 
 
 def _footer(samples: Samples, record: Record, mode: str) -> tuple[str, ...]:
-    label = label_text(record.label, samples.classes)
     place = [f'#{record.index}'] + ([_size(record.original)] if mode == 'original' else [])
     if record.refetched is not None:
         place.append(f'replaced by #{record.refetched}')
-    return (*([label] if label else []), ' · '.join(place))
+    return (*label_lines(record.label, samples.classes), ' · '.join(place))
 
 
 def _size(pixels: Any) -> str:

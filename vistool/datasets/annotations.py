@@ -107,19 +107,26 @@ def class_ids(label: Label) -> tuple[int, ...]:
 
 def label_text(label: Label, names: tuple[str, ...] | None, most: int = 4) -> str:
     """A label as people read it: «tabby», «cat · dog», «0.70 tabby + 0.30 espresso»; ``''`` for none."""
+    lines = label_lines(label, names, most)
+    return ' + '.join(lines) if isinstance(label, np.ndarray) else ' · '.join(lines)
+
+
+def label_lines(label: Label, names: tuple[str, ...] | None, most: int = 4) -> list[str]:
+    """The same in parts: a line for each score and each task; all classes of a plain label on one."""
     if label is None:
-        return ''
+        return []
     if isinstance(label, dict):
-        return ' · '.join(f'{task} {_task_text(value)}' for task, value in label.items())
+        return [f'{task} {_task_text(value)}' for task, value in label.items()]
     ids = class_ids(label)
     if isinstance(label, np.ndarray):
         ranked = sorted(ids, key=lambda index: -label[index])
         if len(ranked) == 1 and label[ranked[0]] == 1:
-            return class_name(ranked[0], names)
+            return [class_name(ranked[0], names)]
         parts = [f'{label[index]:.2f} {class_name(index, names)}' for index in ranked[:most]]
-        return ' + '.join(parts) + (' + …' if len(ranked) > most else '')
+        return [*parts, '…'] if len(ranked) > most else parts
     parts = [class_name(index, names) for index in ids[:most]]
-    return ' · '.join(parts) + (f' · {len(ids) - most} more' if len(ids) > most else '')
+    parts += [f'{len(ids) - most} more'] if len(ids) > most else []
+    return [' · '.join(parts)] if parts else []
 
 
 def class_name(index: int, names: tuple[str, ...] | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.datasets.annotations import Label, label_of
+from vistool.datasets.opening import scope_of
 from vistool.datasets.reading import Record, preprocessor_config
 from vistool.datasets.recording import with_mask
 from vistool.errors import InputError
@@ -53,7 +53,7 @@ class Batcher:
         self.size = int(loader.get('batch_size') or 1)
         self.shuffles = bool(sampler.get('shuffle', False))
         self.seed, self.training = seed, phase == 'train'
-        self._scope = config.get('default_scope')
+        self._scope = scope_of(config)
         with self._scoped():
             self._collate = _collate_function(loader.get('collate_fn'))
             self._preprocessor = _built(preprocessor_config(config))
@@ -102,8 +102,7 @@ class Batcher:
     def _scoped(self) -> Any:
         from mmengine.registry import DefaultScope
 
-        scope = 'mmpretrain' if self._scope == 'mmcls' else self._scope
-        return DefaultScope.overwrite_default_scope(scope) if scope else nullcontext()
+        return DefaultScope.overwrite_default_scope(self._scope)
 
 
 def replace_mean(photometry: Photometry, does: Preprocessing, preprocessor: Any, view: int) -> Photometry:

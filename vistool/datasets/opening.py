@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from vistool.errors import InputError, close_matches
@@ -27,11 +26,10 @@ def open_dataset(config: Any, phase: str, with_pipeline: bool = True) -> Any:
     described = dataset_config(config, phase)
     if not with_pipeline:
         described = _without_pipelines(described)
-    scope = config.get('default_scope')
-    scope = 'mmpretrain' if scope == 'mmcls' else scope
+    scope = scope_of(config)
     from mmengine.registry import DATASETS, DefaultScope
 
-    with DefaultScope.overwrite_default_scope(scope) if scope else nullcontext():
+    with DefaultScope.overwrite_default_scope(scope):
         try:
             _register(scope)
             with DATASETS.switch_scope_and_registry(None) as registry:
@@ -66,9 +64,15 @@ def dataset_config(config: Any, phase: str) -> dict[str, Any]:
     return _plain(dataset)
 
 
-def _register(scope: str | None) -> None:
+def scope_of(config: Any) -> str:
+    """Whose registries a config's names are looked up in; mmpretrain's where it does not say."""
+    scope = config.get('default_scope') or 'mmpretrain'
+    return 'mmpretrain' if scope == 'mmcls' else str(scope)
+
+
+def _register(scope: str) -> None:
     """Import a package's datasets and transforms, as its own tools do before they build any."""
-    if scope in (None, 'mmengine'):
+    if scope == 'mmengine':
         return
     import importlib
 

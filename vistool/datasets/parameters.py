@@ -17,7 +17,7 @@ _JITTER = ('brightness', 'contrast', 'saturation', 'hue')
 
 
 def described(transform: Any, drawn: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
-    """The parameters that a transform drew in its last call, a line or two; empty for one that drew none.
+    """The parameters that a transform drew in its last call, each a line; empty for one that drew none.
 
     Args:
         transform: The transform.
@@ -60,7 +60,7 @@ def _magnitude(transform: Any, value: Any) -> list[str]:
 
 def _jittered(transform: Any, value: Any) -> list[str]:
     parts = [f'{name} {_text(each)}' for name, each in zip(_JITTER, value[1:], strict=True) if each is not None]
-    return [' '.join(parts[place : place + 2]) for place in range(0, len(parts), 2)] or ['nothing to change']
+    return parts or ['nothing to change']
 
 
 def _grey(transform: Any, value: Any) -> list[str]:
@@ -108,8 +108,7 @@ _RULES: dict[str, Callable[[Any, Any], list[str]]] = {
 def _albumentations(aug: Any) -> tuple[str, ...]:
     """The augmentations of an albumentations pipeline that ran: each keeps the parameters of its last call."""
     ran = [type(each).__name__ for each in _leaves(aug) if getattr(each, 'params', None)]
-    lines = [', '.join(ran[place : place + 2]) for place in range(0, len(ran), 2)]
-    return tuple(lines) or (NOT_APPLIED,)
+    return tuple(ran) or (NOT_APPLIED,)
 
 
 def _leaves(aug: Any) -> list[Any]:
@@ -118,9 +117,8 @@ def _leaves(aug: Any) -> list[Any]:
 
 
 def _generic(values: Mapping[str, Any]) -> list[str]:
-    """Named numbers, two a line; what is no small number is left out."""
-    parts = [f'{name.replace("_", " ")} {text}' for name, value in values.items() if (text := _text(value))]
-    return [' '.join(parts[place : place + 2]) for place in range(0, len(parts), 2)]
+    """Named numbers; what is no small number is left out."""
+    return [f'{name.replace("_", " ")} {text}' for name, value in values.items() if (text := _text(value))]
 
 
 def _text(value: Any) -> str:

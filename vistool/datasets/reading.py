@@ -116,6 +116,7 @@ class Samples:
         except Exception as error:
             where = _path(watch.info) or f'sample {index}'
             text = error.problem if isinstance(error, InputError) else ' '.join(f'{error}'.split())
+            text = text.replace(f": '{where}'", '').replace(f': {where}', '')  # named once is enough
             raise InputError(f'{where}: {text or type(error).__name__}') from error
         if watch.done is None or not watch.done.shots:
             raise InputError(f'sample {index} went through no pipeline that loads an image')
