@@ -7,7 +7,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # demo/ is imported as the documentation does it, from the repository
-sys.path.insert(0, str(Path(__file__).parent / 'analyses'))  # oracles that several test files share
+for _folder in ('analyses', 'attention'):
+    sys.path.insert(0, str(Path(__file__).parent / _folder))  # oracles that several test files share
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,8 @@ def _repository_root(monkeypatch):
 
 @pytest.fixture(scope='session', autouse=True)
 def _threads():
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    workers = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', '1'))
+    torch.set_num_threads(max(1, min(2, (os.cpu_count() or 1) // workers)))
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,12 @@
 from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from vistool.capture import activations, first_tensor, frozen, replace_tensor
+from vistool.capture import Grids, activations, first_tensor, frozen, replace_tensor
 
 
 class InPlaceTail(nn.Module):
@@ -110,6 +112,12 @@ def test_a_no_grad_block_inside_the_model_does_not_stop_the_tail():
 Pair = namedtuple('Pair', 'a b')
 
 
+@dataclass(frozen=True)
+class Holder:
+    a: int
+    b: Any
+
+
 @pytest.mark.parametrize(
     'wrap',
     [
@@ -119,6 +127,7 @@ Pair = namedtuple('Pair', 'a b')
         lambda t: {'x': t},
         lambda t: Pair(1, (t,)),
         lambda t: OrderedDict(x=t),
+        lambda t: Holder(1, {'y': t}),
     ],
 )
 def test_tensors_are_found_and_replaced_in_containers(wrap):
@@ -142,3 +151,22 @@ def test_a_layer_that_runs_twice_gives_two_activations(net):
     with frozen(net), activations(net, {'target': net.target}) as found:
         net(torch.randn(1, 3, 4, 4))
     assert len(found['target']) == 2
+
+
+@pytest.mark.parametrize(
+    ('output', 'args', 'module', 'sizes'),
+    [
+        (torch.zeros(1, 2, 3, 4), (), None, [(3, 4), (2, 3)]),
+        (torch.zeros(1, 2, 3, 4), (), nn.Conv2d(1, 1, 1), [(3, 4)]),
+        (torch.zeros(1, 2, 3, 4), (), nn.LayerNorm(4), [(2, 3)]),
+        ((torch.zeros(1, 12, 8), (3, 4)), (), None, [(3, 4)]),
+        ((torch.zeros(1, 12, 8), None, [3, 4]), (), None, [(3, 4)]),
+        (torch.zeros(1, 12, 8), (torch.zeros(1, 12, 8), (3, 4)), None, [(3, 4)]),
+        ({'x': torch.zeros(1, 2, 3, 4)}, (), nn.Conv2d(1, 1, 1), [(3, 4)]),
+        (torch.zeros(1, 12, 8), (True, (True, False), (3.0, 4.0)), None, []),
+    ],
+)
+def test_sizes_are_noted_from_maps_and_from_what_is_said_of_tokens(output, args, module, sizes):
+    grids = Grids()
+    grids.watch(output, args, module)
+    assert grids.sizes == sizes

@@ -19,6 +19,9 @@ def grids(*sizes):
         ((1, 24 * 10 + 1, 8), (384, 160), [(24, 10)], 'BLC', (24, 10), 1),  # not square
         ((1, 24 * 10, 8), (384, 160), [], 'BLC', (24, 10), 0),  # nothing seen: the image's aspect
         ((1, 8, 196), (224, 224), [(14, 14)], 'BCL', (14, 14), 0),  # channels before tokens
+        ((1, 64, 256), (256, 256), [(16, 16)], 'BLC', (8, 8), 0),  # as many channels as an earlier map had positions
+        ((1, 25, 24), (64, 96), [(4, 6)], 'BLC', (4, 6), 1),  # as many channels as the grid has
+        ((1, 15, 128), (96, 160), [(9, 9)], 'BLC', (3, 5), 0),  # windows of attention went by
         ((1, 768, 7, 7), (224, 224), [], 'BCHW', (7, 7), 0),
         ((1, 7, 7, 768), (224, 224), [], 'BHWC', (7, 7), 0),
         ((1, 12, 5, 768), (384, 160), [], 'BHWC', (12, 5), 0),
@@ -33,6 +36,19 @@ def test_layouts_are_found_by_looking(shape, size, seen, axes, grid, prefix):
 def test_a_layer_that_works_on_the_last_axis_settles_a_cube(layer):
     assert find_layout(torch.zeros(1, 7, 7, 7), (224, 224), layer=layer).axes == 'BHWC'
     assert find_layout(torch.zeros(1, 7, 7, 7), (224, 224), layer=nn.BatchNorm2d(7)).axes == 'BCHW'
+
+
+@pytest.mark.parametrize(
+    ('layer', 'axes'), [(nn.LayerNorm(16), 'BLC'), (nn.Linear(3, 16), 'BLC'), (nn.Conv1d(1, 1, 1), 'BCL')]
+)
+def test_a_layer_settles_where_the_channels_of_tokens_are(layer, axes):
+    assert find_layout(torch.zeros(1, 16, 16), (64, 64), [(4, 4)], layer=layer).axes == axes
+
+
+@pytest.mark.parametrize(('layer', 'side'), [(None, 25), (nn.Dropout(), 25), (nn.Softmax(-1), 24)])
+def test_attention_between_tokens_is_no_map(layer, side):
+    with pytest.raises(NoSpatialMap, match=f'weighs {side} tokens'):
+        find_layout(torch.zeros(1, 2, side, side), (64, 96), [(4, 6)], layer=layer)
 
 
 def test_the_users_number_of_extra_tokens_is_taken_also_when_it_is_zero():

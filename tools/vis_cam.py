@@ -16,7 +16,7 @@ def build_parser() -> cli.Parser:
         'vis_cam demo/coffee.png configs/efficientnet_lite/efficientnet-lite0_in1k.py --target-category espresso cup'
     )
     parser = cli.Parser('vis_cam', __doc__, example)
-    parser.add_argument('img', help='image file, folder, quoted glob, or .txt list of paths')
+    parser.add_argument('img', help='image file, folder, quoted glob, .txt list, or @train, @val, @test')
     cli.add_model(parser)
     group = parser.add_argument_group('map')
     group.add_argument(
@@ -24,7 +24,7 @@ def build_parser() -> cli.Parser:
         nargs='+',
         default=['GradCAM'],
         metavar='NAME',
-        help='GradCAM (default), LayerCAM, EigenCAM, AblationCAM, …; several stand side by side; all: the one-pass family',
+        help='GradCAM (default), LayerCAM, EigenCAM, …; several stand side by side; all: those of one pass',
     )
     group.add_argument(
         '--target-category',

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vistool.analyses import CAM, BrowseDataset, DatasetReport, Patches
+    from vistool.analyses import CAM, Attention, BrowseDataset, DatasetReport, FeatureMaps, Patches, Schedule
     from vistool.api import overlay, save, show
     from vistool.errors import InputError
     from vistool.models import Model, load
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 __version__ = '0.1.0'
 __all__ = [
     'CAM',
+    'Attention',
     'BrowseDataset',
     'DatasetReport',
+    'FeatureMaps',
     'InputError',
     'Model',
     'Patches',
+    'Schedule',
     'load',
     'overlay',
     'save',
@@ -34,12 +37,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    'Attention': 'vistool.analyses',
     'CAM': 'vistool.analyses',
     'BrowseDataset': 'vistool.analyses',
     'DatasetReport': 'vistool.analyses',
     'InputError': 'vistool.errors',
     'Model': 'vistool.models',
+    'FeatureMaps': 'vistool.analyses',
     'Patches': 'vistool.analyses',
+    'Schedule': 'vistool.analyses',
     'load': 'vistool.models',
     'overlay': 'vistool.api',
     'save': 'vistool.api',

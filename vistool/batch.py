@@ -52,7 +52,7 @@ class Batches(Generic[T]):
         """Reads, explains and writes all items.
 
         Args:
-            items: What ``read`` takes; ``str(item)`` names it in messages.
+            items: What ``read`` takes; its ``path`` or ``name`` names it in messages.
             announce: Called with the files of each item, in order.
 
         Returns:
@@ -85,6 +85,11 @@ class Batches(Generic[T]):
                 raise
         return failures
 
+    def walk(self, items: Sequence[T]) -> Iterator[list[Sample]]:
+        """The batches that :meth:`run` will see, for what looks at all images first; unreadable ones are left out."""
+        with ThreadPoolExecutor(self.workers, 'read') as readers:
+            yield from self._batches(items, readers, [], lambda: None)
+
     def _batches(
         self,
         items: Sequence[T],
@@ -100,7 +105,7 @@ class Batches(Generic[T]):
             except InputError as error:
                 if len(items) == 1:
                     raise
-                failures.append(Failure(str(item), str(error)))
+                failures.append(Failure(_described(item), str(error)))
                 advance()
                 continue
             if batch and (len(batch) == self.batch_size or sample.image.shape != batch[0].image.shape):
@@ -109,6 +114,10 @@ class Batches(Generic[T]):
             batch.append(sample)
         if batch:
             yield batch
+
+
+def _described(item: object) -> str:
+    return str(getattr(item, 'path', None) or getattr(item, 'name', item))
 
 
 def report(failures: Sequence[Failure], total: int) -> int:

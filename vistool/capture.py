@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from copy import copy as copy_of
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no parameter asking for gradients, autograd on; everything as found afterwards, also after an exception.
+    """Eval mode, no parameter asking for gradients, autograd on; everything as found afterwards, also after an error.
 
     With the parameters frozen no graph is recorded before a layer's output is made a leaf, so a forward costs what a
     ``no_grad`` forward costs, yet contexts inside the model that restore the gradient mode cannot switch the tail off.
@@ -38,7 +39,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str, nn.Module, Any, Any], Any]) -> Iterator[None]:
-    """Calls ``hook(name, module, args, output)`` after each module's forward; a value other than None replaces its output."""
+    """Calls ``hook(name, module, args, output)`` after each module's forward; anything but None replaces its output."""
     with ExitStack() as stack:
         for name, module in modules.items():
             handle = module.register_forward_hook(
@@ -49,11 +50,13 @@ def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str, nn.Module, Any
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The first floating-point tensor in a module's output: a tensor, tuple, list, dict or Hugging Face output object."""
+    """The first floating-point tensor in an output: a tensor, tuple, list, dict, dataclass or Hugging Face output."""
     if isinstance(output, Tensor):
         return output if output.is_floating_point() else None
     if isinstance(output, Mapping):
         output = output.values()
+    elif is_dataclass(output) and not isinstance(output, type):
+        output = vars(output).values()
     elif not isinstance(output, (tuple, list)):
         return None
     return next((found for item in output if (found := first_tensor(item)) is not None), None)
@@ -64,13 +67,22 @@ def replace_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
     if output is old:
         return new
     if isinstance(output, Mapping):
-        copy = {key: replace_tensor(value, old, new) for key, value in output.items()}
-        return type(output)(**copy) if not isinstance(output, dict) or type(output) is not dict else copy
+        values = {key: replace_tensor(value, old, new) for key, value in output.items()}
+        return values if type(output) is dict else type(output)(**values)
+    if is_dataclass(output) and not isinstance(output, type):
+        copy = copy_of(output)
+        for name, value in vars(output).items():
+            object.__setattr__(copy, name, replace_tensor(value, old, new))  # frozen ones too
+        return copy
     if isinstance(output, tuple) and hasattr(output, '_fields'):
         return type(output)(*(replace_tensor(item, old, new) for item in output))
     if isinstance(output, (tuple, list)):
         return type(output)(replace_tensor(item, old, new) for item in output)
     return output
+
+
+_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 
 
 @dataclass
@@ -79,18 +91,34 @@ class Grids:
 
     sizes: list[tuple[int, int]] = field(default_factory=list)
 
-    def watch(self, output: Any) -> None:
-        """Notes the size of a 4-D map, or the ``(H, W)`` that token models hand along with their tokens."""
+    def watch(self, output: Any, args: Sequence[Any] = (), module: nn.Module | None = None) -> None:
+        """Notes the size of a 4-D map, or the ``(H, W)`` that token models hand along with their tokens.
+
+        Args:
+            output: What a module gave.
+            args: What it was given, in which token models often say how their tokens lie.
+            module: The module, which may settle where the channels of a 4-D map are.
+        """
+        for value in args:
+            self._note_pair(value)
+        if isinstance(output, Mapping):
+            output = first_tensor(output)
         if isinstance(output, Tensor):
             if output.ndim == 4:
-                self._note(output.shape[2], output.shape[3])
-                self._note(output.shape[1], output.shape[2])
-        elif isinstance(output, tuple) and len(output) >= 2:
-            *_, size = output[:2]
-            if isinstance(size, (tuple, list, torch.Size)) and len(size) == 2 and all(isinstance(n, int) for n in size):
-                self._note(size[0], size[1])
-            else:
-                self.watch(output[0])
+                if not isinstance(module, _CHANNELS_LAST):
+                    self._note(output.shape[2], output.shape[3])
+                if not isinstance(module, _CHANNELS_FIRST):
+                    self._note(output.shape[1], output.shape[2])
+        elif isinstance(output, tuple) and output:
+            pairs = [self._note_pair(value) for value in output[1:]]
+            if not any(pairs):
+                self.watch(output[0], module=module)
+
+    def _note_pair(self, value: Any) -> bool:
+        found = isinstance(value, (tuple, list)) and len(value) == 2 and all(type(n) is int and n > 0 for n in value)
+        if found:
+            self._note(value[0], value[1])
+        return found
 
     def _note(self, height: int, width: int) -> None:
         size = (int(height), int(width))
@@ -104,7 +132,7 @@ class Activation:
     """A layer's output in one forward.
 
     Attributes:
-        value: The tensor as the layer gave it, a leaf of the autograd graph (or part of one that starts at an earlier leaf).
+        value: The tensor as the layer gave it, a leaf of the autograd graph (or behind an earlier leaf).
         grids: Spatial sizes seen up to that layer.
     """
 
@@ -142,7 +170,7 @@ def activations(
         return replace_tensor(output, tensor, value.clone()) if cut else None
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        grids.watch(output)
+        grids.watch(output, args, module)
 
     watched = dict(root.named_modules()) if watch else {}
     with hooked(watched, note), hooked(layers, keep):

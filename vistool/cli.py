@@ -126,7 +126,9 @@ def add_picture(parser: Parser, *, maps: bool = True) -> None:
 
 
 def _add_maps(group: argparse._ArgumentGroup) -> None:
-    group.add_argument('--scale', metavar='each|shared', help='colour scale of each map, or one for all')
+    group.add_argument(
+        '--scale', metavar='each|shared|percentile', help='colour scale of each map, one for all, or without outliers'
+    )
     group.add_argument('--colormap', metavar='NAME', help='any matplotlib colour map')
     group.add_argument('--alpha', metavar='A|heat', help='weight of the colours, 0 to 1; heat: transparent where cold')
     group.add_argument('--colorbar', action='store_true', default=None, help='draw colour bars')
@@ -186,6 +188,8 @@ def style_of(args: argparse.Namespace) -> Any:
     """The :class:`~vistool.visualization.Style` that the picture options ask for."""
     from vistool.visualization.style import Style
 
+    align: Any = getattr(args, 'align', None) or 'centre'
+    align = 'centre' if align == 'center' else align
     width: Any = int(args.width) if args.width and args.width.isdigit() else args.width
     alpha: Any = args.alpha
     if alpha is not None and alpha != 'heat':
@@ -203,6 +207,8 @@ def style_of(args: argparse.Namespace) -> Any:
         colorbar=args.colorbar,
         interpolation=args.interpolation,
         view=args.view,
+        align=align,
+        arrangement=tuple(args.arrangement) if getattr(args, 'arrangement', None) else None,
     )
 
 

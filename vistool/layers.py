@@ -11,24 +11,67 @@ from vistool.errors import InputError, close_matches
 
 DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     # Convolutional networks: the last map before it is pooled, after its last activation.
-    'HRFuseScales': ('final_layer',),
     'ResNet': ('layer4',),
-    'EfficientNet': ('bn2', 'layers[-1]', 'features[-1]'),
+    'HRFuseScales': ('final_layer',),
+    'HighResolutionNet': ('final_layer',),
     'MobileNetV2': ('conv2', 'features[-1]'),
     'MobileNetV3': ('layer*', 'features[-1]', 'blocks[-1]'),
+    'EfficientNet': ('bn2', 'layers[-1]', 'features[-1]'),
+    'EfficientNetV2': ('layers[-1]',),
+    'RegNet': ('layer4', 'trunk_output[-1]', 's4'),
     'RepVGG': ('stage_*',),
+    'VGG': ('features[-1]',),
+    'DenseNet': ('transitions[-1]', 'features'),
     'ConvNeXt': ('stages[-1]', 'features[-1]'),
+    'PoolFormer': ('norm*',),
+    'MobileViT': ('conv_1x1_exp',),
+    'MaxxVit': ('stages[-1]',),
+    'MaxVit': ('blocks[-1]',),
+    'ResNetModel': ('encoder.stages[-1]',),
+    'RegNetModel': ('encoder.stages[-1]',),
+    'ConvNextModel': ('encoder.stages[-1]',),
+    'ConvNextV2Model': ('encoder.stages[-1]',),
     # Transformers that classify from a token: the norm before the last attention, behind which patch tokens no longer
-    # reach the score.
+    # reach the score. Where they average the patch tokens (/avg): the last block.
     'VisionTransformer': ('layers[-1].ln1', 'blocks[-1].norm1', 'encoder.layers[-1].ln_1'),
+    'VisionTransformer/avg': ('layers[-1]', 'blocks[-1]'),
+    'DeiT3': ('layers[-1].ln1',),
+    'DeiT3/avg': ('layers[-1]',),
     'T2T_ViT': ('encoder[-1].ln1',),
-    # Windowed transformers that average their tokens: the final norm.
-    'SwinTransformer': ('norm3', 'features[-1][-1].norm2', 'norm'),
-    'SwinTransformerV2': ('norm3', 'norm'),
+    'T2T_ViT/avg': ('encoder[-1]',),
+    'BEiTViT': ('layers[-1].ln1',),
+    'BEiTViT/avg': ('layers[-1]',),
+    'Beit': ('blocks[-1].norm1',),
+    'Beit/avg': ('blocks[-1]',),
+    'Eva': ('blocks[-1].norm1',),
+    'Eva/avg': ('blocks[-1]',),
+    'TNT': ('layers[-1].outer_block.norm_attn', 'blocks[-1].norm_out'),
+    'ViTModel': ('layers[-1].layernorm_before', 'encoder.layer[-1].layernorm_before'),
+    'DeiTModel': ('layers[-1].layernorm_before', 'encoder.layer[-1].layernorm_before'),
+    'BeitModel': ('encoder.layer[-1].layernorm_before', 'layers[-1].layernorm_before'),
+    'BeitModel/avg': ('encoder.layer[-1]', 'layers[-1]'),
+    # Their class token looks at the patches only behind these blocks.
+    'XCiT': ('xca_layers[-1]',),
+    'Xcit': ('blocks[-1]',),
+    'Cait': ('blocks[-1]',),
+    # Transformers that average their tokens: the final norm, or the last stage where the norm comes after the average.
+    'SwinTransformer': ('norm*', 'features[-1][-1].norm2', 'norm'),
+    'SwinTransformerV2': ('norm*', 'norm'),
+    'SwinModel': ('layernorm',),
+    'Swinv2Model': ('layernorm',),
+    'Dinov2Model': ('layernorm',),
+    'Dinov2WithRegistersModel': ('layernorm',),
+    'MViT': ('norm*',),
+    'PCPVT': ('norm_after_stage*',),
+    'TinyViT': ('stages[-1]',),
+    'TinyVit': ('stages[-1]',),
+    'LeViT': ('stages[-1]',),
+    'Levit': ('stages[-1]',),
 }
 """Class name of a network → layers to explain it by, relative to it: the first that exists, looked up along the MRO.
 
-``name*`` means the child with the highest number behind that name.
+``name*`` means the child with the highest number behind that name. A pooling layer is stepped over.
+``KIND/avg`` goes before ``KIND`` for a network that says of itself that it averages its patch tokens.
 """
 
 
@@ -62,11 +105,28 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
 def default_layers(root: nn.Module) -> list[str]:
     """Names of the layers that explain ``root`` by default, or ``[]`` where the table does not know its kind."""
     for prefix, module in root.named_modules():
-        for kind in type(module).__mro__:
-            for tail in DEFAULT_LAYERS.get(kind.__name__, ()):
-                if (found := _resolve(module, tail)) is not None:
-                    return [f'{prefix}.{found}' if prefix else found]
+        for tail in _tails(module):
+            if (found := _resolve(module, tail)) is not None:
+                return [f'{prefix}.{found}' if prefix else found]
     return []
+
+
+def _tails(module: nn.Module) -> Iterator[str]:
+    suffixes = ('/avg', '') if _averages(module) else ('',)
+    for kind in type(module).__mro__:
+        for suffix in suffixes:
+            yield from DEFAULT_LAYERS.get(kind.__name__ + suffix, ())
+
+
+def _averages(module: nn.Module) -> bool:
+    """Whether a transformer averages its patch tokens, by what mmpretrain, timm and Hugging Face call that."""
+    kind, pool = getattr(module, 'out_type', None), getattr(module, 'global_pool', None)
+    config = getattr(module, 'config', None)
+    return (
+        kind in ('avg_featmap', 'featmap')
+        or (isinstance(pool, str) and pool not in ('', 'token'))
+        or bool(getattr(config, 'use_mean_pooling', False))
+    )
 
 
 def norm_layers(root: nn.Module) -> Iterator[str]:
@@ -111,6 +171,10 @@ def _children(module: nn.Module, most: int = 12) -> str:
 
 def _resolve(module: nn.Module, tail: str) -> str | None:
     try:
-        return find_layer(module, tail)[0]
+        name, layer = find_layer(module, tail)
     except InputError:
         return None
+    if isinstance(layer, nn.modules.pooling._MaxPoolNd):  # VGG ends with one, and its position is the map's last loss
+        siblings = [name for name, _ in module.get_submodule(name.rpartition('.')[0]).named_children()]
+        return f'{name.rpartition(".")[0]}.{siblings[-2]}'.lstrip('.')
+    return name

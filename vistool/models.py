@@ -13,15 +13,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vistool.building import build_module
 from vistool.checkpoints import Checkpoint, load_weights, read_checkpoint
-from vistool.config import Source, require_model, resolve
+from vistool.config import Source, resolve
 from vistool.errors import InputError
 from vistool.inputs import Sample, preprocess
 from vistool.inputs.multiple import MultiPipeline
 from vistool.inputs.pipeline import Pipeline, build_pipeline
+from vistool.scores import class_scores, has_classes, probabilities
+from vistool.stack import warn_of_overwritten_packages
 
 if TYPE_CHECKING:
     from mmengine import Config
+
+__all__ = [
+    'Model',
+    'build_module',
+    'class_scores',
+    'dataset_classes',
+    'find_device',
+    'has_classes',
+    'load',
+    'probabilities',
+]
 
 log = logging.getLogger('vistool')
 
@@ -68,9 +82,25 @@ class Model:
         """The config's data preprocessor as built into the model, or None."""
         return getattr(self.module, 'data_preprocessor', None)
 
-    def read(self, image: Any, *, seed: int = 0, index: int = 0) -> Sample:
-        """Runs the test pipeline on a path, a PIL image or an RGB uint8 array ``(H, W, 3)``."""
-        return self.pipeline.read(image, seed=seed, index=index)
+    def read(
+        self,
+        image: Any,
+        *,
+        seed: int = 0,
+        index: int = 0,
+        name: str | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> Sample:
+        """Runs the test pipeline on an image.
+
+        Args:
+            image: A path, a PIL image or an RGB uint8 array ``(H, W, 3)``.
+            seed: With ``index`` decides whatever random transforms draw.
+            index: Position of the image in the run.
+            name: Output stem; default: the file's.
+            info: What a dataset knows of it besides, such as ``gt_label``.
+        """
+        return self.pipeline.read(image, seed=seed, index=index, name=name, info=info)
 
     def use_files(self, files: Mapping[str, Path], drawn: str | None = None) -> None:
         """For a network with several inputs: which have files of their own, and on which one maps are drawn.
@@ -136,8 +166,8 @@ def load(
     """Builds a model and loads its weights.
 
     Args:
-        spec: A config file, ``mmpretrain::…``, a model name, a run's folder (see :func:`vistool.config.resolve`), or an
-            ``nn.Module`` that is ready to use.
+        spec: A config file, ``mmpretrain::…``, a model name, a run's folder, ``timm::NAME``, ``torchvision::NAME``,
+            ``hf::FOLDER`` (see :func:`vistool.config.resolve`), or an ``nn.Module`` that is ready to use.
         checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights. Left out: the run folder's, else the
             config's ``load_from``.
         device: ``'cpu'``, ``'cuda:0'``, …
@@ -150,6 +180,7 @@ def load(
     Raises:
         InputError: If something cannot be found, built or loaded.
     """
+    warn_of_overwritten_packages()
     target = find_device(device)
     if isinstance(spec, nn.Module):
         spec.to(target).eval()  # mmpretrain's eval() returns None, so this is not chained further
@@ -176,39 +207,6 @@ def load(
     return Model(module, source.name, source.config, _classes(classes, weights, source), target, weights)
 
 
-def build_module(source: Source, seed: int = 0) -> nn.Module:
-    """Builds the network of a config through the registry of its ``default_scope``, with random weights.
-
-    Raises:
-        InputError: If the config has no model or the model cannot be built.
-    """
-    from mmengine.registry import MODELS, DefaultScope
-
-    config = source.config
-    spec = require_model(source).copy()
-    if config.get('data_preprocessor') is not None:
-        spec.setdefault('data_preprocessor', config.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'), torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        try:
-            return MODELS.build(spec)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AssertionError,
-            ImportError,
-            AttributeError,
-            FileNotFoundError,
-        ) as error:
-            reason = ' '.join(str(error).split())[:300]
-            raise InputError(
-                f'the model of {source.name} cannot be built: {type(error).__name__}: {reason}',
-                hint='check its «model» and --cfg-options',
-                argument='config',
-            ) from error
-
-
 def find_device(name: str | torch.device) -> torch.device:
     """The device called ``name``; an InputError where this machine has no such device."""
     try:
@@ -218,39 +216,6 @@ def find_device(name: str | torch.device) -> torch.device:
         available = ['cpu', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))]
         raise InputError(f'no device {str(name)!r} here', accepted=', '.join(available), argument='--device') from error
     return device
-
-
-def class_scores(output: Any) -> Tensor | None:
-    """The class scores ``(B, C)`` in a model's output, or None where it gives none (a headless backbone).
-
-    Understands tensors, tuples, dicts and Hugging Face output objects.
-    """
-    if isinstance(output, Tensor):
-        return output if output.ndim == 2 else None
-    if isinstance(output, Mapping):
-        for key in ('logits', 'cls_score', 'pred', 'scores', 'out', 'output'):
-            if key in output:
-                return class_scores(output[key])
-        return next((found for value in output.values() if (found := class_scores(value)) is not None), None)
-    if hasattr(output, 'logits'):
-        return class_scores(output.logits)
-    if isinstance(output, (tuple, list)) and output:
-        return class_scores(output[0])
-    return None
-
-
-def has_classes(module: nn.Module) -> bool:
-    """False for networks that say of themselves that they have no classification head."""
-    return getattr(module, 'head', module) is not None  # absent (a wrapper, a plain module) is not the same as None
-
-
-def probabilities(module: nn.Module, scores: Tensor) -> Tensor:
-    """Scores ``(B, C)`` → probabilities: sigmoid for multi-label heads, else softmax."""
-    heads = (type(child).__name__ for child in module.modules())
-    problem = getattr(getattr(module, 'config', None), 'problem_type', None)
-    if problem == 'multi_label_classification' or any('MultiLabel' in name for name in heads):
-        return scores.float().sigmoid()
-    return scores.float().softmax(-1)
 
 
 def _classes(given: Sequence[str] | None, weights: Checkpoint | None, source: Source) -> tuple[str, ...] | None:
@@ -271,9 +236,9 @@ def dataset_classes(config: Config) -> tuple[str, ...] | None:
             dataset = dataset['dataset']
         meta = dataset.get('metainfo') or {}
         if not meta and isinstance(dataset.get('type'), str):
-            with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'):
-                with DATASETS.switch_scope_and_registry(None) as registry:
-                    kind = registry.get(dataset['type'])
+            scope = DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine')
+            with scope, DATASETS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(dataset['type'])
             meta = getattr(kind, 'METAINFO', None) or {}
         names = meta.get('classes', meta.get('CLASSES'))
         if names and not isinstance(names, str):

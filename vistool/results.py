@@ -45,7 +45,11 @@ class Heatmap:
         range: The values that 0 and 1 stood for, where ``values`` were scaled to [0, 1]; else None.
         note: A remark drawn on the tile («no positive evidence»).
         footer: A line under the tile (a score of its own, a similarity).
+        mask: bool ``(h, w)``, places that are outlined on the map; else None.
+        spotlight: Whether the photo is drawn, bright where ``values`` are 1 and dark where they are 0.
         view: What the map's own network saw, where that is another one than the result's; else None.
+        scale: Maps of one name share a colour scale by default; ``''`` means that ``group`` names it.
+        signed: Whether colours are centred at zero even where all values lie on one side (a difference).
     """
 
     values: NDArray[np.float32]
@@ -56,7 +60,11 @@ class Heatmap:
     range: tuple[float, float] | None = None
     note: str = ''
     footer: str = ''
+    mask: NDArray[np.bool_] | None = None
+    spotlight: bool = False
     view: NetworkView | None = None
+    scale: str = ''
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,6 +190,7 @@ class Curve:
         parameter: ``lr``, ``momentum``, …
         order: Position on a colour ramp in [0, 1] (layer decay), or None for a colour of its own.
         label: Legend text; ``''`` keeps it out of the legend.
+        measured: Whether these are single values that a run logged, drawn as dots, rather than a course.
     """
 
     steps: NDArray[np.int64]
@@ -191,6 +200,7 @@ class Curve:
     parameter: str
     order: float | None = None
     label: str = ''
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,14 +212,20 @@ class Curves:
         epoch_length: Iterations per epoch, for the epoch axis and column; by config name.
         title: Heading.
         facts: One line of numbers under the title.
+        warmup: Iterations of warm-up, by config name, where there is one; a short one is drawn enlarged as well.
+        ramp: What the ends of the colour ramp stand for (the first and the last layer), where curves have an ``order``.
         recipe: How the result came about; plain JSON values.
+        x_label: What the steps are, where they are no iterations.
     """
 
     curves: tuple[Curve, ...]
     epoch_length: Mapping[str, float] = field(default_factory=dict)
     title: str = ''
     facts: str = ''
+    warmup: Mapping[str, int] = field(default_factory=dict)
+    ramp: tuple[str, str] = ('first layer', 'last layer')
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    x_label: str = 'iteration'
 
 
 @dataclass(frozen=True)

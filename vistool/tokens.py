@@ -1,15 +1,20 @@
-"""Tokens ↔ maps: how a layer's output is laid out in space, found by looking at tensors rather than asked for by flags."""
+"""Tokens ↔ maps: how a layer's output is laid out in space, found by looking at tensors, not by flags."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
 MAX_PREFIX = 64
 """More tokens than this beside a grid are not prefix tokens but a sign that the grid is the wrong one."""
+
+USUAL_PREFIX = 8
+"""Class, distillation and register tokens of most networks; a grid that leaves more is the last guess."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,20 @@ def find_layout(
     if batch is not None and shape and shape[0] != batch:
         raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): windows, heads or regions')
     if tensor.ndim == 4:
+        _refuse_attention(shape, grids, layer)
         return _find_map(shape, input_size, layer)
     if tensor.ndim == 3:
-        return _find_tokens(shape, input_size, grids, prefix, tokens)
+        return _find_tokens(shape, input_size, grids, layer, prefix, tokens)
     raise NoSpatialMap(f'its output {shape} has no two spatial axes')
+
+
+def _refuse_attention(shape: tuple[int, ...], grids: Sequence[tuple[int, int]], layer: nn.Module | None) -> None:
+    """Raises for ``(B, heads, tokens, tokens)``, which would pass for a square map."""
+    side = shape[2]
+    weights = isinstance(layer, (nn.Softmax, nn.modules.dropout._DropoutNd))
+    prefixed = any(1 <= side - h * w <= USUAL_PREFIX for h, w in grids)
+    if side == shape[3] > 1 and (prefixed or (weights and any(side == h * w for h, w in grids))):
+        raise NoSpatialMap(f'its output {shape} weighs {side} tokens against each other')
 
 
 def _find_map(shape: tuple[int, ...], input_size: tuple[int, int], layer: nn.Module | None) -> Layout:
@@ -108,24 +123,38 @@ def _find_tokens(
     shape: tuple[int, ...],
     input_size: tuple[int, int],
     grids: Sequence[tuple[int, int]],
+    layer: nn.Module | None,
     prefix: int | None,
     tokens: bool | None,
 ) -> Layout:
-    lengths = (('BLC', shape[1]),) if tokens else (('BLC', shape[1]), ('BCL', shape[2]))
-    for grid_of in (_seen_grid, _aspect_grid):
-        for axes, length in lengths:
-            fit = grid_of(length, input_size, grids, prefix)
-            if fit is not None:
-                return Layout(axes, *fit)
+    # Channels before tokens are rare, and there are no prefix tokens then; a size seen on the way goes before a guess.
+    seen = partial(_seen_grid, grids=grids)
+    rules: tuple[tuple[str, Callable[..., Any], int | None], ...] = (
+        ('BLC', partial(seen, most=USUAL_PREFIX), prefix),
+        ('BLC', _aspect_grid, prefix or 0),
+        ('BCL', seen, prefix or 0),
+        ('BLC', _aspect_grid, prefix),
+        ('BCL', _aspect_grid, prefix or 0),
+        ('BLC', seen, prefix),
+    )
+    possible = _axes(layer, shape, tokens)
+    for axes, grid_of, spare in rules:
+        length = shape[1] if axes == 'BLC' else shape[2]
+        if axes in possible and (fit := grid_of(length, input_size, prefix=spare)) is not None:
+            return Layout(axes, *fit)
     extra = '' if prefix is None else f' after {prefix} extra token(s)'
     raise NoSpatialMap(f'its output {shape} leaves {shape[1] - (prefix or 0)} tokens{extra}, which form no grid')
 
 
 def _seen_grid(
-    length: int, input_size: tuple[int, int], grids: Sequence[tuple[int, int]], prefix: int | None
+    length: int,
+    input_size: tuple[int, int],
+    grids: Sequence[tuple[int, int]],
+    prefix: int | None,
+    most: int = MAX_PREFIX,
 ) -> tuple[tuple[int, int], int] | None:
-    """The spatial size among ``grids`` that ``length`` tokens fill with the fewest tokens to spare, the latest first."""
-    allowed = range(MAX_PREFIX + 1) if prefix is None else (prefix,)
+    """The spatial size among ``grids`` that ``length`` tokens fill with the fewest to spare, the latest first."""
+    allowed = range(most + 1) if prefix is None else (prefix,)
     fits = [
         (length - h * w, -age, (h, w))
         for age, (h, w) in enumerate(grids)
@@ -137,10 +166,16 @@ def _seen_grid(
     return grid, spare
 
 
-def _aspect_grid(
-    length: int, input_size: tuple[int, int], grids: Sequence[tuple[int, int]], prefix: int | None
-) -> tuple[tuple[int, int], int] | None:
-    """The grid that one whole stride makes of the image (rounded up or down), with as few prefix tokens as networks have."""
+def _axes(layer: nn.Module | None, shape: tuple[int, ...], tokens: bool | None) -> tuple[str, ...]:
+    """Where the channels may be: the user's word, what the layer works on, or either."""
+    normalised = tuple(getattr(layer, 'normalized_shape', ()) or ())
+    if tokens or isinstance(layer, nn.Linear) or (isinstance(layer, nn.LayerNorm) and normalised == shape[-1:]):
+        return ('BLC',)
+    return ('BCL',) if isinstance(layer, (nn.BatchNorm1d, nn.Conv1d)) else ('BLC', 'BCL')
+
+
+def _aspect_grid(length: int, input_size: tuple[int, int], prefix: int | None) -> tuple[tuple[int, int], int] | None:
+    """The grid that one whole stride makes of the image (rounded up or down), with as few prefix tokens as possible."""
     height, width = input_size
     for spare in (0, 1, 2, 5) if prefix is None else (prefix,):
         area = length - spare

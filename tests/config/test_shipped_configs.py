@@ -20,6 +20,11 @@ COFFEE = ROOT / 'demo' / 'coffee.png'
 SHIPPED = {
     'convnext/convnext-tiny_32xb128_in1k.py': (224, 1000),
     'deit/deit-tiny_4xb256_in1k.py': (224, 1000),
+    **{
+        f'dino/vit-{size}-p{patch}_dino-pre_headless.py': (480, None)
+        for size in ('tiny', 'small', 'base')
+        for patch in (8, 16)
+    },
     'dinov2/vit-small-p14_dinov2-pre_headless.py': (518, None),
     'efficientnet_lite/efficientnet-lite0_demo.py': (224, 1000),
     'efficientnet_lite/efficientnet-lite0_in1k.py': (224, 1000),

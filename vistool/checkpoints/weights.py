@@ -18,13 +18,14 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from vistool.checkpoints.bias_tables import resize_bias_tables
+from vistool.checkpoints.key_conversion import convert_vision_transformer
 from vistool.checkpoints.load_report import LoadReport, Mismatch
 from vistool.errors import InputError
 
@@ -105,6 +106,12 @@ def _best_plan(module: nn.Module, checkpoint: Checkpoint, parameters: list[str])
         plan = _plan(module, checkpoint, note, rename)
         if len(plan.copies) > len(best.copies):
             best = plan
+    if 2 * len(best.copies) < len(parameters):
+        converted = convert_vision_transformer(checkpoint.state_dict, parameters)
+        if converted is not None:
+            note, weights = converted
+            plan = _plan(module, replace(checkpoint, state_dict=weights), note, lambda name: name)
+            best = plan if len(plan.copies) > len(best.copies) else best
     return best
 
 

@@ -1,4 +1,4 @@
-"""From what a user names to a config: a file, ``mmpretrain::…``, a model name, a run's folder, a model without config."""
+"""From what a user names to a config: a file, ``mmpretrain::…``, a model name, a run, a model without config."""
 
 from vistool.config.packaged import PACKAGES
 from vistool.config.resolving import (

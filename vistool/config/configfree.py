@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vistool.errors import InputError, close_matches
@@ -35,7 +35,18 @@ def timm_config(name: str) -> Config:
     data = resolve_data_config(pretrained_cfg=pretrained.to_dict())
     model = {'type': 'TimmClassifier', 'model_name': name, 'pretrained': False}
     steps = evaluation_steps(data['input_size'][1:], data['crop_pct'], data['interpolation'], data['crop_mode'])
-    return evaluation_config(model, steps, data['mean'], data['std'], pretrained.num_classes)
+    return evaluation_config(model, steps, data['mean'], data['std'], _timm_classes(pretrained))
+
+
+def _timm_classes(pretrained: Any) -> list[str]:
+    """Class names by id, each a list of synonyms where timm knows the dataset; ``[]`` where it says none."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    own = pretrained.label_descriptions or pretrained.label_names
+    if own:
+        return [own[name] for name in pretrained.label_names] if isinstance(own, Mapping) else list(own)
+    subset = infer_imagenet_subset({'num_classes': pretrained.num_classes})
+    return list(ImageNetInfo(subset).label_descriptions()) if subset else []
 
 
 def evaluation_steps(
@@ -50,28 +61,37 @@ def evaluation_steps(
         mode: ``'squash'`` resizes to ``size / crop`` whatever the aspect ratio; anything else keeps the ratio.
     """
     height, width = (math.floor(side / crop) for side in size)
-    how: dict[str, Any] = {
-        'backend': 'pillow',
-        'interpolation': 'bilinear' if interpolation == 'random' else interpolation,
-    }
-    if mode == 'squash' or height != width:
-        resize = dict(type='Resize', scale=(width, height), **how)
-    else:
-        resize = dict(type='ResizeEdge', scale=height, edge='short', **how)
-    return [
-        {'type': 'LoadImageFromFile'},
-        resize,
-        {'type': 'CenterCrop', 'crop_size': tuple(size)},
-        {'type': 'PackInputs'},
-    ]
+    interpolation = 'bilinear' if interpolation == 'random' else interpolation
+    return picture_steps((height, width) if mode == 'squash' or height != width else height, size, interpolation)
+
+
+def picture_steps(
+    resize: int | tuple[int, int] | None, crop: tuple[int, int] | None, interpolation: str
+) -> list[dict[str, Any]]:
+    """Loading, resizing by pillow, cropping the centre, packing.
+
+    Args:
+        resize: The short side in pixels, or ``(H, W)`` whatever the aspect ratio, or None.
+        crop: ``(H, W)`` or None.
+        interpolation: Pillow's name for it.
+    """
+    how = {'backend': 'pillow', 'interpolation': interpolation}
+    steps: list[dict[str, Any]] = [{'type': 'LoadImageFromFile'}]
+    if isinstance(resize, int):
+        steps.append({'type': 'ResizeEdge', 'scale': resize, 'edge': 'short', **how})
+    elif resize is not None:
+        steps.append({'type': 'Resize', 'scale': (resize[1], resize[0]), **how})
+    if crop is not None:
+        steps.append({'type': 'CenterCrop', 'crop_size': (crop[1], crop[0])})  # mmcv's order
+    return [*steps, {'type': 'PackInputs'}]
 
 
 def evaluation_config(
     model: Mapping[str, Any],
     steps: list[dict[str, Any]],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    classes: Sequence[str],
 ) -> Config:
     """A config for looking at ``model`` on pictures prepared by ``steps``.
 
@@ -80,7 +100,7 @@ def evaluation_config(
         steps: Its test pipeline.
         mean: Of each RGB channel, pixels being in [0, 1].
         std: Likewise.
-        classes: Number of classes; 1000 are taken to be ImageNet's and get their names.
+        classes: Names by id; none where they are unknown. A thousand are ImageNet's.
     """
     from mmengine.config import Config
 
@@ -94,8 +114,11 @@ def evaluation_config(
         },
         'test_pipeline': steps,
     }
-    if classes == IMAGENET_CLASSES:
-        dataset = {'type': 'ImageNet', 'data_root': 'data/imagenet', 'split': 'val', 'pipeline': steps}
+    if classes:
+        dataset: dict[str, Any] = {'type': 'CustomDataset', 'data_root': 'data/val', 'pipeline': steps}
+        if len(classes) == IMAGENET_CLASSES:
+            dataset |= {'type': 'ImageNet', 'data_root': 'data/imagenet', 'split': 'val'}
+        dataset['metainfo'] = {'classes': tuple(classes)}
         sampler = {'type': 'DefaultSampler', 'shuffle': False}
         entries['test_dataloader'] = {'batch_size': 32, 'num_workers': 2, 'dataset': dataset, 'sampler': sampler}
     return Config(entries)

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('vistool')
 
-FORMS = 'a config file, mmpretrain::FOLDER/FILE.py, a model name of mmpretrain, a run folder, timm::NAME'
+FORMS = (
+    'a config file, mmpretrain::FOLDER/FILE.py, a model name of mmpretrain, a run folder, '
+    'timm::NAME, torchvision::NAME, hf::FOLDER'
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,25 @@ def _from_timm(name: str) -> Source:
     return Source(timm_config(name), name)
 
 
-SCHEMES: dict[str, Callable[[str], Source]] = {'timm': _from_timm}
+def _from_torchvision(name: str) -> Source:
+    from vistool.config.configfree_torchvision import torchvision_config
+
+    return Source(torchvision_config(name), name)
+
+
+def _from_huggingface(folder: str) -> Source:
+    from vistool.config.configfree_huggingface import huggingface_config
+
+    path = Path(folder).expanduser()
+    config, weights = huggingface_config(path)
+    return Source(config, path.resolve().name, weights)
+
+
+SCHEMES: dict[str, Callable[[str], Source]] = {
+    'timm': _from_timm,
+    'torchvision': _from_torchvision,
+    'hf': _from_huggingface,
+}
 """The config-free forms: what stands before ``::`` → a function from what stands behind it to a :class:`Source`."""
 
 

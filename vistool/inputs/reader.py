@@ -70,7 +70,7 @@ class Pipeline:
             InputError: The file is no readable image, or a transform fails on it.
         """
         path = Path(source) if isinstance(source, (str, Path)) else None
-        original, orientation = _original(source)
+        original, orientation = original_of(source)
         try:
             with seeded(seed, index) as own:
                 seed_inner(self.transforms, own)
@@ -176,7 +176,7 @@ def network_input(data: Any) -> Any:
     return data
 
 
-def _original(source: Any) -> tuple[NDArray[np.uint8], int]:
+def original_of(source: Any) -> tuple[NDArray[np.uint8], int]:
     """uint8 RGB, upright, and the EXIF orientation of the file it came from."""
     if isinstance(source, (str, Path)):
         image = open_image(source)

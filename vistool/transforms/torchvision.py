@@ -1,4 +1,4 @@
-"""The geometry of torchvision's transforms, both generations, and of timm's (see :mod:`vistool.transforms.openmmlab`)."""
+"""The geometry of torchvision's transforms (both generations) and timm's; see :mod:`vistool.transforms.openmmlab`."""
 
 from __future__ import annotations
 

@@ -212,7 +212,9 @@ def wrap(text: str, size: float, width: float, lines: int) -> list[str]:
 def _first_line(text: str, size: float, width: float) -> str:
     ends = [match.end() for match in _TOKEN.finditer(text)]
     fitting = [end for end in ends if text_width(text[:end].removesuffix(' ·'), size) <= width]
-    return text[: fitting[-1] if fitting else ends[0]]
+    # «stage 3 · 14×14×320» breaks at its dot, where what follows has room enough then
+    dots = [end for end in fitting if text[:end].endswith(' ·') and text_width(text[end:].strip(), size) <= width]
+    return text[: dots[-1] if dots else fitting[-1] if fitting else ends[0]]
 
 
 @lru_cache(maxsize=1024)

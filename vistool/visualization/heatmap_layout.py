@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
 
 from vistool.results import Heatmap, Heatmaps
-from vistool.visualization.cells import Cell, Line, Ring
+from vistool.visualization.cells import Cell, Line, Outline, Ring
+from vistool.visualization.contour import contours
 from vistool.visualization.draw import Pixels, blend, colorize, overlay, resize_image, rgb_map
+from vistool.visualization.heatmap_lines import Row, cut, lines_of
 from vistool.visualization.looks import Look, choose_looks
 from vistool.visualization.scene import RED, Scene, Tile
 from vistool.visualization.style import Page, Style
-from vistool.visualization.table import Measures, arrange, natural_height, single
+from vistool.visualization.table import arrange, single
 from vistool.visualization.views import View, choose_view, query_place
 
-_HEADS_PER_LINE = 6
-_MOSAIC = 36  # more maps than this are laid out as a square
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row of the figure: its label, the tiles that stand once at its left, and the others, which wrap."""
-
-    label: str
-    lead: tuple[Cell, ...]
-    cells: tuple[Cell, ...]
+_SHADE = np.float32(0.8)  # how dark the photo gets outside a spotlight
+_OUTLINE = (0, 230, 255)  # seen on every colour of inferno
 
 
 def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
@@ -44,7 +36,7 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
     """
     rows, constants = _rows(result, style, always_label=False)
     caption = ' · '.join(dict.fromkeys(text for text in (result.caption, *constants) if text))
-    return arrange(_lines(result, rows, page), page, caption)
+    return arrange(lines_of(result, rows, page, style.arrangement), page, caption)
 
 
 def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest: float | None = None) -> list[Scene]:
@@ -60,7 +52,7 @@ def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest:
     for result in results:
         rows, _ = _rows(result, style, always_label=True)
         # Lines are not broken: down a sheet, a column means one thing.
-        lines.extend(_cut(rows, max(len(row.cells) for row in rows), beside=True))
+        lines.extend(cut(rows, max(len(row.cells) for row in rows), beside=True))
     tallest = tallest or (648.0 if page.paper else 4000.0)
     pages: list[list[Line]] = []
     header = lines[0] if lines else None
@@ -125,11 +117,13 @@ class _Painter:
         """The figure's view, or the map's own where it comes from another network."""
         return self.view if item.view is None else choose_view(self.result, self.style, item.view)
 
-    def tile(self, look: Look, view: View) -> Tile:
+    def tile(self, look: Look, view: View, spotlight: bool = False) -> Tile:
         def draw(size: tuple[int, int]) -> Pixels:
             values, covered = view.map_at(look.values, size, look.interpolation, self.align)
             photo = self.photo if view.photo is self.view.photo else partial(resize_image, view.photo)
             everywhere = covered is None or bool(covered.all())
+            if spotlight:
+                return blend(photo(size), np.zeros_like(photo(size)), _SHADE * (1 - values))
             if look.alpha is not None:
                 return overlay(photo(size), np.clip(values, 0, 1), look.table, look.alpha, covered)
             colors = rgb_map(values) if values.ndim == 3 else colorize(values, look.table)
@@ -138,7 +132,7 @@ class _Painter:
         return draw
 
 
-def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[_Row], list[str]]:
+def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[Row], list[str]]:
     """The figure's rows, and the names that are constant over it."""
     painter = _Painter(result, style)
     several_rows, several_columns = len(result.rows) > 1, len(result.columns) > 1
@@ -148,13 +142,28 @@ def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[_Row
     for number, name in enumerate([''] if one_line else result.rows):
         maps = [m for m in result.maps if one_line or m.row == name]
         titled = [replace(cells[id(m)], title=_title(m, result, one_line, always_label)) for m in maps]
-        lead = [_input_cell(result, painter, result.rows if one_line else (name,), first=number == 0)]
+        names = result.rows if one_line else (name,)
+        lead = [_input_cell(result, painter, names, number == 0, maps[0])]
         if result.kind == 'attention' and len(maps) > 2 and maps[0].column == 'mean':
             lead.append(titled.pop(0))
-        rows.append(_Row(name, tuple(lead), tuple(titled)))
+        rows.append(Row(name, tuple(lead), tuple(titled)))
+    if result.kind == 'feature':
+        rows = _inputs_once(rows, [next(m for m in result.maps if one_line or m.row == row.label) for row in rows])
     constant_row = '' if several_rows or (len(result.maps) == 1 and result.rows[0]) else result.rows[0]
     constants = [constant_row, '' if several_columns or not _said(result) else result.columns[0]]
     return rows, constants
+
+
+def _inputs_once(rows: Sequence[Row], firsts: Sequence[Heatmap]) -> list[Row]:
+    """Rows without the input where it stands above already, with the same rings."""
+    found: list[Row] = []
+    shown: set[tuple[object, object]] = set()
+    for row, item in zip(rows, firsts, strict=True):
+        photo = None if item.view is None else item.view.image.tobytes()
+        now = (photo, tuple(cell.marks for cell in row.lead if cell))
+        found.append(replace(row, lead=(None,) * len(row.lead)) if now in shown else row)
+        shown.add(now)
+    return found
 
 
 def _said(result: Heatmaps) -> bool:
@@ -177,71 +186,21 @@ def _map_cell(item: Heatmap, look: Look, painter: _Painter) -> Cell:
     view = painter.view_of(item)
     height, width = view.size
     outline = view.outline()
-    marks = (outline,) if outline and look.alpha is not None else ()
+    marks = [outline] if outline and look.alpha is not None else []
+    if item.mask is not None:
+        marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
     footer = (item.footer,) if item.footer else ()
-    return Cell(painter.tile(look, view), width / height, footer=footer, note=item.note, marks=marks, bar=look.bar)
+    tile = painter.tile(look, view, item.spotlight)
+    return Cell(tile, width / height, footer=footer, note=item.note, marks=tuple(marks), bar=look.bar)
 
 
-def _input_cell(result: Heatmaps, painter: _Painter, names: Sequence[str], first: bool) -> Cell:
-    height, width = painter.view.size
+def _input_cell(
+    result: Heatmaps, painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None
+) -> Cell:
+    view = painter.view if item is None or result.kind != 'feature' else painter.view_of(item)
+    height, width = view.size
     places = [query_place(result, painter.view, name) for name in names]
     rings = tuple(Ring(*place) for place in dict.fromkeys(places) if place)
     wrong = f'GT: {result.ground_truth}' if result.ground_truth and first else ''
-    return Cell(painter.photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)
-
-
-def _lines(result: Heatmaps, rows: Sequence[_Row], page: Page) -> list[Line]:
-    """Rows cut into lines that fit the page; the lead stands beside the first line, or above where there is no room."""
-    if len(rows) == 1 and result.kind == 'cam':
-        rows = [replace(rows[0], lead=(), cells=rows[0].lead + rows[0].cells)]  # one flow of tiles
-    count = max(len(row.cells) for row in rows)
-    most = _HEADS_PER_LINE if result.kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
-    widest = min(count, most)
-    # A mosaic of all channels is one picture, however small its tiles.
-    least = 0.0 if count > _MOSAIC else _least_width(result, page, rows)
-    # Heads stand in full lines of six or below their mean, but not in fewer beside it.
-    for per_line in range(widest, 0, -1) if result.kind != 'attention' else (widest,):
-        lines = _cut(rows, per_line, beside=True)
-        if min(Measures(lines, page).column_widths()) >= least or (per_line == 1 and not page.paper):
-            return _finished(lines, rows)
-    for per_line in range(widest, 0, -1):
-        lines = _cut(rows, per_line, beside=False)
-        if min(Measures(lines, page).column_widths()) >= least:
-            return _finished(lines, rows)
-    return _finished(lines, rows)
-
-
-def _cut(rows: Sequence[_Row], per_line: int, beside: bool) -> list[Line]:
-    lines: list[Line] = []
-    for row in rows:
-        # As many lines as needed, and those equally long: 4 + 3 rather than 6 + 1.
-        even = math.ceil(len(row.cells) / math.ceil(len(row.cells) / per_line))
-        chunks = [row.cells[start : start + even] for start in range(0, len(row.cells), even)]
-        empty = (None,) * len(row.lead)
-        blocks: list[tuple[Cell | None, ...]] = [row.lead, *chunks]
-        if beside:
-            blocks = [(*(empty if number else row.lead), *chunk) for number, chunk in enumerate(chunks)]
-        lines.extend(Line(block, '' if number else row.label) for number, block in enumerate(blocks))
-    return lines
-
-
-def _finished(lines: list[Line], rows: Sequence[_Row]) -> list[Line]:
-    # Without wrapping, columns mean the same in every row, and their titles stand once.
-    return _titled_once(lines) if len(lines) == len(rows) else lines
-
-
-def _titled_once(lines: Sequence[Line]) -> list[Line]:
-    bare = [replace(line, cells=tuple(cell and replace(cell, title=()) for cell in line.cells)) for line in lines[1:]]
-    same = all([c and c.title for c in line.cells[1:]] == [c and c.title for c in lines[0].cells[1:]] for line in lines)
-    return [lines[0], *bare] if same else list(lines)
-
-
-def _least_width(result: Heatmaps, page: Page, rows: Sequence[_Row]) -> float:
-    """How narrow a tile may get before a line is broken."""
-    if page.paper:
-        return 34.0 if result.kind != 'cam' else 52.0 if len(rows) == 1 else 40.0
-    if page.width is not None:
-        return 90.0
-    aspect = rows[0].cells[0].aspect
-    shrinks = result.kind != 'cam' or len(rows) > 1
-    return 180.0 if shrinks else math.floor(natural_height(aspect) * aspect) - 1.0
+    photo = painter.photo if view is painter.view else partial(resize_image, view.photo)
+    return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)

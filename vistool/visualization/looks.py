@@ -16,6 +16,7 @@ from vistool.visualization.style import Interpolation, Style
 
 _COLORMAPS = {'cam': 'jet', 'attention': 'inferno', 'feature': 'viridis'}
 _SIGNED = 'RdBu_r'
+_PERCENTILES = (2, 98)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def choose_looks(result: Heatmaps, style: Style) -> tuple[Look, ...]:
     looks = []
     for item, key in zip(maps, keys, strict=True):
         low, high, signed = spans[key]
-        table = lookup_table(style.colormap or (_SIGNED if signed else _COLORMAPS[result.kind]))
+        # A difference stays red-blue whatever is asked for: only a diverging map shows where zero is.
+        chosen = None if item.signed else style.colormap
+        table = lookup_table(chosen or (_SIGNED if signed else _COLORMAPS[result.kind]))
         colors = item.values.ndim == 3
         values = item.values if colors else normalise(_restored(result, style, item), low, high)
         bar = Bar(key, low, high, table) if with_bar and not colors else None
@@ -73,10 +76,11 @@ def _alpha(result: Heatmaps, style: Style) -> float | Literal['heat'] | None:
 
 def _scale_key(result: Heatmaps, style: Style, index: int) -> str:
     """Maps with one key share a scale."""
+    item = result.maps[index]
     if style.scale == 'shared':
-        return 'all'
-    if style.scale is None and result.kind == 'feature':
-        return f'group {result.maps[index].group}'
+        return f'all {item.scale}' if item.signed else 'all'
+    if style.scale != 'each' and result.kind == 'feature':
+        return f'group {item.scale or item.group}'
     # A CAM map is in [0, 1] already: all of them have the same bar.
     return 'unit' if result.kind == 'cam' else f'map {index}'
 
@@ -94,13 +98,15 @@ def _span(result: Heatmaps, style: Style, maps: Sequence[Heatmap]) -> tuple[floa
     if result.kind == 'cam' and style.scale != 'shared':
         return 0.0, 1.0, False
     finite = [values[np.isfinite(values)] for m in maps if (values := _restored(result, style, m)).ndim == 2]
-    lows, highs = [float(v.min()) for v in finite if v.size], [float(v.max()) for v in finite if v.size]
-    if not lows:
+    finite = [values for values in finite if values.size]
+    if not finite:
         return 0.0, 1.0, False
-    low, high = min(lows), max(highs)
+    low, high = min(float(v.min()) for v in finite), max(float(v.max()) for v in finite)
+    if style.scale == 'percentile':
+        low, high = (float(end) for end in np.percentile(np.concatenate(finite), _PERCENTILES))
     if result.kind != 'feature' and low >= 0:
         return 0.0, high, False  # no attention, or no evidence, is the coldest colour
-    if result.kind == 'feature' and low < 0:
+    if any(m.signed for m in maps) or (result.kind == 'feature' and low < 0):
         bound = max(-low, high)
         return -bound, bound, True
     return low, high, False

@@ -52,7 +52,7 @@ def _figure(result: Result, style: Style, vector: bool) -> Figure:
     if isinstance(result, Curves):
         from vistool.visualization.curves import curves_figure
 
-        return curves_figure(result, page)
+        return curves_figure(result, page, style.theme)
     from vistool.visualization import vector as painter
 
     return painter.figure(scene(result, style, page), page)
@@ -75,7 +75,7 @@ def show(result: Result, style: Style, title: str = 'vistool', seconds: float = 
     if isinstance(result, Curves):
         from vistool.visualization.curves import draw_curves
 
-        vector.show(lambda target: draw_curves(result, page, target), title, seconds)
+        vector.show(lambda target: draw_curves(result, page, target, style.theme), title, seconds)
         return
     drawn = scene(result, style, page)
     vector.show(lambda target: vector.paint(drawn, page, target), title, seconds)

@@ -9,13 +9,16 @@ from vistool.errors import InputError, close_matches
 from vistool.visualization.colors import lookup_table
 
 Layout = Literal['grid', 'overlay']
-Scale = Literal['each', 'shared']
+Scale = Literal['each', 'shared', 'percentile']
 View = Literal['original', 'network']
 Interpolation = Literal['nearest', 'bilinear', 'bicubic']
 Align = Literal['centre', 'corner']
+Theme = Literal['darkgrid', 'whitegrid', 'dark', 'white', 'ticks']
 
 _PAPER_WIDTHS = {'column': 3.25, 'text': 6.875}
 _POINTS_PER_INCH = 72.0
+_PIXELS_PER_INCH = 96.0
+_LONGEST_SIDE = 160.0  # inches
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,19 @@ class Style:
         width: ``column`` (3.25 in), ``text`` (6.875 in), ``screen`` (tiles of about 320 px), or the total width in
             pixels. None: ``column`` for PDF and SVG, else ``screen``.
         dpi: Pixels per inch of pictures for paper, also of the photos inside a PDF.
-        scale: ``each`` gives every map its own colour scale, ``shared`` one scale to all maps of the picture. None: one
-            scale per group for feature maps, else each.
+        scale: ``each`` gives every map its own colour scale, ``shared`` one scale to all maps of the picture
+            (differences have their own). None: one scale per group for feature maps, else each. ``percentile``: as
+            None, but ending at the 2nd and 98th percentile.
         colormap: A matplotlib colour map. None: jet for CAM, inferno for attention, viridis or RdBu_r for features.
         alpha: Weight of the colours over the photo, in [0, 1], or ``heat``: transparent where the map is cold. None:
             0.5 for CAM; the others are drawn without the photo.
         colorbar: Whether bars are drawn. None: for feature maps, and where scales are shared.
         interpolation: How a map is brought to the size of a tile. None: bilinear for CAM, else nearest.
         align: Whether enlarging aligns the ``centre`` or the ``corner`` of the first pixels.
+        arrangement: Rows and columns of the tiles of one row of the figure. None: as many columns as fit.
         view: ``original`` draws on the whole file, ``network`` on what the network saw. None: original for CAM.
+        theme: seaborn's style of that name, for curves.
+        size: Width and height of a figure of curves in inches, at 96 pixels to the inch; goes before ``width``.
     """
 
     layout: Layout = 'grid'
@@ -48,6 +55,9 @@ class Style:
     interpolation: Interpolation | None = None
     align: Align = 'centre'
     view: View | None = None
+    arrangement: tuple[int, int] | None = None
+    theme: Theme = 'whitegrid'
+    size: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Check every option.
@@ -58,9 +68,13 @@ class Style:
         _check_choice('--layout', self.layout, get_args(Layout))
         _check_choice('--scale', self.scale, (None, *get_args(Scale)))
         _check_choice('--interpolation', self.interpolation, (None, *get_args(Interpolation)))
-        _check_choice('align', self.align, get_args(Align))
+        _check_choice('--align', self.align, get_args(Align))
         _check_choice('--view', self.view, (None, *get_args(View)))
+        _check_choice('--style', self.theme, get_args(Theme))
         _check_width(self.width)
+        if self.arrangement is not None and min(self.arrangement) < 1:
+            raise InputError(f'{self.arrangement} is no arrangement', accepted='at least 1 1', argument='--arrangement')
+        _check_size(self.size)
         if isinstance(self.dpi, bool) or not isinstance(self.dpi, int) or not 30 <= self.dpi <= 2400:
             raise InputError(f'{self.dpi!r} is no resolution', accepted='30 to 2400 dots per inch', argument='--dpi')
         if self.alpha is not None and self.alpha != 'heat' and not _is_fraction(self.alpha):
@@ -73,7 +87,10 @@ class Style:
         width = self.width if self.width is not None else ('column' if vector else 'screen')
         if isinstance(width, str) and width in _PAPER_WIDTHS:
             return Page(True, _PAPER_WIDTHS[width] * _POINTS_PER_INCH, self.dpi / _POINTS_PER_INCH)
-        density = self.dpi / 96 if vector else 1.0
+        density = self.dpi / _PIXELS_PER_INCH if vector else 1.0
+        if self.size is not None:
+            across, down = (side * _PIXELS_PER_INCH for side in self.size)
+            return Page(False, across, density, down)
         return Page(False, float(width) if isinstance(width, int) else None, density)
 
 
@@ -85,11 +102,13 @@ class Page:
         paper: Whether the picture is meant for paper.
         width: Total width in units, or None where tiles have a natural size instead (the screen).
         density: Pixels per unit of the raster picture, and of photos inside a vector picture.
+        height: Total height of a figure of curves in units, or None for one that follows from its width.
     """
 
     paper: bool
     width: float | None
     density: float
+    height: float | None = None
 
     @property
     def points(self) -> float:
@@ -139,6 +158,16 @@ def _check_width(width: Any) -> None:
         return
     raise InputError(
         f'{width!r} is no width', accepted='column, text, screen, or 64 to 16384 pixels', argument='--width'
+    )
+
+
+def _check_size(size: Any) -> None:
+    if size is None or (len(size) == 2 and all(1 <= side <= _LONGEST_SIDE for side in size)):
+        return
+    raise InputError(
+        f'{"*".join(f"{side:g}" for side in size)} is no window size',
+        accepted=f'W*H in inches, each 1 to {_LONGEST_SIDE:g}, such as 12*7',
+        argument='--window-size',
     )
 
 

@@ -126,7 +126,7 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
         caption: What is constant; drawn for the screen only.
     """
     measures = Measures(lines, page)
-    lines = [_with_wrapped_titles(line, measures) for line in lines]
+    lines = [_with_wrapped_texts(line, measures) for line in lines]
     items: list[ImageItem | TextItem | PathItem] = []
     y = page.margin
     if caption and not page.paper:
@@ -152,13 +152,14 @@ def _whole(value: float, page: Page) -> float:
     return float(math.ceil(value)) if not page.paper else value
 
 
-def _with_wrapped_titles(line: Line, measures: Measures) -> Line:
-    """Titles of one line that are wider than their tile, on two."""
+def _with_wrapped_texts(line: Line, measures: Measures) -> Line:
+    """Titles and footers of one line that are wider than their tile, on two."""
+
+    def on_two(texts: tuple[str, ...], width: float) -> tuple[str, ...]:
+        return tuple(fonts.wrap(texts[0], measures.page.font, width, 2)) if len(texts) == 1 else texts
 
     def wrapped(cell: Cell, width: float) -> Cell:
-        if len(cell.title) != 1:
-            return cell
-        return replace(cell, title=tuple(fonts.wrap(cell.title[0], measures.page.font, width, 2)))
+        return replace(cell, title=on_two(cell.title, width), footer=on_two(cell.footer, width))
 
     cells = (cell and wrapped(cell, width) for cell, width in zip(line.cells, measures.widths, strict=False))
     return replace(line, cells=tuple(cells))

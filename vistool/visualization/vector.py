@@ -17,7 +17,6 @@ from typing import Any
 
 import matplotlib
 from matplotlib import font_manager
-from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import PathPatch, Polygon, Rectangle
@@ -183,6 +182,8 @@ def encode(figures: Sequence[Figure], suffix: str) -> bytes:
     buffer = io.BytesIO()
     with parameters():
         if suffix == '.pdf':
+            from matplotlib.backends.backend_pdf import PdfPages  # it imports fontTools, 0.3 s
+
             with PdfPages(buffer, metadata=_METADATA['pdf']) as pages:
                 for each in figures:
                     pages.savefig(each, dpi=each.dpi)

@@ -44,6 +44,14 @@ class View:
         warped, covered = self.geometry.warp(values, size, 'nearest' if interpolation == 'nearest' else 'bilinear')
         return warped, covered
 
+    def place(self, points: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
+        """Points ``(n, 2)`` in fractions of the network input, as fractions of the view."""
+        if self.geometry is not None:
+            rows, columns = self.geometry.network_size
+            height, width = self.size
+            points = self.geometry.to_original(points * (columns, rows)) / (width, height)
+        return tuple((float(x), float(y)) for x, y in points)
+
     def outline(self) -> Outline | None:
         """The border of the network's crop, or None where the crop shows everything."""
         if self.geometry is None:

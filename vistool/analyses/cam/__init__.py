@@ -26,7 +26,8 @@ from vistool.analyses.cam.targets import find_classes
 from vistool.analyses.subjects import as_model, as_samples
 from vistool.errors import InputError, close_matches
 from vistool.inputs import Sample
-from vistool.layers import default_layers, find_layer
+from vistool.layers import find_layer
+from vistool.measuring import layers_to_explain
 from vistool.models import Model, has_classes, probabilities
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
@@ -94,8 +95,8 @@ class CAM:
         samples, single = as_samples(subject)
         methods = find_methods(self.methods)
         self._check()
-        found = self._layers(model, methods)
         inputs = model.batch(samples)
+        found = self._layers(model, methods, inputs)
         size, _ = engine.input_size(inputs)
         views = _augmented(inputs) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
@@ -143,10 +144,10 @@ class CAM:
                 'the score is likeness to the reference, no class', hint='leave the target out', argument='--reference'
             )
 
-    def _layers(self, model: Model, methods: Mapping[str, Method]) -> dict[str, nn.Module]:
+    def _layers(self, model: Model, methods: Mapping[str, Method], inputs: Any) -> dict[str, nn.Module]:
         if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
             return {}
-        names = list(self.layers) or default_layers(model.module)
+        names = list(self.layers) or layers_to_explain(model.module, inputs)
         if not names:
             raise InputError(
                 f'no default layer is known for {type(model.module).__name__}',

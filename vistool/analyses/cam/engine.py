@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vistool.capture import activations, frozen
+from vistool.capture import Activation, activations, frozen
 from vistool.errors import InputError
-from vistool.layers import default_layers
-from vistool.models import class_scores
+from vistool.measuring import check_gradient, last_used, suggestion
+from vistool.scores import class_scores
 from vistool.tokens import Layout, NoSpatialMap, find_layout
 
 
@@ -52,6 +53,8 @@ class Forward:
     scores: Tensor | None
     layers: tuple[Layer, ...]
     count: int
+    instead: Callable[[str], str] = lambda name: ''
+    """A hint that names another layer than the one given."""
 
     def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
         """∂objective/∂layer for every layer, by one backward through the tail.
@@ -61,16 +64,24 @@ class Forward:
             last: Whether the graph may go afterwards.
 
         Raises:
-            InputError: If the objective does not depend on a layer.
+            InputError: If the objective does not depend on a layer, or only on its prefix tokens.
         """
         values = [layer.value for layer in self.layers]
         if not objective.requires_grad:
-            raise _no_path(self.layers[0].name)
+            raise self._no_path(self.layers[0].name)
         found = torch.autograd.grad(objective, values, retain_graph=not last, allow_unused=True)
         for layer, gradient in zip(self.layers, found, strict=True):
             if gradient is None:
-                raise _no_path(layer.name)
+                raise self._no_path(layer.name)
+            check_gradient(layer.name, gradient, layer.layout, self.instead)
         return list(found)
+
+    def _no_path(self, name: str) -> InputError:
+        return InputError(
+            f'the score does not depend on layer {name!r}',
+            hint=f'{self.instead(name)}, or take a method without gradients (EigenCAM)',
+            argument='--target-layers',
+        )
 
 
 @contextmanager
@@ -98,14 +109,14 @@ def forward(
         output = call(module, inputs)
         size, batch = input_size(inputs)
         layers = []
+        instead = partial(suggestion, module, inputs)
         for name, calls in found.items():
             if not calls:
-                raise InputError(f'layer {name!r} was not reached in the forward pass', hint=_another(module))
-            layout = _layout(
-                module, name, targets[name], calls[-1].value, calls[-1].grids, size, batch, tokens or Tokens()
-            )
-            layers.append(Layer(name, calls[-1].value, layout))
-        yield Forward(output, class_scores(output), tuple(layers), batch)
+                raise InputError(f'layer {name!r} was not reached in the forward pass', hint=instead(name))
+            kept = last_used(calls, output) if gradients else calls[-1]
+            layout = _layout(name, targets[name], kept, size, batch, tokens or Tokens(), instead)
+            layers.append(Layer(name, kept.value, layout))
+        yield Forward(output, class_scores(output), tuple(layers), batch, instead)
 
 
 def call(module: nn.Module, inputs: Any) -> Any:
@@ -132,17 +143,18 @@ def input_size(inputs: Any) -> tuple[tuple[int, int], int]:
 
 
 def _layout(
-    module: nn.Module,
     name: str,
     layer: nn.Module,
-    value: Tensor,
-    grids: Sequence[tuple[int, int]],
+    kept: Activation,
     size: tuple[int, int],
     batch: int,
     tokens: Tokens,
+    instead: Callable[[str], str],
 ) -> Layout:
     try:
-        return find_layout(value, size, grids, batch=batch, layer=layer, prefix=tokens.extra, tokens=tokens.flat)
+        return find_layout(
+            kept.value, size, kept.grids, batch=batch, layer=layer, prefix=tokens.extra, tokens=tokens.flat
+        )
     except NoSpatialMap as error:
         if tokens.extra is not None:
             raise InputError(
@@ -151,18 +163,5 @@ def _layout(
                 argument='--num-extra-tokens',
             ) from error
         raise InputError(
-            f'layer {name!r} gives no spatial map: {error}', hint=_another(module), argument='--target-layers'
+            f'layer {name!r} gives no spatial map: {error}', hint=instead(name), argument='--target-layers'
         ) from error
-
-
-def _no_path(name: str) -> InputError:
-    return InputError(
-        f'the score does not depend on layer {name!r}',
-        hint='choose a layer on the way to the score, or a method without gradients (EigenCAM)',
-        argument='--target-layers',
-    )
-
-
-def _another(module: nn.Module) -> str:
-    names = default_layers(module)
-    return f'{names[0]!r} gives one' if names else 'list all with --preview-model'

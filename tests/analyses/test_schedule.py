@@ -1,0 +1,188 @@
+"""What surrounds the replay: groups, batches, hooks, the dataset, and what is refused."""
+
+import copy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from runner_oracle import config_of
+
+from vistool.analyses.schedule import Schedule
+from vistool.analyses.schedule.assemble import warmup_length
+from vistool.analyses.schedule.hooks import _HARMLESS, _TOUCHES
+from vistool.analyses.schedule.meta import without_weights
+from vistool.config import Source
+from vistool.errors import InputError
+
+STEP = {'type': 'StepLR', 'step_size': 2, 'gamma': 0.5}
+
+
+def schedule(config, **more):
+    given = {'dataset_size': 40, **more}
+    return Schedule(**given)(Source(config, 'toy'))
+
+
+def only(result, parameter='lr'):
+    (curve,) = [curve for curve in result.curves if curve.parameter == parameter]
+    return curve.values
+
+
+def test_groups_with_equal_curves_are_one_and_tell_how_many_parameters_they_cover():
+    paramwise = {'norm_decay_mult': 0.0, 'bias_lr_mult': 2.0}
+    result = schedule(config_of(STEP, paramwise=paramwise), parameters=['all'])
+    rates = {curve.group: curve.label for curve in result.curves if curve.parameter == 'lr'}
+    # cls_token 2, conv 4 + 4, norm 2 + 2, predictor 4 + 2: the biases of conv and predictor have their own rate
+    assert rates == {'lr 0.1': 'lr 0.1 (14 parameters)', 'lr 0.2': 'lr 0.2 (6 parameters)'}
+    decays = {curve.group: curve.label for curve in result.curves if curve.parameter == 'weight_decay'}
+    assert decays == {'wd 0.01': 'wd 0.01 (16 parameters)', 'wd 0': 'wd 0 (4 parameters)'}
+
+
+def test_the_model_is_not_built_where_groups_do_not_depend_on_it():
+    config = config_of(STEP)
+    config.model = {'type': 'NoSuchModel'}
+    assert only(schedule(config))[0] == 0.1
+
+
+def test_no_weights_are_made(monkeypatch):
+    with without_weights():
+        layer = torch.nn.Linear(10**6, 10**6)
+        rates = [float(x) for x in torch.linspace(0, 0.1, 3)]
+    assert layer.weight.is_meta and rates == pytest.approx([0, 0.05, 0.1])
+    assert torch.zeros(1).device.type == 'cpu'
+
+
+def test_auto_scale_lr_is_linear_in_the_batch(caplog):
+    config = config_of(STEP, auto_scale_lr={'base_batch_size': 16})
+    assert only(schedule(config, auto_scale_lr=True, ngpus=2))[0] == pytest.approx(0.1 * 8 / 16, rel=1e-15)
+    config.auto_scale_lr = {'base_batch_size': 16, 'enable': True}
+    assert only(schedule(config, ngpus=8))[0] == pytest.approx(0.2, rel=1e-15)
+    with pytest.raises(InputError, match='base_batch_size'):
+        schedule(config_of(STEP), auto_scale_lr=True)
+
+
+def test_several_optimizers(tmp_path):
+    from mmengine.optim import OptimWrapper, OptimWrapperDict
+    from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+    @OPTIM_WRAPPER_CONSTRUCTORS.register_module(force=True)
+    class TwoOptimizers:
+        def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+            pass
+
+        def __call__(self, model):
+            first = torch.optim.SGD(model.conv.parameters(), lr=0.1, momentum=0.9)
+            second = torch.optim.AdamW(model.predictor.parameters(), lr=0.002)
+            return OptimWrapperDict(body=OptimWrapper(first), head=OptimWrapper(second))
+
+    config = config_of({'body': STEP, 'head': {'type': 'ExponentialLR', 'gamma': 0.9}})
+    config.optim_wrapper = {'constructor': 'TwoOptimizers'}
+    result = schedule(config)
+    assert [curve.group for curve in result.curves] == ['body: all', 'head: all']
+    assert [curve.values[0] for curve in result.curves] == [0.1, 0.002]
+    np.testing.assert_allclose(result.curves[1].values[::10], 0.002 * 0.9 ** np.arange(8), rtol=1e-12)
+    from runner_oracle import assert_same
+
+    assert_same(config, tmp_path)
+
+
+def test_a_users_hook_is_followed_or_refused():
+    from mmengine.hooks import Hook
+    from mmengine.registry import HOOKS
+
+    @HOOKS.register_module(force=True)
+    class Halver(Hook):
+        def before_train_epoch(self, runner):
+            if runner.epoch == 3:
+                for group in runner.optim_wrapper.param_groups:
+                    group['lr'] *= 0.5
+
+    @HOOKS.register_module(force=True)
+    class Asker(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            runner.optim_wrapper.param_groups[0]['lr'] = float(runner.model.temperature)
+
+    followed = schedule(config_of(None, custom_hooks=[{'type': 'Halver'}]))
+    np.testing.assert_array_equal(only(followed), np.repeat([0.1, 0.05], [30, 50]))
+    with pytest.raises(InputError, match=r'Asker.*runner\.model'):
+        schedule(config_of(STEP, custom_hooks=[{'type': 'Asker'}]))
+
+
+def test_no_hook_of_the_packages_changes_a_rate_but_the_one_that_is_followed():
+    import inspect
+
+    import mmpretrain.engine.hooks  # noqa: F401
+    from mmengine.registry import HOOKS as root
+    from mmpretrain.registry import HOOKS
+
+    changing = set()
+    for name, cls in {**root.module_dict, **HOOKS.module_dict}.items():
+        if cls.__module__.split('.')[0] not in ('mmengine', 'mmpretrain'):
+            continue
+        source = inspect.getsource(cls)
+        if _TOUCHES.search(source) and 'param_group' in source and name != 'ParamSchedulerHook':
+            changing.add(name)
+    assert changing - {'RuntimeInfoHook'} == {'SimSiamHook'}
+    assert 'SimSiamHook' not in _HARMLESS
+
+
+def test_no_package_gives_a_plain_name_another_meaning():
+    import mmengine.registry as root
+    import mmpretrain.engine  # noqa: F401
+    import mmpretrain.registry as child
+
+    for registry in ('OPTIMIZERS', 'PARAM_SCHEDULERS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS'):
+        own = {
+            name
+            for name, cls in getattr(child, registry).module_dict.items()
+            if cls.__module__.startswith('mmpretrain')
+        }
+        plain = {
+            name
+            for name, cls in getattr(root, registry).module_dict.items()
+            if not cls.__module__.startswith('mmpretrain')
+        }
+        assert not own & plain
+
+
+def test_a_plateau_is_drawn_as_if_it_always_improved(caplog):
+    assert set(only(schedule(config_of({'type': 'ReduceOnPlateauLR', 'monitor': 'accuracy'})))) == {0.1}
+
+
+@pytest.mark.parametrize(
+    ('values', 'length'),
+    [([1, 2, 3, 3, 2], 3), ([3, 2, 1], 0), ([1, 1, 1], 0), ([1, 3, 2, 4], 0), ([1, 2, 3 - 1e-12, 3], 3)],
+)
+def test_a_warm_up_is_a_rise_to_the_peak(values, length):
+    assert warmup_length(np.array(values, float)) == length
+
+
+@pytest.mark.parametrize(
+    ('size', 'ngpus', 'drop', 'expected'),
+    [(10, 1, False, 3), (10, 1, True, 2), (17, 2, False, 3), (17, 2, True, 2), (16, 2, False, 2)],
+)
+def test_epochs_are_as_long_as_the_dataloader(size, ngpus, drop, expected):
+    config = config_of(STEP)
+    config.train_dataloader.drop_last = drop
+    assert schedule(config, dataset_size=size, ngpus=ngpus).epoch_length == {'toy': expected}
+
+
+def test_a_given_number_of_batches_per_epoch_goes_before_the_dataset():
+    config = config_of(STEP)
+    config.train_dataloader.num_batch_per_epoch = 7
+    assert schedule(config, ngpus=3).epoch_length == {'toy': 7}
+
+
+def test_the_config_is_left_as_it_was():
+    config = config_of([STEP], paramwise={'bias_lr_mult': 2.0})
+    before = copy.deepcopy(config._cfg_dict.to_dict())
+    schedule(config, parameters=['all'])
+    assert config._cfg_dict.to_dict() == before
+
+
+def test_a_plain_config_object_and_several_will_do():
+    config = Config(config_of(STEP)._cfg_dict.to_dict())
+    result = Schedule(dataset_size=40)([config, config])
+    assert [curve.config for curve in result.curves] == ['config', 'config #2']
+    assert 'vistool.analyses.schedule' in sys.modules

@@ -1,0 +1,146 @@
+"""Curves to figures: what is marked, named and enlarged."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import rcParams
+from PIL import Image
+
+from vistool.errors import InputError
+from vistool.results import Curve, Curves
+from vistool.visualization.curves import _look, curves_figure
+from vistool.visualization.style import Style
+from vistool.visualization.visualizer import save
+
+STEPS = np.arange(10_000)
+RISE = np.minimum(STEPS / 100, 1.0) * (1 - STEPS / 10_000)
+
+
+def curve(scale=1.0, config='ours', **more):
+    given = {'group': 'all', 'parameter': 'lr', **more}
+    return Curve(STEPS, RISE * scale, config, **given)
+
+
+def texts(figure):
+    found = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+    return [text for text in found if text.strip()]
+
+
+def drawn(result, **style):
+    chosen = Style(**style)
+    return curves_figure(result, chosen.page(vector=False), chosen.theme)
+
+
+def test_peak_and_end_are_marked_and_said():
+    figure = drawn(Curves((curve(),), {'ours': 100.0}, 'a title', 'some facts'))
+    said = texts(figure)
+    assert {'peak 0.99', 'end 0.0001', 'epoch', 'iteration', 'learning rate', 'a title', 'some facts'} <= set(said)
+    (axes,) = [axes for axes in figure.axes if axes.lines]
+    marks = next(line for line in axes.lines if line.get_marker() == 'o')
+    np.testing.assert_allclose(marks.get_xydata(), [[100, RISE.max()], [9999, RISE[-1]]])
+
+
+def test_epochs_below_and_iterations_above_tell_the_same_places(tmp_path):
+    result = Curves((curve(),), {'ours': 250.0})
+    axes = drawn(result).axes[0]
+    below = {label.get_text(): place for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)}
+    assert all(place == pytest.approx(float(text) * 250) for text, place in below.items()) and '40' in below
+    save(result, tmp_path / 'x.svg')
+    assert '>10,000<' in (tmp_path / 'x.svg').read_text()  # the axis above has its labels only when drawn
+
+
+@pytest.mark.parametrize(('warmup', 'panels'), [(101, 2), (199, 2), (200, 1), (5000, 1), (0, 1)])
+def test_a_warm_up_under_two_percent_is_enlarged(warmup, panels):
+    figure = drawn(Curves((curve(),), {'ours': 100.0}, warmup={'ours': warmup} if warmup else {}))
+    assert len(figure.axes) == panels
+    if panels == 2:
+        low, high = figure.axes[1].get_xlim()
+        assert warmup < high < 2 * warmup and low <= 0
+
+
+def test_layers_are_one_ramp_with_a_bar_and_no_legend():
+    layers = tuple(curve(0.7 ** (9 - i), group=f'layer {i}', order=i / 9) for i in range(10))
+    figure = drawn(Curves(layers, {'ours': 100.0}, ramp=('layer 0', 'layer 9')))
+    assert {'layer 0', 'layer 9'} <= set(texts(figure)) and 'layer 5' not in texts(figure)
+    assert figure.axes[0].get_legend() is None
+    colors = [line.get_color() for line in figure.axes[0].lines[:10]]
+    lightness = [0.3 * c[0] + 0.59 * c[1] + 0.11 * c[2] for c in colors]
+    assert lightness == sorted(lightness, reverse=True)
+
+
+def test_a_long_legend_is_cut_and_long_names_elided():
+    many = tuple(curve(1 + i, group=str(i), label=f'group {i}') for i in range(20))
+    legend = drawn(Curves(many, {'ours': 100.0})).axes[0].get_legend()
+    assert len(legend.get_texts()) == 8 and legend.get_texts()[-1].get_text() == '… 13 more'
+    long = curve(label='a' * 90)
+    assert len(drawn(Curves((long,), {})).axes[0].get_legend().get_texts()[0].get_text()) < 60
+
+
+def test_configs_of_different_epochs_share_an_axis_of_epochs():
+    figure = drawn(Curves((curve(label='a'), curve(config='b', label='b')), {'ours': 100.0, 'b': 50.0}))
+    axes = figure.axes[0]
+    assert axes.get_xlabel() == 'epoch' and not axes.child_axes
+    assert axes.get_xlim()[1] == pytest.approx(200, rel=0.02)
+    assert any('peak' in text and 'end' in text for text in texts(figure))
+
+
+def test_what_was_logged_is_dots():
+    logged = Curve(STEPS[::500], RISE[::500], 'ours', 'logged', 'lr', label='logged', measured=True)
+    axes = drawn(Curves((curve(), logged), {'ours': 100.0})).axes[0]
+    dots = axes.lines[1]
+    assert dots.get_linestyle() == 'None' and len(dots.get_xdata()) == 20
+
+
+def test_what_never_changes_gets_little_room():
+    flat = Curve(STEPS, 0.9 + 0 * RISE, 'ours', 'all', 'momentum')
+    axes = drawn(Curves((curve(), flat), {'ours': 100.0})).axes
+    assert axes[1].get_position().height < 0.6 * axes[0].get_position().height
+
+
+@pytest.mark.parametrize('theme', ['darkgrid', 'whitegrid', 'dark', 'white', 'ticks'])
+def test_themes_are_seaborns(theme):
+    import seaborn
+
+    page = Style(theme=theme).page(vector=False)
+    ours = {**matplotlib.rcParamsDefault, **_look(page, theme)}
+    # our own measures and fonts; tick marks that seaborn switches off have no length here
+    own = {
+        'font.family',
+        'font.sans-serif',
+        'patch.edgecolor',
+        'patch.force_edgecolor',
+        'image.cmap',
+        'xtick.bottom',
+        'ytick.left',
+    }
+    for key, value in seaborn.axes_style(theme).items():
+        if key not in own:
+            assert ours[key] == value, key
+    assert (ours['xtick.major.size'] > 0) == seaborn.axes_style(theme)['xtick.bottom']
+
+
+@pytest.mark.parametrize('theme', ['darkgrid', 'whitegrid', 'dark', 'white', 'ticks'])
+def test_drawing_leaves_the_settings_alone(theme, tmp_path):
+    before = dict(rcParams)
+    save(Curves((curve(),), {'ours': 100.0}), tmp_path / 'x.png', Style(theme=theme))
+    assert dict(rcParams) == before
+
+
+@pytest.mark.parametrize('size', [(12, 7), (6, 4.5)])
+def test_a_window_size_is_in_inches(tmp_path, size):
+    save(Curves((curve(),), {}), tmp_path / 'x.png', Style(size=size))
+    with Image.open(tmp_path / 'x.png') as image:
+        assert image.size == (round(size[0] * 96), round(size[1] * 96))
+
+
+@pytest.mark.parametrize('given', [{'size': (0, 7)}, {'size': (12, 1000)}, {'theme': 'xkcd'}])
+def test_sizes_and_themes_are_checked(given):
+    with pytest.raises(InputError):
+        Style(**given)
+
+
+def test_on_paper_no_heading_repeats_the_config(tmp_path):
+    given = Curves((curve(),), {'ours': 100.0}, 'ours', 'facts')
+    assert not {'ours', 'facts'} & set(texts(drawn(given, width='column')))
+    named = Curves((curve(),), {'ours': 100.0}, 'My title', 'facts')
+    assert 'My title' in texts(drawn(named, width='column'))

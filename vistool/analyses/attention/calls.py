@@ -1,0 +1,199 @@
+"""One attention operation of one forward: its weights, a few rows or a few chunks at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CHUNK_BYTES = 48 << 20
+"""What one chunk of attention weights may take; whole maps are never held."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""How far rebuilt outputs may be from the module's own, relative to the largest value, by dtype."""
+
+
+@dataclass
+class Frame:
+    """A module on the way from the network to an attention operation, with what it was called with.
+
+    Attributes:
+        name: Dotted name in the network.
+        module: The module.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        attended: Attention operations so far inside this call of it.
+    """
+
+    name: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    attended: int = 0
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """Its first tensor argument."""
+        values = (*self.args, *self.kwargs.values())
+        return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attention operation. Groups are images, or windows of images; each attends within itself.
+
+    Attributes:
+        index: Position among the attention operations of the forward.
+        name: Dotted name of the module that ran it.
+        shape: ``(groups, heads, queries, keys)``.
+        query: ``(G, H, Nq, d)``, or None where the model computed the weights itself.
+        key: ``(G, H, Nk, d)``, or None.
+        bias: What is added to the scaled products, broadcastable to ``shape``; None: nothing.
+        scale: What ``query · key`` is multiplied by.
+        weights: ``(G, H, Nq, Nk)`` as the model computed them, or None.
+        value: ``(G, H, Nk, dv)``; None once compacted.
+        output: ``(G, H, Nq, dv)``, what the operation returned; None once compacted.
+        source: The operation's output as the model got it, for gradients with respect to it.
+        flipped: Whether ``source`` has its last two axes the other way round (values times weights).
+        mixed: Whether the heads were mixed after the softmax (talking heads), so that rows need not sum to 1.
+        frames: Modules around it, outermost first; ``()`` once compacted.
+        grids: Spatial sizes that were seen before it, most recent last.
+        residual: Largest deviation of rebuilt outputs found so far, relative to the largest output; a one-entry list.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, int, int, int]
+    query: Tensor | None = None
+    key: Tensor | None = None
+    bias: Tensor | None = None
+    scale: float = 1.0
+    weights: Tensor | None = None
+    value: Tensor | None = None
+    output: Tensor | None = None
+    source: Tensor | None = None
+    flipped: bool = False
+    mixed: bool = False
+    frames: tuple[Frame, ...] = ()
+    grids: tuple[tuple[int, int], ...] = ()
+    residual: list[float] = field(default_factory=lambda: [0.0])
+
+    def rows(self, groups: Tensor, positions: Tensor) -> Tensor:
+        """Attention of chosen queries over all keys, in O(heads · keys) each.
+
+        Args:
+            groups: int64 ``(n,)``.
+            positions: int64 ``(n, Q)``, queries within each group.
+
+        Returns:
+            ``(n, heads, Q, keys)`` in at least float32.
+        """
+        everything = len(groups) == self.shape[0] and bool((groups == torch.arange(len(groups)).to(groups)).all())
+        index = positions[:, None, :, None]
+
+        def at(tensor: Tensor, last: int) -> Tensor:
+            tensor = tensor if everything else tensor[groups]
+            return tensor.gather(2, index.expand(-1, tensor.shape[1], -1, last))
+
+        if self.weights is not None:
+            return _wide(at(self.weights, self.shape[3]))
+        assert self.query is not None and self.key is not None
+        keys = self.key if everything else self.key[groups]
+        bias = None
+        if self.bias is not None:
+            bias = self.bias if self.bias.shape[0] == 1 or everything else self.bias[groups]
+            if bias.shape[2] > 1:
+                shape = (len(groups), bias.shape[1], positions.shape[1], bias.shape[3])
+                bias = bias.expand(len(groups), -1, -1, -1).gather(2, index.expand(shape))
+        return _softmax(at(self.query, self.query.shape[3]), keys, bias, self.scale)
+
+    @property
+    def step(self) -> int:
+        """Queries of one chunk."""
+        groups, heads, _, keys = self.shape
+        return max(1, CHUNK_BYTES // (4 * groups * heads * keys))
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """All weights, a chunk of queries at a time: the queries as a slice, and ``(G, heads, chunk, keys)``."""
+        for start in range(0, self.shape[2], self.step):
+            part = slice(start, min(start + self.step, self.shape[2]))
+            yield part, self.part(part)
+
+    def part(self, queries: slice) -> Tensor:
+        """The weights of a slice of the queries, ``(G, heads, n, keys)``."""
+        if self.weights is not None:
+            return _wide(self.weights[:, :, queries])
+        assert self.query is not None and self.key is not None
+        bias = self.bias
+        if bias is not None and bias.shape[2] > 1:
+            bias = bias[:, :, queries]
+        return _softmax(self.query[:, :, queries], self.key, bias, self.scale)
+
+    @property
+    def own(self) -> Tensor:
+        """:attr:`source`, which must be there."""
+        assert self.source is not None
+        return self.source
+
+    def grouped(self, gradient: Tensor) -> Tensor:
+        """A gradient with respect to :attr:`source`, ``(G, H, Nq, dv)``."""
+        gradient = gradient.mT if self.flipped else gradient
+        return gradient.reshape(*self.shape[:3], gradient.shape[-1])
+
+    def check(self, groups: Tensor, positions: Tensor, rows: Tensor) -> bool:
+        """Whether ``rows`` times the values rebuild what the operation returned; the residual is kept.
+
+        Args:
+            groups: int64 ``(n,)``.
+            positions: int64 ``(n, Q)``.
+            rows: ``(n, heads, Q, keys)``, what :meth:`rows` gave.
+        """
+        if self.value is None or self.output is None:
+            return True
+        with torch.autocast(rows.device.type, enabled=False):
+            everything = len(groups) == self.shape[0]
+            values = self.value if everything else self.value[groups]
+            rebuilt = rows @ values.detach().to(rows.dtype)
+            index = positions[:, None, :, None].expand(-1, self.shape[1], -1, rebuilt.shape[3])
+            own = (self.output if everything else self.output[groups]).gather(2, index).detach().to(rows.dtype)
+        residual = float((rebuilt - own).abs().max() / own.abs().max().clamp_min(1e-6))
+        self.residual[0] = max(self.residual[0], residual if math.isfinite(residual) else math.inf)
+        return self.residual[0] <= TOLERANCE.get(self.output.dtype, 1e-4)
+
+    def compact(self, *, values: bool = False) -> Call:
+        """The same with only what weights are computed from, in storage of its own."""
+        value = self.value.detach().contiguous() if values and self.value is not None else None
+        query, key = self.query, self.key
+        if query is not None and key is not None:
+            query = query.detach().clone(memory_format=torch.contiguous_format)
+            key = key.detach().clone(memory_format=torch.contiguous_format)
+        weights = None if self.weights is None else self.weights.detach()
+        source = self.source if values else None
+        return replace(self, query=query, key=key, weights=weights, value=value, output=None, source=source, frames=())
+
+
+def _softmax(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    with torch.autocast(query.device.type, enabled=False):
+        scores = (_wide(query) * scale) @ _wide(key).transpose(-1, -2)
+        if bias is not None:
+            scores = scores.masked_fill(~bias, -math.inf) if bias.dtype == torch.bool else scores.add_(bias)
+        return torch.softmax(scores, -1, out=scores)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def as_bias(bias: Tensor, lead: tuple[int, ...], grouped: tuple[int, int]) -> Tensor:
+    """A mask with the axes ``(groups, heads, queries, keys)``, of which any may be 1."""
+    bias = bias.reshape((1,) * (len(lead) + 2 - bias.ndim) + tuple(bias.shape)).detach()
+    if len(lead) == 2:
+        return bias
+    if all(n == 1 for n in bias.shape[:-2]):
+        return bias.reshape(1, 1, *bias.shape[-2:])
+    return bias.expand(*lead, -1, -1).reshape(*grouped, *bias.shape[-2:])

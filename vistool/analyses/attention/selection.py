@@ -1,0 +1,168 @@
+"""Which layers, heads and queries are asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from vistool.errors import InputError, close_matches
+from vistool.layers import find_layer
+
+_LAYERS = 'indices, negative ones too, ranges (0:4, -3:), names of modules, all'
+_HEADS = 'all, mean, max, or numbers of heads'
+_QUERIES = 'cls, mean, X,Y in pixels of the photo, or the number of a token'
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A choice of attention layers, which are counted in the order in which they run.
+
+    Attributes:
+        words: As the user gave them.
+        names: Canonical dotted names among them.
+        depth: How many layers from the end may be wanted; 0 where none is counted from there.
+        everything: Whether a layer may be wanted that cannot be told by its number alone.
+    """
+
+    words: tuple[str, ...]
+    names: tuple[str, ...]
+    depth: int
+    everything: bool
+
+    @classmethod
+    def parse(cls, wanted: Sequence[int | str], root: nn.Module) -> Layers:
+        """Reads words such as ``-1``, ``0:4``, ``backbone.layers[-1]`` or ``all``; commas separate too.
+
+        Raises:
+            InputError: If a name is no module, or a word is nothing of the kind.
+        """
+        words = tuple(part for word in wanted for part in str(word).replace(' ', '').split(',') if part)
+        names, depth, everything = [], 0, False
+        for word in words:
+            if re.fullmatch(r'[+-]?\d+', word):
+                depth = max(depth, -int(word))
+            elif re.fullmatch(r'-\d+:', word):
+                depth = max(depth, -int(word[:-1]))
+            elif word.lower() == 'all' or _slice(word) is not None:
+                everything = True
+            else:
+                try:
+                    names.append(find_layer(root, word)[0])
+                except InputError as error:
+                    raise InputError(error.problem, accepted=_LAYERS, hint=error.hint, argument='--layers') from error
+        return cls(words, tuple(names), depth, everything)
+
+    def now(self, index: int, name: str) -> bool:
+        """Whether a layer is wanted, as far as can be told while the network runs."""
+        return self.everything or str(index) in self.words or any(_inside(name, outer) for outer in self.names)
+
+    def resolve(self, names: Sequence[str]) -> dict[int, bool]:
+        """The numbers of the wanted layers, in order, and whether each was asked for by itself (not by ``all``).
+
+        Raises:
+            InputError: If there is no such layer.
+        """
+        count = len(names)
+        found: dict[int, bool] = {}
+        for word in self.words:
+            if (part := _slice(word)) is not None:
+                chosen, single = range(count)[part], False
+            elif re.fullmatch(r'[+-]?\d+', word):
+                if not -count <= int(word) < count:
+                    raise InputError(
+                        f'no layer {word}: {count} attention layers run',
+                        accepted=f'0 to {count - 1}, or -{count} to -1',
+                        argument='--layers',
+                    )  # fmt: skip
+                chosen, single = range(int(word) % count, int(word) % count + 1), True
+            else:
+                chosen, single = range(count) if word.lower() == 'all' else range(0), False
+            if not chosen and word.lower() != 'all' and (part is not None):
+                raise InputError(
+                    f'{word!r} is an empty range of {count} attention layers', accepted=_LAYERS, argument='--layers'
+                )
+            for index in chosen:
+                found[index] = found.get(index, False) or single
+        for outer in self.names:
+            inside = [index for index, name in enumerate(names) if _inside(name, outer)]
+            if not inside:
+                raise InputError(
+                    f'{outer} runs no attention', hint=close_matches(outer, names), argument='--layers'
+                )  # fmt: skip
+            found.update(dict.fromkeys(inside, True))
+        return dict(sorted(found.items()))
+
+
+def _inside(name: str, outer: str) -> bool:
+    return name == outer or name.startswith(f'{outer}.')
+
+
+def _slice(word: str) -> slice | None:
+    match = re.fullmatch(r'([+-]?\d+)?:([+-]?\d+)?', word)
+    return slice(*(int(part) if part else None for part in match.groups())) if match else None
+
+
+def find_heads(wanted: Sequence[int | str], count: int) -> list[int | str]:
+    """What is drawn of ``count`` heads: their numbers, ``'mean'`` and ``'max'``; ``'all'`` is the mean and every head.
+
+    Raises:
+        InputError: If there is no such head.
+    """
+    found: list[int | str] = []
+    words = [part.strip().lower() for each in wanted for part in str(each).split(',')]
+    for word in words:
+        if word == 'all':
+            found += ['mean', *range(count)]
+        elif word in ('mean', 'max'):
+            found.append(word)
+        elif re.fullmatch(r'[+-]?\d+', word) and -count <= int(word) < count:
+            found.append(int(word) % count)
+        else:
+            known = re.fullmatch(r'[+-]?\d+', word)
+            problem = f'no head {word}: the layer has {count}' if known else f'{word!r} is no head'
+            raise InputError(problem, accepted=f'{_HEADS} (0 to {count - 1})', argument='--heads')
+    return list(dict.fromkeys(found)) or ['mean', *range(count)]
+
+
+@dataclass(frozen=True)
+class Query:
+    """From where one looks.
+
+    Attributes:
+        kind: ``'auto'`` (the class token, else the mean), ``'cls'``, ``'mean'``, ``'point'`` or ``'token'``.
+        x: Of a point, in pixels of the photo.
+        y: Of a point.
+        index: Of a token, prefix tokens counted.
+    """
+
+    kind: str
+    x: float = 0.0
+    y: float = 0.0
+    index: int = 0
+
+    @property
+    def label(self) -> str:
+        """What the figure says."""
+        if self.kind == 'point':
+            return f'({self.x:g}, {self.y:g})'
+        return {'cls': 'CLS', 'mean': 'mean query', 'token': f'token {self.index}'}.get(self.kind, '')
+
+    @classmethod
+    def parse(cls, word: str | int | Sequence[float]) -> Query:
+        """Reads ``cls``, ``mean``, ``x,y`` (or a pair of numbers) or the number of a token.
+
+        Raises:
+            InputError: If it is none of them.
+        """
+        text = ','.join(map(str, word)) if isinstance(word, (tuple, list)) else str(word).strip().lower()
+        if text in ('cls', 'mean', 'auto'):
+            return cls(text)
+        if re.fullmatch(r'\d+', text):
+            return cls('token', index=int(text))
+        number = r'\s*([+-]?\d+(?:\.\d*)?)\s*'
+        if match := re.fullmatch(rf'\(?{number},{number}\)?', text):
+            return cls('point', float(match[1]), float(match[2]))
+        raise InputError(f'{text!r} is no query', accepted=_QUERIES, argument='--query')

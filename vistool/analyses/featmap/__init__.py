@@ -1,0 +1,215 @@
+"""Feature maps: what any layer responds to, and what changed between two models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from vistool.analyses.featmap import comparison, drawing
+from vistool.analyses.featmap.basis import Basis, LayerBasis, Positions, basis_bytes, read_basis
+from vistool.analyses.featmap.counterparts import features_of, layers_of
+from vistool.analyses.featmap.engine import Feature, TokenHints, features
+from vistool.analyses.featmap.reductions import CHOICES, CRITERIA, check_choice, parse_channels
+from vistool.analyses.featmap.stages import find_stages
+from vistool.analyses.featmap.stats import Statistics
+from vistool.analyses.featmap.targets import find_targets, unwrapped
+from vistool.analyses.subjects import as_model, as_samples
+from vistool.errors import InputError
+from vistool.inputs import Sample
+from vistool.models import Model
+from vistool.registry import ANALYSES
+from vistool.results import Heatmaps
+
+__all__ = ['Basis', 'Feature', 'FeatureMaps', 'LayerBasis', 'Statistics', 'basis_bytes', 'read_basis']
+
+log = logging.getLogger('vistool')
+
+Watcher = Callable[[str, Sequence[Sample], Sequence[Feature]], None]
+
+
+@ANALYSES.register_module()
+@dataclass(frozen=True)
+class FeatureMaps:
+    """Feature maps of any layers of any network, from a forward that stops after the last of them.
+
+    Attributes:
+        layers: Layers in dotted form (``'backbone.layer3[-1]'``); ``NAME@2`` means its second call in a forward,
+            ``NAME@all`` each call. None: each stage of the backbone, found by watching sizes; of a plain transformer
+            four even blocks.
+        reduction: One of :data:`~vistool.analyses.featmap.reductions.CHOICES`; ``''`` means ``none`` where channels
+            are chosen, else ``mean``.
+        topk: Show this many channels of each layer.
+        criterion: What makes a channel one of the top: ``mean``, ``max``, ``norm`` or ``std`` over positions.
+        channels: Show these channels: numbers and ranges (``'7-11'``).
+        similar_to: ``(x, y)`` in pixels of the original: show the cosine similarity of every position to the one there.
+        foreground: With ``pca``: part the foreground along the first component, then colour it alone.
+        basis: With ``pca``: colours learned before. None: from the images of the call.
+        extra_tokens: Number of tokens before the grid, where it is not to be found by looking.
+        tokens: True where the layers' output is to be read as tokens.
+        staged: Whether ``layers`` are the network's own stages, numbered in titles; set where they are found.
+        watchers: Called with a model's name, the samples and the whole features of every batch (statistics, files).
+    """
+
+    layers: Sequence[str] = ()
+    reduction: str = ''
+    topk: int | None = None
+    criterion: str = 'mean'
+    channels: Sequence[int | str] = ()
+    similar_to: Sequence[tuple[float, float]] = ()
+    foreground: bool = False
+    basis: Basis | None = None
+    extra_tokens: int | None = None
+    tokens: bool | None = None
+    staged: bool = False
+    watchers: Sequence[Watcher] = ()
+
+    def __call__(self, model: Model | nn.Module, subject: Any) -> Any:
+        """Feature maps of one sample or a batch.
+
+        Args:
+            model: A loaded model, or any module.
+            subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input
+                itself: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a tuple or dict of such for several inputs.
+
+        Returns:
+            A :class:`~vistool.results.Heatmaps` of kind ``feature``, or a list of them. Maps are the layer's own values
+            at its own size.
+
+        Raises:
+            InputError: If a layer or option does not exist or does not fit the model.
+        """
+        plan, model = self.checked(), as_model(model)
+        samples, single = as_samples(subject)
+        plan = plan.located(model, samples)
+        found = plan.features(model, samples)
+        plan._tell(model.name, samples, found)
+        if plan.reduction == 'pca':
+            plan = replace(plan, basis=plan._basis_for(model, [found]))
+        results = drawing.results(plan, model, samples, found)
+        return results[0] if single else results
+
+    def features(self, model: Model, samples: Sequence[Sample]) -> list[Feature]:
+        """The layers' whole outputs for one batch."""
+        root = unwrapped(model.module)
+        targets = find_targets(root, self.located(model, samples).layers)
+        return features(root, model.batch(samples), targets, TokenHints(self.extra_tokens, self.tokens))
+
+    def located(self, model: Model, samples: Sequence[Sample]) -> FeatureMaps:
+        """With the model's stages as layers, where none are named."""
+        if self.layers:
+            return self
+        names = find_stages(model.module, model.batch(samples[:1]))
+        log.info('layers of %s: %s (its stages)', model.name, ', '.join(names))
+        return replace(self, layers=names, staged=True)
+
+    def settle(
+        self, models: Sequence[Model], walk: Callable[[], Iterator[Sequence[Sequence[Sample]]]], count: int
+    ) -> FeatureMaps:
+        """The analysis with what has to be one over a whole run: the default layers, and the basis of PCA.
+
+        Args:
+            models: The models of the run; a basis is learned from all of them together.
+            walk: Gives the batches of the run, each as one list of samples per model.
+            count: How many images there are.
+        """
+        plan = self.checked()
+        if not plan.layers:
+            first = next(walk(), None)
+            if first is None:
+                return plan
+            plan = plan.located(models[0], first[0])
+        if plan.reduction != 'pca' or plan.basis is not None:
+            return plan
+        pooled: list[Positions] = []
+        names: list[str] = []
+        for views in walk():
+            every = features_of(plan, models, views)
+            names = [feature.name for feature in every[0]]
+            pooled = pooled or [Positions(count * len(models)) for _ in names]
+            _collect(pooled, every)
+        learned = {name: each.learn(plan.foreground) for name, each in zip(names, pooled, strict=True)}
+        return replace(plan, basis=_basis(models[0], learned)) if learned else plan
+
+    def compare(
+        self, models: Sequence[Model], views: Sequence[Sequence[Sample]], names: Sequence[str]
+    ) -> list[Heatmaps]:
+        """The same layers and channels of several models, and their signed differences from the first.
+
+        Args:
+            models: The models.
+            views: For each model the same images as it reads them.
+            names: What tells the models apart.
+        """
+        plan = self.checked().located(models[0], views[0])
+        every = features_of(plan, models, views)
+        for name, samples, found in zip(names, views, every, strict=True):
+            plan._tell(name, samples, found)
+        if plan.reduction == 'pca':
+            plan = replace(plan, basis=plan._basis_for(models[0], every))
+        return comparison.results(plan, models, views, every, names)
+
+    def follow(self, result: Heatmaps, model: Model) -> FeatureMaps:
+        """The same for another model, with the layers and channels that ``result`` shows."""
+        chosen = {channel for found in result.recipe['channels'].values() for channel in found or ()}
+        return replace(self, layers=layers_of(self, model, None), channels=sorted(chosen), topk=None)
+
+    def checked(self) -> FeatureMaps:
+        """With defaults filled in.
+
+        Raises:
+            InputError: If options are unknown or contradict each other.
+        """
+        channels = parse_channels(self.channels)
+        reduction = self.reduction or ('none' if self.topk is not None or channels else 'mean')
+        check_choice(reduction, CHOICES, '--channel-reduction')
+        check_choice(self.criterion, tuple(CRITERIA), '--topk-by')
+        given = [name for name, value in (('--topk', self.topk is not None), ('--channels', channels)) if value]
+        if len(given) > 1:
+            raise InputError('given with --channels', hint='choose one of the two', argument='--topk')
+        if given and reduction in ('pca', 'select_max'):
+            raise InputError(
+                f'{reduction} looks at all channels', hint=f'leave out {given[0]}', argument='--channel-reduction'
+            )
+        if self.similar_to and (given or self.reduction not in ('', 'mean')):
+            other = given[0] if given else '--channel-reduction'
+            raise InputError('looks at all channels', hint=f'leave out {other}', argument='--similar-to')
+        if reduction != 'pca' and (self.foreground or self.basis is not None):
+            option = '--foreground' if self.foreground else '--load-basis'
+            raise InputError('is for colours by PCA', hint='add --channel-reduction pca', argument=option)
+        return replace(self, channels=channels, reduction=reduction)
+
+    def _tell(self, name: str, samples: Sequence[Sample], found: Sequence[Feature]) -> None:
+        for watcher in self.watchers:
+            watcher(name, samples, found)
+
+    def _basis_for(self, model: Model, every: Sequence[Sequence[Feature]]) -> Basis:
+        """The basis given, or one learned from these features (of one batch, by model)."""
+        if self.basis is not None:
+            return self.basis
+        pooled = [Positions(sum(len(found[0].maps) for found in every)) for _ in every[0]]
+        _collect(pooled, every)
+        names = [feature.name for feature in every[0]]
+        learned = {name: each.learn(self.foreground) for name, each in zip(names, pooled, strict=True)}
+        return _basis(model, learned)
+
+
+def _collect(pooled: Sequence[Positions], every: Sequence[Sequence[Feature]]) -> None:
+    for found in every:
+        for positions, feature, first in zip(pooled, found, every[0], strict=True):
+            if feature.maps.shape[1] != first.maps.shape[1]:
+                raise InputError(
+                    f'{first.maps.shape[1]} and {feature.maps.shape[1]} channels have no PCA basis in common '
+                    f'({first.name} and {feature.name})',
+                    hint='compare by another --channel-reduction',
+                    argument='--compare',
+                )
+            for maps in feature.maps:
+                positions.add(maps)
+
+
+def _basis(model: Model, learned: dict[str, LayerBasis]) -> Basis:
+    return Basis(learned, model.name, model.checkpoint.sha256 if model.checkpoint else '')

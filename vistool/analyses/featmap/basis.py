@@ -1,0 +1,230 @@
+"""Principal components as colours: one basis over all images of a run, with a fixed sign, to be kept in a file."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vistool.errors import InputError
+
+Array = NDArray[np.float64]
+
+MOST_POSITIONS = 200_000
+"""A basis is learned from at most about this many positions; of more, evenly spaced ones are taken from each image."""
+
+_PERCENTILES = (2, 98)
+_BINS = 256
+
+
+@dataclass(frozen=True)
+class LayerBasis:
+    """Three directions in the channels of one layer, and the stretch of each that the colours span.
+
+    Attributes:
+        mean: ``(C,)``.
+        components: ``(3, C)``, orthonormal.
+        low: ``(3,)``; the projections that are 0 in a colour (the 2nd percentile).
+        high: ``(3,)``; those that are 1 (the 98th).
+        first: ``(2, C)``: mean and direction that tell foreground from background; None where all is coloured.
+        threshold: A position is foreground where its projection on ``first`` is larger.
+    """
+
+    mean: Array
+    components: Array
+    low: Array
+    high: Array
+    first: Array | None = None
+    threshold: float = 0.0
+
+    def project(self, maps: Tensor) -> Array:
+        """``(C, h, w)`` → ``(h, w, 3)``, before any stretch."""
+        positions = maps.double().cpu().numpy().transpose(1, 2, 0)
+        return (positions - self.mean) @ self.components.T
+
+    def colours(self, maps: Tensor) -> NDArray[np.float32]:
+        """``(C, h, w)`` → float32 ``(h, w, 3)`` in [0, 1]; background is black."""
+        span = np.where(self.high > self.low, self.high - self.low, 1.0)
+        colours = np.clip((self.project(maps) - self.low) / span, 0, 1)
+        if self.first is not None:
+            positions = maps.double().cpu().numpy().transpose(1, 2, 0)
+            colours[(positions - self.first[0]) @ self.first[1] <= self.threshold] = 0
+        return colours.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The bases of a run's layers.
+
+    Attributes:
+        layers: By layer.
+        model: Name of the model that it was learned from.
+        sha256: Of that model's checkpoint, or ``''``.
+    """
+
+    layers: Mapping[str, LayerBasis]
+    model: str = ''
+    sha256: str = ''
+
+    def of(self, layer: str, channels: int, source: str = '--load-basis') -> LayerBasis:
+        """The basis of a layer.
+
+        Raises:
+            InputError: If there is none, or it has another number of channels: it belongs to another model.
+        """
+        where = f'the basis was learned from {self.model or "another model"}'
+        if layer not in self.layers:
+            raise InputError(f'{where} and has no layer {layer!r}', accepted=', '.join(self.layers), argument=source)
+        found = self.layers[layer]
+        if len(found.mean) != channels:
+            raise InputError(
+                f'{where}, whose layer {layer!r} has {len(found.mean)} channels, not {channels}',
+                hint='learn one from this model with --save-basis',
+                argument=source,
+            )
+        return found
+
+
+@dataclass
+class Positions:
+    """Feature vectors of one layer, collected image by image.
+
+    Attributes:
+        images: How many images will come; decides how many positions of each are kept.
+    """
+
+    images: int
+    _vectors: list[Array] = field(default_factory=list)
+    _at_border: list[NDArray[np.bool_]] = field(default_factory=list)
+
+    def add(self, maps: Tensor) -> None:
+        """Takes in ``(C, h, w)``."""
+        channels, height, width = maps.shape
+        border = np.ones((height, width), bool)
+        border[1:-1, 1:-1] = False
+        step = max(1, -(-height * width * self.images // MOST_POSITIONS))
+        self._vectors.append(maps.double().cpu().numpy().reshape(channels, -1).T[::step])
+        self._at_border.append(border.ravel()[::step])
+
+    def learn(self, foreground: bool = False) -> LayerBasis:
+        """The basis of what was collected.
+
+        Args:
+            foreground: First part foreground from background along the first component, then learn from the
+                foreground alone.
+
+        Raises:
+            InputError: If there are fewer than three channels, or no foreground.
+        """
+        vectors = np.concatenate(self._vectors)
+        if vectors.shape[1] < 3:
+            raise InputError(f'{vectors.shape[1]} channel(s) make no three colours', argument='--channel-reduction')
+        if not np.isfinite(vectors).all():
+            raise InputError('the features hold NaN or infinity', argument='--channel-reduction')
+        first, threshold = None, 0.0
+        if foreground:
+            first, threshold = _split(vectors, np.concatenate(self._at_border))
+            vectors = vectors[(vectors - first[0]) @ first[1] > threshold]
+            if len(vectors) < 3:
+                raise InputError('no foreground stands out', hint='leave it out', argument='--foreground')
+        mean, components = vectors.mean(0), principal(vectors, 3)
+        low, high = np.percentile((vectors - mean) @ components.T, _PERCENTILES, axis=0)
+        return LayerBasis(mean, components, low, high, first, threshold)
+
+
+def principal(vectors: Array, count: int) -> Array:
+    """The first ``count`` principal directions of ``(N, C)`` as ``(count, C)``, largest variance first.
+
+    The sign is fixed: of a direction's entries the one that is largest in magnitude is positive.
+    """
+    centred = vectors - vectors.mean(0)
+    if len(centred) < centred.shape[1]:
+        _, left = np.linalg.eigh(centred @ centred.T)  # as many equations as positions, fewer than channels
+        directions = (centred.T @ left[:, ::-1][:, :count]).T
+        norms = np.linalg.norm(directions, axis=1, keepdims=True)
+        directions = np.divide(directions, norms, out=np.zeros_like(directions), where=norms > 1e-12)
+    else:
+        directions = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count].T
+    if len(directions) < count:
+        directions = np.concatenate([directions, np.zeros((count - len(directions), vectors.shape[1]))])
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(1)[:, None], axis=1)
+    return directions * np.where(largest < 0, -1.0, 1.0)
+
+
+def _split(vectors: Array, at_border: NDArray[np.bool_]) -> tuple[Array, float]:
+    """Mean and first direction, turned so that foreground is large, and the threshold between (Otsu's)."""
+    mean, direction = vectors.mean(0), principal(vectors, 1)[0]
+    values = (vectors - mean) @ direction
+    threshold = otsu(values)
+    # What fills the border of the images is their background
+    if (values > threshold)[at_border].mean() > (values > threshold)[~at_border].mean():
+        direction, threshold = -direction, -threshold
+    return np.stack([mean, direction]), threshold
+
+
+def otsu(values: Array) -> float:
+    """The threshold that parts values into two classes of the largest variance between them (Otsu, 1979)."""
+    counts, edges = np.histogram(values, _BINS)
+    middles = (edges[:-1] + edges[1:]) / 2
+    below, mass = np.cumsum(counts), np.cumsum(counts * middles)
+    above = below[-1] - below
+    apart = np.zeros(_BINS)
+    both = (below > 0) & (above > 0)
+    apart[both] = (mass[-1] * below - mass * below[-1])[both] ** 2 / (below * above)[both]
+    return float(edges[1:][apart.argmax()])
+
+
+def basis_bytes(basis: Basis) -> bytes:
+    """A basis as the bytes of an ``.npz`` file, which loads without pickle."""
+    arrays: dict[str, NDArray] = {
+        'layers': np.array(list(basis.layers), np.str_),
+        'model': np.array(basis.model),
+        'sha256': np.array(basis.sha256),
+    }
+    for index, layer in enumerate(basis.layers.values()):
+        for name in ('mean', 'components', 'low', 'high'):
+            arrays[f'{name}_{index}'] = getattr(layer, name)
+        if layer.first is not None:
+            arrays[f'first_{index}'] = layer.first
+            arrays[f'threshold_{index}'] = np.array(layer.threshold)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def read_basis(path: Path | str) -> Basis:
+    """The basis in a file that :func:`basis_bytes` made.
+
+    Raises:
+        InputError: If there is no such file, or it holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            layers = {
+                str(name): LayerBasis(
+                    file[f'mean_{index}'],
+                    file[f'components_{index}'],
+                    file[f'low_{index}'],
+                    file[f'high_{index}'],
+                    first=file.get(f'first_{index}'),
+                    threshold=float(file.get(f'threshold_{index}', 0.0)),
+                )
+                for index, name in enumerate(_names(file))
+            }
+            return Basis(layers, str(file['model']), str(file['sha256']))
+    except FileNotFoundError:
+        raise InputError(f'no file {str(path)!r}', argument='--load-basis') from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+        raise InputError(
+            f'{str(path)!r} holds no basis', accepted='a file written with --save-basis', argument='--load-basis'
+        ) from error
+
+
+def _names(file: Mapping[str, NDArray]) -> Sequence[str]:
+    return file['layers'].tolist()

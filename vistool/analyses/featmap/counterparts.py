@@ -1,0 +1,71 @@
+"""The same images through several models, up to layers that correspond."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from vistool.analyses.featmap.engine import Feature
+from vistool.analyses.featmap.targets import find_targets, unwrapped
+from vistool.errors import InputError
+from vistool.inputs import Sample
+from vistool.models import Model
+
+if TYPE_CHECKING:
+    from vistool.analyses.featmap import FeatureMaps
+
+
+def features_of(plan: FeatureMaps, models: Sequence[Model], views: Sequence[Sequence[Sample]]) -> list[list[Feature]]:
+    """Features of the same images and layers, one list per model.
+
+    Raises:
+        InputError: If the models give different numbers of maps.
+    """
+    every = []
+    for model, samples in zip(models, views, strict=True):
+        mine = plan if model is models[0] else replace(plan, layers=layers_of(plan, model, samples))
+        sizes = {sample.image.shape for sample in samples}
+        # One batch where that is possible: another batch size gives other last digits, and then differences.
+        groups = [list(samples)] if len(sizes) == 1 else [[sample] for sample in samples]
+        parts = [mine.features(model, group) for group in groups]
+        every.append(_joined(parts))
+    for model, found in zip(models, every, strict=True):
+        if len(found) != len(every[0]):
+            raise InputError(
+                f'{models[0].name} gives {len(every[0])} layers and {model.name} {len(found)}',
+                hint='name as many layers as both have with --target-layers',
+                argument='--compare',
+            )
+    return every
+
+
+def _joined(parts: Sequence[Sequence[Feature]]) -> list[Feature]:
+    if len(parts) == 1:
+        return list(parts[0])
+    sizes = {tuple(feature.maps.shape[1:] for feature in found) for found in parts}
+    if len(sizes) > 1:
+        raise InputError('images of one batch reach the compared model in different sizes', hint='give --batch-size 1')
+    return [Feature(same[0].name, torch.cat([each.maps for each in same])) for same in zip(*parts, strict=True)]
+
+
+def layers_of(plan: FeatureMaps, model: Model, samples: Sequence[Sample] | None) -> Sequence[str]:
+    """The layers of ``plan`` in another model, or that model's own stages where it has others."""
+    try:
+        find_targets(unwrapped(model.module), plan.layers)
+        return plan.layers
+    except InputError as error:
+        if samples is None:
+            return ()
+        if not plan.staged:
+            raise InputError(f'{model.name}: {error.problem}', hint=error.hint, argument='--compare') from error
+    stages = replace(plan, layers=()).located(model, samples).layers
+    if len(stages) < len(plan.layers):
+        raise InputError(
+            f'{model.name} has {len(stages)} stages, not {len(plan.layers)}',
+            hint='name layers that both models have with --target-layers',
+            argument='--compare',
+        )
+    return stages[-len(plan.layers) :]  # networks agree at their ends: the deepest stage against the deepest

@@ -1,0 +1,216 @@
+"""What the optimizer will do over a training run: every parameter group's rate, momentum and decay at every step."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vistool import recipe
+from vistool.analyses.schedule import parameters, schedulers
+from vistool.analyses.schedule.assemble import curves, merge, warmup_length
+from vistool.analyses.schedule.facts import facts_line, warn_of_batch
+from vistool.analyses.schedule.groups import Group, OptimizerPlan, read_optimizers
+from vistool.analyses.schedule.hooks import Hooks, read_hooks
+from vistool.analyses.schedule.logs import read_log
+from vistool.analyses.schedule.replay import replay
+from vistool.analyses.schedule.run import Run, read_run
+from vistool.config import Source, resolve
+from vistool.errors import InputError
+from vistool.registry import ANALYSES
+from vistool.results import Curve, Curves
+
+__all__ = ['Schedule']
+
+log = logging.getLogger('vistool')
+
+
+@ANALYSES.register_module()
+@dataclass(frozen=True)
+class Schedule:
+    """The schedule of one or several configs, exactly as mmengine's Runner would step it.
+
+    No Runner is made, no image read and no network run; the model is built, without weights, only where the parameter
+    groups depend on it.
+
+    Attributes:
+        parameters: ``lr``, ``momentum``, ``wd``, ``betas`` or ``all``.
+        dataset_size: Images in the training set; None reads its annotations.
+        ngpus: GPUs that train.
+        auto_scale_lr: Whether the rate is scaled to the real batch, as ``tools/train.py --auto-scale-lr`` does.
+    """
+
+    parameters: Sequence[str] = ('lr',)
+    dataset_size: int | None = None
+    ngpus: int = 1
+    auto_scale_lr: bool = False
+
+    def __call__(self, configs: Any, logs: Sequence[str | Path] = ()) -> Curves:
+        """Works out the schedules.
+
+        Args:
+            configs: A config file, ``mmpretrain::…``, a :class:`~vistool.config.Source` or an mmengine ``Config``; or
+                several.
+            logs: ``scalars.json`` of real runs, in the order of the configs, to be drawn over what was planned.
+
+        Returns:
+            Curves with the value that is in force during each iteration, counted from 0.
+
+        Raises:
+            InputError: If a config cannot be read, trains nothing, schedules nothing, or would fail in training.
+        """
+        one = isinstance(configs, (str, os.PathLike, Source)) or hasattr(configs, 'merge_from_dict')
+        listed = [configs] if one else configs
+        sources = _named_apart([_source(each) for each in listed])
+        if not sources:
+            raise InputError('no config given', argument='config')
+        if len(logs) > len(sources):
+            raise InputError(f'{len(logs)} logs for {len(sources)} configs', accepted='one for each', argument='--log')
+        parts = [self._of_one(source, len(sources) > 1) for source in sources]
+        for index, path in enumerate(logs):
+            parts[index] = _with_log(parts[index], path)
+        return _joined(parts)
+
+    def _of_one(self, source: Source, several: bool) -> Curves:
+        run = read_run(source, self.dataset_size, self.ngpus)
+        hooks = read_hooks(source)
+        if not source.config.get('param_scheduler') and not hooks.names:
+            raise InputError(
+                f'{source.name} has no param_scheduler: its learning rate never changes',
+                hint='give a config with a schedule',
+                argument='config',
+            )
+        ratio = warn_of_batch(source, run, self.auto_scale_lr)
+        made: list[Curve] = []
+        plans = [_scaled(plan, ratio) for plan in read_optimizers(source)]
+        for plan in plans:
+            made += self._of_optimizer(source, plan, run, hooks, source.name if several else '')
+        lengths = {} if run.epoch_length is None else {source.name: float(run.epoch_length)}
+        main = max(
+            (each for each in made if each.parameter == made[0].parameter), key=lambda each: float(each.values.max())
+        )
+        warmup = warmup_length(main.values) if main.parameter == 'lr' else 0
+        facts = facts_line(run, main, warmup)
+        log.info('%s: %s', source.name, facts)
+        return Curves(
+            tuple(made),
+            lengths,
+            source.name,
+            facts,
+            {source.name: warmup} if warmup else {},
+            _ramp(made),
+            _recipe(source, run, plans, ratio, self.parameters),
+        )
+
+    def _of_optimizer(self, source: Source, plan: OptimizerPlan, run: Run, hooks: Hooks, label: str) -> list[Curve]:
+        settings = schedulers.settings_of(source, plan.name)
+        _remarks(source, settings, run, hooks)
+        parameters.check(self.parameters, [str(each['param_name']) for each in settings if 'param_name' in each])
+        recorded = replay(
+            plan,
+            lambda optimizer: schedulers.build(source, settings, run, optimizer),
+            run,
+            hooks,
+            parameters.readers(self.parameters, plan),
+            merge=schedulers.may_merge(settings) and set(hooks.names) <= {'SimSiamHook'},
+        )
+        made: list[Curve] = []
+        for name, recording in recorded.items():
+            made += curves(source.name, plan.name, name, recording, merge(plan, name, recording), label)
+        return made
+
+
+def _source(config: Any) -> Source:
+    if isinstance(config, Source):
+        return config
+    if hasattr(config, 'merge_from_dict'):
+        name = os.path.splitext(os.path.basename(config.filename or ''))[0] or 'config'
+        return Source(config, name)
+    return resolve(config)
+
+
+def _named_apart(sources: Sequence[Source]) -> list[Source]:
+    named: list[Source] = []
+    for source in sources:
+        before = sum(each.name == source.name or each.name.startswith(f'{source.name} #') for each in named)
+        named.append(replace(source, name=f'{source.name} #{before + 1}') if before else source)
+    return named
+
+
+def _scaled(plan: OptimizerPlan, ratio: float) -> OptimizerPlan:
+    if ratio == 1:
+        return plan
+    groups = tuple(
+        Group({**group.settings, 'lr': group.settings['lr'] * ratio}, group.names, group.size) for group in plan.groups
+    )
+    return replace(plan, groups=groups)
+
+
+def _remarks(source: Source, settings: Sequence[dict[str, Any]], run: Run, hooks: Hooks) -> None:
+    if schedulers.plateaus(settings):
+        log.warning('%s reduces its rate on a plateau: drawn as if the metric always improved', source.name)
+    if schedulers.never_steps(settings, run):
+        log.warning('%s schedules by epoch in a loop that counts iterations: such schedulers never step', source.name)
+    if run.accumulation > 1:
+        count = run.accumulation
+        log.info('%s: the weights change every %d iterations, the schedule steps at each', source.name, count)
+    for name in hooks.names:
+        log.info('%s: followed the hook %s', source.name, name)
+
+
+def _ramp(made: Sequence[Curve]) -> tuple[str, str]:
+    ordered = [each for each in made if each.order is not None]
+    return (ordered[0].group, ordered[-1].group) if ordered else ('first layer', 'last layer')
+
+
+def _with_log(part: Curves, path: str | Path) -> Curves:
+    steps, values = read_log(path)
+    first = next((each for each in part.curves if each.parameter == 'lr'), None)
+    if first is None:
+        raise InputError('only learning rates are logged', hint='draw --parameter lr or all', argument='--log')
+    inside = steps[(steps >= 0) & (steps < len(first.values))]
+    planned = {each.group: each.values[inside] for each in part.curves if each.parameter == 'lr'}
+    logged = values[(steps >= 0) & (steps < len(first.values))]
+    # mmengine logs the first group's rate, which need not be the first curve's after merging
+    gaps = [np.max(np.abs(logged - each) / np.maximum(np.abs(each), 1e-300), initial=0.0) for each in planned.values()]
+    outside = len(steps) - len(inside)
+    note = f'{len(steps)} values logged, off the plan by at most {100 * min(gaps):.2g} %'
+    note += f', {outside} of them beyond its end' if outside else ''
+    log.info('%s: %s', path, note)
+    curve = Curve(steps, values, first.config, 'logged', 'lr', None, 'logged', measured=True)
+    return replace(part, curves=(*part.curves, curve), facts=f'{part.facts} · {note}')
+
+
+def _joined(parts: Sequence[Curves]) -> Curves:
+    if len(parts) == 1:
+        return parts[0]
+    return Curves(
+        tuple(curve for part in parts for curve in part.curves),
+        {name: length for part in parts for name, length in part.epoch_length.items()},
+        '',
+        '',
+        {name: length for part in parts for name, length in part.warmup.items()},
+        next((part.ramp for part in parts if part.ramp[0] != 'first layer'), ('first layer', 'last layer')),
+        {'configs': [dict(part.recipe) for part in parts]},
+    )
+
+
+def _recipe(
+    source: Source, run: Run, plans: Sequence[OptimizerPlan], ratio: float, names: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        'config': source.name,
+        'parameters': list(names),
+        'iterations': run.iterations,
+        'epoch_length': run.epoch_length,
+        'batch': run.batch,
+        'ngpus': run.ngpus,
+        'lr_scaled_by': ratio,
+        'groups': sum(len(plan.groups) for plan in plans),
+        'versions': recipe.versions(),
+    }

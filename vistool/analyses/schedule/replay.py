@@ -1,0 +1,250 @@
+"""The schedulers' own steps, taken on groups without weights, in the order in which training takes them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.optim.scheduler.momentum_scheduler import MomentumSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from numpy.typing import NDArray
+
+from vistool.analyses.schedule.groups import Group, OptimizerPlan
+from vistool.analyses.schedule.hooks import Hooks, StandInRunner
+from vistool.analyses.schedule.run import Run
+from vistool.errors import InputError
+
+_NEVER = 1 << 62
+Reader = Callable[[Mapping[str, Any]], float]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Values of one parameter over a run, kept once where they stay.
+
+    Attributes:
+        rows: float64 ``(N, K)``, one column per distinct group.
+        counts: int64 ``(N,)``: for how many iterations each row holds.
+        places: For each group of the plan, its column.
+    """
+
+    rows: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    places: Sequence[int]
+
+    def column(self, group: int) -> NDArray[np.float64]:
+        """float64 ``(T,)``: the value of a group in force during each iteration."""
+        return np.repeat(self.rows[:, self.places[group]], self.counts)
+
+
+class StandIn(torch.optim.Optimizer):
+    """An optimizer of groups that hold no weights."""
+
+    def __init__(self, defaults: Mapping[str, Any], groups: Sequence[Group]) -> None:
+        self.defaults = dict(defaults)
+        self.state: Any = {}
+        self.param_groups = [{'params': [torch.zeros(1)], **group.settings} for group in groups]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Nothing; schedulers wrap it to see in which order they are called."""
+
+
+def replay(
+    plan: OptimizerPlan,
+    build: Callable[[Any], list[Any]],
+    run: Run,
+    hooks: Hooks,
+    readers: Mapping[str, Reader],
+    merge: bool,
+) -> dict[str, Recording]:
+    """Steps the schedulers of one optimizer through a run.
+
+    Args:
+        plan: The optimizer and its groups.
+        build: From an optimizer to its schedulers.
+        run: The counts.
+        hooks: Hooks that may change the rate as well.
+        readers: For each parameter to record, how to read it off a group.
+        merge: Whether equal groups may share one; a setting given as a list, one value a group, forbids it.
+
+    Raises:
+        InputError: If a scheduler or hook fails on the way, as it would in training.
+    """
+    if not merge:
+        return _together(plan, list(plan.groups), build, run, hooks, readers)
+    found = {}
+    # apart, so that what stays constant costs nothing; but a hook is called once a moment, whatever it sets
+    for names in [list(readers)] if hooks.names else [[name] for name in readers]:
+        kinds, places = _distinct(plan.groups, names)
+        chosen = {name: readers[name] for name in names}
+        recorded = _together(plan, kinds, _building(build, names), run, hooks, chosen)
+        found.update({name: replace(each, places=places) for name, each in recorded.items()})
+    return found
+
+
+def _together(
+    plan: OptimizerPlan,
+    groups: Sequence[Group],
+    build: Callable[[Any], list[Any]],
+    run: Run,
+    hooks: Hooks,
+    readers: Mapping[str, Reader],
+) -> dict[str, Recording]:
+    optimizer = StandIn(plan.defaults, groups)
+    handed: Any = optimizer
+    if len(groups) == len(plan.groups) > 1 or hooks.names:
+        handed = OptimWrapper(optimizer)  # with the extra group that mmengine keeps for the base settings
+    schedulers = build(handed)
+    optimizer._global_step = 0  # type: ignore[attr-defined]  # no weights are updated; schedulers need not warn of it
+    stepper = _Stepper(run, optimizer.param_groups, schedulers, hooks, StandInRunner(run, handed), readers)
+    stepper.walk()
+    return stepper.recorded()
+
+
+def _building(build: Callable[[Any], list[Any]], names: Sequence[str]) -> Callable[[Any], list[Any]]:
+    """The same, of the schedulers that set what is recorded under these names."""
+    wanted = {'momentum' if name == 'beta1' else name for name in names}
+    return lambda optimizer: [each for each in build(optimizer) if each.param_name in wanted]
+
+
+def _distinct(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[Group], list[int]]:
+    """The groups that differ in some of these parameters, and for each group which of them it is.
+
+    A scheduler sets a parameter from that parameter's own values alone, so the others need not agree.
+    """
+    keys = {*names, 'fix_lr'}
+    keys |= {'momentum', 'betas'} if keys & {'momentum', 'beta1', 'beta2'} else set()
+    keys |= {f'{when}_{key}' for key in keys for when in ('initial', 'max', 'min')}
+    seen: dict[str, int] = {}
+    kinds: list[Group] = []
+    places: list[int] = []
+    for group in groups:
+        key = repr(sorted((name, value) for name, value in group.settings.items() if name in keys))
+        if key not in seen:
+            seen[key] = len(kinds)
+            kinds.append(group)
+        places.append(seen[key])
+    return kinds, places
+
+
+class _Stepper:
+    """Walks through the run from one moment at which something can change to the next."""
+
+    def __init__(
+        self,
+        run: Run,
+        groups: list[dict[str, Any]],
+        schedulers: Sequence[Any],
+        hooks: Hooks,
+        runner: StandInRunner,
+        readers: Mapping[str, Reader],
+    ) -> None:
+        self.run_, self.groups, self.hooks, self.runner = run, groups, hooks, runner
+        # A plateau is stepped by validation; its metric is taken to improve always, and then it does nothing.
+        moving = [each for each in schedulers if not getattr(each, 'need_val_args', False)]
+        self.by_epoch = [each for each in moving if each.by_epoch]
+        self.by_iter = [each for each in moving if not each.by_epoch]
+        self.names, self.readers = list(readers), list(readers.values())
+        moments = hooks.moments.get('before_train_iter'), hooks.moments.get('after_train_iter')
+        self.slow = any(moments) or bool(hooks.late.get('after_train_iter'))  # nothing can be skipped
+        self.rows, self.counts = array('d'), array('q')
+
+    def walk(self) -> None:
+        """Takes every step of the run."""
+        length = self.run_.epoch_length if self.run_.by_epoch else self.run_.iterations
+        assert length is not None  # read_run gives one wherever epochs count
+        try:
+            self.hooks.call('before_train', self.runner)
+            for epoch in range(self.run_.epochs):
+                self.hooks.call('before_train_epoch', self.runner)
+                self._epoch(length)
+                self.hooks.call('after_train_epoch', self.runner)
+                for scheduler in self.by_epoch:
+                    scheduler.step()
+                self.hooks.call('after_train_epoch', self.runner, late=True)
+                self.runner.epoch = epoch + 1
+        except (ArithmeticError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f'training would stop after {self.runner.iter} iterations: {type(error).__name__}: {error}',
+                hint="mend the config's param_scheduler",
+                argument='config',
+            ) from error
+
+    def _epoch(self, left: int) -> None:
+        while left:
+            if self.slow:
+                self._one_with_hooks()
+                left -= 1
+                continue
+            waits = [_wait(scheduler) for scheduler in self.by_iter]
+            active = [each for each, wait in zip(self.by_iter, waits, strict=True) if not wait]
+            idle = [each for each, wait in zip(self.by_iter, waits, strict=True) if wait]
+            # as far as the same schedulers act: until one falls silent or another awakes
+            stretch = min([left, *filter(None, waits), *map(_lasts, active)])
+            if active:
+                self._walk(stretch, active)
+            else:
+                self._record(stretch)
+            for scheduler in idle:
+                scheduler._global_step += stretch  # all that its step does outside [begin, end)
+            left -= stretch
+            self.runner.iter += stretch
+
+    def _walk(self, count: int, active: Sequence[Any]) -> None:
+        """Iterations after each of which the same schedulers act."""
+        extend, groups, readers, steps = self.rows.extend, self.groups, self.readers, [each.step for each in active]
+        for _ in range(count):
+            for read in readers:
+                extend([read(group) for group in groups])
+            for step in steps:
+                step()
+        self.counts.extend([1] * count)
+
+    def _one_with_hooks(self) -> None:
+        position = self.runner.iter
+        self.hooks.call('before_train_iter', self.runner, batch_idx=position)
+        self._record(1)
+        self.hooks.call('after_train_iter', self.runner, batch_idx=position)
+        for scheduler in self.by_iter:
+            scheduler.step()
+        self.hooks.call('after_train_iter', self.runner, late=True, batch_idx=position)
+        self.runner.iter += 1
+
+    def _record(self, count: int) -> None:
+        for read in self.readers:
+            self.rows.extend([read(group) for group in self.groups])
+        self.counts.append(count)
+
+    def recorded(self) -> dict[str, Recording]:
+        """What was recorded, by parameter."""
+        counts, rows = np.array(self.counts, dtype=np.int64), np.array(self.rows, dtype=np.float64)
+        table = rows.reshape(len(counts), len(self.readers), len(self.groups))
+        places = range(len(self.groups))
+        return {name: Recording(table[:, index], counts, places) for index, name in enumerate(self.names)}
+
+
+def _wait(scheduler: Any) -> int:
+    """After how many more iterations this scheduler's step does something; 0 for the step after this one."""
+    if not _plain(scheduler):
+        return 0
+    following = scheduler._global_step + 1
+    if following >= scheduler.end:
+        return _NEVER
+    return max(0, scheduler.begin - following)
+
+
+def _lasts(scheduler: Any) -> int:
+    """For how many iterations an acting scheduler goes on acting."""
+    return scheduler.end - scheduler._global_step - 1 if _plain(scheduler) else _NEVER
+
+
+def _plain(scheduler: Any) -> bool:
+    """Whether its step is mmengine's own, which outside [begin, end) only counts."""
+    return type(scheduler).step in (_ParamScheduler.step, MomentumSchedulerMixin.step)

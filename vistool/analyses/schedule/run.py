@@ -1,0 +1,186 @@
+"""How long a training run is: its loop, its iterations per epoch, and the batch, read from the config alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vistool.config import Source
+from vistool.errors import InputError
+
+_OLD_KEYS = {
+    'lr_config': 'param_scheduler',
+    'momentum_config': 'param_scheduler',
+    'runner': 'train_cfg',
+    'optimizer_config': 'optim_wrapper',
+    'optimizer': 'optim_wrapper=dict(optimizer=…)',
+    'total_epochs': 'train_cfg',
+}
+_LOOPS = {'EpochBasedTrainLoop': True, 'IterBasedTrainLoop': False}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The counts that a schedule depends on.
+
+    Attributes:
+        by_epoch: Whether the loop counts epochs; an iteration-based loop is one long epoch to mmengine.
+        epochs: Epochs of the loop; 1 for an iteration-based one.
+        iterations: All iterations.
+        epoch_length: The dataloader's length, or None where an iteration-based loop does not need it.
+        per_gpu: Images of one GPU's batch; None where the config does not tell.
+        ngpus: GPUs.
+        accumulation: Iterations whose gradients make one update of the weights.
+    """
+
+    by_epoch: bool
+    epochs: int
+    iterations: int
+    epoch_length: int | None
+    per_gpu: int | None
+    ngpus: int
+    accumulation: int = 1
+
+    @property
+    def batch(self) -> int | None:
+        """Images in one iteration, over all GPUs."""
+        return None if self.per_gpu is None else self.per_gpu * self.ngpus
+
+
+def read_run(source: Source, dataset_size: int | None, ngpus: int) -> Run:
+    """The run that a config describes.
+
+    Args:
+        source: The config.
+        dataset_size: Images in the training set; None reads the dataset's annotations where the run depends on them.
+        ngpus: GPUs.
+
+    Raises:
+        InputError: If the config has another form, trains nothing, or the numbers do not fit.
+    """
+    if ngpus < 1:
+        raise InputError(f'{ngpus} GPUs cannot train', accepted='1 or more', argument='--ngpus')
+    if dataset_size is not None and dataset_size < 1:
+        raise InputError(f'a dataset of {dataset_size} images', accepted='1 or more', argument='--dataset-size')
+    config = source.config
+    _require_training(source)
+    by_epoch = _counts_epochs(source, config.train_cfg)
+    loader = config.get('train_dataloader') or {}
+    if isinstance(loader, (list, tuple)):
+        raise _refusal(source, 'has several train_dataloaders, which the plain training loops do not take')
+    length = None
+    if by_epoch or dataset_size is not None or _converts(config.get('param_scheduler')):
+        length = _epoch_length(source, loader, dataset_size, ngpus)
+    limit = 'max_epochs' if by_epoch else 'max_iters'
+    epochs = _whole(source, config.train_cfg, limit)
+    accumulation = _accumulation(config.optim_wrapper)
+    iterations = epochs * length if by_epoch and length else epochs
+    return Run(by_epoch, epochs if by_epoch else 1, iterations, length, loader.get('batch_size'), ngpus, accumulation)
+
+
+def _require_training(source: Source) -> None:
+    config = source.config
+    missing = [key for key in ('train_cfg', 'optim_wrapper') if not config.get(key)]
+    if not missing:
+        return
+    old = {key: new for key, new in _OLD_KEYS.items() if key in config}
+    if old:
+        forms = ', '.join(f'{key} → {new}' for key, new in old.items())
+        raise InputError(
+            f'{source.name} has the form before MMEngine ({", ".join(old)})',
+            accepted='param_scheduler, train_cfg and optim_wrapper',
+            hint=f'rewrite {forms}',
+            argument='config',
+        )
+    raise _refusal(source, f'trains nothing: it has no {" and no ".join(missing)}')
+
+
+def _counts_epochs(source: Source, train_cfg: Mapping[str, Any]) -> bool:
+    if not isinstance(train_cfg, Mapping):
+        raise _refusal(source, 'has a train_cfg that is no dict')
+    kind = train_cfg.get('type')
+    if kind is None:
+        if 'by_epoch' not in train_cfg:
+            raise _refusal(source, 'has a train_cfg with neither by_epoch nor type, where mmengine stops as well')
+        return bool(train_cfg['by_epoch'])
+    name = kind if isinstance(kind, str) else kind.__name__
+    known = _LOOPS.get(name.rpartition('.')[2])
+    if known is None:
+        raise InputError(
+            f'{source.name} trains in a {name}, whose course is not known',
+            accepted=', '.join(_LOOPS),
+            hint='draw it with --cfg-options train_cfg.type=… if it counts as one of them does',
+            argument='config',
+        )
+    return known
+
+
+def _epoch_length(source: Source, loader: Mapping[str, Any], dataset_size: int | None, ngpus: int) -> int:
+    """``len(train_dataloader)`` on one of ``ngpus`` GPUs."""
+    if 'batch_sampler' in loader and loader['batch_sampler'] and 'batch_size' not in loader:
+        raise _refusal(source, 'has a batch_sampler without a batch_size')
+    batch = loader.get('batch_size')
+    if not isinstance(batch, int) or batch < 1:
+        raise InputError(
+            f'{source.name} has no batch size, so its epochs have no length',
+            hint='give one with --cfg-options train_dataloader.batch_size=64',
+            argument='config',
+        )
+    per_epoch = loader.get('num_batch_per_epoch')
+    if per_epoch:  # the dataset is cut to just that many
+        dataset_size = int(per_epoch) * batch * ngpus
+    if dataset_size is None:
+        from vistool.analyses.schedule.dataset import read_size
+
+        dataset_size = read_size(source)
+    if dataset_size < batch * ngpus:
+        raise InputError(
+            f'{dataset_size} images do not fill one batch of {batch} on {ngpus} GPU{"s" if ngpus > 1 else ""}',
+            accepted=f'{batch * ngpus} or more',
+            hint='check --dataset-size, --ngpus and train_dataloader.batch_size',
+            argument='--dataset-size',
+        )
+    samples = _samples(loader.get('sampler') or {}, dataset_size, ngpus)
+    return samples // batch if _drops_last(loader) else math.ceil(samples / batch)
+
+
+def _samples(sampler: Mapping[str, Any], size: int, ngpus: int) -> int:
+    """What ``len(sampler)`` is on the first GPU."""
+    kind = sampler.get('type', 'DefaultSampler')
+    name = kind if isinstance(kind, str) else kind.__name__
+    if name.rpartition('.')[2] == 'InfiniteSampler':
+        return size  # mmengine's says the whole dataset's length on every GPU
+    return math.ceil(size / ngpus)  # padded or not, the first GPU gets the most
+
+
+def _drops_last(loader: Mapping[str, Any]) -> bool:
+    batches = loader.get('batch_sampler')
+    if batches:
+        return bool(batches.get('drop_last', False))
+    return bool(loader.get('drop_last', False))
+
+
+def _whole(source: Source, train_cfg: Mapping[str, Any], key: str) -> int:
+    value = train_cfg.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
+        raise _refusal(source, f'has train_cfg.{key}={value!r}, which is no positive whole number')
+    return int(value)
+
+
+def _converts(schedulers: Any) -> bool:
+    if isinstance(schedulers, Mapping):
+        if 'type' in schedulers:
+            return bool(schedulers.get('convert_to_iter_based'))
+        return any(map(_converts, schedulers.values()))
+    return isinstance(schedulers, (list, tuple)) and any(map(_converts, schedulers))
+
+
+def _accumulation(wrapper: Mapping[str, Any]) -> int:
+    counts = wrapper.get('accumulative_counts', 1)
+    return counts if isinstance(counts, int) and counts > 0 else 1
+
+
+def _refusal(source: Source, why: str) -> InputError:
+    return InputError(f'{source.name} {why}', argument='config')

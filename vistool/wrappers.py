@@ -1,0 +1,174 @@
+"""Classifiers of torchvision and Hugging Face as models for configs, beside mmpretrain's ``TimmClassifier``.
+
+A config names them ``type='vistool.TorchvisionClassifier'`` and ``type='vistool.HuggingFaceClassifier'``. For
+other tools than vistool's, it brings them in by ``custom_imports = dict(imports=['vistool.registry'])``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models import HuggingFaceClassifier as _HuggingFaceClassifier
+from mmpretrain.models.classifiers import BaseClassifier
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from vistool.registry import MODELS
+
+
+@MODELS.register_module()
+class TorchvisionClassifier(BaseClassifier):
+    """A classifier of ``torchvision.models``, with the interface of mmpretrain's classifiers.
+
+    Its state dict has torchvision's own names: checkpoints of torchvision load as they are, and those saved load there.
+
+    Args:
+        model_name: A name that ``torchvision.models.get_model`` knows.
+        *args: Passed on to the model.
+        loss: Config of the classification loss, or the loss itself.
+        train_cfg: ``augments`` are batch augmentations for training.
+        data_preprocessor: Config of the data preprocessor; mmpretrain's ``ClsDataPreprocessor`` where it names no type.
+        init_cfg: As every mmengine module's.
+        **kwargs: Passed on to the model (``num_classes``, …).
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        *args: Any,
+        loss: Mapping[str, Any] | nn.Module | None = None,
+        train_cfg: Mapping[str, Any] | None = None,
+        data_preprocessor: Mapping[str, Any] | None = None,
+        init_cfg: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        from torchvision.models import get_model
+
+        preprocessor = {'type': 'mmpretrain.ClsDataPreprocessor', **(data_preprocessor or {})}
+        if train_cfg is not None and 'augments' in train_cfg:
+            preprocessor['batch_augments'] = train_cfg
+        super().__init__(init_cfg=init_cfg, data_preprocessor=preprocessor)
+        self.num_classes = kwargs.get('num_classes')
+        self.model = get_model(model_name, *args, weights=None, **kwargs)
+        loss = {'type': 'mmpretrain.CrossEntropyLoss', 'loss_weight': 1.0} if loss is None else loss
+        self.loss_module = loss if isinstance(loss, nn.Module) else MODELS.build(dict(loss))
+        self._register_state_dict_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[DataSample] | None = None, mode: str = 'tensor') -> Any:
+        """Scores, losses or predictions.
+
+        Args:
+            inputs: ``(B, C, H, W)``, normalised.
+            data_samples: With labels for ``loss``; filled in by ``predict``.
+            mode: ``'tensor'`` gives the scores ``(B, classes)``, ``'loss'`` a dict, ``'predict'`` data samples.
+        """
+        if mode == 'tensor':
+            return self.model(inputs)
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        raise RuntimeError(f'mode {mode!r} is none of tensor, loss, predict')
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """The last feature map ``(B, C, h, w)`` of models that keep their feature extractor apart."""
+        features = getattr(self.model, 'features', None)
+        if features is None:
+            raise NotImplementedError(f'{type(self.model).__name__} of torchvision keeps no feature extractor apart')
+        return features(inputs)
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[DataSample] | None) -> dict[str, Tensor]:
+        """The classification loss of a batch; labels may be one-hot scores."""
+        scores = self.model(inputs)
+        scores = scores if isinstance(scores, Tensor) else scores[0]  # Inception gives auxiliary scores while it trains
+        if not data_samples:
+            raise ValueError('the loss needs data samples with labels')
+        if 'gt_score' in data_samples[0]:
+            target = torch.stack([sample.gt_score for sample in data_samples])
+        else:
+            target = torch.cat([sample.gt_label for sample in data_samples])
+        return {'loss': self.loss_module(scores, target)}
+
+    def predict(self, inputs: Tensor, data_samples: Sequence[DataSample] | None = None) -> list[DataSample]:
+        """Data samples with ``pred_score``, softmax over the classes, and ``pred_label``."""
+        shares = F.softmax(self.model(inputs), dim=1)
+        samples = [DataSample() for _ in shares] if data_samples is None else list(data_samples)
+        for sample, share in zip(samples, shares, strict=True):
+            sample.set_pred_score(share).set_pred_label(share.argmax().detach())
+        return samples
+
+
+@MODELS.register_module()
+class HuggingFaceClassifier(_HuggingFaceClassifier):
+    """mmpretrain's wrapper of ``transformers`` models, which here also takes checkpoints as they lie on the Hub.
+
+    Their names are those of the version of transformers that wrote them, and may be a bare backbone's; transformers
+    itself maps them onto the model.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with _quiet():  # a backbone's config has labels that num_labels=0 contradicts
+            super().__init__(*args, **kwargs)
+        self.register_load_state_dict_pre_hook(_translate)
+
+
+def _without_prefix(module: nn.Module, state_dict: Any, prefix: str, metadata: Any) -> Any:
+    pattern = f'^{re.escape(prefix)}model\\.'
+    return type(state_dict)((re.sub(pattern, prefix, name), value) for name, value in state_dict.items())
+
+
+def _with_prefix(module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    for name in [name for name in state_dict if name.startswith(prefix)]:
+        state_dict[f'{prefix}model.{name.removeprefix(prefix)}'] = state_dict.pop(name)
+
+
+def _translate(module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Renames a checkpoint's tensors as the installed transformers does, the wrapper's prefix kept.
+
+    Runs after mmpretrain's hook, which has put ``model.`` before every name.
+    """
+    own = f'{prefix}model.'
+    model: Any = module.model
+    given = {name.removeprefix(own): value for name, value in state_dict.items() if name.startswith(own)}
+    if not given or given.keys() <= model.state_dict().keys():
+        return
+    translated, unused = _loaded_by_transformers(model, given)
+    if translated:
+        for name in given:
+            del state_dict[own + name]
+        state_dict.update({own + name: value for name, value in translated.items()})
+        state_dict.update({own + name: given[name] for name in unused if name in given})
+
+
+def _loaded_by_transformers(model: Any, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors that transformers takes from a checkpoint, by the model's names, and the names that it cannot use."""
+    with _quiet():
+        loaded, report = type(model).from_pretrained(
+            None, config=model.config, state_dict=given, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    mismatched = {entry[0] for entry in report['mismatched_keys']}
+    absent = {*report['missing_keys'], *mismatched}
+    taken = {name: value for name, value in loaded.state_dict().items() if name not in absent}
+    return taken, [*report['unexpected_keys'], *mismatched]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences notes and bars of transformers; load reports are vistool's own."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
