@@ -16,7 +16,13 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=9,
     num_workers=0,
-    dataset=dict(data_root=data_root, split='', ann_file='train.txt', pipeline=train_pipeline),
+    dataset=dict(
+        data_root=data_root,
+        split='',
+        ann_file='train.txt',
+        pipeline=train_pipeline,
+        serialize_data=False,  # nine samples start faster as they are
+    ),
 )
 val_dataloader = dict(batch_size=6, num_workers=0, dataset=dict(data_root=data_root, split='', ann_file='val.txt'))
 test_dataloader = val_dataloader

@@ -36,7 +36,10 @@ def fake(folder, **more):
 
 WRAPPERS = {
     'plain': (lambda f: fake(f), [0, 1, 2, 3, 4]),
-    'concat': (lambda f: {'type': 'ConcatDataset', 'datasets': [fake(f, indices=2), fake(f)]}, [0, 1, 0, 1, 2, 3, 4]),
+    'concat': (
+        lambda f: {'type': 'ConcatDataset', 'datasets': [fake(f, indices=2), fake(f, serialize_data=True)]},
+        [0, 1, 0, 1, 2, 3, 4],
+    ),
     'repeat': (lambda f: {'type': 'RepeatDataset', 'times': 2, 'dataset': fake(f)}, [0, 1, 2, 3, 4] * 2),
     'balanced': (
         lambda f: {'type': 'ClassBalancedDataset', 'oversample_thr': 0.4, 'dataset': fake(f)},

@@ -226,6 +226,23 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
     assert all(name.endswith('.png') and size(tmp_path / name) for name in files(tmp_path))
 
 
+@pytest.mark.parametrize(
+    'command',
+    [
+        'configs/resnet/resnet50_8xb32_in1k.py --phase val --mode original -n 100 -r 10 --bgr2rgb',
+        'configs/resnet/resnet50_8xb32_in1k.py --show-number 100 --rescale-factor 2',
+        'configs/swin_transformer/swin-small_16xb64_in1k.py --show-number 10 --mode concat',
+        'configs/swin_transformer/swin-small_16xb64_in1k.py --mode pipeline',
+    ],
+)
+def test_the_documented_commands_run_where_their_data_is(capsys, tmp_path, command):
+    phase = 'val' if 'val' in command else 'train'
+    data = {'data_root': 'demo/dataset', 'split': '', 'ann_file': f'{phase}.txt', 'serialize_data': False}
+    options = [f'{phase}_dataloader.dataset.{key}={value}' for key, value in data.items()]
+    code, out, _ = run(capsys, *command.split(), '--output-dir', tmp_path, '--cfg-options', *options)
+    assert code == 0 and len(out) == (6 if phase == 'val' else 9) and all(size(path) for path in out)
+
+
 def memory(process):
     """Resident MiB of a process and its children."""
     children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
