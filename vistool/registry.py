@@ -3,7 +3,8 @@
 ``ANALYSES`` holds the analyses, ``TRANSFORMS`` what vistool adds to pipelines (``type='vistool.LocalBinaryPattern'``),
 ``MODELS`` its wrappers of other libraries' models (``type='vistool.TorchvisionClassifier'``).
 Build an analysis with ``ANALYSES.build(dict(type='vistool.CAM', methods=['gradcam']))``;
-``list(vistool.analyses.HOMES)`` names them. A user's own registers itself from the user's file through the config's ``custom_imports``.
+``list(vistool.analyses.HOMES)`` names them. A user's own registers itself from the user's file through the config's
+``custom_imports``.
 """
 
 from __future__ import annotations
