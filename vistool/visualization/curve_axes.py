@@ -29,11 +29,16 @@ class Axis:
     Attributes:
         lengths: Iterations per epoch by config, where known.
         unit: ``both`` (epochs below, iterations above) where all configs share one epoch length; ``epoch`` where they
-            differ; ``iteration`` where some are unknown.
+            differ; ``iteration`` where some are unknown; else the name of something that is no training (channels).
     """
 
     lengths: Mapping[str, float]
     unit: str
+
+    @property
+    def counts_training(self) -> bool:
+        """Whether the curves run over a training, so that they have a peak and an end."""
+        return self.unit in ('both', 'epoch', 'iteration')
 
     def position(self, config: str, steps: NDArray[Any]) -> NDArray[Any]:
         """Steps in the axis' unit; with ``both`` the data stay in iterations."""

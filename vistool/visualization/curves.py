@@ -112,7 +112,8 @@ def _panel(axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Cu
     colors = draw_lines(axes, curves, axis)
     axes.set_ylabel(_NAMES.get(name, name), parse_math=False)
     tell_values(axes)
-    mark_ends(axes, curves, axis, colors, page.paper)
+    if axis.counts_training:
+        mark_ends(axes, curves, axis, colors, page.paper)
     add_legend(axes, curves, colors)
     if len({curve.config for curve in curves}) == 1 and any(curve.order is not None for curve in curves):
         ramp = ScalarMappable(Normalize(0, 1), ListedColormap([ramp_color(level / 255) for level in range(256)]))
