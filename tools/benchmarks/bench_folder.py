@@ -1,0 +1,82 @@
+"""Images per second over a folder, maps drawn and written, against the plain forward on the same batches."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from timing import machine
+
+import vistool as vt
+from vistool.batch import Batches
+from vistool.inputs import Item, find_inputs
+from vistool.visualization import Style, Visualizer
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """``count`` JPEGs of 500×375, cut at random from the demo photos."""
+    rng = np.random.default_rng(0)
+    photos = [Image.open(path).convert('RGB').resize((800, 600)) for path in sorted(Path('demo').glob('*.png'))]
+    for number in range(count):
+        left, top = (int(each) for each in rng.integers(0, (300, 225)))
+        photos[number % len(photos)].crop((left, top, left + 500, top + 375)).save(folder / f'{number:04d}.jpg')
+
+
+def draw_folder(model: vt.Model, items: list[Item], out: Path, batch: int, style: Style) -> float:
+    """Seconds for reading, explaining, drawing and writing all items."""
+    cam, visualizer = vt.CAM(), Visualizer(out, style)
+    start = time.perf_counter()
+    Batches(
+        lambda index, item: model.read(item.path, index=index, name=item.name),
+        lambda samples: cam(model, samples),
+        lambda result, sample: visualizer.write(result, sample.name),
+        batch,
+    ).run(items, lambda paths: None)
+    return time.perf_counter() - start
+
+
+def forward(model: vt.Model, items: list[Item], batch: int) -> float:
+    """Seconds for the plain forward on the same batches, ready in memory."""
+    samples = [model.read(item.path) for item in items]
+    batches = [model.batch(samples[start : start + batch]) for start in range(0, len(samples), batch)]
+    start = time.perf_counter()
+    with torch.no_grad():
+        for inputs in batches:
+            model.module(inputs)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Prints images per second of both and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--config', default='mmpretrain::resnet/resnet50_8xb32_in1k.py')
+    parser.add_argument('--checkpoint', default='none')
+    parser.add_argument('--images', type=int, default=200)
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--layout', default='grid', choices=['grid', 'overlay'])
+    args = parser.parse_args()
+    warnings.filterwarnings('ignore')
+    model = vt.load(args.config, args.checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        make_photos(Path(folder), args.images)
+        items = find_inputs(folder)
+        style = Style(layout=args.layout)
+        draw_folder(model, items[: args.batch_size], Path(folder) / 'out', args.batch_size, style)  # not counted
+        plain = forward(model, items, args.batch_size)
+        drawn = draw_folder(model, items, Path(folder) / 'out', args.batch_size, style)
+        again = forward(model, items, args.batch_size)
+    base = (plain + again) / 2
+    print(f'{args.config}, {args.images} images, batches of {args.batch_size}, {args.layout}; {machine()}')
+    print(
+        f'forward {args.images / base:.1f} images/s, vis_cam {args.images / drawn:.1f} images/s: {base / drawn:.2f} ×'
+    )
+
+
+if __name__ == '__main__':
+    main()
