@@ -57,7 +57,7 @@ def test_close_matches_are_listed(net):
         ('deit-tiny_4xb256_in1k', 'backbone.layers.11.ln1'),
         ('t2t-vit-t-14_8xb64_in1k', 'backbone.encoder.13.ln1'),
         ('swin-tiny_16xb64_in1k', 'backbone.norm3'),
-        ('beit-base-p16_beit-in21k-pre_8xb128-coslr-100e_in1k', 'backbone.layers.11'),
+        ('beit-base-p16_beit-in21k-pre_3rdparty_in1k', 'backbone.layers.11'),
         ('vit-base-p16_mae-1600e-pre_8xb128-coslr-100e_in1k', 'backbone.layers.11'),
     ],
 )
