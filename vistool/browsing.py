@@ -116,7 +116,7 @@ def _run(args: argparse.Namespace, drawing: Drawing, jobs: list[Any], visualizer
     with progress(len(jobs)) as advance:
         for number, page in enumerate(ordered_map(drawing, jobs, workers(args, total))):
             failures += [Failure(f'sample {each["index"]}', each['error']) for each in page.recipe['failed']]
-            rows += page.recipe['samples']
+            rows += page.recipe['samples'] if args.save_raw else []  # kept to the end: a kilobyte a sample
             if page.data is not None:
                 kind = 'batch' if args.mode == 'batch' else 'sheet' if args.sheet else ''
                 name = cli.file_name(f'{kind}-{number + 1:04d}' if kind else page.name, *choices)
