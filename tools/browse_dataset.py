@@ -54,7 +54,7 @@ def add_selection(parser: cli.Parser) -> None:
 
 def work(args: argparse.Namespace) -> int:
     """Opens the dataset, reads, draws, writes."""
-    from vistool.browsing import browse
+    from vistool.jobs.browsing import browse
 
     return browse(args)
 

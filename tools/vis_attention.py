@@ -77,8 +77,8 @@ def _add_size(parser: cli.Parser) -> None:
 def work(args: argparse.Namespace) -> int:
     """Loads, reads and draws."""
     from vistool.analyses import Attention
-    from vistool.commands import draw_heatmaps
     from vistool.inputs.sizing import sizing
+    from vistool.jobs.heatmaps import draw_heatmaps
 
     attention = Attention(
         method=args.method,

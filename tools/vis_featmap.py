@@ -60,7 +60,7 @@ def _add_features(parser: cli.Parser) -> None:
 
 def work(args: argparse.Namespace) -> int:
     """Loads, runs up to the last layer, and draws."""
-    from vistool.featmap_run import Run, preview
+    from vistool.jobs.features import Run, preview
 
     if args.preview_model:
         return preview(args)

@@ -66,9 +66,9 @@ def numbers(text: Any, option: str, counts: tuple[int, ...]) -> Any:
 def work(args: argparse.Namespace) -> int:
     """Loads, cuts and draws."""
     from vistool.analyses.patches import Patches
-    from vistool.batch import Failure, progress, report
     from vistool.errors import InputError
     from vistool.inputs import find_inputs
+    from vistool.jobs.batches import Failure, progress, report
     from vistool.visualization import Visualizer
 
     patches = Patches(

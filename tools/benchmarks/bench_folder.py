@@ -14,8 +14,8 @@ from PIL import Image
 from timing import machine
 
 import vistool as vt
-from vistool.batch import Batches
 from vistool.inputs import Item, find_inputs
+from vistool.jobs.batches import Batches
 from vistool.visualization import Style, Visualizer
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from vistool import cli
-from vistool.batch import Batches, report
-from vistool.comparison import labels, side_by_side
 from vistool.config import Source, resolve
 from vistool.datasets import PHASES, DatasetItem, dataset_items
 from vistool.errors import InputError
 from vistool.inputs import Item, Sample, find_inputs
 from vistool.inputs.multiple import parse_files
+from vistool.jobs.batches import Batches, report
+from vistool.jobs.comparison import labels, side_by_side
 from vistool.models import Model, build_module, load
 from vistool.results import Heatmaps
 from vistool.visualization import Visualizer

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from vistool.tools.vis_cam import main
 
-from vistool.batch import Batches, report
 from vistool.errors import InputError
 from vistool.inputs import Sample
+from vistool.jobs.batches import Batches, report
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 

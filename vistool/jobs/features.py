@@ -10,11 +10,11 @@ from vistool import cli
 from vistool.analyses import FeatureMaps
 from vistool.analyses.featmap import Feature, Statistics, basis_bytes, read_basis
 from vistool.analyses.featmap.preview import module_tree
-from vistool.commands import Walk, draw_heatmaps, find_items, read_item
 from vistool.config import resolve
 from vistool.errors import InputError
 from vistool.inputs import Sample
 from vistool.inputs.multiple import parse_files
+from vistool.jobs.heatmaps import Walk, draw_heatmaps, find_items, read_item
 from vistool.models import Model, build_module, find_device
 from vistool.visualization.channels import ARGUMENT, write_channels
 from vistool.visualization.files import check_folder, is_file, safe_name, write_file

@@ -5,7 +5,7 @@ import pytest
 from vistool.tools.vis_cam import main
 
 import vistool as vt
-from vistool.comparison import labels, side_by_side
+from vistool.jobs.comparison import labels, side_by_side
 from vistool.models import Model
 from vistool.results import Heatmap, Heatmaps
 

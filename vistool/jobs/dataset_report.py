@@ -12,10 +12,10 @@ import numpy as np
 
 from vistool import cli
 from vistool.analyses.dataset_report import DatasetReport, Measured
-from vistool.batch import Failure, progress, report
 from vistool.config import Source
 from vistool.datasets.reading import Samples
 from vistool.datasets.workers import ordered_map
+from vistool.jobs.batches import Failure, progress, report
 from vistool.results import DatasetSummary
 from vistool.visualization import Style, Visualizer
 from vistool.visualization.encode import VECTOR_SUFFIXES, encode_pixels
@@ -42,7 +42,7 @@ def write_report(
     cli.announce([visualizer.put(name, summary_bytes(result, style, visualizer.suffix))])
     log.info('%s', _line(result))
     if args.save_raw:
-        from vistool.browsing import write_table
+        from vistool.jobs.browsing import write_table
 
         cli.announce([write_table([_row(each) for each in measured], visualizer, name)])
     return report([Failure(f'sample {index}', reason) for index, reason in result.failed], len(chosen))

@@ -14,13 +14,13 @@ from typing import Any
 
 from vistool import cli
 from vistool.analyses.dataset import BrowseDataset
-from vistool.batch import Failure, progress, report
 from vistool.config import resolve
 from vistool.datasets.batching import Batcher
 from vistool.datasets.reading import Samples
 from vistool.datasets.selection import choose
 from vistool.datasets.workers import ordered_map
 from vistool.errors import InputError
+from vistool.jobs.batches import Failure, progress, report
 from vistool.results import ImageGrid
 from vistool.visualization import Style, Visualizer
 from vistool.visualization.files import write_file
@@ -92,7 +92,7 @@ def browse(args: argparse.Namespace) -> int:
     samples = Samples.of(source.config, args.phase, args.seed, order)
     out = cli.out_path(args, source.name, 'browse_dataset')
     if args.report:
-        from vistool.reporting import write_report
+        from vistool.jobs.dataset_report import write_report
 
         chosen = _chosen(args, samples)
         return write_report(args, source, samples, chosen, style, workers(args, len(chosen)))
