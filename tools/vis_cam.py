@@ -71,7 +71,8 @@ def build_parser() -> cli.Parser:
 def work(args: argparse.Namespace) -> int:
     """Loads, explains and draws."""
     from vistool.analyses import CAM
-    from vistool.jobs.heatmaps import draw_heatmaps, preview_model
+    from vistool.jobs.heatmaps import draw_heatmaps
+    from vistool.jobs.loading import preview_model
 
     if args.preview_model:
         return preview_model(args)

@@ -68,7 +68,7 @@ def work(args: argparse.Namespace) -> int:
     from vistool.analyses.patches import Patches
     from vistool.errors import InputError
     from vistool.inputs import find_inputs
-    from vistool.jobs.batches import Failure, progress, report
+    from vistool.jobs.progress import Failure, progress, report
     from vistool.visualization import Visualizer
 
     patches = Patches(

@@ -1,16 +1,20 @@
 """Many images at once: what one image gives alone, with broken ones told and skipped."""
 
+import logging
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from vistool.tools.vis_cam import main
 
 from vistool.errors import InputError
 from vistool.inputs import Sample
-from vistool.jobs.batches import Batches, report
+from vistool.jobs.batches import Batches
+from vistool.jobs.progress import report, throughput
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 
@@ -56,6 +60,14 @@ def sample(size, number):
     return Sample(data=None, image=np.zeros((*size, 3), np.uint8), name=str(number), index=number)
 
 
+def batches(explain=list, write=lambda result, each, seconds: Path(result.name), read=None, **options):
+    return Batches(read or (lambda index, size: sample(size, index)), explain, write, **options)
+
+
+def unexpected(index, item, error):
+    raise AssertionError(f'{item}: {error}')
+
+
 def test_consecutive_images_of_one_size_go_together():
     sizes = [(2, 2)] * 3 + [(2, 4)] * 2 + [(2, 2)] * 2
     groups, written = [], []
@@ -64,10 +76,23 @@ def test_consecutive_images_of_one_size_go_together():
         groups.append([each.index for each in samples])
         return samples
 
-    batches = Batches(lambda index, size: sample(size, index), explain, lambda result, _: [Path(result.name)], 2)
-    assert batches.run(sizes, written.extend) == []
+    batches(explain, batch_size=2).run(sizes, written.append, unexpected)
     assert groups == [[0, 1], [2], [3, 4], [5, 6]]
     assert written == [Path(str(number)) for number in range(7)]
+
+
+def test_no_batch_reaches_over_a_group_and_the_unwanted_is_explained_but_not_written():
+    groups, written = [], []
+
+    def explain(samples):
+        groups.append([each.index for each in samples])
+        return samples
+
+    batches(explain, batch_size=3).run(
+        [(2, 2)] * 10, written.append, unexpected, groups=[[0, 1, 2, 3], [6, 7], [9]], unwanted={1, 6}
+    )
+    assert groups == [[0, 1, 2], [3], [6, 7], [9]]
+    assert written == [Path(name) for name in '02379']
 
 
 def test_reading_runs_ahead_but_not_far():
@@ -84,7 +109,7 @@ def test_reading_runs_ahead_but_not_far():
         return sample((2, 2), index)
 
     lock, read.count = threading.Lock(), 0
-    Batches(read, explain, lambda result, _: [], 4, 2).run(range(200), lambda paths: None)
+    batches(explain, read=read, batch_size=4).run(range(200), lambda path: None, unexpected)
     assert len(done) == 200 and max(ahead) <= 2 * 4 + 2 + 4
 
 
@@ -93,16 +118,77 @@ def test_a_single_broken_item_is_an_error():
         raise InputError('broken')
 
     with pytest.raises(InputError, match='broken'):
-        Batches(read, list, lambda result, _: []).run(['x'], print)
+        batches(read=read).run(['x'], print, unexpected)
 
 
 def test_a_failing_writer_stops_the_run():
-    def write(result, each):
+    def write(result, each, seconds):
         raise InputError('disk full')
 
-    batches = Batches(lambda index, item: sample((2, 2), index), list, write, 2)
     with pytest.raises(InputError, match='disk full'):
-        batches.run(range(50), lambda paths: None)
+        batches(write=write, batch_size=2).run([(2, 2)] * 50, print, unexpected)
+
+
+def test_what_cannot_be_explained_is_told_and_the_others_beside_it_are_written():
+    def explain(samples):
+        if any(each.index in (1, 5) for each in samples):
+            raise InputError('no such pixel')
+        return samples
+
+    written, failed = [], []
+    run = batches(explain, batch_size=3)
+    run.run([(2, 2)] * 7, written.append, lambda index, item, error: failed.append((index, str(error))))
+    assert [path.name for path in written] == list('02346')
+    assert failed == [(1, 'no such pixel'), (5, 'no such pixel')]
+    assert run.clock.images == 5
+
+
+@pytest.mark.parametrize('size', [1, 4])
+def test_what_no_image_of_the_first_batch_allows_is_an_error(size):
+    tried = []
+
+    def explain(samples):
+        tried.extend(samples)
+        raise InputError('no such layer')
+
+    with pytest.raises(InputError, match='no such layer'):
+        batches(explain, batch_size=size).run([(2, 2)] * 40, print, unexpected)
+    assert len(tried) <= 2 * size
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger('vistool'), 'propagate', True)
+    sizes, written = [], []
+
+    def explain(samples):
+        if len(samples) > 3:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        sizes.append(len(samples))
+        return samples
+
+    with caplog.at_level('WARNING', 'vistool'):
+        batches(explain, batch_size=12).run([(2, 2)] * 20, written.append, unexpected)
+    assert [path.name for path in written] == [str(number) for number in range(20)]
+    assert max(sizes) == 3 and 'batches of 6' in caplog.text and 'batches of 3' in caplog.text
+
+
+def test_no_memory_for_one_image_is_an_error_that_says_so():
+    def explain(samples):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    with pytest.raises(InputError, match='memory does not suffice'):
+        batches(explain, batch_size=4).run([(2, 2)] * 9, print, unexpected)
+
+
+def test_the_clock_tells_what_is_waited_for():
+    def read(index, size):
+        time.sleep(0.02)
+        return sample(size, index)
+
+    run = batches(read=read, workers=1)
+    run.run([(2, 2)] * 20, lambda path: None, unexpected)
+    assert run.clock.seconds['decode'] > 5 * (run.clock.seconds['forward'] + run.clock.seconds['write'])
+    assert throughput([run.clock, run.clock]).startswith('40 images in ')
 
 
 def test_report_counts(caplog):

@@ -35,9 +35,9 @@ def draw_folder(model: vt.Model, items: list[Item], out: Path, batch: int, style
     Batches(
         lambda index, item: model.read(item.path, index=index, name=item.name),
         lambda samples: cam(model, samples),
-        lambda result, sample: visualizer.write(result, sample.name),
+        lambda result, sample, seconds: visualizer.write(result, sample.name),
         batch,
-    ).run(items, lambda paths: None)
+    ).run(items, lambda paths: None, lambda index, item, error: print(error))
     return time.perf_counter() - start
 
 

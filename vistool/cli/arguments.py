@@ -100,10 +100,35 @@ def add_inputs(parser: Parser) -> None:
 
 
 def add_batch(parser: Parser) -> None:
-    """How many images go through at once."""
+    """Many images: which of them, how many at once, in which processes, and what is kept of the run."""
+    _add_selection(parser)
     group = parser.add_argument_group('many images')
     group.add_argument('--batch-size', type=int, default=8, metavar='N', help='images per forward (default: 8)')
     group.add_argument(
         '--workers', type=int, default=2, metavar='N', help='threads that read and that write (default: 2)'
     )
     group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
+    group.add_argument('--resume', action='store_true', help='go on with the run in the output folder')
+    group.add_argument('--overwrite', action='store_true', help='start again, whatever the output folder holds')
+    group.add_argument(
+        '--gallery', nargs='*', metavar='RUN', help='a web page over the run; of other runs (folders) beside it'
+    )
+    group.add_argument(
+        '--vis-backend', nargs='+', default=[], metavar='NAME', help='pictures go there too: tensorboard, wandb, …'
+    )
+    group.add_argument(
+        '--launcher', default='none', metavar='none|pytorch|slurm', help='what started the processes of this run'
+    )
+    group.add_argument('--local-rank', type=int, default=0, help=argparse.SUPPRESS)  # some launchers add it
+    group.add_argument(
+        '--deterministic', action='store_true', help='the same bytes however many processes and interruptions; slower'
+    )
+
+
+def _add_selection(parser: Parser) -> None:
+    group = parser.add_argument_group('which images')
+    group.add_argument('--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19')
+    group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='of a dataset: ids or names')
+    group.add_argument('--per-class', type=int, metavar='N', help='of a dataset: N of each class, drawn with --seed')
+    group.add_argument('--only', metavar='wrong|right|uncertain', help='by what the model makes of them')
+    group.add_argument('--max-samples', type=int, metavar='N', help='N of them, drawn with --seed')

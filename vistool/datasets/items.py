@@ -55,6 +55,10 @@ class DatasetItems(Sequence[DatasetItem]):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def label(self, index: int) -> Label:
+        """The ground truth of one sample."""
+        return label_of(info_of(self.dataset, index))
+
     @overload
     def __getitem__(self, index: int) -> DatasetItem: ...
     @overload

@@ -39,17 +39,18 @@ def choose(
     for name, value in (('--per-class', per_class), ('--show-number', number)):
         if value is not None and value < 1:
             raise InputError(f'{value} is no number of images', accepted='1 or more', argument=name)
-    pool = _indices(indices, len(samples)) if indices else list(range(len(samples)))
+    pool = at_indices(indices, len(samples)) if indices else list(range(len(samples)))
     if shuffle:
         pool = np.random.default_rng(abs(samples.seed)).permutation(pool).tolist()
     if classes or per_class is not None:
-        pool = _of_classes(samples, pool, classes, per_class, number)
+        pool = of_classes(samples, pool, classes, per_class, number)
     if not pool:
         raise InputError(f'no sample of {" ".join(classes)!r}' if classes else 'the dataset is empty')
     return pool if number is None else pool[:number]
 
 
-def _indices(texts: Sequence[str], length: int) -> list[int]:
+def at_indices(texts: Sequence[str], length: int) -> list[int]:
+    """The places that ``7``, ``-1``, ``10-19`` and ``1,2,5`` name among ``length``, in the order given."""
     found: list[int] = []
     for text in (part for each in texts for part in str(each).split(',') if part):
         span = re.fullmatch(r'(\d+)-(\d+)', text)
@@ -65,9 +66,10 @@ def _indices(texts: Sequence[str], length: int) -> list[int]:
     return found
 
 
-def _of_classes(
+def of_classes(
     samples: Any, pool: Sequence[int], classes: Sequence[str], per_class: int | None, number: int | None
 ) -> list[int]:
+    """Those of ``pool`` that are of any of the ``classes``, at most ``per_class`` of each and ``number`` in all."""
     wanted = {_class_id(text, samples.classes) for text in classes}
     counts: Counter[int] = Counter()
     kept: list[int] = []

@@ -20,7 +20,7 @@ from vistool.datasets.reading import Samples
 from vistool.datasets.selection import choose
 from vistool.datasets.workers import ordered_map
 from vistool.errors import InputError
-from vistool.jobs.batches import Failure, progress, report
+from vistool.jobs.progress import Failure, progress, report
 from vistool.results import ImageGrid
 from vistool.visualization import Style, Visualizer
 from vistool.visualization.files import write_file

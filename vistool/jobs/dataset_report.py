@@ -15,7 +15,7 @@ from vistool.analyses.dataset_report import DatasetReport, Measured
 from vistool.config import Source
 from vistool.datasets.reading import Samples
 from vistool.datasets.workers import ordered_map
-from vistool.jobs.batches import Failure, progress, report
+from vistool.jobs.progress import Failure, progress, report
 from vistool.results import DatasetSummary
 from vistool.visualization import Style, Visualizer
 from vistool.visualization.encode import VECTOR_SUFFIXES, encode_pixels

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.dist import is_main_process
+
 from vistool import cli
 from vistool.analyses import FeatureMaps
 from vistool.analyses.featmap import Feature, Statistics, basis_bytes, read_basis
@@ -14,7 +16,8 @@ from vistool.config import resolve
 from vistool.errors import InputError
 from vistool.inputs import Sample
 from vistool.inputs.multiple import parse_files
-from vistool.jobs.heatmaps import Walk, draw_heatmaps, find_items, read_item
+from vistool.jobs.heatmaps import Walk, draw_heatmaps, refuse_parts
+from vistool.jobs.loading import find_items, read_item
 from vistool.models import Model, build_module, find_device
 from vistool.visualization.channels import ARGUMENT, write_channels
 from vistool.visualization.files import check_folder, is_file, safe_name, write_file
@@ -38,6 +41,8 @@ class Run:
             args.interpolation = args.interpolation or 'bilinear'
         self.style = cli.style_of(args)
         self.statistics = Statistics() if args.stats else None
+        if args.stats:
+            refuse_parts(args, '--stats')
         if args.save_basis:
             if args.channel_reduction != 'pca':
                 raise InputError('is for colours by PCA', hint='add --channel-reduction pca', argument='--save-basis')
@@ -75,7 +80,7 @@ class Run:
     def settle(self, models: list[Model], walk: Walk, count: int) -> FeatureMaps:
         """Fixes layers and basis over the run; keeps the basis where that is asked for."""
         settled = self.analysis.settle(models, walk, count)
-        if self.args.save_basis and settled.basis is not None:
+        if self.args.save_basis and settled.basis is not None and is_main_process():
             path = Path(self.args.save_basis)
             write_file(path, basis_bytes(settled.basis), '--save-basis')
             cli.announce([path])

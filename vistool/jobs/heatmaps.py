@@ -1,50 +1,39 @@
-"""What the commands that draw heat maps have in common: images in, models loaded, maps compared, files out."""
+"""A run of a command that draws heat maps, from its arguments to its files and exit code."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from vistool import cli
-from vistool.config import Source, resolve
-from vistool.datasets import PHASES, DatasetItem, dataset_items
+from vistool import cli, recipe
+from vistool.config import resolve
+from vistool.datasets import DatasetItem
 from vistool.errors import InputError
-from vistool.inputs import Item, Sample, find_inputs
-from vistool.inputs.multiple import parse_files
-from vistool.jobs.batches import Batches, report
-from vistool.jobs.comparison import labels, side_by_side
-from vistool.models import Model, build_module, load
+from vistool.inputs import Item, Sample
+from vistool.jobs.batches import Batches, described
+from vistool.jobs.comparison import labels
+from vistool.jobs.explaining import HeatmapAnalysis, explain_with, views_of
+from vistool.jobs.launch import Place, deterministic, joined
+from vistool.jobs.loading import find_items, load_all, read_item
+from vistool.jobs.manifest import Manifest, groups_of, stamp
+from vistool.jobs.progress import Failure, report, throughput
+from vistool.jobs.records import CARRIED_OUT, Written, about_run, line_of
+from vistool.jobs.selection import Guess, guesses, select
+from vistool.models import Model
 from vistool.results import Heatmaps
 from vistool.visualization import Visualizer
+from vistool.visualization.backends import open_backends
+from vistool.visualization.files import is_file
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import sheet
 
 log = logging.getLogger('vistool')
 
-
-class HeatmapAnalysis(Protocol):
-    """An analysis whose results can be compared between models."""
-
-    def __call__(self, model: Any, subject: Any) -> Any:
-        """Results for a list of samples."""
-
-    def follow(self, result: Heatmaps, model: Model) -> HeatmapAnalysis:
-        """The same analysis of another model, held to the choices made for ``result`` (its classes, its layers)."""
-
-
-@runtime_checkable
-class ComparingAnalysis(HeatmapAnalysis, Protocol):
-    """An analysis that puts models beside each other itself, because it looks at more than their maps."""
-
-    def compare(
-        self, models: Sequence[Model], views: Sequence[Sequence[Sample]], names: Sequence[str]
-    ) -> list[Heatmaps]:
-        """One result per image; ``views`` are the same images as each model reads them."""
-
+AnyItem = Item | DatasetItem
 
 Walk = Callable[[], Iterator[list[list[Sample]]]]
 """Goes over all batches of a run from the start: each batch as one list of samples per model."""
@@ -78,135 +67,196 @@ def draw_heatmaps(
     Returns:
         The exit code.
     """
-    if args.batch_size < 1 or args.workers < 1:
-        raise InputError('must be at least 1', argument='--batch-size' if args.batch_size < 1 else '--workers')
-    source = resolve(args.config, cli.config_options(args.cfg_options))
-    items = find_items(args.img, source)
-    style = cli.style_of(args)
-    out = cli.out_path(args, source.name, command)
-    visualizer = Visualizer(out, style, save_raw=args.save_raw, show=args.show, panels=args.panels)
-    visualizer.check(len(items))
-    models = load_all(args, source)
-    if prepare is not None:
-        for model in models:
-            prepare(model)
-    chosen = [*choices, *(['vs', *labels(models)[1:]] if len(models) > 1 else [])]
-    if args.checkpoint:
-        chosen.append(models[0].weights_name)
-    kept: list[Heatmaps] = []
-
-    def read(index: int, item: Item | DatasetItem) -> Sample:
-        return read_item(models[0], item, args.seed, index)
-
-    def explain(samples: list[Sample]) -> list[Heatmaps]:
-        results = explain_with(models, analysis, samples, args)
-        if args.sheet:
-            kept.extend(results)
-        return results
-
-    def write(result: Any, sample: Sample) -> list[Path]:
-        written = visualizer.write(result, cli.file_name(sample.name, *chosen))
-        return [*written, *(beside(result, written[0], style) if beside else ())]
-
-    batches: Batches[Item | DatasetItem] = Batches(read, explain, write, args.batch_size, args.workers)
-
-    def walk() -> Iterator[list[list[Sample]]]:
-        return (views_of(models, samples, args.seed) for samples in batches.walk(items))
-
-    if settle is not None:
-        with models[0].precision(args.amp):
-            analysis = settle(models, walk, len(items))
-    failures = batches.run(items, cli.announce)
-    if kept:
-        cli.announce(sheet(kept, args.sheet, style))
-    return report(failures, len(items))
+    _check(args)
+    with joined(args.launcher, args.device) as place, deterministic(args.deterministic):
+        args.device = place.device(args.device)
+        if not place.first:
+            log.setLevel(max(log.level, logging.WARNING))
+        return HeatmapRun(args, command, analysis, choices, settle, prepare, beside, place).draw()
 
 
-def find_items(spec: str, source: Source) -> Sequence[Item | DatasetItem]:
-    """The images that ``img`` names: a file, folder, glob or list, or ``@train``, ``@val``, ``@test`` of the config.
-
-    Raises:
-        InputError: If there are none.
-    """
-    if not spec.startswith('@'):
-        return find_inputs(spec)
-    if spec[1:] not in PHASES:
-        raise InputError(
-            f'unknown dataset {spec!r}', accepted=', '.join(f'@{phase}' for phase in PHASES), argument='img'
-        )
-    items = dataset_items(source.config, spec[1:])
-    if not len(items):
-        raise InputError(f'the {spec[1:]} dataset of {source.name} is empty', argument='img')
-    return items
+def _check(args: argparse.Namespace) -> None:
+    for name in ('batch_size', 'workers'):
+        if getattr(args, name) < 1:
+            raise InputError('must be at least 1', argument=f'--{name.replace("_", "-")}')
+    if args.resume and args.overwrite:
+        raise InputError('goes on with a run, --overwrite starts again', hint='leave one out', argument='--resume')
+    if args.sheet:
+        refuse_parts(args, '--sheet')
+    if args.deterministic:
+        args.command = recipe.what_alone(args.command, CARRIED_OUT)
 
 
-def read_item(model: Model, item: Item | DatasetItem, seed: int, index: int = 0) -> Sample:
-    """An image as the model's pipeline reads it."""
-    if isinstance(item, DatasetItem):
-        return model.read(item.source, seed=seed, index=item.index, name=item.name, info=item.info)
-    return model.read(item.path, seed=seed, index=index, name=item.name)
-
-
-def load_all(args: argparse.Namespace, source: Source) -> list[Model]:
-    """The model of ``config`` and ``checkpoint``, then those of ``--compare``."""
-    given: list[tuple[Source, str | None]] = [(source, args.checkpoint)]
-    for words in args.compare:
-        if len(words) > 2:
+def refuse_parts(args: argparse.Namespace, option: str) -> None:
+    """Refuses an option that is of all images together where this process will see a part of them."""
+    for other, given in (('--resume', args.resume), ('--launcher', args.launcher != 'none')):
+        if given:
             raise InputError(
-                f'{" ".join(words)!r}: {len(words)} words',
-                accepted='CONFIG, or CONFIG CHECKPOINT',
-                hint='put positionals before --compare',
-                argument='--compare',
+                f'is of all images together, and {other} sees a part of them', hint='leave one out', argument=option
             )
-        given.append((resolve(words[0], cli.config_options(args.cfg_options)), words[1] if len(words) > 1 else None))
-    files = parse_files(args.input)
-    models = []
-    for each, checkpoint in given:
-        trusted = args.trust_checkpoint
-        models.append(load(each, checkpoint, device=args.device, trust_checkpoint=trusted, seed=args.seed))
-        models[-1].use_files(files, args.draw_on)
-    return models
 
 
-def explain_with(
-    models: Sequence[Model], analysis: HeatmapAnalysis, samples: list[Sample], args: argparse.Namespace
-) -> list[Heatmaps]:
-    """Results of the first model on a batch; beside them those of the others, held to the first one's choices."""
-    provenance = {'command': args.command, 'seed': args.seed, 'amp': args.amp}
-    if len(models) > 1 and isinstance(analysis, ComparingAnalysis):
-        with models[0].precision(args.amp):
-            found = analysis.compare(models, views_of(models, samples, args.seed), labels(models))
-        return [result.with_recipe(**provenance) for result in found]
-    with models[0].precision(args.amp):
-        results: list[Heatmaps] = analysis(models[0], samples)
-    results = [result.with_recipe(**provenance) for result in results]
-    if len(models) == 1:
+@dataclass
+class HeatmapRun:
+    """One run; the arguments are those of :func:`draw_heatmaps`.
+
+    Attributes:
+        place: This process among those of the run.
+        kept: Results for the sheet.
+        failures: What could not be read or explained.
+    """
+
+    args: argparse.Namespace
+    command: str
+    analysis: HeatmapAnalysis
+    choices: Sequence[object]
+    settle: Settle | None
+    prepare: Callable[[Model], None] | None
+    beside: Callable[[Heatmaps, Path, Style], list[Path]] | None
+    place: Place
+    kept: list[Heatmaps] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def draw(self) -> int:
+        """Does all of it; returns the exit code."""
+        args = self.args
+        source = resolve(args.config, cli.config_options(args.cfg_options))
+        self.items: Sequence[AnyItem] = find_items(args.img, source)
+        self.style = cli.style_of(args)
+        self.out = cli.out_path(args, source.name, self.command)
+        self.visualizer = Visualizer(self.out, self.style, save_raw=args.save_raw, show=args.show, panels=args.panels)
+        partly = bool(args.indices or args.classes or args.per_class or args.max_samples or args.only)
+        self.visualizer.check(1 if partly else len(self.items))
+        self.models = load_all(args, source)
+        if self.prepare is not None:
+            for model in self.models:
+                self.prepare(model)
+        self.batches: Batches[AnyItem, Written] = Batches(
+            self.read, self.explain, self.write, args.batch_size, args.workers, shown=self.place.first
+        )
+        order = self.select()
+        self.visualizer.check(len(order))
+        place = self.place
+        self.visualizer.backends = open_backends(args.vis_backend, self.out, source.config, place.rank, place.world)
+        self.manifest = self.begin(source, order)
+        pending = [index for index in order if not self.is_done(index)]
+        if len(pending) < len(order):
+            log.info('%d of %d images are done already', len(order) - len(pending), len(order))
+        if self.settle is not None and pending:
+            with self.models[0].precision(args.amp):
+                self.analysis = self.settle(self.models, lambda: self.walk(order), len(order))
+        self.run(order, pending)
+        return self.finish(len(order))
+
+    def select(self) -> list[int]:
+        """Places of the images that are taken."""
+        model, args = self.models[0], self.args
+
+        def guess(pool: Sequence[int]) -> Iterable[Guess]:
+            own = [
+                each
+                for samples in self.batches.walk(self.items, groups_of(pool, pool, self.place, args.batch_size, True))
+                for each in guesses(model, samples, args.amp)
+            ]
+            return [each for part in self.place.gather(own) for each in part]
+
+        return select(args, self.items, guess)
+
+    def begin(self, source: Any, order: Sequence[int]) -> Manifest | None:
+        """The record of a run over many images; a single picture has none."""
+        args = self.args
+        one = is_file(self.out) or (not args.img.startswith('@') and len(self.items) == 1 and Path(args.img).is_file())
+        if not one:
+            about = about_run(args, self.command, source, self.models)
+            return Manifest.begin(self.out, about, self.place, args.resume, args.overwrite)
+        for option, given in (('--resume', args.resume), ('--gallery', args.gallery is not None)):
+            if given:
+                raise InputError('is for many images in a folder', hint='leave it out', argument=option)
+        return None
+
+    def is_done(self, index: int) -> bool:
+        """Whether an earlier run left this image's files whole, tiles for the gallery included if they are wanted."""
+        if self.manifest is None or not self.manifest.done:
+            return False
+        item = self.items[index]
+        if self.args.gallery is not None and not self.manifest.done.get(item.name, {}).get('tiles'):
+            return False
+        return self.manifest.has(stamp(item, index))
+
+    def run(self, order: Sequence[int], pending: Sequence[int]) -> None:
+        """Reads, explains and writes this process's part of what is not done."""
+        groups = groups_of(order, pending, self.place, self.args.batch_size, self.args.deterministic)
+        unwanted = set(order).difference(pending) if self.args.deterministic else set()
+        try:
+            self.batches.run(self.items, self.done, self.failed, groups, unwanted)
+        except InputError as error:
+            if self.manifest is None or not self.batches.clock.images:
+                raise
+            hint = f'{error.hint}; what is written stays, --resume goes on'.removeprefix('; ')
+            raise InputError(error.problem, accepted=error.accepted, hint=hint, argument=error.argument) from error
+        finally:
+            self.visualizer.close()
+
+    def finish(self, total: int) -> int:
+        """Merges the record, makes the gallery and the sheet, and tells how it went; returns the exit code."""
+        failures = [each for part in self.place.gather(self.failures) for each in part]
+        clocks = self.place.gather(self.batches.clock)
+        if self.manifest is not None:
+            self.manifest.finish()
+        if self.place.first:
+            if self.kept:
+                cli.announce(sheet(self.kept, self.args.sheet, self.style))
+            if self.args.gallery is not None:
+                from vistool.gallery import build_gallery
+
+                cli.announce(build_gallery(self.out, [Path(folder) for folder in self.args.gallery]))
+            if total > 1 and any(clock.images for clock in clocks):
+                log.info('%s', throughput(clocks))
+        self.place.wait()
+        return report(failures, total) if self.place.first else int(bool(failures))
+
+    def read(self, index: int, item: AnyItem) -> Sample:
+        """An image as the first model reads it."""
+        return read_item(self.models[0], item, self.args.seed, index)
+
+    def explain(self, samples: list[Sample]) -> list[Heatmaps]:
+        """The results of a batch."""
+        results = explain_with(self.models, self.analysis, samples, self.args)
+        if self.args.sheet:
+            self.kept.extend(results)
         return results
-    names = labels(models)
-    compared = []
-    for result, sample in zip(results, samples, strict=True):
-        beside = [result]
-        for model in models[1:]:
-            again = model.read(
-                sample.original if sample.path is None else sample.path, seed=args.seed, index=sample.index or 0
-            )
-            with model.precision(args.amp):
-                beside += analysis.follow(result, model)(model, [again])
-        compared.append(side_by_side(beside, names))
-    return compared
 
+    def walk(self, order: Sequence[int]) -> Iterator[list[list[Sample]]]:
+        """All batches of the run, for what is settled before the first picture."""
+        for samples in self.batches.walk(self.items, [order]):
+            yield views_of(self.models, samples, self.args.seed)
 
-def views_of(models: Sequence[Model], samples: list[Sample], seed: int) -> list[list[Sample]]:
-    """The same images as each model reads them."""
+    def write(self, result: Any, sample: Sample, seconds: float) -> Written:
+        """Writes one result; runs in a pool."""
+        item = self.items[sample.index or 0]
+        name = cli.file_name(sample.name, *self.chosen)
+        written = self.visualizer.write(result, name, sample.index or 0)
+        if self.beside is not None and written:
+            written += self.beside(result, written[0], self.style)
+        if self.manifest is None:
+            return Written(written, None)
+        return line_of(self.args, self.out, item, sample, result, written, self.style, self.models[0], seconds)
 
-    def read(model: Model, sample: Sample) -> Sample:
-        photo = sample.original if sample.path is None else sample.path
-        return replace(model.read(photo, seed=seed, index=sample.index or 0), name=sample.name)
+    def done(self, written: Written) -> None:
+        """Records and announces one image's files."""
+        if self.manifest is not None and written.line is not None:
+            self.manifest.add(written.line)
+        cli.announce(written.paths)
 
-    return [samples, *([read(model, sample) for sample in samples] for model in models[1:])]
+    def failed(self, index: int, item: AnyItem, error: InputError) -> None:
+        """Records what could not be read or explained."""
+        self.failures.append(Failure(described(item), str(error)))
+        if self.manifest is not None:
+            self.manifest.add({**stamp(item, index), 'index': index, 'files': [], 'error': str(error)})
 
-
-def preview_model(args: argparse.Namespace) -> int:
-    """Lists the network's modules on stdout; needs neither image nor checkpoint."""
-    cli.announce([build_module(resolve(args.config, cli.config_options(args.cfg_options)), args.seed)])
-    return cli.OK
+    @property
+    def chosen(self) -> list[object]:
+        """What file names say besides the image's own."""
+        others = ['vs', *labels(self.models)[1:]] if len(self.models) > 1 else []
+        weights = [self.models[0].weights_name] if self.args.checkpoint else []
+        return [*self.choices, *([others] if others else []), *weights]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vistool.errors import InputError
 from vistool.results import Curves, Heatmaps, ImageGrid, Result
@@ -15,7 +16,7 @@ from vistool.visualization.files import check_folder, is_file, safe_name, write_
 from vistool.visualization.grid_layout import bare_tiles
 from vistool.visualization.heatmap_layout import overlays, panel_scenes, sheet_scenes
 from vistool.visualization.raw import raw_bytes, raw_suffix
-from vistool.visualization.render import picture_bytes, show
+from vistool.visualization.render import picture_bytes, picture_pixels, show
 from vistool.visualization.style import Style
 
 _DEFAULT_SUFFIX = '.png'
@@ -33,6 +34,7 @@ class Visualizer:
         save_raw: Whether the numbers are written beside each picture.
         show: Whether each picture is shown in a window too; waits until it is closed.
         panels: Folder for each tile, untitled and at native resolution, or None.
+        backends: mmengine's visualization backends that get each picture too.
     """
 
     out: Path | str | None
@@ -40,6 +42,7 @@ class Visualizer:
     save_raw: bool = False
     show: bool = False
     panels: Path | str | None = None
+    backends: Sequence[Any] = ()
     _written: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -66,12 +69,13 @@ class Visualizer:
 
             check_window()
 
-    def write(self, result: Result, name: str) -> list[Path]:
+    def write(self, result: Result, name: str, step: int = 0) -> list[Path]:
         """Write one result.
 
         Args:
             result: What to draw.
             name: Name of the picture without suffix; ``/`` makes sub-folders. Unused where ``out`` is one file.
+            step: Its number, for backends.
 
         Returns:
             The files written: pictures, then numbers, then panels.
@@ -91,9 +95,19 @@ class Visualizer:
                 written.append(raw)
         if self.panels is not None:
             written += panels(result, Path(self.panels) / safe_name(name), self.style)
+        if self.backends:
+            pixels = picture_pixels(result, self.style)
+            with self._lock:
+                for backend in self.backends:
+                    backend.add_image(_flat(name), pixels, step)
         if self.show:
             show(result, self.style, name)
         return written
+
+    def close(self) -> None:
+        """Lets the backends write what they still hold."""
+        for backend in self.backends:
+            backend.close()
 
     def put(self, name: str, data: bytes) -> Path:
         """Write a picture that was encoded elsewhere, in a worker say, under the name that ``write`` would give it.

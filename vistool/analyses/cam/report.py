@@ -77,6 +77,7 @@ class Report:
                 'methods': [method.title for method in self.methods.values()],
                 'layers': list(self.layers),
                 'targets': targets,
+                'prediction': self._prediction(index),
                 **self.settings,
                 **recipe.of_sample(sample),
                 'versions': recipe.versions(),
@@ -94,6 +95,13 @@ class Report:
         assert goal.classes is not None and self.shares is not None
         chosen = int(goal.classes[index])
         return {'id': chosen, 'name': self.model.class_name(chosen), 'score': float(self.shares[index, chosen])}
+
+    def _prediction(self, index: int) -> dict[str, Any] | None:
+        """The likeliest class, whatever is explained."""
+        if self.shares is None:
+            return None
+        best = int(self.shares[index].argmax())
+        return {'id': best, 'name': self.model.class_name(best), 'score': float(self.shares[index, best])}
 
     def _maps(self, index: int, targets: Sequence[Mapping[str, Any]]) -> Iterator[Heatmap]:
         """Row by row; a method that shows no class stands in the first row only."""

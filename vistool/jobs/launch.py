@@ -1,0 +1,159 @@
+"""Several processes on one run, started by torchrun or Slurm, as OpenMMLab's test scripts are.
+
+Processes exchange a few plain objects only, so that the group is gloo's everywhere: it needs no GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from vistool.errors import InputError
+
+T = TypeVar('T')
+
+LAUNCHERS = ('none', 'pytorch', 'slurm')
+_NEEDED = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+}
+_START = {
+    'pytorch': 'start it with torchrun --nproc-per-node N, or tools/dist_vis.sh',
+    'slurm': 'start it with srun, or tools/slurm_vis.sh',
+}
+_PATIENCE = timedelta(days=30)
+"""How long a process waits for slower ones at the end of a run."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those of a run.
+
+    Attributes:
+        rank: Its number.
+        world: How many there are.
+        local: Its number on this machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that does what is done once."""
+        return self.rank == 0
+
+    def device(self, name: str) -> str:
+        """``'cuda'`` as this process's own GPU; other names stay."""
+        return f'cuda:{self.local}' if name == 'cuda' and self.world > 1 else name
+
+    def share(self, values: Sequence[T]) -> list[T]:
+        """This process's part of ``values``, as mmengine's sampler deals them out."""
+        if self.world == 1:
+            return list(values)
+        from mmengine.dataset import DefaultSampler
+
+        return [values[index] for index in DefaultSampler(values, shuffle=False, round_up=False)]
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank; all have to call it."""
+        if self.world == 1:
+            return [value]
+        from mmengine.dist import all_gather_object
+
+        return list(all_gather_object(value))
+
+    def wait(self) -> None:
+        """Goes on when all processes are here."""
+        self.gather(None)
+
+
+@contextmanager
+def joined(launcher: str, device: str = 'cpu') -> Iterator[Place]:
+    """Joins the processes of a run, and leaves them at the end.
+
+    Args:
+        launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
+        device: Where the networks will run; on ``cuda`` each process takes the GPU of its local rank.
+
+    Raises:
+        InputError: The launcher is unknown, or this process was not started by it.
+    """
+    if launcher not in LAUNCHERS:
+        raise InputError(f'unknown launcher {launcher!r}', accepted=', '.join(LAUNCHERS), argument='--launcher')
+    if launcher == 'none':
+        if 'TORCHELASTIC_RUN_ID' in os.environ and int(os.environ.get('WORLD_SIZE', 1)) > 1:
+            raise InputError('started by torchrun', hint='add --launcher pytorch', argument='--launcher')
+        yield Place()
+        return
+    missing = [name for name in _NEEDED[launcher] if name not in os.environ]
+    if missing:
+        raise InputError(
+            f'{launcher}: {", ".join(missing)} not set in the environment', hint=_START[launcher], argument='--launcher'
+        )
+    if launcher == 'slurm':
+        _read_slurm()
+    if device.startswith('cuda'):
+        from mmengine.dist import init_dist
+
+        init_dist('pytorch', backend='gloo', timeout=int(_PATIENCE.total_seconds()))
+    else:  # mmengine's own start asks for a GPU
+        import torch.distributed
+
+        torch.distributed.init_process_group('gloo', timeout=_PATIENCE)
+    from torch.distributed import destroy_process_group
+
+    try:
+        yield Place(*(int(os.environ[name]) for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')))
+    finally:
+        destroy_process_group()
+
+
+def _read_slurm() -> None:
+    """Slurm's variables as torch.distributed names them, as mmengine reads them; without asking for a GPU."""
+    import subprocess
+
+    nodes = os.environ['SLURM_NODELIST']
+    if 'MASTER_ADDR' not in os.environ:
+        try:
+            listed = subprocess.run(
+                ['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True
+            ).stdout.split()
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise InputError(
+                f'slurm: the nodes {nodes!r} cannot be listed: {error}', hint='set MASTER_ADDR', argument='--launcher'
+            ) from error
+        os.environ['MASTER_ADDR'] = listed[0]
+    os.environ.setdefault('MASTER_PORT', '29500')
+    os.environ['RANK'] = os.environ['SLURM_PROCID']
+    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
+    os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Numbers that do not depend on how many threads or processes a run has; the settings are put back afterwards."""
+    if not wanted:
+        yield
+        return
+    import torch
+
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # asked for by cuBLAS
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+        cudnn.deterministic, cudnn.benchmark = before
