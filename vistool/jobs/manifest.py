@@ -17,7 +17,7 @@ from typing import Any
 
 from vistool.errors import InputError
 from vistool.jobs.launch import Place
-from vistool.visualization.files import write_file
+from vistool.visualization.files import unwritable, write_file
 
 RUN, LINES = 'run.json', 'manifest.jsonl'
 _OF_RANK = re.compile(r'manifest-\d+\.jsonl')
@@ -85,11 +85,7 @@ class Manifest:
             with path.open('a', encoding='utf-8') as file:
                 file.write(json.dumps(line, ensure_ascii=False) + '\n')
         except OSError as error:
-            raise InputError(
-                f'cannot write {str(path)!r}: {error.strerror or error}',
-                hint='make room, or choose a folder that you may write in',
-                argument='--out',
-            ) from error
+            raise unwritable(path, error) from error
 
     def finish(self) -> Path:
         """Merges the processes' files into ``manifest.jsonl``; all processes have to call this."""

@@ -77,7 +77,7 @@ def select(
     if args.classes:
         pool = of_classes(items, pool, args.classes, None, None)
     unread: list[int] = []
-    if args.only:
+    if args.only and pool:
         pool, unread = _by_outcome(args, items, pool, guess)
     elif args.per_class or args.max_samples:
         pool = np.random.default_rng(abs(args.seed)).permutation(pool).tolist()
@@ -85,8 +85,10 @@ def select(
         pool = of_classes(items, pool, args.classes, args.per_class, args.max_samples)
     chosen = sorted([*(pool[: args.max_samples] if args.max_samples else pool), *unread])
     if not chosen:
-        what = f'{args.only} image' if args.only else f'image of {" ".join(args.classes)}' if args.classes else 'image'
-        raise InputError(f'no {what} among those chosen', argument='--only' if args.only else '--classes')
+        what = ' '.join(
+            ['no', *([args.only] if args.only else []), 'image', *(['of', *args.classes] if args.classes else [])]
+        )
+        raise InputError(f'{what} among those chosen', argument='--only' if args.only else '--classes')
     if len(chosen) < len(items):
         log.info('%d of %d images chosen', len(chosen), len(items))
     return chosen
@@ -119,7 +121,7 @@ def _by_outcome(
         kept = [each for each in found.values() if each.margin < MARGIN]
         return [each.index for each in sorted(kept, key=lambda each: (each.margin, each.index))], unread
     truth = {place: class_ids(items.label(place)) for place in found}
-    if not any(truth.values()):
+    if truth and not any(truth.values()):
         raise InputError('the dataset has no labels', accepted='uncertain', argument='--only')
     right = args.only == 'right'
     kept = [each for each in found.values() if truth[each.index] and (each.class_id in truth[each.index]) == right]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -22,6 +23,7 @@ _OTHER_SUFFIXES = {
 _FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 _RESERVED = re.compile(r'(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?$')
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and suffixes come on top
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _counter = itertools.count()
 
 
@@ -76,7 +78,7 @@ def check_folder(folder: Path, argument: str = '--out') -> None:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise _unwritable(folder, error, argument) from error
+        raise unwritable(folder, error, argument) from error
 
 
 def write_file(path: Path, data: bytes, argument: str = '--out') -> None:
@@ -91,15 +93,16 @@ def write_file(path: Path, data: bytes, argument: str = '--out') -> None:
         beside.write_bytes(data)
         os.replace(beside, path)
     except OSError as error:
-        raise _unwritable(path, error, argument) from error
+        raise unwritable(path, error, argument) from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
 
 
-def _unwritable(path: Path, error: OSError, argument: str) -> InputError:
+def unwritable(path: Path, error: OSError, argument: str = '--out') -> InputError:
+    """What to say of a file or folder that cannot be written."""
     return InputError(
         f'cannot write {str(path)!r}: {error.strerror or error}',
-        hint='choose a folder that you may write in',
+        hint='make room' if error.errno in _FULL else 'choose a folder that you may write in',
         argument=argument,
     )
