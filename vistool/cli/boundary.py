@@ -31,6 +31,8 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     stdout is for the paths written, through :func:`announce`; what libraries print is logged at debug level.
     """
     debug = '--debug' in (sys.argv if argv is None else argv)
+    # Before torch is loaded: its threads, waiting, would otherwise hold the cores that reading and writing need.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     try:
         args = parser.parse(argv)
         args.command = recipe.command(parser.prog, None if argv is None else list(argv))

@@ -1,0 +1,102 @@
+"""A whole vis_cam run over 1,000 images against the bare forward on the same batches, and its memory at 10,000.
+
+Every figure comes from a process of its own. The run's images per second are those that it reports itself: from the
+first image read to the last file written, start-up left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench_folder import make_photos
+from timing import machine
+
+TOOL = Path(__file__).resolve().parents[1] / 'vis_cam.py'
+_REPORT = re.compile(r'([\d.]+) images/s \((.+) of the time\)')
+
+
+def run(words: list[str]) -> tuple[str, float]:
+    """Runs Python with these words; what it said, and its peak memory in MiB."""
+    with tempfile.TemporaryFile('w+') as said:
+        process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+        said.seek(0)
+        text = said.read()
+    if status:
+        raise SystemExit(text)
+    return text, usage.ru_maxrss / 1024
+
+
+def forward(folder: str, config: str, checkpoint: str, batch: int) -> None:
+    """Tells on stderr the images per second of the plain forward, the batches ready in memory."""
+    import torch
+
+    import vistool as vt
+    from vistool.inputs import find_inputs
+
+    model = vt.load(config, checkpoint)
+    samples = [model.read(item.path) for item in find_inputs(folder)]
+    batches = [model.batch(samples[start : start + batch]) for start in range(0, len(samples), batch)]
+    with torch.no_grad():
+        model.module(batches[0])
+        start_time = time.perf_counter()
+        for inputs in batches:
+            model.module(inputs)
+    print(f'{len(samples) / (time.perf_counter() - start_time):.2f} images/s (all of the time)', file=sys.stderr)
+
+
+def speed(text: str) -> tuple[float, str]:
+    """Images per second and where the time went, from what a process said."""
+    found = _REPORT.search(text)
+    assert found, text
+    return float(found.group(1)), found.group(2)
+
+
+def main() -> None:
+    """Prints both speeds, their ratio, and peak memories."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--config', default='configs/efficientnet_lite/efficientnet-lite0_in1k.py')
+    parser.add_argument('--checkpoint', default='demo://efficientnet-lite0')
+    parser.add_argument('--images', type=int, default=1000)
+    parser.add_argument('--many', type=int, default=10000, help='for the memory; 0: leave out')
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--rounds', type=int, default=2)
+    parser.add_argument('--options', nargs='*', default=[], help='more of vis_cam, without dashes: layout=overlay')
+    parser.add_argument('--forward', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.forward:
+        forward(args.forward, args.config, args.checkpoint, args.batch_size)
+        return
+    common = ['--config', args.config, '--checkpoint', args.checkpoint, '--batch-size', str(args.batch_size)]
+    extra = [f'--{option}' for option in args.options]
+    with tempfile.TemporaryDirectory() as root:
+        photos = Path(root) / 'photos'
+        photos.mkdir()
+        make_photos(photos, args.images)
+        tool = [str(TOOL), str(photos), args.config, args.checkpoint, '--batch-size', str(args.batch_size), *extra]
+        print(f'{args.config}, {args.images} images, batches of {args.batch_size}; {machine()}')
+        for number in range(args.rounds):
+            plain, _ = speed(run([__file__, '--forward', str(photos), *common])[0])
+            text, memory = run([*tool, '-o', f'{root}/out{number}'])
+            drawn, parts = speed(text)
+            print(f'forward {plain:.1f} images/s, vis_cam {drawn:.1f} ({parts}): {drawn / plain:.2f} ×', flush=True)
+        if args.many:
+            for copy in range(args.many // args.images - 1):
+                for path in list(photos.glob('*.jpg')):
+                    (photos / f'{copy}').mkdir(exist_ok=True)
+                    os.link(path, photos / f'{copy}' / path.name)
+            _, more = run([*tool, '-o', f'{root}/many'])
+            print(
+                f'peak memory {memory:.0f} MiB at {args.images}, {more:.0f} MiB at {args.many}: {more / memory:.2f} ×'
+            )
+
+
+if __name__ == '__main__':
+    main()
