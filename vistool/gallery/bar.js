@@ -38,15 +38,14 @@ function fillBar() {
   for (const key of offeredShows()) {
     const radio = el('input', { type: 'radio', name: 'show', value: key, onchange: () => change({ show: key }) });
     const sign = ['right', 'wrong'].includes(key) ? icon(key) : null;
-    const name = COMPARED && ['right', 'wrong'].includes(key) ? `Ours ${key}` : SHOWS[key][0];
-    $('shows').append(el('label', { className: `show-${key}` }, radio, el('span', {}, sign, ` ${name} `, el('b'))));
+    $('shows').append(el('label', { className: `show-${key}` }, radio, el('span', {}, sign, ` ${SHOWS[key][0]} `, el('b'))));
   }
   const options = (id, names, all) => {
     $(id).append(el('option', { value: '' }, all), ...names.map((name) => el('option', { value: name }, name)));
     $(`${id}-field`).hidden = names.length < 2;
   };
-  options('method', methods, 'first');
-  options('layer', layers, 'first');
+  options('method', methods, 'all');
+  options('layer', layers, 'all');
   $('sort').append(...offeredSorts().map((key) => el('option', { value: key }, SORTS[key][0])));
   $('range').hidden = !hasScores;
   for (const id of ['low', 'high']) {

@@ -17,12 +17,11 @@ function paneOf(image, number) {
     const share = (score - EXTENT[0]) / (EXTENT[1] - EXTENT[0]);
     bar.firstChild.style.width = `${Math.round(100 * Math.min(1, Math.max(0, share)))}%`;
   }
-  const name = run && run.prediction ? run.prediction[1] : run && run.error ? 'error' : '–';
-  const shownName = run && run.prediction ? name : run && run.error ? 'error' : '';
+  const name = run && run.prediction ? run.prediction[1] : run && run.error ? 'error' : hasPredictions ? '–' : image.name;
   return el('span', { className: 'pane' },
     COMPARED ? el('span', { className: 'run' }, RUNS[number].name) : null,
     face, bar,
-    el('span', { className: 'said' }, el('span', { className: 'class' }, shownName || image.name),
+    el('span', { className: 'said' }, el('span', { className: 'class' }, name),
       el('span', { className: 'score' }, scoreText(score))));
 }
 
@@ -49,8 +48,9 @@ function cardOf(image) {
     onclick: () => openDetail(image) },
   el('span', { className: 'panes' }, ...image.runs.map((_, number) => paneOf(image, number))),
   hasLabels || COMPARED ? foot : null,
-  el('span', { className: 'file' }, image.name));
+  hasPredictions ? el('span', { className: 'file' }, image.name) : null);
 }
+const hasPredictions = images.some((image) => image.texts.prediction.length);
 const hasLabels = images.some((image) => image.label);
 
 function cellOf(image) {

@@ -169,7 +169,7 @@ function panelOf(image) {
   const truth = el('section', {}, el('h3', {}, 'Ground truth'),
     el('p', {}, image.label ? classLink(image.label[1], 'label') : el('span', { className: 'soft' }, 'unknown')));
   const facts = [
-    ['Image', image.input || image.name], ['Index', image.index ?? null],
+    ['File', image.input || image.name], ['Index', image.index ?? null],
     ['Difference', image.difference === null ? null : signed(image.difference)],
     ['Uncertainty', image.uncertainty === null ? null : image.uncertainty.toFixed(3)],
     ['Time', own && own.seconds !== undefined ? `${(1000 * own.seconds).toFixed(0)} ms` : null],

@@ -42,13 +42,15 @@ const images = DATA.images.map((raw, id) => {
 });
 const byName = new Map(images.map((image) => [image.name, image]));
 
+// What the gallery's own run is called where there is little room.
+const OWN_NAME = COMPARED ? (RUNS[OWN].name.length > 14 ? `${RUNS[OWN].name.slice(0, 13)}…` : RUNS[OWN].name) : '';
 const SHOWS = {
   all: ['All', () => true],
-  right: ['Right', (image) => image.verdicts[OWN] === 'right'],
-  wrong: ['Wrong', (image) => image.verdicts[OWN] === 'wrong'],
+  right: [COMPARED ? `${OWN_NAME} right` : 'Right', (image) => image.verdicts[OWN] === 'right'],
+  wrong: [COMPARED ? `${OWN_NAME} wrong` : 'Wrong', (image) => image.verdicts[OWN] === 'wrong'],
   disagree: ['They disagree', (image) => image.disagree],
-  gained: ['Only ours right', (image) => image.verdicts[0] === 'wrong' && image.verdicts[OWN] === 'right'],
-  lost: ['Only ours wrong', (image) => image.verdicts[0] === 'right' && image.verdicts[OWN] === 'wrong'],
+  gained: [`Only ${OWN_NAME} right`, (image) => image.verdicts[0] === 'wrong' && image.verdicts[OWN] === 'right'],
+  lost: [`Only ${OWN_NAME} wrong`, (image) => image.verdicts[0] === 'right' && image.verdicts[OWN] === 'wrong'],
   errors: ['Errors', (image) => image.failed],
 };
 function offeredShows() {
