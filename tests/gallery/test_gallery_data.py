@@ -126,11 +126,15 @@ def test_runs_are_matched_by_input_then_by_name_then_by_order(tmp_path):
     def at(index, name, path):
         return line(index, name, known(281, 0.5), input=path)
 
-    base = [at(0, 'x', 'p/1.jpg'), at(1, 'same', 'q/2.jpg'), at(2, 'd0', 'd.jpg'), at(3, 'd1', 'd.jpg'), at(4, 'z', 'z')]
-    ours = [at(0, 'same', None), at(1, 'y', 'p/1.jpg'), at(2, 'e0', 'd.jpg'), at(3, 'e1', 'd.jpg'), at(4, 'w', 'w')]
-    runs = [
-        read_run(write_run(tmp_path / name, lines, pictures=False)) for name, lines in (('b', base), ('o', ours))
+    base = [
+        at(0, 'x', 'p/1.jpg'),
+        at(1, 'same', 'q/2.jpg'),
+        at(2, 'd0', 'd.jpg'),
+        at(3, 'd1', 'd.jpg'),
+        at(4, 'z', 'z'),
     ]
+    ours = [at(0, 'same', None), at(1, 'y', 'p/1.jpg'), at(2, 'e0', 'd.jpg'), at(3, 'e1', 'd.jpg'), at(4, 'w', 'w')]
+    runs = [read_run(write_run(tmp_path / name, lines, pictures=False)) for name, lines in (('b', base), ('o', ours))]
     pairs = [tuple(each and each['name'] for each in row) for row in matched(runs)]
     assert pairs == [('same', 'same'), ('x', 'y'), ('d0', 'e0'), ('d1', 'e1'), (None, 'w'), ('z', None)]
 
@@ -180,7 +184,9 @@ def test_runs_are_told_apart_by_config_else_by_folder(tmp_path):
     assert run_names([run('p/x', 'swin'), run('q/x', 'swin')]) == ['x (1)', 'x (2)']
 
 
-@pytest.mark.parametrize('path', ['a b/0.jpg', '#1%20?.jpg', 'käse/日本"\'<&>.jpg', 'javascript:alert(1)', 'x\udcff.jpg'])
+@pytest.mark.parametrize(
+    'path', ['a b/0.jpg', '#1%20?.jpg', 'käse/日本"\'<&>.jpg', 'javascript:alert(1)', 'x\udcff.jpg']
+)
 def test_addresses_lead_back_to_the_file(path):
     url = tile_url(f'gallery/tiles/{path}', '')
     assert re.fullmatch(r'[\w./~%-]+', url, re.ASCII)

@@ -99,7 +99,8 @@ function setMode(mode) {
 function showMode() {
   const mode = state.mode || 'overlay';
   $('detail').dataset.mode = mode;
-  $('wipe-field').hidden = mode !== 'slide';
+  // Hidden, it keeps its place: the picture must not jump.
+  $('wipe-field').classList.toggle('unseen', mode !== 'slide');
   for (const button of $('modes').children) {
     const chosen = button.dataset.mode === mode;
     button.setAttribute('aria-checked', String(chosen));

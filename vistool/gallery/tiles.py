@@ -1,4 +1,4 @@
-"""The gallery's small pictures: the photo and each map of an image, aligned, so that one can be flipped for the other."""
+"""The gallery's small pictures: an image's photo and maps, aligned, so that one can be flipped for the other."""
 
 from __future__ import annotations
 
