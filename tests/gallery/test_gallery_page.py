@@ -448,6 +448,15 @@ def test_a_run_without_predictions_shows_its_files(page, tmp_path):
     assert page.one('.card .map').get_attribute('src').endswith('image_0/3.jpg')
 
 
+def test_the_map_picked_is_the_map_enlarged(page, tmp_path):
+    stages = tuple(f'stage{i}' for i in range(4))  # one reduction at several layers
+    page.open(build_gallery(write_run(tmp_path, [line(0, 'x', methods=('mean',), layers=stages)]))[0], '#open=x&map=2')
+    for place in (2, 0, 3):
+        page.all('#strip button')[place].click()
+        assert page.one('.frame .map').get_attribute('src').endswith(f'x/{place + 1}.jpg')
+        assert f'stage{place}' in page.one('figcaption').text
+
+
 def test_missing_data_is_said(chromium, small, tmp_path):
     lonely = tmp_path / 'index.html'
     shutil.copy(small, lonely)

@@ -48,6 +48,14 @@ function fillBar() {
   options('layer', layers, 'all');
   $('sort').append(...offeredSorts().map((key) => el('option', { value: key }, SORTS[key][0])));
   $('range').hidden = !hasScores;
+  $('shows').hidden = offeredShows().length < 2;
+  if (!classNames.length) {
+    $('scope').hidden = true;
+    $('query').placeholder = 'File …';
+  }
+  // Heads and channels are no methods.
+  if (OVER === 'Map') $('method-field').firstChild.textContent = 'Map';
+  for (const over of document.querySelectorAll('.over')) over.textContent = OVER;
   for (const id of ['low', 'high']) {
     Object.assign($(id), { min: 0, max: STEPS, step: 1 });
     $(id).addEventListener('input', () => slideRange(id));

@@ -1,19 +1,22 @@
 // One image enlarged: photo against overlay, all its maps, and what is known of it.
 
 const detail = { image: null, map: 0, wipe: 50, opener: null };
-const MODES = { overlay: 'Overlay', photo: 'Photo', slide: 'Slide' };
+const MODES = { overlay: OVER, photo: 'Photo', slide: 'Slide' };
 
 const ownRun = (image) => image.runs[OWN] || image.runs.find(Boolean);
 const mapsOf = (run) => (run && run.maps) || [];
 
-// The same map of another run: of the same method and row, or at least of the same method, or in the same place.
-function counterpart(run, wanted, place) {
-  const maps = mapsOf(run);
-  if (!wanted) return null;
+// The same map of another run: of the same method and class, else in the same place, else of the same method.
+function counterpart(run, maps, place) {
+  const wanted = maps[place];
+  const others = mapsOf(run);
+  if (!wanted || others === maps) return wanted || null;
   const method = (map) => DATA.maps[map[0]][0];
-  const row = (map) => map[1].replace(/ [\d.]+$/, '');
-  const alike = maps.filter((map) => method(map) === method(wanted));
-  return alike.find((map) => row(map) === row(wanted)) || alike[0] || maps[place] || maps[0] || null;
+  const row = (map) => map[1].replace(/ [\d.]+$/, '');  // a class without its score
+  const alike = others.filter((map) => method(map) === method(wanted));
+  const same = alike.filter((map) => row(map) === row(wanted));
+  return same.find((map) => map[0] === wanted[0]) || (same.length === 1 && same[0])
+    || (others.length === maps.length && others[place]) || same[0] || alike[0] || others[0] || null;
 }
 
 function openDetail(image) {
@@ -54,7 +57,7 @@ function preload(image) {
 }
 
 function stageOf(image, run, number) {
-  const map = counterpart(run, mapsOf(ownRun(image))[detail.map], detail.map);
+  const map = counterpart(run, mapsOf(ownRun(image)), detail.map);
   const frame = el('div', { className: 'frame' }, ...pictures(run && run.photo, map, false), el('i', { className: 'handle' }));
   if (!run || (!run.photo && !map)) frame.append(el('p', { className: 'empty' }, !run ? 'not in this run' : run.error || 'no tile'));
   const [width, height] = (run && run.size) || [DATA.ratio, 1];
@@ -151,6 +154,7 @@ function scoreLine(name, score) {
 
 function runPanel(image, run, number) {
   if (!run) return el('section', {}, el('h3', {}, RUNS[number].name), el('p', { className: 'soft' }, 'not in this run'));
+  if (!run.prediction && !run.error && !COMPARED) return null;
   const verdict = image.verdicts[number];
   const prediction = run.prediction
     ? el('p', { className: 'prediction' }, classLink(run.prediction[1], 'prediction'), el('b', {}, scoreText(run.prediction[2])))
@@ -167,7 +171,7 @@ function runPanel(image, run, number) {
 
 function panelOf(image) {
   const own = image.runs[OWN];
-  const truth = el('section', {}, el('h3', {}, 'Ground truth'),
+  const truth = hasLabels && el('section', {}, el('h3', {}, 'Ground truth'),
     el('p', {}, image.label ? classLink(image.label[1], 'label') : el('span', { className: 'soft' }, 'unknown')));
   const facts = [
     ['File', image.input || image.name], ['Index', image.index ?? null],

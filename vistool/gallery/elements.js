@@ -46,6 +46,6 @@ function pictures(photo, map, lazy) {
   // "loading" has to be set before "src", or it comes too late.
   return [
     under ? el('img', { ...common, className: 'photo', src: under }) : null,
-    map ? el('img', { ...common, className: 'map', src: map[2] }) : null,
+    map ? el('img', { ...common, className: bare(map) ? 'map cells' : 'map', src: map[2] }) : null,
   ];
 }

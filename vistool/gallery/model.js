@@ -60,6 +60,10 @@ function offeredShows() {
   return images.some((image) => image.failed) ? [...wanted, 'errors'] : wanted;
 }
 
+// Maps that are drawn without the photo are no overlays.
+const bare = (map) => map[2].endsWith('.png');
+const OVER = images.some((image) => image.runs.some((run) => run && (run.maps || []).some(bare))) ? 'Map' : 'Overlay';
+
 const collator = new Intl.Collator('en', { numeric: true });
 const SORTS = {
   index: ['index', 1, (image) => image.index],
