@@ -139,6 +139,21 @@ def test_runs_are_matched_by_input_then_by_name_then_by_order(tmp_path):
     assert pairs == [('same', 'same'), ('x', 'y'), ('d0', 'e0'), ('d1', 'e1'), (None, 'w'), ('z', None)]
 
 
+def test_each_of_several_runs_is_matched_with_the_last(tmp_path):
+    inputs = {
+        'a': {'x': 'elsewhere/1.jpg', 'y': 'p/2.jpg'},
+        'b': {'q': 'p/1.jpg', 'y': None},
+        'c': {'x': 'p/1.jpg', 'y': 'p/2.jpg'},
+    }
+    runs = [
+        read_run(
+            write_run(tmp_path / run, [line(i, n, input=p) for i, (n, p) in enumerate(of.items())], pictures=False)
+        )
+        for run, of in inputs.items()
+    ]
+    assert [[each and each['name'] for each in row] for row in matched(runs)] == [['x', 'q', 'x'], ['y', 'y', 'y']]
+
+
 def test_runs_without_a_common_image_are_refused(tmp_path):
     one = write_run(tmp_path / 'one', [line(0, 'a', known(281, 0.5))])
     two = write_run(tmp_path / 'two', [line(0, 'b', known(281, 0.5))])

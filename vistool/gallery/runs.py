@@ -109,7 +109,8 @@ def _place(
     open_rows: dict[Any, list[dict[int, Mapping[str, Any]]]] = {}
     for row in rows:
         if number not in row:
-            open_rows.setdefault(next(reversed(row.values())).get(field), []).append(row)
+            first = next(iter(row.values()))  # the last run's, where it has seen the image
+            open_rows.setdefault(first.get(field), []).append(row)
     left = []
     for line in lines:
         free = open_rows.get(line.get(field)) if line.get(field) is not None else None
