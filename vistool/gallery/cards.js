@@ -1,0 +1,125 @@
+// The grid: only the cards in sight, and the one that has the focus, are elements.
+
+const CARD_WIDTHS = { s: 132, m: 200, l: 320 };
+const GAP = 14;
+const grid = { shown: [], cursor: 0, nodes: new Map(), columns: 1, width: 0, height: 0, limit: 0 };
+
+function paneOf(image, number) {
+  const run = image.runs[number];
+  const verdict = image.verdicts[number];
+  const map = coverOf(run);
+  const photo = run && run.photo;
+  const face = el('span', { className: 'face' }, ...pictures(photo, map, true), mark(verdict));
+  if (!photo && !map) face.append(el('span', { className: 'empty' }, !run ? 'not in this run' : run.error || 'no tile'));
+  const score = image.scores[number];
+  const bar = el('span', { className: `score-bar ${verdict}` }, el('i'));
+  if (score !== null) {
+    const share = (score - EXTENT[0]) / (EXTENT[1] - EXTENT[0]);
+    bar.firstChild.style.width = `${Math.round(100 * Math.min(1, Math.max(0, share)))}%`;
+  }
+  const name = run && run.prediction ? run.prediction[1] : run && run.error ? 'error' : hasPredictions ? '–' : image.name;
+  return el('span', { className: 'pane' },
+    COMPARED ? el('span', { className: 'run' }, RUNS[number].name) : null,
+    face, bar,
+    el('span', { className: 'said' }, el('span', { className: 'class' }, name),
+      el('span', { className: 'score' }, scoreText(score))));
+}
+
+function spoken(image) {
+  const parts = [image.name];
+  image.runs.forEach((run, number) => {
+    const prediction = run && run.prediction ? `${run.prediction[1]} ${scoreText(run.prediction[2])}` : '';
+    const text = [COMPARED ? `${RUNS[number].name}:` : '', prediction, SAID[image.verdicts[number]] || ''];
+    if (text.some(Boolean)) parts.push(text.filter(Boolean).join(' '));
+  });
+  if (image.label) parts.push(`ground truth ${image.label[1]}`);
+  return parts.join(', ');
+}
+
+function cardOf(image) {
+  const truth = image.label
+    ? el('span', { className: 'truth' }, el('span', { className: 'key' }, 'truth'), ` ${image.label[1]}`)
+    : el('span', { className: 'truth none' }, COMPARED || !hasLabels ? '' : 'no ground truth');
+  const change = image.difference === null ? null
+    : el('span', { className: 'change', title: 'difference of the scores' }, `Δ ${signed(image.difference)}`);
+  const foot = el('span', { className: 'foot' }, hasLabels || COMPARED ? truth : null,
+    image.disagree ? el('span', { className: 'tag' }, 'disagree') : null, change);
+  return el('button', { type: 'button', className: 'card', tabIndex: -1, 'aria-label': spoken(image), title: image.name,
+    onclick: () => openDetail(image) },
+  el('span', { className: 'panes' }, ...image.runs.map((_, number) => paneOf(image, number))),
+  hasLabels || COMPARED ? foot : null,
+  hasPredictions ? el('span', { className: 'file' }, image.name) : null);
+}
+const hasPredictions = images.some((image) => image.texts.prediction.length);
+const hasLabels = images.some((image) => image.label);
+
+function cellOf(image) {
+  return el('div', { role: 'listitem', className: 'cell' }, cardOf(image));
+}
+
+// The size of a card follows from the width of the page and the height of its text, which is measured.
+function layOut() {
+  const room = $('grid').clientWidth;
+  const least = Math.min(room, CARD_WIDTHS[state.size] * (COMPARED ? RUNS.length * 0.9 : 1));
+  grid.columns = Math.max(1, Math.floor((room + GAP) / (least + GAP)));
+  // Two in a row on a phone, whatever their size.
+  if (!COMPARED && grid.columns === 1 && room >= 300 && state.size !== 'l') grid.columns = 2;
+  grid.width = Math.floor((room - GAP * (grid.columns - 1)) / grid.columns);
+  $('grid').style.setProperty('--ratio', DATA.ratio);
+  const probe = cellOf(images[0]);
+  probe.style.width = `${grid.width}px`;
+  probe.style.visibility = 'hidden';
+  $('grid').append(probe);
+  grid.height = Math.ceil(probe.offsetHeight);
+  probe.remove();
+}
+
+function renderGrid(anew) {
+  const box = $('grid');
+  if (anew) {
+    for (const node of grid.nodes.values()) node.remove();
+    grid.nodes.clear();
+  }
+  const step = grid.height + GAP;
+  const rows = Math.ceil(grid.shown.length / grid.columns);
+  box.style.height = `${Math.max(0, rows * step - GAP)}px`;
+  const top = -box.getBoundingClientRect().top;
+  const spare = Math.min(innerHeight, 700);
+  const first = Math.max(0, Math.floor((top - spare) / step)) * grid.columns;
+  const last = Math.min(grid.shown.length, Math.ceil((top + innerHeight + spare) / step) * grid.columns);
+  const wanted = [];
+  for (let place = first; place < last; place += 1) wanted.push(place);
+  if (grid.cursor < grid.shown.length && (grid.cursor < first || grid.cursor >= last)) {
+    if (grid.cursor < first) wanted.unshift(grid.cursor);
+    else wanted.push(grid.cursor);
+  }
+  const kept = new Set(wanted.map((place) => grid.shown[place].id));
+  for (const [id, node] of grid.nodes) if (!kept.has(id)) { node.remove(); grid.nodes.delete(id); }
+  let next = box.firstChild;
+  for (const place of wanted) {
+    const image = grid.shown[place];
+    let node = grid.nodes.get(image.id);
+    if (!node) {
+      node = cellOf(image);
+      node.style.width = `${grid.width}px`;
+      grid.nodes.set(image.id, node);
+    }
+    node.style.transform = `translate(${(place % grid.columns) * (grid.width + GAP)}px, ${Math.floor(place / grid.columns) * step}px)`;
+    node.setAttribute('aria-posinset', place + 1);
+    node.setAttribute('aria-setsize', grid.shown.length);
+    node.firstChild.tabIndex = place === grid.cursor ? 0 : -1;
+    if (node === next) next = next.nextSibling;
+    else box.insertBefore(node, next);
+  }
+}
+
+function focusCard(place) {
+  if (!grid.shown.length) return;
+  grid.cursor = Math.min(grid.shown.length - 1, Math.max(0, place));
+  const top = $('grid').getBoundingClientRect().top + Math.floor(grid.cursor / grid.columns) * (grid.height + GAP);
+  const above = matchMedia('(min-width: 720px)').matches ? $('bar').offsetHeight + GAP : GAP;
+  if (top < above) scrollBy(0, top - above);
+  else if (top + grid.height > innerHeight - GAP) scrollBy(0, top + grid.height - innerHeight + GAP);
+  renderGrid(false);
+  grid.nodes.get(grid.shown[grid.cursor].id).firstChild.focus({ preventScroll: true });
+}

@@ -1,0 +1,167 @@
+"""What the page knows: runs and images as plain, compact JSON values."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from vistool.gallery.runs import Run, matched, run_names
+
+Line = Mapping[str, Any]
+_RATIOS = (0.75, 1.6)  # of a card's picture: wider and taller ones get bands at their sides
+
+
+def page_data(runs: Sequence[Run], homes: Sequence[str]) -> dict[str, Any]:
+    """Everything that the page shows.
+
+    Args:
+        runs: The runs that stand beside it, then the gallery's own.
+        homes: For each, where its tiles lie, as a prefix of their paths in place of the leading ``gallery/``.
+
+    Raises:
+        InputError: Two runs have no image in common.
+    """
+    maps: dict[tuple[str, str, str], int] = {}
+    rows = matched(runs)
+    images = [
+        {
+            **_constant(row),
+            'runs': [line and _seen(line, home, maps) for line, home in zip(row, homes, strict=True)],
+        }
+        for row in rows
+    ]
+    facts = [
+        {'name': name, **_facts(run, rows, number)}
+        for number, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))
+    ]
+    return {'runs': facts, 'maps': [list(key) for key in maps], 'ratio': _ratio(runs), 'images': images}
+
+
+def as_script(data: Mapping[str, Any]) -> str:
+    """The data as a script that needs nothing but ASCII and cannot end the page's own."""
+    head = _dumped({name: value for name, value in data.items() if name != 'images'})
+    # A line per image: the file can be looked at, and compared with another.
+    images = ',\n'.join(_dumped(image) for image in data['images'])
+    return f'window.VISTOOL_GALLERY={head[:-1]},"images":[\n{images}\n]}};\n'
+
+
+def _dumped(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True, separators=(',', ':'), allow_nan=False)
+    for character in '<>&':
+        text = text.replace(character, f'\\u{ord(character):04x}')
+    return text
+
+
+def _constant(row: Sequence[Line | None]) -> dict[str, Any]:
+    """What an image is, whichever run has seen it."""
+    known = [line for line in reversed(row) if line is not None]
+    label = next((line['label'] for line in known if line.get('label')), None)
+    return {
+        'index': known[0].get('index'),
+        'name': known[0]['name'],
+        'input': next((line['input'] for line in known if line.get('input')), None),
+        'label': label and [label.get('id'), _name(label)],
+    }
+
+
+def _seen(line: Line, home: str, maps: dict[tuple[str, str, str], int]) -> dict[str, Any]:
+    """What one run has to say of an image."""
+    prediction = line.get('prediction')
+    tiles = [tile for tile in line.get('tiles') or () if 'file' in tile]
+    photo = next((tile for tile in tiles if tile.get('kind') == 'photo'), None)
+    sized = photo if photo and {'width', 'height'} <= photo.keys() else None
+    found = {
+        'prediction': prediction and [prediction.get('id'), _name(prediction), finite(prediction.get('score'))],
+        'targets': [[_name(each), finite(each.get('score'))] for each in line.get('targets') or ()],
+        'photo': photo and tile_url(photo['file'], home),
+        'size': sized and [sized['width'], sized['height']],
+        'maps': [_map(tile, home, maps) for tile in tiles if tile.get('kind') == 'map'],
+        'files': [] if home else [[each['name'], '../' + _quoted(each['name'])] for each in line.get('files') or ()],
+        'seconds': finite(line.get('seconds')),
+        'uncertainty': finite(line.get('uncertainty')),
+        'error': line.get('error'),
+    }
+    return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+def _map(tile: Line, home: str, maps: dict[tuple[str, str, str], int]) -> list[Any]:
+    """Which map it is, its row, its file, a remark, and the photo under it where that is another one."""
+    key = (str(tile.get('method') or ''), str(tile.get('layer') or ''), str(tile.get('column') or ''))
+    remark = ' · '.join(str(tile[name]) for name in ('footer', 'note') if tile.get(name))
+    photo = tile_url(tile['photo'], home) if tile.get('photo') else None
+    entry = [maps.setdefault(key, len(maps)), str(tile.get('row') or ''), tile_url(tile['file'], home), remark, photo]
+    while entry[-1] in ('', None):
+        entry.pop()
+    return entry
+
+
+def tile_url(file: str, home: str) -> str:
+    """The address of a tile, seen from the page in ``gallery/``."""
+    inside = file.removeprefix('gallery/')
+    return _quoted(f'{home}{inside}' if home or inside != file else f'../{file}')
+
+
+def _quoted(path: str) -> str:
+    # A name that is no UTF-8 keeps its bytes.
+    return quote(path, errors='surrogateescape')
+
+
+def _facts(run: Run, rows: Sequence[Sequence[Line | None]], place: int) -> dict[str, Any]:
+    facts, labels = run.facts, [(row[place], _constant(row)['label']) for row in rows]
+    seen = [line for line, _ in labels if line is not None]
+    judged = [
+        label[0] == line['prediction'].get('id') for line, label in labels if line and label and line.get('prediction')
+    ]
+    scores = [score for line in seen if (score := finite((line.get('prediction') or {}).get('score'))) is not None]
+    return {
+        'tool': str(facts.get('tool') or ''),
+        'config': str(facts.get('config') or ''),
+        'checkpoint': str(facts.get('checkpoint') or ''),
+        'about': _about(facts),
+        'images': len(seen),
+        'errors': sum(bool(line.get('error')) for line in seen),
+        'judged': len(judged),
+        'right': sum(judged),
+        'mean_score': round(statistics.fmean(scores), 4) if scores else None,
+    }
+
+
+def _about(facts: Mapping[str, Any]) -> list[list[str]]:
+    """The facts of a run as lines of text."""
+    settings = {f'setting: {key}': value for key, value in sorted((facts.get('settings') or {}).items())}
+    versions = ', '.join(f'{key} {value}' for key, value in sorted((facts.get('versions') or {}).items()))
+    told = {name: facts.get(name) for name in ('command', 'config', 'checkpoint', 'sha256')}
+    entries = {**told, **settings, 'versions': versions}
+    return [[key, _text(value)] for key, value in entries.items() if value not in (None, '', [], {})]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _name(entry: Line) -> str:
+    name = entry.get('name')
+    return str(entry.get('id')) if name in (None, '') else str(name)
+
+
+def finite(value: Any) -> float | None:
+    """A finite number with as many digits as the page shows or sorts by, else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return round(float(value), 5)
+
+
+def _ratio(runs: Sequence[Run]) -> float:
+    """Width by height of the cards' pictures: as most photos have it."""
+    ratios = [
+        tile['width'] / tile['height']
+        for run in runs
+        for line in run.images
+        for tile in (line.get('tiles') or ())[:1]
+        if tile.get('width') and tile.get('height')
+    ]
+    return round(min(max(statistics.median(ratios), _RATIOS[0]), _RATIOS[1]), 3) if ratios else 1.333

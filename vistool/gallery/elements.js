@@ -1,0 +1,51 @@
+// Elements made of properties and text alone: nothing from the data is ever read as markup.
+
+const $ = (id) => document.getElementById(id);
+
+function el(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined) continue;
+    if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
+    else if (name in node && !name.includes('-') && name !== 'role') node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined && child !== ''));
+  return node;
+}
+
+const PATHS = {
+  right: 'M3 8.5l3.2 3.2L13 4.5', wrong: 'M4 4l8 8M12 4l-8 8', error: 'M8 3v6M8 12.4v.1',
+  close: 'M4 4l8 8M12 4l-8 8', previous: 'M10 3L5 8l5 5', next: 'M6 3l5 5-5 5',
+  asc: 'M8 13V3M4 7l4-4 4 4', desc: 'M8 3v10M4 9l4 4 4-4',
+};
+
+function icon(name) {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  svg.setAttribute('viewBox', '0 0 16 16');
+  svg.setAttribute('class', `icon ${name}`);
+  svg.setAttribute('aria-hidden', 'true');
+  const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
+  path.setAttribute('d', PATHS[name]);
+  svg.append(path);
+  return svg;
+}
+
+const SAID = { right: 'right', wrong: 'wrong', error: 'error' };
+const mark = (verdict) => (verdict ? el('span', { className: `mark ${verdict}`, title: SAID[verdict] }, icon(verdict)) : null);
+
+const scoreText = (score) => (score === null || score === undefined ? '' : score.toFixed(2));
+const signed = (value) => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`;
+const countText = (count) => count.toLocaleString('en');
+
+// The photo below, the map over it; which of them is seen is decided by the style sheet.
+function pictures(photo, map, lazy) {
+  const under = (map && map[4]) || photo;
+  const loading = lazy ? 'lazy' : 'eager';
+  const common = { alt: '', draggable: false, decoding: 'async', loading };
+  // "loading" has to be set before "src", or it comes too late.
+  return [
+    under ? el('img', { ...common, className: 'photo', src: under }) : null,
+    map ? el('img', { ...common, className: bare(map) ? 'map cells' : 'map', src: map[2] }) : null,
+  ];
+}

@@ -1,0 +1,184 @@
+// The data, what the user asks of it, and the address that keeps it.
+
+const DATA = window.VISTOOL_GALLERY || { runs: [], images: [], maps: [], ratio: 1.333, missing: true };
+const RUNS = DATA.runs;
+const OWN = RUNS.length - 1;
+const COMPARED = RUNS.length > 1;
+const DEFAULTS = {
+  q: '', of: 'any', show: 'all', min: '', max: '', method: '', layer: '', sort: 'index', dir: '',
+  view: 'overlay', size: 'm', open: '', map: '', mode: '',
+};
+const state = { ...DEFAULTS };
+
+function verdictOf(run, label) {
+  if (!run) return '';
+  if (run.error) return 'error';
+  if (!label || !run.prediction) return '';
+  return run.prediction[0] === label[0] ? 'right' : 'wrong';
+}
+
+const images = DATA.images.map((raw, id) => {
+  const own = raw.runs[OWN];
+  const base = raw.runs[0];
+  const scores = raw.runs.map((run) => (run && run.prediction ? run.prediction[2] ?? null : null));
+  const predicted = raw.runs.filter((run) => run && run.prediction).map((run) => run.prediction);
+  const both = COMPARED && scores[0] !== null && scores[OWN] !== null;
+  return {
+    ...raw, id, scores,
+    verdicts: raw.runs.map((run) => verdictOf(run, raw.label)),
+    score: scores[OWN],
+    difference: both ? scores[OWN] - scores[0] : null,
+    disagree: COMPARED && Boolean(own && base) && new Set(predicted.map((each) => each[0] ?? each[1])).size > 1,
+    failed: raw.runs.some((run) => run && run.error),
+    uncertainty: own ? own.uncertainty ?? null : null,
+    file: raw.name,
+    texts: {
+      label: raw.label ? [raw.label[1].toLowerCase()] : [],
+      prediction: predicted.map((each) => each[1].toLowerCase()),
+      file: [raw.name.toLowerCase(), (raw.input || '').toLowerCase()],
+    },
+    ids: { label: raw.label ? [raw.label[0]] : [], prediction: predicted.map((each) => each[0]), file: [] },
+  };
+});
+const byName = new Map(images.map((image) => [image.name, image]));
+
+// What the gallery's own run is called where there is little room.
+const OWN_NAME = COMPARED ? (RUNS[OWN].name.length > 14 ? `${RUNS[OWN].name.slice(0, 13)}…` : RUNS[OWN].name) : '';
+const SHOWS = {
+  all: ['All', () => true],
+  right: [COMPARED ? `${OWN_NAME} right` : 'Right', (image) => image.verdicts[OWN] === 'right'],
+  wrong: [COMPARED ? `${OWN_NAME} wrong` : 'Wrong', (image) => image.verdicts[OWN] === 'wrong'],
+  disagree: ['They disagree', (image) => image.disagree],
+  gained: [`Only ${OWN_NAME} right`, (image) => image.verdicts[0] === 'wrong' && image.verdicts[OWN] === 'right'],
+  lost: [`Only ${OWN_NAME} wrong`, (image) => image.verdicts[0] === 'right' && image.verdicts[OWN] === 'wrong'],
+  errors: ['Errors', (image) => image.failed],
+};
+function offeredShows() {
+  const judged = RUNS.some((run) => run.judged > 0);
+  const wanted = ['all', ...(judged ? ['right', 'wrong'] : []), ...(COMPARED ? ['disagree'] : []),
+    ...(COMPARED && judged ? ['gained', 'lost'] : [])];
+  return images.some((image) => image.failed) ? [...wanted, 'errors'] : wanted;
+}
+
+// Maps that are drawn without the photo are no overlays.
+const bare = (map) => map[2].endsWith('.png');
+const OVER = images.some((image) => image.runs.some((run) => run && (run.maps || []).some(bare))) ? 'Map' : 'Overlay';
+
+const collator = new Intl.Collator('en', { numeric: true });
+const SORTS = {
+  index: ['index', 1, (image) => image.index],
+  score: ['score', -1, (image) => image.score],
+  name: ['file name', 1, (image) => image.name],
+  label: ['ground truth', 1, (image) => (image.label ? image.label[1] : null)],
+  prediction: ['prediction', 1, (image) => { const run = image.runs[OWN]; return run && run.prediction ? run.prediction[1] : null; }],
+  uncertainty: ['uncertainty', -1, (image) => image.uncertainty],
+  difference: ['difference', -1, (image) => (image.difference === null ? null : Math.abs(image.difference))],
+  gain: ['gain in score', -1, (image) => image.difference],
+};
+function offeredSorts() {
+  return Object.keys(SORTS).filter((key) => key === 'index' || images.some((image) => SORTS[key][2](image) !== null));
+}
+const descending = () => (state.dir || (SORTS[state.sort][1] < 0 ? 'desc' : 'asc')) === 'desc';
+
+const classNames = [...new Set(images.flatMap((image) => [...(image.label ? [image.label[1]] : []),
+  ...image.runs.flatMap((run) => (run && run.prediction ? [run.prediction[1]] : []))]))].sort(collator.compare);
+const exactNames = new Set(classNames.map((name) => name.toLowerCase()));
+
+// The ends of the score filter: probabilities as they are, other scores from the least to the largest.
+const EXTENT = (() => {
+  let low = 0, high = 1;
+  for (const { score } of images) if (score !== null) { low = Math.min(low, score); high = Math.max(high, score); }
+  return [Math.floor(low), Math.ceil(high)];
+})();
+const STEPS = 100;
+const hasScores = images.some((image) => image.score !== null);
+const bounds = () => [state.min === '' ? EXTENT[0] : Number(state.min), state.max === '' ? EXTENT[1] : Number(state.max)];
+
+// A whole class name means that class alone, a whole number that class id; anything else is looked for anywhere.
+function searcher() {
+  const query = state.q.trim().toLowerCase();
+  if (!query) return () => true;
+  const fields = state.of === 'any' ? ['label', 'prediction', 'file'] : [state.of];
+  const id = /^\d+$/.test(query) ? Number(query) : null;
+  if (state.of !== 'file' && exactNames.has(query)) {
+    return (image) => fields.some((field) => field !== 'file' && image.texts[field].includes(query));
+  }
+  return (image) => fields.some((field) => (id !== null && image.ids[field].includes(id))
+    || image.texts[field].some((text) => text.includes(query)));
+}
+
+const fits = (map) => (!state.method || DATA.maps[map[0]][0] === state.method)
+  && (!state.layer || DATA.maps[map[0]][1] === state.layer);
+
+// The map on a card: the one that method and layer ask for, or the nearest that this run has.
+function coverOf(run) {
+  const maps = (run && run.maps) || [];
+  return maps.find(fits) || maps.find((map) => !state.method || DATA.maps[map[0]][0] === state.method) || maps[0] || null;
+}
+
+function select() {
+  const found = searcher();
+  const [low, high] = bounds();
+  const scored = low > EXTENT[0] || high < EXTENT[1];
+  const mapped = Boolean(state.method || state.layer);
+  const show = SHOWS[state.show][1];
+  const shown = [], counts = {}, histogram = [];
+  const offered = offeredShows();
+  for (const key of offered) counts[key] = 0;
+  const bins = 24;
+  for (let bin = 0; bin < bins; bin += 1) histogram.push({ right: 0, wrong: 0, other: 0 });
+  for (const image of images) {
+    if (!found(image)) continue;
+    if (mapped && !image.runs.some((run) => run && (run.maps || []).some(fits))) continue;
+    const chosen = show(image);
+    if (chosen && image.score !== null) {
+      const place = Math.floor(((image.score - EXTENT[0]) / (EXTENT[1] - EXTENT[0])) * bins);
+      const bin = histogram[Math.min(bins - 1, Math.max(0, place))];
+      bin[image.verdicts[OWN] in bin ? image.verdicts[OWN] : 'other'] += 1;
+    }
+    if (scored && (image.score === null || image.score < low || image.score > high)) continue;
+    for (const key of offered) if (SHOWS[key][1](image)) counts[key] += 1;
+    if (chosen) shown.push(image);
+  }
+  return { shown: sorted(shown), counts, histogram };
+}
+
+function sorted(list) {
+  const key = SORTS[state.sort][2];
+  const sign = descending() ? -1 : 1;
+  const keyed = list.map((image) => [key(image), image]);
+  keyed.sort(([a, first], [b, second]) => {
+    if (a === null || b === null) return (a === null) - (b === null) || first.id - second.id;
+    return sign * (typeof a === 'string' ? collator.compare(a, b) : a - b) || first.id - second.id;
+  });
+  return keyed.map(([, image]) => image);
+}
+
+function readAddress() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  for (const [key, value] of Object.entries(DEFAULTS)) state[key] = given.get(key) ?? value;
+  if (!offeredShows().includes(state.show)) state.show = 'all';
+  if (!offeredSorts().includes(state.sort)) state.sort = 'index';
+  for (const end of ['min', 'max']) {
+    const value = Number(state[end]);
+    if (state[end] === '' || !Number.isFinite(value) || value < EXTENT[0] || value > EXTENT[1]) state[end] = '';
+  }
+  if (!['any', 'label', 'prediction', 'file'].includes(state.of)) state.of = 'any';
+  if (!['s', 'm', 'l'].includes(state.size)) state.size = 'm';
+  if (!['asc', 'desc'].includes(state.dir)) state.dir = '';
+  if (state.view !== 'photo') state.view = 'overlay';
+  if (!['photo', 'slide'].includes(state.mode)) state.mode = '';
+  if (!methods.includes(state.method)) state.method = '';
+  if (!layers.includes(state.layer)) state.layer = '';
+  if (!byName.has(state.open)) state.open = '';
+}
+
+const methods = [...new Set(DATA.maps.map((map) => map[0]))].filter(Boolean);
+const layers = [...new Set(DATA.maps.map((map) => map[1]))].filter(Boolean);
+
+function writeAddress() {
+  const kept = new URLSearchParams();
+  for (const [key, value] of Object.entries(DEFAULTS)) if (state[key] !== value) kept.set(key, state[key]);
+  const hash = `#${kept}`;
+  if (hash !== (location.hash || '#')) history.replaceState(null, '', hash);
+}

@@ -1,0 +1,123 @@
+"""The gallery's small pictures: an image's photo and maps, aligned, so that one can be flipped for the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vistool.results import Heatmap, Heatmaps
+from vistool.visualization import raster
+from vistool.visualization.draw import resize_image
+from vistool.visualization.encode import encode_pixels
+from vistool.visualization.files import safe_name, write_file
+from vistool.visualization.heatmap_layout import panel_scenes
+from vistool.visualization.scene import Pixels
+from vistool.visualization.style import Style
+from vistool.visualization.views import choose_view
+
+#: Where tiles lie in the folder of a run.
+TILES = 'gallery/tiles'
+LONGEST_EDGE = 384
+_QUALITY = 85
+
+
+def write_tiles(result: Heatmaps, folder: Path, style: Style, name: str) -> list[dict[str, Any]]:
+    """Write the photo and every map of one image for the gallery. May be called from several threads.
+
+    All tiles of an image have one pixel size, with a longest edge of at most 384. Photos and overlays are JPEG; maps
+    that are drawn without the photo are PNG, because flat cells with sharp borders stay sharp and small.
+
+    Args:
+        result: The maps of one image.
+        folder: Output folder of the run.
+        style: How maps are drawn; widths, titles and bars do not matter.
+        name: Name of the image's figure, without suffix; ``/`` makes sub-folders.
+
+    Returns:
+        One entry per file for the run's manifest, the photo first: ``kind`` (photo or map), ``name``, ``file`` (POSIX
+        path from ``folder``), ``width`` and ``height`` in pixels; for maps ``row``, ``column``, ``method``, ``layer``,
+        and where there is one ``note``, ``footer`` and ``photo``, the file of the photo that another network saw.
+
+    Raises:
+        InputError: A map cannot be drawn, or the folder cannot be written in.
+    """
+    scenes = panel_scenes(result, style)
+    longest = max(scenes[0][1].width, scenes[0][1].height)
+    density = min(1.0, LONGEST_EDGE / longest)
+    writer = _Writer(folder, f'{TILES}/{safe_name(name)}')
+    photo = raster.paint(scenes[0][1], density)
+    entries = [writer.put({'kind': 'photo', 'name': 'photo'}, photo, '.jpg')]
+    own: list[tuple[Pixels, str]] = []
+    for item, (_, scene) in zip(result.maps, scenes[1:], strict=True):
+        entry = {**_described(result, item), **_photo_of(result, style, item, own, writer, entries)}
+        bare = result.kind != 'cam' and style.alpha is None and style.layout != 'overlay' and not item.spotlight
+        entries.append(writer.put(entry, raster.paint(scene, density), '.png' if bare else '.jpg'))
+    return entries
+
+
+class _Writer:
+    """Numbers the tiles of one image."""
+
+    def __init__(self, folder: Path, home: str) -> None:
+        self.folder, self.home = folder, home
+        self.count = 0
+        self.size = (0, 0)
+
+    def put(self, entry: dict[str, Any], pixels: Pixels, suffix: str) -> dict[str, Any]:
+        self.size = pixels.shape[0], pixels.shape[1]
+        file = f'{self.home}/{self.count}{suffix}'
+        self.count += 1
+        write_file(self.folder / file, encode_pixels(pixels, suffix, _QUALITY), '--gallery')
+        return {**entry, 'width': self.size[1], 'height': self.size[0], 'file': file}
+
+
+def _photo_of(
+    result: Heatmaps,
+    style: Style,
+    item: Heatmap,
+    own: list[tuple[Pixels, str]],
+    writer: _Writer,
+    entries: list[dict[str, Any]],
+) -> dict[str, str]:
+    """The photo beneath a map of another network, which may have cropped otherwise; written once for all its maps."""
+    if item.view is None:
+        return {}
+    seen = choose_view(result, style, item.view).photo
+    if np.array_equal(seen, choose_view(result, style).photo):
+        return {}
+    for pixels, file in own:
+        if np.array_equal(pixels, seen):
+            return {'photo': file}
+    entry = writer.put({'kind': 'photo', 'name': 'photo of another network'}, resize_image(seen, writer.size), '.jpg')
+    entries.append(entry)
+    own.append((seen, entry['file']))
+    return {'photo': entry['file']}
+
+
+def _described(result: Heatmaps, item: Heatmap) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        'kind': 'map',
+        'name': item.name,
+        'row': item.row,
+        'column': item.column,
+        'layer': item.group,
+        'method': _method(result, item),
+    }
+    return {**entry, **dict(_remarks(item))}
+
+
+def _remarks(item: Heatmap) -> Iterator[tuple[str, str]]:
+    if item.note:
+        yield 'note', item.note
+    if item.footer:
+        yield 'footer', item.footer
+
+
+def _method(result: Heatmaps, item: Heatmap) -> str:
+    """What the map is of: the figure's column (a method, a head), but for features, whose columns are layers."""
+    if result.kind == 'feature':
+        return item.name.rpartition('/')[2]
+    return item.column.removesuffix(item.group).removesuffix(' · ') or item.column
