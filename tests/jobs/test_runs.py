@@ -276,6 +276,25 @@ def test_two_processes_give_the_files_of_one(many, undisturbed, tmp_path):
     assert files(out) == undisturbed
 
 
+AFTERWARDS = """
+import sys
+from pathlib import Path
+from vistool.tools.vis_cam import main
+
+code = main(sys.argv[1:])
+names = [path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')]
+sys.exit(code or any('gloo' in name for name in names))
+"""
+
+
+@pytest.mark.slow
+def test_no_thread_of_the_process_group_is_left_to_abort_the_process(many, tmp_path):
+    script = tmp_path / 'afterwards.py'
+    script.write_text(AFTERWARDS)
+    words = command(many, tmp_path / 'out', '--launcher', 'pytorch', '--max-samples', '4')[1:]
+    subprocess.run(torchrun(str(script), *words), check=True, stdout=subprocess.DEVNULL)
+
+
 def finished_lines(out):
     count = 0
     for path in out.glob('manifest*.jsonl'):

@@ -98,13 +98,17 @@ def joined(launcher: str, device: str = 'cpu') -> Iterator[Place]:
         )
     if launcher == 'slurm':
         _read_slurm()
+    # Functions of these modules have the group that exists when they are imported as a default value. Imported later,
+    # they would keep it alive, and with it threads that abort the process as Python ends.
+    import torch.distributed.fsdp.sharded_grad_scaler
+    import torch.distributed.nn.functional
+    import torch.distributed.optim.zero_redundancy_optimizer
+
     if device.startswith('cuda'):
         from mmengine.dist import init_dist
 
         init_dist('pytorch', backend='gloo', timeout=int(_PATIENCE.total_seconds()))
     else:  # mmengine's own start asks for a GPU
-        import torch.distributed
-
         torch.distributed.init_process_group('gloo', timeout=_PATIENCE)
     from torch.distributed import destroy_process_group
 
