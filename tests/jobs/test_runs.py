@@ -237,6 +237,25 @@ def test_pictures_go_to_tensorboard_as_well(photos, tmp_path):
     assert len(list((out / 'vis_data' / 'vis_image').glob('*.png'))) == 11
 
 
+@pytest.mark.parametrize('main', [vis_cam, vis_attention, vis_featmap])
+def test_a_gallery_is_made_of_the_run_and_of_another_beside_it(main, photos, tmp_path, capsys):
+    model = ['timm::vit_tiny_patch16_224', 'none', '--layers', '0'] if main is vis_attention else SMALL
+    common = [str(photos), *model, '--batch-size', '4']
+    base, ours = tmp_path / 'base', tmp_path / 'ours'
+    assert main([*common, '-o', str(base)]) == 0
+    capsys.readouterr()
+    assert main([*common, '-o', str(ours), '--gallery', str(base)]) == 2
+    assert '--gallery' in capsys.readouterr().err
+    assert main([*common, '-o', str(base), '--gallery', '--resume']) == 0  # adds what is missing
+    assert main([*common, '-o', str(ours), '--seed', '1', '--gallery', str(base), '--resume', '--overwrite']) == 2
+    assert main([*common, '-o', str(ours), '--seed', '1', '--gallery', str(base)]) == 0
+    page = ours / 'gallery' / 'index.html'
+    assert str(page) in capsys.readouterr().out and (ours / 'gallery' / 'data.js').is_file()
+    for line in lines(ours):
+        assert line['tiles'][0]['kind'] == 'photo' and len(line['tiles']) > 1
+        assert all((ours / tile['file']).is_file() for tile in line['tiles'])
+
+
 def test_a_process_started_by_torchrun_without_the_launcher_says_so(monkeypatch):
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
     monkeypatch.setenv('WORLD_SIZE', '2')

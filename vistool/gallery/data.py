@@ -80,12 +80,18 @@ def _seen(line: Line, home: str, maps: dict[tuple[str, str, str], int]) -> dict[
         'photo': photo and tile_url(photo['file'], home),
         'size': sized and [sized['width'], sized['height']],
         'maps': [_map(tile, home, maps) for tile in tiles if tile.get('kind') == 'map'],
-        'files': [] if home else [[each['name'], '../' + _quoted(each['name'])] for each in line.get('files') or ()],
+        'files': [] if home else _figures(line),
         'seconds': finite(line.get('seconds')),
         'uncertainty': finite(line.get('uncertainty')),
         'error': line.get('error'),
     }
     return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+def _figures(line: Line) -> list[list[str]]:
+    """Names and addresses of what was written for an image, its tiles aside."""
+    names = [each['name'] for each in line.get('files') or ()]
+    return [[name, '../' + _quoted(name)] for name in names if not name.startswith('gallery/')]
 
 
 def _map(tile: Line, home: str, maps: dict[tuple[str, str, str], int]) -> list[Any]:
