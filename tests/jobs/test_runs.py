@@ -245,7 +245,7 @@ def test_a_gallery_is_made_of_the_run_and_of_another_beside_it(main, photos, tmp
     assert main([*common, '-o', str(base)]) == 0
     capsys.readouterr()
     assert main([*common, '-o', str(ours), '--gallery', str(base)]) == 2
-    assert '--gallery' in capsys.readouterr().err
+    assert '--gallery' in capsys.readouterr().err and not ours.exists()
     assert main([*common, '-o', str(base), '--gallery', '--resume']) == 0  # adds what is missing
     assert main([*common, '-o', str(ours), '--seed', '1', '--gallery', str(base), '--resume', '--overwrite']) == 2
     assert main([*common, '-o', str(ours), '--seed', '1', '--gallery', str(base)]) == 0

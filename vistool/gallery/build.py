@@ -36,10 +36,7 @@ def build_gallery(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
             common; or the page cannot be written.
     """
     folder = Path(folder)
-    runs = [read_run(Path(each)) for each in (*others, folder)]
-    places = [run.folder.resolve() for run in runs]
-    if len(set(places)) < len(places):
-        raise InputError('a run cannot stand beside itself', hint='name each folder once', argument=ARGUMENT)
+    runs = [*check_others(folder, others), read_run(folder)]
     homes = [f'compared/{number}/' for number in range(1, len(runs))] + ['']
     script = as_script(page_data(runs, homes))
     copies = {path for run, home in zip(runs, homes, strict=True) if home for path in _copy(run, folder, home)}
@@ -48,6 +45,18 @@ def build_gallery(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
     write_file(paths[0], _page(_title(runs[-1], len(others))).encode(), ARGUMENT)
     _remove_others(folder / _COPIES, copies)
     return paths
+
+
+def check_others(folder: Path, others: Sequence[Path]) -> list[Run]:
+    """The finished runs that are to stand beside the one in ``folder``, which need not be there yet.
+
+    Raises:
+        InputError: A folder holds no finished run or has no tiles, or is named twice.
+    """
+    places = [Path(each).resolve() for each in (*others, folder)]
+    if len(set(places)) < len(places):
+        raise InputError('a run cannot stand beside itself', hint='name each folder once', argument=ARGUMENT)
+    return [read_run(Path(each)) for each in others]
 
 
 def _title(run: Run, others: int) -> str:

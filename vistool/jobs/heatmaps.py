@@ -13,6 +13,7 @@ from vistool import cli, recipe
 from vistool.config import resolve
 from vistool.datasets import DatasetItem
 from vistool.errors import InputError
+from vistool.gallery import build_gallery, check_others
 from vistool.inputs import Item, Sample
 from vistool.jobs.batches import Batches, described
 from vistool.jobs.comparison import labels
@@ -167,6 +168,8 @@ class HeatmapRun:
         args = self.args
         one = is_file(self.out) or (not args.img.startswith('@') and len(self.items) == 1 and Path(args.img).is_file())
         if not one:
+            if args.gallery:
+                check_others(self.out, [Path(folder) for folder in args.gallery])
             about = about_run(args, self.command, source, self.models)
             return Manifest.begin(self.out, about, self.place, args.resume, args.overwrite)
         for option, given in (('--resume', args.resume), ('--gallery', args.gallery is not None)):
@@ -207,8 +210,6 @@ class HeatmapRun:
             if self.kept:
                 cli.announce(sheet(self.kept, self.args.sheet, self.style))
             if self.args.gallery is not None:
-                from vistool.gallery import build_gallery
-
                 cli.announce(build_gallery(self.out, [Path(folder) for folder in self.args.gallery]))
             if total > 1 and any(clock.images for clock in clocks):
                 log.info('%s', throughput(clocks))
