@@ -20,7 +20,7 @@ from vistool.errors import InputError
 from vistool.inputs import Sample, preprocess
 from vistool.inputs.multiple import MultiPipeline
 from vistool.inputs.pipeline import Pipeline, build_pipeline
-from vistool.scores import class_scores, has_classes, probabilities
+from vistool.scores import class_scores, has_classes, output_count, probabilities
 from vistool.stack import warn_of_overwritten_packages
 
 if TYPE_CHECKING:
@@ -137,6 +137,12 @@ class Model:
         with torch.autocast(self.device.type, kind, enabled=amp):
             yield
 
+    def fit_classes(self, count: int) -> None:
+        """Forgets class names that are not as many as the network's outputs: they would name the wrong things."""
+        if self.classes is not None and len(self.classes) != count:
+            _misfit(self.name, len(self.classes), count)
+            self.classes = None
+
     def class_name(self, index: int) -> str:
         """The first synonym of a class («tabby» of «tabby, tabby cat»), or ``'class 281'`` where names are unknown."""
         if self.classes is None or index >= len(self.classes):
@@ -204,7 +210,8 @@ def load(
         load_weights(module, weights)
     module.to(target)
     module.eval()
-    return Model(module, source.name, source.config, _classes(classes, weights, source), target, weights)
+    names = _classes(classes, weights, source, output_count(module))
+    return Model(module, source.name, source.config, names, target, weights)
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -218,12 +225,21 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def _classes(given: Sequence[str] | None, weights: Checkpoint | None, source: Source) -> tuple[str, ...] | None:
-    if given:
-        return tuple(given)
-    if weights is not None and weights.classes:
-        return tuple(weights.classes)
-    return dataset_classes(source.config)
+def _classes(
+    given: Sequence[str] | None, weights: Checkpoint | None, source: Source, count: int | None
+) -> tuple[str, ...] | None:
+    """The first of the names given, the checkpoint's and the dataset's that has one for each of ``count`` outputs."""
+    known: list[Any] = [given, weights.classes if weights is not None else None, dataset_classes(source.config)]
+    found = [tuple(names) for names in known if names]
+    fitting = [names for names in found if count is None or len(names) == count]
+    if found and found[0] not in fitting:
+        _misfit(source.name, len(found[0]), count, 'others are taken' if fitting else '')
+    return fitting[0] if fitting else None
+
+
+def _misfit(name: str, names: int, count: int | None, instead: str = '') -> None:
+    told = instead or 'classes are told by their number'
+    log.warning('%s: %d class names do not belong to %d outputs; %s', name, names, count, told)
 
 
 def dataset_classes(config: Config) -> tuple[str, ...] | None:

@@ -168,6 +168,7 @@ class CAM:
             return [custom_goal(custom, samples)]
         if scores is None:
             return []
+        model.fit_classes(scores.shape[1])
         labels = [sample.label for sample in samples]
         classes = find_classes(self.targets, scores, model.classes, labels)
         similar = find_classes(self.similar, scores, model.classes, labels) if self.similar else None
