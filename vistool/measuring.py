@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vistool.capture import Activation, Grids, first_tensor, frozen, hooked, replace_tensor
 from vistool.errors import InputError
-from vistool.layers import default_layers
+from vistool.layers import default_layers, network_name
 from vistool.scores import class_scores
 from vistool.tokens import Layout, NoSpatialMap, find_layout
 
@@ -62,17 +62,18 @@ def measure_default_layer(module: nn.Module, inputs: Any) -> str | None:
 
 
 def layers_to_explain(module: nn.Module, inputs: Any) -> list[str]:
-    """The network's default layers: the table's, else a measured one, with a warning; ``[]`` for neither."""
+    """The network's default layers, told in one line: the table's, else one found by measuring; ``[]`` for neither."""
     if names := default_layers(module):
+        log.info('target layer: %s (the default for this network)', ', '.join(names))
         return names
     name = measure_default_layer(module, inputs)
     if name is None:
         return []
     log.warning(
-        '%s is no network with a default layer: taking %s, the last with a map that the score depends on; '
-        'choose another with --target-layers',
-        type(module).__name__,
+        'target layer: %s (found by measuring, as %s is not in the table: the last with a map that the score depends '
+        'on); choose another with --target-layers',
         name,
+        network_name(module),
     )
     return [name]
 

@@ -54,7 +54,7 @@ def has_classes(module: nn.Module) -> bool:
 
 
 def output_count(module: nn.Module) -> int | None:
-    """How many class scores a network says it gives (its head's ``num_classes``, its labels); None if it says nothing."""
+    """How many class scores a network says it gives (its head's ``num_classes``, its labels); None if it says none."""
     for part in (getattr(module, 'head', None), module, getattr(module, 'model', None)):
         for count in (getattr(part, 'num_classes', None), getattr(getattr(part, 'config', None), 'num_labels', None)):
             if type(count) is int and count > 0:
