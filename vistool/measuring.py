@@ -85,7 +85,7 @@ def suggestion(module: nn.Module, inputs: Any, instead_of: str) -> str:
     return f'take {name}' if name else 'list all with --preview-model'
 
 
-def last_used(calls: Sequence[Activation], output: Any) -> Activation:
+def last_used(calls: Sequence[Activation], output: Any) -> int:
     """Of a layer's calls in one forward the last through which the score reaches more than the first token.
 
     Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalises by ``ln1``
@@ -94,15 +94,15 @@ def last_used(calls: Sequence[Activation], output: Any) -> Activation:
     """
     objective = _objective(output) if len(calls) > 1 else None
     if objective is None or not objective.requires_grad:
-        return calls[-1]
+        return len(calls) - 1
     values = [call.value for call in calls]
     gradients = torch.autograd.grad(objective, values, retain_graph=True, allow_unused=True)
     reached = [
-        call
-        for call, gradient in zip(calls, gradients, strict=True)
+        index
+        for index, gradient in enumerate(gradients)
         if gradient is not None and gradient.ndim > 2 and (gradient if gradient.ndim > 3 else gradient[:, 1:]).any()
     ]
-    return (reached or calls)[-1]
+    return reached[-1] if reached else len(calls) - 1
 
 
 def check_gradient(name: str, gradient: Tensor, layout: Layout, instead: Callable[[str], str]) -> None:
