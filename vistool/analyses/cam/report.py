@@ -60,7 +60,7 @@ class Report:
 
     def result(self, index: int, sample: Sample) -> Heatmaps:
         """The result for image ``index`` of the batch."""
-        targets = [self._target(number, goal, index) for number, goal in enumerate(self.goals)]
+        targets = _told_apart([self._target(number, goal, index) for number, goal in enumerate(self.goals)])
         shares = None if self.shares is None else self.shares[index]
         wrong = shares is not None and sample.label is not None and int(shares.argmax()) != sample.label
         return Heatmaps(
@@ -118,3 +118,14 @@ class Report:
             range=None if ranges is None else (float(ranges[index, 0]), float(ranges[index, 1])),
             note='no positive evidence' if values.max() == 0 else '',
         )
+
+
+def _told_apart(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The targets, with their ids in the names of classes that share one (ImageNet has two cranes)."""
+    names = [target['name'] for target in targets]
+    return [
+        {**target, 'name': f'{target["name"]} ({target["id"]})'}
+        if 'id' in target and names.count(target['name']) > 1
+        else target
+        for target in targets
+    ]
