@@ -75,6 +75,8 @@ def test_without_fusion_there_is_a_column_for_each_layer(net):
         ('two', 'gradcam/class 1'),
     ]
     assert result.recipe['layer_fusion'] == 'none'
+    alone = CAM(['gradcam'], targets=[0], layers=['one', 'two'], layer_fusion='none')(model, inputs[0])
+    assert alone.columns == ('one', 'two') and alone.caption == 'Net · GradCAM'  # what varies, and what does not
     with pytest.raises(InputError, match=r"unknown fusion 'median'; accepted: mean, max, none"):
         CAM(layers=['one'], layer_fusion='median')(model, inputs)
 
