@@ -24,7 +24,7 @@ _TALLEST_PAPER_TILE = 288.0
 _TALLEST_PAPER_PICTURE = 495.0
 #: The place of a tile is never narrower than this, for its height: titles need room above very tall photos;
 NARROWEST = 0.25
-# nor, for labels beside very wide ones, much lower than so many times the font's size.
+# nor, where labels beside it would be cut, lower than so many times the font's size.
 _LABEL_ROOM = 5.0
 _CAPTION_LINES = 3
 _LABEL_LINES = 3
@@ -53,15 +53,15 @@ class Measures:
         self.wanted = max((cell.height for cell in cells), default=0.0)
         self.unit = max((cell.unit for cell in cells), default=0)
         self.gap = page.gap
-        self.label_lines = 0
+        self.label_lines, self.room = 0, 0.0
         labels = [line.label for line in lines if line.label]
-        self.room = _LABEL_ROOM * page.font if labels else 0.0
         self.picture = self._tile_height()
         # The more lines labels take, the smaller the tiles; what does not fit on the last is elided.
         while labels and self.label_lines < _LABEL_LINES and not self._labels_fit(labels):
             self.label_lines += 1
             self.picture = self._tile_height()
         if labels:
+            self.room = 0.0 if self._labels_fit(labels) else _LABEL_ROOM * page.font
             used = [fitting.wrap(label, page.font, self.height, self.label_lines) for label in labels]
             self.label_lines = max(len(each) for each in used)
             self.picture = self._tile_height()
@@ -73,7 +73,7 @@ class Measures:
     @property
     def height(self) -> float:
         """Height of a tile's place; the picture may be lower."""
-        return self.picture if self.picture >= 0.8 * self.room else self.room
+        return max(self.picture, self.room)
 
     @property
     def label(self) -> float:
@@ -84,7 +84,7 @@ class Measures:
         if not self.label_lines:
             return False
         wrapped = [fitting.wrap(label, self.page.font, self.height, self.label_lines) for label in labels]
-        return all('…' not in ''.join(each) for each in wrapped)
+        return all(all(each) and '…' not in ''.join(each) for each in wrapped)  # '': not even the ellipsis
 
     def _snap(self, value: float) -> float:
         return float(round(value)) if self.page.width is None else value
