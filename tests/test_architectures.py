@@ -7,7 +7,7 @@ from torch import nn
 
 from vistool.analyses.cam import engine
 from vistool.errors import InputError
-from vistool.layers import default_layers, find_layer
+from vistool.layers import default_layers, find_layer, network_name
 from vistool.measuring import layers_to_explain, measure_default_layer
 
 CORNERS = {'top left': (0, 0), 'top right': (0, 1), 'bottom left': (1, 0), 'bottom right': (1, 1)}
@@ -129,7 +129,7 @@ def test_measuring_finds_the_layer_of_a_network_that_the_table_does_not_know(nam
     case, module, image = networks(name)
     monkeypatch.setattr('vistool.layers.DEFAULT_LAYERS', {})
     assert layers_to_explain(module, image) == [UNKNOWN[name]]
-    assert UNKNOWN[name] in caplog.text and type(module).__name__ in caplog.text
+    assert f'target layer: {UNKNOWN[name]} (found by measuring, as {network_name(module)} is not' in caplog.text
     _, layout, gradient = look(module, UNKNOWN[name], image)
     assert layout.grid == case.grid and gradient.any()
 

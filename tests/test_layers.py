@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from vistool.errors import InputError
-from vistool.layers import default_layers, find_layer
+from vistool.layers import default_layers, find_layer, network_name
 
 
 @pytest.fixture
@@ -69,3 +69,32 @@ def test_default_layers_of_networks_at_their_full_size(name, layer):
 
 def test_an_unknown_network_has_no_default(net):
     assert default_layers(net) == []
+
+
+@pytest.mark.parametrize(
+    ('spec', 'name'),
+    [
+        ('timm::resnet18', 'resnet18'),
+        ('torchvision::squeezenet1_1', 'SqueezeNet'),
+        ('configs/mobilenet_v3/mobilenet-v3-large_8xb32_in1k.py', 'MobileNetV3'),
+    ],
+)
+def test_a_network_is_called_by_what_it_is_not_by_its_wrapper(spec, name):
+    import vistool as vt
+
+    assert network_name(vt.load(spec, 'none').module) == name
+    assert network_name(nn.Conv2d(3, 3, 1)) == 'Conv2d'
+
+
+def test_measured_layers_are_measured_once_and_told_as_such(monkeypatch, caplog):
+    import vistool as vt
+
+    model = vt.load('timm::resnet18', 'none')
+    monkeypatch.setattr('vistool.layers.DEFAULT_LAYERS', {})
+    runs = []
+    model.module.register_forward_pre_hook(lambda *args: runs.append(1))
+    for _ in range(2):
+        result = vt.CAM(['eigencam'])(model, torch.randn(3, 64, 64))
+    assert result.recipe['layers'] == ['model.layer4'] and len(runs) == 3
+    assert 'target layer: model.layer4 (found by measuring, as resnet18 is not in the table' in caplog.text
+    assert '(the default for this network)' not in caplog.text

@@ -182,3 +182,42 @@ def test_packages_that_overwrite_each_other_are_told_once(installed, told, monke
         load(nn.Linear(1, 1))
     warn_of_overwritten_packages.cache_clear()
     assert caplog.text.count('both installed') == bool(told) and told in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('spec', 'option'),
+    [
+        ('timm::resnet18', 'model.num_classes'),
+        ('torchvision::squeezenet1_1', 'model.num_classes'),
+        ('configs/mobilenet_v3/mobilenet-v3-large_8xb32_in1k.py', 'model.head.num_classes'),
+        ('configs/efficientnet_lite/efficientnet-lite0_in1k.py', 'model.num_classes'),
+    ],
+)
+def test_class_names_of_another_number_of_outputs_are_dropped_and_that_is_said(spec, option, caplog):
+    changed = load(spec, 'none', options={option: 10})
+    assert changed.classes is None and changed.class_name(7) == 'class 7'
+    assert '1000 class names do not belong to 10 outputs; classes are told by their number' in caplog.text
+    caplog.clear()
+    assert len(load(spec, 'none').classes) == 1000 and 'names' not in caplog.text
+
+
+def test_a_checkpoints_own_class_names_are_taken_where_they_fit(tmp_path, caplog):
+    names = [f'kind {index}' for index in range(10)]
+    options = {'model.num_classes': 10}
+    module = load('timm::resnet18', 'none', options=options).module
+    path = tmp_path / 'own.pth'
+    torch.save({'state_dict': module.state_dict(), 'meta': {'dataset_meta': {'classes': names}}}, path)
+    caplog.clear()
+    assert load('timm::resnet18', str(path), options=options).classes == tuple(names) and 'names' not in caplog.text
+    kept = load('timm::resnet18', str(path))  # its head has another size and stays random
+    assert kept.class_name(281) == 'tabby' and '10 class names do not belong to 1000 outputs; others' in caplog.text
+
+
+def test_networks_that_do_not_tell_their_number_of_outputs_lose_wrong_names_when_they_have_run(caplog):
+    import vistool as vt
+
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = load(module, classes=['one', 'two'])
+    result = vt.CAM(targets=[4], layers=['0'])(model, torch.randn(3, 8, 8))
+    assert result.recipe['targets'][0]['name'] == 'class 4'
+    assert '2 class names do not belong to 6 outputs' in caplog.text

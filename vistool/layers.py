@@ -129,6 +129,15 @@ def _averages(module: nn.Module) -> bool:
     )
 
 
+def network_name(root: nn.Module) -> str:
+    """What a network is, for messages: timm's name of it, or the class of what a wrapper holds."""
+    inner = next(
+        (part for name in ('model', 'backbone') if isinstance(part := getattr(root, name, None), nn.Module)), root
+    )
+    published = getattr(inner, 'pretrained_cfg', None) or {}
+    return str(published.get('architecture') or type(inner).__name__)
+
+
 def norm_layers(root: nn.Module) -> Iterator[str]:
     """Names of the normalisation layers, last first."""
     names = [name for name, module in root.named_modules() if is_norm(module)]

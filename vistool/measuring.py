@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vistool.capture import Activation, Grids, first_tensor, frozen, hooked, replace_tensor
 from vistool.errors import InputError
-from vistool.layers import default_layers
+from vistool.layers import default_layers, network_name
 from vistool.scores import class_scores
 from vistool.tokens import Layout, NoSpatialMap, find_layout
 
@@ -62,17 +62,18 @@ def measure_default_layer(module: nn.Module, inputs: Any) -> str | None:
 
 
 def layers_to_explain(module: nn.Module, inputs: Any) -> list[str]:
-    """The network's default layers: the table's, else a measured one, with a warning; ``[]`` for neither."""
+    """The network's default layers, told in one line: the table's, else one found by measuring; ``[]`` for neither."""
     if names := default_layers(module):
+        log.info('target layer: %s (the default for this network)', ', '.join(names))
         return names
     name = measure_default_layer(module, inputs)
     if name is None:
         return []
     log.warning(
-        '%s is no network with a default layer: taking %s, the last with a map that the score depends on; '
-        'choose another with --target-layers',
-        type(module).__name__,
+        'target layer: %s (found by measuring, as %s is not in the table: the last with a map that the score depends '
+        'on); choose another with --target-layers',
         name,
+        network_name(module),
     )
     return [name]
 
@@ -84,7 +85,7 @@ def suggestion(module: nn.Module, inputs: Any, instead_of: str) -> str:
     return f'take {name}' if name else 'list all with --preview-model'
 
 
-def last_used(calls: Sequence[Activation], output: Any) -> Activation:
+def last_used(calls: Sequence[Activation], output: Any) -> int:
     """Of a layer's calls in one forward the last through which the score reaches more than the first token.
 
     Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalises by ``ln1``
@@ -93,15 +94,15 @@ def last_used(calls: Sequence[Activation], output: Any) -> Activation:
     """
     objective = _objective(output) if len(calls) > 1 else None
     if objective is None or not objective.requires_grad:
-        return calls[-1]
+        return len(calls) - 1
     values = [call.value for call in calls]
     gradients = torch.autograd.grad(objective, values, retain_graph=True, allow_unused=True)
     reached = [
-        call
-        for call, gradient in zip(calls, gradients, strict=True)
+        index
+        for index, gradient in enumerate(gradients)
         if gradient is not None and gradient.ndim > 2 and (gradient if gradient.ndim > 3 else gradient[:, 1:]).any()
     ]
-    return (reached or calls)[-1]
+    return reached[-1] if reached else len(calls) - 1
 
 
 def check_gradient(name: str, gradient: Tensor, layout: Layout, instead: Callable[[str], str]) -> None:

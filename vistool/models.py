@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vistool.building import build_module
 from vistool.checkpoints import Checkpoint, load_weights, read_checkpoint
+from vistool.class_names import dataset_classes, fitting_names
 from vistool.config import Source, resolve
 from vistool.errors import InputError
 from vistool.inputs import Sample, preprocess
 from vistool.inputs.multiple import MultiPipeline
 from vistool.inputs.pipeline import Pipeline, build_pipeline
-from vistool.scores import class_scores, has_classes, probabilities
+from vistool.scores import class_scores, has_classes, output_count, probabilities
 from vistool.stack import warn_of_overwritten_packages
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 log = logging.getLogger('vistool')
+T = TypeVar('T')
 
 RANDOM = 'none'
 """The checkpoint argument that asks for random weights."""
@@ -64,6 +66,7 @@ class Model:
     device: torch.device = field(default_factory=lambda: torch.device('cpu'))
     checkpoint: Checkpoint | None = None
     transform: Callable[[Any], Tensor] | None = None
+    _found: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def pipeline(self) -> Pipeline | MultiPipeline:
@@ -137,6 +140,19 @@ class Model:
         with torch.autocast(self.device.type, kind, enabled=amp):
             yield
 
+    def once(self, what: str, key: Hashable, find: Callable[[], T]) -> T:
+        """What ``find`` gives, asked only once for the same ``key`` and weights; of each ``what`` the last is kept."""
+        version = sum(tensor._version for tensor in self.module.parameters())
+        known = self._found.get(what)
+        if known is None or known[:2] != (key, version):
+            known = self._found[what] = key, version, find()
+        value: T = known[2]
+        return value
+
+    def fit_classes(self, count: int) -> None:
+        """Forgets class names that are not as many as the network's outputs: they would name the wrong things."""
+        self.classes = fitting_names(self.name, [self.classes], count)
+
     def class_name(self, index: int) -> str:
         """The first synonym of a class («tabby» of «tabby, tabby cat»), or ``'class 281'`` where names are unknown."""
         if self.classes is None or index >= len(self.classes):
@@ -204,7 +220,9 @@ def load(
         load_weights(module, weights)
     module.to(target)
     module.eval()
-    return Model(module, source.name, source.config, _classes(classes, weights, source), target, weights)
+    known = [classes, weights.classes if weights is not None else None, dataset_classes(source.config)]
+    names = fitting_names(source.name, known, output_count(module))
+    return Model(module, source.name, source.config, names, target, weights)
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -216,31 +234,3 @@ def find_device(name: str | torch.device) -> torch.device:
         available = ['cpu', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))]
         raise InputError(f'no device {str(name)!r} here', accepted=', '.join(available), argument='--device') from error
     return device
-
-
-def _classes(given: Sequence[str] | None, weights: Checkpoint | None, source: Source) -> tuple[str, ...] | None:
-    if given:
-        return tuple(given)
-    if weights is not None and weights.classes:
-        return tuple(weights.classes)
-    return dataset_classes(source.config)
-
-
-def dataset_classes(config: Config) -> tuple[str, ...] | None:
-    """The class names of the config's dataset: its own ``metainfo``, else the METAINFO of its type."""
-    from mmengine.registry import DATASETS, DefaultScope
-
-    for phase in ('test', 'val', 'train'):
-        dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset') or {}
-        while dataset.get('dataset'):  # wrappers (RepeatDataset, KFoldDataset, …) hold the real one
-            dataset = dataset['dataset']
-        meta = dataset.get('metainfo') or {}
-        if not meta and isinstance(dataset.get('type'), str):
-            scope = DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine')
-            with scope, DATASETS.switch_scope_and_registry(None) as registry:
-                kind = registry.get(dataset['type'])
-            meta = getattr(kind, 'METAINFO', None) or {}
-        names = meta.get('classes', meta.get('CLASSES'))
-        if names and not isinstance(names, str):
-            return tuple(names)
-    return None

@@ -53,6 +53,15 @@ def has_classes(module: nn.Module) -> bool:
     return not backbone or int(getattr(module, 'num_classes', 0) or 0) > 0
 
 
+def output_count(module: nn.Module) -> int | None:
+    """How many class scores a network says it gives (its head's ``num_classes``, its labels); None if it says none."""
+    for part in (getattr(module, 'head', None), module, getattr(module, 'model', None)):
+        for count in (getattr(part, 'num_classes', None), getattr(getattr(part, 'config', None), 'num_labels', None)):
+            if type(count) is int and count > 0:
+                return count
+    return None
+
+
 def probabilities(module: nn.Module, scores: Tensor) -> Tensor:
     """Scores ``(B, C)`` → probabilities: sigmoid for multi-label heads, else softmax."""
     heads = (type(child).__name__ for child in module.modules())

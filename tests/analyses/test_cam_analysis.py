@@ -75,6 +75,8 @@ def test_without_fusion_there_is_a_column_for_each_layer(net):
         ('two', 'gradcam/class 1'),
     ]
     assert result.recipe['layer_fusion'] == 'none'
+    alone = CAM(['gradcam'], targets=[0], layers=['one', 'two'], layer_fusion='none')(model, inputs[0])
+    assert alone.columns == ('one', 'two') and alone.caption == 'Net · GradCAM'  # what varies, and what does not
     with pytest.raises(InputError, match=r"unknown fusion 'median'; accepted: mean, max, none"):
         CAM(layers=['one'], layer_fusion='median')(model, inputs)
 
@@ -116,3 +118,14 @@ def test_a_method_without_a_layer_needs_none(net):
     assert result.recipe['layers'] == [] and result.caption == 'Net'
     both = CAM(['fullgrad', 'gradcam'], targets=[2])(model, inputs[0])  # the table does not know this network
     assert len(both.recipe['layers']) == 1
+
+
+def test_classes_of_one_name_are_told_apart_by_their_ids(net):
+    import vistool as vt
+
+    model, inputs = net
+    named = vt.load(model, classes=['crane, bird', 'cup', 'crane, machine', 'tea', 'pot', 'cat'])
+    result = CAM(['gradcam', 'eigencam'], targets=[0, 1, 2], layers=['two'])(named, inputs[0])
+    names = [entry.name for entry in result.maps]
+    assert names == ['gradcam/crane (0)', 'eigencam', 'gradcam/cup', 'gradcam/crane (2)']
+    assert len(result.rows) == 3 and [target['id'] for target in result.recipe['targets']] == [0, 1, 2]

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 import vistool as vt
@@ -79,6 +80,23 @@ def test_similarity_to_a_reference_is_the_cosine_of_pooled_features(shape):
         assert result.recipe['targets'] == [{'name': 'similarity to 0', 'score': pytest.approx(score.item())}]
         assert [entry.name for entry in result.maps] == ['gradcam/similarity to 0', 'eigencam']
         assert result.maps[0].row == f'similarity to 0 {score.item():.2f}'
+
+
+def test_the_reference_is_read_and_run_once_for_all_batches_until_the_weights_change(tmp_path):
+    transform = lambda image: torch.from_numpy(np.array(image) / 255.0).permute(2, 0, 1)  # noqa: E731
+    model = vt.load(Backbone(), transform=transform)
+    path = tmp_path / 'other.png'
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)).save(path)
+    cam, images, runs = CAM(layers=['layer'], reference=str(path)), torch.randn(2, 3, 8, 12).double(), []
+    model.module.register_forward_pre_hook(lambda *args: runs.append(1))
+    first, *_ = (cam(model, images)[0].maps[0].values for _ in range(3))
+    assert len(runs) == 4
+    with torch.no_grad():
+        model.module.layer.weight.neg_()
+    again = cam(model, images)[0]
+    assert len(runs) == 6 and np.abs(again.maps[0].values - first).max() > 0.1
+    fresh = CAM(layers=['layer'], reference=model.read(path))(model, images)[0]
+    np.testing.assert_array_equal(again.maps[0].values, fresh.maps[0].values)
 
 
 def test_similarity_on_a_vit_with_every_kind_of_method():

@@ -159,6 +159,94 @@ def test_hugging_face_weights_may_be_a_pickle_and_have_the_names_of_an_older_ver
         assert torch.equal(old(x), plain(x)) and not caplog.text
 
 
+def cut_up(folder, count=3):
+    """The folder's weights in several files with an index, as transformers saves models above ``max_shard_size``."""
+    from transformers import AutoModelForImageClassification
+
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    (folder / 'model.safetensors').unlink()
+    model.save_pretrained(folder, max_shard_size=f'{sum(p.nbytes for p in model.parameters()) // (1000 * count)}KB')
+    assert len(list(folder.glob('model-*.safetensors'))) > 1 and not (folder / 'model.safetensors').exists()
+
+
+def as_pickles(folder):
+    """The same as older versions saved them: ``pytorch_model-00001-of-0000N.bin``."""
+    from safetensors.torch import load_file
+
+    index = json.loads((folder / 'model.safetensors.index.json').read_text())
+    renamed = {
+        name: name.replace('model-', 'pytorch_model-').replace('.safetensors', '.bin')
+        for name in set(index['weight_map'].values())
+    }
+    for old, new in renamed.items():
+        torch.save(load_file(folder / old), folder / new)
+        (folder / old).unlink()
+    index['weight_map'] = {key: renamed[name] for key, name in index['weight_map'].items()}
+    (folder / 'model.safetensors.index.json').unlink()
+    (folder / 'pytorch_model.bin.index.json').write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize('pickled', [False, True])
+def test_hugging_face_weights_in_several_files_load_in_full(folder, pickled, caplog):
+    plain = load(f'hf::{folder}')
+    cut_up(folder)
+    if pickled:
+        as_pickles(folder)
+    caplog.clear()
+    model = load(f'hf::{folder}')
+    assert not caplog.text
+    x = torch.randn(1, 3, 48, 32)
+    with torch.no_grad():
+        assert torch.equal(model.module(x), plain.module(x))
+    assert model.checkpoint.source.endswith('.index.json') and len(model.checkpoint.sha256) == 64
+    shard = sorted(folder.glob('*-00002-of-*'))[0]
+    before = model.checkpoint.sha256
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    if not pickled:
+        assert load(f'hf::{folder}').checkpoint.sha256 != before  # every file counts
+
+
+def test_hugging_face_pickles_in_several_files_run_no_code(folder, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / 'ran',))
+
+    cut_up(folder)
+    as_pickles(folder)
+    torch.save({'vit.embeddings.cls_token': Evil()}, sorted(folder.glob('*.bin'))[-1])
+    with pytest.raises(InputError, match='--trust-checkpoint'):
+        load(f'hf::{folder}')
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_hugging_face_weights_in_several_files_that_are_not_all_there(folder):
+    cut_up(folder)
+    index = folder / 'model.safetensors.index.json'
+    last = sorted(folder.glob('model-*.safetensors'))[-1]
+    kept = last.read_bytes()
+
+    def problem():
+        with pytest.raises(InputError) as caught:
+            load(f'hf::{folder}')
+        return str(caught.value)
+
+    last.write_bytes(kept[: len(kept) // 2])
+    assert 'truncated' in problem()
+    last.unlink()
+    assert '1 of' in problem() and last.name in problem()
+    last.write_bytes(kept)
+    whole = json.loads(index.read_text())
+    index.write_text(json.dumps({'weight_map': {**whole['weight_map'], 'more.weight': last.name}}))
+    assert 'hold no more.weight' in problem()
+    index.write_text(json.dumps({'weight_map': {'x': '../secret.bin'}}))
+    assert 'another folder' in problem()
+    for text in ('{', '[]', '{"weight_map": {}}'):
+        index.write_text(text)
+        assert index.name in problem()
+
+
 def test_hugging_face_backbones_are_headless_and_find_their_weights(folder, caplog):
     from safetensors.torch import load_file, save_file
 

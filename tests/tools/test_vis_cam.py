@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from vistool.tools.vis_cam import main
 
@@ -134,7 +136,22 @@ def broken(tmp_path_factory):
     (folder / 'no_model.py').write_text("default_scope = 'mmpretrain'\n")
     (folder / 'notes.txt.pth').write_text('hello')
     (folder / 'empty').mkdir()
+    torch.save({'state_dict': {'layer.weight': torch.zeros(64, 64)}}, folder / 'half.pth')
+    data = (folder / 'half.pth').read_bytes()
+    (folder / 'half.pth').write_bytes(data[: len(data) // 2])
+    torch.save({'state_dict': Malicious(folder / 'ran')}, folder / 'malicious.pth')
+    torch.save(torch.nn.Sequential(torch.nn.Linear(9, 9), torch.nn.Linear(9, 7)).state_dict(), folder / 'other.pth')
     return folder
+
+
+class Malicious:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +168,9 @@ def broken(tmp_path_factory):
         ([COFFEE, '{}/no_model.py'], 'model'),
         ([COFFEE, CONFIG, '{}/missing.pth'], r'missing\.pth'),
         ([COFFEE, CONFIG, '{}/notes.txt.pth'], r'notes\.txt\.pth'),
+        ([COFFEE, CONFIG, '{}/half.pth'], r'half\.pth.*truncated'),
+        ([COFFEE, CONFIG, '{}/malicious.pth'], '--trust-checkpoint'),
+        ([COFFEE, CONFIG, '{}/other.pth'], 'belong together'),
         ([COFFEE, CONFIG, 'demo://dinov2-vit-small-p14'], 'checkpoint'),
         ([COFFEE, CONFIG, 'demo://nothing'], 'efficientnet-lite0'),
         ([COFFEE, CONFIG, '--target-layers', 'model.bn3'], r'did you mean model\.bn'),
@@ -193,10 +213,11 @@ def test_bad_input_is_one_line_and_leaves_no_file(capsys, tmp_path, broken, argv
         words += ['-o', str(tmp_path / 'out.png')]
     code, out, err = run(capsys, *words)
     assert code == 2 and out == ''
-    last = err.strip().splitlines()[-1]
+    *before, last = err.strip().splitlines()
     assert last.startswith('error: ') and re.search(message, last), last
+    assert not any('error' in line.lower() for line in before), err
     assert 'Traceback' not in err and 'usage:' not in err
-    assert not files(tmp_path)
+    assert not files(tmp_path) and not (broken / 'ran').exists()
 
 
 def test_as_a_subprocess_from_another_folder(tmp_path):

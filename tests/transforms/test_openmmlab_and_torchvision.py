@@ -1,7 +1,8 @@
 """Every known transform's geometry against markers drawn into the image and found again in the output.
 
 A marker is a smooth blob whose centroid can be measured to a small part of a pixel; it goes through the real transform,
-and its centroid must be where ``Geometry.to_network`` says. Nothing of the rules is repeated here.
+and its centroid must be where ``Geometry.to_network`` says. Nothing of the rules is repeated here. Chains, and finer
+measurements, are in ``test_chains.py``.
 """
 
 from __future__ import annotations
@@ -12,14 +13,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms as T
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from known_transforms import CROPS, FLIPS, NESTED, RESIZES, SIZE, TORCHVISION, WARPS, label, mm, step
 from torchvision.transforms import v2
 
-from vistool.inputs.pipeline import build_transforms
 from vistool.inputs.reader import Pipeline
-
-SIZE = (61, 84)  # odd, even, not square
 
 
 def blob(size, point, sigma=2.5):
@@ -81,102 +78,6 @@ def check_mask(pipeline, size, seed):
         step = np.diff(valid.astype(int), axis=axis) != 0
         border |= np.insert(step, 0, False, axis=axis) | np.insert(step, step.shape[axis], False, axis=axis)
     assert not (wrong & ~border).any()
-
-
-def mm(*steps):
-    return Pipeline(build_transforms([*steps, {'type': 'PackInputs'}], 'mmpretrain'))
-
-
-def step(type, **kwargs):
-    return {'type': type, **kwargs}
-
-
-RESIZES = [
-    step('Resize', scale=(50, 37)),
-    step('Resize', scale=(131, 40)),
-    step('Resize', scale=(64, 48), keep_ratio=True),
-    step('Resize', scale=(190, 133), keep_ratio=True, backend='pillow'),
-    step('Resize', scale_factor=1.37, keep_ratio=True, interpolation='nearest'),
-    step('RandomResize', scale=(70, 60), ratio_range=(0.6, 1.6), keep_ratio=True),
-    step('RandomResize', scale=[(40, 50), (90, 80)], keep_ratio=False),
-    step('RandomChoiceResize', scales=[(45, 45), (90, 70), (120, 41)], keep_ratio=False),
-    step('ResizeEdge', scale=45, edge='short'),
-    step('ResizeEdge', scale=101, edge='long', interpolation='bicubic'),
-    step('ResizeEdge', scale=67, edge='width', backend='pillow', interpolation='lanczos'),
-    step('ResizeEdge', scale=67, edge='height', interpolation='area'),
-]
-CROPS = [
-    step('Pad', size=(97, 80)),
-    step('Pad', size_divisor=32),
-    step('Pad', pad_to_square=True),
-    step('Pad', pad_to_square=True, size_divisor=16),
-    step('CenterCrop', crop_size=48),
-    step('CenterCrop', crop_size=(90, 50)),
-    step('CenterCrop', crop_size=(91, 50), auto_pad=True),
-    step('CenterCrop', crop_size=101, auto_pad=True),
-    step('RandomCrop', crop_size=(50, 61)),
-    step('RandomCrop', crop_size=(61, 84)),
-    step('RandomCrop', crop_size=70),
-    step('RandomCrop', crop_size=70, padding=4),
-    step('RandomCrop', crop_size=70, padding=(9, 3), pad_if_needed=True),
-    step('RandomCrop', crop_size=(90, 101), padding=(1, 2, 3, 4), pad_if_needed=True),
-    step('RandomResizedCrop', scale=(60, 77), crop_ratio_range=(0.5, 1.0)),
-    step('RandomResizedCrop', scale=64, crop_ratio_range=(5.0, 6.0), backend='pillow'),
-    step('EfficientNetRandomCrop', scale=64, crop_ratio_range=(0.6, 1.0)),
-    step('EfficientNetRandomCrop', scale=57, max_attempts=0, crop_padding=9),
-    step('EfficientNetCenterCrop', crop_size=57, crop_padding=11),
-    step('EfficientNetCenterCrop', crop_size=64, backend='pillow'),
-    step('RandomTranslatePad', size=128),
-    step('RandomTranslatePad', size=117, aug_translate=True),
-]
-FLIPS = [
-    step('RandomFlip', prob=1.0, direction='horizontal'),
-    step('RandomFlip', prob=1.0, direction='vertical'),
-    step('RandomFlip', prob=1.0, direction='diagonal'),
-    step('RandomFlip', prob=[0.3, 0.3, 0.3], direction=['horizontal', 'vertical', 'diagonal']),
-]
-WARPS = [
-    step('Rotate', angle=23.0, prob=1.0, pad_val=0),
-    step('Rotate', angle=-31.0, center=(20.0, 31.0), scale=0.8, prob=1.0, pad_val=0, interpolation='bilinear'),
-    step('Rotate', magnitude_range=(0, 30), magnitude_level=7, magnitude_std='inf', prob=0.7, pad_val=0),
-    step('Shear', magnitude=0.3, prob=1.0, pad_val=0),
-    step('Shear', magnitude=0.21, prob=1.0, pad_val=0, direction='vertical', interpolation='nearest'),
-    step('Translate', magnitude=0.13, prob=1.0, pad_val=0),
-    step('Translate', magnitude=0.17, prob=0.5, pad_val=0, direction='vertical', interpolation='bilinear'),
-]
-NESTED = [
-    step('RandomChoice', transforms=[FLIPS[:1], [RESIZES[0], CROPS[1]], WARPS[:1]]),
-    step('RandomApply', transforms=[FLIPS[0], CROPS[4]], prob=0.5),
-    step('Compose', transforms=[RESIZES[1], FLIPS[2], CROPS[12]]),
-    step('KeyMapper', transforms=[RESIZES[2], FLIPS[1]], mapping={'img': 'img'}, remapping={'img': 'img'}),
-    step('AutoAugment', policies=[[WARPS[0], WARPS[3]], [WARPS[5], WARPS[1]]]),
-    step('RandAugment', policies=[WARPS[3], WARPS[4], FLIPS[0]], num_policies=2, magnitude_level=5),
-]
-TORCHVISION = [
-    step('torchvision/Resize', size=40),
-    step('torchvision/Resize', size=(90, 57), interpolation='bicubic'),
-    step('torchvision/Resize', size=70, max_size=75),
-    step('torchvision/CenterCrop', size=47),
-    step('torchvision/CenterCrop', size=(62, 101)),
-    step('torchvision/RandomCrop', size=(40, 70)),
-    step('torchvision/RandomCrop', size=(64, 70), padding=(4, 7), pad_if_needed=True),
-    step('torchvision/RandomCrop', size=(77, 101), pad_if_needed=True),
-    step('torchvision/RandomResizedCrop', size=50, scale=(0.5, 1.0)),
-    step('torchvision/RandomHorizontalFlip', p=0.5),
-    step('torchvision/RandomVerticalFlip', p=0.5),
-    step('torchvision/Pad', padding=(3, 4, 5, 6)),
-    step('torchvision/RandomRotation', degrees=40),
-    step('torchvision/RandomRotation', degrees=40, expand=True, interpolation='bilinear'),
-    step('torchvision/RandomRotation', degrees=40, center=(20, 30)),
-    step('torchvision/RandomRotation', degrees=40, center=(20, 30), expand=True),
-    step('torchvision/RandomAffine', degrees=20, translate=(0.1, 0.2), scale=(0.7, 1.2), shear=(-10, 10, -8, 8)),
-    step('torchvision/RandomAffine', degrees=20, shear=12, center=(30, 20), interpolation='bilinear'),
-]
-
-
-def label(value):
-    shown = {k: v for k, v in value.items() if k not in ('type', 'transforms', 'policies')}
-    return ','.join([value['type'], *(f'{k}={v}' for k, v in shown.items())])
 
 
 @pytest.mark.parametrize('transform', [*RESIZES, *CROPS, *FLIPS, *WARPS, *NESTED], ids=label)
@@ -261,48 +162,6 @@ def test_torchvision_erasing(make, seed):
     sample = pipeline.read(np.full((*SIZE, 3), 255, np.uint8), seed=seed)
     invalid = np.zeros(SIZE, bool) if sample.geometry.invalid is None else sample.geometry.invalid
     np.testing.assert_array_equal(invalid, sample.image[..., 0] == 0)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
-@given(
-    chain=st.lists(st.sampled_from([*RESIZES, *CROPS[:17], *FLIPS, *WARPS, *NESTED]), min_size=2, max_size=4),
-    size=st.tuples(st.integers(40, 90), st.integers(40, 90)),
-    divisor=st.sampled_from([1, 1, 16, 32]),
-    seed=st.integers(0, 10**6),
-)
-def test_chains_with_padding_of_the_data_preprocessor(chain, size, divisor, seed):
-    transforms = build_transforms([*chain, step('PackInputs')], 'mmpretrain')
-    check_chain(Pipeline(transforms, {'type': 'ClsDataPreprocessor', 'pad_size_divisor': divisor}), size, seed)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
-@given(
-    chain=st.lists(st.sampled_from(TORCHVISION), min_size=2, max_size=4),
-    size=st.tuples(st.integers(40, 90), st.integers(40, 90)),
-    seed=st.integers(0, 10**6),
-)
-def test_torchvision_chains(chain, size, seed):
-    from vistool.errors import InputError
-
-    transforms = [T.Compose([build_transforms([s], 'mmpretrain')[0].t for s in chain]), T.PILToTensor()]
-    try:
-        check_chain(Pipeline(transforms, takes_images=True), size, seed)
-    except InputError as error:  # a crop larger than the image, without padding
-        assert 'larger than' in str(error)
-
-
-def check_chain(pipeline, size, seed):
-    """As check, with one blob; each resampling step may round by a part of a pixel, the sum stays below a half."""
-    rng = np.random.default_rng(seed)
-    point = rng.uniform([12, 12], [size[1] - 12, size[0] - 12])
-    sample = pipeline.read(blob(size, point, 3.0), seed=seed)
-    assert sample.geometry.exact
-    assert sample.image.shape[:2] == sample.geometry.network_size
-    if well_inside(sample.geometry, sample.image, point, 11):
-        expected = sample.geometry.to_network([point])[0]
-        # nearest interpolation cuts blobs out of a coarser grid: half a pixel of that grid
-        coarse = max(1.0, np.abs(np.linalg.inv(sample.geometry.matrix))[:2, :2].max())
-        assert np.abs(centroid(sample.image) - expected).max() <= 0.5 * coarse
 
 
 @pytest.mark.parametrize('preset', [

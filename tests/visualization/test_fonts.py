@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistool.visualization import fonts
+from vistool.visualization import fitting, fonts
 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0xFF, exclude_categories=['Cc', 'Cf']), max_size=60)
 
@@ -14,24 +14,24 @@ TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0xFF, exclude_categ
 @settings(max_examples=60, deadline=None)
 @given(TEXT, st.floats(1, 300))
 def test_elided_text_fits(text, width):
-    assert fonts.text_width(fonts.elide(text, 7.0, width), 7.0) <= width
+    assert fonts.text_width(fitting.elide(text, 7.0, width), 7.0) <= width
 
 
 @settings(max_examples=60, deadline=None)
 @given(TEXT, st.floats(1, 300), st.integers(1, 4))
 def test_wrapped_text_fits_and_keeps_its_words_where_there_is_room(text, width, lines):
-    wrapped = fonts.wrap(text, 7.0, width, lines)
+    wrapped = fitting.wrap(text, 7.0, width, lines)
     assert len(wrapped) <= lines
     assert all(fonts.text_width(line, 7.0) <= width for line in wrapped)
     if not any('…' in line or not line for line in wrapped) and '·' not in text:
-        assert ' '.join(wrapped).replace(' ', '') == fonts.clean(text).replace(' ', '')
+        assert ' '.join(wrapped).replace(' ', '') == fitting.clean(text).replace(' ', '')
 
 
 def test_elision_leaves_both_ends_and_the_score():
     text = 'a very long class name, that nobody reads 0.95'
-    short = fonts.elide(text, 10.0, 120.0)
+    short = fitting.elide(text, 10.0, 120.0)
     assert short.startswith('a very') and short.endswith('… 0.95')
-    short = fonts.elide('stochastic_depth_rate', 10.0, 70.0)
+    short = fitting.elide('stochastic_depth_rate', 10.0, 70.0)
     assert short.startswith('sto') and short.endswith('te') and '…' in short
 
 
@@ -60,4 +60,20 @@ def test_runs_cover_the_text():
 
 
 def test_control_characters_are_left_out():
-    assert fonts.clean('a\nb\x00\tc') == 'a b c'
+    assert fitting.clean('a\nb\x00\tc') == 'a b c'
+
+
+@pytest.mark.parametrize(
+    ('name', 'parts'),
+    [
+        ('GradCAMElementWise', ['GradCAM', 'ElementWise']),
+        ('EigenGradCAM', ['Eigen', 'GradCAM']),
+        ('RefineCAM', ['Refine', 'CAM']),
+        ('EigenGradCAM · layer4', ['EigenGrad', 'CAM · layer4']),
+    ],
+)
+def test_names_of_methods_are_broken_between_their_parts_before_they_are_shortened(name, parts):
+    width = 1.02 * max(fonts.text_width(part, 7.0) for part in parts)
+    assert fitting.wrap(name, 7.0, width, 2) == parts
+    assert fitting.wrap(name, 7.0, 2 * fonts.text_width(name, 7.0), 2) == [name]
+    assert '…' in fitting.wrap('unbreakablename', 7.0, 30.0, 2)[0]

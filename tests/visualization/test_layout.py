@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -101,6 +102,65 @@ def test_classes_by_methods_titles_once_and_labels_rows():
     texts = scene_of(heatmaps(CLASSES[::2], METHODS[:2])).texts
     assert [item.text for item in texts if item.vertical] == list(CLASSES[::2])
     assert [item.text for item in texts if not item.vertical] == list(METHODS[:2])
+
+
+def lines_of_tiles(scene: Scene):
+    return [list(line) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+
+
+def without(result: Heatmaps, column: str) -> Heatmaps:
+    """The result where a method shows no class: it stands in the first row alone."""
+    maps = tuple(m for m in result.maps if m.column != column or m.row == result.rows[0])
+    return dataclasses.replace(result, maps=maps)
+
+
+def test_a_method_that_shows_no_class_leaves_a_gap_so_that_columns_mean_one_thing():
+    result = without(heatmaps(CLASSES[::2], METHODS[:3]), METHODS[1])
+    scene = scene_of(result)
+    first, second = ([item.box.x for item in line] for line in lines_of_tiles(scene))
+    assert len(first) == 4 and second == [first[0], first[1], first[3]]
+    assert [item.text for item in scene.texts if not item.vertical] == list(METHODS[:3])
+
+
+def test_rows_that_wrap_wrap_alike():
+    result = without(heatmaps(CLASSES, METHODS), METHODS[5])
+    scene = scene_of(result, Style(width='column'))
+    check_scene(scene)
+    lines = lines_of_tiles(scene)
+    each = len(lines) // 3
+    assert len(lines) == 3 * each > 3
+    for one, other in zip(lines[:each], lines[each : 2 * each], strict=True):
+        assert {item.box.x for item in other} <= {item.box.x for item in one}
+    assert sum(map(len, lines)) == 3 * (1 + len(METHODS)) - 2
+
+
+@pytest.mark.parametrize('size', [(30, 900), (900, 30), (12, 12), (1, 400)], ids=str)
+@pytest.mark.parametrize('width', [None, 'column', 400])
+def test_photos_of_odd_shapes_keep_their_labels_and_their_shape(size, width):
+    result = heatmaps(CLASSES[::2], METHODS[:2], size=size, crop=min(size))
+    scene = scene_of(result, Style(width=width))
+    check_scene(scene)
+    texts = ' '.join(item.text for item in scene.texts)
+    assert all(word in texts for word in ('espresso', '0.95', 'cup', '0.01'))
+    assert all(part in texts.replace(' ', '') for part in METHODS[:2])
+    for item in scene.images:
+        shown = item.box.width / item.box.height
+        assert shown == pytest.approx(size[1] / size[0], rel=0.15) or item.box.height <= 1
+
+
+def test_a_page_of_a_sheet_titles_each_column_once_wherever_it_starts():
+    results = [without(heatmaps(CLASSES[::2], METHODS[:3]), METHODS[1]) for _ in range(5)]
+    style = Style(width='column')
+    pages = sheet_scenes(results, style, style.page(True), tallest=150.0)
+    assert len(pages) > 2
+    for page in pages:
+        check_scene(page)
+        titles = {}
+        for item in page.texts:
+            if not item.vertical:
+                titles[item.x] = titles.get(item.x, '') + item.text  # a title may stand on two lines
+        full = any(len(line) == 4 for line in lines_of_tiles(page))
+        assert sorted(titles.values()) == sorted(METHODS[:3] if full else METHODS[:3:2])
 
 
 def test_ground_truth_is_red():

@@ -11,18 +11,21 @@ import torch
 
 
 def measure(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: bool = True
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each contender in each round, after one round that is not counted."""
+    """Seconds of each contender in each round by ``clock``, after one round that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(0 if warm_up else 1, rounds + 1):
         for name, run in contenders.items():
             _wait()
-            start = time.perf_counter()
+            start = clock()
             run()
             _wait()
             if number:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.checkpoints import unpickling
+from vistool.checkpoints.shards import is_index, read_shards, shards
 from vistool.checkpoints.stand_ins import Array, plain
 from vistool.errors import InputError, close_matches
 
@@ -49,13 +50,14 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the file in hex; ``''`` where there is no file."""
+        """Digest of the file in hex, or of all files that an index names; ``''`` where there is no file."""
         if self.file is None:
             return ''
-        with open(self.file, 'rb') as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
+        digest = hashlib.sha256()
+        for path in shards(self.file) if is_index(self.file) else [self.file]:
+            with open(path, 'rb') as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
         return digest.hexdigest()
 
     @property
@@ -73,7 +75,8 @@ def read_checkpoint(source: str | os.PathLike[str], trust: bool = False) -> Chec
     """Reads a checkpoint onto the CPU without running code from it.
 
     Args:
-        source: A path, an ``http(s)://`` address (kept in torch hub's cache) or ``demo://NAME``.
+        source: A path (of an index, ``….index.json``, where the weights lie in several files beside it), an
+            ``http(s)://`` address (kept in torch hub's cache) or ``demo://NAME``.
         trust: Read pickles with Python's own reader, which runs any code in the file.
 
     Returns:
@@ -98,6 +101,8 @@ def read_checkpoint(source: str | os.PathLike[str], trust: bool = False) -> Chec
 
 
 def _read(file: Path, trust: bool) -> Any:
+    if is_index(file):
+        return read_shards(file, lambda shard: _read(shard, trust))
     if file.suffix.lower() != '.safetensors':
         return unpickling.read_pickle(file, trust)
     try:

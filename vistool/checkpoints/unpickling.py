@@ -6,6 +6,7 @@ read here, that list holds, beyond PyTorch's own, nothing but the stand-ins of :
 
 from __future__ import annotations
 
+import errno
 import pickle
 import pickletools
 import re
@@ -59,6 +60,8 @@ def read_pickle(path: Path, trust: bool = False) -> Any:
         hint = 'make it importable, or save the state_dict alone'
         raise InputError(problem, hint=hint, argument='checkpoint') from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a jump to before the file's start, as in a small archive without its end
+            raise _damaged(path) from error
         raise InputError(f'{path} cannot be read ({error.strerror or error})', argument='checkpoint') from error
     except Exception as error:  # a damaged file can fail anywhere in the reader, with any type of exception
         raise _damaged(path) from error

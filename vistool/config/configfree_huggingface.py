@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('vistool')
 
-WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+WEIGHTS = (
+    'model.safetensors',
+    'model.safetensors.index.json',
+    'pytorch_model.bin',
+    'pytorch_model.bin.index.json',
+)
+"""Files of weights, or of the names of several such files, the best first."""
 RESAMPLE = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')
 """Pillow's names for its filters, by their number."""
 HALF = (0.5, 0.5, 0.5)
@@ -64,10 +70,7 @@ def _refuse_unknown(settings: Mapping[str, Any], folder: Path) -> None:
 
 
 def _weights(folder: Path) -> str | None:
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if found is None and any(folder.glob('*.index.json')):
-        log.warning('%s: weights in several files are not read; save the model into one (max_shard_size)', folder)
-    return str(found) if found else None
+    return next((str(folder / name) for name in WEIGHTS if (folder / name).is_file()), None)
 
 
 def _preparation(

@@ -190,6 +190,8 @@ def translated(call: Call) -> Step:
         return call.still
     amount, across = float(call.last('random_negative')), call.transform.direction == 'horizontal'
     shift = amount * call.before[1 if across else 0]
+    if call.transform.interpolation == 'nearest' and abs(shift % 1 - 0.5) > 1e-4:  # halves: pixels go either way
+        shift = round(shift)
     return affine(call.before, call.after, [[1, 0, shift * across], [0, 1, shift * (not across)]])
 
 

@@ -1,4 +1,4 @@
-"""Text: which font has a character, how wide a line is, how to shorten it, and its pixels.
+"""Text: which font has a character, how wide a line is, and its pixels.
 
 The fonts are the ones that matplotlib brings (DejaVu Sans), found without importing it, and for characters they lack
 whatever CJK font the system has. ``vector`` uses the same files, so widths measured here hold there too.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,70 +150,6 @@ def text_width(text: str, size: float) -> float:
     with _lock:
         length = sum(_font(face, _REFERENCE_SIZE).getlength(piece) for face, piece in runs(text))
     return length / _REFERENCE_SIZE * size * _HINTING_SLACK
-
-
-def clean(text: str) -> str:
-    """``text`` on one line, without control characters."""
-    return ' '.join(''.join(character if character.isprintable() else ' ' for character in text).split())
-
-
-def elide(text: str, size: float, width: float) -> str:
-    """``text`` with its middle left out where it is wider than ``width``; ``''`` where nothing fits.
-
-    A number at the end («Egyptian cat 0.36») is kept whole where there is room for more than it.
-    """
-    text = clean(text)
-    if text_width(text, size) <= width:
-        return text
-    score = _SCORE.search(text)
-    if score:
-        shortened = _elided(text[: score.start()] + '…', size, width - text_width(score[0], size))
-        if len(shortened) > 3:
-            return shortened.rstrip('…') + '…' + score[0]
-    return _elided(text, size, width)
-
-
-_SCORE = re.compile(r' \d[\d.]*%?$')
-
-
-def _elided(text: str, size: float, width: float) -> str:
-    if text_width(text, size) <= width:
-        return text
-    low, high = 0, len(text) - 1  # characters kept
-    while low < high:
-        kept = (low + high + 1) // 2
-        low, high = (kept, high) if text_width(_without_middle(text, kept), size) <= width else (low, kept - 1)
-    return _without_middle(text, low) if low >= 2 else ''
-
-
-def _without_middle(text: str, kept: int) -> str:
-    head, tail = (kept + 1) // 2, kept // 2
-    return text[:head].rstrip() + '…' + (text[-tail:].lstrip() if tail else '')
-
-
-# A line may be broken at spaces, after «·», and between any two CJK characters.
-_TOKEN = re.compile(r'\s*(?:[\u2e80-\u9fff\uac00-\ud7af\uff01-\uff60]|[^\s\u2e80-\u9fff\uac00-\ud7af\uff01-\uff60]+)')
-
-
-def wrap(text: str, size: float, width: float, lines: int) -> list[str]:
-    """``text`` on at most ``lines`` lines, as few as do; what is still too long is elided."""
-    wrapped: list[str] = []
-    rest = clean(text)
-    while rest:
-        last = len(wrapped) == lines - 1
-        line = rest if last or text_width(rest, size) <= width else _first_line(rest, size, width)
-        shown = line.removesuffix(' ·') if len(line) < len(rest) else line
-        wrapped.append(elide(shown, size, width))
-        rest = rest[len(line) :].strip().removeprefix('· ')
-    return wrapped
-
-
-def _first_line(text: str, size: float, width: float) -> str:
-    ends = [match.end() for match in _TOKEN.finditer(text)]
-    fitting = [end for end in ends if text_width(text[:end].removesuffix(' ·'), size) <= width]
-    # «stage 3 · 14×14×320» breaks at its dot, where what follows has room enough then
-    dots = [end for end in fitting if text[:end].endswith(' ·') and text_width(text[end:].strip(), size) <= width]
-    return text[: dots[-1] if dots else fitting[-1] if fitting else ends[0]]
 
 
 @lru_cache(maxsize=1024)

@@ -66,19 +66,30 @@ def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest:
 
 
 def _with_header(lines: Sequence[Line], header: Line | None) -> list[Line]:
-    """Lines with titles only above the first of a page, where all have the same."""
-
-    def titles(line: Line) -> list[tuple[str, ...]]:
-        return [cell.title if cell else () for cell in line.cells]
-
-    if header is None or any(titles(line) not in (titles(header), [()] * len(line.cells)) for line in lines):
+    """Lines with the header's titles above the first tile of each column of a page, where all lines share them."""
+    if header is None or not all(_fits(line, header) for line in lines):
         return list(lines)
-    first = tuple(
-        replace(cell, title=head.title, title_color=head.title_color) if cell and head else cell
-        for cell, head in zip(lines[0].cells, header.cells, strict=True)
+    missing = dict(enumerate(header.cells))
+    found = []
+    for line in lines:
+        cells = list(line.cells)
+        for place, cell in enumerate(cells):
+            if cell is not None and cell.title_color != RED:  # a ground truth belongs to its own photo
+                head = missing.pop(place, None)
+                cells[place] = replace(cell, title=head.title if head and head.title_color != RED else ())
+        found.append(replace(line, cells=tuple(cells)))
+    return found
+
+
+def _fits(line: Line, header: Line) -> bool:
+    """Whether every tile of a line has the title of the header's column, or none, or one of its own."""
+    if len(line.cells) != len(header.cells):
+        return False
+    pairs = zip(line.cells, header.cells, strict=True)
+    return all(
+        not cell or not cell.title or cell.title_color == RED or (head is not None and cell.title == head.title)
+        for cell, head in pairs
     )
-    bare = [tuple(cell and replace(cell, title=()) for cell in line.cells) for line in lines[1:]]
-    return [replace(lines[0], cells=first), *(replace(line, cells=c) for line, c in zip(lines[1:], bare, strict=True))]
 
 
 def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
@@ -141,9 +152,12 @@ def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[Row]
     rows = []
     for number, name in enumerate([''] if one_line else result.rows):
         maps = [m for m in result.maps if one_line or m.row == name]
-        titled = [replace(cells[id(m)], title=_title(m, result, one_line, always_label)) for m in maps]
+        titled: list[Cell | None] = [
+            replace(cells[id(m)], title=_title(m, result, one_line, always_label)) if m else None
+            for m in (maps if one_line else _by_column(maps, result.columns))
+        ]
         names = result.rows if one_line else (name,)
-        lead = [_input_cell(result, painter, names, number == 0, maps[0])]
+        lead: list[Cell | None] = [_input_cell(result, painter, names, number == 0, maps[0])]
         if result.kind == 'attention' and len(maps) > 2 and maps[0].column == 'mean':
             lead.append(titled.pop(0))
         rows.append(Row(name, tuple(lead), tuple(titled)))
@@ -152,6 +166,12 @@ def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[Row]
     constant_row = '' if several_rows or (len(result.maps) == 1 and result.rows[0]) else result.rows[0]
     constants = [constant_row, '' if several_columns or not _said(result) else result.columns[0]]
     return rows, constants
+
+
+def _by_column(maps: Sequence[Heatmap], columns: Sequence[str]) -> Sequence[Heatmap | None]:
+    """A row's maps with a gap for each column that it lacks; as they are where a column has several."""
+    places = {item.column: item for item in maps}
+    return [places.get(column) for column in columns] if len(places) == len(maps) else maps
 
 
 def _inputs_once(rows: Sequence[Row], firsts: Sequence[Heatmap]) -> list[Row]:

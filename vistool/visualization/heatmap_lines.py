@@ -10,7 +10,7 @@ from vistool.errors import InputError
 from vistool.results import Heatmaps
 from vistool.visualization.cells import Cell, Line
 from vistool.visualization.style import Page
-from vistool.visualization.table import Measures, natural_height
+from vistool.visualization.table import NARROWEST, Measures, natural_height
 
 _HEADS_PER_LINE = 6
 _MOSAIC = 36  # more maps than this are laid out as a square
@@ -18,11 +18,14 @@ _MOSAIC = 36  # more maps than this are laid out as a square
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the figure: its label, the tiles that stand once at its left, and the others, which wrap."""
+    """One row of the figure: its label, the tiles that stand once at its left, and the others, which wrap.
+
+    Rows of a table have a place for every column, empty where the row has no such tile.
+    """
 
     label: str
     lead: tuple[Cell | None, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell | None, ...]
 
 
 def lines_of(
@@ -68,6 +71,7 @@ def cut(rows: Sequence[Row], per_line: int, beside: bool, even: bool = True) -> 
         # As many lines as needed, and those equally long: 4 + 3 rather than 6 + 1.
         each = math.ceil(len(row.cells) / math.ceil(len(row.cells) / per_line)) if even else per_line
         chunks = [row.cells[start : start + each] for start in range(0, len(row.cells), each)]
+        chunks = [chunk for number, chunk in enumerate(chunks) if not number or any(chunk)]
         empty = (None,) * len(row.lead)
         blocks: list[tuple[Cell | None, ...]] = [*([row.lead] if any(row.lead) else []), *chunks]
         if beside:
@@ -82,9 +86,16 @@ def _finished(lines: list[Line], rows: Sequence[Row]) -> list[Line]:
 
 
 def _titled_once(lines: Sequence[Line]) -> list[Line]:
+    """Lines with titles above the first tile of each column only, where all of a column have the same."""
+    columns = range(1, max(len(line.cells) for line in lines))
+    cells = [[line.cells[j] if j < len(line.cells) else None for line in lines] for j in columns]
+    if any(len({cell.title for cell in column if cell}) > 1 for column in cells):
+        return list(lines)
+    titled = {next((i for i, cell in enumerate(column) if cell), 0) for column in cells}
+    if titled != {0}:
+        return list(lines)
     bare = [replace(line, cells=tuple(cell and replace(cell, title=()) for cell in line.cells)) for line in lines[1:]]
-    same = all([c and c.title for c in line.cells[1:]] == [c and c.title for c in lines[0].cells[1:]] for line in lines)
-    return [lines[0], *bare] if same else list(lines)
+    return [lines[0], *bare]
 
 
 def _least_width(result: Heatmaps, page: Page, rows: Sequence[Row]) -> float:
@@ -93,6 +104,6 @@ def _least_width(result: Heatmaps, page: Page, rows: Sequence[Row]) -> float:
         return 34.0 if result.kind != 'cam' else 52.0 if len(rows) == 1 else 40.0
     if page.width is not None:
         return 90.0
-    aspect = rows[0].cells[0].aspect
-    shrinks = result.kind != 'cam' or len(rows) > 1
-    return 180.0 if shrinks else math.floor(natural_height(aspect) * aspect) - 1.0
+    aspect = max(next(cell.aspect for cell in rows[0].cells if cell), NARROWEST)
+    natural = math.floor(natural_height(aspect) * aspect) - 1.0
+    return min(180.0, natural) if result.kind != 'cam' or len(rows) > 1 else natural

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vistool.results import DatasetSummary
-from vistool.visualization import fonts
+from vistool.visualization import fitting
 from vistool.visualization.style import Page
 from vistool.visualization.vector import parameters
 
@@ -56,7 +56,7 @@ def _classes(axes: Any, result: DatasetSummary) -> None:
     if not counts:
         axes.set_axis_off()
     elif len(counts) <= _MOST_BARS:
-        names = [fonts.elide(name, 6, 110) or name[:12] for name, _ in counts]
+        names = [fitting.elide(name, 6, 110) or name[:12] for name, _ in counts]
         sns.barplot(x=[count for _, count in counts], y=names, color=_CHANNELS['blue'], ax=axes)
         axes.set(xlabel='samples', ylabel='')
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from vistool.visualization import fonts
+from vistool.visualization import fitting, fonts
 from vistool.visualization.bars import Bar, bar_items, bar_width
 from vistool.visualization.cells import Cell, Line, mark_items
 from vistool.visualization.scene import GREY, WHITE, Box, ImageItem, PathItem, Scene, TextItem
 from vistool.visualization.style import Page
 
-# A tile on the screen has the area of a square of this side, so that tall and wide photos are equally easy to see.
+# A tile on the screen has the area of a square of this side: tall and wide photos are equally easy to see.
 _TILE = 320.0
 #: Pictures for the screen get no wider; their tiles become smaller instead.
 SCREEN_WIDTH = 1950.0
@@ -22,6 +22,10 @@ SCREEN_WIDTH = 1950.0
 _TALLEST_PAPER_TILE = 288.0
 # Nor by a tile that asks for a height of its own than the width of a page.
 _TALLEST_PAPER_PICTURE = 495.0
+#: The place of a tile is never narrower than this, for its height: titles need room above very tall photos;
+NARROWEST = 0.25
+# nor, where labels beside it would be cut, lower than so many times the font's size.
+_LABEL_ROOM = 5.0
 _CAPTION_LINES = 3
 _LABEL_LINES = 3
 
@@ -39,9 +43,8 @@ class Measures:
         self.page = page
         self.count = max(len(line.cells) for line in lines)
         padded = [[*line.cells, *[None] * (self.count - len(line.cells))] for line in lines]
-        self.aspects = [
-            max((cell.aspect for row in padded if (cell := row[j])), default=0.0) for j in range(self.count)
-        ]
+        columns = [[cell for row in padded if (cell := row[j])] for j in range(self.count)]
+        self.aspects = [max((max(cell.aspect, NARROWEST) for cell in column), default=0.0) for column in columns]
         self.bars = [
             max((bar_width(bar, page) for row in padded if (bar := _ends_run(row, j))), default=0.0)
             for j in range(self.count)
@@ -50,21 +53,27 @@ class Measures:
         self.wanted = max((cell.height for cell in cells), default=0.0)
         self.unit = max((cell.unit for cell in cells), default=0)
         self.gap = page.gap
-        self.label_lines = 0
-        self.height = self._tile_height()
+        self.label_lines, self.room = 0, 0.0
         labels = [line.label for line in lines if line.label]
+        self.picture = self._tile_height()
         # The more lines labels take, the smaller the tiles; what does not fit on the last is elided.
         while labels and self.label_lines < _LABEL_LINES and not self._labels_fit(labels):
             self.label_lines += 1
-            self.height = self._tile_height()
+            self.picture = self._tile_height()
         if labels:
-            used = [fonts.wrap(label, page.font, self.height, self.label_lines) for label in labels]
+            self.room = 0.0 if self._labels_fit(labels) else _LABEL_ROOM * page.font
+            used = [fitting.wrap(label, page.font, self.height, self.label_lines) for label in labels]
             self.label_lines = max(len(each) for each in used)
-            self.height = self._tile_height()
-        self.widths = [self._snap(self.height * aspect) for aspect in self.aspects]
+            self.picture = self._tile_height()
+        self.widths = [self._snap(self.picture * aspect) for aspect in self.aspects]
         self.content = self.label + sum(self.widths) + sum(self.bars) + self.gap * (self.count - 1)
         self.width = page.width or self.content + 2 * page.margin
         self.left = max(page.margin, (self.width - self.content) / 2)
+
+    @property
+    def height(self) -> float:
+        """Height of a tile's place; the picture may be lower."""
+        return max(self.picture, self.room)
 
     @property
     def label(self) -> float:
@@ -74,8 +83,8 @@ class Measures:
     def _labels_fit(self, labels: Sequence[str]) -> bool:
         if not self.label_lines:
             return False
-        wrapped = [fonts.wrap(label, self.page.font, self.height, self.label_lines) for label in labels]
-        return all('…' not in ''.join(each) for each in wrapped)
+        wrapped = [fitting.wrap(label, self.page.font, self.height, self.label_lines) for label in labels]
+        return all(all(each) and '…' not in ''.join(each) for each in wrapped)  # '': not even the ellipsis
 
     def _snap(self, value: float) -> float:
         return float(round(value)) if self.page.width is None else value
@@ -86,13 +95,18 @@ class Measures:
         limit = page.width or (SCREEN_WIDTH if self.count <= 12 else SCREEN_WIDTH / 2)
         space = limit - 2 * page.margin - self.label - sum(self.bars)
         self.gap = min(self.gap, 0.1 * space / self.count)
-        fitting = max((space - self.gap * (self.count - 1)) / total, 1.0)
+        fitting = max((space - self.gap * (self.count - 1)) / total, 0.05)
         if page.width is not None:
             tallest = _TALLEST_PAPER_TILE if not self.wanted else _TALLEST_PAPER_PICTURE
             return min(fitting, tallest if page.paper else 4 * page.width)
         natural = self.wanted or natural_height(float(np.median([a for a in self.aspects if a])))
         height = math.floor(min(fitting, natural))
         return float(height - height % self.unit if height >= self.unit > 0 else height)
+
+    def box(self, cell: Cell, left: float, top: float, width: float) -> Box:
+        """Where the picture of ``cell`` lies in the place that starts at ``left``, ``top``."""
+        own, free = min(width, max(1.0, self._snap(self.picture * cell.aspect))), self.height - self.picture
+        return Box(left + self._snap((width - own) / 2), top + self._snap(free / 2), own, self.picture)
 
     def column_widths(self) -> list[float]:
         """Widths of the columns in which there is a tile."""
@@ -130,7 +144,7 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
     items: list[ImageItem | TextItem | PathItem] = []
     y = page.margin
     if caption and not page.paper:
-        for text in fonts.wrap(caption, page.small_font, measures.width - 2 * page.margin, _CAPTION_LINES):
+        for text in fitting.wrap(caption, page.small_font, measures.width - 2 * page.margin, _CAPTION_LINES):
             items.append(TextItem(page.margin, y + fonts.ASCENT * page.small_font, text, page.small_font, GREY))
             y += fonts.LINE_HEIGHT * page.small_font
         y += page.gap
@@ -156,7 +170,7 @@ def _with_wrapped_texts(line: Line, measures: Measures) -> Line:
     """Titles and footers of one line that are wider than their tile, on two."""
 
     def on_two(texts: tuple[str, ...], width: float) -> tuple[str, ...]:
-        return tuple(fonts.wrap(texts[0], measures.page.font, width, 2)) if len(texts) == 1 else texts
+        return tuple(fitting.wrap(texts[0], measures.page.font, width, 2)) if len(texts) == 1 else texts
 
     def wrapped(cell: Cell, width: float) -> Cell:
         return replace(cell, title=on_two(cell.title, width), footer=on_two(cell.footer, width))
@@ -179,7 +193,7 @@ def _readable(measures: Measures) -> bool:
 
 def _line_items(line: Line, measures: Measures, top: float) -> Iterator[ImageItem | TextItem | PathItem]:
     page = measures.page
-    label = fonts.wrap(line.label, page.font, measures.height, max(1, measures.label_lines))
+    label = fitting.wrap(line.label, page.font, measures.height, max(1, measures.label_lines))
     for place, text in enumerate(label):
         free = measures.label_lines - len(label)  # shorter labels stand next to their tile
         x = measures.left + ((free + place) * fonts.LINE_HEIGHT + fonts.ASCENT) * page.font
@@ -187,13 +201,12 @@ def _line_items(line: Line, measures: Measures, top: float) -> Iterator[ImageIte
     for cell, left, width in zip(line.cells, measures.lefts(), measures.widths, strict=False):
         if cell is None:
             continue
-        own = min(width, measures._snap(measures.height * cell.aspect))
-        box = Box(left + measures._snap((width - own) / 2), top, own, measures.height)
+        box = measures.box(cell, left, top, width)
         yield ImageItem(box, cell.tile)
         for mark in cell.marks:
             yield from mark_items(mark, box, page)
         if _readable(measures):
-            yield from _cell_texts(cell, Box(left, top, width, measures.height), page)
+            yield from _cell_texts(cell, Box(left, box.y, width, box.height), page)
 
 
 def _cell_texts(cell: Cell, box: Box, page: Page) -> Iterator[TextItem]:
@@ -202,12 +215,12 @@ def _cell_texts(cell: Cell, box: Box, page: Page) -> Iterator[TextItem]:
     for number, text in enumerate(cell.title):
         # Counted from the tile upwards, so that shorter titles stand next to their tile.
         baseline = box.y - (len(cell.title) - number) * step + fonts.ASCENT * size
-        yield TextItem(middle, baseline, fonts.elide(text, size, box.width), size, cell.title_color, 'centre')
+        yield TextItem(middle, baseline, fitting.elide(text, size, box.width), size, cell.title_color, 'centre')
     for number, text in enumerate(cell.footer):
         baseline = box.bottom + number * step + fonts.ASCENT * size
-        yield TextItem(middle, baseline, fonts.elide(text, size, box.width), size, cell.footer_color, 'centre')
+        yield TextItem(middle, baseline, fitting.elide(text, size, box.width), size, cell.footer_color, 'centre')
     size = page.small_font
-    note = fonts.wrap(cell.note, size, box.width - size, 3)
+    note = fitting.wrap(cell.note, size, box.width - size, 3)
     for number, text in enumerate(note):
         baseline = box.bottom - (len(note) - number) * size * fonts.LINE_HEIGHT + (fonts.ASCENT - 0.3) * size
         yield TextItem(middle, baseline, text, size, WHITE, 'centre', ground=(40, 40, 40))

@@ -116,6 +116,7 @@ def follow_attention(
             rows = rollout(found.calls, start)
             return _flow(found, rows, resolved, watch.patch, lost=rows[..., : found.place.prefix].sum(-1))
         scores = _scores(model, output, method)
+        model.fit_classes(scores.shape[1])
         classes = find_classes(targets, scores.detach(), model.classes, labels)
         if graded:
             rows = _graded(found, scores, classes, start)

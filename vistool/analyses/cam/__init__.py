@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -26,7 +25,7 @@ from vistool.analyses.cam.targets import find_classes
 from vistool.analyses.subjects import as_model, as_samples
 from vistool.errors import InputError, close_matches
 from vistool.inputs import Sample
-from vistool.layers import find_layer
+from vistool.layers import find_layer, network_name
 from vistool.measuring import layers_to_explain
 from vistool.models import Model, has_classes, probabilities
 from vistool.registry import ANALYSES
@@ -147,27 +146,25 @@ class CAM:
     def _layers(self, model: Model, methods: Mapping[str, Method], inputs: Any) -> dict[str, nn.Module]:
         if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
             return {}
-        names = list(self.layers) or layers_to_explain(model.module, inputs)
+        names = list(self.layers) or model.once('layers', None, lambda: layers_to_explain(model.module, inputs))
         if not names:
             raise InputError(
-                f'no default layer is known for {type(model.module).__name__}',
+                f'no default layer is known for {network_name(model.module)}',
                 hint='name one (list all with --preview-model)',
                 argument='--target-layers',
             )
-        if not self.layers:
-            log.info('target layer: %s (the default for this network)', ', '.join(names))
         return dict(find_layer(model.module, name) for name in names)
 
     def _goals(self, model: Model, samples: Sequence[Sample], scores: Tensor | None) -> list[Goal]:
         """What the rows ask for; none for a network that gives no class scores where no other score is named."""
         if self.reference is not None:
-            reference = model.read(self.reference) if isinstance(self.reference, (str, Path)) else self.reference
-            return [reference_goal(model, as_samples(reference)[0][0], samples)]
+            return [reference_goal(model, self.reference, samples)]
         custom = self.score if self.score is not None else (model.config or {}).get('cam_target')
         if custom is not None and not self.targets:
             return [custom_goal(custom, samples)]
         if scores is None:
             return []
+        model.fit_classes(scores.shape[1])
         labels = [sample.label for sample in samples]
         classes = find_classes(self.targets, scores, model.classes, labels)
         similar = find_classes(self.similar, scores, model.classes, labels) if self.similar else None

@@ -47,10 +47,10 @@ def ablation_weights(probe: Probe, layer: Layer, row: int) -> Tensor:
 
     The network's prefix runs once. Only the tail runs for the ablated copies, many at a time, an intact one among the
     first: if that does not reproduce the score (networks that join prefix and tail in other ways than by broadcasting,
-        or use
-    modules for what they do in place), the whole network runs instead.
+    or use modules for what they do in place), the whole network runs instead.
     """
-    tail = record(probe.module, layer.name, probe.modules[layer.name], rows(probe.inputs, row, row + 1))
+    one = rows(probe.inputs, row, row + 1)
+    tail = record(probe.module, layer.name, probe.modules[layer.name], one, layer.call)
     plain = probe.score(tail.output, row, 1)
 
     def scores(run: Callable[[Tensor], Any], chunk: int) -> Iterator[Tensor]:

@@ -33,11 +33,21 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Layer:
-    """A target layer in one forward: its name, its output and how that is laid out in space."""
+    """A target layer in one forward.
+
+    Attributes:
+        name: Its dotted name.
+        value: Its output.
+        layout: How that is laid out in space.
+        call: Which of its calls gave it, counted from 0, where the network runs it several times.
+        calls: How many times it ran.
+    """
 
     name: str
     value: Tensor
     layout: Layout
+    call: int = 0
+    calls: int = 1
 
     def map(self, tensor: Tensor) -> Tensor:
         """``tensor``, shaped like the layer's output, as a detached ``(B, K, h, w)`` in at least float32."""
@@ -107,16 +117,32 @@ def forward(
         if not gradients:
             torch.set_grad_enabled(False)  # frozen() puts the caller's mode back
         output = call(module, inputs)
-        size, batch = input_size(inputs)
-        layers = []
-        instead = partial(suggestion, module, inputs)
-        for name, calls in found.items():
-            if not calls:
-                raise InputError(f'layer {name!r} was not reached in the forward pass', hint=instead(name))
-            kept = last_used(calls, output) if gradients else calls[-1]
-            layout = _layout(name, targets[name], kept, size, batch, tokens or Tokens(), instead)
-            layers.append(Layer(name, kept.value, layout))
-        yield Forward(output, class_scores(output), tuple(layers), batch, instead)
+        if gradients or all(len(calls) < 2 for calls in found.values()):
+            yield _kept(module, inputs, targets, found, output, tokens or Tokens())
+            return
+    # which of several calls matters only gradients tell: it has to be the same one for every method
+    with forward(module, inputs, targets, gradients=True, tokens=tokens) as run:
+        yield run
+
+
+def _kept(
+    module: nn.Module,
+    inputs: Any,
+    targets: Mapping[str, nn.Module],
+    found: Mapping[str, Sequence[Activation]],
+    output: Any,
+    tokens: Tokens,
+) -> Forward:
+    size, batch = input_size(inputs)
+    layers = []
+    instead = partial(suggestion, module, inputs)
+    for name, calls in found.items():
+        if not calls:
+            raise InputError(f'layer {name!r} was not reached in the forward pass', hint=instead(name))
+        chosen = last_used(calls, output)
+        layout = _layout(name, targets[name], calls[chosen], size, batch, tokens, instead)
+        layers.append(Layer(name, calls[chosen].value, layout, chosen, len(calls)))
+    return Forward(output, class_scores(output), tuple(layers), batch, instead)
 
 
 def call(module: nn.Module, inputs: Any) -> Any:

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vistool.analyses.cam.engine import call, input_size
+from vistool.analyses.subjects import as_samples
 from vistool.capture import frozen
 from vistool.errors import InputError, close_matches
 from vistool.inputs import Sample
@@ -115,17 +117,31 @@ def custom_goal(spec: Any, samples: Sequence[Sample]) -> Goal:
     return Goal(samples, name, custom=built)
 
 
-def reference_goal(model: Model, reference: Sample, samples: Sequence[Sample]) -> Goal:
-    """Likeness to ``reference``: the cosine of the angle between the images' features and its own."""
-    inputs = model.batch([reference])
-    with frozen(model.module), torch.no_grad():
-        own = features(call(model.module, inputs), input_size(inputs)[0])
+def reference_goal(model: Model, reference: Any, samples: Sequence[Sample]) -> Goal:
+    """Likeness to ``reference``: the cosine of the angle between the images' features and its own.
+
+    Args:
+        model: The network, which runs on the reference once however many batches there are.
+        reference: A path, a sample, or a network input.
+        samples: The images.
+    """
+
+    def find() -> tuple[Any, str, Tensor]:
+        read = model.read(reference) if isinstance(reference, (str, Path)) else reference
+        sample = as_samples(read)[0][0]
+        inputs = model.batch([sample])
+        with frozen(model.module), torch.no_grad():
+            # the reference itself is kept, so that its id stays its own
+            return reference, sample.name, features(call(model.module, inputs), input_size(inputs)[0])
+
+    key = str(reference) if isinstance(reference, (str, Path)) else id(reference)
+    _, name, own = model.once('reference', (key, torch.is_autocast_enabled(model.device.type)), find)
 
     def similarity(output: Any, images: Sequence[Sample]) -> Tensor:
         size = next((tuple(sample.image.shape[:2]) for sample in images), (1, 1))
         return F.cosine_similarity(features(output, (size[0], size[1])), own)
 
-    return Goal(samples, f'similarity to {reference.name}', custom=similarity)
+    return Goal(samples, f'similarity to {name}', custom=similarity)
 
 
 def features(output: Any, size: tuple[int, int]) -> Tensor:

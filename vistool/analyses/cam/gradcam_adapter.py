@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -150,11 +151,16 @@ def _guarded(probe: Probe, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _tapped(layer: Layer, module: nn.Module) -> Iterator[nn.Module]:
-    """A module through which the layer's map ``(1, K, h, w)`` passes, on its way back into the network."""
-    tap = nn.Identity()
+    """A module through which the layer's map ``(1, K, h, w)`` passes, on its way back into the network.
+
+    Of a layer that runs several times in a forward only the call that the other methods look at passes.
+    """
+    tap, seen = nn.Identity(), itertools.count()
 
     def detour(name: str, child: nn.Module, args: Any, output: Any) -> Any:
         tensor = first_tensor(output)
+        if next(seen) % layer.calls != layer.call:
+            return None
         assert tensor is not None
         maps = tap(layer.layout.to_map(tensor).clone())
         maps = (

@@ -60,7 +60,7 @@ class Report:
 
     def result(self, index: int, sample: Sample) -> Heatmaps:
         """The result for image ``index`` of the batch."""
-        targets = [self._target(number, goal, index) for number, goal in enumerate(self.goals)]
+        targets = _told_apart([self._target(number, goal, index) for number, goal in enumerate(self.goals)])
         shares = None if self.shares is None else self.shares[index]
         wrong = shares is not None and sample.label is not None and int(shares.argmax()) != sample.label
         return Heatmaps(
@@ -69,7 +69,7 @@ class Report:
             maps=tuple(self._maps(index, targets)),
             original=sample.original,
             geometry=sample.geometry,
-            caption=' · '.join(filter(None, [self.model.name, self._group])),
+            caption=' · '.join([self.model.name, *self._constants]),
             ground_truth=self.model.class_name(sample.label) if wrong and sample.label is not None else '',
             recipe={
                 'analysis': 'cam',
@@ -87,6 +87,17 @@ class Report:
     @property
     def _group(self) -> str:
         return '+'.join(self.layers)
+
+    @property
+    def _constants(self) -> list[str]:
+        """What all maps share: the layer, or the only method where layers stand side by side."""
+        if not self._by_layer:
+            return [self._group] if self._group else []
+        return [method.title for method in self.methods.values()] if len(self.methods) == 1 else []
+
+    @property
+    def _by_layer(self) -> bool:
+        return any(drawn.layer for column in self.drawn.values() for drawn in column)
 
     def _target(self, number: int, goal: Goal, index: int) -> dict[str, Any]:
         value = self.values[number]
@@ -117,12 +128,24 @@ class Report:
         self, index: int, name: str, method: Method, drawn: Drawn, target: Mapping[str, Any] | None, free: bool
     ) -> Heatmap:
         values, ranges = drawn.values[index], drawn.ranges
+        alone = self._by_layer and len(self.methods) == 1
         return Heatmap(
             values=values,
             name=name if target is None or free else f'{name}/{target["name"]}',
             group=drawn.layer or self._group,
             row='' if target is None else f'{target["name"]} {target["score"]:.2f}',
-            column=' · '.join(filter(None, [method.title, drawn.layer])),
+            column=' · '.join(filter(None, ['' if alone else method.title, drawn.layer])),
             range=None if ranges is None else (float(ranges[index, 0]), float(ranges[index, 1])),
             note='no positive evidence' if values.max() == 0 else '',
         )
+
+
+def _told_apart(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The targets, with their ids in the names of classes that share one (ImageNet has two cranes)."""
+    names = [target['name'] for target in targets]
+    return [
+        {**target, 'name': f'{target["name"]} ({target["id"]})'}
+        if 'id' in target and names.count(target['name']) > 1
+        else target
+        for target in targets
+    ]

@@ -29,9 +29,9 @@ class Tail:
         output: What the network returned.
         container: What the layer returned, as it returned it.
         value: The tensor in that, ``(1, …)``.
-        calls: How many times the layer ran; the last counts.
-        tape: The modules that ran before, outermost ones only, in order, each with a copy of its output; the layer
-            last.
+        call: Which of the layer's calls, counted from 0, is the one.
+        tape: The modules that ran up to that call, outermost ones only, in order, each with a copy of its output; the
+            layer last.
         altered: Positions on the tape of what the network writes into further on, so that it needs a copy each time;
             None until a first run has shown.
     """
@@ -42,7 +42,7 @@ class Tail:
     output: Any
     container: Any
     value: Tensor
-    calls: int
+    call: int
     tape: list[tuple[nn.Module, Any]] = field(repr=False)
     altered: set[int] | None = None
 
@@ -84,13 +84,13 @@ class Tail:
         def swap(name: str, child: nn.Module, args: Any, output: Any) -> Any:
             nonlocal seen
             seen += 1
-            return replace_tensor(self.container, self.value, values) if seen == self.calls else None
+            return replace_tensor(self.container, self.value, values) if seen == self.call + 1 else None
 
         with hooked({'layer': self.layer}, swap):
             return call(self.module, repeated(self.inputs, len(values)))
 
 
-def record(module: nn.Module, name: str, layer: nn.Module, inputs: Any) -> Tail:
+def record(module: nn.Module, name: str, layer: nn.Module, inputs: Any, number: int = 0) -> Tail:
     """Runs the network once on one image and keeps what the outermost modules before ``layer`` returned.
 
     Args:
@@ -98,6 +98,7 @@ def record(module: nn.Module, name: str, layer: nn.Module, inputs: Any) -> Tail:
         name: The layer's dotted name.
         layer: The layer.
         inputs: A batch of one image.
+        number: Which call of the layer is meant, counted from 0.
     """
     above = {id(module.get_submodule('.'.join(name.split('.')[:depth]))) for depth in range(name.count('.') + 1)}
     watched = {f'{key}': child for key, child in module.named_modules() if id(child) not in above}
@@ -125,20 +126,12 @@ def record(module: nn.Module, name: str, layer: nn.Module, inputs: Any) -> Tail:
     finally:
         for handle in handles:
             handle.remove()
-    value = first_tensor(containers[-1])
+    value = first_tensor(containers[number])
     assert value is not None  # the shared forward has been there
     positions = [position for position, (child, _) in enumerate(tape) if child is layer]
     whole = len(positions) == len(containers)
-    return Tail(
-        module,
-        inputs,
-        layer,
-        output,
-        containers[-1],
-        value,
-        len(containers),
-        tape[: positions[-1] + 1] if whole else [],
-    )
+    kept = tape[: positions[number] + 1] if whole else []
+    return Tail(module, inputs, layer, output, containers[number], value, number, kept)
 
 
 @contextmanager
