@@ -16,6 +16,7 @@ from typing import TextIO
 
 from vistool import recipe
 from vistool.cli.parser import Parser
+from vistool.cli.process import tune_process
 from vistool.errors import InputError
 
 OK, SOME_FAILED, BAD_INPUT, OWN_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -31,8 +32,7 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     stdout is for the paths written, through :func:`announce`; what libraries print is logged at debug level.
     """
     debug = '--debug' in (sys.argv if argv is None else argv)
-    # Before torch is loaded: its threads, waiting, would otherwise hold the cores that reading and writing need.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    tune_process()
     try:
         args = parser.parse(argv)
         args.command = recipe.command(parser.prog, None if argv is None else list(argv))
