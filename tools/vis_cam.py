@@ -18,6 +18,17 @@ def build_parser() -> cli.Parser:
     parser = cli.Parser('vis_cam', __doc__, example)
     parser.add_argument('img', help='image file, folder, quoted glob, .txt list, or @train, @val, @test')
     cli.add_model(parser)
+    _add_map(parser)
+    cli.add_compare(parser)
+    cli.add_picture(parser)
+    cli.add_inputs(parser)
+    cli.add_batch(parser)
+    cli.add_run(parser)
+    _add_rare(parser)
+    return parser
+
+
+def _add_map(parser: cli.Parser) -> None:
     group = parser.add_argument_group('map')
     group.add_argument(
         '--method',
@@ -49,11 +60,9 @@ def build_parser() -> cli.Parser:
         '--eigen-smooth', action='store_true', help='first principal component instead of the channel sum'
     )
     group.add_argument('--aug-smooth', action='store_true', help='average over six augmented views')
-    cli.add_compare(parser)
-    cli.add_picture(parser)
-    cli.add_inputs(parser)
-    cli.add_batch(parser)
-    cli.add_run(parser)
+
+
+def _add_rare(parser: cli.Parser) -> None:
     rare = parser.add_argument_group('FinerCAM')
     rare.add_argument(
         '--similar',
@@ -65,7 +74,6 @@ def build_parser() -> cli.Parser:
     rare = parser.add_argument_group('layout of tokens (found by looking at the model; these override)')
     rare.add_argument('--vit-like', action='store_true', help='the layers give tokens (B, L, C)')
     rare.add_argument('--num-extra-tokens', type=int, metavar='N', help='tokens before the grid; 0 is a value')
-    return parser
 
 
 def work(args: argparse.Namespace) -> int:

@@ -251,7 +251,6 @@ def memory(process):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='reads memory from /proc')
 def test_ten_thousand_images_do_not_grow_memory(tmp_path):
     options = [
         '--cfg-options',

@@ -16,7 +16,8 @@ from vistool.config import resolve
 from vistool.errors import InputError
 from vistool.inputs import Sample
 from vistool.inputs.multiple import parse_files
-from vistool.jobs.heatmaps import Walk, draw_heatmaps, refuse_parts
+from vistool.jobs.checks import refuse_parts
+from vistool.jobs.heatmaps import Walk, draw_heatmaps
 from vistool.jobs.loading import find_items, read_item
 from vistool.models import Model, build_module, find_device
 from vistool.visualization.channels import ARGUMENT, write_channels

@@ -9,20 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vistool import cli, recipe
+from vistool import cli
 from vistool.config import resolve
 from vistool.datasets import DatasetItem
 from vistool.errors import InputError
 from vistool.gallery import build_gallery, check_others
 from vistool.inputs import Item, Sample
 from vistool.jobs.batches import Batches, described
+from vistool.jobs.checks import check_options
 from vistool.jobs.comparison import labels
 from vistool.jobs.explaining import HeatmapAnalysis, explain_with, views_of
 from vistool.jobs.launch import Place, deterministic, joined
 from vistool.jobs.loading import find_items, load_all, read_item
 from vistool.jobs.manifest import Manifest, groups_of, stamp
 from vistool.jobs.progress import Failure, report, throughput
-from vistool.jobs.records import CARRIED_OUT, Written, about_run, line_of
+from vistool.jobs.records import Written, about_run, line_of
 from vistool.jobs.selection import Guess, guesses, select
 from vistool.models import Model
 from vistool.results import Heatmaps
@@ -68,33 +69,12 @@ def draw_heatmaps(
     Returns:
         The exit code.
     """
-    _check(args)
+    check_options(args)
     with joined(args.launcher, args.device) as place, deterministic(args.deterministic):
         args.device = place.device(args.device)
         if not place.first:
             log.setLevel(max(log.level, logging.WARNING))
         return HeatmapRun(args, command, analysis, choices, settle, prepare, beside, place).draw()
-
-
-def _check(args: argparse.Namespace) -> None:
-    for name in ('batch_size', 'workers'):
-        if getattr(args, name) < 1:
-            raise InputError('must be at least 1', argument=f'--{name.replace("_", "-")}')
-    if args.resume and args.overwrite:
-        raise InputError('goes on with a run, --overwrite starts again', hint='leave one out', argument='--resume')
-    if args.sheet:
-        refuse_parts(args, '--sheet')
-    if args.deterministic:
-        args.command = recipe.what_alone(args.command, CARRIED_OUT)
-
-
-def refuse_parts(args: argparse.Namespace, option: str) -> None:
-    """Refuses an option that is of all images together where this process will see a part of them."""
-    for other, given in (('--resume', args.resume), ('--launcher', args.launcher != 'none')):
-        if given:
-            raise InputError(
-                f'is of all images together, and {other} sees a part of them', hint='leave one out', argument=option
-            )
 
 
 @dataclass
