@@ -1,4 +1,4 @@
-"""Attention through all layers: rollout, gradient-weighted rollout and LeGrad, streamed over tiles of heads and queries."""
+"""Attention through all layers: rollout, gradient-weighted rollout and LeGrad, a tile of the weights at a time."""
 
 from __future__ import annotations
 
