@@ -55,9 +55,7 @@ def gradient_rollout(calls: Sequence[Call], gradients: Sequence[Tensor], start: 
         assert call.value is not None
         value, own = call.value, gradient
 
-        def weighted(
-            heads: slice, part: slice, weights: Tensor, value: Tensor = value, own: Tensor = own
-        ) -> Tensor:
+        def weighted(heads: slice, part: slice, weights: Tensor, value: Tensor = value, own: Tensor = own) -> Tensor:
             return (own[:, heads, part].to(weights) @ value[:, heads].mT.to(weights)).mul_(weights).clamp_min_(0)
 
         rows = rows + _through(call, rows, weighted)
