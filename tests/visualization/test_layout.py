@@ -125,6 +125,19 @@ def test_attention_stands_in_rows_of_six_after_input_and_mean():
         assert lines == ([8, 6] if beside else [2, 6, 6])
 
 
+def test_layers_without_heads_have_no_lead():
+    layers = [f'layer {i}' for i in range(12)]
+    scene = scene_of(heatmaps(layers, ('mean',), 'attention', size=(96, 96)), Style(width='text'))
+    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    assert lines == [7, 6]
+
+
+def test_the_input_stands_once_where_all_rows_have_the_same():
+    scene = scene_of(heatmaps(('layer 0', 'layer 1'), ('mean', 'head 0'), 'attention', size=(96, 96)))
+    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    assert lines == [3, 2]
+
+
 def test_the_query_is_ringed_in_the_input_only():
     result = heatmaps(('a', 'b'), ('mean', 'head 0'), 'attention', queries={'a': (80.0, 50.0), 'b': (100.0, 60.0)})
     scene = scene_of(result)
