@@ -55,6 +55,7 @@ class Model:
         device: Where it runs.
         checkpoint: Where its weights came from; None for random weights or a plain module.
         transform: For a plain module, what turns a PIL image into its input tensor.
+        fit: Called with the model and the network's input before each batch, where images of any size are read.
     """
 
     module: nn.Module
@@ -64,6 +65,7 @@ class Model:
     device: torch.device = field(default_factory=lambda: torch.device('cpu'))
     checkpoint: Checkpoint | None = None
     transform: Callable[[Any], Tensor] | None = None
+    fit: Callable[[Model, Any], None] | None = None
 
     @cached_property
     def pipeline(self) -> Pipeline | MultiPipeline:
@@ -121,7 +123,10 @@ class Model:
 
     def batch(self, samples: Sequence[Sample]) -> Any:
         """The network input for ``samples``: a tensor ``(B, C, H, W)``, or a tuple or dict of tensors."""
-        return preprocess(samples, self.data_preprocessor, self.device)
+        inputs = preprocess(samples, self.data_preprocessor, self.device)
+        if self.fit is not None:
+            self.fit(self, inputs)
+        return inputs
 
     @property
     def weights_name(self) -> str:
