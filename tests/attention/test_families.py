@@ -147,6 +147,25 @@ def test_shifted_windows_are_where_they_are_cut_by_hand(name, layer):
 
 
 @pytest.mark.parametrize('layer', [0, 1])
+def test_maxvits_blocks_and_grids_are_where_they_are_cut_by_hand(layer):
+    make, size, grid, _ = WINDOWED['timm MaxViT']
+    module, inputs = build(make, size)
+    found = []
+    with torch.no_grad(), watching(module, 2, lambda call: found.append((call, place(call, 2, size)))):
+        module(inputs)
+    call, where = found[layer]
+    side = math.isqrt(call.shape[2])
+    tokens, steps = torch.arange(2 * 16 * 16).view(2, 16, 16), 16 // side
+    cut = []
+    for image in tokens:
+        for top in range(steps):
+            for left in range(steps):
+                block = image[top * side : (top + 1) * side, left * side : (left + 1) * side]
+                cut.append((image[top::steps, left::steps] if layer else block).flatten())
+    assert grid == (16, 16) and 1 < side < 16 and torch.equal(where.windows, torch.stack(cut))
+
+
+@pytest.mark.parametrize('layer', [0, 1])
 def test_the_recipe_tells_what_leaks_to_padding(layer):
     make, size, _, _ = WINDOWED['mmpretrain Swin']  # 15 × 21 tokens in windows of 4 × 4
     module, inputs = build(make, size)
