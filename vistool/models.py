@@ -55,7 +55,7 @@ class Model:
         device: Where it runs.
         checkpoint: Where its weights came from; None for random weights or a plain module.
         transform: For a plain module, what turns a PIL image into its input tensor.
-        fit: Called with the model and the network's input before each batch, where images of any size are read.
+        fit: Called with the model and each batch of inputs, where images of any size are read.
     """
 
     module: nn.Module
@@ -124,7 +124,7 @@ class Model:
     def batch(self, samples: Sequence[Sample]) -> Any:
         """The network input for ``samples``: a tensor ``(B, C, H, W)``, or a tuple or dict of tensors."""
         inputs = preprocess(samples, self.data_preprocessor, self.device)
-        if self.fit is not None:
+        if self.fit:
             self.fit(self, inputs)
         return inputs
 

@@ -131,9 +131,10 @@ def _fitted(strict: Strict, size: Shape, before: nn.Module, after: nn.Module) ->
 
 def _refused(strict: Strict, size: Shape, why: str) -> InputError:
     (height, width), (high, wide) = strict.size, size
+    other = (min(size),) * 2 if strict.argument == 'image_size' and high != wide else strict.size
     return InputError(
         f'{type(strict.module).__name__} is built for {height}×{width} images and cannot be for {high}×{wide} ({why})',
-        hint=f'take {height},{width}, or leave --img-size out',
+        hint=f'take {other[0]},{other[1]}, or leave --img-size out',
         argument='--img-size',
     )
 

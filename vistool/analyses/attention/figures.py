@@ -78,11 +78,12 @@ def _entries(
 ) -> list[Heatmap]:
     """One layer's maps."""
     entries: list[Heatmap] = []
+    signed = bool((reading.maps[image] < 0).any())  # heads mixed after the softmax
     for number, query in enumerate(reading.queries):
         row = _row(reading, several, query)
         prefix = f'{query.label}/' if len(reading.queries) > 1 else ''
         entries += [
-            Heatmap(values, f'{prefix}{column}', reading.name, row, column, signed=bool((values < 0).any()))
+            Heatmap(values, f'{prefix}{column}', reading.name, row, column, signed=signed)
             for column, values in _heads(reading, image, number, heads)
         ]
         if threshold is not None:
