@@ -141,8 +141,8 @@ def _own(
         layer = every[k][column.number]
         if not comparable:
             alike = _alike(column, k, names, item.name, numbers)
-            title = f'{layer.name} · {layer.size}' if plan.reduction != 'none' else item.column
-            item = replace(item, column=title, scale=f'{names[k]}: {layer.name}', footer=alike)
+            size = '' if plan.reduction == 'none' else layer.size  # the size in the column's title is the first's
+            item = replace(item, scale=f'{names[k]}: {layer.name}', footer=' · '.join(filter(None, [size, alike])))
         found.append(
             replace(
                 item,
