@@ -163,7 +163,7 @@ def test_a_users_own_module_works_from_the_users_own_folder(tmp_path):
     words = [ROOT / 'tools/vis_cam.py', ROOT / 'demo/chelsea.png', 'mine.py', 'none', '-o', 'cam.png']
     run = subprocess.run([sys.executable, *map(str, words)], cwd=tmp_path, capture_output=True, text=True)
     assert (run.returncode, run.stdout.strip()) == (0, 'cam.png'), run.stderr
-    assert 'taking body' in run.stderr and (tmp_path / 'cam.png').stat().st_size > 1000
+    assert 'target layer: body (' in run.stderr and (tmp_path / 'cam.png').stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,13 @@ def test_a_layer_settles_where_the_channels_of_tokens_are(layer, axes):
 @pytest.mark.parametrize(('layer', 'side'), [(None, 25), (nn.Dropout(), 25), (nn.Softmax(-1), 24)])
 def test_attention_between_tokens_is_no_map(layer, side):
     with pytest.raises(NoSpatialMap, match=f'weighs {side} tokens'):
-        find_layout(torch.zeros(1, 2, side, side), (64, 96), [(4, 6)], layer=layer)
+        find_layout(torch.randn(1, 2, side, side).softmax(-1), (64, 96), [(4, 6)], layer=layer)
+
+
+@pytest.mark.parametrize(('side', 'grids'), [(7, [(28, 28), (1, 1)]), (56, [(56, 56), (7, 7)]), (25, [(4, 6)])])
+def test_a_square_map_is_no_attention_whatever_sizes_went_by(side, grids):
+    maps = torch.randn(2, 32, side, side)  # behind squeeze-and-excitation, or windows
+    assert find_layout(maps, (224, 224), grids).grid == (side, side)
 
 
 def test_the_users_number_of_extra_tokens_is_taken_also_when_it_is_zero():

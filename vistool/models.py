@@ -57,6 +57,7 @@ class Model:
         device: Where it runs.
         checkpoint: Where its weights came from; None for random weights or a plain module.
         transform: For a plain module, what turns a PIL image into its input tensor.
+        fit: Called with the model and each batch of inputs, where images of any size are read.
     """
 
     module: nn.Module
@@ -66,6 +67,7 @@ class Model:
     device: torch.device = field(default_factory=lambda: torch.device('cpu'))
     checkpoint: Checkpoint | None = None
     transform: Callable[[Any], Tensor] | None = None
+    fit: Callable[[Model, Any], None] | None = None
     _found: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -124,7 +126,10 @@ class Model:
 
     def batch(self, samples: Sequence[Sample]) -> Any:
         """The network input for ``samples``: a tensor ``(B, C, H, W)``, or a tuple or dict of tensors."""
-        return preprocess(samples, self.data_preprocessor, self.device)
+        inputs = preprocess(samples, self.data_preprocessor, self.device)
+        if self.fit:
+            self.fit(self, inputs)
+        return inputs
 
     @property
     def weights_name(self) -> str:
@@ -139,6 +144,10 @@ class Model:
         kind = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
         with torch.autocast(self.device.type, kind, enabled=amp):
             yield
+
+    def forget(self) -> None:
+        """Drops what :meth:`once` has found, where the module itself is replaced."""
+        self._found.clear()
 
     def once(self, what: str, key: Hashable, find: Callable[[], T]) -> T:
         """What ``find`` gives, asked only once for the same ``key`` and weights; of each ``what`` the last is kept."""

@@ -17,6 +17,9 @@ USUAL_PREFIX = 8
 """Class, distillation and register tokens of most networks; a grid that leaves more is the last guess."""
 
 
+_SUMS_TO_ONE = 0.05  # bfloat16 included
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a tensor becomes ``(B, C, h, w)``.
@@ -88,19 +91,23 @@ def find_layout(
     if batch is not None and shape and shape[0] != batch:
         raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): windows, heads or regions')
     if tensor.ndim == 4:
-        _refuse_attention(shape, grids, layer)
+        _refuse_attention(tensor, grids, layer)
         return _find_map(shape, input_size, layer)
     if tensor.ndim == 3:
         return _find_tokens(shape, input_size, grids, layer, prefix, tokens)
     raise NoSpatialMap(f'its output {shape} has no two spatial axes')
 
 
-def _refuse_attention(shape: tuple[int, ...], grids: Sequence[tuple[int, int]], layer: nn.Module | None) -> None:
+def _refuse_attention(tensor: Tensor, grids: Sequence[tuple[int, int]], layer: nn.Module | None) -> None:
     """Raises for ``(B, heads, tokens, tokens)``, which would pass for a square map."""
+    shape = tuple(tensor.shape)
     side = shape[2]
     weights = isinstance(layer, (nn.Softmax, nn.modules.dropout._DropoutNd))
-    prefixed = any(1 <= side - h * w <= USUAL_PREFIX for h, w in grids)
-    if side == shape[3] > 1 and (prefixed or (weights and any(side == h * w for h, w in grids))):
+    prefixed = any(h > 1 < w and 1 <= side - h * w <= USUAL_PREFIX for h, w in grids)
+    if side != shape[3] or side == 1 or not (prefixed or (weights and any(side == h * w for h, w in grids))):
+        return
+    # 56 × 56 positions are no 7 × 7 tokens and 7 more: only weights sum to 1
+    if tensor.is_meta or bool(((tensor[0, :, 0].detach().double().sum(-1) - 1).abs() < _SUMS_TO_ONE).all()):
         raise NoSpatialMap(f'its output {shape} weighs {side} tokens against each other')
 
 
@@ -171,7 +178,7 @@ def _axes(layer: nn.Module | None, shape: tuple[int, ...], tokens: bool | None) 
     normalised = tuple(getattr(layer, 'normalized_shape', ()) or ())
     if tokens or isinstance(layer, nn.Linear) or (isinstance(layer, nn.LayerNorm) and normalised == shape[-1:]):
         return ('BLC',)
-    return ('BCL',) if isinstance(layer, (nn.BatchNorm1d, nn.Conv1d)) else ('BLC', 'BCL')
+    return ('BCL',) if isinstance(layer, (nn.BatchNorm1d, nn.Conv1d, nn.Unfold)) else ('BLC', 'BCL')
 
 
 def _aspect_grid(length: int, input_size: tuple[int, int], prefix: int | None) -> tuple[tuple[int, int], int] | None:

@@ -207,6 +207,34 @@ def test_windows_go_back_to_their_places(name, inner):
     assert torch.equal(feature.maps, expected.detach())
 
 
+@pytest.mark.parametrize('name', ['maxvit_rmlp_pico_rw_256', 'maxvit_tiny_tf_224'], ids=['own', 'TensorFlow'])
+@pytest.mark.parametrize(('part', 'scattered'), [('attn_block', False), ('attn_grid', True)])
+def test_maxvits_blocks_and_grids_go_back_to_their_places(name, part, scattered):
+    import timm
+
+    torch.manual_seed(0)
+    options = {'depths': (1, 1), 'embed_dim': (32, 64), 'block_type': ('M', 'M'), 'stem_width': 8}
+    network = timm.create_model(name, img_size=64, **options).eval()
+    inputs, layer = torch.randn(2, 3, 64, 96), f'stages.0.blocks.0.{part}.attn.proj'
+    network.set_input_size(img_size=(64, 96))
+    grid, window = (16, 24), tuple(network.get_submodule(f'stages.0.blocks.0.{part}').partition_size)
+    kept = hooked_by_hand(network, layer, inputs)
+    expected = torch.full((2, 32, *grid), torch.nan)
+    number = 0
+    for image in range(2):
+        for top in range(grid[0] // window[0]):
+            for left in range(grid[1] // window[1]):
+                if scattered:  # every H/w-th row and W/w-th column from (top, left) on
+                    places = slice(top, None, grid[0] // window[0]), slice(left, None, grid[1] // window[1])
+                else:
+                    places = tuple(slice(n * w, n * w + w) for n, w in zip((top, left), window, strict=True))
+                expected[(image, slice(None), *places)] = kept[number].permute(2, 0, 1)
+                number += 1
+    assert number == len(kept)
+    for image, result in enumerate(shown(network, inputs, layer)):
+        assert np.array_equal(np.stack([item.values for item in result.maps]), expected[image].numpy())
+
+
 def test_windows_with_padding():
     from vistool.analyses.featmap.windows import from_windows
 
@@ -244,6 +272,47 @@ def test_windows_with_padding():
 def test_stages(name, expected):
     network, inputs, _, _ = build(name)
     assert find_stages(network, inputs[:1]) == expected
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'size', 'grids'),
+    [
+        ('efficientnet_b0', {}, 224, [112, 56, 28, 14, 7]),  # squeezes to 1 × 1 on the side
+        (
+            'maxvit_tiny_tf_224',
+            {'depths': (1, 1, 1, 1), 'embed_dim': (32, 64, 64, 64), 'stem_width': 8},
+            224,
+            [56, 28, 14, 7],
+        ),
+    ],
+)
+def test_stages_of_networks_with_other_sizes_on_the_side(name, options, size, grids):
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model(name, **options).eval()
+    (result,) = FeatureMaps()(network, torch.randn(1, 3, size, size))
+    assert [item.values.shape for item in result.maps] == [(side, side) for side in grids]
+
+
+def test_stages_of_t2t_are_its_token_transformers_and_the_backbone():
+    import mmpretrain.models  # noqa: F401
+    from mmpretrain.registry import MODELS
+
+    spec = {'img_size': 96, 'embed_dims': 32, 'num_layers': 2}
+    layers = {'num_heads': 2, 'feedforward_channels': 64}
+    network = MODELS.build(
+        {'type': 'T2T_ViT', **spec, 'layer_cfgs': layers, 't2t_cfg': {'token_dims': 16, 'use_performer': False}}
+    )
+    network.eval()
+    inputs = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    assert find_stages(network, inputs) == ['tokens_to_token.attention1', 'tokens_to_token.attention2', 'norm']
+    (result,) = shown(network, inputs, 'tokens_to_token.soft_split1')
+    # 12 × 12 positions of 3 × 3 neighbours each, not 144 channels of a grid that happens to have 16 · 9 cells
+    kept = hooked_by_hand(network, 'tokens_to_token.soft_split1', inputs)
+    assert kept.shape == (1, 144, 144)
+    drawn = np.stack([item.values for item in result.maps])
+    assert np.array_equal(drawn, kept[0].reshape(144, 12, 12).numpy())
 
 
 @pytest.mark.slow

@@ -244,6 +244,47 @@ def test_compared_colours_come_from_one_basis(inputs):
         compared(Net(0), Net(1, width=5), inputs=inputs, layers=['first'], reduction='pca')
 
 
+def test_layers_of_other_widths_have_their_own_scale_and_cka_but_no_difference(inputs):
+    result = compared(Net(0), Net(1, width=5), inputs=inputs, layers=['first', 'second'])[0]
+    assert result.rows == ('m0', 'm1') and len(result.maps) == 4
+    looks = choose_looks(result, Style())
+    with torch.no_grad():
+        features = [network.first(inputs)[0] for network in (Net(0), Net(1, width=5))]
+    assert looks[0].bar != looks[2].bar
+    assert looks[2].bar.high == pytest.approx(
+        result.maps[2].values.max() if looks[2].bar.low >= 0 else np.abs(result.maps[2].values).max()
+    )
+    told = result.recipe['similarity'][0]
+    assert told['cka'] == pytest.approx(linear_cka(*features), abs=1e-6) and told['cosine'] is None
+    assert result.maps[2].footer == f'8×12×5 · CKA {told["cka"]:.2f}'
+    assert result.maps[2].column == result.maps[0].column == 'first · 8×12×6'
+    with pytest.raises(InputError, match='channel 5 of first has no counterpart in m1, whose first has 5 channels'):
+        compared(Net(0), Net(1, width=5), inputs=inputs, layers=['first'], channels=[5])
+    cosines = compared(Net(0), Net(1, width=5), inputs=inputs, layers=['first'], similar_to=[(3, 3)])[0]
+    assert len(cosines.maps) == 3  # cosines can be subtracted whatever they are made of
+
+
+def pyramid(stages, width):
+    torch.manual_seed(stages)
+    parts, channels = [nn.Conv2d(3, width, 3, 2, 1)], width
+    for _ in range(stages):
+        parts.append(nn.Sequential(nn.Sequential(nn.Conv2d(channels, 2 * channels, 3, 2, 1), nn.ReLU())))
+        channels *= 2
+    return nn.Sequential(*parts).eval()
+
+
+@pytest.mark.parametrize(('first', 'second'), [((4, 4), (3, 6)), ((3, 6), (4, 4)), ((3, 4), (3, 4))])
+def test_networks_of_other_depth_are_compared_from_their_ends(first, second):
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    result = compared(pyramid(*first), pyramid(*second), inputs=images)[1]
+    count = min(first[0], second[0])
+    names = [[str(k) for k in range(1, stages + 1)][-count:] for stages in (first[0], second[0])]
+    assert result.recipe['layers'] == names[0] and result.recipe['compare'][0]['layers'] == names[1]
+    titles = [item.column.split(' · ')[0] for item in result.maps[:count]]
+    assert titles == [f'stage {k}' for k in range(1, first[0] + 1)][-count:]
+    assert all('CKA' in item.footer for item in result.maps[-count:])
+
+
 def test_statistics_over_batches_are_those_of_all_at_once():
     torch.manual_seed(0)
     maps = torch.randn(6, 3, 4, 5).relu() + torch.tensor([0.0, 1000.0, 0.0])[:, None, None]

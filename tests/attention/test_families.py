@@ -4,6 +4,7 @@ import copy
 import math
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from families import CHANNELS, GLOBAL, WINDOWED
@@ -145,6 +146,43 @@ def test_shifted_windows_are_where_they_are_cut_by_hand(name, layer):
     torch.testing.assert_close(everything, call.output, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize('layer', [0, 1])
+def test_maxvits_blocks_and_grids_are_where_they_are_cut_by_hand(layer):
+    make, size, grid, _ = WINDOWED['timm MaxViT']
+    module, inputs = build(make, size)
+    found = []
+    with torch.no_grad(), watching(module, 2, lambda call: found.append((call, place(call, 2, size)))):
+        module(inputs)
+    call, where = found[layer]
+    side = math.isqrt(call.shape[2])
+    tokens, steps = torch.arange(2 * 16 * 16).view(2, 16, 16), 16 // side
+    cut = []
+    for image in tokens:
+        for top in range(steps):
+            for left in range(steps):
+                block = image[top * side : (top + 1) * side, left * side : (left + 1) * side]
+                cut.append((image[top::steps, left::steps] if layer else block).flatten())
+    assert grid == (16, 16) and 1 < side < 16 and torch.equal(where.windows, torch.stack(cut))
+
+
+@pytest.mark.parametrize('layer', [0, 1])
+def test_the_recipe_tells_what_leaks_to_padding(layer):
+    make, size, _, _ = WINDOWED['mmpretrain Swin']  # 15 × 21 tokens in windows of 4 × 4
+    module, inputs = build(make, size)
+    found = []
+    with torch.no_grad(), watching(module, 2, lambda call: found.append((call, place(call, 2, size)))):
+        module(inputs)
+    call, where = found[layer]
+    image = where.windows.amax(1) // (15 * 21)
+    leaks = (call.part(slice(None)) * (where.windows < 0)[:, None, None]).sum(-1).mean(1)  # (windows, queries)
+    for number, result in enumerate(Attention(layers=[layer], queries=['mean'])(module, inputs)):
+        own = leaks[image == number][where.windows[image == number] >= 0]
+        (mass,) = result.recipe['mass']
+        assert mass['padding'] == pytest.approx(float(own.mean()), rel=1e-4) and mass['padding'] > 0.01
+        assert f'{mass["padding"]:.0%} on padding' in result.caption
+        assert result.recipe['layers'][0]['residual'] < 1e-5
+
+
 def test_a_constant_image_has_windows_too():
     make, size, grid, layer = WINDOWED['timm Swin']
     module, _ = build(make, size)
@@ -156,6 +194,34 @@ def test_channel_attention_is_refused(make, size, layer):
     module, inputs = build(make, size, 1)
     with pytest.raises(InputError, match='over channels'):
         Attention(layers=[layer])(module, inputs)
+
+
+def test_talking_heads_show_what_the_values_are_multiplied_with():
+    torch.manual_seed(0)
+    module = timm.create_model('cait_xxs24_224', img_size=64, embed_dim=32, depth=2, num_heads=4).double().eval()
+    for name, parameter in module.named_parameters():
+        if 'proj_w' in name or 'proj_l' in name or 'qkv' in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    image, inside = torch.randn(1, 3, 64, 64, dtype=torch.float64), []
+    attention = module.blocks[0].attn
+    handle = attention.register_forward_hook(lambda layer, args, output: inside.append(args[0]))
+    results = {layers: Attention(layers=[layers], queries=['6'])(module, image)[0] for layers in (0, 1)}
+    handle.remove()
+    queries, keys, values = attention.qkv(inside[0]).view(1, 16, 3, 4, 8).permute(2, 0, 3, 1, 4).detach()
+    before = attention.proj_l((queries @ keys.mT * 8**-0.5).permute(0, 2, 3, 1)).softmax(2)  # over the keys
+    weights = attention.proj_w(before).permute(0, 3, 1, 2).detach()
+    shown = torch.stack([torch.from_numpy(m.values) for m in results[0].maps[1:]])
+    torch.testing.assert_close(shown.flatten(1), weights[0, :, 6].to(shown), atol=1e-6, rtol=1e-5)
+    own = attention.proj((weights @ values).transpose(1, 2).reshape(1, 16, 32))
+    torch.testing.assert_close(own, attention(inside[0]))  # these weights, not those before the mixing
+    assert shown.min() < 0 and (shown.sum((1, 2)) - 1).abs().max() > 0.1
+    assert all(m.signed for m in results[0].maps)
+    (layer,) = results[0].recipe['layers']
+    assert layer['mixed'] and layer['residual'] < 1e-9 and 'heads mixed' in results[0].caption
+    measured = Attention(layers=[0, -1], stats=True)(module, image)[0].recipe['statistics']
+    assert [math.isnan(row['entropy']) for row in measured] == [True] * 4 + [False] * 4
+    with pytest.raises(InputError, match='mixed heads'):
+        Attention(method='rollout', layers=[0, 1])(module, image)
 
 
 def test_hooks_and_modes_go_after_an_exception():
@@ -183,6 +249,8 @@ def test_a_wrong_product_is_refused(monkeypatch):
 
     fused = watch._FUSED
     monkeypatch.setattr(watch, '_FUSED', fused)
+    monkeypatch.setattr(watch.AttentionWatch, '_leaf', lambda self, output: output * 1.00005)
+    assert Attention()(module, inputs)[0].recipe['layers'][0]['residual'] == pytest.approx(5e-5, rel=0.05)
     monkeypatch.setattr(watch.AttentionWatch, '_leaf', lambda self, output: output * 1.01)
     with pytest.raises(InputError, match='misses the module'):
         Attention()(module, inputs)

@@ -1,5 +1,7 @@
 """Rollout, gradient rollout and LeGrad against versions that hold every matrix."""
 
+import copy
+
 import numpy as np
 import pytest
 import timm
@@ -48,6 +50,7 @@ def naive(model, image, detached=False):
 @pytest.fixture(params=[calls.CHUNK_BYTES, 200], ids=['one chunk', 'many chunks'])
 def chunks(request, monkeypatch):
     monkeypatch.setattr(calls, 'CHUNK_BYTES', request.param)
+    monkeypatch.setattr(calls, 'TILE_BYTES', request.param)
 
 
 @pytest.mark.parametrize('query', ['cls', 'mean', (40, 20)])
@@ -62,6 +65,7 @@ def test_rollout(vit, image, chunks, query):
     token = {'cls': 0, 'mean': slice(1, None)}.get(query, 1 + 1 * 4 + 2)
     expected = rows[:, token].reshape(2, -1, 13).mean(1)
     for result, row in zip(results, expected, strict=True):
+        assert result.recipe['residual'] < 1e-12
         values = result.maps[0].values
         np.testing.assert_allclose(values, row[1:].reshape(3, 4), atol=1e-5)
         assert values.sum(dtype=np.float64) + result.recipe['prefix'][0] == pytest.approx(1, abs=1e-6)
@@ -106,3 +110,34 @@ def test_nothing_stays_in_the_model(vit, image):
     assert all(parameter.grad is None and parameter.requires_grad for parameter in vit.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in vit.modules())
     assert F.softmax(torch.zeros(2), 0).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize('room', [1, 300, 3000, 1 << 20])
+@pytest.mark.parametrize('bias', [None, (1, 1, 1, 9), (1, 3, 7, 9), (2, 1, 7, 9), bool])
+def test_tiles_are_the_whole_matrix(room, bias, monkeypatch):
+    monkeypatch.setattr(calls, 'TILE_BYTES', room)
+    generator = torch.Generator().manual_seed(1)
+    query, key = torch.randn(2, 3, 7, 4, generator=generator), torch.randn(2, 3, 9, 4, generator=generator)
+    scores = query @ key.mT * 0.7
+    mask = None
+    if bias is bool:
+        mask = torch.rand(1, 1, 7, 9, generator=generator) > 0.3
+        scores = scores.masked_fill(~mask, -torch.inf)
+    elif bias is not None:
+        mask = torch.randn(bias, generator=generator)
+        scores = scores + mask
+    call = calls.Call(0, 'x', (2, 3, 7, 9), query=query, key=key, bias=mask, scale=0.7)
+    found, seen, memory = torch.zeros(2, 3, 7, 9), torch.zeros(3, 7), call.room()
+    for heads, part in call.tiles():
+        found[:, heads, part] = call.part(part, heads, memory)
+        seen[heads, part] += 1
+    assert (seen == 1).all()
+    torch.testing.assert_close(found, scores.softmax(-1))
+
+
+def test_rollout_in_single_precision(vit, image, chunks):
+    rows = Attention(method='rollout')(copy.deepcopy(vit).float(), image.float())
+    for result, exact in zip(rows, Attention(method='rollout')(vit, image), strict=True):
+        values = result.maps[0].values
+        assert values.sum(dtype=np.float64) + result.recipe['prefix'][0] == pytest.approx(1, abs=1e-6)
+        np.testing.assert_allclose(values, exact.maps[0].values, atol=1e-6)

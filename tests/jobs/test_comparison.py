@@ -8,6 +8,8 @@ import vistool as vt
 from vistool.jobs.comparison import labels, side_by_side
 from vistool.models import Model
 from vistool.results import Heatmap, Heatmaps
+from vistool.visualization.looks import choose_looks
+from vistool.visualization.style import Style
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 
@@ -38,6 +40,35 @@ def test_maps_of_another_size_have_a_group_of_their_own():
     both = side_by_side([result(0.9, 8), result(0.2, 4)], ['base', 'ours'])
     groups = {item.group for item in both.maps}
     assert len(groups) == 2
+
+
+def heads(size, level, count=2, queries=None):
+    maps = tuple(
+        Heatmap(np.full((size, size), level, np.float32), f'{row}/{column}', 'layer', row, column)
+        for row in ('layer 3', 'layer 9')
+        for column in ('mean', *(f'head {n}' for n in range(count)))
+    )
+    return Heatmaps('attention', np.zeros((8, 8, 3), np.uint8), maps, queries=queries or {})
+
+
+def test_heads_stay_in_columns_and_models_stand_below_each_other():
+    both = side_by_side([heads(4, 0.1, 2, {'layer 3': (1, 2)}), heads(4, 0.2, 3)], ['base', 'ours'])
+    assert both.rows == ('layer 3 · base', 'layer 3 · ours', 'layer 9 · base', 'layer 9 · ours')
+    assert both.columns == ('mean', 'head 0', 'head 1', 'head 2')  # of which base has none
+    assert both.queries == {'layer 3 · base': (1, 2), 'layer 3 · ours': (1, 2)}
+    assert all(item.footer == '' for item in both.maps)  # a layer's number is no score
+    names = [(item.group, item.name) for item in both.maps]
+    assert len(set(names)) == len(names) == 14
+
+
+@pytest.mark.parametrize(('size', 'brightest'), [(4, [0.5, 1]), (2, [1, 1])])
+def test_attention_of_two_models_shares_a_scale_where_the_grids_are_equal(size, brightest):
+    both = side_by_side([heads(4, 0.1), heads(size, 0.2)], ['base', 'ours'])
+    looks = choose_looks(both, Style())
+    shown = {item.row: look.values.max() for item, look in zip(both.maps, looks, strict=True)}
+    assert [shown['layer 9 · base'], shown['layer 9 · ours']] == pytest.approx(brightest)
+    each = choose_looks(both, Style(scale='each'))
+    assert all(look.values.max() == 1 for look in each)
 
 
 def test_labels_tell_checkpoints_apart_where_names_do_not():

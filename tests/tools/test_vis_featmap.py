@@ -222,6 +222,18 @@ def test_bad_input_is_one_line_and_leaves_no_file(capsys, tmp_path, argv, messag
     assert 'Traceback' not in err and 'usage:' not in err and not files(tmp_path)
 
 
+def test_a_basis_of_another_model_is_one_line_and_leaves_no_file(capsys, tmp_path):
+    pca = ('--channel-reduction', 'pca')
+    own = ('--target-layers', 'model.bn1', '--save-basis', tmp_path / 'b.npz')
+    assert run(capsys, COFFEE, CONFIG, *pca, *own, '-o', tmp_path / 'x.png')[0] == 0
+    other = ('configs/resnet/resnet50_8xb32_in1k.py', 'none', '--target-layers', 'backbone.layer1')
+    for argv, message in ((other, "no layer 'backbone.layer1'; accepted: model.bn1"), ((CONFIG,), 'has no layer')):
+        code, out, err = run(capsys, COFFEE, *argv, *pca, '--load-basis', tmp_path / 'b.npz', '-o', tmp_path / 'y.png')
+        last = err.strip().splitlines()[-1]
+        assert code == 2 and out == '' and last.startswith('error: --load-basis') and message in last, last
+    assert files(tmp_path) == ['b.npz', 'x.png']
+
+
 def test_help_imports_nothing_heavy():
     code = (
         'import sys, runpy\n'

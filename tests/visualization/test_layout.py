@@ -70,9 +70,11 @@ def tiles(scene: Scene):
     st.integers(1, 3), st.integers(1, 7), st.sampled_from(['cam', 'attention', 'feature']),
     st.sampled_from([None, 'column', 'text', 'screen', 700, 2400]), st.sampled_from([None, 'each', 'shared']),
     st.sampled_from([None, True]), st.sampled_from([(160, 240), (240, 100), (100, 400), (128, 128)]), st.booleans(),
+    st.booleans(),
 )  # fmt: skip
-def test_every_figure_is_well_laid_out(rows, columns, kind, width, scale, colorbar, size, vector):
+def test_every_figure_is_well_laid_out(rows, columns, kind, width, scale, colorbar, size, vector, compared):
     result = heatmaps(CLASSES[:rows], METHODS[:columns], kind, size, caption='resnet50 · layer4', ground_truth='tea')
+    result = result.with_recipe(compare=[]) if compared else result
     style = Style(width=width, scale=scale, colorbar=colorbar)
     scene = scene_of(result, style, vector)
     check_scene(scene)
@@ -183,6 +185,38 @@ def test_attention_stands_in_rows_of_six_after_input_and_mean():
         scene = scene_of(heatmaps(columns=heads, kind='attention', size=(96, 96)), Style(width=width))
         lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
         assert lines == ([8, 6] if beside else [2, 6, 6])
+
+
+def test_compared_rows_are_broken_at_the_same_columns():
+    stages = [f'stage {i}' for i in range(1, 6)]
+    plain = heatmaps(('base', 'ours', 'difference'), stages, 'feature', size=(96, 96))
+    result = plain.with_recipe(compare=[])
+    scene = scene_of(result, Style(width='column'))
+    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    labels = [item.text for item in sorted(scene.texts, key=lambda item: item.y) if item.vertical]
+    titles = [item.text for item in sorted(scene.texts, key=lambda item: (item.y, item.x)) if 'stage' in item.text]
+    assert labels == ['base', 'ours', 'difference'] * (len(lines) // 3) and len(lines) > 3
+    assert sum(lines) == 1 + 15 and titles == stages  # the photo once; each title once, above its column
+    heads = ('mean', *(f'head {i}' for i in range(6)))
+    few = tuple(
+        m for m in heatmaps(('base', 'ours'), heads, 'attention').maps if (m.row, m.column) != ('ours', 'head 5')
+    )
+    scene = scene_of(heatmaps(kind='attention', maps=few).with_recipe(compare=[]), Style(width='column'))
+    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    assert sum(lines) == 1 + 13 and len(lines) == 4
+
+
+def test_layers_without_heads_have_no_lead():
+    layers = [f'layer {i}' for i in range(12)]
+    scene = scene_of(heatmaps(layers, ('mean',), 'attention', size=(96, 96)), Style(width='text'))
+    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    assert lines == [7, 6]
+
+
+def test_the_input_stands_once_where_all_rows_have_the_same():
+    scene = scene_of(heatmaps(('layer 0', 'layer 1'), ('mean', 'head 0'), 'attention', size=(96, 96)))
+    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    assert lines == [3, 2]
 
 
 def test_the_query_is_ringed_in_the_input_only():

@@ -13,7 +13,7 @@ from math import isqrt
 import torch
 from torch import Tensor, nn
 
-_TABLE = 'relative_position_bias_table'
+TABLE = 'relative_position_bias_table'
 _LOGGER = logging.getLogger('vistool')
 
 
@@ -31,13 +31,13 @@ def resize_bias_tables(weights: dict[str, Tensor], parameters: Mapping[str, Tens
     resized = dict(weights)
     for name, table in weights.items():
         target = parameters.get(name)
-        if not name.endswith(_TABLE) or target is None or table.ndim != 2 or table.shape[1] != target.shape[-1]:
+        if not name.endswith(TABLE) or target is None or table.ndim != 2 or table.shape[1] != target.shape[-1]:
             continue
         old, new = _grid(len(table)), _grid(len(target))
         if len(table) == len(target) or old is None or new is None or old[1] != new[1]:
             continue
-        resized[name] = _resize(table, old[0], new[0])
-        resized.pop(name.replace(_TABLE, 'relative_position_index'), None)
+        resized[name] = resize_table(table, (old[0], old[0]), (new[0], new[0]))
+        resized.pop(name.replace(TABLE, 'relative_position_index'), None)
         _LOGGER.info('%s resized from %d to %d rows', name, len(table), len(target))
     return resized
 
@@ -49,8 +49,10 @@ def _grid(rows: int) -> tuple[int, int] | None:
     )
 
 
-def _resize(table: Tensor, old: int, new: int) -> Tensor:
-    offsets, extra = table[: old * old], table[old * old :]
-    image = offsets.float().T.reshape(1, -1, old, old)
-    image = nn.functional.interpolate(image, size=(new, new), mode='bicubic', align_corners=False)
+def resize_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """A table ``(h · w + extra, heads)`` over ``old`` offsets, vertical and horizontal, resized to ``new`` ones."""
+    count = old[0] * old[1]
+    offsets, extra = table[:count], table[count:]
+    image = offsets.float().T.reshape(1, -1, *old)
+    image = nn.functional.interpolate(image, size=new, mode='bicubic', align_corners=False)
     return torch.cat([image.flatten(2)[0].T.to(table.dtype), extra])

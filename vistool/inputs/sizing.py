@@ -14,6 +14,7 @@ from torch import nn
 from vistool.errors import InputError
 from vistool.inputs.pipeline import build_transforms
 from vistool.inputs.reader import Pipeline, original_of
+from vistool.inputs.refitting import find_strict, refit, size_of
 from vistool.inputs.samples import Sample
 from vistool.transforms.tracing import name_of
 
@@ -127,8 +128,15 @@ def sizing(size: str | None, fit: str) -> Callable[[Any], None] | None:
         scope = model.config.get('default_scope') if model.config is not None else None
         model.pipeline = SizedPipeline(model.pipeline, wanted, fit, patch_size(model.module), scope)
         accept_any_size(model.module)
+        model.fit = _refit
 
     return prepare
+
+
+def _refit(model: Any, inputs: Any) -> None:
+    size = size_of(inputs)
+    if size is not None:
+        refit(model, size)
 
 
 def patch_size(module: nn.Module) -> tuple[int, int]:
@@ -136,6 +144,9 @@ def patch_size(module: nn.Module) -> tuple[int, int]:
 
     That is the first convolution over images, where its windows do not overlap.
     """
+    strict = find_strict(module)
+    if strict is not None:
+        return strict.patch
     for child in module.modules():
         if isinstance(child, nn.Conv2d) and child.in_channels <= 4:
             stride = child.stride if isinstance(child.stride, tuple) else (child.stride, child.stride)
@@ -147,8 +158,8 @@ def patch_size(module: nn.Module) -> tuple[int, int]:
 def accept_any_size(module: nn.Module) -> None:
     """Lets networks that are built for one size interpolate their position embedding, where they know how to.
 
-    timm's get their input size set to that of each batch; Hugging Face's are asked to interpolate. mmpretrain's do so
-    by themselves.
+    timm's get their input size set to that of each batch; Hugging Face's are asked to interpolate. Most of mmpretrain's
+    do so by themselves; what is left, :mod:`vistool.inputs.refitting` builds again.
     """
     for child in module.modules():
         if callable(getattr(child, 'set_input_size', None)) and type(child).__module__.startswith('timm.'):

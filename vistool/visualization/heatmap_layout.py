@@ -158,11 +158,12 @@ def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[Row]
         ]
         names = result.rows if one_line else (name,)
         lead: list[Cell | None] = [_input_cell(result, painter, names, number == 0, maps[0])]
-        if result.kind == 'attention' and len(maps) > 2 and maps[0].column == 'mean':
+        if result.kind == 'attention' and len(maps) > 2 and maps[0].column == 'mean' != maps[1].column:
             lead.append(titled.pop(0))
         rows.append(Row(name, tuple(lead), tuple(titled)))
-    if result.kind == 'feature':
-        rows = _inputs_once(rows, [next(m for m in result.maps if one_line or m.row == row.label) for row in rows])
+    if result.kind != 'cam':
+        firsts = [next(m for m in result.maps if one_line or m.row == row.label) for row in rows]
+        rows = _inputs_once(rows, [(item.view or result).image.tobytes() for item in firsts])
     constant_row = '' if several_rows or (len(result.maps) == 1 and result.rows[0]) else result.rows[0]
     constants = [constant_row, '' if several_columns or not _said(result) else result.columns[0]]
     return rows, constants
@@ -174,14 +175,13 @@ def _by_column(maps: Sequence[Heatmap], columns: Sequence[str]) -> Sequence[Heat
     return [places.get(column) for column in columns] if len(places) == len(maps) else maps
 
 
-def _inputs_once(rows: Sequence[Row], firsts: Sequence[Heatmap]) -> list[Row]:
+def _inputs_once(rows: Sequence[Row], photos: Sequence[bytes]) -> list[Row]:
     """Rows without the input where it stands above already, with the same rings."""
     found: list[Row] = []
     shown: set[tuple[object, object]] = set()
-    for row, item in zip(rows, firsts, strict=True):
-        photo = None if item.view is None else item.view.image.tobytes()
-        now = (photo, tuple(cell.marks for cell in row.lead if cell))
-        found.append(replace(row, lead=(None,) * len(row.lead)) if now in shown else row)
+    for row, photo in zip(rows, photos, strict=True):
+        now = (photo, row.lead[0].marks if row.lead[0] else ())
+        found.append(replace(row, lead=(None, *row.lead[1:])) if now in shown else row)
         shown.add(now)
     return found
 
@@ -217,9 +217,10 @@ def _map_cell(item: Heatmap, look: Look, painter: _Painter) -> Cell:
 def _input_cell(
     result: Heatmaps, painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None
 ) -> Cell:
-    view = painter.view if item is None or result.kind != 'feature' else painter.view_of(item)
+    seen = None if item is None or result.kind == 'cam' else item.view
+    view = painter.view if item is None or seen is None else painter.view_of(item)
     height, width = view.size
-    places = [query_place(result, painter.view, name) for name in names]
+    places = [query_place(result, view, name, seen) for name in names]
     rings = tuple(Ring(*place) for place in dict.fromkeys(places) if place)
     wrong = f'GT: {result.ground_truth}' if result.ground_truth and first else ''
     photo = painter.photo if view is painter.view else partial(resize_image, view.photo)

@@ -35,6 +35,8 @@ def lines_of(
     if len(rows) == 1 and result.kind == 'cam':
         rows = [replace(rows[0], lead=(), cells=(*filter(None, rows[0].lead), *rows[0].cells))]  # one flow of tiles
     count = max(len(row.cells) for row in rows)
+    if 'compare' in result.recipe and result.kind != 'cam' and len(rows) > 1 and arrangement is None:
+        return _blocks(result, rows, page)
     if arrangement is not None:
         return _finished(cut(rows, _columns_of(arrangement, count), beside=True, even=False), rows)
     most = _HEADS_PER_LINE if result.kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
@@ -51,6 +53,26 @@ def lines_of(
         if min(Measures(lines, page).column_widths()) >= least:
             return _finished(lines, rows)
     return _finished(lines, rows)
+
+
+def _blocks(result: Heatmaps, rows: Sequence[Row], page: Page) -> list[Line]:
+    """Rows of several models: what is compared stays below each other, so all rows are broken at the same columns."""
+    count = max(len(row.cells) for row in rows)
+    widest, least = (
+        min(count, _HEADS_PER_LINE) if result.kind == 'attention' else count,
+        _least_width(result, page, rows),
+    )
+    lines: list[Line] = []
+    for per_line in range(widest, 0, -1):
+        each = math.ceil(count / math.ceil(count / per_line))
+        lines = []
+        for start in range(0, count, each):
+            empty = [row if not start else replace(row, lead=(None,) * len(row.lead)) for row in rows]
+            part = [replace(row, cells=row.cells[start : start + each]) for row in empty if row.cells[start:]]
+            lines += _titled_once(cut(part, each, beside=True))
+        if min(Measures(lines, page).column_widths()) >= least:
+            break
+    return lines
 
 
 def _columns_of(arrangement: tuple[int, int], count: int) -> int:

@@ -81,6 +81,8 @@ def _scale_key(result: Heatmaps, style: Style, index: int) -> str:
         return f'all {item.scale}' if item.signed else 'all'
     if style.scale != 'each' and result.kind == 'feature':
         return f'group {item.scale or item.group}'
+    if style.scale != 'each' and result.kind == 'attention' and item.scale:
+        return item.scale  # one head of several models
     # A CAM map is in [0, 1] already: all of them have the same bar.
     return 'unit' if result.kind == 'cam' else f'map {index}'
 

@@ -92,12 +92,20 @@ def choose_view(result: Heatmaps, style: Style, seen: NetworkView | None = None)
     return View(to_uint8(result.original, 'original of the result'), seen.geometry)
 
 
-def query_place(result: Heatmaps, view: View, row: str) -> tuple[float, float] | None:
-    """Where a row's query is in the view, as fractions of its width and height; None where the row has none."""
+def query_place(result: Heatmaps, view: View, row: str, seen: NetworkView | None = None) -> tuple[float, float] | None:
+    """Where a row's query is in the view, as fractions of its width and height; None where the row has none.
+
+    Args:
+        result: The maps.
+        view: Where to mark it.
+        row: The row's name.
+        seen: What the row's own network saw; None: what the result says.
+    """
     if row not in result.queries:
         return None
     point = np.array([result.queries[row]], np.float64)
-    if view.geometry is None and result.geometry is not None:
-        point = result.geometry.to_network(point)
+    geometry = (seen or result).geometry
+    if view.geometry is None and geometry is not None:
+        point = geometry.to_network(point)
     height, width = view.size
     return float(point[0, 0]) / width, float(point[0, 1]) / height

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 CHUNK_BYTES = 48 << 20
 """What one chunk of attention weights may take; whole maps are never held."""
 
+TILE_BYTES = 2 << 20
+"""What one tile of weights may take on a processor, whose cache then holds it from the product to the sum."""
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """How far rebuilt outputs may be from the module's own, relative to the largest value, by dtype."""
 
@@ -123,15 +126,34 @@ class Call:
             part = slice(start, min(start + self.step, self.shape[2]))
             yield part, self.part(part)
 
-    def part(self, queries: slice) -> Tensor:
-        """The weights of a slice of the queries, ``(G, heads, n, keys)``."""
+    def tiles(self) -> Iterator[tuple[slice, slice]]:
+        """All weights cut into heads and queries that are small enough to stay in the cache."""
+        groups, heads, queries, keys = self.shape
+        tensor = self.weights if self.weights is not None else self.query
+        budget = TILE_BYTES if tensor is not None and tensor.device.type == 'cpu' else CHUNK_BYTES
+        rows = max(1, budget // (4 * groups * keys))
+        down, across = min(rows, queries), max(1, rows // queries)
+        for head in range(0, heads, across):
+            for query in range(0, queries, down):
+                yield slice(head, min(head + across, heads)), slice(query, min(query + down, queries))
+
+    def room(self) -> Tensor | None:
+        """Memory for one tile, to be used for all: new pages cost as much as the product that fills them."""
+        if self.weights is not None or self.query is None:
+            return None
+        heads, queries = next(self.tiles())
+        shape = self.shape[0], heads.stop, queries.stop, self.shape[3]
+        return torch.empty(math.prod(shape), dtype=_wide(self.query[:0]).dtype, device=self.query.device)
+
+    def part(self, queries: slice, heads: slice = slice(None), room: Tensor | None = None) -> Tensor:
+        """The weights of a slice of the queries, and of the heads, ``(G, h, n, keys)``; in ``room`` if given."""
         if self.weights is not None:
-            return _wide(self.weights[:, :, queries])
+            return _wide(self.weights[:, heads, queries])
         assert self.query is not None and self.key is not None
         bias = self.bias
-        if bias is not None and bias.shape[2] > 1:
-            bias = bias[:, :, queries]
-        return _softmax(self.query[:, :, queries], self.key, bias, self.scale)
+        if bias is not None:
+            bias = bias[:, heads if bias.shape[1] > 1 else slice(None), queries if bias.shape[2] > 1 else slice(None)]
+        return _softmax(self.query[:, heads, queries], self.key[:, heads], bias, self.scale, room)
 
     @property
     def own(self) -> Tensor:
@@ -176,11 +198,13 @@ class Call:
         return replace(self, query=query, key=key, weights=weights, value=value, output=None, source=source, frames=())
 
 
-def _softmax(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+def _softmax(query: Tensor, key: Tensor, bias: Tensor | None, scale: float, room: Tensor | None = None) -> Tensor:
+    shape = (*query.shape[:-1], key.shape[-2])
+    out = None if room is None else room[: math.prod(shape)].view(shape)
     with torch.autocast(query.device.type, enabled=False):
-        scores = (_wide(query) * scale) @ _wide(key).transpose(-1, -2)
+        scores = torch.matmul(_wide(query) * scale, _wide(key).transpose(-1, -2), out=out)
         if bias is not None:
-            scores = scores.masked_fill(~bias, -math.inf) if bias.dtype == torch.bool else scores.add_(bias)
+            scores = scores.masked_fill_(~bias, -math.inf) if bias.dtype == torch.bool else scores.add_(bias)
         return torch.softmax(scores, -1, out=scores)
 
 

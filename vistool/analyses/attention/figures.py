@@ -61,6 +61,7 @@ def raw_result(
         '' if several else readings[0].name,
         '' if len(readings[0].queries) > 1 else readings[0].queries[0].label,
         '' if len(masses) > 1 else _said(masses[0]),
+        'heads mixed after the softmax' if any(reading.mixed for reading in readings) else '',
     ]
     layers = [{'index': r.index, 'name': r.name, 'residual': r.residual, 'mixed': r.mixed} for r in readings]
     found: dict[str, Any] = {
@@ -77,11 +78,12 @@ def _entries(
 ) -> list[Heatmap]:
     """One layer's maps."""
     entries: list[Heatmap] = []
+    signed = bool((reading.maps[image] < 0).any())  # heads mixed after the softmax
     for number, query in enumerate(reading.queries):
         row = _row(reading, several, query)
         prefix = f'{query.label}/' if len(reading.queries) > 1 else ''
         entries += [
-            Heatmap(values, f'{prefix}{column}', reading.name, row, column)
+            Heatmap(values, f'{prefix}{column}', reading.name, row, column, signed=signed)
             for column, values in _heads(reading, image, number, heads)
         ]
         if threshold is not None:

@@ -1,4 +1,4 @@
-"""Attention through all layers: rollout, gradient-weighted rollout and LeGrad, streamed over chunks of queries."""
+"""Attention through all layers: rollout, gradient-weighted rollout and LeGrad, a tile of the weights at a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rollout(calls: Sequence[Call], start: Tensor) -> Tensor:
     """
     rows = start.double()
     for call in reversed(calls):
-        rows = (rows + _through(call, rows, lambda part, weights: weights)) / 2
+        rows = (rows + _through(call, rows, lambda heads, part, weights: weights)) / 2
     return rows
 
 
@@ -55,25 +55,22 @@ def gradient_rollout(calls: Sequence[Call], gradients: Sequence[Tensor], start: 
         assert call.value is not None
         value, own = call.value, gradient
 
-        def weighted(part: slice, weights: Tensor, value: Tensor = value, own: Tensor = own) -> Tensor:
-            return (weights * (own[:, :, part].to(weights) @ value.mT.to(weights))).clamp_min_(0)
+        def weighted(heads: slice, part: slice, weights: Tensor, value: Tensor = value, own: Tensor = own) -> Tensor:
+            return (own[:, heads, part].to(weights) @ value[:, heads].mT.to(weights)).mul_(weights).clamp_min_(0)
 
         rows = rows + _through(call, rows, weighted)
     return rows
 
 
-def _through(call: Call, rows: Tensor, change: Callable[[slice, Tensor], Tensor]) -> Tensor:
-    """``rows`` times the mean over heads of the changed weights; chunks that no row starts from are left out."""
-    result = torch.zeros_like(rows)
-    step = call.step
-    for first in range(0, call.shape[2], step):
-        part = slice(first, min(first + step, call.shape[2]))
+def _through(call: Call, rows: Tensor, change: Callable[[slice, slice, Tensor], Tensor]) -> Tensor:
+    """``rows`` times the mean over heads of the changed weights; tiles that no row starts from are left out."""
+    result, room = torch.zeros_like(rows), call.room()
+    for heads, part in call.tiles():
         own = rows[:, None, :, part]
-        if not own.any():
-            continue
-        weights = change(part, call.part(part))
-        result += (own.to(weights.dtype) @ weights).mean(1).to(result.dtype)
-    return result
+        if own.any():
+            weights = change(heads, part, call.part(part, heads, room))
+            result += (own.to(weights.dtype) @ weights).sum(1)
+    return result / call.shape[1]
 
 
 def positive_gradients(call: Call, gradient: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from vistool.analyses.featmap import drawing
 from vistool.analyses.featmap.drawing import Picture
 from vistool.analyses.featmap.engine import Feature
 from vistool.analyses.featmap.similarity import cosine, linear_cka, resampled
+from vistool.errors import InputError
 from vistool.inputs import Sample
 from vistool.models import Model
 from vistool.results import Heatmap, Heatmaps, NetworkView
@@ -43,18 +44,24 @@ def results(
     every: Sequence[Sequence[Feature]],
     names: Sequence[str],
 ) -> list[Heatmaps]:
-    """One figure per image: a row per model, then a row per difference from the first."""
+    """One figure per image: a row per model, then a row per difference from the first.
+
+    Values of layers with other channels than the first model's are neither on its scale nor to be subtracted: such a
+    model has a scale of its own and no difference, only CKA below its maps.
+    """
     drawn = []
     same_model = [models[0].name] if len({model.name for model in models}) == 1 else []
     for index, sample in enumerate(views[0]):
         seen = [samples[index] for samples in views]
         _check_views(sample, seen[1:], names)
         chosen = {feature.name: drawing.choose_channels(plan, feature, index) for feature in every[0]}
+        _check_channels(every, chosen, names)
         columns = _columns(plan, every, seen, index, chosen)
-        maps = [_own(plan, columns, k, seen, names, every) for k in range(len(models))]
         numbers: list[dict[str, Any]] = []
+        maps = [_own(plan, columns, k, seen, names, every, numbers) for k in range(len(models))]
         for k in range(1, len(models)):
-            maps.append(_differences(plan, columns, k, names, len(every[0]) > 1, numbers))
+            if _comparable(plan, every, k):
+                maps.append(_differences(plan, columns, k, names, len(every[0]) > 1, numbers))
         rows = [*names, *_difference_rows(names)]
         drawn.append(
             Heatmaps(
@@ -73,6 +80,12 @@ def results(
             )
         )
     return drawn
+
+
+def _comparable(plan: FeatureMaps, every: Sequence[Sequence[Feature]], k: int) -> bool:
+    """Whether maps of model ``k`` can stand on the first model's scale: cosines always can."""
+    widths = [[feature.maps.shape[1] for feature in found] for found in (every[0], every[k])]
+    return bool(plan.similar_to) or widths[0] == widths[1]
 
 
 def _in_order(
@@ -117,17 +130,24 @@ def _own(
     seen: Sequence[Sample],
     names: Sequence[str],
     every: Sequence[Sequence[Feature]],
+    numbers: list[dict[str, Any]],
 ) -> list[Heatmap]:
-    """The maps of one model, on the scales of the first."""
+    """The maps of one model, on the scales of the first, or on its own with CKA below."""
     view = None if np.array_equal(seen[k].image, seen[0].image) else NetworkView(seen[k].image, seen[k].geometry)
+    several, comparable = len(every[0]) > 1, _comparable(plan, every, k)
     found = []
     for column in columns:
-        item = drawing.placed(plan, column.pictures[k], column.feature, column.number, len(every[0]) > 1)
+        item = drawing.placed(plan, column.pictures[k], column.feature, column.number, several)
+        layer = every[k][column.number]
+        if not comparable:
+            alike = _alike(column, k, names, item.name, numbers)
+            size = '' if plan.reduction == 'none' else layer.size  # the size in the column's title is the first's
+            item = replace(item, scale=f'{names[k]}: {layer.name}', footer=' · '.join(filter(None, [size, alike])))
         found.append(
             replace(
                 item,
                 name=f'{names[k]}/{item.name}' if k else item.name,
-                group=f'{names[k]}: {every[k][column.number].name}' if k else item.group,
+                group=f'{names[k]}: {layer.name}' if k else item.group,
                 row=_row(item.row, names[k]),
                 view=view,
             )
@@ -135,8 +155,24 @@ def _own(
     return found
 
 
+def _alike(column: _Column, k: int, names: Sequence[str], name: str, numbers: list[dict[str, Any]]) -> str:
+    """CKA and cosine of a map's channels in model ``k`` and the first, as a footer; appended to ``numbers`` too."""
+    base, other = column.pictures[0].source, column.pictures[k].source
+    moved = resampled(other.to(base), (base.shape[1], base.shape[2]))
+    alike = {'cka': linear_cka(base, moved), 'cosine': cosine(base, moved)}
+    known = {kind: None if math.isnan(value) else round(value, 6) for kind, value in alike.items()}
+    numbers.append({'model': names[k], 'map': name, **known})
+    pairs = zip(('CKA', 'cos'), alike.values(), strict=True)
+    return ' · '.join(f'{short} {_two_digits(value)}' for short, value in pairs if not math.isnan(value))
+
+
 def _differences(
-    plan: FeatureMaps, columns: Sequence[_Column], k: int, names: Sequence[str], several: bool, numbers: list[dict]
+    plan: FeatureMaps,
+    columns: Sequence[_Column],
+    k: int,
+    names: Sequence[str],
+    several: bool,
+    numbers: list[dict[str, Any]],
 ) -> list[Heatmap]:
     """Model ``k`` minus the first, each with CKA and cosine below, which also go to ``numbers``."""
     label = _difference_rows(names)[k - 1]
@@ -144,11 +180,7 @@ def _differences(
     for column in columns:
         base, other = column.pictures[0], column.pictures[k]
         size = (base.source.shape[1], base.source.shape[2])
-        moved = resampled(other.source.to(base.source), size)
-        alike = {'cka': linear_cka(base.source, moved), 'cosine': cosine(base.source, moved)}
         item = drawing.placed(plan, base, column.feature, column.number, several)
-        known = {name: None if math.isnan(value) else round(value, 6) for name, value in alike.items()}
-        numbers.append({'model': names[k], 'map': item.name, **known})
         found.append(
             replace(
                 item,
@@ -158,11 +190,7 @@ def _differences(
                 row=_row(item.row, label),
                 scale=f'difference: {item.scale}',
                 signed=True,
-                footer=' · '.join(
-                    f'{short} {_two_digits(value)}'
-                    for short, value in zip(('CKA', 'cos'), alike.values(), strict=True)
-                    if not math.isnan(value)
-                ),
+                footer=_alike(column, k, names, item.name, numbers),
                 note='' if tuple(other.source.shape[1:]) == size else 'from {}×{}'.format(*other.source.shape[1:]),
             )
         )
@@ -186,6 +214,22 @@ def _difference_rows(names: Sequence[str]) -> list[str]:
 
 def _row(row: str, name: str) -> str:
     return f'{row} · {name}' if row else name
+
+
+def _check_channels(
+    every: Sequence[Sequence[Feature]], chosen: Mapping[str, Sequence[int] | None], names: Sequence[str]
+) -> None:
+    """Refuses channels by number where a model has none of that number."""
+    for name, found in zip(names[1:], every[1:], strict=True):
+        for first, other in zip(every[0], found, strict=True):
+            wide, most = other.maps.shape[1], max(chosen[first.name] or (0,))
+            if most >= wide:
+                raise InputError(
+                    f'channel {most} of {first.name} has no counterpart in {name}, '
+                    f'whose {other.name} has {wide} channels',
+                    hint='compare by a --channel-reduction over all channels',
+                    argument='--compare',
+                )
 
 
 def _check_views(first: Sample, others: Sequence[Sample], names: Sequence[str]) -> None:

@@ -25,8 +25,14 @@ def features_of(plan: FeatureMaps, models: Sequence[Model], views: Sequence[Sequ
         InputError: If the models give different numbers of maps.
     """
     every = []
-    for model, samples in zip(models, views, strict=True):
-        mine = plan if model is models[0] else replace(plan, layers=layers_of(plan, model, samples))
+    layers = [
+        plan.layers if _built_alike(model, models[0]) else layers_of(plan, model, samples)
+        for model, samples in zip(models, views, strict=True)
+    ]
+    if plan.staged:  # networks agree at their ends: the deepest stage against the deepest, as many as all have
+        layers = [names[-min(map(len, layers)) :] for names in layers]
+    for model, samples, names in zip(models, views, layers, strict=True):
+        mine = replace(plan, layers=names)
         sizes = {sample.image.shape for sample in samples}
         # One batch where that is possible: another batch size gives other last digits, and then differences.
         groups = [list(samples)] if len(sizes) == 1 else [[sample] for sample in samples]
@@ -42,6 +48,12 @@ def features_of(plan: FeatureMaps, models: Sequence[Model], views: Sequence[Sequ
     return every
 
 
+def _built_alike(one: Model, other: Model) -> bool:
+    """Whether two networks have the same modules, so that names mean the same in both."""
+    names = [[name for name, _ in unwrapped(model.module).named_modules()] for model in (one, other)]
+    return names[0] == names[1]
+
+
 def _joined(parts: Sequence[Sequence[Feature]]) -> list[Feature]:
     if len(parts) == 1:
         return list(parts[0])
@@ -52,20 +64,13 @@ def _joined(parts: Sequence[Sequence[Feature]]) -> list[Feature]:
 
 
 def layers_of(plan: FeatureMaps, model: Model, samples: Sequence[Sample] | None) -> Sequence[str]:
-    """The layers of ``plan`` in another model, or that model's own stages where it has others."""
+    """The layers of ``plan`` in a network that is built otherwise: for stages its own, else those of that name."""
+    if plan.staged and samples is not None:
+        return replace(plan, layers=()).located(model, samples).layers
     try:
         find_targets(unwrapped(model.module), plan.layers)
-        return plan.layers
     except InputError as error:
         if samples is None:
             return ()
-        if not plan.staged:
-            raise InputError(f'{model.name}: {error.problem}', hint=error.hint, argument='--compare') from error
-    stages = replace(plan, layers=()).located(model, samples).layers
-    if len(stages) < len(plan.layers):
-        raise InputError(
-            f'{model.name} has {len(stages)} stages, not {len(plan.layers)}',
-            hint='name layers that both models have with --target-layers',
-            argument='--compare',
-        )
-    return stages[-len(plan.layers) :]  # networks agree at their ends: the deepest stage against the deepest
+        raise InputError(f'{model.name}: {error.problem}', hint=error.hint, argument='--compare') from error
+    return plan.layers

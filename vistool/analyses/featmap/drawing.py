@@ -134,6 +134,8 @@ def placed(plan: FeatureMaps, picture: Picture, feature: Feature, number: int, s
 
 def title(plan: FeatureMaps, feature: Feature, number: int) -> str:
     """``'stage 3 · 14×14×320'``, or the layer's own name with its size."""
+    if feature.name in plan.layers:  # a comparison may leave out the first ones
+        number = list(plan.layers).index(feature.name)
     return f'stage {number + 1} · {feature.size}' if plan.staged else f'{feature.name} · {feature.size}'
 
 

@@ -206,7 +206,7 @@ def as_maps(
     Raises:
         NoSpatialMap: If it is none of these.
     """
-    windows = from_windows(tensor, root, target.name.partition('@')[0], batch, grids)
+    windows = from_windows(tensor, root, target.name.partition('@')[0], batch, grids, size)
     if windows is not None:
         return windows
     layout = find_layout(tensor, size, grids, batch=batch, layer=target.module, prefix=hints.prefix, tokens=hints.flat)
