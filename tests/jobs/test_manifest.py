@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vistool.errors import InputError
 from vistool.jobs.launch import Place
-from vistool.jobs.manifest import Manifest, file_entry, groups_of, merge, read_lines, stamp
+from vistool.jobs.manifest import Manifest, file_entry, groups_of, merge, read_lines, stamp, with_their_batches
 
 
 @dataclass
@@ -173,3 +173,9 @@ def test_every_pending_image_is_one_processes_work_and_fixed_batches_never_chang
             assert all(set(group) & set(pending) for rank in groups for group in rank)
         else:
             assert sorted(taken) == pending
+
+
+def test_what_stood_beside_a_failed_image_is_done_again():
+    order = [1, 3, 5, 7, 9, 11, 13]
+    assert with_their_batches(order, [5, 13], [5], 3) == [1, 3, 5, 13]
+    assert with_their_batches(order, [5, 13], [], 3) == [5, 13]

@@ -25,6 +25,7 @@ from vistool.jobs.launch import joined
 SMALL = ['mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'none']
 LABELLED = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
 TOOL = Path('tools/vis_cam.py').resolve()
+OWN_MOUNTS = ['unshare', *([] if os.geteuid() == 0 else ['--user', '--map-root-user']), '--mount']
 
 
 def make_photos(folder, count, size=40):
@@ -129,6 +130,7 @@ def test_a_broken_image_is_recorded_and_done_once_it_is_mended(photos, tmp_path,
     assert vis_cam(options(photos, out)) == 1
     assert [line['name'] for line in lines(out) if line['error']] == ['004']
     assert '1 of 11 images failed' in capsys.readouterr().err
+    capsys.readouterr()
     (photos / '004.png').write_bytes(good)
     assert vis_cam(options(photos, out, '--resume')) == 0
     same = {name: data for name, data in files(whole).items() if not name.startswith('manifest')}
@@ -375,16 +377,57 @@ def test_a_process_that_dies_ends_the_run_and_the_rest_is_done_later(many, undis
 def test_a_full_disk_ends_the_run_with_what_was_done_intact(many, undisturbed, tmp_path):
     small, out = tmp_path / 'small', tmp_path / 'out'
     small.mkdir()
-    own = ['unshare', '--mount'] if os.geteuid() == 0 else ['unshare', '--user', '--map-root-user', '--mount']
     script = f'mount -t tmpfs -o size=1m tmpfs {small} && "$@"; code=$?; cp -a {small}/run {out}; exit $code'
     words = [sys.executable, *command(many, small / 'run')]
-    done = subprocess.run([*own, 'sh', '-c', script, 'sh', *words], capture_output=True, text=True)
+    done = subprocess.run([*OWN_MOUNTS, 'sh', '-c', script, 'sh', *words], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     error = done.stderr.strip().splitlines()[-1]
     assert 'No space left' in error and 'make room' in error and '--resume goes on' in error
     whole = {name: data for name, data in files(out).items() if name.endswith(('.png', '.npz'))}
     assert whole and all(undisturbed[name] == data for name, data in whole.items())
     subprocess.run([sys.executable, *command(many, out, '--resume')], check=True, stdout=subprocess.DEVNULL)
+    assert files(out) == undisturbed
+
+
+@pytest.mark.slow
+def test_an_image_that_goes_away_during_the_run_is_done_when_it_is_back(many, undisturbed, tmp_path):
+    out, last = tmp_path / 'out', many / '199.png'
+    process = subprocess.Popen([sys.executable, *command(many, out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while finished_lines(out) < 3:
+        time.sleep(0.002)
+    last.rename(tmp_path / 'away.png')
+    try:
+        _, said = process.communicate()
+    finally:
+        (tmp_path / 'away.png').rename(last)
+    assert process.returncode == 1 and b'199.png' in said
+    subprocess.run([sys.executable, *command(many, out, '--resume')], check=True, stdout=subprocess.DEVNULL)
+    assert files(out) == undisturbed
+
+
+READ_ONLY = """
+mount -t tmpfs -o size=50m tmpfs {small} || exit 90
+"$@" & process=$!
+while [ "$(cat {small}/run/manifest-0.jsonl 2>/dev/null | wc -l)" -lt 9 ]; do sleep 0.01; done
+kill -9 $process
+wait $process
+mount -o remount,ro {small} || exit 91
+"$@" --resume && exit 92
+mount -o remount,rw {small}
+"$@" --resume || exit 93
+cp -a {small}/run {out}
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_that_turned_read_only_is_an_error_that_loses_nothing(many, undisturbed, tmp_path):
+    small, out = tmp_path / 'small', tmp_path / 'out'
+    small.mkdir()
+    words = [sys.executable, *command(many, small / 'run')]
+    script = READ_ONLY.format(small=small, out=out)
+    done = subprocess.run([*OWN_MOUNTS, 'sh', '-c', script, 'sh', *words], capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    assert 'error: --out: cannot write' in done.stderr and 'Read-only file system' in done.stderr
     assert files(out) == undisturbed
 
 

@@ -237,8 +237,3 @@ def _out_of_memory(error: RuntimeError) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def described(item: object) -> str:
-    """What an item is called in messages: its path, else its name."""
-    return str(getattr(item, 'path', None) or getattr(item, 'name', item))

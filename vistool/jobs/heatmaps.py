@@ -15,14 +15,14 @@ from vistool.datasets import DatasetItem
 from vistool.errors import InputError
 from vistool.gallery import build_gallery, check_others
 from vistool.inputs import Item, Sample
-from vistool.jobs.batches import Batches, described
+from vistool.jobs.batches import Batches
 from vistool.jobs.checks import check_options
 from vistool.jobs.comparison import labels
 from vistool.jobs.explaining import HeatmapAnalysis, explain_with, views_of
 from vistool.jobs.launch import Place, deterministic, joined
 from vistool.jobs.loading import find_items, load_all, read_item
-from vistool.jobs.manifest import Manifest, groups_of, stamp
-from vistool.jobs.progress import Failure, report, throughput
+from vistool.jobs.manifest import Manifest, groups_of, stamp, with_their_batches
+from vistool.jobs.progress import Failure, described, report, throughput
 from vistool.jobs.records import Written, about_run, line_of
 from vistool.jobs.selection import Guess, guesses, select
 from vistool.models import Model
@@ -120,7 +120,7 @@ class HeatmapRun:
         place = self.place
         self.visualizer.backends = open_backends(args.vis_backend, self.out, source.config, place.rank, place.world)
         self.manifest = self.begin(source, order)
-        pending = [index for index in order if not self.is_done(index)]
+        pending = self.pending(order)
         if len(pending) < len(order):
             log.info('%d of %d images are done already', len(order) - len(pending), len(order))
         if self.settle is not None and pending:
@@ -156,6 +156,14 @@ class HeatmapRun:
             if given:
                 raise InputError('is for many images in a folder', hint='leave it out', argument=option)
         return None
+
+    def pending(self, order: Sequence[int]) -> list[int]:
+        """Places of the images that have to be done."""
+        pending = [index for index in order if not self.is_done(index)]
+        if not self.args.deterministic or self.manifest is None or not self.manifest.done:
+            return pending
+        failed = [index for index in pending if self.manifest.failed(self.items[index].name)]
+        return with_their_batches(order, pending, failed, self.args.batch_size)
 
     def is_done(self, index: int) -> bool:
         """Whether an earlier run left this image's files whole, tiles for the gallery included if they are wanted."""

@@ -77,6 +77,10 @@ class Manifest:
             return False
         return all(intact(self.folder, file) for file in line['files'])
 
+    def failed(self, name: str) -> bool:
+        """Whether an image could not be read or explained before."""
+        return bool(self.done.get(name, {}).get('error'))
+
     def add(self, line: Mapping[str, Any]) -> None:
         """Appends an image's line, in one write."""
         path = self.folder / f'manifest-{self.place.rank}.jsonl'
@@ -213,6 +217,23 @@ def intact(folder: Path, file: Mapping[str, Any]) -> bool:
     except OSError:
         return False
     return len(data) == file['bytes'] and f'{zlib.crc32(data):08x}' == file['crc32']
+
+
+def with_their_batches(order: Sequence[int], pending: Iterable[int], failed: Iterable[int], size: int) -> list[int]:
+    """Pending images, and for those that failed before also the others of their batch, which were explained without.
+
+    Args:
+        order: Positions of all images of the run.
+        pending: Those that are not done.
+        failed: Those of them that failed before.
+        size: Images per batch.
+    """
+    wanted, again = set(pending), set(failed)
+    for start in range(0, len(order), size):
+        window = order[start : start + size]
+        if again.intersection(window):
+            wanted.update(window)
+    return [index for index in order if index in wanted]
 
 
 def groups_of(

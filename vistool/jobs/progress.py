@@ -20,6 +20,11 @@ class Failure:
     reason: str
 
 
+def described(item: object) -> str:
+    """What an item is called in messages: its path, else its name."""
+    return str(getattr(item, 'path', None) or getattr(item, 'name', item))
+
+
 @dataclass
 class Clock:
     """Where the time of the thread that drives a run goes; reading and writing count when it waits for them.
