@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import random
 import signal
@@ -14,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from vistool.tools.vis_attention import main as vis_attention
 from vistool.tools.vis_cam import main as vis_cam
 from vistool.tools.vis_featmap import main as vis_featmap
 
 from vistool.errors import InputError
-from vistool.jobs.launch import joined
+from vistool.jobs.launch import hint_at_gpu, joined
 
 SMALL = ['mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'none']
 LABELLED = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
@@ -263,6 +265,19 @@ def test_a_process_started_by_torchrun_without_the_launcher_says_so(monkeypatch)
     monkeypatch.setenv('WORLD_SIZE', '2')
     with pytest.raises(InputError, match='--launcher pytorch'), joined('none'):
         pass
+
+
+@pytest.mark.parametrize(
+    ('there', 'device', 'count', 'told'),
+    [(True, 'cpu', 2, True), (True, 'cpu', 1, False), (True, 'cuda', 2, False), (False, 'cpu', 2, False)],
+)
+def test_an_idle_gpu_is_told_of(there, device, count, told, caplog, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: there)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'A big one')
+    monkeypatch.setattr(logging.getLogger('vistool'), 'propagate', True)
+    with caplog.at_level('INFO', 'vistool'):
+        hint_at_gpu(device, count)
+    assert ('A big one is idle' in caplog.text) == told
 
 
 # Whole processes, over 200 images.

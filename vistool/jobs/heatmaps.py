@@ -19,7 +19,7 @@ from vistool.jobs.batches import Batches
 from vistool.jobs.checks import check_options
 from vistool.jobs.comparison import labels
 from vistool.jobs.explaining import HeatmapAnalysis, explain_with, views_of
-from vistool.jobs.launch import Place, deterministic, joined
+from vistool.jobs.launch import Place, deterministic, hint_at_gpu, joined
 from vistool.jobs.loading import find_items, load_all, read_item
 from vistool.jobs.manifest import Manifest, groups_of, stamp, with_their_batches
 from vistool.jobs.progress import Failure, described, report, throughput
@@ -117,6 +117,7 @@ class HeatmapRun:
         )
         order = self.select()
         self.visualizer.check(len(order))
+        hint_at_gpu(args.device, len(order))
         place = self.place
         self.visualizer.backends = open_backends(args.vis_backend, self.out, source.config, place.rank, place.world)
         self.manifest = self.begin(source, order)

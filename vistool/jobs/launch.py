@@ -5,6 +5,7 @@ Processes exchange a few plain objects only, so that the group is gloo's everywh
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from vistool.errors import InputError
 
 T = TypeVar('T')
+log = logging.getLogger('vistool')
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 _NEEDED = {
@@ -137,6 +139,14 @@ def _read_slurm() -> None:
     os.environ['RANK'] = os.environ['SLURM_PROCID']
     os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
     os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
+
+
+def hint_at_gpu(device: str, count: int) -> None:
+    """Tells of a GPU that has nothing to do while many images run on the CPU."""
+    import torch
+
+    if device == 'cpu' and count > 1 and torch.cuda.is_available():
+        log.info('%s is idle: --device cuda would use it', torch.cuda.get_device_name())
 
 
 @contextmanager
