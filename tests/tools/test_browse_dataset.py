@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -214,7 +215,12 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
     ]
     command = [sys.executable, 'tools/browse_dataset.py', 'configs/demo_dataset/repeat.py', *options]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     )
     deadline = time.monotonic() + 60
     while len(files(tmp_path)) < 10 and time.monotonic() < deadline:
