@@ -66,8 +66,10 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
 
 def announce(lines: Iterable[object]) -> None:
     """Prints the paths written (or a listing asked for) to the process's own stdout, one a line."""
+    stdout = _stdout.get(sys.stdout)
     for line in lines:
-        print(line, file=_stdout.get(sys.stdout), flush=True)
+        stdout.write(f'{line}\n')  # in one piece: several processes may share a pipe
+        stdout.flush()
 
 
 def _complain(message: str, code: int) -> int:
