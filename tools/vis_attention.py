@@ -6,8 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from vistool import cli
 
@@ -78,6 +76,7 @@ def work(args: argparse.Namespace) -> int:
     """Loads, reads and draws."""
     from vistool.analyses import Attention
     from vistool.inputs.sizing import sizing
+    from vistool.jobs.attention import write_statistics
     from vistool.jobs.heatmaps import draw_heatmaps
 
     attention = Attention(
@@ -95,20 +94,8 @@ def work(args: argparse.Namespace) -> int:
     threshold = '' if args.threshold is None else f't{args.threshold:g}'
     choices = (args.method.lower(), args.target_category, args.layers, heads, args.query, threshold, args.img_size)
     prepare = sizing(args.img_size, args.fit)
-    beside = partial(_statistics, save_raw=args.save_raw) if args.stats else None
+    beside = partial(write_statistics, save_raw=args.save_raw) if args.stats else None
     return draw_heatmaps(args, 'vis_attention', attention, choices, prepare=prepare, beside=beside)
-
-
-def _statistics(result: Any, picture: Path, style: Any, save_raw: bool) -> list[Path]:
-    from vistool.visualization.files import write_file
-    from vistool.visualization.statistics import statistics_picture, statistics_table
-
-    rows = result.recipe['statistics']
-    path = picture.with_name(f'{picture.stem}_stats{picture.suffix}')
-    write_file(path, statistics_picture(rows, style, picture.suffix))
-    if save_raw:
-        write_file(path.with_suffix('.csv'), statistics_table(rows))
-    return [path, path.with_suffix('.csv')] if save_raw else [path]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

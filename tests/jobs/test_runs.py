@@ -116,10 +116,12 @@ def test_other_options_another_config_or_checkpoint_are_refused(photos, tmp_path
     out = tmp_path / 'out'
     assert vis_cam(options(photos, out)) == 0
     before = files(out)
-    for changed in (['--method', 'layercam'], ['--seed', '1'], ['--cfg-options', 'model.backbone.base_channels=32']):
+    more_files = [['--panels', str(tmp_path / 'panels')], ['--vis-backend', 'local']]
+    options_of_maps = [['--method', 'layercam'], ['--seed', '1'], ['--cfg-options', 'model.backbone.base_channels=32']]
+    for changed in options_of_maps + more_files:
         assert vis_cam(options(photos, out, '--resume', *changed)) == 2
         assert 'error: --resume: the run in' in (error := capsys.readouterr().err) and '--overwrite' in error
-    assert files(out) == before
+    assert files(out) == before and not (tmp_path / 'panels').exists()
     assert vis_cam(options(photos, out, '--overwrite', '--method', 'layercam')) == 0
     assert lines(out)[0]['methods'] == ['LayerCAM']
 

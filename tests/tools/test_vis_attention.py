@@ -6,23 +6,15 @@ import re
 
 import numpy as np
 import pytest
+from command_line import files, runner
 from PIL import Image
 from vistool.tools.vis_attention import main
 
+run = runner(main)
 DINO = 'configs/dinov2/vit-small-p14_dinov2-pre_headless.py'
 TINY = 'configs/deit/deit-tiny_4xb256_in1k.py'
 SWIN = 'configs/swin_transformer/swin-tiny_16xb64_in1k.py'
 ASTRONAUT = 'demo/astronaut.png'
-
-
-def run(capsys, *argv):
-    code = main([str(word) for word in argv])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
 
 
 def share(values, box):

@@ -9,21 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import files, runner
 from PIL import Image
 from vistool.tools.vis_cam import main
 
+run = runner(main)
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 COFFEE = 'demo/coffee.png'
-
-
-def run(capsys, *argv):
-    code = main([str(word) for word in argv])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
 
 
 def test_the_coffee_is_an_espresso_and_the_map_is_hot_on_it(capsys, tmp_path):
@@ -228,17 +220,3 @@ def test_as_a_subprocess_from_another_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == 'work_dirs/efficientnet-lite0_in1k/vis_cam/coffee_gradcam.png\n'
     assert files(tmp_path) == [done.stdout.strip()]
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        'import sys, runpy\n'
-        "sys.argv = ['vis_cam', '--help']\n"
-        'try: runpy.run_path("tools/vis_cam.py", run_name="__main__")\n'
-        'except SystemExit as done: assert done.code == 0\n'
-        'heavy = {"torch", "numpy", "matplotlib", "cv2", "mmengine", "PIL"} & set(sys.modules)\n'
-        'assert not heavy, heavy'
-    )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert 'example:' in done.stdout

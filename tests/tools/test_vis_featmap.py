@@ -4,30 +4,20 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from command_line import files, runner
 from PIL import Image
 from vistool.tools.vis_featmap import main
 
+run = runner(main)
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 DINO = 'configs/dinov2/vit-small-p14_dinov2-pre_headless.py'
 COFFEE = 'demo/coffee.png'
-
-
-def run(capsys, *argv):
-    code = main([str(word) for word in argv])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
 
 
 def raw_of(path):
@@ -232,20 +222,6 @@ def test_a_basis_of_another_model_is_one_line_and_leaves_no_file(capsys, tmp_pat
         last = err.strip().splitlines()[-1]
         assert code == 2 and out == '' and last.startswith('error: --load-basis') and message in last, last
     assert files(tmp_path) == ['b.npz', 'x.png']
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        'import sys, runpy\n'
-        "sys.argv = ['vis_featmap', '--help']\n"
-        'try: runpy.run_path("tools/vis_featmap.py", run_name="__main__")\n'
-        'except SystemExit as done: assert done.code == 0\n'
-        'heavy = {"torch", "numpy", "matplotlib", "cv2", "mmengine", "PIL"} & set(sys.modules)\n'
-        'assert not heavy, heavy'
-    )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert 'example:' in done.stdout
 
 
 @pytest.mark.slow

@@ -9,23 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+from command_line import files, runner
 from PIL import Image
 from vistool.tools.vis_lr import main
 
+run = runner(main)
 CIFAR = 'configs/resnet/resnet50_b16x8_cifar100.py'
 REPVGG = 'configs/repvgg/repvgg-B3g4_4xb64-autoaug-lbs-mixup-coslr-200e_in1k.py'
 MAE = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
 SMALL = ['-d', '640', '-n', '2']
-
-
-def run(capsys, *argv):
-    code = main([str(word) for word in argv])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
 
 
 def table(path):
@@ -225,17 +217,3 @@ def test_as_a_subprocess_a_plain_schedule_imports_no_network_code(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == 'work_dirs/resnet50_b16x8_cifar100/vis_lr/resnet50_b16x8_cifar100_lr.png\n'
     assert files(tmp_path) == [done.stdout.strip()]
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        'import sys, runpy\n'
-        "sys.argv = ['vis_lr', '--help']\n"
-        'try: runpy.run_path("tools/vis_lr.py", run_name="__main__")\n'
-        'except SystemExit as done: assert done.code == 0\n'
-        'heavy = {"torch", "numpy", "matplotlib", "cv2", "mmengine", "PIL"} & set(sys.modules)\n'
-        'assert not heavy, heavy'
-    )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert 'example:' in done.stdout

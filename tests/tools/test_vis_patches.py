@@ -12,28 +12,20 @@ import einops
 import numpy as np
 import pytest
 import torch
+from command_line import files, runner
 from PIL import Image
 from torch.nn import functional
 from vistool.tools.vis_patches import main
 
 from vistool.inputs import read_image
 
+run = runner(main)
 ASTRONAUT = 'demo/astronaut.png'
 VIT, SWIN, T2T = (
     'timm::vit_tiny_patch16_224',
     'timm::swin_tiny_patch4_window7_224',
     'configs/t2t_vit/t2t-vit-t-14_8xb64_in1k.py',
 )
-
-
-def run(capsys, *argv):
-    code = main([str(word) for word in argv])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
 
 
 def seed_mosaic(img, p, pad):
@@ -212,17 +204,3 @@ def test_as_a_subprocess_from_another_folder(tmp_path):
     assert files(tmp_path) == [done.stdout.strip()]
     failed = call('1000')
     assert failed.returncode == 2 and failed.stdout == '' and len(failed.stderr.splitlines()) == 1
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        'import sys, runpy\n'
-        "sys.argv = ['vis_patches', '--help']\n"
-        'try: runpy.run_path("tools/vis_patches.py", run_name="__main__")\n'
-        'except SystemExit as done: assert done.code == 0\n'
-        'heavy = {"torch", "numpy", "matplotlib", "cv2", "mmengine", "PIL"} & set(sys.modules)\n'
-        'assert not heavy, heavy'
-    )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert 'example:' in done.stdout

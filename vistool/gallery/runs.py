@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vistool.errors import InputError
+from vistool.jobs.manifest import LINES, RUN
 
 ARGUMENT = '--gallery'
-_FACTS, _MANIFEST = 'run.json', 'manifest.jsonl'
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         InputError: The folder holds no finished run, a line is broken, or there is not one tile.
     """
-    for name in (_FACTS, _MANIFEST):
+    for name in (RUN, LINES):
         if not (folder / name).is_file():
             raise InputError(
                 f'{str(folder)!r} holds no finished run: there is no {name}',
@@ -44,11 +44,11 @@ def read_run(folder: Path) -> Run:
                 hint='finish the run with --resume' if folder.is_dir() else '',
                 argument=ARGUMENT,
             )
-    facts = _parsed(_text(folder / _FACTS), str(folder / _FACTS))
+    facts = _parsed(_text(folder / RUN), str(folder / RUN))
     lines: dict[tuple[Any, str], Mapping[str, Any]] = {}
-    for number, text in enumerate(_text(folder / _MANIFEST).split('\n'), 1):
+    for number, text in enumerate(_text(folder / LINES).split('\n'), 1):
         if text.strip():
-            where = f'{folder / _MANIFEST}, line {number}'
+            where = f'{folder / LINES}, line {number}'
             line = _checked(_parsed(text, where), where)
             lines[line.get('index'), line['name']] = line
     images = tuple(sorted(lines.values(), key=_order))

@@ -20,8 +20,7 @@ from vistool.visualization.style import Style
 
 _NEUTRAL = {
     'command', 'out', 'resume', 'overwrite', 'gallery', 'launcher', 'local_rank', 'workers', 'log_level', 'debug',
-    'not_show', 'show', 'vis_backend', 'panels', 'preview_model', 'trust_checkpoint', 'sheet',
-    'save_basis', 'all_channels',
+    'not_show', 'show', 'preview_model', 'trust_checkpoint', 'sheet',
 }  # fmt: skip
 """Options that change how a run is carried out, not what it writes."""
 CARRIED_OUT = {

@@ -1,0 +1,21 @@
+"""``--help`` of every command answers at once: nothing heavy is imported before arguments are parsed."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize('tool', ['browse_dataset', 'vis_attention', 'vis_cam', 'vis_featmap', 'vis_lr', 'vis_patches'])
+def test_help_imports_nothing_heavy(tool):
+    code = (
+        'import sys, runpy\n'
+        f"sys.argv = ['{tool}', '--help']\n"
+        f'try: runpy.run_path("tools/{tool}.py", run_name="__main__")\n'
+        'except SystemExit as done: assert done.code == 0\n'
+        'heavy = {"torch", "numpy", "matplotlib", "cv2", "mmengine", "PIL"} & set(sys.modules)\n'
+        'assert not heavy, heavy'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'example:' in done.stdout
