@@ -7,8 +7,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # demo/ is imported as the documentation does it, from the repository
-for _folder in ('analyses', 'attention'):
-    sys.path.insert(0, str(Path(__file__).parent / _folder))  # oracles that several test files share
+sys.path.insert(0, str(ROOT / 'tests' / 'helpers'))  # oracles and networks that several test files share
 
 
 @pytest.fixture(autouse=True)

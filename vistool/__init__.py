@@ -14,10 +14,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vistool.analyses import CAM, Attention, BrowseDataset, DatasetReport, FeatureMaps, Patches, Schedule
+    from vistool.analyses.attention import Attention
+    from vistool.analyses.cam import CAM
+    from vistool.analyses.dataset.browse import BrowseDataset
+    from vistool.analyses.dataset.report import DatasetReport
+    from vistool.analyses.featmap import FeatureMaps
+    from vistool.analyses.patches import Patches
+    from vistool.analyses.schedule import Schedule
     from vistool.api import overlay, save, show
     from vistool.errors import InputError
-    from vistool.models import Model, load
+    from vistool.models.model import Model, load
 
 __version__ = '0.1.0'
 __all__ = [
@@ -37,16 +43,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    'Attention': 'vistool.analyses',
-    'CAM': 'vistool.analyses',
-    'BrowseDataset': 'vistool.analyses',
-    'DatasetReport': 'vistool.analyses',
+    'Attention': 'vistool.analyses.attention',
+    'CAM': 'vistool.analyses.cam',
+    'BrowseDataset': 'vistool.analyses.dataset.browse',
+    'DatasetReport': 'vistool.analyses.dataset.report',
     'InputError': 'vistool.errors',
-    'Model': 'vistool.models',
-    'FeatureMaps': 'vistool.analyses',
-    'Patches': 'vistool.analyses',
-    'Schedule': 'vistool.analyses',
-    'load': 'vistool.models',
+    'Model': 'vistool.models.model',
+    'FeatureMaps': 'vistool.analyses.featmap',
+    'Patches': 'vistool.analyses.patches',
+    'Schedule': 'vistool.analyses.schedule',
+    'load': 'vistool.models.model',
     'overlay': 'vistool.api',
     'save': 'vistool.api',
     'show': 'vistool.api',

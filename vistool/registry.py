@@ -3,7 +3,7 @@
 ``ANALYSES`` holds the analyses, ``TRANSFORMS`` what vistool adds to pipelines (``type='vistool.LocalBinaryPattern'``),
 ``MODELS`` its wrappers of other libraries' models (``type='vistool.TorchvisionClassifier'``).
 Build an analysis with ``ANALYSES.build(dict(type='vistool.CAM', methods=['gradcam']))``;
-``list(vistool.analyses.HOMES)`` names them. A user's own registers itself from the user's file through the config's
+``list(ANALYSIS_MODULES)`` names them. A user's own registers itself from the user's file through the config's
 ``custom_imports``.
 """
 
@@ -13,11 +13,20 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TASK_UTILS, Registry
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 
-from vistool.analyses import HOMES
+ANALYSIS_MODULES = {
+    'Attention': 'vistool.analyses.attention',
+    'BrowseDataset': 'vistool.analyses.dataset.browse',
+    'CAM': 'vistool.analyses.cam',
+    'DatasetReport': 'vistool.analyses.dataset.report',
+    'FeatureMaps': 'vistool.analyses.featmap',
+    'Patches': 'vistool.analyses.patches',
+    'Schedule': 'vistool.analyses.schedule',
+}
+"""Analyses and the modules that register them: what a new analysis is declared by."""
 
-ANALYSES = Registry('analysis', parent=TASK_UTILS, scope='vistool', locations=[*HOMES.values()])
-TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='vistool', locations=['vistool.inputs.derived'])
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope='vistool', locations=['vistool.wrappers'])
+ANALYSES = Registry('analysis', parent=TASK_UTILS, scope='vistool', locations=[*ANALYSIS_MODULES.values()])
+TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='vistool', locations=['vistool.data.derived'])
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='vistool', locations=['vistool.models.wrappers'])
 CAM_TARGETS = Registry('cam target', scope='vistool')
 """Scores that a class activation map can explain besides a class's: ``cam_target = dict(type='Name', …)`` in a config.
 

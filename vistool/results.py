@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.geometry import Geometry
-from vistool.patching.grid import PatchGrid
+from vistool.data.geometry import Geometry
+from vistool.data.patches import PatchGrid
 
 Kind = Literal['cam', 'attention', 'feature']
 

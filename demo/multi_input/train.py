@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from demo.multi_input.three_branches import ThreeBranches
-from vistool.inputs.derived import FFTMagnitude, LocalBinaryPattern
+from vistool.data.derived import FFTMagnitude, LocalBinaryPattern
 
 SIZE = 64
 REGION = (36, 8, 60, 32)

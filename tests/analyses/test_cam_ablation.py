@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vistool import CAM
-from vistool.analyses.cam import ablation
+from vistool.analyses.cam import perturbation as ablation
 
 
 class Residual(nn.Module):

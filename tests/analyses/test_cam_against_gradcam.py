@@ -9,8 +9,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from vistool import CAM
-from vistool.analyses.cam import engine, maps
+from vistool.analyses.cam import maps
 from vistool.analyses.cam.methods import METHODS
+from vistool.network import forward as engine
 
 CLASSES = {
     'gradcam': reference.GradCAM,

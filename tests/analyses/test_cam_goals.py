@@ -12,7 +12,7 @@ from torch import nn
 import vistool as vt
 from vistool import CAM
 from vistool.analyses.cam.finer import finer_score, nearest
-from vistool.analyses.cam.goals import Goal, features
+from vistool.analyses.cam.targets import Goal, features
 from vistool.errors import InputError
 from vistool.registry import CAM_TARGETS
 
@@ -199,9 +199,8 @@ def largest(output, samples, times=1):
 
 
 def test_a_users_file_brings_methods_and_scores_by_custom_imports(tmp_path, monkeypatch, capsys):
-    from vistool.tools.vis_cam import main
-
     from vistool.analyses.cam.methods import METHODS
+    from vistool.commands.vis_cam import main
 
     monkeypatch.setattr('sys.path', [str(tmp_path), *__import__('sys').path])
     (tmp_path / 'my_cams.py').write_text(USER_FILE)

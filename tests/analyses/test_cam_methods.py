@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vistool.analyses.cam import maps
-from vistool.analyses.cam.components import principal_component
-from vistool.analyses.cam.methods import METHODS, find_methods
+from vistool.analyses.cam.methods import METHODS, find_methods, principal_component
 from vistool.errors import InputError
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from vistool.tools.vis_cam import main
 
 import vistool as vt
+from vistool.commands.vis_cam import main
 
 COFFEE = 'demo/coffee.png'
 SIX = ['gradcam', 'gradcam++', 'xgradcam', 'eigencam', 'eigengradcam', 'layercam']

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from vistool.analyses.cam.targets import class_id, find_classes
 from vistool.errors import InputError
+from vistool.models.classes import class_id, find_classes
 
 NAMES = ['tench, Tinca tinca', 'crane', 'tabby, tabby cat', 'measuring cup', 'cup', 'crane', 'label']
 SCORES = torch.tensor([[0.1, 0.9, 0.3, 0.2, 0.0, 0.4, 0.5], [0.7, 0.1, 0.3, 0.2, 0.0, 0.9, 0.5]])

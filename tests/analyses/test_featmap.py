@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vistool import FeatureMaps, InputError
-from vistool.analyses.featmap.engine import features
-from vistool.analyses.featmap.stages import find_stages
-from vistool.analyses.featmap.targets import find_targets
+from vistool.network.features import features
+from vistool.network.layers import find_targets
+from vistool.network.stages import find_stages
 
 
 def hooked_by_hand(network, layer, inputs):
@@ -236,7 +236,7 @@ def test_maxvits_blocks_and_grids_go_back_to_their_places(name, part, scattered)
 
 
 def test_windows_with_padding():
-    from vistool.analyses.featmap.windows import from_windows
+    from vistool.network.windows import from_windows
 
     class Block(nn.Module):
         window_size, shift_size = 4, 2

@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from vistool import FeatureMaps, InputError
-from vistool.analyses.featmap import Statistics, basis_bytes, read_basis
-from vistool.analyses.featmap.basis import Positions, otsu, principal
-from vistool.analyses.featmap.engine import Feature
-from vistool.analyses.featmap.reductions import parse_channels
-from vistool.analyses.featmap.similarity import cosine, linear_cka
-from vistool.analyses.subjects import as_model, as_samples
+from vistool.analyses.featmap.pca import Positions, basis_bytes, otsu, principal, read_basis
+from vistool.analyses.featmap.reductions import cosine, linear_cka, parse_channels
+from vistool.analyses.featmap.statistics import Statistics
+from vistool.models.subjects import as_model, as_samples
+from vistool.network.features import Feature
 from vistool.visualization.channels import channel_pictures, write_channels
-from vistool.visualization.looks import choose_looks
+from vistool.visualization.color_mapping import choose_looks
 from vistool.visualization.style import Style
 
 

@@ -10,10 +10,10 @@ from mmpretrain.models import build_backbone
 from timm.models import mvitv2
 
 import vistool as vt
+from vistool.data.patches import MASKS, make_mask
 from vistool.errors import InputError
-from vistool.patching.embedding import find_embedding
-from vistool.patching.masking import MASKS, make_mask
-from vistool.patching.windows import Windows, find_windows
+from vistool.network.embedding import find_embedding
+from vistool.network.windows import Windows, find_windows
 from vistool.registry import ANALYSES
 
 SMALL = {'hidden_size': 16, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 16, 'patch_size': 16}

@@ -14,7 +14,7 @@ import pytest
 from gallery_runs import failed, known, line, small_lines, write_run
 
 from vistool.errors import InputError
-from vistool.gallery import build_gallery
+from vistool.gallery.build import build_gallery
 from vistool.gallery.data import as_script, finite, page_data, tile_url
 from vistool.gallery.runs import matched, read_run, run_names
 

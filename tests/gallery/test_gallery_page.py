@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from gallery_runs import known, line, small_lines, write_run
 
-from vistool.gallery import build_gallery
+from vistool.gallery.build import build_gallery
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vistool.data.geometry import Geometry
 from vistool.errors import InputError
-from vistool.gallery import write_tiles
-from vistool.geometry import Geometry
+from vistool.gallery.tiles import write_tiles
 from vistool.results import Heatmap, Heatmaps, NetworkView
 from vistool.visualization.colors import lookup_table
 from vistool.visualization.draw import colorize

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vistool.errors import InputError
 from vistool.visualization.colors import lookup_table
-from vistool.visualization.draw import (
+from vistool.visualization.draw import (  # fmt: skip
     blend,
     check_map,
     colorize,
@@ -18,7 +18,7 @@ from vistool.visualization.draw import (
     resize_image,
     resize_map,
     to_uint8,
-)  # fmt: skip
+)
 
 SIZES = st.integers(1, 40)
 

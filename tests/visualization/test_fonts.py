@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistool.visualization import fitting, fonts
+from vistool.visualization import text as fitting
+from vistool.visualization import text as fonts
 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0xFF, exclude_categories=['Cc', 'Cf']), max_size=60)
 

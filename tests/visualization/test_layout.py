@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_results import centre_crop, heatmaps, photo
 
+from vistool.data.geometry import Geometry
 from vistool.errors import InputError
-from vistool.geometry import Geometry
 from vistool.results import GridImage, Heatmap, Heatmaps, ImageGrid
-from vistool.visualization import fonts, raster
+from vistool.visualization import raster
+from vistool.visualization import text as fonts
 from vistool.visualization.colors import lookup_table
-from vistool.visualization.grid_layout import grid_scene
-from vistool.visualization.heatmap_layout import heatmaps_scene, overlays, panel_scenes, sheet_scenes
+from vistool.visualization.grids import grid_scene
+from vistool.visualization.heatmaps import heatmaps_scene, overlays, panel_scenes, sheet_scenes
 from vistool.visualization.scene import RED, Scene, TextItem
 from vistool.visualization.style import Style
 

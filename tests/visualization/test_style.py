@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,6 @@ def test_pixels_are_pictures_made_without_matplotlib(tmp_path):
         'save(heatmaps(), sys.argv[2])\n'
         "assert 'matplotlib' not in sys.modules and 'torch' not in sys.modules\n"
     )
-    folder = str(__file__).rsplit('/', 1)[0]
-    subprocess.run([sys.executable, '-c', program, folder, str(tmp_path / 'a.png')], check=True)
+    helpers = str(Path(__file__).parents[1] / 'helpers')
+    subprocess.run([sys.executable, '-c', program, helpers, str(tmp_path / 'a.png')], check=True)
     assert (tmp_path / 'a.png').is_file()

@@ -16,7 +16,8 @@ from sample_results import heatmaps, photo
 
 from vistool.errors import InputError
 from vistool.results import Curve, Curves, GridImage, Heatmap, ImageGrid
-from vistool.visualization import files, fonts
+from vistool.visualization import files
+from vistool.visualization import text as fonts
 from vistool.visualization.files import safe_name
 from vistool.visualization.render import figure, overlay, picture_pixels
 from vistool.visualization.style import Style

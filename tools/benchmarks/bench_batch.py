@@ -39,7 +39,7 @@ def forward(folder: str, config: str, checkpoint: str, batch: int) -> None:
     import torch
 
     import vistool as vt
-    from vistool.inputs import find_inputs
+    from vistool.data.samples import find_inputs
 
     model = vt.load(config, checkpoint)
     samples = [model.read(item.path) for item in find_inputs(folder)]

@@ -16,8 +16,8 @@ from timing import machine, measure, ratio, table
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from vistool.analyses.featmap.engine import features
-from vistool.analyses.featmap.targets import find_targets
+from vistool.network.features import features
+from vistool.network.layers import find_targets
 from vistool.visualization.channels import write_channels
 from vistool.visualization.style import Style
 

@@ -14,9 +14,10 @@ from PIL import Image
 from timing import machine
 
 import vistool as vt
-from vistool.inputs import Item, find_inputs
-from vistool.jobs.batches import Batches
-from vistool.visualization import Style, Visualizer
+from vistool.data.samples import Item, find_inputs
+from vistool.runs.batches import Batches
+from vistool.visualization.style import Style
+from vistool.visualization.visualizer import Visualizer
 
 
 def make_photos(folder: Path, count: int) -> None:

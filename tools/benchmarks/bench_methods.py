@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
 from vistool import CAM
-from vistool.analyses.cam import METHODS
+from vistool.analyses.cam.methods import METHODS
 
 PER_CHANNEL = ['ablationcam', 'scorecam']
 """Methods that run the network, or its tail, once for each channel."""

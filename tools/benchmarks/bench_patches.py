@@ -14,10 +14,9 @@ import torch
 from timing import machine, measure, table
 
 from vistool.analyses.patches import Patches
-from vistool.inputs import read_image
-from vistool.patching.grid import PatchGrid
-from vistool.patching.routes import split_convolution, split_einops, split_unfold
-from vistool.visualization import Visualizer
+from vistool.data.images import read_image
+from vistool.data.patches import PatchGrid, split_convolution, split_einops, split_unfold
+from vistool.visualization.visualizer import Visualizer
 
 SIZE = 3000, 4000
 PATCH = 16

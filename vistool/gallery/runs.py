@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vistool.errors import InputError
-from vistool.jobs.manifest import LINES, RUN
+from vistool.runs.manifest import LINES, RUN
 
 ARGUMENT = '--gallery'
 

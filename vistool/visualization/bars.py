@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from vistool.visualization import fonts
+from vistool.visualization import text as fonts
 from vistool.visualization.draw import Map, colorize
 from vistool.visualization.scene import Box, ImageItem, Pixels, TextItem
 from vistool.visualization.style import Page

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.results import Heatmap, Heatmaps
+from vistool.visualization.color_mapping import Look, choose_looks
 from vistool.visualization.draw import colorize, resize_map
-from vistool.visualization.encode import encode_pixels
-from vistool.visualization.files import write_file
-from vistool.visualization.looks import Look, choose_looks
+from vistool.visualization.files import encode_pixels, write_file
 from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Style
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from vistool.errors import InputError
-from vistool.visualization import fonts
+from vistool.visualization import text as fonts
 from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Pixels, Scene, TextItem
 
 _LARGEST_SIDE = 65500  # what a JPEG can hold

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from vistool.results import Curves, Heatmaps, ImageGrid, Result
 from vistool.visualization import raster
-from vistool.visualization.encode import VECTOR_SUFFIXES, encode_pixels
-from vistool.visualization.grid_layout import grid_scene
-from vistool.visualization.heatmap_layout import heatmaps_scene, overlays
+from vistool.visualization.files import VECTOR_SUFFIXES, encode_pixels
+from vistool.visualization.grids import grid_scene
+from vistool.visualization.heatmaps import heatmaps_scene, overlays
 from vistool.visualization.scene import Pixels, Scene
 from vistool.visualization.style import Page, Style
 

@@ -32,7 +32,7 @@ def statistics_picture(rows: Sequence[Mapping[str, Any]], style: Style, suffix: 
     import seaborn
     from matplotlib.figure import Figure
 
-    from vistool.visualization.encode import VECTOR_SUFFIXES, encode_pixels
+    from vistool.visualization.files import VECTOR_SUFFIXES, encode_pixels
     from vistool.visualization.vector import encode, rasterize
 
     page = style.page(vector=suffix in VECTOR_SUFFIXES)

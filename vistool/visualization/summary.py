@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vistool.results import DatasetSummary
-from vistool.visualization import fitting
+from vistool.visualization import text as fitting
 from vistool.visualization.style import Page
 from vistool.visualization.vector import parameters
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from vistool.visualization import fitting, fonts
+from vistool.visualization import text as fitting
+from vistool.visualization import text as fonts
 from vistool.visualization.bars import Bar, bar_items, bar_width
 from vistool.visualization.cells import Cell, Line, mark_items
 from vistool.visualization.scene import GREY, WHITE, Box, ImageItem, PathItem, Scene, TextItem

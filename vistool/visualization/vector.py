@@ -25,7 +25,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
 from vistool.errors import InputError
-from vistool.visualization import fonts
+from vistool.visualization import text as fonts
 from vistool.visualization.raster import HALO
 from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Scene, TextItem
 from vistool.visualization.style import Page

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.geometry import Geometry
+from vistool.data.geometry import Geometry
 from vistool.results import Heatmaps, NetworkView
 from vistool.visualization.cells import Outline
-from vistool.visualization.draw import Map, Pixels, resize_map, to_uint8
+from vistool.visualization.draw import Map, resize_map, to_uint8
+from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Align, Interpolation, Style
 
 

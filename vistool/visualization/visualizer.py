@@ -11,10 +11,9 @@ from typing import Any
 from vistool.errors import InputError
 from vistool.results import Curves, Heatmaps, ImageGrid, Result
 from vistool.visualization import raster
-from vistool.visualization.encode import VECTOR_SUFFIXES, encode_pixels
-from vistool.visualization.files import check_folder, is_file, safe_name, write_file
-from vistool.visualization.grid_layout import bare_tiles
-from vistool.visualization.heatmap_layout import overlays, panel_scenes, sheet_scenes
+from vistool.visualization.files import VECTOR_SUFFIXES, check_folder, encode_pixels, is_file, safe_name, write_file
+from vistool.visualization.grids import bare_tiles
+from vistool.visualization.heatmaps import overlays, panel_scenes, sheet_scenes
 from vistool.visualization.raw import raw_bytes, raw_suffix
 from vistool.visualization.render import picture_bytes, picture_pixels, show
 from vistool.visualization.style import Style

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from vistool.analyses.attention import figures
+from vistool.analyses.attention import report as figures
+from vistool.analyses.attention.aggregation import follow_attention
 from vistool.analyses.attention.capture import network_points, read_rows, require_patch
 from vistool.analyses.attention.selection import Layers, Query
 from vistool.analyses.attention.statistics import read_statistics
-from vistool.analyses.attention.through import follow_attention
-from vistool.analyses.subjects import as_model, as_samples
 from vistool.errors import InputError, close_matches
-from vistool.models import Model
+from vistool.models.model import Model
+from vistool.models.subjects import as_model, as_samples
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.calls import Call
-from vistool.analyses.attention.places import cover, place
 from vistool.analyses.attention.reading import Reading, read
 from vistool.analyses.attention.selection import Layers, Query
-from vistool.analyses.attention.watch import watching
-from vistool.analyses.cam.engine import call as run
-from vistool.analyses.cam.engine import input_size
-from vistool.capture import frozen
+from vistool.data.samples import Sample
 from vistool.errors import InputError
-from vistool.inputs import Sample
-from vistool.inputs.sizing import patch_size
-from vistool.models import Model
+from vistool.models.input_size import patch_size
+from vistool.models.model import Model
+from vistool.network.attention_ops import Call
+from vistool.network.attention_watch import watching
+from vistool.network.capture import frozen
+from vistool.network.forward import call as run
+from vistool.network.forward import input_size
+from vistool.network.token_layout import cover, place
 
 
 @dataclass

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vistool.analyses.attention.calls import TOLERANCE, Call
-from vistool.analyses.attention.places import Place
 from vistool.analyses.attention.selection import Query
 from vistool.errors import InputError
+from vistool.network.attention_ops import TOLERANCE, Call
+from vistool.network.token_layout import Place
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from vistool.errors import InputError, close_matches
-from vistool.layers import find_layer
+from vistool.network.layers import find_layer
 
 _LAYERS = 'indices, negative ones too, ranges (0:4, -3:), names of modules, all'
 _HEADS = 'all, mean, max, or numbers of heads'

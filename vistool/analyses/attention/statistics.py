@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.calls import Call
 from vistool.analyses.attention.capture import Collector, forward, has_class_token
-from vistool.analyses.attention.places import Place, cover, place
 from vistool.analyses.attention.reading import verify
 from vistool.analyses.attention.selection import Layers
-from vistool.analyses.attention.watch import watching
-from vistool.analyses.cam.engine import input_size
-from vistool.capture import frozen
+from vistool.network.attention_ops import Call
+from vistool.network.attention_watch import watching
+from vistool.network.capture import frozen
+from vistool.network.forward import input_size
+from vistool.network.token_layout import Place, cover, place
 
 MEASURES = ('entropy', 'distance', 'cls', 'prefix', 'padding')
 """Entropy in nats; mean distance in network pixels (Raghu et al., 2021); probabilities on the class token, on other

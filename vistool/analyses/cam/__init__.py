@@ -1,7 +1,7 @@
 """Class activation maps: which pixels made the model say so.
 
 The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they explain in
-:mod:`~vistool.analyses.cam.goals`, the one forward that most of them share in :mod:`~vistool.analyses.cam.engine` and
+:mod:`~vistool.analyses.cam.targets`, the one forward that most of them share in :mod:`~vistool.network.forward` and
 :mod:`~vistool.analyses.cam.passes`.
 """
 
@@ -15,19 +15,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.cam import ablation, baselines, engine, finer, gradcam_adapter, maps  # noqa: F401 (they register)
-from vistool.analyses.cam.goals import Goal, custom_goal, reference_goal
+from vistool.analyses.cam import (
+    finer,  # noqa: F401 (they register)
+    gradcam_adapter,  # noqa: F401 (they register)
+    maps,
+)
+from vistool.analyses.cam import perturbation as ablation  # noqa: F401 (they register)
+from vistool.analyses.cam import perturbation as baselines  # noqa: F401 (they register)
 from vistool.analyses.cam.methods import METHODS, Method, Needs, find_methods, method, running, titles_of
 from vistool.analyses.cam.passes import own_maps, shared_maps
 from vistool.analyses.cam.probe import Probe
 from vistool.analyses.cam.report import Drawn, Report
-from vistool.analyses.cam.targets import find_classes
-from vistool.analyses.subjects import as_model, as_samples
+from vistool.analyses.cam.targets import Goal, custom_goal, reference_goal
+from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
-from vistool.inputs import Sample
-from vistool.layers import find_layer, network_name
-from vistool.measuring import layers_to_explain
-from vistool.models import Model, has_classes, probabilities
+from vistool.models.classes import find_classes
+from vistool.models.model import Model
+from vistool.models.subjects import as_model, as_samples
+from vistool.network import forward as engine
+from vistool.network.layer_search import layers_to_explain
+from vistool.network.layers import find_layer, network_name
+from vistool.network.outputs import has_classes, probabilities
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistool.analyses.cam.goals import Goal, scores_of
 from vistool.analyses.cam.methods import Needs, gradcam, method, titles_of
+from vistool.analyses.cam.targets import Goal, scores_of
 from vistool.errors import InputError
 
 SIMILAR = 3

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vistool.analyses.cam.engine import Layer, call
 from vistool.analyses.cam.methods import Needs, running, titles_of
 from vistool.analyses.cam.probe import Probe, rows
-from vistool.capture import first_tensor, frozen, hooked, replace_tensor
 from vistool.errors import InputError
+from vistool.network.capture import first_tensor, frozen, hooked, replace_tensor
+from vistool.network.forward import Layer, call
 
 log = logging.getLogger('vistool')
 

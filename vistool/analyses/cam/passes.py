@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vistool.analyses.cam.engine import Forward
-from vistool.analyses.cam.goals import Goal
 from vistool.analyses.cam.methods import Method
 from vistool.analyses.cam.probe import Probe
+from vistool.analyses.cam.targets import Goal
+from vistool.network.forward import Forward
 
 Key = tuple[str, int | None]
 """A method's name and the number of the goal; None for a method that shows no class."""

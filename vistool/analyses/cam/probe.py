@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.cam.engine import Layer
-from vistool.analyses.cam.goals import Goal
+from vistool.analyses.cam.targets import Goal
+from vistool.network.forward import Layer
 
 
 @dataclass(frozen=True)

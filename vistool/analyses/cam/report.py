@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool import recipe
-from vistool.analyses.cam.goals import Goal
+from vistool import provenance as recipe
 from vistool.analyses.cam.methods import Method
 from vistool.analyses.cam.passes import Key
-from vistool.inputs import Sample
-from vistool.models import Model
+from vistool.analyses.cam.targets import Goal
+from vistool.data.samples import Sample
+from vistool.models.model import Model
 from vistool.results import Heatmap, Heatmaps
 
 

@@ -9,18 +9,19 @@ from typing import Any
 
 from torch import nn
 
-from vistool.analyses.featmap import comparison, drawing
-from vistool.analyses.featmap.basis import Basis, LayerBasis, Positions, basis_bytes, read_basis
-from vistool.analyses.featmap.counterparts import features_of, layers_of
-from vistool.analyses.featmap.engine import Feature, TokenHints, features
+from vistool.analyses.featmap import comparison
+from vistool.analyses.featmap import report as drawing
+from vistool.analyses.featmap.layer_matching import features_of, layers_of
+from vistool.analyses.featmap.pca import Basis, LayerBasis, Positions, basis_bytes, read_basis
 from vistool.analyses.featmap.reductions import CHOICES, CRITERIA, check_choice, parse_channels
-from vistool.analyses.featmap.stages import find_stages
-from vistool.analyses.featmap.stats import Statistics
-from vistool.analyses.featmap.targets import find_targets, unwrapped
-from vistool.analyses.subjects import as_model, as_samples
+from vistool.analyses.featmap.statistics import Statistics
+from vistool.data.samples import Sample
 from vistool.errors import InputError
-from vistool.inputs import Sample
-from vistool.models import Model
+from vistool.models.model import Model
+from vistool.models.subjects import as_model, as_samples
+from vistool.network.features import Feature, TokenHints, features
+from vistool.network.layers import find_targets, unwrapped
+from vistool.network.stages import find_stages
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vistool.analyses.featmap import drawing
-from vistool.analyses.featmap.drawing import Picture
-from vistool.analyses.featmap.engine import Feature
-from vistool.analyses.featmap.similarity import cosine, linear_cka, resampled
+from vistool.analyses.featmap import report as drawing
+from vistool.analyses.featmap.reductions import cosine, linear_cka, resampled
+from vistool.analyses.featmap.report import Picture
+from vistool.data.samples import Sample
 from vistool.errors import InputError
-from vistool.inputs import Sample
-from vistool.models import Model
+from vistool.models.model import Model
+from vistool.network.features import Feature
 from vistool.results import Heatmap, Heatmaps, NetworkView
 
 if TYPE_CHECKING:

@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from vistool import recipe
+from vistool import provenance as recipe
 from vistool.analyses.schedule import parameters, schedulers
-from vistool.analyses.schedule.assemble import curves, merge, warmup_length
-from vistool.analyses.schedule.facts import facts_line, warn_of_batch
+from vistool.analyses.schedule.curves import curves, facts_line, merge, read_log, warmup_length, warn_of_batch
 from vistool.analyses.schedule.groups import Group, OptimizerPlan, read_optimizers
 from vistool.analyses.schedule.hooks import Hooks, read_hooks
-from vistool.analyses.schedule.logs import read_log
 from vistool.analyses.schedule.replay import replay
 from vistool.analyses.schedule.run import Run, read_run
-from vistool.config import Source, resolve
 from vistool.errors import InputError
+from vistool.models.configs.resolving import Source, resolve
 from vistool.registry import ANALYSES
 from vistool.results import Curve, Curves
 
@@ -54,7 +52,7 @@ class Schedule:
         """Works out the schedules.
 
         Args:
-            configs: A config file, ``mmpretrain::…``, a :class:`~vistool.config.Source` or an mmengine ``Config``; or
+            configs: A config file, ``mmpretrain::…``, a resolved ``Source`` or an mmengine ``Config``; or
                 several.
             logs: ``scalars.json`` of real runs, in the order of the configs, to be drawn over what was planned.
 

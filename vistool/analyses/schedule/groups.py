@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from vistool.analyses.schedule.scopes import cheapest_scope, in_scope, types_of
-from vistool.config import Source
 from vistool.errors import InputError
+from vistool.models.configs.resolving import Source
 
 # Wrappers that need a GPU or a process group; what they change (precision, sharding) is nothing a schedule sees.
 _WRAPPERS = ('OptimWrapper', 'AmpOptimWrapper', 'ApexOptimWrapper', 'DeepSpeedOptimWrapper')
@@ -74,7 +74,7 @@ def read_optimizers(source: Source) -> list[OptimizerPlan]:
 def _through_the_model(source: Source, settings: dict[str, Any]) -> list[OptimizerPlan]:
     from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 
-    from vistool.analyses.schedule.model import build_bare
+    from vistool.analyses.schedule.bare_model import build_bare
 
     model = build_bare(source)
     with in_scope(source.config):

@@ -10,8 +10,8 @@ from typing import Any
 
 from vistool.analyses.schedule.run import Run
 from vistool.analyses.schedule.scopes import in_scope
-from vistool.config import Source
 from vistool.errors import InputError
+from vistool.models.configs.resolving import Source
 
 # Of all hooks in mmengine and mmpretrain (a test reads their sources), only this one changes what schedulers set.
 _CHANGING = {'SimSiamHook'}

@@ -8,8 +8,8 @@ from typing import Any
 
 from vistool.analyses.schedule.run import Run
 from vistool.analyses.schedule.scopes import cheapest_scope
-from vistool.config import Source
 from vistool.errors import InputError
+from vistool.models.configs.resolving import Source
 
 # Settings that may hold one value for each group; then groups cannot share.
 _PER_GROUP = ('eta_max', 'min_value')

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vistool.config import PACKAGES
 from vistool.errors import InputError
+from vistool.models.configs.packaged import PACKAGES
 
 if TYPE_CHECKING:
     from mmengine.config import Config

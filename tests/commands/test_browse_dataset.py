@@ -1,0 +1,279 @@
+"""browse_dataset as a user runs it."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vistool.commands.browse_dataset import main
+
+DEMO = 'configs/demo_dataset/plain.py'
+CONFIGS = ['plain', 'mixup', 'multi_view', 'repeat']
+
+
+def run(capsys, *argv):
+    code = main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    return code, captured.out.split(), captured.err
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob('*') if path.is_file())
+
+
+def table(path):
+    return list(csv.DictReader(Path(path).read_text().splitlines()))
+
+
+def size(path):
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('mode', ['original', 'transformed', 'concat', 'pipeline', 'batch'])
+def test_every_mode_of_every_demo_config(capsys, tmp_path, name, mode):
+    config = f'configs/demo_dataset/{name}.py'
+    code, out, _ = run(capsys, config, '--mode', mode, '-o', tmp_path, '-n', 2, '--workers', 0)
+    assert code == 0 and len(out) == (1 if mode == 'batch' else 2)
+    assert all(min(size(path)) > 100 for path in out)
+
+
+def test_names_carry_index_and_class_and_are_unique(capsys, tmp_path):
+    code, out, _ = run(capsys, 'configs/demo_dataset/repeat.py', '-o', tmp_path, '-m', 'original', '--workers', 2)
+    names = [Path(path).name for path in out]
+    assert code == 0 and len(set(names)) == 27 and names[10] == '000010_tabby_train_1_train_original.png'
+    assert names == sorted(names)
+
+
+def test_the_number_of_workers_changes_nothing(capsys, tmp_path):
+    pictures = []
+    for workers in (0, 2):
+        _, out, _ = run(capsys, DEMO, '-o', tmp_path / str(workers), '-m', 'pipeline', '--workers', workers, '-n', 5)
+        pictures.append([Path(path).read_bytes() for path in out])
+    assert pictures[0] == pictures[1]
+
+
+def test_the_seed_repeats_a_run_and_draws_are_seeds(capsys, tmp_path):
+    tables = {}
+    for name, options in {'a': ['--repeats', 3], 'b': ['--seed', 1], 'c': ['--seed', 2]}.items():
+        options = [*options, '--save-raw', '-m', 'pipeline', '-n', 1, '-o', tmp_path / name]
+        _, out, _ = run(capsys, DEMO, *options)
+        tables[name] = table(out[-1])
+    drawn = [row['parameters'] for row in tables['a']]
+    assert len(set(drawn)) == 3
+    assert drawn[1:] == [tables['b'][0]['parameters'], tables['c'][0]['parameters']]
+
+
+def test_the_table(capsys, tmp_path):
+    _, out, _ = run(capsys, DEMO, '--save-raw', '-m', 'pipeline', '-o', tmp_path, '--classes', 'espresso')
+    rows = table(out[-1])
+    assert [row['index'] for row in rows] == ['6', '7', '8'] and {row['label'] for row in rows} == {'espresso'}
+    first = rows[0]
+    assert first['path'].endswith('espresso/train_0.jpg') and (first['width'], first['height']) == ('224', '224')
+    assert (first['original_width'], first['original_height']) == ('224', '158')
+    assert 'RandomFlip: ' in first['parameters'] and 'ColorJitter: brightness' in first['parameters']
+
+
+def test_sheets(capsys, tmp_path):
+    code, out, _ = run(capsys, DEMO, '-o', tmp_path, '--sheet', 2, 3)
+    assert code == 0 and [Path(path).stem for path in out] == [f'sheet-000{k}_train_transformed' for k in (1, 2)]
+    code, out, _ = run(capsys, DEMO, '-o', tmp_path / 'one.pdf', '--sheet', 3, 3)
+    assert code == 0 and out == [str(tmp_path / 'one.pdf')]
+
+
+def test_rescaling_gives_pixels_that_size(capsys, tmp_path):
+    _, out, _ = run(capsys, DEMO, '-o', tmp_path, '-m', 'original', '-n', 1, '-r', 2)
+    picture = np.asarray(Image.open(out[0]))
+    photo = Image.open('demo/dataset/tabby/train_0.jpg')
+    assert picture.shape[1] == 2 * photo.width + 12  # the margins
+    _, out, _ = run(capsys, DEMO, '-o', tmp_path, '-m', 'transformed', '-n', 1, '--rescale-factor', '0.5')
+    assert size(out[0])[0] == 112 + 12
+
+
+def test_the_channel_order_can_be_said(capsys, tmp_path):
+    shown = {}
+    for name, options in {'own': [], 'bgr2rgb': ['--bgr2rgb'], 'RGB': ['-c', 'RGB']}.items():
+        _, out, _ = run(capsys, DEMO, '-o', tmp_path / name, '-m', 'original', '-n', 1, '--indices', 6, *options)
+        shown[name] = np.asarray(Image.open(out[0]))[6:200]
+    assert (shown['own'] == shown['bgr2rgb']).all() and (shown['own'] == shown['RGB'][..., ::-1]).all()
+
+
+def test_64_by_default_and_all_where_an_output_is_named(capsys, tmp_path, monkeypatch):
+    config = Path(DEMO).resolve()
+    options = ['--cfg-options', 'train_dataloader.dataset.times=12', '-m', 'original', '-r', '0.3', '--workers', 0]
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, config.parent / 'repeat.py', *options)
+    assert code == 0 and len(out) == 64 and '64 of 108; -n all' in err
+    assert out[0].startswith('work_dirs/repeat/browse_dataset/000000_tabby')
+    assert len(run(capsys, config.parent / 'repeat.py', *options, '-o', 'x')[1]) == 108
+    assert len(run(capsys, config.parent / 'repeat.py', *options, '-n', 'all')[1]) == 108
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """The demo dataset with one file that is no image, one cut off and one missing."""
+    folder = tmp_path / 'data'
+    shutil.copytree('demo/dataset', folder)
+    (folder / 'tabby/train_1.jpg').write_text('no image')
+    whole = (folder / 'missile/train_0.jpg').read_bytes()
+    (folder / 'missile/train_0.jpg').write_bytes(whole[:40])
+    (folder / 'espresso/train_2.jpg').unlink()
+    return ['--cfg-options', f'train_dataloader.dataset.data_root={folder}']
+
+
+@pytest.mark.parametrize('options', [[], ['--workers', '2'], ['--sheet', '3', '3'], ['-m', 'batch'], ['--report']])
+def test_unreadable_images_are_listed_and_skipped(capsys, tmp_path, broken, options):
+    code, out, err = run(capsys, DEMO, *broken, '-o', tmp_path / 'out', *options)
+    assert code == 1 and len(out) == (6 if options in ([], ['--workers', '2']) else 1)
+    for name in ('tabby/train_1.jpg', 'missile/train_0.jpg', 'espresso/train_2.jpg'):
+        assert name in err
+    assert '3 of 9' in err and 'Traceback' not in err
+    assert all(size(path) for path in out)
+
+
+def test_one_sample_that_cannot_be_read_is_bad_input(capsys, tmp_path, broken):
+    code, out, err = run(capsys, DEMO, *broken, '-o', tmp_path / 'out', '--indices', 1)
+    assert code == 2 and not out and err.startswith('error: ') and 'train_1.jpg' in err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_report(capsys, tmp_path):
+    for target in (tmp_path / 'folder', tmp_path / 'page.pdf'):
+        code, out, err = run(capsys, DEMO, '--report', '-o', target, '--save-raw')
+        assert code == 0 and len(out) == 2 and 'fit the normalisation' in err
+        assert [row['classes'] for row in table(out[1])] == ['281'] * 3 + ['657'] * 3 + ['967'] * 3
+    options = ['data_preprocessor.mean=[20,20,20]', 'data_preprocessor.std=[255,255,255]']
+    _, _, err = run(capsys, DEMO, '--report', '-o', tmp_path, '--cfg-options', *options)
+    assert 'mismatch: the mean of red is 0.43 standard deviations above' in err
+
+
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (['configs/dinov2/vit-small-p14_dinov2-pre_headless.py'], '--phase.*no train dataset'),
+        ([DEMO, '--phase', 'training'], 'train, val, test'),
+        ([DEMO, '--mode', 'transfromed'], 'did you mean transformed'),
+        ([DEMO, '--classes', 'tabbby'], '--classes.*did you mean tabby'),
+        ([DEMO, '--indices', '9'], '--indices.*0 to 8'),
+        ([DEMO, '--repeats', '0'], '--repeats.*1 or more'),
+        ([DEMO, '--repeats', '2', '-m', 'original'], '--repeats'),
+        ([DEMO, '--sheet', '0', '3'], '--sheet'),
+        ([DEMO, '-n', '0'], '--show-number'),
+        ([DEMO, '-n', 'few'], 'or all'),
+        ([DEMO, '--per-class', '0'], '--per-class'),
+        ([DEMO, '-r', '0'], '--rescale-factor'),
+        ([DEMO, '-i', '-1'], '--show-interval'),
+        ([DEMO, '-c', 'GBR'], 'BGR, RGB'),
+        ([DEMO, '--workers', '-2'], '--workers'),
+        ([DEMO, '-o', '{}/x.png'], 'folder'),
+        (
+            [DEMO, '--cfg-options', 'train_dataloader.dataset.ann_file=trian.txt'],
+            r'trian\.txt.*did you mean train\.txt',
+        ),
+        ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root=/nowhere'], "needs '/nowhere"),
+        (['configs/resnet/'], 'resnet50_8xb32_in1k'),
+        (['configs/demo_dataset/plian.py'], r'plain\.py'),
+        ([], 'config'),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_file(capsys, tmp_path, argv, message):
+    import re
+
+    argv = [word.format(tmp_path) for word in argv]
+    code, out, err = run(capsys, *argv, *([] if '-o' in argv else ['-o', tmp_path / 'out']))
+    last = err.strip().splitlines()[-1]
+    assert code == 2 and not out and last.startswith('error: ') and re.search(message, last), last
+    assert 'Traceback' not in err and not files(tmp_path)
+
+
+def test_documented_options_parse(capsys, tmp_path):
+    options = ['--phase', 'val', '--output-dir', tmp_path, '--mode', 'original', '--show-number', 100]
+    options += ['--rescale-factor', 10, '--bgr2rgb', '--not-show', '--show_interval', 1]
+    assert len(run(capsys, DEMO, *options)[1]) == 6
+
+
+def test_ctrl_c_leaves_whole_files(tmp_path):
+    options = [
+        '--cfg-options',
+        'train_dataloader.dataset.times=300',
+        '-o',
+        str(tmp_path),
+        '-m',
+        'pipeline',
+        '--workers',
+        '2',
+    ]
+    command = [sys.executable, 'tools/browse_dataset.py', 'configs/demo_dataset/repeat.py', *options]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+    )
+    deadline = time.monotonic() + 60
+    while len(files(tmp_path)) < 10 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and 'Traceback' not in err and err.strip().endswith('interrupted'), err
+    assert 10 <= len(files(tmp_path)) < 2700
+    assert all(name.endswith('.png') and size(tmp_path / name) for name in files(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        'configs/resnet/resnet50_8xb32_in1k.py --phase val --mode original -n 100 -r 10 --bgr2rgb',
+        'configs/resnet/resnet50_8xb32_in1k.py --show-number 100 --rescale-factor 2',
+        'configs/swin_transformer/swin-small_16xb64_in1k.py --show-number 10 --mode concat',
+        'configs/swin_transformer/swin-small_16xb64_in1k.py --mode pipeline',
+    ],
+)
+def test_the_documented_commands_run_where_their_data_is(capsys, tmp_path, command):
+    phase = 'val' if 'val' in command else 'train'
+    data = {'data_root': 'demo/dataset', 'split': '', 'ann_file': f'{phase}.txt', 'serialize_data': False}
+    options = [f'{phase}_dataloader.dataset.{key}={value}' for key, value in data.items()]
+    code, out, _ = run(capsys, *command.split(), '--output-dir', tmp_path, '--cfg-options', *options)
+    assert code == 0 and len(out) == (6 if phase == 'val' else 9) and all(size(path) for path in out)
+
+
+def memory(process):
+    """Resident MiB of a process and its children."""
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    pages = [int(Path(f'/proc/{pid}/statm').read_text().split()[1]) for pid in (process.pid, *children)]
+    return sum(pages) * os.sysconf('SC_PAGE_SIZE') / 2**20
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_do_not_grow_memory(tmp_path):
+    options = [
+        '--cfg-options',
+        'train_dataloader.dataset.times=1112',
+        '-o',
+        str(tmp_path),
+        '-r',
+        '0.2',
+        '--workers',
+        '1',
+    ]
+    command = [sys.executable, 'tools/browse_dataset.py', 'configs/demo_dataset/repeat.py', *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    seen = {}
+    for number, _ in enumerate(process.stdout, 1):
+        if number in (1000, 9900):
+            seen[number] = memory(process)
+    assert process.wait() == 0 and number == 10008
+    assert seen[9900] - seen[1000] < 20, seen  # MiB

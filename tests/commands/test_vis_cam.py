@@ -1,0 +1,223 @@
+"""vis_cam as a user runs it: in-process for the many cases, as a subprocess for what only a process shows."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import files, runner
+from PIL import Image
+
+from vistool.commands.vis_cam import main
+
+run = runner(main)
+CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
+COFFEE = 'demo/coffee.png'
+
+
+def test_the_coffee_is_an_espresso_and_the_map_is_hot_on_it(capsys, tmp_path):
+    code, out, err = run(capsys, COFFEE, CONFIG, '-o', tmp_path / 'coffee.png', '--save-raw')
+    assert code == 0 and out.split() == [str(tmp_path / 'coffee.png'), str(tmp_path / 'coffee.npz')]
+    assert 'target layer: model.bn2' in err
+    raw = np.load(tmp_path / 'coffee.npz', allow_pickle=False)
+    recipe = json.loads(str(raw['recipe']))
+    target = recipe['targets'][0]
+    assert (target['id'], target['name']) == (967, 'espresso') and target['score'] > 0.9
+    heat = raw['maps_0'][0]
+    assert heat.shape == (224, 224) and heat.min() >= 0 and heat.max() == pytest.approx(1, abs=1e-5)
+    # where the coffee is: a box around the drink, drawn by hand on the 600×400 photo, in network pixels
+    left, top, right, bottom = ((np.array([195, 70, 410, 270]) - [125, 25, 125, 25]) / 1.5625).astype(int)
+    inside = np.zeros_like(heat, bool)
+    inside[max(top, 0) : bottom, max(left, 0) : right] = True
+    assert inside[np.unravel_index(heat.argmax(), heat.shape)]
+    assert heat[inside].mean() > 2 * heat[~inside].mean()
+
+
+def test_the_raw_file_is_what_the_contract_says(capsys, tmp_path):
+    run(
+        capsys,
+        COFFEE,
+        CONFIG,
+        '-o',
+        tmp_path / 'x.png',
+        '--save-raw',
+        '--method',
+        'gradcam',
+        'layercam',
+        '--target-category',
+        '967',
+        'cup',
+    )
+    raw = np.load(tmp_path / 'x.npz', allow_pickle=False)
+    assert raw['groups'].tolist() == ['model.bn2']
+    assert raw['maps_0'].dtype == np.float32 and raw['maps_0'].shape == (4, 224, 224)
+    assert raw['names_0'].tolist() == ['gradcam/espresso', 'layercam/espresso', 'gradcam/cup', 'layercam/cup']
+    assert raw['range_0'].shape == (4, 2) and (raw['range_0'][:, 0] < raw['range_0'][:, 1]).all()
+    assert raw['image'].dtype == np.uint8 and raw['image'].shape == (224, 224, 3)
+    recipe = json.loads(str(raw['recipe']))
+    assert recipe['checkpoint'] == 'demo://efficientnet-lite0' and len(recipe['sha256']) == 64
+    assert recipe['layers'] == ['model.bn2'] and recipe['seed'] == 0
+    assert np.array(recipe['geometry']['matrix']).shape == (3, 3)
+    assert 'torch' in recipe['versions'] and recipe['command'].startswith('vis_cam ')
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['--method', 'GradCAM++', '--eigen_smooth', '--aug_smooth'],
+        ['--target-layers', 'model.blocks[-1]', 'model.bn2', '--not-show'],
+        ['--target-category', 'Tabby Cat', 'top2', '--scale', 'shared', '--view', 'network'],
+        ['--method', 'eigencam', '--layout', 'overlay'],
+        ['--num-extra-tokens', '0', '--vit-like'],
+        ['--width', 'column', '--alpha', 'heat', '--colormap', 'viridis', '--dpi', '150'],
+        ['--cfg-options', 'model.model_name=tf_efficientnet_lite0'],
+    ],
+)
+def test_options(capsys, tmp_path, options):
+    code, out, _ = run(capsys, 'demo/chelsea.png', CONFIG, '-o', tmp_path, *options)
+    assert code == 0
+    for path in out.splitlines():
+        with Image.open(path) as image:
+            image.load()
+
+
+@pytest.mark.parametrize('suffix', ['png', 'jpg', 'webp', 'pdf', 'svg'])
+@pytest.mark.parametrize('option', ['-o', '--save-path', '--out-dir', '--output_dir'])
+def test_a_picture_suffix_makes_one_file(capsys, tmp_path, suffix, option):
+    target = tmp_path / 'deep' / f'figure.{suffix}'
+    assert run(capsys, COFFEE, CONFIG, option, target)[:2] == (0, f'{target}\n')
+    assert files(tmp_path) == [f'deep/figure.{suffix}']
+
+
+def test_by_default_another_choice_never_overwrites_the_last(capsys, tmp_path, monkeypatch):
+    coffee, config = os.path.abspath(COFFEE), os.path.abspath(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    for options in (
+        [],
+        ['--method', 'layercam'],
+        ['--target-category', 'cup'],
+        ['--target-layers', 'model.blocks[-1]'],
+    ):
+        assert run(capsys, coffee, config, *options)[0] == 0
+    assert len(files(tmp_path / 'work_dirs/efficientnet-lite0_in1k/vis_cam')) == 4
+
+
+def test_preview_model_needs_no_checkpoint_and_writes_nothing(capsys, tmp_path):
+    code, out, _ = run(
+        capsys, COFFEE, 'configs/timm/vit_tiny_patch16_224.py', '--preview-model', '-o', tmp_path / 'x.png'
+    )
+    assert code == 0 and 'blocks' in out and not files(tmp_path)
+
+
+def test_positionals_may_come_after_options(capsys, tmp_path):
+    assert run(capsys, '-o', tmp_path / 'x.png', COFFEE, '--seed', '3', CONFIG, 'demo://efficientnet-lite0')[0] == 0
+
+
+@pytest.fixture(scope='module')
+def broken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('broken')
+    (folder / 'text.jpg').write_text('this is no picture')
+    (folder / 'empty.png').write_bytes(b'')
+    Image.open(COFFEE).convert('RGB').save(folder / 'whole.jpg')
+    data = (folder / 'whole.jpg').read_bytes()
+    (folder / 'truncated.jpg').write_bytes(data[: len(data) // 3])
+    (folder / 'syntax.py').write_text('model = dict(type=\n')
+    (folder / 'no_model.py').write_text("default_scope = 'mmpretrain'\n")
+    (folder / 'notes.txt.pth').write_text('hello')
+    (folder / 'empty').mkdir()
+    torch.save({'state_dict': {'layer.weight': torch.zeros(64, 64)}}, folder / 'half.pth')
+    data = (folder / 'half.pth').read_bytes()
+    (folder / 'half.pth').write_bytes(data[: len(data) // 2])
+    torch.save({'state_dict': Malicious(folder / 'ran')}, folder / 'malicious.pth')
+    torch.save(torch.nn.Sequential(torch.nn.Linear(9, 9), torch.nn.Linear(9, 7)).state_dict(), folder / 'other.pth')
+    return folder
+
+
+class Malicious:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize(
+    ('argv', 'message'),
+    [
+        (['nowhere.png', CONFIG], r'nowhere\.png'),
+        (['{}/text.jpg', CONFIG], r'text\.jpg'),
+        (['{}/truncated.jpg', CONFIG], r'truncated\.jpg'),
+        (['{}/empty.png', CONFIG], r'empty\.png'),
+        ([COFFEE, 'configs/efficientnet_lite/efficientnet-lite9.py'], 'efficientnet-lite0_in1k'),
+        ([COFFEE, '{}/empty'], 'empty'),
+        ([COFFEE, 'configs/resnet'], r'resnet50_8xb32_in1k\.py'),
+        ([COFFEE, '{}/syntax.py'], 'line 1'),
+        ([COFFEE, '{}/no_model.py'], 'model'),
+        ([COFFEE, CONFIG, '{}/missing.pth'], r'missing\.pth'),
+        ([COFFEE, CONFIG, '{}/notes.txt.pth'], r'notes\.txt\.pth'),
+        ([COFFEE, CONFIG, '{}/half.pth'], r'half\.pth.*truncated'),
+        ([COFFEE, CONFIG, '{}/malicious.pth'], '--trust-checkpoint'),
+        ([COFFEE, CONFIG, '{}/other.pth'], 'belong together'),
+        ([COFFEE, CONFIG, 'demo://dinov2-vit-small-p14'], 'checkpoint'),
+        ([COFFEE, CONFIG, 'demo://nothing'], 'efficientnet-lite0'),
+        ([COFFEE, CONFIG, '--target-layers', 'model.bn3'], r'did you mean model\.bn'),
+        ([COFFEE, CONFIG, '--target-layers', 'model.classifier'], 'no spatial map'),
+        ([COFFEE, CONFIG, '--method', 'GradCMA'], 'did you mean GradCAM'),
+        ([COFFEE, CONFIG, '--target-category', '1000'], '0 to 999'),
+        ([COFFEE, CONFIG, '--target-category', '-1'], '0 to 999'),
+        ([COFFEE, CONFIG, '--target-category', 'esspreso'], 'did you mean espresso'),
+        ([COFFEE, CONFIG, '--target-category', 'crane'], r'134.*517'),
+        (
+            [
+                COFFEE,
+                'configs/vision_transformer/vit-base-p16_ft-64xb64_in1k-384.py',
+                'none',
+                '--num-extra-tokens',
+                '7',
+            ],
+            '--num-extra-tokens',
+        ),
+        ([COFFEE, CONFIG, '--device', 'cuda:99'], 'cpu'),
+        ([COFFEE, CONFIG, '--device', 'toaster'], 'toaster'),
+        ([COFFEE, CONFIG, '-o', '/proc/nowhere/x.png'], '--out'),
+        ([COFFEE, CONFIG, '-o', 'x.tiff'], 'png'),
+        ([COFFEE, CONFIG, '--layout', 'circle'], 'grid'),
+        ([COFFEE, CONFIG, '--alpha', '2'], '0 to 1'),
+        ([COFFEE, CONFIG, '--width', 'wide'], 'column'),
+        ([COFFEE, CONFIG, '--colormap', 'jett'], 'jet'),
+        ([COFFEE, CONFIG, '--meth', 'gradcam'], 'unrecognized|--method'),
+        ([COFFEE], 'config'),
+        (['--method', 'gradcam', COFFEE, CONFIG], 'positional'),
+        ([COFFEE, CONFIG, '--cfg-options', 'model'], 'KEY=VALUE'),
+        ([COFFEE, CONFIG, '--log-level', 'loud'], 'warning'),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_file(capsys, tmp_path, broken, argv, message):
+    import re
+
+    words = [word.format(broken) for word in argv]
+    if '-o' not in words:
+        words += ['-o', str(tmp_path / 'out.png')]
+    code, out, err = run(capsys, *words)
+    assert code == 2 and out == ''
+    *before, last = err.strip().splitlines()
+    assert last.startswith('error: ') and re.search(message, last), last
+    assert not any('error' in line.lower() for line in before), err
+    assert 'Traceback' not in err and 'usage:' not in err
+    assert not files(tmp_path) and not (broken / 'ran').exists()
+
+
+def test_as_a_subprocess_from_another_folder(tmp_path):
+    script, coffee, config = (os.path.abspath(path) for path in ('tools/vis_cam.py', COFFEE, CONFIG))
+    done = subprocess.run(
+        [sys.executable, script, coffee, config], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == 'work_dirs/efficientnet-lite0_in1k/vis_cam/coffee_gradcam.png\n'
+    assert files(tmp_path) == [done.stdout.strip()]

@@ -1,0 +1,172 @@
+"""Every kind of image file against the pixels it was written from, and one-line errors for what is none."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vistool.data.images import as_rgb, read_image, to_rgb
+from vistool.errors import InputError
+
+RGB = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
+GREY = RGB[..., 0]
+
+
+def spread(grey):
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def test_rgb_png_is_exact(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / 'a.png')
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), RGB)
+
+
+@pytest.mark.parametrize('suffix', ['png', 'bmp', 'tif', 'webp', 'ppm'])
+def test_lossless_formats(tmp_path, suffix):
+    Image.fromarray(RGB).save(tmp_path / f'a.{suffix}', **({'lossless': True} if suffix == 'webp' else {}))
+    np.testing.assert_array_equal(read_image(str(tmp_path / f'a.{suffix}')), RGB)
+
+
+def test_grey_and_bilevel(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / 'a.png')
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), spread(GREY))
+    Image.fromarray(GREY > 128).save(tmp_path / 'b.png')
+    np.testing.assert_array_equal(read_image(tmp_path / 'b.png'), spread((GREY > 128).astype(np.uint8) * 255))
+
+
+def test_transparency_lies_over_white(tmp_path):
+    alpha = np.random.default_rng(1).integers(0, 256, GREY.shape, dtype=np.uint8)
+    Image.fromarray(np.dstack([RGB, alpha])).save(tmp_path / 'a.png')
+    a = alpha[..., None] / 255
+    expected = RGB * a + 255 * (1 - a)
+    np.testing.assert_allclose(read_image(tmp_path / 'a.png'), expected, atol=1)
+    Image.fromarray(np.dstack([GREY, alpha])).save(tmp_path / 'b.png')
+    np.testing.assert_allclose(read_image(tmp_path / 'b.png'), spread(GREY) * a + 255 * (1 - a), atol=1)
+
+
+def test_palette_with_and_without_transparency(tmp_path):
+    indices = np.tile(np.arange(4, dtype=np.uint8), (6, 3))
+    image = Image.fromarray(indices).convert('P')
+    palette = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [10, 20, 30]], np.uint8)
+    image = Image.frombytes('P', indices.shape[::-1], indices.tobytes())
+    image.putpalette(palette.reshape(-1).tolist())
+    image.save(tmp_path / 'a.png')
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), palette[indices])
+    image.save(tmp_path / 'b.png', transparency=3)
+    palette[3] = 255
+    np.testing.assert_array_equal(read_image(tmp_path / 'b.png'), palette[indices])
+
+
+def test_transparent_colour_of_an_rgb_png(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / 'a.png', transparency=tuple(int(v) for v in RGB[3, 4]))
+    expected = RGB.copy()
+    expected[np.abs(RGB.astype(int) - RGB[3, 4]).max(axis=-1) == 0] = 255
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), expected)
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+def test_16_bit_grey_is_scaled(tmp_path, suffix):
+    values = np.random.default_rng(0).integers(0, 65536, (9, 13), dtype=np.uint16)
+    values[0, :2] = 0, 65535
+    Image.fromarray(values).save(tmp_path / f'a.{suffix}')
+    expected = np.rint(values / 257)
+    np.testing.assert_array_equal(read_image(tmp_path / f'a.{suffix}'), spread(expected.astype(np.uint8)))
+
+
+def test_16_bit_colour_is_scaled(tmp_path):
+    import cv2
+
+    values = np.random.default_rng(0).integers(0, 65536, (9, 13, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / 'a.png'), values[..., ::-1])
+    np.testing.assert_allclose(read_image(tmp_path / 'a.png'), values / 257, atol=1)
+
+
+@pytest.mark.parametrize('values,expected', [
+    (np.linspace(0, 1, 12, dtype=np.float32), np.linspace(0, 255, 12)),
+    (np.linspace(0, 255, 12, dtype=np.float32), np.linspace(0, 255, 12)),
+    (np.linspace(0, 65535, 12, dtype=np.int32), np.linspace(0, 255, 12)),
+    (np.arange(12, dtype=np.int32), np.arange(12)),
+])  # fmt: skip
+def test_float_and_32_bit_files(tmp_path, values, expected):
+    Image.fromarray(values.reshape(3, 4)).save(tmp_path / 'a.tif')
+    np.testing.assert_allclose(read_image(tmp_path / 'a.tif')[..., 1].ravel(), expected, atol=0.51)
+
+
+def test_values_without_a_known_range_are_spread_with_a_warning(tmp_path, caplog):
+    Image.fromarray(np.linspace(-2, 5, 12, dtype=np.float32).reshape(3, 4)).save(tmp_path / 'a.tif')
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        image = read_image(tmp_path / 'a.tif')
+    assert (image.min(), image.max(), len(caplog.records)) == (0, 255, 1)
+
+
+def test_cmyk_jpeg_looks_as_it_was(tmp_path):
+    smooth = np.zeros((32, 32, 3), np.uint8)
+    smooth[:16] = 200, 40, 30
+    smooth[16:] = 20, 90, 210
+    Image.fromarray(smooth).convert('CMYK').save(tmp_path / 'a.jpg', quality=98)
+    np.testing.assert_allclose(read_image(tmp_path / 'a.jpg').astype(int), smooth, atol=12)
+
+
+@pytest.mark.parametrize('orientation,undo', [
+    (1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)), (4, np.flipud),
+    (5, lambda a: a.transpose(1, 0, 2)), (6, lambda a: np.rot90(a, -1)),
+    (7, lambda a: np.rot90(a, 2).transpose(1, 0, 2)), (8, np.rot90),
+])  # fmt: skip
+def test_exif_orientation(tmp_path, orientation, undo):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(RGB).save(tmp_path / 'a.png', exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), undo(RGB))
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new('RGB', (8, 6), colour) for colour in ('red', 'blue')]
+    frames[0].save(tmp_path / 'a.gif', save_all=True, append_images=frames[1:])
+    assert (read_image(tmp_path / 'a.gif') == [255, 0, 0]).all()
+
+
+def fails(path, *words):
+    with pytest.raises(InputError) as caught:
+        read_image(path)
+    text = str(caught.value)
+    assert '\n' not in text
+    assert all(word in text for word in (path.name, *words)), text
+
+
+def test_what_is_no_image(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / 'cat.png')
+    fails(tmp_path / 'cta.png', 'no such file', 'did you mean cat.png?')
+    fails(tmp_path / 'nowhere' / 'cat.png', 'no such file')
+    (tmp_path / 'folder').mkdir()
+    fails(tmp_path / 'folder', 'is a folder')
+    (tmp_path / 'empty.jpg').touch()
+    fails(tmp_path / 'empty.jpg', '0 bytes')
+    (tmp_path / 'text.jpg').write_text('hello there\n' * 5)
+    fails(tmp_path / 'text.jpg', 'a text file')
+    (tmp_path / 'noise.jpg').write_bytes(bytes(range(256)) * 4)
+    fails(tmp_path / 'noise.jpg', 'no image')
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'gif', 'tif'])
+@pytest.mark.parametrize('part', [0.1, 0.5, 0.9])
+def test_cut_off_files(tmp_path, suffix, part):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    path = tmp_path / f'a.{suffix}'
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    fails(path)
+
+
+def test_arrays_are_checked():
+    np.testing.assert_array_equal(as_rgb(GREY), spread(GREY))
+    np.testing.assert_array_equal(as_rgb(RGB), RGB)
+    for wrong in (RGB / 255, RGB.transpose(2, 0, 1), RGB[None], np.dstack([RGB, GREY])):
+        with pytest.raises(InputError, match='accepted: uint8'):
+            as_rgb(wrong)
+
+
+def test_pil_images_go_the_same_way():
+    np.testing.assert_array_equal(to_rgb(Image.fromarray(GREY)), spread(GREY))

@@ -1,0 +1,149 @@
+"""Which images an argument names, what they are called, and batches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vistool.data.samples import Sample, find_inputs, preprocess
+from vistool.errors import InputError
+
+
+def make(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (4, 3)).save(path) if path.suffix.lower() in ('.jpg', '.png', '.tif') else path.write_text('x')
+
+
+def named(items):
+    return {item.name: item.path.name for item in items}
+
+
+def test_one_file(tmp_path):
+    make(tmp_path, 'cat.jpg')
+    (item,) = find_inputs(tmp_path / 'cat.jpg')
+    assert (item.path, item.name) == (tmp_path / 'cat.jpg', 'cat')
+
+
+def test_a_folder_is_walked_and_sub_folders_are_kept(tmp_path):
+    make(tmp_path, 'b/cat.JPG', 'a/x/cat.png', 'dog.tif', 'notes.txt', '.hidden.png', '.git/z.png')
+    items = find_inputs(str(tmp_path))
+    assert [item.name for item in items] == ['a/x/cat', 'b/cat', 'dog']
+    assert [item.path for item in items] == [tmp_path / 'a/x/cat.png', tmp_path / 'b/cat.JPG', tmp_path / 'dog.tif']
+
+
+def test_equal_stems_stay_apart(tmp_path):
+    make(tmp_path, 'cat.jpg', 'cat.png', 'dog.png', 'CAT.tif')
+    assert named(find_inputs(tmp_path)) == {
+        'cat.jpg': 'cat.jpg', 'cat.png': 'cat.png', 'CAT.tif': 'CAT.tif', 'dog': 'dog.png',
+    }  # fmt: skip
+
+
+def test_names_differ_even_on_file_systems_that_ignore_case(tmp_path):
+    make(tmp_path, 'a.png', 'A.png', 'a.PNG')
+    names = [item.name.lower() for item in find_inputs(tmp_path)]
+    assert len(set(names)) == len(names)
+
+
+def test_globs(tmp_path):
+    make(tmp_path, 'a/x/1.png', 'a/y/1.png', 'a/2.jpg', 'a/3.txt')
+    assert named(find_inputs(f'{tmp_path}/a/**/*.png')) == {'x/1': '1.png', 'y/1': '1.png'}
+    assert [item.name for item in find_inputs(f'{tmp_path}/a/*')] == ['2']
+    with pytest.raises(InputError, match='no image matches the pattern'):
+        find_inputs(f'{tmp_path}/a/*.bmp')
+
+
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
+    make(tmp_path, 'cat[1].png')
+    assert named(find_inputs(tmp_path / 'cat[1].png')) == {'cat[1]': 'cat[1].png'}
+
+
+def test_lists(tmp_path, monkeypatch):
+    make(tmp_path, 'list/a/1.png', 'list/b/1.png', 'here/2.png')
+    text = '# photos\n\na/1.png\n  b/1.png  \na/1.png\nmissing.png\nhere/2.png\n'
+    (tmp_path / 'list' / 'all.txt').write_text(text)
+    monkeypatch.chdir(tmp_path)
+    items = find_inputs('list/all.txt')
+    assert [item.name for item in items] == ['list/a/1', 'list/b/1', 'list/missing', 'here/2']
+    assert [item.path.exists() for item in items] == [True, True, False, True]
+
+
+def test_lists_that_name_nothing(tmp_path):
+    (tmp_path / 'none.txt').write_text('# nothing\n\n')
+    with pytest.raises(InputError, match='names no image'):
+        find_inputs(tmp_path / 'none.txt')
+    (tmp_path / 'gone.txt').write_text('gone.png\n')
+    with pytest.raises(InputError, match='none of the files'):
+        find_inputs(tmp_path / 'gone.txt')
+
+
+def test_missing_and_empty(tmp_path):
+    make(tmp_path, 'coffee.png')
+    with pytest.raises(InputError, match=r'did you mean coffee\.png\?'):
+        find_inputs(tmp_path / 'cofee.png')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(InputError, match='no image in the folder'):
+        find_inputs(tmp_path / 'empty')
+
+
+def test_linked_folders_end(tmp_path):
+    make(tmp_path, 'a/1.png')
+    os.symlink(tmp_path / 'a', tmp_path / 'a' / 'again', target_is_directory=True)
+    assert len(find_inputs(tmp_path)) == 1
+
+
+def sample(data):
+    return Sample(data, np.zeros((4, 6, 3), np.uint8))
+
+
+def test_plain_tensors_tuples_and_dicts_are_stacked():
+    a, b = torch.rand(3, 4, 6), torch.rand(3, 4, 6)
+    torch.testing.assert_close(preprocess([sample(a), sample(b)], None, 'cpu'), torch.stack([a, b]))
+    pair = preprocess([sample((a, b)), sample((b, a))], None, 'cpu')
+    torch.testing.assert_close(pair, (torch.stack([a, b]), torch.stack([b, a])))
+    both = preprocess([sample({'rgb': a, 'depth': b})], None, 'cpu')
+    torch.testing.assert_close(both, {'rgb': a[None], 'depth': b[None]})
+    bytes_ = torch.zeros(3, 4, 6, dtype=torch.uint8)
+    assert preprocess([sample(bytes_)], None, 'cpu').dtype == torch.float32
+
+
+def test_different_sizes_are_an_error():
+    with pytest.raises(InputError, match='different sizes in one batch: 3x4x6, 3x5x6'):
+        preprocess([sample(torch.rand(3, 4, 6)), sample(torch.rand(3, 5, 6))], None, 'cpu')
+
+
+@pytest.mark.parametrize('kind', ['ClsDataPreprocessor', 'SelfSupDataPreprocessor', 'ImgDataPreprocessor'])
+def test_data_preprocessors_normalise_and_pad(kind):
+    import mmengine.model
+    import mmpretrain.models
+
+    cls = getattr(mmpretrain.models, kind, None) or getattr(mmengine.model, kind)
+    mean, std = [123.0, 116.0, 103.0], [58.0, 57.0, 56.0]
+    swap = {'bgr_to_rgb': True} if kind == 'ImgDataPreprocessor' else {'to_rgb': True}
+    module = cls(mean=mean, std=std, pad_size_divisor=4, pad_value=1, **swap)
+    module.train()
+    images = [torch.randint(0, 256, (3, 5, 6), dtype=torch.uint8) for _ in range(2)]
+    data = [{'inputs': image, 'data_samples': object()} for image in images]
+    batch = preprocess([sample(d) for d in data], module, 'cpu')
+    rgb = torch.stack(images).flip(1).float()
+    expected = (rgb - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    torch.testing.assert_close(batch[..., :5, :6], expected)
+    assert module.training
+    if kind != 'SelfSupDataPreprocessor':
+        assert batch.shape == (2, 3, 8, 8)
+        assert (batch[..., 5:, :] == 1).all()
+        assert (batch[..., 6:] == 1).all()
+    assert all(d['inputs'] is image for d, image in zip(data, images, strict=True))
+
+
+def test_importing_inputs_is_quick():
+    code = 'import sys, vistool.data.samples; assert not {"torch", "cv2", "matplotlib", "mmengine"} & set(sys.modules)'
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])

@@ -1,0 +1,128 @@
+"""Networks with several inputs, on the example whose evidence is known to lie in one corner of one of its inputs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vistool as vt
+from demo.multi_input import train
+from vistool.commands.vis_cam import main
+from vistool.data.pipelines import parse_files
+from vistool.errors import InputError
+
+CONFIG = 'configs/multi_input/three-branches.py'
+PHOTO, TEXTURE = 'demo/multi_input/photo.png', 'demo/multi_input/texture.png'
+
+
+@pytest.fixture(scope='module')
+def model():
+    return vt.load(CONFIG)
+
+
+def inside(heat):
+    """Share of the heat inside the deciding region."""
+    top, left, bottom, right = train.REGION
+    return heat[top:bottom, left:right].sum() / heat.sum()
+
+
+def area():
+    top, left, bottom, right = train.REGION
+    return (bottom - top) * (right - left) / train.SIZE**2
+
+
+@pytest.mark.parametrize('label', range(3))
+def test_the_map_is_hot_where_the_evidence_is_and_for_that_input(model, label):
+    rng = np.random.default_rng(10 + label)
+    samples = [train.tensors(train.noise(rng), train.striped(rng, label)) for _ in range(16)]
+    batch = dict(
+        zip(('x_b', 'x_f', 'x_p'), (torch.stack(column) for column in zip(*samples, strict=True)), strict=True)
+    )
+    share = {}
+    for layer in ('cross', 'texture', 'photo'):
+        results = vt.CAM(targets=[label], layers=[layer])(model, batch)
+        share[layer] = np.mean([inside(result.maps[0].values) for result in results])
+    assert share['cross'] > 2 * area() and share['texture'] > 2 * area()
+    assert share['photo'] < 1.5 * area()
+
+
+def test_the_config_makes_the_inputs_that_the_network_was_trained_on(model):
+    sample = vt.load(CONFIG)
+    sample.use_files(parse_files([f'x_b={TEXTURE}']))
+    from vistool.data.images import read_image
+
+    data = sample.read(PHOTO).data
+    expected = train.tensors(read_image(PHOTO), read_image(TEXTURE))
+    for name, tensor in zip(('x_b', 'x_f', 'x_p'), expected, strict=True):
+        torch.testing.assert_close(data[name], tensor)
+
+
+def test_inputs_are_derived_from_the_main_image_by_default(model):
+    data = model.read('demo/coffee.png').data
+    assert list(data) == ['x_b', 'x_f', 'x_p'] and all(tensor.shape == (3, 64, 64) for tensor in data.values())
+
+
+def test_maps_are_drawn_on_the_first_input_that_keeps_the_photos_places(model):
+    sample = model.read('demo/coffee.png')
+    assert sample.geometry.exact and sample.original.shape == (400, 600, 3)
+
+
+def test_a_network_that_takes_its_inputs_by_position():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(1, 4, 3, stride=2)
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, a, b):
+            return self.fc((self.a(a) + self.b(b)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    pair = torch.randn(2, 3, 16, 16), torch.randn(2, 1, 16, 16)
+    several = vt.CAM(layers=['b'], targets=[1])(Sum(), pair)
+    single = vt.CAM(layers=['b'], targets=[1])(Sum(), (pair[0][1], pair[1][1]))
+    assert len(several) == 2 and single.maps[0].values.shape == (16, 16)
+
+
+def test_the_command_line(capsys, tmp_path):
+    argv = [PHOTO, CONFIG, '--input', f'x_b={TEXTURE}', '--draw-on', 'x_b', '--target-layers', 'cross', '--save-raw']
+    assert main([*argv, '-o', str(tmp_path / 'x.png')]) == 0
+    raw = np.load(tmp_path / 'x.npz')
+    assert inside(raw['maps_0'][0]) > 3 * area()
+    (tmp_path / 'textures').mkdir()
+    (tmp_path / 'textures/photo.png').write_bytes(Path(TEXTURE).read_bytes())
+    argv[3] = f'x_b={tmp_path / "textures"}'
+    assert main([*argv, '-o', str(tmp_path / 'y.png')]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / 'y.npz')['maps_0'], raw['maps_0'])
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--input', 'x_c=demo/coffee.png'], "no input 'x_c'.*x_b, x_f, x_p"),
+        (['--input', 'x_b'], 'NAME=PATH'),
+        (['--input', 'x_b=nowhere.png'], 'nowhere.png'),
+        (['--input', 'x_b=demo/dataset/tabby'], "no image called 'photo'"),
+        (['--draw-on', 'x_q'], "no input 'x_q'"),
+    ],
+)
+def test_errors(capsys, tmp_path, options, message):
+    import re
+
+    assert main([PHOTO, CONFIG, '-o', str(tmp_path / 'x.png'), '--target-layers', 'cross', *options]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_input_of_a_network_that_has_only_one():
+    model = vt.load('configs/efficientnet_lite/efficientnet-lite0_in1k.py')
+    with pytest.raises(InputError, match='takes one input'):
+        model.use_files(parse_files([f'x_b={TEXTURE}']))
+
+
+@pytest.mark.slow
+def test_training_is_reproducible():
+    weights = vt.load(CONFIG).module.state_dict()
+    for name, tensor in train.train().state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=1e-2)

@@ -1,0 +1,375 @@
+"""Whatever a user may call a config is found; whatever is wrong with it is told in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vistool.errors import InputError
+from vistool.models.configs.packaged import PACKAGES, model_index, packaged_configs
+from vistool.models.configs.resolving import SCHEMES, read_config, require_model, resolve
+from vistool.models.configs.run_folders import find_checkpoint
+
+TINY = "default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18))\n"
+RESNET = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+
+
+def write(path: Path, text: str = '') -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding='utf-8')
+    return path
+
+
+def error_of(spec, options=None, argument='config') -> str:
+    with pytest.raises(InputError) as caught:
+        resolve(spec, options)
+    message = str(caught.value)
+    assert '\n' not in message
+    assert message.startswith(f'{argument}: ')
+    return message
+
+
+@pytest.fixture(autouse=True)
+def own_import_path(monkeypatch):
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+
+
+# ---- what is found
+
+
+@pytest.mark.parametrize(
+    ('file', 'text'),
+    [
+        ('tiny.py', TINY),
+        ('tiny.json', '{"model": {"type": "ImageClassifier", "backbone": {"depth": 18}}}'),
+        ('tiny.yaml', 'model: {type: ImageClassifier, backbone: {depth: 18}}'),
+        ('tiny.yml', 'model: {type: ImageClassifier, backbone: {depth: 18}}'),
+    ],
+)
+def test_file(tmp_path, file, text):
+    source = resolve(str(write(tmp_path / file, text)))
+    assert (source.name, source.checkpoint, source.config.model.backbone.depth) == ('tiny', None, 18)
+    assert require_model(source).type == 'ImageClassifier'
+
+
+def test_file_names_its_checkpoint(tmp_path):
+    assert resolve(write(tmp_path / 'a.py', TINY + "load_from = 'demo://x'\n")).checkpoint == 'demo://x'
+    assert resolve(write(tmp_path / 'b.py', TINY + "load_from = ''\n")).checkpoint is None
+
+
+def test_home_folder_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    write(tmp_path / 'tiny.py', TINY)
+    assert resolve('~/tiny.py').name == 'tiny'
+
+
+@pytest.mark.parametrize('spec', [RESNET, RESNET.removesuffix('.py')])
+def test_packaged_file(spec):
+    source = resolve(spec)
+    assert source.name == 'resnet50_8xb32_in1k'
+    assert source.config.model.backbone.depth == 50
+    assert source.checkpoint.startswith('https://') and source.checkpoint.endswith('.pth')
+
+
+def test_packaged_file_agrees_with_mmengine():
+    from mmengine.hub import get_config
+
+    for spec in (RESNET, 'mmpretrain::vision_transformer/vit-base-p32_64xb64_in1k-384px.py'):
+        assert resolve(spec).config.to_dict() == get_config(spec).to_dict()
+
+
+def test_every_packaged_config_is_listed_as_it_is_typed():
+    listed = packaged_configs('mmpretrain')
+    assert RESNET in listed and len(listed) > 300
+    assert not [name for name in listed if '_base_' in name]
+
+
+@pytest.mark.parametrize('name', ['mobilenet-v3-large_3rdparty_in1k', 'MobileNet-V3-Large_3rdparty_in1k'])
+def test_model_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = resolve(name)
+    assert source.name == 'mobilenet-v3-large_3rdparty_in1k'  # not the config's: its own run has other weights
+    assert source.config.model.backbone.arch == 'large'
+    assert source.checkpoint.endswith('mobilenet_v3_large-3ea3c186.pth')
+
+
+def test_model_names_are_those_of_mmpretrain():
+    from mmpretrain.apis.model import ModelHub, list_models
+
+    assert sorted(model_index()) == list_models()
+    for name, model in model_index().items():
+        assert str(model.config) == ModelHub._models_dict[name].config
+        assert model.weights == ModelHub._models_dict[name].weights
+
+
+def test_options(tmp_path):
+    path = write(tmp_path / 'tiny.py', TINY + "steps = [dict(a=1), dict(a=2)]\nload_from = 'old.pth'\n")
+    source = resolve(path, {'model.backbone.depth': 50, 'steps.1.a': 3, 'new.key': 'x', 'load_from': 'new.pth'})
+    assert source.config.model.backbone.depth == 50
+    assert source.config.steps[1].a == 3
+    assert source.config.new.key == 'x'
+    assert source.checkpoint == 'new.pth'
+
+
+def test_default_scope_is_kept(tmp_path):
+    assert resolve(write(tmp_path / 'a.py', "default_scope = 'mine'\n")).config.default_scope == 'mine'
+
+
+def test_the_current_folder_is_importable(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [entry for entry in sys.path if entry])
+    write(tmp_path / 'my_own_parts.py', 'loaded = True\n')
+    resolve(write(tmp_path / 'configs' / 'a.py', TINY + "custom_imports = dict(imports=['my_own_parts'])\n"))
+    assert sys.modules.pop('my_own_parts').loaded
+    assert sys.path.count(str(tmp_path)) == 1
+    import tempfile
+
+    assert not Path(tempfile.__file__).is_relative_to(tmp_path)
+    assert sys.path.index(str(tmp_path)) > sys.path.index(os.path.dirname(os.__file__))
+
+
+# ---- a run's folder
+
+
+def run_folder(folder, *weights, pointer=None, config='tiny.py'):
+    if config:
+        write(folder / config, TINY + "load_from = 'start.pth'\n")
+    for age, name in enumerate(weights):
+        write(folder / name)
+        os.utime(folder / name, (1000 - age, 1000 - age))  # times against the order of names
+    if pointer:
+        write(folder / 'last_checkpoint', str(pointer))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('weights', 'pointer', 'chosen'),
+    [
+        (
+            ('epoch_9.pth', 'epoch_10.pth', 'best_accuracy_top1_epoch_9.pth'),
+            'epoch_10.pth',
+            'best_accuracy_top1_epoch_9.pth',
+        ),
+        (('best_acc_epoch_9.pth', 'best_acc_epoch_10.pth'), None, 'best_acc_epoch_10.pth'),
+        (('epoch_9.pth', 'epoch_10.pth', 'epoch_8.pth'), 'epoch_9.pth', 'epoch_9.pth'),
+        (('epoch_9.pth', 'epoch_10.pth', 'epoch_8.pth'), '/moved/away/epoch_8.pth', 'epoch_8.pth'),
+        (('epoch_9.pth', 'epoch_10.pth', 'epoch_8.pth'), None, 'epoch_10.pth'),
+        (('iter_1000.pth', 'iter_900.pth'), '/gone/iter_1.pth', 'iter_1000.pth'),
+        (('weights.pth',), None, 'weights.pth'),
+    ],
+)
+def test_run_folder(tmp_path, weights, pointer, chosen):
+    folder = run_folder(tmp_path / 'exp', *weights, pointer=pointer)
+    source = resolve(str(folder) + '/')
+    assert source.name == 'exp'
+    assert source.checkpoint == str(folder / chosen)
+    assert source.config.model.backbone.depth == 18
+
+
+def test_run_folder_without_any_checkpoint(tmp_path, caplog):
+    folder = tmp_path / 'exp'
+    write(folder / '20260101_000000' / 'vis_data' / 'config.py', TINY + "load_from = 'old.pth'\n")
+    write(folder / '20260102_000000' / 'vis_data' / 'config.py', TINY + "load_from = 'start.pth'\n")
+    assert find_checkpoint(folder) is None
+    with caplog.at_level(logging.WARNING, logger='vistool'):
+        assert resolve(folder).checkpoint == 'start.pth'
+    assert 'no checkpoint yet' in caplog.text
+
+
+def test_run_folder_with_the_dump_below_vis_data_only(tmp_path):
+    folder = run_folder(tmp_path / 'exp', 'epoch_1.pth', config='20260101_000000/vis_data/config.py')
+    assert (resolve(folder).name, resolve(folder).checkpoint) == ('exp', str(folder / 'epoch_1.pth'))
+
+
+def test_run_folder_with_two_configs_says_which(tmp_path, caplog):
+    folder = run_folder(tmp_path / 'exp', 'epoch_1.pth', config='exp.py')
+    write(folder / 'other.py', TINY)
+    with caplog.at_level(logging.WARNING, logger='vistool'):
+        assert resolve(folder).config.get('load_from') == 'start.pth'
+    assert 'using exp.py' in caplog.text
+
+
+def test_option_goes_before_the_run_folders_checkpoint(tmp_path):
+    folder = run_folder(tmp_path / 'exp', 'epoch_1.pth')
+    assert resolve(folder, {'load_from': 'mine.pth'}).checkpoint == 'mine.pth'
+
+
+def test_dump_of_mmengine_itself(tmp_path):
+    config = read_config(write(tmp_path / 'tiny.py', TINY))
+    folder = tmp_path / 'work_dirs' / 'tiny'
+    folder.mkdir(parents=True)
+    config.dump(folder / 'tiny.py')
+    write(folder / 'epoch_1.pth')
+    assert resolve(folder).config.to_dict() == config.to_dict()
+
+
+# ---- config-free forms
+
+
+def test_timm():
+    import timm
+
+    source = resolve('timm::resnet18')
+    data = timm.data.resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg('resnet18').to_dict())
+    steps = {step['type']: step for step in source.config.test_pipeline}
+    assert (source.name, source.checkpoint) == ('resnet18', None)
+    assert require_model(source).model_name == 'resnet18'
+    assert source.config.data_preprocessor.mean == [255 * value for value in data['mean']]
+    assert steps['ResizeEdge'].scale == int(224 / data['crop_pct'])
+    assert steps['ResizeEdge'].interpolation == data['interpolation']
+    assert tuple(steps['CenterCrop'].crop_size) == data['input_size'][1:]
+
+
+def test_timm_prepares_a_picture_as_timm_does():
+    import numpy as np
+    import timm
+    from mmengine.dataset import Compose
+    from mmengine.registry import DefaultScope
+    from PIL import Image
+
+    coffee = Path(__file__).parents[3] / 'demo' / 'coffee.png'
+    for name in ('resnet18', 'eva02_base_patch14_448'):
+        config = resolve(f'timm::{name}').config
+        data = timm.data.resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg(name).to_dict())
+        expected = timm.data.create_transform(**data, normalize=False)(Image.open(coffee).convert('RGB'))
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            ours = Compose(config.test_pipeline)({'img_path': str(coffee)})['inputs'].flip(0)
+        np.testing.assert_array_equal(ours.numpy(), expected.numpy())
+
+
+def test_scheme_table_is_open(monkeypatch):
+    monkeypatch.setitem(SCHEMES, 'mine', lambda name: f'source of {name}')
+    assert resolve('mine::a::b') == 'source of a::b'
+
+
+# ---- what is wrong
+
+
+def test_unknown_name_lists_close_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / 'configs' / 'resnet50_mine.py')
+    assert 'configs/resnet50_mine.py' in error_of('configs/resnet50_min.py')
+    assert 'resnet50_8xb32_in1k' in error_of('resnet50_8xb32_in2k')
+    assert RESNET in error_of('configs/resnet/resnet50_8xb32_in1k.py')
+    assert 'accepted: a config file' in error_of('zzzzzzzz')
+    assert 'not found' in error_of('')
+
+
+def test_packaged_file_unknown():
+    assert RESNET in error_of('mmpretrain::resnet/resnet50_8xb32_in1.py')
+
+
+def test_package_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmdet', None)  # find_spec raises or says None, installed or not
+    assert 'pip install onedl-mmdetection' in error_of('mmdet::faster_rcnn/a.py')
+
+
+@pytest.mark.parametrize(('spec', 'near'), [('tim::resnet18', 'timm'), ('mmpretrian::a.py', 'mmpretrain'), ('::a', '')])
+def test_package_unknown(spec, near):
+    message = error_of(spec)
+    assert f'did you mean {near}' in message or not near
+    assert all(f'{name}::' in message for name in (*PACKAGES, *SCHEMES))
+
+
+def test_timm_unknown():
+    assert 'resnet18' in error_of('timm::resnet1')
+    assert 'resnet50' in error_of('timm::resnet50.no_such_weights')
+
+
+def test_folder_of_configs_lists_them(tmp_path):
+    for index in range(10):
+        write(tmp_path / f'{index}.py', TINY)
+    message = error_of(tmp_path)
+    assert 'folder of configs' in message and str(tmp_path / '0.py') in message and '(10 in all)' in message
+
+
+def test_folder_of_runs_lists_them(tmp_path):
+    run_folder(tmp_path / 'work_dirs' / 'exp', 'epoch_1.pth')
+    assert str(tmp_path / 'work_dirs' / 'exp') in error_of(tmp_path / 'work_dirs')
+
+
+def test_folder_of_nothing(tmp_path):
+    assert 'holds no run' in error_of(tmp_path)
+
+
+def test_run_folder_without_config(tmp_path):
+    assert 'no config' in error_of(run_folder(tmp_path / 'exp', 'epoch_1.pth', config=None))
+
+
+@pytest.mark.parametrize('file', ['photo.png', 'weights.pth', 'README'])
+def test_other_kinds_of_files(tmp_path, file):
+    assert 'not a config file' in error_of(write(tmp_path / file, 'x'))
+
+
+def test_syntax_error_names_file_and_line(tmp_path):
+    path = write(tmp_path / 'bad.py', 'a = 1\nmodel = dict(\nb = 3\n')
+    assert f'{path}, line 2' in error_of(path)
+    child = write(tmp_path / 'child.py', "_base_ = ['./bad.py']\n")
+    assert f'{path}, line 2' in error_of(child)
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ("_base_ = './absent.py'", 'absent.py does not exist'),
+        ("_base_ = 'mmpretrain::resnet/absent.py'", 'absent.py does not exist'),
+        ("_base_ = 'mmnone::resnet/absent.py'", 'mmnone'),
+        ('a = 1\nb = undefined_name', 'line 2: NameError'),
+        ("a = open('absent.txt').read()", 'line 1: FileNotFoundError'),
+        ("custom_imports = dict(imports=['misspelt_module'])", 'misspelt_module.py, line 1'),
+        ("raise RuntimeError('first\\nsecond')", 'first second'),
+        ("_base_ = ['./one.py', './two.py']", 'Duplicate key'),
+        ("_base_ = './one.py'\na = dict(b=1)", 'cannot inherit'),
+        ("custom_imports = dict(imports=['no_such_module_here'])", "No module named 'no_such_module_here'"),
+        ("custom_imports = dict(imports=['broken_module'])", 'ZeroDivisionError'),
+        ('from mmengine.config import read_base\nwith read_base():\n    from .absent import *', 'absent.py not found'),
+    ],
+)
+def test_broken_config(tmp_path, monkeypatch, text, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path / 'one.py', 'a = 1')
+    write(tmp_path / 'two.py', 'a = 2')
+    write(tmp_path / 'broken_module.py', '1 / 0')
+    write(tmp_path / 'misspelt_module.py', 'x = (')
+    path = write(tmp_path / 'bad.py', text + '\n')
+    message = error_of(path)
+    assert expected in message
+    assert 'bad.py' in message or '_module.py' in message
+
+
+@pytest.mark.parametrize(('file', 'text'), [('a.json', '{"a": [}'), ('a.yaml', 'a: [1\nb: }'), ('a.json', '[1]')])
+def test_broken_json_and_yaml(tmp_path, file, text):
+    assert file in error_of(write(tmp_path / file, text))
+
+
+def test_config_in_no_encoding(tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_bytes(b'\xff\xfe\x00\x01')
+    assert 'a.py' in error_of(path)
+
+
+@pytest.mark.parametrize(
+    'options', [{'model.backbone.depth.x': 1}, {'steps.9.a': 1}, {'steps.a.b': 1}, {'default_scope.x': 1}]
+)
+def test_option_that_does_not_fit(tmp_path, options):
+    path = write(tmp_path / 'tiny.py', TINY + 'steps = [dict(a=1)]\n')
+    assert next(iter(options)) in error_of(path, options, argument='--cfg-options')
+
+
+@pytest.mark.parametrize('text', ['a = 1', 'model = None', "model = dict(type='A'),", 'model = dict(depth=3)'])
+def test_config_without_model(tmp_path, text):
+    source = resolve(write(tmp_path / 'a.py', text + '\n'))
+    with pytest.raises(InputError, match=r'^config: .*«model»'):
+        require_model(source)
+
+
+def test_the_module_is_light():
+    heavy = '("torch", "mmengine", "yaml")'
+    code = f'import sys, vistool.models.configs; sys.exit(any(name in sys.modules for name in {heavy}))'
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[3])

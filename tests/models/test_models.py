@@ -1,0 +1,224 @@
+"""Models however they come: config-free, from the user's own folder, with any container for an output."""
+
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vistool.environment import warn_of_overwritten_packages
+from vistool.models.configs.resolving import Source
+from vistool.models.model import load
+from vistool.network.outputs import class_scores, has_classes, probabilities
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Output:
+    features: torch.Tensor
+    scores: torch.Tensor
+
+
+SCORES, FEATURES = torch.randn(2, 5), torch.randn(2, 3, 4, 4)
+
+
+def hugging_face(**values):
+    from transformers.modeling_outputs import ImageClassifierOutput
+
+    return ImageClassifierOutput(**values)
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda scores: scores,
+        lambda scores: (scores, FEATURES),
+        lambda scores: (FEATURES, scores),
+        lambda scores: [FEATURES, [scores]],
+        lambda scores: {'features': FEATURES, 'logits': scores},
+        lambda scores: {'anything': scores},
+        lambda scores: {'pooler_output': torch.randn(2, 7), 'anything': scores},
+        lambda scores: Output(FEATURES, scores),
+        lambda scores: hugging_face(logits=scores, hidden_states=(FEATURES,)),
+    ],
+)
+def test_class_scores_are_found_in_every_container(wrap):
+    assert class_scores(wrap(SCORES)) is SCORES
+
+
+@pytest.mark.parametrize('output', [FEATURES, (FEATURES,), {'x': FEATURES}, None, 3, torch.zeros(2, 0)])
+def test_where_there_are_no_scores_none_are_made_up(output):
+    assert class_scores(output) is None
+
+
+def test_hugging_face_backbones_give_no_scores():
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    output = BaseModelOutputWithPooling(last_hidden_state=torch.randn(2, 5, 7), pooler_output=torch.randn(2, 7))
+    assert class_scores(output) is None
+
+
+def headless(kind):
+    if kind == 'timm':
+        import timm
+
+        return timm.create_model('resnet18', num_classes=0)
+    if kind == 'torchvision':
+        from torchvision.models import VisionTransformer
+
+        return VisionTransformer(32, 16, 1, 1, 8, 8, num_classes=0)
+    if kind == 'mmpretrain backbone':
+        from mmpretrain.models import LeNet5
+
+        return LeNet5()
+    from transformers import ViTConfig, ViTForImageClassification
+
+    return ViTForImageClassification(
+        ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=0)
+    )
+
+
+@pytest.mark.parametrize('kind', ['timm', 'torchvision', 'mmpretrain backbone', 'transformers'])
+def test_networks_without_a_head_say_so(kind):
+    module = headless(kind)
+    wrapped = nn.Module()
+    wrapped.model = module
+    assert not has_classes(module)
+    assert kind == 'mmpretrain backbone' or not has_classes(wrapped)
+    assert has_classes(nn.Linear(3, 2))
+
+
+def test_multi_label_models_of_hugging_face_get_independent_probabilities():
+    module = headless('transformers')
+    module.config.problem_type = 'multi_label_classification'
+    wrapped = nn.Module()
+    wrapped.model = module
+    torch.testing.assert_close(probabilities(wrapped, SCORES), SCORES.sigmoid())
+
+
+def config(model, **entries):
+    from mmengine.config import Config
+
+    return Source(Config(dict(model=model, **entries)), 'mine')
+
+
+def test_a_plain_module_gets_the_configs_data_preprocessor():
+    from mmengine.registry import MODELS
+
+    @MODELS.register_module(force=True)
+    class PlainNet(nn.Module):
+        def __init__(self, width=2):
+            super().__init__()
+            self.conv = nn.Conv2d(3, width, 3)
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3))
+
+    preprocessor = {'mean': [0, 0, 0], 'std': [255, 255, 255], 'to_rgb': True}
+    steps = [{'type': 'mmpretrain.LoadImageFromFile'}, {'type': 'mmpretrain.PackInputs'}]
+    entries = {'data_preprocessor': preprocessor, 'test_pipeline': steps}
+    model = load(config({'type': 'PlainNet'}, **entries), 'none')
+    batch = model.batch([model.read(ROOT / 'demo/chelsea.png')])
+    assert 0.5 < batch.max() <= 1
+    assert model.module(batch).shape == (1, 2)
+
+
+MY_MODEL = """
+from mmengine.registry import MODELS
+from torch import nn
+
+
+@MODELS.register_module()
+class MyNet(nn.Module):
+    def __init__(self, classes=3):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 7, stride=8), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.fc = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.body(self.stem(x))
+        return {'features': x, 'logits': self.fc(x.mean((2, 3)))}
+"""
+
+MY_CONFIG = """
+custom_imports = dict(imports=['my_model'])
+model = dict(type='MyNet', classes=4)
+data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(96, 64)),
+    dict(type='mmpretrain.PackInputs'),
+]
+"""
+
+
+def test_a_users_own_module_works_from_the_users_own_folder(tmp_path):
+    (tmp_path / 'my_model.py').write_text(MY_MODEL)
+    (tmp_path / 'mine.py').write_text(MY_CONFIG)
+    words = [ROOT / 'tools/vis_cam.py', ROOT / 'demo/chelsea.png', 'mine.py', 'none', '-o', 'cam.png']
+    run = subprocess.run([sys.executable, *map(str, words)], cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, run.stdout.strip()) == (0, 'cam.png'), run.stderr
+    assert 'target layer: body (' in run.stderr and (tmp_path / 'cam.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ('installed', 'told'),
+    [
+        ({'onedl-mmengine', 'onedl-mmcv'}, ''),
+        ({'mmengine', 'onedl-mmengine', 'onedl-mmcv'}, 'mmengine and onedl-mmengine are both'),
+        ({'mmcv', 'mmengine', 'onedl-mmengine', 'onedl-mmcv'}, 'mmengine and onedl-mmengine, mmcv and onedl-mmcv are'),
+    ],
+)
+def test_packages_that_overwrite_each_other_are_told_once(installed, told, monkeypatch, caplog):
+    monkeypatch.setattr('vistool.environment._installed', installed.__contains__)
+    warn_of_overwritten_packages.cache_clear()
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        load(nn.Linear(1, 1))
+        load(nn.Linear(1, 1))
+    warn_of_overwritten_packages.cache_clear()
+    assert caplog.text.count('both installed') == bool(told) and told in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('spec', 'option'),
+    [
+        ('timm::resnet18', 'model.num_classes'),
+        ('torchvision::squeezenet1_1', 'model.num_classes'),
+        ('configs/mobilenet_v3/mobilenet-v3-large_8xb32_in1k.py', 'model.head.num_classes'),
+        ('configs/efficientnet_lite/efficientnet-lite0_in1k.py', 'model.num_classes'),
+    ],
+)
+def test_class_names_of_another_number_of_outputs_are_dropped_and_that_is_said(spec, option, caplog):
+    changed = load(spec, 'none', options={option: 10})
+    assert changed.classes is None and changed.class_name(7) == 'class 7'
+    assert '1000 class names do not belong to 10 outputs; classes are told by their number' in caplog.text
+    caplog.clear()
+    assert len(load(spec, 'none').classes) == 1000 and 'names' not in caplog.text
+
+
+def test_a_checkpoints_own_class_names_are_taken_where_they_fit(tmp_path, caplog):
+    names = [f'kind {index}' for index in range(10)]
+    options = {'model.num_classes': 10}
+    module = load('timm::resnet18', 'none', options=options).module
+    path = tmp_path / 'own.pth'
+    torch.save({'state_dict': module.state_dict(), 'meta': {'dataset_meta': {'classes': names}}}, path)
+    caplog.clear()
+    assert load('timm::resnet18', str(path), options=options).classes == tuple(names) and 'names' not in caplog.text
+    kept = load('timm::resnet18', str(path))  # its head has another size and stays random
+    assert kept.class_name(281) == 'tabby' and '10 class names do not belong to 1000 outputs; others' in caplog.text
+
+
+def test_networks_that_do_not_tell_their_number_of_outputs_lose_wrong_names_when_they_have_run(caplog):
+    import vistool as vt
+
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = load(module, classes=['one', 'two'])
+    result = vt.CAM(targets=[4], layers=['0'])(model, torch.randn(3, 8, 8))
+    assert result.recipe['targets'][0]['name'] == 'class 4'
+    assert '2 class names do not belong to 6 outputs' in caplog.text

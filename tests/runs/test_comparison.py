@@ -1,0 +1,109 @@
+import json
+
+import numpy as np
+import pytest
+
+import vistool as vt
+from vistool.commands.vis_cam import main
+from vistool.models.model import Model
+from vistool.results import Heatmap, Heatmaps
+from vistool.runs.comparison import labels, side_by_side
+from vistool.visualization.color_mapping import choose_looks
+from vistool.visualization.style import Style
+
+CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
+
+
+def result(score, size=8, columns=('GradCAM',)):
+    maps = tuple(
+        Heatmap(np.full((size, size), score, np.float32), f'{column}/{row}', 'layer', f'{row} {score:.2f}', column)
+        for row in ('cat', 'cup')
+        for column in columns
+    )
+    return Heatmaps('cam', np.zeros((size, size, 3), np.uint8), maps, recipe={'model': score})
+
+
+def test_models_stand_beside_each_other_with_their_own_scores():
+    both = side_by_side([result(0.9), result(0.2)], ['base', 'ours'])
+    assert both.rows == ('cat', 'cup') and both.columns == ('base', 'ours')
+    assert [item.footer for item in both.maps] == ['cat 0.90', 'cat 0.20', 'cup 0.90', 'cup 0.20']
+    assert both.maps[0].view is None and both.maps[1].view is not None
+    assert both.recipe['compare'] == [{'model': 0.2}]
+
+
+def test_several_methods_keep_their_models_together():
+    both = side_by_side([result(0.9, columns=('A', 'B')), result(0.2, columns=('A', 'B'))], ['base', 'ours'])
+    assert both.columns == ('A · base', 'A · ours', 'B · base', 'B · ours')
+
+
+def test_maps_of_another_size_have_a_group_of_their_own():
+    both = side_by_side([result(0.9, 8), result(0.2, 4)], ['base', 'ours'])
+    groups = {item.group for item in both.maps}
+    assert len(groups) == 2
+
+
+def heads(size, level, count=2, queries=None):
+    maps = tuple(
+        Heatmap(np.full((size, size), level, np.float32), f'{row}/{column}', 'layer', row, column)
+        for row in ('layer 3', 'layer 9')
+        for column in ('mean', *(f'head {n}' for n in range(count)))
+    )
+    return Heatmaps('attention', np.zeros((8, 8, 3), np.uint8), maps, queries=queries or {})
+
+
+def test_heads_stay_in_columns_and_models_stand_below_each_other():
+    both = side_by_side([heads(4, 0.1, 2, {'layer 3': (1, 2)}), heads(4, 0.2, 3)], ['base', 'ours'])
+    assert both.rows == ('layer 3 · base', 'layer 3 · ours', 'layer 9 · base', 'layer 9 · ours')
+    assert both.columns == ('mean', 'head 0', 'head 1', 'head 2')  # of which base has none
+    assert both.queries == {'layer 3 · base': (1, 2), 'layer 3 · ours': (1, 2)}
+    assert all(item.footer == '' for item in both.maps)  # a layer's number is no score
+    names = [(item.group, item.name) for item in both.maps]
+    assert len(set(names)) == len(names) == 14
+
+
+@pytest.mark.parametrize(('size', 'brightest'), [(4, [0.5, 1]), (2, [1, 1])])
+def test_attention_of_two_models_shares_a_scale_where_the_grids_are_equal(size, brightest):
+    both = side_by_side([heads(4, 0.1), heads(size, 0.2)], ['base', 'ours'])
+    looks = choose_looks(both, Style())
+    shown = {item.row: look.values.max() for item, look in zip(both.maps, looks, strict=True)}
+    assert [shown['layer 9 · base'], shown['layer 9 · ours']] == pytest.approx(brightest)
+    each = choose_looks(both, Style(scale='each'))
+    assert all(look.values.max() == 1 for look in each)
+
+
+def test_labels_tell_checkpoints_apart_where_names_do_not():
+    first, second = Model(None, 'swin'), Model(None, 'vit')
+    assert labels([first, second]) == ['swin', 'vit']
+    assert labels([first, first]) == ['none', 'none']
+
+
+@pytest.mark.parametrize('extra', [[], ['--method', 'gradcam', 'layercam', '--target-category', '281', 'espresso']])
+def test_the_command_line(tmp_path, extra):
+    argv = ['demo/coffee.png', CONFIG, '--compare', CONFIG, 'none', '--save-raw', *extra]
+    assert main([*argv, '-o', str(tmp_path / 'x.png')]) == 0
+    recipe = json.loads(str(np.load(tmp_path / 'x.npz')['recipe']))
+    assert recipe['checkpoint'] == 'demo://efficientnet-lite0' and recipe['compare'][0]['checkpoint'] is None
+    ids = [target['id'] for target in recipe['targets']]
+    assert [target['id'] for target in recipe['compare'][0]['targets']] == ids  # the same classes, not the other's own
+
+
+def test_three_words_after_compare_are_too_many(capsys):
+    assert main(['demo/coffee.png', CONFIG, '--compare', CONFIG, 'none', 'more']) == 2
+    assert '--compare' in capsys.readouterr().err
+
+
+def test_a_dataset_of_the_config_tells_ground_truth(tmp_path, capsys):
+    config = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
+    assert main(['@val', config, '-o', str(tmp_path), '--save-raw']) == 0
+    recipes = [json.loads(str(np.load(path)['recipe'])) for path in sorted(tmp_path.rglob('*.npz'))]
+    assert [recipe['label'] for recipe in recipes] == [281, 281, 657, 657, 967, 967]
+    assert main(['@vall', config]) == 2
+    assert '@val' in capsys.readouterr().err
+
+
+def test_from_python_the_same_classes_are_followed():
+    model = vt.load(CONFIG)
+    cam = vt.CAM(targets=['espresso'])
+    first = cam(model, model.read('demo/coffee.png'))
+    again = cam.follow(first, model)(model, model.read('demo/chelsea.png'))
+    assert again.recipe['targets'][0]['id'] == 967

@@ -1,1 +1,0 @@
-"""The commands, one file each: parse → load → analyse → visualise. Installed as ``vistool.tools``."""

@@ -1,0 +1,110 @@
+"""AblationCAM: a channel matters as much as the score drops without it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistool.analyses.cam.methods import Needs, combine, running
+from vistool.analyses.cam.probe import Probe, rows
+from vistool.network.capture import frozen
+from vistool.network.forward import Layer
+from vistool.network.prefix import CannotReplay, record
+
+log = logging.getLogger('vistool')
+
+BUDGET = 2**24
+"""Bytes of ablated copies of a layer's output that run at once: as many as a processor's cache holds."""
+BUDGET_ON_DEVICES = 2**28
+MOST = 256
+WHOLE = 32
+"""Copies at once where the whole network has to run."""
+
+
+@running(
+    'ablationcam',
+    'AblationCAM',
+    'Desai and Ramaswamy, Ablation-CAM, WACV 2020',
+    needs=Needs.RUNS | Needs.ACTIVATIONS,
+)
+def ablationcam(probe: Probe) -> list[Tensor]:
+    """W_k = (y − y_k) / y, where y_k is the score with channel k of the layer's map set to 0."""
+    maps = []
+    for layer in probe.layers:
+        a = layer.map(layer.value)
+        with frozen(probe.module), torch.no_grad():
+            weights = torch.stack([ablation_weights(probe, layer, row) for row in range(len(a))])
+        maps.append(combine(weights.to(a)[:, :, None, None] * a, probe.eigen_smooth))
+    return maps
+
+
+def ablation_weights(probe: Probe, layer: Layer, row: int) -> Tensor:
+    """The weights ``(K,)`` of a layer's channels for one image of the batch.
+
+    The network's prefix runs once. Only the tail runs for the ablated copies, many at a time, an intact one among the
+    first: if that does not reproduce the score (networks that join prefix and tail in other ways than by broadcasting,
+    or use modules for what they do in place), the whole network runs instead.
+    """
+    one = rows(probe.inputs, row, row + 1)
+    tail = record(probe.module, layer.name, probe.modules[layer.name], one, layer.call)
+    plain = probe.score(tail.output, row, 1)
+
+    def scores(run: Callable[[Tensor], Any], chunk: int) -> Iterator[Tensor]:
+        for batch in _ablated(layer, tail.value, chunk):
+            yield probe.score(run(batch), row, len(batch))
+
+    budget = BUDGET if tail.value.device.type == 'cpu' else BUDGET_ON_DEVICES
+    size = max(1, budget // max(1, tail.value.numel() * tail.value.element_size()))
+    try:
+        found = torch.cat(list(_checked(scores(tail.run, min(size, MOST)), plain)))
+    except (CannotReplay, RuntimeError, IndexError, ValueError) as error:
+        log.info('AblationCAM at %s runs the whole network for every channel: %s', layer.name, error)
+        found = torch.cat(list(scores(tail.run_whole, WHOLE)))
+    return (found[0] - found[1:]) / found[0]
+
+
+def _checked(scores: Iterator[Tensor], plain: Tensor) -> Iterator[Tensor]:
+    """``scores``, once their very first, of the intact copy, has been found to be the plain score."""
+    first = next(scores)
+    slack = torch.finfo(plain.dtype).eps ** 0.5
+    if not torch.allclose(first[:1], plain, rtol=slack, atol=slack):
+        raise CannotReplay('what comes before the layer cannot be played back')
+    yield first
+    yield from scores
+
+
+def _ablated(layer: Layer, value: Tensor, chunk: int) -> Iterator[Tensor]:
+    """Copies of ``value`` ``(1, …)``, ``chunk`` at a time: the first intact, then one without each channel.
+
+    One batch is used again and again, repaired where it was ablated, unless the network wrote into it.
+    """
+    whole = layer.layout.to_map(value)[0]
+    batch, written = value[:0], -1
+    for start in range(-1, len(whole), chunk):
+        wanted = torch.arange(start, min(start + chunk, len(whole)), device=value.device)
+        if len(wanted) != len(batch) or batch._version != written:
+            batch = value.expand(len(wanted), *value.shape[1:]).clone()
+        copies = (wanted >= 0).nonzero()[:, 0]
+        maps = layer.layout.to_map(batch)
+        maps[copies, wanted[copies]] = 0
+        written = batch._version
+        yield batch
+        if batch._version == written:
+            maps[copies, wanted[copies]] = whole[wanted[copies]]
+            written = batch._version
+
+
+@running('randomcam', 'RandomCAM', 'a baseline; Adebayo et al., Sanity Checks, NeurIPS 2018', needs=Needs.ACTIVATIONS)
+def randomcam(probe: Probe) -> list[Tensor]:
+    """W drawn uniformly from [−1, 1] for each channel: by the seed alone, so for all images alike."""
+    generator = torch.Generator().manual_seed(probe.seed)
+    maps = []
+    for layer in probe.layers:
+        a = layer.map(layer.value)
+        weights = torch.rand(a.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
+        maps.append(combine(weights.to(a)[:, None, None] * a, probe.eigen_smooth))
+    return maps

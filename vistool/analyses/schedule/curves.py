@@ -1,0 +1,225 @@
+"""Recordings of many groups to few curves: equal ones merged, each told by what sets it apart."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vistool.analyses.schedule.groups import Group, OptimizerPlan
+from vistool.analyses.schedule.replay import Recording
+from vistool.analyses.schedule.run import Run
+from vistool.errors import InputError
+from vistool.models.configs.resolving import Source
+from vistool.results import Curve
+
+_ENOUGH_LAYERS = 3
+_SETTINGS = {'beta1': 'betas', 'beta2': 'betas'}
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Groups whose values agree over the whole run.
+
+    Attributes:
+        members: Their positions.
+        name: What sets them apart (``'layer 3'``, ``'lr 0.001'``), unique; ``'all'`` where there is but one.
+        layer: Their layer, where the groups come from layer-wise decay and share one.
+        size: Numbers in their parameters; 0 where unknown.
+    """
+
+    members: tuple[int, ...]
+    name: str
+    layer: int | None
+    size: int
+
+
+def merge(plan: OptimizerPlan, parameter: str, recording: Recording) -> list[Merged]:
+    """The groups of an optimizer that have equal curves, as one each, in order of layer or first appearance."""
+    same: dict[bytes, int] = {}
+    columns = [same.setdefault(recording.rows[:, each].tobytes(), each) for each in range(recording.rows.shape[1])]
+    found: dict[int, list[int]] = {}
+    for group, place in enumerate(recording.places):
+        found.setdefault(columns[place], []).append(group)
+    bundles = list(found.values())
+    layers = [_layer([plan.groups[index] for index in bundle]) for bundle in bundles]
+    ramp = len(bundles) >= _ENOUGH_LAYERS and None not in layers and len(set(layers)) == len(layers)
+    merged: list[Merged] = []
+    for bundle, layer in zip(bundles, layers, strict=True):
+        groups = [plan.groups[index] for index in bundle]
+        name = 'all' if len(bundles) == 1 else f'layer {layer}' if ramp else _told_apart(groups, parameter)
+        taken = sum(each.name == name or each.name.startswith(f'{name} #') for each in merged)
+        unique = f'{name} #{taken + 1}' if taken else name
+        merged.append(Merged(tuple(bundle), unique, layer if ramp else None, sum(group.size for group in groups)))
+    return sorted(merged, key=lambda each: each.layer or 0) if ramp else merged
+
+
+def _layer(groups: Sequence[Group]) -> int | None:
+    layers = {group.settings.get('layer_id') for group in groups}
+    only = layers.pop() if len(layers) == 1 else None
+    return only if isinstance(only, int) else None
+
+
+def _told_apart(groups: Sequence[Group], parameter: str) -> str:
+    key = _SETTINGS.get(parameter, parameter)
+    value = groups[0].settings.get(key)
+    if groups[0].settings.get('fix_lr'):
+        return 'fixed lr'
+    if parameter == 'momentum' and value is None:
+        value = (groups[0].settings.get('betas') or [''])[0]
+    short = {'weight_decay': 'wd'}.get(key, key)
+    return f'{short} {value:.3g}' if isinstance(value, (int, float)) else f'{short} {value}'
+
+
+def curves(
+    config: str, optimizer: str, parameter: str, recording: Recording, merged: Sequence[Merged], label: str
+) -> list[Curve]:
+    """Curves of one parameter of one optimizer.
+
+    Args:
+        config: The config's name.
+        optimizer: The optimizer's name among several, else ``''``.
+        parameter: As recorded.
+        recording: Its values.
+        merged: What :func:`merge` made of it.
+        label: What the legend calls the config; ``''`` where there is only one.
+    """
+    steps = np.arange(int(recording.counts.sum()), dtype=np.int64)
+    last = max((each.layer or 0 for each in merged), default=0)
+    made = []
+    for each in merged:
+        group = f'{optimizer}: {each.name}' if optimizer else each.name
+        order = None if each.layer is None else each.layer / max(last, 1)
+        told = _legend(each, group, label, each is merged[-1])
+        made.append(Curve(steps, recording.column(each.members[0]), config, group, parameter, order, told))
+    return made
+
+
+def _legend(each: Merged, group: str, label: str, last: bool) -> str:
+    if each.layer is not None:  # the bar tells the layers; the last layer's line stands for the config
+        return label if last else ''
+    counted = f' ({_amount(each.size)} parameters)' if each.size else ''
+    own = '' if group == 'all' else f'{group}{counted}'
+    return ' · '.join(part for part in (label, own) if part)
+
+
+def _amount(size: int) -> str:
+    for unit, factor in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
+        if size >= factor:
+            return f'{size / factor:.3g} {unit}'
+    return str(size)
+
+
+def warmup_length(values: NDArray[np.float64]) -> int:
+    """Iterations of a rise from the first value to the highest, that one included; 0 where there is no such rise.
+
+    Args:
+        values: ``(T,)``.
+    """
+    top = values.max()
+    peak = int(np.argmax(values >= top - 1e-9 * abs(top)))
+    rising = peak > 0 and bool((np.diff(values[: peak + 1]) >= 0).all())
+    return peak + 1 if rising else 0
+
+
+log = logging.getLogger('vistool')
+
+
+def facts_line(run: Run, main: Curve, warmup: int) -> str:
+    """Iterations per epoch, total, batch, warm-up, peak and final value.
+
+    Args:
+        run: The counts.
+        main: The highest curve of the first parameter drawn.
+        warmup: Its iterations of warm-up.
+    """
+    parts = []
+    if run.by_epoch:
+        parts.append(f'{run.epochs} epochs × {run.epoch_length:,} = {run.iterations:,} iterations')
+    else:
+        epochs = f' ({run.iterations / run.epoch_length:.3g} epochs)' if run.epoch_length else ''
+        parts.append(f'{run.iterations:,} iterations{epochs}')
+    if run.batch is not None:
+        parts.append(f'batch {run.ngpus} × {run.per_gpu} = {run.batch:,}')
+    if warmup:
+        epochs = f' = {warmup / run.epoch_length:.3g} epochs' if run.epoch_length else ''
+        parts.append(f'warm-up {warmup:,} iterations{epochs}')
+    name = main.parameter
+    parts.append(f'{name} peak {main.values.max():.3g}, end {main.values[-1]:.3g}')
+    return ' · '.join(parts)
+
+
+def warn_of_batch(source: Source, run: Run, scale: bool) -> float:
+    """The factor of the learning rate; a warning where the config's rate was meant for another batch.
+
+    Args:
+        source: The config.
+        run: The counts.
+        scale: Whether scaling was asked for.
+
+    Raises:
+        InputError: If the config does not say which batch its rate was meant for.
+    """
+    settings = source.config.get('auto_scale_lr') or {}
+    base = settings.get('base_batch_size')
+    wanted = scale or bool(settings.get('enable'))
+    if not base or run.batch is None:
+        if wanted:
+            lacking = 'auto_scale_lr.base_batch_size' if not base else 'train_dataloader.batch_size'
+            raise InputError(f'{source.name} has no {lacking} to scale by', argument='--auto-scale-lr')
+        return 1.0
+    ratio = float(run.batch) / float(base)
+    if wanted:
+        log.info('%s: learning rate × %g (batch %d, meant for %d)', source.name, ratio, run.batch, base)
+        return ratio
+    if ratio != 1:
+        log.warning(
+            '%s: its rate is meant for a batch of %d, this run has %d; '
+            '--auto-scale-lr multiplies it by %g, --ngpus sets the GPUs',
+            source.name,
+            base,
+            run.batch,
+            ratio,
+        )
+    return 1.0
+
+
+_ACCEPTED = 'vis_data/scalars.json of a run'
+
+
+def read_log(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Steps ``(N,)``, counted from 0 as the planned ones, and the rate of the first parameter group at each ``(N,)``.
+
+    Raises:
+        InputError: If it cannot be read or holds no rate.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'not text'
+        raise InputError(f'{path} cannot be read: {reason}', accepted=_ACCEPTED, argument='--log') from error
+    found: dict[int, float] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                continue  # a run that is still writing
+            raise InputError(f'{path}, line {number}: no JSON', accepted=_ACCEPTED, argument='--log') from error
+        rate = entry.get('lr') if isinstance(entry, dict) else None
+        step = entry.get('step', entry.get('iter')) if rate is not None else None
+        if isinstance(rate, (int, float)) and isinstance(step, int) and math.isfinite(rate):
+            found[step - 1] = float(rate)  # mmengine counts the iteration that was done; a resumed run repeats some
+    if not found:
+        raise InputError(f'{path} holds no learning rate', accepted=_ACCEPTED, argument='--log')
+    steps = np.array(sorted(found), dtype=np.int64)
+    return steps, np.array([found[step] for step in steps.tolist()])

@@ -1,0 +1,146 @@
+"""Where an exception becomes one line and an exit code, and where paths are announced."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import io
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from typing import TextIO
+
+from vistool import provenance as recipe
+from vistool.commands.parser import Parser
+from vistool.errors import InputError
+
+_KEPT = 1 << 30
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def tune_process() -> None:
+    """Lets waiting threads sleep, and keeps freed memory for the next layer.
+
+    OpenMP's threads spin while they wait, which takes the cores from those that read and write images. And glibc hands
+    a large tensor's memory back to the system as soon as it is freed, so that every layer of a network on the CPU has
+    its pages mapped and cleared anew, up to half the time of a forward pass.
+    """
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    if any(name.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if os.name == 'posix' else None
+    if mallopt is not None:  # glibc
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+OK, SOME_FAILED, BAD_INPUT, OWN_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: all done; some items of a batch failed; bad input; a fault of vistool's own; interrupted."""
+
+log = logging.getLogger('vistool')
+_stdout: ContextVar[TextIO] = ContextVar('stdout')
+
+
+def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequence[str] | None = None) -> int:
+    """Parses, works, and turns whatever is raised into one line on stderr and an exit code.
+
+    stdout is for the paths written, through :func:`announce`; what libraries print is logged at debug level.
+    """
+    debug = '--debug' in (sys.argv if argv is None else argv)
+    tune_process()
+    try:
+        args = parser.parse(argv)
+        args.command = recipe.command(parser.prog, None if argv is None else list(argv))
+        _set_up_logging(args.log_level, debug)
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # a config's custom_imports find the user's own files
+        _stdout.set(sys.stdout)
+        with contextlib.redirect_stdout(_Chatter()), warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter('ignore')
+            return work(args)
+    except InputError as error:
+        if debug:
+            raise
+        return _complain(str(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        return _complain('interrupted', INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; say nothing at exit either
+        return OK
+    except Exception as error:
+        if debug:
+            raise
+        library = _missing_library(error)
+        if library:
+            return _complain(library, BAD_INPUT)
+        return _complain(
+            f'{type(error).__name__}: {" ".join(str(error).split())}; run with --debug for the traceback', OWN_FAULT
+        )
+
+
+def announce(lines: Iterable[object]) -> None:
+    """Prints the paths written (or a listing asked for) to the process's own stdout, one a line."""
+    stdout = _stdout.get(sys.stdout)
+    for line in lines:
+        stdout.write(f'{line}\n')  # in one piece: several processes may share a pipe
+        stdout.flush()
+
+
+def _complain(message: str, code: int) -> int:
+    print(f'error: {message}', file=sys.stderr)
+    return code
+
+
+def _set_up_logging(level: str, debug: bool) -> None:
+    levels = ('debug', 'info', 'warning', 'error')
+    if level.lower() not in levels:
+        raise InputError(f'unknown level {level!r}', accepted=', '.join(levels), argument='--log-level')
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    handler.addFilter(_Once())
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel('DEBUG' if debug else level.upper())
+
+
+class _Chatter(io.TextIOBase):
+    def write(self, text: str) -> int:
+        if text.strip():
+            log.debug('%s', text)
+        return len(text)
+
+
+class _Once(logging.Filter):
+    """Passes each message once: what holds for a run need not be said for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[tuple[int, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = (record.levelno, record.getMessage())
+        new = key not in self._said or not logging.DEBUG < record.levelno < logging.ERROR
+        self._said.add(key)
+        return new
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = ' '.join(record.getMessage().split())
+        return message if record.levelno <= logging.INFO else f'{record.levelname.lower()}: {message}'
+
+
+def _missing_library(error: Exception) -> str:
+    """One line for a cv2 that cannot find the system's libraries."""
+    if isinstance(error, ImportError) and re.search(r'lib(GL|glib|gthread|xcb|SM|Xext)[\w.-]*\.so', str(error)):
+        return (
+            f'OpenCV cannot be imported ({error}); it needs system libraries: '
+            'apt-get install libgl1 libglib2.0-0 libxcb1'
+        )
+    return ''

@@ -1,0 +1,68 @@
+"""What does my data pipeline really feed the network? Samples of a config's dataset, and each step on their way."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vistool import commands as cli
+
+
+def build_parser() -> cli.Parser:
+    """The command line of browse_dataset."""
+    parser = cli.Parser(
+        'browse_dataset', __doc__, 'browse_dataset configs/demo_dataset/plain.py --mode pipeline --show-number 4'
+    )
+    cli.add_model(parser, checkpoint=False)
+    add_selection(parser)
+    group = parser.add_argument_group('picture')
+    modes = 'original|transformed|concat|pipeline|batch'
+    group.add_argument('-m', '--mode', default='transformed', metavar=modes, help='default: transformed')
+    group.add_argument('--repeats', type=int, default=1, metavar='N', help='each image N times, side by side')
+    group.add_argument('--sheet', nargs=2, type=int, metavar=('R', 'C'), help='many samples in a file: rows, columns')
+    group.add_argument('-r', '--rescale-factor', type=float, metavar='F', help='pixels F times as large')
+    group.add_argument(
+        '-c', '--channel-order', metavar='BGR|RGB', help='of loaded images; default: as their loader says'
+    )
+    group.add_argument('--bgr2rgb', action='store_true', help='the same as --channel-order BGR')
+    out = ('-o', '--out', '--output-dir', '--out-dir', '--save-path')
+    group.add_argument(*out, dest='out', metavar='PATH', help='folder, or a file for one picture; default: work_dirs/…')
+    group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
+    group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
+    group.add_argument('--save-raw', action='store_true', help='write index, path, label, sizes, parameters (.csv)')
+    group.add_argument('--show', action='store_true', help='open a window for each picture as well')
+    group.add_argument('-i', '--show-interval', type=float, default=2.0, metavar='S', help='seconds a window stays')
+    group.add_argument('--report', action='store_true', help='one page: classes, sizes, colours, bad files')
+    cli.add_run(parser, model=False)
+    parser.add_argument('--workers', type=int, metavar='N', help='processes that read and draw; 0: this one alone')
+    return parser
+
+
+def add_selection(parser: cli.Parser) -> None:
+    """Which samples."""
+    group = parser.add_argument_group('samples')
+    group.add_argument(
+        '-p', '--phase', default='train', metavar='train|val|test', help='which dataset (default: train)'
+    )
+    group.add_argument('-n', '--show-number', metavar='N|all', help='how many (default: all; 64 without --out)')
+    group.add_argument('--indices', nargs='+', default=[], metavar='I', help='7 -1 10-19 1,2,5')
+    group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='ids or names')
+    group.add_argument('--per-class', type=int, metavar='N', help='at most N of each class')
+    group.add_argument('--shuffle', action='store_true', help='in an order that the seed decides')
+
+
+def work(args: argparse.Namespace) -> int:
+    """Opens the dataset, reads, draws, writes."""
+    from vistool.runs.browsing import browse
+
+    return browse(args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return cli.run(work, build_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Images, pipelines, transforms and their geometry, and datasets."""

@@ -1,0 +1,157 @@
+"""Samples to what the model gets: collated, preprocessed, mixed; and back to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vistool.data.datasets.annotations import Label, label_of
+from vistool.data.datasets.opening import scope_of
+from vistool.data.datasets.reading import Record, preprocessor_config
+from vistool.data.datasets.recording import with_mask
+from vistool.data.images import planes_of
+from vistool.data.transforms.photometry import Photometry, Preprocessing
+from vistool.data.transforms.replay import seeded
+from vistool.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Fed:
+    """One sample of a batch as the model gets it.
+
+    Attributes:
+        views: uint8 ``(h, w, 3)`` RGB, normalisation undone; several for self-supervised models.
+        label: Its label after mixing.
+        values: Mean and standard deviation of the network's numbers, normalised.
+    """
+
+    views: tuple[NDArray[np.uint8], ...]
+    label: Label
+    values: tuple[float, float]
+
+
+class Batcher:
+    """What a config's dataloader and data preprocessor do to samples.
+
+    Args:
+        config: An mmengine Config.
+        phase: ``train`` runs the batch augmentations, ``val`` and ``test`` do not.
+        seed: With the number of the batch, decides what batch augmentations draw.
+
+    Raises:
+        InputError: The data preprocessor cannot be built.
+    """
+
+    def __init__(self, config: Any, phase: str, seed: int = 0) -> None:
+        loader = config.get(f'{phase}_dataloader') or {}
+        sampler = (loader.get('batch_sampler') or {}).get('sampler') or loader.get('sampler') or {}
+        self.size = int(loader.get('batch_size') or 1)
+        self.shuffles = bool(sampler.get('shuffle', False))
+        self.seed, self.training = seed, phase == 'train'
+        self._scope = scope_of(config)
+        with self._scoped():
+            self._collate = _collate_function(loader.get('collate_fn'))
+            self._preprocessor = _built(preprocessor_config(config))
+        self._does = Preprocessing.of(self._preprocessor)
+
+    def __call__(self, records: Sequence[Record], number: int = 0) -> list[Fed]:
+        """The samples as one batch.
+
+        Args:
+            records: The samples, read.
+            number: Of the batch.
+
+        Raises:
+            InputError: They cannot be collated (sizes differ, say).
+        """
+        import torch
+
+        try:
+            batch = self._collate([record.data for record in records])
+            if self._preprocessor is not None:
+                with self._scoped(), torch.no_grad(), seeded(self.seed, number):
+                    batch = self._preprocessor(batch, self.training)
+        except Exception as error:
+            text = ' '.join(str(error).split()) or type(error).__name__
+            raise InputError(f'the samples cannot be made into a batch: {text}') from error
+        inputs = batch.get('inputs', batch.get('images')) if isinstance(batch, Mapping) else batch
+        samples = batch.get('data_samples') if isinstance(batch, Mapping) else None
+        views = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        if views[0].dim() == 5:  # several images of a sample, stacked
+            views = list(views[0].unbind(1))
+        if len(views) == len(records) and views[0].dim() == 3:  # a list of images, not of views
+            views = [views] if len({tuple(each.shape) for each in views}) > 1 else [torch.stack(views)]
+        return [self._fed(record, [view[i] for view in views], samples, i) for i, record in enumerate(records)]
+
+    def _fed(self, record: Record, tensors: list[Any], samples: Any, place: int) -> Fed:
+        pictures = []
+        for view, tensor in enumerate(tensors):
+            photometry = replace_mean(record.photometry, self._does, self._preprocessor, view)
+            pictures.append(photometry.image(planes_of(tensor)))
+        mask = _of(samples, place, 'mask')
+        if mask is not None:
+            pictures[0] = with_mask(pictures[0], mask)
+        values = np.concatenate([planes_of(tensor).astype(np.float64).reshape(-1) for tensor in tensors])
+        return Fed(tuple(pictures), _label(samples, place, record.label), (float(values.mean()), float(values.std())))
+
+    def _scoped(self) -> Any:
+        from mmengine.registry import DefaultScope
+
+        return DefaultScope.overwrite_default_scope(self._scope)
+
+
+def replace_mean(photometry: Photometry, does: Preprocessing, preprocessor: Any, view: int) -> Photometry:
+    """The photometry after the data preprocessor; some have a second mean for their second view."""
+    if does.swaps:
+        photometry = photometry.reversed()
+    if view and getattr(preprocessor, 'second_mean', None) is not None:
+        does = replace(does, mean=_numbers(preprocessor.second_mean), std=_numbers(preprocessor.second_std))
+    if does.mean is None or does.std is None:
+        return photometry
+    return photometry.normalised(does.mean, does.std)
+
+
+def _numbers(values: Any) -> NDArray[np.float64]:
+    return np.asarray(values.detach().cpu() if hasattr(values, 'detach') else values, np.float64).reshape(-1)
+
+
+def _collate_function(described: Any) -> Any:
+    from mmengine.registry import FUNCTIONS
+
+    described = dict(described) if described else {'type': 'pseudo_collate'}
+    kind = described.pop('type')
+    function = FUNCTIONS.get(kind) if isinstance(kind, str) else kind
+    if function is None:
+        raise InputError(f'the collate function {kind!r} is not known', argument='config')
+    return partial(function, **described) if described else function
+
+
+def _built(described: Any) -> Any:
+    """The data preprocessor, or None where the config has none."""
+    if described is None or callable(described):
+        return described
+    from mmengine.registry import MODELS
+
+    try:
+        return MODELS.build({'type': 'ClsDataPreprocessor', **described})
+    except Exception as error:
+        text = ' '.join(str(error).split())
+        raise InputError(f'the data preprocessor cannot be built: {text}', argument='config') from error
+
+
+def _label(samples: Any, place: int, known: Label) -> Label:
+    """The label that the batch carries: scores where labels were mixed."""
+    score = _of(samples, place, 'gt_score')
+    return known if score is None else label_of({'gt_score': score})
+
+
+def _of(samples: Any, place: int, name: str) -> NDArray[Any] | None:
+    """A tensor of one of the batch's data samples as an array; None where there is none."""
+    sample = samples[place] if isinstance(samples, Sequence) and place < len(samples) else None
+    value = getattr(sample, name, None)
+    return np.asarray(value.detach().cpu() if hasattr(value, 'detach') else value) if value is not None else None

@@ -1,0 +1,431 @@
+"""Which pipeline a config means, and building it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vistool.data.geometry import Geometry
+from vistool.data.images import SUFFIXES, as_rgb, image_of, open_image, planes_of, size_of, to_rgb
+from vistool.data.loaders import is_custom_loader, is_label_loader, is_loader, loaded, unloaded
+from vistool.data.samples import Sample
+from vistool.data.transforms.photometry import Photometry, Preprocessing
+from vistool.data.transforms.replay import seeded
+from vistool.data.transforms.tracing import Tracer, name_of
+from vistool.errors import InputError
+
+log = logging.getLogger('vistool')
+
+
+class Pipeline:
+    """Transforms and what follows them, ready to read images.
+
+    Args:
+        transforms: Built transforms in order.
+        data_preprocessor: The model's, built or as a config; its padding belongs to the picture.
+        takes_images: Whether the transforms take a PIL image (torchvision, timm), not OpenMMLab's results dict.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[Callable[[Any], Any]],
+        data_preprocessor: Any = None,
+        takes_images: bool = False,
+    ) -> None:
+        self.transforms, self.takes_images = list(transforms), takes_images
+        self.preprocessing = Preprocessing.of(data_preprocessor)
+        self._preprocessor = data_preprocessor if callable(data_preprocessor) else None
+        self._warned: set[str] = set()
+        if not self.preprocessing.known:
+            log.warning('%s is not a known data preprocessor; its padding is measured', self.preprocessing.name)
+
+    def read(
+        self,
+        source: Any,
+        seed: int = 0,
+        index: int = 0,
+        name: str | None = None,
+        info: Mapping[str, Any] | None = None,
+        observe: Callable[[Any, Any], None] | None = None,
+    ) -> Sample:
+        """Read one image and run it through the pipeline.
+
+        Args:
+            source: A path, a PIL image, or a uint8 RGB array ``(H, W, 3)``.
+            seed: With ``index`` decides whatever the transforms draw; the global random states stay as they are.
+            index: Position of the image in the run.
+            name: Output stem; default: the file's.
+            info: What a dataset knows of the image besides (``gt_label``, annotations); without it, steps that load
+                annotations are left out.
+            observe: Called with ``(transform, value)`` after each step.
+
+        Raises:
+            InputError: The file is no readable image, or a transform fails on it.
+        """
+        path = Path(source) if isinstance(source, (str, Path)) else None
+        original, orientation = original_of(source)
+        try:
+            with seeded(seed, index) as own:
+                seed_inner(self.transforms, own)
+                data, tracer = self._run(original, orientation, path, {**(info or {}), 'sample_idx': index}, observe)
+        except InputError as error:
+            problem = f'{path or "the image"}: {error.problem}'
+            raise InputError(problem, accepted=error.accepted, hint=error.hint) from error
+        image, geometry = self._finish(data, tracer, original)
+        return Sample(
+            data, image, original, geometry, path, name or (path.stem if path else 'image'), _label(data), index
+        )
+
+    def _run(
+        self, original: NDArray[np.uint8], orientation: int, path: Path | None, results: dict[str, Any], observe: Any
+    ) -> tuple[Any, Tracer]:
+        """Start where the pipeline's own loader would have left off, and apply the rest."""
+        if self.takes_images:
+            tracer = Tracer(Geometry.identity(original.shape[:2]), Photometry(), self._warned, observe)
+            return tracer.run(self.transforms, _pil(original)), tracer
+        labelled = len(results) > 1
+        steps = [t for t in self.transforms if labelled or not is_label_loader(t)]
+        first, rest = (steps[0], steps[1:]) if steps else (None, [])
+        results.setdefault('img_id', results['sample_idx'])
+        if path is not None:
+            results['img_path'] = str(path)
+        if is_loader(first) and not (getattr(first, 'color_type', '') == 'unchanged' and path is not None):
+            image, photometry, geometry = loaded(first, original, orientation)
+        elif path is not None and (is_custom_loader(first) or is_loader(first)):
+            return self._run_own_loader(first, rest, results, original, observe)
+        else:
+            rest = rest if is_custom_loader(first) or is_loader(first) else steps
+            if path is not None:
+                log.warning('the pipeline loads no images (its dataset holds them): a file goes in at its own size')
+            image, photometry = unloaded(rest, self.preprocessing, original)
+            geometry = Geometry.identity(original.shape[:2])
+        results |= {'img': image, 'img_shape': image.shape[:2], 'ori_shape': image.shape[:2]}
+        tracer = Tracer(geometry, photometry, self._warned, observe)
+        return tracer.run(rest, results), tracer
+
+    def _run_own_loader(
+        self, loader: Any, rest: list[Any], results: dict[str, Any], original: NDArray[np.uint8], observe: Any
+    ) -> tuple[Any, Tracer]:
+        """Let a loader of the user's own (or one that keeps the file's raw values) read the file."""
+        geometry = Geometry.identity(original.shape[:2])
+        results = Tracer(None, Photometry(), self._warned, observe).run([loader], results)
+        image = image_of(results)
+        if size_of(image) != geometry.network_size:
+            log.warning('%s gives another size than the file has: no geometry', name_of(loader))
+            size = size_of(image) or geometry.network_size
+            geometry = replace(Geometry.identity(size), original_size=geometry.original_size, exact=False)
+        top = 65535 if getattr(image, 'dtype', None) == np.uint16 else 255
+        photometry = Photometry(bgr=not getattr(loader, 'to_rgb', False)).scaled(255 / top)
+        tracer = Tracer(geometry, photometry, self._warned, observe)
+        return tracer.run(rest, results), tracer
+
+    def _finish(self, data: Any, tracer: Tracer, original: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
+        """The picture and geometry of the network's final input, the data preprocessor's padding included."""
+        values = planes_of(network_input(data))
+        geometry = tracer.geometry or Geometry.identity(original.shape[:2])
+        if values.shape[-2:] != geometry.network_size:
+            geometry = replace(
+                Geometry.identity(values.shape[-2:]), original_size=geometry.original_size, exact=False
+            )  # fmt: skip
+        image, geometry = self.preprocessing.pad(values, tracer.photometry, geometry)
+        if self.preprocessing.known or self._preprocessor is None:
+            return image, geometry
+        return self._measured(data, image, geometry)
+
+    def _measured(self, data: Any, image: NDArray[np.uint8], geometry: Geometry) -> tuple[NDArray[np.uint8], Geometry]:
+        """For a data preprocessor of unknown kind: run it, and take any growth as padding to the right and below."""
+        from vistool.data.geometry import crop
+        from vistool.data.samples import preprocess
+
+        sample = Sample(data, image)
+        batch = preprocess([sample], self._preprocessor, getattr(self._preprocessor, 'device', 'cpu'))
+        size = size_of(batch)
+        if size is None or size == geometry.network_size:
+            return image, geometry
+        h, w = image.shape[:2]
+        if size[0] < h or size[1] < w:
+            log.warning('%s changes the image size; maps are not laid over the original', self.preprocessing.name)
+            import cv2
+
+            image = np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+            return image, self.preprocessing.resized(geometry, size)
+        padded = np.zeros((*size, 3), np.uint8)
+        padded[:h, :w] = image
+        return padded, geometry.then(crop((h, w), size, 0, 0))
+
+
+def network_input(data: Any) -> Any:
+    """The image tensor in what a pipeline returned: ``inputs`` or ``img``, the first where there are several."""
+    while not (is_image := size_of(data) is not None):
+        if isinstance(data, Mapping) and data:
+            key = next((key for key in ('inputs', 'img', 'pixel_values') if key in data), next(iter(data)))
+            data = data[key]
+        elif isinstance(data, (tuple, list)) and data:
+            data = data[0]
+        else:
+            break
+    if not is_image:
+        raise InputError(f'the pipeline returns {type(data).__name__}, not an image', hint='end it with PackInputs')
+    return data
+
+
+def original_of(source: Any) -> tuple[NDArray[np.uint8], int]:
+    """uint8 RGB, upright, and the EXIF orientation of the file it came from."""
+    if isinstance(source, (str, Path)):
+        image = open_image(source)
+        return to_rgb(image, str(source)), _orientation(image)
+    if hasattr(source, 'getbands'):
+        return to_rgb(source), _orientation(source)
+    return as_rgb(source), 1
+
+
+def _orientation(image: Any) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged EXIF data raise all sorts of things
+        return 1
+
+
+def _pil(image: NDArray[np.uint8]) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(image)
+
+
+def _label(data: Any) -> int | None:
+    """The ground-truth class that the pipeline packed, if there is exactly one."""
+    samples = data.get('data_samples') if isinstance(data, Mapping) else None
+    label = getattr(samples, 'gt_label', None)
+    try:
+        return int(label) if label is not None else None
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def seed_inner(transforms: Sequence[Any], seed: int) -> None:
+    """Seed the generators that transforms keep for themselves: albumentations has one."""
+    for transform in transforms:
+        inner = getattr(transform, 'aug', transform)
+        if hasattr(inner, 'set_random_seed'):
+            inner.set_random_seed(seed)
+
+
+@dataclass
+class MultiPipeline:
+    """Several inputs from one main image and, where given, files of their own.
+
+    Attributes:
+        pipelines: Input name → pipeline; the order is that of positional arguments.
+        positional: Whether the network takes its inputs by position; else by name.
+        files: Input name → a file, or a folder with a file of the main image's name.
+        drawn: The input on which maps are drawn; default: the first that keeps the photo's places.
+    """
+
+    pipelines: Mapping[str, Pipeline]
+    positional: bool = False
+    files: Mapping[str, Path] = field(default_factory=dict)
+    drawn: str | None = None
+
+    def with_files(self, files: Mapping[str, Path], drawn: str | None = None) -> MultiPipeline:
+        """The same with these files, and maps drawn on this input.
+
+        Raises:
+            InputError: If there is no such input.
+        """
+        for argument, names in (('--input', list(files)), ('--draw-on', [drawn] if drawn else [])):
+            for name in names:
+                if name not in self.pipelines:
+                    known = ', '.join(self.pipelines)
+                    raise InputError(f'the network has no input {name!r}', accepted=known, argument=argument)
+        return replace(self, files=files, drawn=drawn)
+
+    def read(self, source: Any, seed: int = 0, index: int = 0, name: str | None = None, **more: Any) -> Sample:
+        """Reads the main image and whatever other files there are; see :meth:`Pipeline.read`.
+
+        All pipelines draw from the same ``(seed, index)``, so equal random transforms do the same to every input.
+        """
+        samples = {
+            key: pipeline.read(self._file(key, source), seed, index, name, **more)
+            for key, pipeline in self.pipelines.items()
+        }
+        tensors = {key: network_input(sample.data) for key, sample in samples.items()}
+        data = tuple(tensors.values()) if self.positional else tensors
+        main = next(iter(samples.values()))
+        path = source if isinstance(source, (str, Path)) else None
+        return replace(
+            samples[self.drawn or self._default(samples)],
+            data=data,
+            name=name or (Path(path).stem if path else main.name),
+            path=Path(path) if path else None,
+        )
+
+    def _default(self, samples: Mapping[str, Sample]) -> str:
+        own = (key for key, sample in samples.items() if key not in self.files and _in_place(sample))
+        return next(own, next(iter(samples)))
+
+    def _file(self, key: str, source: Any) -> Any:
+        given = self.files.get(key)
+        if given is None or not given.is_dir():
+            return given or source
+        if not isinstance(source, (str, Path)):
+            raise InputError(f'{key}={given} is a folder, but the main image is no file', argument='--input')
+        stem = Path(source).stem
+        found = [path for path in sorted(given.iterdir()) if path.stem == stem and path.suffix.lower() in SUFFIXES]
+        if not found:
+            raise InputError(f'{key}: no image called {stem!r} in {given}', argument='--input')
+        return found[0]
+
+
+def _in_place(sample: Sample) -> bool:
+    return sample.geometry is not None and sample.geometry.exact
+
+
+def parse_files(pairs: list[str]) -> dict[str, Path]:
+    """``NAME=PATH`` pairs of ``--input``.
+
+    Raises:
+        InputError: If one is no pair, or the file does not exist.
+    """
+    files = {}
+    for pair in pairs:
+        key, equals, path = pair.partition('=')
+        if not (key and equals and path):
+            raise InputError(f'{pair!r} is no NAME=PATH', argument='--input')
+        if not Path(path).exists():
+            raise InputError(f'no file or folder {path!r} for {key!r}', argument='--input')
+        files[key] = Path(path)
+    return files
+
+
+__all__ = ['Pipeline', 'build_pipeline', 'build_transforms', 'find_pipeline']
+
+
+def build_pipeline(config: Any, phase: str = 'test', data_preprocessor: Any = None) -> Pipeline | MultiPipeline:
+    """The pipeline that a config runs its images through.
+
+    Args:
+        config: An mmengine Config.
+        phase: ``test`` falls back on ``val`` and on ``test_pipeline``, then on a resize and centre crop to the model's
+            input size, with a warning; ``val`` and ``train`` are taken as they are named.
+        data_preprocessor: The model's, built; default: as the config describes it.
+
+    Raises:
+        InputError: A transform cannot be built.
+    """
+    scope = config.get('default_scope')
+    if data_preprocessor is None:
+        data_preprocessor = (config.get('model') or {}).get('data_preprocessor') or config.get('data_preprocessor')
+    if config.get('inputs'):
+        return _several(config['inputs'], scope)
+    steps = find_pipeline(config, phase)
+    if steps is None:
+        steps = _fallback(config, phase)
+    return Pipeline(build_transforms(steps, scope), data_preprocessor)
+
+
+def _several(inputs: Any, scope: str | None) -> MultiPipeline:
+    """The pipelines of a network with several inputs: ``inputs = dict(NAME=dict(pipeline=[…]))``, or a list of such."""
+    named = dict(inputs) if isinstance(inputs, Mapping) else {str(number): each for number, each in enumerate(inputs)}
+    for name, each in named.items():
+        if not isinstance(each, Mapping) or not each.get('pipeline'):
+            raise InputError(
+                f'the input {name} has no pipeline', accepted=f'{name}=dict(pipeline=[…])', argument='config'
+            )
+    pipelines = {name: Pipeline(build_transforms(each['pipeline'], scope)) for name, each in named.items()}
+    return MultiPipeline(pipelines, positional=not isinstance(inputs, Mapping))
+
+
+def find_pipeline(config: Any, phase: str = 'test') -> Sequence[Any] | None:
+    """The pipeline's config for a phase, through any dataset wrappers; None where the config has none."""
+    for name in ('test', 'val') if phase == 'test' else (phase,):
+        loader = config.get(f'{name}_dataloader')
+        if loader and (found := _pipeline_of(loader.get('dataset'))) is not None:
+            return found
+    for name in ('test', 'val') if phase == 'test' else (phase,):
+        if config.get(f'{name}_pipeline'):
+            return config[f'{name}_pipeline']
+    return None
+
+
+def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
+    """Build transforms from their configs in a scope; ready-made callables are taken as they are."""
+    from mmengine.registry import TRANSFORMS, DefaultScope
+
+    scope = 'mmpretrain' if scope == 'mmcls' else scope
+    if scope == 'mmpretrain':
+        import mmpretrain.datasets.transforms  # noqa: F401  registers its transforms
+    else:
+        import mmcv.transforms  # noqa: F401  registers its transforms
+    built = []
+    with DefaultScope.overwrite_default_scope(scope) if scope else nullcontext():
+        for step in steps:
+            if not isinstance(step, Mapping):
+                built.append(step)
+                continue
+            try:
+                built.append(TRANSFORMS.build(dict(step)))
+            except Exception as error:
+                text = ' '.join(str(error).split())
+                raise InputError(
+                    f'the pipeline step {step.get("type")} cannot be built: {text}',
+                    hint='a transform of your own needs custom_imports in the config',
+                ) from error
+    return built
+
+
+def _pipeline_of(dataset: Any) -> Sequence[Any] | None:
+    """A dataset's pipeline; wrappers hold one dataset or several."""
+    while isinstance(dataset, Mapping):
+        if dataset.get('pipeline'):
+            return dataset['pipeline']
+        inner = dataset.get('dataset') or dataset.get('datasets')
+        dataset = inner[0] if isinstance(inner, (list, tuple)) and inner else inner
+    return None
+
+
+def _fallback(config: Any, phase: str) -> list[Any]:
+    """Short side to the model's input size, then a centre crop."""
+    backbone = (config.get('model') or {}).get('backbone') or {}
+    size = backbone.get('img_size') or 224
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+    log.warning('the config has no %s pipeline: images are resized and centre-cropped to %dx%d', phase, height, width)
+    return [
+        {'type': 'LoadImageFromFile'},
+        Cover((height, width)),
+        {'type': 'CenterCrop', 'crop_size': (width, height)},
+        Pack(),
+    ]
+
+
+class Cover:
+    """Resize so that the image just covers a size, aspect ratio kept."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        import mmcv
+
+        h, w = results['img'].shape[:2]
+        scale = max(self.size[0] / h, self.size[1] / w)
+        new = max(self.size[1], round(w * scale)), max(self.size[0], round(h * scale))
+        results['img'] = mmcv.imresize(results['img'], new)
+        return results
+
+
+class Pack:
+    """The image as the tensor ``inputs``."""
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        import numpy as np
+        import torch
+
+        image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
+        return {'inputs': torch.from_numpy(image), 'data_samples': None}

@@ -1,0 +1,228 @@
+"""From what a user names on the command line to what a network takes."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vistool.data.geometry import Geometry
+from vistool.data.images import SUFFIXES, read_image
+from vistool.errors import InputError, close_matches
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ['Item', 'Sample', 'find_inputs', 'preprocess', 'read_image']
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a run.
+
+    Attributes:
+        path: The file.
+        name: Output stem, with the sub-folders below the input folder kept; unique in the run.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image, ready for a network.
+
+    Attributes:
+        data: What the pipeline returned, uncollated: a dict with the tensor ``inputs`` and ``data_samples``; for plain
+            modules a tensor ``(C, H, W)``, a tuple or a dict of tensors.
+        image: uint8 ``(H, W, 3)`` RGB, exactly as the network saw it, before normalisation; the data preprocessor's
+            padding included.
+        original: uint8 ``(H0, W0, 3)`` RGB, the file as a person sees it; None where there is no file.
+        geometry: Network pixels to original pixels; None where there is no original.
+        path: The file, if there is one.
+        name: Output stem.
+        label: Ground truth, where it is known.
+        index: Position in the run or dataset.
+    """
+
+    data: Any
+    image: NDArray[np.uint8]
+    original: NDArray[np.uint8] | None = None
+    geometry: Geometry | None = None
+    path: Path | None = None
+    name: str = 'image'
+    label: int | None = None
+    index: int | None = None
+
+
+def find_inputs(spec: str | os.PathLike[str]) -> list[Item]:
+    """The images that an argument names, in a fixed order, with unique output names.
+
+    Args:
+        spec: A file, a folder (searched recursively, hidden files left out), a glob (``**`` too), or a ``.txt`` list
+            of paths (one a line, relative to the list's folder, else to the current one; ``#`` starts a comment).
+
+    Raises:
+        InputError: Nothing is there, or nothing in it is an image.
+    """
+    text, path = os.fspath(spec), Path(spec).expanduser()
+    if path.is_dir():
+        return _named(_walk(path), path)
+    if path.is_file():
+        return _listed(path) if path.suffix.lower() == '.txt' else [Item(path, path.stem)]
+    if glob.has_magic(text):
+        found = sorted(Path(p) for p in glob.glob(os.path.expanduser(text), recursive=True) if _is_image(Path(p)))
+        if not found:
+            raise InputError(f'no image matches the pattern {text}', hint='patterns need quotes: "photos/*.jpg"')
+        return _named(found, _common(found))
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = close_matches(path.name, names) or ('' if names else f'the folder {path.parent} has nothing in it')
+    raise InputError(
+        f'no such file or folder: {text}', accepted='a file, a folder, a quoted pattern or a .txt list', hint=hint
+    )
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith('.') and path.is_file()
+
+
+def _walk(folder: Path) -> list[Path]:
+    """All images below a folder; linked folders are followed, each real one once."""
+    found, seen = [], set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        found += [path for name in files if _is_image(path := Path(root, name))]
+    if not found:
+        raise InputError(f'no image in the folder {folder}', accepted=f'files ending in {" ".join(sorted(SUFFIXES))}')
+    return sorted(found)
+
+
+def _listed(path: Path) -> list[Item]:
+    """The images of a ``.txt`` list; one that is missing stays in, so that the run can name it and go on."""
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f'the list {path} is no UTF-8 text') from None
+    entries = [line for raw in lines if (line := raw.strip()) and not line.startswith('#')]
+    if not entries:
+        raise InputError(f'the list {path} names no image', accepted='one path a line')
+    found = []
+    for entry in entries:
+        near, here = path.parent / Path(entry).expanduser(), Path(entry).expanduser()
+        found.append(here if here.exists() and not near.exists() else near)
+    if not any(p.exists() for p in found):
+        raise InputError(
+            f'none of the files that {path} lists exists, {found[0]} for one',
+            hint=f'paths are relative to {path.parent.absolute()} or to the current folder',
+        )
+    found = list({os.path.abspath(p): p for p in found}.values())
+    return _named(found, _common(found))
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([os.path.abspath(p.parent) for p in paths]))
+
+
+def _named(paths: Iterable[Path], root: Path) -> list[Item]:
+    """Names relative to ``root``, without suffix where that is unique (letter case aside), else with it."""
+    absolute = os.path.abspath(root)
+    relative = {path: Path(os.path.relpath(os.path.abspath(path), absolute)) for path in paths}
+    stems = [rel.with_suffix('').as_posix().lower() for rel in relative.values()]
+    clashing = {stem for stem, count in Counter(stems).items() if count > 1}
+    taken: set[str] = set()
+    items = []
+    for path, rel in relative.items():
+        stem = rel.with_suffix('').as_posix()
+        name = base = rel.as_posix() if stem.lower() in clashing else stem
+        count = 1
+        while name.lower() in taken:
+            count += 1
+            name = f'{base}-{count}'
+        taken.add(name.lower())
+        items.append(Item(path, name))
+    return items
+
+
+def preprocess(
+    samples: Sequence[Sample], data_preprocessor: torch.nn.Module | None, device: Any = 'cpu'
+) -> torch.Tensor | tuple[Any, ...] | dict[str, Any]:
+    """Collate samples into what the network takes, normalised, on the device.
+
+    Args:
+        samples: Samples whose inputs have the same size.
+        data_preprocessor: The model's, run as at test time; None: tensors are stacked as they are (integers as floats).
+        device: Where the batch goes; the data preprocessor is moved there too.
+
+    Returns:
+        The batch ``(B, C, H, W)``; for plain samples a tensor, tuple or dict like their ``data``.
+
+    Raises:
+        InputError: The samples differ in size.
+    """
+    import torch
+
+    device = torch.device(device)
+    datas = [sample.data for sample in samples]
+    packed = isinstance(datas[0], Mapping) and 'inputs' in datas[0]
+    if data_preprocessor is None or not packed:
+        plain = [data['inputs'] if packed and 'data_samples' in data else data for data in datas]
+        return _stack(plain, device)
+    inputs = _stack([data['inputs'] for data in datas], device, floats=False)
+    if getattr(data_preprocessor, 'device', device) != device:
+        data_preprocessor.to(device)
+    training = data_preprocessor.training
+    data_preprocessor.train(False)
+    try:
+        with torch.no_grad():
+            batch = data_preprocessor({'inputs': inputs, 'data_samples': None}, False)
+    finally:
+        data_preprocessor.train(training)
+    if isinstance(batch, Mapping):
+        batch = batch['inputs'] if 'inputs' in batch else batch['images']
+    return _as_floats(batch)
+
+
+def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> Any:
+    """Stack tensors, or tuples, lists and dicts of them, position by position."""
+    import torch
+
+    first = datas[0]
+    if isinstance(first, torch.Tensor):
+        shapes = {tuple(data.shape) for data in datas}
+        if len(shapes) > 1:
+            sizes = ', '.join('x'.join(map(str, shape)) for shape in sorted(shapes))
+            raise InputError(
+                f'images of different sizes in one batch: {sizes}',
+                hint='use a batch size of 1, or a pipeline that crops or resizes to one size',
+            )
+        batch = torch.stack(list(datas)).to(device)
+        return batch if batch.is_floating_point() or not floats or batch.dtype != torch.uint8 else batch.float()
+    if isinstance(first, Mapping):
+        return {key: _stack([data[key] for data in datas], device, floats) for key in first}
+    if isinstance(first, (tuple, list)):
+        return type(first)(_stack(list(parts), device, floats) for parts in zip(*datas, strict=True))
+    if isinstance(first, np.ndarray):
+        return _stack([torch.from_numpy(data) for data in datas], device, floats)
+    raise InputError(f'a sample holds {type(first).__name__}', accepted='tensors, or tuples or dicts of tensors')
+
+
+def _as_floats(batch: Any) -> Any:
+    """Base data preprocessors hand integers through; a network takes floats."""
+    import torch
+
+    if isinstance(batch, torch.Tensor):
+        return batch if batch.is_floating_point() else batch.float()
+    return [_as_floats(part) for part in batch] if isinstance(batch, (list, tuple)) else batch

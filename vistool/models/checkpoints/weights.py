@@ -1,0 +1,283 @@
+"""Fits the weights of a checkpoint to a model, and says in one line what did not fit.
+
+The rule for refusing, counted over parameter tensors (buffers left out). A *part* is a child of the model below the
+wrappers that hold everything (``backbone``, ``head``; ``layer1`` … ``fc`` for a flat model). A checkpoint fits when
+
+- at least a tenth of the model's parameters are loaded,
+- no more have another shape than are loaded, and
+- within the parts that got anything at all, at least 70 % of the model's parameters are loaded, and at least 70 % of
+  the checkpoint's are used.
+
+So whole parts may be absent, new or of another shape: a backbone without its head, another number of classes, a
+detector around a backbone. But a part must not be a patchwork, as when ResNet-50 is given ResNet-101's weights, many of
+whose names and shapes agree.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vistool.errors import InputError
+from vistool.models.checkpoints.key_conversion import convert_vision_transformer, resize_bias_tables
+
+if TYPE_CHECKING:
+    from vistool.models.checkpoints.reading import Checkpoint
+
+
+class Mismatch(NamedTuple):
+    """A tensor that both sides have, with its shape in the checkpoint and in the model."""
+
+    name: str
+    found: tuple[int, ...]
+    expected: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What of a checkpoint went into a model. Names are the model's.
+
+    Attributes:
+        missing: Tensors of the model that the checkpoint lacks; they keep their initial values.
+        unexpected: Tensors of the checkpoint that the model lacks; they are not used.
+        mismatched: Tensors whose shapes differ; they are not used.
+        loaded: Tensors that were loaded.
+        renamed: How the checkpoint's names were changed to match (``"'backbone.' removed"``), or ``''``.
+    """
+
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[Mismatch, ...] = ()
+    loaded: tuple[str, ...] = ()
+    renamed: str = ''
+
+    def __str__(self) -> str:
+        """One line for a person; ``''`` where everything fits."""
+        parts = []
+        if self.missing:
+            parts.append(f'missing in the checkpoint, so left as initialised: {summarise(self.missing)}')
+        if self.mismatched:
+            shown = [f'{name} ({_size(found)}, not {_size(wanted)})' for name, found, wanted in self.mismatched[:3]]
+            more = f', … {len(self.mismatched) - 3} more' if len(self.mismatched) > 3 else ''
+            parts.append(f'of another shape than in the model, so not loaded: {", ".join(shown)}{more}')
+        if self.unexpected:
+            parts.append(f'not in the model, so not used: {summarise(self.unexpected)}')
+        return '; '.join(parts)
+
+
+def summarise(names: Iterable[str], most: int = 6) -> str:
+    """Names in groups with their counts: ``'backbone.layer4.* (12), head.fc.bias'``."""
+    names = list(names)
+    groups: dict[str, list[str]] = {}
+    for depth in (3, 2, 1):
+        groups = {}
+        for name in names:
+            groups.setdefault('.'.join(name.split('.')[:depth]), []).append(name)
+        if len(groups) <= most:
+            break
+    items = list(groups.items())
+    shown = [members[0] if len(members) == 1 else f'{group}.* ({len(members)})' for group, members in items[:most]]
+    rest = sum(len(members) for _, members in items[most:])
+    return ', '.join(shown) + (f', … {rest} more' if rest else '')
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return 'x'.join(map(str, shape)) or 'scalar'
+
+
+_PREFIXES = ('backbone.', 'encoder.', 'model.', 'module.')
+# Buffers that a model computes by itself; not worth a message.
+_DERIVED = ('num_batches_tracked', 'relative_position_index', 'relative_coords_table', 'attn_mask')
+_LEAST_OF_MODEL = 0.1
+_LEAST_OF_PART = 0.7
+_HINT = 'check that config and checkpoint belong together'
+_LOGGER = logging.getLogger('vistool')
+
+
+@dataclass
+class _Plan:
+    """One way to fit a checkpoint: which tensor goes where. Nothing is copied before it is carried out."""
+
+    renamed: str = ''
+    copies: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    mismatched: dict[str, Mismatch] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+    def carry_out(self) -> LoadReport:
+        with torch.no_grad():
+            for target, value in self.copies.values():
+                target.copy_(value)
+        return LoadReport(
+            missing=tuple(self.missing),
+            unexpected=tuple(self.unexpected),
+            mismatched=tuple(self.mismatched.values()),
+            loaded=tuple(self.copies),
+            renamed=self.renamed,
+        )
+
+
+def load_weights(module: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+    """Loads a checkpoint into a model, in place.
+
+    The modules' own loading hooks run (they rename keys, resize position embeddings and bias tables). Prefixes are
+    removed or added where that makes more names match. What is missing, unexpected or of another shape is told in one
+    warning. On an error the model is as it was.
+
+    Args:
+        module: The model; its parameters keep dtype and device.
+        checkpoint: The weights.
+
+    Returns:
+        What was loaded and what was not; buffers that a model computes by itself (BatchNorm's
+        ``num_batches_tracked``, Swin's indices) are not reported.
+
+    Raises:
+        InputError: The checkpoint belongs to another architecture (the rule stands at the top of this file).
+    """
+    parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    plan = _best_plan(module, checkpoint, parameters)
+    _refuse_misfit(module, parameters, plan, checkpoint)
+    try:
+        report = plan.carry_out()
+    except RuntimeError as error:  # a sparse or quantised tensor, say
+        problem = f'{checkpoint.source} holds tensors that cannot be copied into the model ({error})'
+        raise InputError(problem, hint=_HINT, argument='checkpoint') from error
+    if report.renamed:
+        _LOGGER.info('%s: names matched with %s', checkpoint.source, report.renamed)
+    if text := str(report):
+        _LOGGER.warning('%s: %s', checkpoint.source or 'checkpoint', text)
+    return report
+
+
+def _best_plan(module: nn.Module, checkpoint: Checkpoint, parameters: list[str]) -> _Plan:
+    """The plan that loads most, trying other prefixes only where the names as they are load less than half."""
+    best = _plan(module, checkpoint, '', lambda name: name)
+    if 2 * len(best.copies) >= len(parameters):
+        return best
+    for note, rename in _renamings(list(checkpoint.state_dict), parameters):
+        plan = _plan(module, checkpoint, note, rename)
+        if len(plan.copies) > len(best.copies):
+            best = plan
+    if 2 * len(best.copies) < len(parameters):
+        converted = convert_vision_transformer(checkpoint.state_dict, parameters)
+        if converted is not None:
+            note, weights = converted
+            plan = _plan(module, replace(checkpoint, state_dict=weights), note, lambda name: name)
+            best = plan if len(plan.copies) > len(best.copies) else best
+    return best
+
+
+def _renamings(found: list[str], expected: list[str]) -> Iterator[tuple[str, Callable[[str], str]]]:
+    removable = ['', *(prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in found))]
+    addable = ['', *(prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in expected))]
+    for old in removable:
+        for new in addable:
+            if old != new:
+                notes = [f'{old!r} removed'] * bool(old) + [f'{new!r} added'] * bool(new)
+                yield ' and '.join(notes), _replacing(old, new)
+
+
+def _replacing(old: str, new: str) -> Callable[[str], str]:
+    return lambda name: new + name.removeprefix(old) if name.startswith(old) else name
+
+
+def _plan(module: nn.Module, checkpoint: Checkpoint, note: str, rename: Callable[[str], str]) -> _Plan:
+    """Lets the model's own loading machinery run with its hooks, but takes every tensor out before it is copied."""
+    plan = _Plan(note)
+    weights = {rename(name): value for name, value in checkpoint.state_dict.items()}
+    weights = resize_bias_tables(weights, dict(module.named_parameters(remove_duplicate=False)))
+    versions = {rename(f'{name}.' if name else '')[:-1]: value for name, value in checkpoint.metadata.items()}
+
+    def take(part: nn.Module, local: dict[str, Any], prefix: str, *_rest: Any) -> None:
+        for name, target in _own_tensors(part):
+            key = prefix + name
+            value = local.pop(key, None)
+            if value is None:
+                continue
+            if target.ndim == 0 and value.shape == (1,):
+                value = value[0]  # scalars as PyTorch 0.3 saved them
+            if value.shape == target.shape:
+                plan.copies[key] = (target, value)
+            elif not key.endswith(_DERIVED):
+                plan.mismatched[key] = Mismatch(key, tuple(value.shape), tuple(target.shape))
+
+    # Registered last, so that it sees the keys and shapes that the module's own hooks have made.
+    handles = [part.register_load_state_dict_pre_hook(take) for part in module.modules()]
+    try:
+        keys = module.load_state_dict(_with_metadata(weights, versions), strict=False)
+    except Exception as error:  # a hook may fail in any way on tensors of another model
+        problem = f'{checkpoint.source} is refused by the model ({error})'
+        raise InputError(problem, hint=_HINT, argument='checkpoint') from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    taken = plan.copies.keys() | plan.mismatched.keys()
+    plan.missing = [key for key in keys.missing_keys if key not in taken and not key.endswith(_DERIVED)]
+    plan.unexpected = [key for key in keys.unexpected_keys if not key.endswith(_DERIVED)]
+    return plan
+
+
+def _with_metadata(weights: dict[str, Tensor], metadata: Mapping[str, Any]) -> Any:
+    ordered: Any = OrderedDict(weights)
+    # Only the versions: the other key that PyTorch reads here changes how tensors are assigned.
+    ordered._metadata = {name: {'version': value.get('version')} for name, value in metadata.items()}
+    return ordered
+
+
+def _own_tensors(part: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from part.named_parameters(recurse=False, remove_duplicate=False)
+    for name, buffer in part.named_buffers(recurse=False, remove_duplicate=False):
+        if name not in part._non_persistent_buffers_set:
+            yield name, buffer
+
+
+def _refuse_misfit(module: nn.Module, parameters: list[str], plan: _Plan, checkpoint: Checkpoint) -> None:
+    """Raises where the checkpoint belongs to another architecture; the rule stands at the top of this file."""
+    wanted = set(parameters) or set(plan.copies)
+    loaded = wanted & plan.copies.keys()
+    mismatched = wanted & plan.mismatched.keys()
+    part = _part_of(wanted)
+    touched = {part(name) for name in loaded}
+    of_model = [name for name in wanted if part(name) in touched]
+    buffers = {name.rpartition('.')[2] for name, _ in module.named_buffers()} | {'running_mean', 'running_var'}
+    surplus = [name for name in plan.unexpected if name.rpartition('.')[2] not in buffers]
+    of_checkpoint = [name for name in (*loaded, *mismatched, *surplus) if part(name) in touched]
+    fits = (
+        loaded
+        and len(loaded) >= _LEAST_OF_MODEL * len(wanted)
+        and len(loaded) >= len(mismatched)
+        and len(loaded) >= _LEAST_OF_PART * max(len(of_model), len(of_checkpoint))
+    )
+    if fits:
+        return
+    spare = [*plan.unexpected, *sorted(mismatched)] or list(checkpoint.state_dict)
+    lacking = [*(name for name in plan.missing if name in wanted), *sorted(mismatched)] or parameters
+    amount = f'only {len(loaded)} of the' if loaded else 'none of the'
+    raise InputError(
+        f"{checkpoint.source or 'the checkpoint'} is of another architecture: it fits {amount} model's {len(wanted)} "
+        f'parameters (the checkpoint has {", ".join(spare[:3])}, …; the model has {", ".join(lacking[:3])}, …)',
+        hint=_HINT,
+        argument='checkpoint',
+    )
+
+
+def _part_of(names: Iterable[str]) -> Callable[[str], str]:
+    """Maps a name to its part: its first component below the components that all names share."""
+    owners = [name.split('.')[:-1] for name in names]
+    shared = ''
+    for level in zip(*owners, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared += f'{level[0]}.'
+
+    def part(name: str) -> str:
+        return name.removeprefix(shared).split('.')[0]
+
+    return part

@@ -1,0 +1,144 @@
+"""The names of a network's classes: the checkpoint's or the dataset's, where there is one for each output."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vistool.errors import InputError, close_matches
+
+if TYPE_CHECKING:
+    from mmengine import Config
+
+log = logging.getLogger('vistool')
+
+
+def fitting_names(name: str, found: Sequence[Sequence[str] | None], count: int | None) -> tuple[str, ...] | None:
+    """The first of several lists of class names that has one name for each output; a warning where it is not the first.
+
+    Args:
+        name: The model's, for the message.
+        found: Lists of names, the best first; those that are None or empty are passed over.
+        count: How many outputs there are; None where nobody knows.
+    """
+    known = [tuple(names) for names in found if names]
+    fitting = [names for names in known if count is None or len(names) == count]
+    if known and known[0] not in fitting:
+        told = 'others are taken' if fitting else 'classes are told by their number'
+        log.warning('%s: %d class names do not belong to %d outputs; %s', name, len(known[0]), count, told)
+    return fitting[0] if fitting else None
+
+
+def dataset_classes(config: Config) -> tuple[str, ...] | None:
+    """The class names of the config's dataset: its own ``metainfo``, else the METAINFO of its type."""
+    from mmengine.registry import DATASETS, DefaultScope
+
+    for phase in ('test', 'val', 'train'):
+        dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset') or {}
+        while dataset.get('dataset'):  # wrappers (RepeatDataset, KFoldDataset, …) hold the real one
+            dataset = dataset['dataset']
+        meta = dataset.get('metainfo') or {}
+        if not meta and isinstance(dataset.get('type'), str):
+            scope = DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine')
+            with scope, DATASETS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(dataset['type'])
+            meta = getattr(kind, 'METAINFO', None) or {}
+        names = meta.get('classes', meta.get('CLASSES'))
+        if names and not isinstance(names, str):
+            return tuple(names)
+    return None
+
+
+def find_classes(
+    wanted: Sequence[int | str], scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]
+) -> Tensor:
+    """The class ids to draw for each image.
+
+    Args:
+        wanted: Ids, names (one whole synonym, case-insensitive), ``'topN'``, or ``'label'`` for the ground truth; none
+            means ``'top1'``.
+        scores: ``(B, C)``.
+        names: Class names by id, synonyms separated by commas; None where unknown.
+        labels: Ground truth per image, None where unknown.
+
+    Returns:
+        int64 ``(B, T)``; a class that is asked for twice (as an id and as top 1, say) appears once per image where all
+        images agree.
+
+    Raises:
+        InputError: If an id is out of range, or a name unknown or ambiguous.
+    """
+    columns: list[Tensor] = []
+    for target in wanted or ['top1']:
+        columns += _columns(str(target).strip(), scores, names, labels)
+    unique: list[Tensor] = []
+    for column in columns:
+        if not any(torch.equal(column, other) for other in unique):
+            unique.append(column)
+    return torch.stack(unique, 1)
+
+
+def _columns(target: str, scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]) -> list[Tensor]:
+    batch, count = scores.shape
+    if ranking := re.fullmatch(r'top[- ]?(\d+)', target, re.IGNORECASE):
+        k = int(ranking[1])
+        if not 1 <= k <= count:
+            raise InputError(
+                f'{target!r} of {count} classes', accepted=f'top1 to top{count}', argument='--target-category'
+            )
+        return list(scores.topk(k, dim=1).indices.unbind(1))
+    if target.lower() == 'label' and class_id('label', names, missing_ok=True) is None:
+        if any(label is None for label in labels):
+            raise InputError(
+                "'label' asked for, but the image has no known label",
+                accepted='ids, names, top3',
+                hint="give an image of the config's dataset (@val)",
+                argument='--target-category',
+            )
+        return [torch.tensor(labels, device=scores.device)]
+    index = int(target) if re.fullmatch(r'[+-]?\d+', target) else class_id(target, names)
+    assert index is not None
+    if not 0 <= index < count:
+        raise InputError(f'no class {index}', accepted=f'0 to {count - 1}', argument='--target-category')
+    return [torch.full((batch,), index, device=scores.device)]
+
+
+def class_id(name: str, names: Sequence[str] | None, *, missing_ok: bool = False) -> int | None:
+    """The id of the class one of whose synonyms is ``name``, case-insensitively.
+
+    Raises:
+        InputError: If there is none (close matches are listed; None instead with ``missing_ok``) or there are several.
+    """
+    wanted = ' '.join(name.lower().replace('_', ' ').split())
+    synonyms = [
+        [' '.join(part.lower().replace('_', ' ').split()) for part in entry.split(',')] for entry in names or ()
+    ]
+    hits = [index for index, parts in enumerate(synonyms) if wanted in parts]
+    if not hits:
+        hits = [index for index, entry in enumerate(names or ()) if entry.lower() == name.lower()]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        assert names is not None
+        listed = ', '.join(f'{index} ({names[index]})' for index in hits)
+        raise InputError(f'class {name!r} is ambiguous: {listed}', hint='give the id', argument='--target-category')
+    if missing_ok:
+        return None
+    if not names:
+        raise InputError(
+            f'class {name!r}: the class names are not known here',
+            accepted='an id, or top3',
+            argument='--target-category',
+        )
+    pool = [part for entry in names for part in (piece.strip() for piece in entry.split(','))]
+    raise InputError(
+        f'no class {name!r}',
+        accepted=f'an id from 0 to {len(names) - 1}, a whole class name, top3',
+        hint=close_matches(name, pool),
+        argument='--target-category',
+    )

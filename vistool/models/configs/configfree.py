@@ -1,0 +1,285 @@
+"""Configs for models that come without one: their own data config says how a picture is prepared."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vistool.errors import InputError, close_matches
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+IMAGENET_CLASSES = 1000
+
+
+def timm_config(name: str) -> Config:
+    """The config of ``timm::NAME``: mmpretrain's ``TimmClassifier``, random weights, timm's evaluation transform.
+
+    Raises:
+        InputError: If timm is missing or knows no such model.
+    """
+    try:
+        import timm
+        from timm.data import resolve_data_config
+    except ImportError as error:
+        raise InputError(f'timm::{name} needs timm', hint='pip install timm', argument='config') from error
+    try:
+        pretrained = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError:  # a known model, an unknown tag behind the dot
+        pretrained = None
+    if pretrained is None:
+        hint = close_matches(name, [*timm.list_models(), *timm.list_pretrained()])
+        raise InputError(f'timm knows no model {name}', hint=hint or 'see timm.list_models()', argument='config')
+    data = resolve_data_config(pretrained_cfg=pretrained.to_dict())
+    model = {'type': 'TimmClassifier', 'model_name': name, 'pretrained': False}
+    steps = evaluation_steps(data['input_size'][1:], data['crop_pct'], data['interpolation'], data['crop_mode'])
+    return evaluation_config(model, steps, data['mean'], data['std'], _timm_classes(pretrained))
+
+
+def _timm_classes(pretrained: Any) -> list[str]:
+    """Class names by id, each a list of synonyms where timm knows the dataset; ``[]`` where it says none."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    own = pretrained.label_descriptions or pretrained.label_names
+    if own:
+        return [own[name] for name in pretrained.label_names] if isinstance(own, Mapping) else list(own)
+    subset = infer_imagenet_subset({'num_classes': pretrained.num_classes})
+    return list(ImageNetInfo(subset).label_descriptions()) if subset else []
+
+
+def evaluation_steps(
+    size: tuple[int, int], crop: float, interpolation: str, mode: str = 'center'
+) -> list[dict[str, Any]]:
+    """The usual evaluation transform as mmpretrain's: resize by pillow, then crop the centre.
+
+    Args:
+        size: Network input ``(H, W)`` in pixels.
+        crop: Share of the resized picture's side that is kept, in (0, 1].
+        interpolation: Pillow's name for it; ``'random'`` becomes bilinear.
+        mode: ``'squash'`` resizes to ``size / crop`` whatever the aspect ratio; anything else keeps the ratio.
+    """
+    height, width = (math.floor(side / crop) for side in size)
+    interpolation = 'bilinear' if interpolation == 'random' else interpolation
+    return picture_steps((height, width) if mode == 'squash' or height != width else height, size, interpolation)
+
+
+def picture_steps(
+    resize: int | tuple[int, int] | None, crop: tuple[int, int] | None, interpolation: str
+) -> list[dict[str, Any]]:
+    """Loading, resizing by pillow, cropping the centre, packing.
+
+    Args:
+        resize: The short side in pixels, or ``(H, W)`` whatever the aspect ratio, or None.
+        crop: ``(H, W)`` or None.
+        interpolation: Pillow's name for it.
+    """
+    how = {'backend': 'pillow', 'interpolation': interpolation}
+    steps: list[dict[str, Any]] = [{'type': 'LoadImageFromFile'}]
+    if isinstance(resize, int):
+        steps.append({'type': 'ResizeEdge', 'scale': resize, 'edge': 'short', **how})
+    elif resize is not None:
+        steps.append({'type': 'Resize', 'scale': (resize[1], resize[0]), **how})
+    if crop is not None:
+        steps.append({'type': 'CenterCrop', 'crop_size': (crop[1], crop[0])})  # mmcv's order
+    return [*steps, {'type': 'PackInputs'}]
+
+
+def evaluation_config(
+    model: Mapping[str, Any],
+    steps: list[dict[str, Any]],
+    mean: Sequence[float],
+    std: Sequence[float],
+    classes: Sequence[str],
+) -> Config:
+    """A config for looking at ``model`` on pictures prepared by ``steps``.
+
+    Args:
+        model: Its ``model`` entry.
+        steps: Its test pipeline.
+        mean: Of each RGB channel, pixels being in [0, 1].
+        std: Likewise.
+        classes: Names by id; none where they are unknown. A thousand are ImageNet's.
+    """
+    from mmengine.config import Config
+
+    entries: dict[str, Any] = {
+        'default_scope': 'mmpretrain',
+        'model': dict(model),
+        'data_preprocessor': {
+            'mean': [255 * value for value in mean],
+            'std': [255 * value for value in std],
+            'to_rgb': True,
+        },
+        'test_pipeline': steps,
+    }
+    if classes:
+        dataset: dict[str, Any] = {'type': 'CustomDataset', 'data_root': 'data/val', 'pipeline': steps}
+        if len(classes) == IMAGENET_CLASSES:
+            dataset |= {'type': 'ImageNet', 'data_root': 'data/imagenet', 'split': 'val'}
+        dataset['metainfo'] = {'classes': tuple(classes)}
+        sampler = {'type': 'DefaultSampler', 'shuffle': False}
+        entries['test_dataloader'] = {'batch_size': 32, 'num_workers': 2, 'dataset': dataset, 'sampler': sampler}
+    return Config(entries)
+
+
+def torchvision_config(name: str) -> Config:
+    """The config of ``torchvision::NAME`` or ``torchvision::NAME.WEIGHTS``: prepared for as its weights say.
+
+    Nothing is downloaded: the weights only say how pictures are prepared. ``WEIGHTS``, such as ``IMAGENET1K_V1``,
+    defaults to torchvision's best.
+
+    Raises:
+        InputError: If torchvision has no such classifier or weights.
+    """
+    from torchvision import models
+
+    name, _, tag = name.partition('.')
+    known = models.list_models(module=models)
+    if name not in known:
+        hint = close_matches(name, known) or 'see torchvision.models.list_models()'
+        raise InputError(f'torchvision has no classifier {name}', hint=hint, argument='config')
+    weights = models.get_model_weights(name)
+    if tag and tag not in weights.__members__:
+        tags = ', '.join(weights.__members__)
+        raise InputError(f'torchvision has no weights {tag} for {name}', accepted=tags, argument='config')
+    chosen: Any = weights[tag or 'DEFAULT']
+    transform = chosen.transforms()
+    side = transform.crop_size[0]
+    resize = transform.resize_size
+    steps = picture_steps(
+        resize[0] if len(resize) == 1 else tuple(resize), (side, transform.crop_size[-1]), transform.interpolation.value
+    )
+    model = {'type': 'vistool.TorchvisionClassifier', 'model_name': name}
+    return evaluation_config(model, steps, transform.mean, transform.std, chosen.meta['categories'])
+
+
+log = logging.getLogger('vistool')
+
+WEIGHTS = (
+    'model.safetensors',
+    'model.safetensors.index.json',
+    'pytorch_model.bin',
+    'pytorch_model.bin.index.json',
+)
+"""Files of weights, or of the names of several such files, the best first."""
+RESAMPLE = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')
+"""Pillow's names for its filters, by their number."""
+HALF = (0.5, 0.5, 0.5)
+
+
+def huggingface_config(folder: Path) -> tuple[Config, str | None]:
+    """The config of a folder with a ``config.json``, and the path of its weights if it holds any.
+
+    Pictures are prepared as its ``preprocessor_config.json`` says; class names are ``id2label``'s. A folder of a bare
+    backbone gives a headless model.
+
+    Raises:
+        InputError: If there is no such folder or config, or the model brings its own code.
+    """
+    if not (folder / 'config.json').is_file():
+        what = 'has no config.json' if folder.is_dir() else 'is no folder'
+        raise InputError(
+            f'hf::{folder} {what}',
+            accepted='a local folder with a config.json',
+            hint='models on the Hub have to be downloaded first (hf download NAME --local-dir FOLDER)',
+            argument='config',
+        )
+    settings = _read(folder / 'config.json')
+    _refuse_unknown(settings, folder)
+    model: dict[str, Any] = {'type': 'vistool.HuggingFaceClassifier', 'model_name': str(folder)}
+    labels: Mapping[str, str] = settings.get('id2label') or {}
+    classes = [labels[key] for key in sorted(labels, key=int)]
+    if not any('Classification' in name for name in settings.get('architectures') or ['Classification']):
+        model['num_labels'], classes = 0, []
+    steps, mean, std = _preparation(folder, settings)
+    return evaluation_config(model, steps, mean, std, classes), _weights(folder)
+
+
+def _refuse_unknown(settings: Mapping[str, Any], folder: Path) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as known
+
+    kind = settings.get('model_type')
+    if kind not in known:
+        own = 'brings its own code (auto_map), which is not run' if 'auto_map' in settings else 'is no image classifier'
+        raise InputError(
+            f'hf::{folder}: its model_type {kind!r} {own}, as far as the installed transformers knows',
+            hint='load it in Python and hand the module to vistool.load()',
+            argument='config',
+        )
+
+
+def _weights(folder: Path) -> str | None:
+    return next((str(folder / name) for name in WEIGHTS if (folder / name).is_file()), None)
+
+
+def _preparation(
+    folder: Path, settings: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], Sequence[float], Sequence[float]]:
+    """The steps of ``preprocessor_config.json``, and mean and standard deviation for pixels in [0, 1]."""
+    path = folder / 'preprocessor_config.json'
+    if not path.is_file():
+        size = _size(settings.get('image_size') or 224)
+        log.warning(
+            '%s has no preprocessor_config.json: pictures are resized to %d×%d, with mean and deviation 0.5',
+            folder,
+            *size,
+        )
+        return picture_steps(size, None, 'bilinear'), HALF, HALF
+    said = _read(path)
+    said = {**said, **said.get('image_processor', {})}
+    resize, crop = _resize(said), None
+    if said.get('do_center_crop') and said.get('crop_size'):
+        crop = _size(said['crop_size'])
+    elif isinstance(resize, int) and said.get('crop_pct'):
+        crop = (resize, resize)
+        resize = int(resize / said['crop_pct'])
+    elif isinstance(resize, int):
+        log.warning('%s: pictures keep their aspect ratio, so they differ in size', path)
+    chosen = said.get('resample', 2)
+    filter_name = RESAMPLE[chosen] if isinstance(chosen, int) and 0 <= chosen < len(RESAMPLE) else 'bilinear'
+    mean, std = said.get('image_mean') or HALF, said.get('image_std') or HALF
+    if said.get('do_normalize') is False:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    unit = 255 * said.get('rescale_factor', 1 / 255) if said.get('do_rescale', True) else 255.0
+    return picture_steps(resize, crop, filter_name), [m / unit for m in mean], [s / unit for s in std]
+
+
+def _resize(said: Mapping[str, Any]) -> int | tuple[int, int] | None:
+    """The short side, or ``(H, W)``, or None, from the several ways in which it has been written over the years."""
+    if said.get('do_resize') is False or not said.get('size'):
+        return None
+    size = said['size']
+    if isinstance(size, Mapping) and 'shortest_edge' in size:
+        size = int(size['shortest_edge'])
+    elif not (isinstance(size, int) and (said.get('crop_pct') or _keeps_ratio(said))):
+        return _size(size)
+    # ConvNeXt's rule: small pictures are cropped, from 384 pixels on they are squashed.
+    return (size, size) if said.get('crop_pct') and size >= 384 else size
+
+
+def _keeps_ratio(said: Mapping[str, Any]) -> bool:
+    kind = str(said.get('image_processor_type') or said.get('feature_extractor_type') or '')
+    return kind.startswith(('CLIP', 'ConvNext', 'Levit', 'MobileNet', 'MobileViT', 'PoolFormer'))
+
+
+def _size(value: Any) -> tuple[int, int]:
+    if isinstance(value, Mapping):
+        if 'shortest_edge' in value:
+            return int(value['shortest_edge']), int(value['shortest_edge'])
+        return int(value['height']), int(value['width'])
+    return (int(value), int(value)) if isinstance(value, (int, float)) else (int(value[0]), int(value[-1]))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise InputError(f'{path} cannot be read: {error}', hint='download it again', argument='config') from error
+    if not isinstance(found, dict):
+        raise InputError(f'{path} holds no settings', argument='config')
+    return found

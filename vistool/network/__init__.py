@@ -1,0 +1,1 @@
+"""Watching a network: forwards, captured activations, attention operators, tokens, layers, outputs."""

@@ -1,0 +1,221 @@
+"""A forward that stops after the last wanted layer, and the maps that the layers gave."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistool.errors import InputError
+from vistool.network.capture import Grids, frozen, hooked
+from vistool.network.forward import call, input_size
+from vistool.network.layers import ARGUMENT, EVERY_CALL, Target, unwrapped
+from vistool.network.tokens import NoSpatialMap, find_layout
+from vistool.network.windows import from_windows
+
+
+class _Seen(BaseException):
+    """All wanted layers have run. No ``Exception``: a network that catches those must not swallow it."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What one layer gave for a batch.
+
+    Attributes:
+        name: The layer, with ``[i]`` where it gave several tensors and ``@n`` where a later call was asked for.
+        maps: ``(B, C, h, w)`` in at least float32, the layer's own values.
+    """
+
+    name: str
+    maps: Tensor
+
+    @property
+    def size(self) -> str:
+        """Rows, columns and channels: ``'14×14×320'``."""
+        channels, height, width = self.maps.shape[1:]
+        return f'{height}×{width}×{channels}'
+
+
+@dataclass(frozen=True)
+class TokenHints:
+    """What the user says about token layouts; None leaves it to be found by looking."""
+
+    prefix: int | None = None
+    flat: bool | None = None
+
+
+@dataclass
+class _Kept:
+    """The tensors of one call of a layer, by their place in its output, and the spatial sizes seen until then."""
+
+    target: Target
+    call: int
+    tensors: list[tuple[str, Tensor]]
+    grids: list[tuple[int, int]] = field(default_factory=list)
+
+
+def features(root: nn.Module, inputs: Any, targets: Sequence[Target], hints: TokenHints | None = None) -> list[Feature]:
+    """Runs ``root`` until every target has been called, and lays out what they gave.
+
+    Mode, ``requires_grad`` and hooks are as found afterwards. What is kept is a copy, which no in-place operation
+    behind the layer reaches.
+
+    Args:
+        root: The network.
+        inputs: A tensor ``(B, C, H, W)``, or a tuple (by position) or dict (by name) of tensors.
+        targets: The layers.
+        hints: What the user says about token layouts.
+
+    Raises:
+        InputError: If the forward fails, or a layer is not reached or gives no spatial map.
+    """
+    root = unwrapped(root)
+    size, batch = input_size(inputs)
+    kept = _run(root, inputs, targets)
+    found: list[Feature] = []
+    for target in targets:
+        mine = [entry for entry in kept if entry.target is target]
+        if not mine:
+            raise _unreached(root, target)
+        for entry in mine:
+            name = f'{target.name}@{entry.call}' if target.call == EVERY_CALL and len(mine) > 1 else target.name
+            found += _laid_out(root, name, entry, size, batch, hints or TokenHints())
+    return found
+
+
+def _run(root: nn.Module, inputs: Any, targets: Sequence[Target]) -> list[_Kept]:
+    kept: list[_Kept] = []
+    grids, calls = Grids(), Counter[nn.Module]()
+    waiting = set(range(len(targets)))
+
+    def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        calls[module] += 1
+        for index, target in enumerate(targets):
+            if target.module is module and target.call in (EVERY_CALL, calls[module]):
+                copies = [(place, tensor.detach().clone()) for place, tensor in floats(output)]
+                kept.append(_Kept(target, calls[module], copies, list(grids.sizes)))
+                if target.call != EVERY_CALL:
+                    waiting.discard(index)
+        if not waiting:
+            raise _Seen
+
+    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        grids.watch(output)
+
+    wanted = {target.name: target.module for target in targets}
+    run_until(root, inputs, [(dict(root.named_modules()), note), (_once(wanted), keep)])
+    return kept
+
+
+Hook = Callable[[str, nn.Module, Any, Any], None]
+
+
+def run_until(root: nn.Module, inputs: Any, hooks: Sequence[tuple[Mapping[str, nn.Module], Hook]]) -> None:
+    """Runs ``root`` without gradients under ``hooks``, one of which may end it early with :func:`stop`.
+
+    Raises:
+        InputError: If the network's own code fails.
+    """
+    with frozen(root), ExitStack() as stack:
+        torch.set_grad_enabled(False)  # frozen() puts the caller's mode back
+        for modules, hook in hooks:
+            stack.enter_context(hooked(modules, hook))
+        try:
+            call(root, inputs)
+        except _Seen:
+            return
+        except InputError:
+            raise
+        except Exception as error:
+            reason = ' '.join(str(error).split())[:300]
+            raise InputError(
+                f'the forward of {type(root).__name__} fails on this input: {type(error).__name__}: {reason}',
+                hint='run with --debug for the traceback',
+            ) from error
+
+
+def stop() -> None:
+    """Ends the forward that :func:`run_until` runs; called by a hook."""
+    raise _Seen
+
+
+def floats(output: Any, place: str = '') -> Iterator[tuple[str, Tensor]]:
+    """The floating-point tensors in a module's output with their places: ``''``, ``'[0]'``, ``'[hidden]'``."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield place, output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from floats(value, f'{place}[{key}]')
+    elif isinstance(output, (tuple, list)):
+        for index, value in enumerate(output):
+            yield from floats(value, f'{place}[{index}]')
+
+
+def _once(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Without modules that are there under another name already: each is hooked once."""
+    return {str(index): module for index, module in enumerate(dict.fromkeys(modules.values()))}
+
+
+def _laid_out(
+    root: nn.Module, name: str, entry: _Kept, size: tuple[int, int], batch: int, hints: TokenHints
+) -> list[Feature]:
+    """Each tensor of a layer's output that is a map; an error where none is."""
+    if not entry.tensors:
+        raise InputError(f'layer {name!r} gives no tensor', hint=_LIST, argument=ARGUMENT)
+    found, reasons = [], []
+    for place, tensor in entry.tensors:
+        try:
+            maps = as_maps(tensor, root, entry.target, size, batch, entry.grids, hints)
+        except NoSpatialMap as error:
+            reasons.append(str(error))
+            continue
+        maps = maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
+        found.append((place, maps))
+    if not found:
+        if hints.prefix is not None:
+            raise InputError(
+                f'{hints.prefix} does not fit layer {name!r}: {reasons[0]}',
+                hint='leave it out to have the layout found',
+                argument='--num-extra-tokens',
+            )
+        raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, argument=ARGUMENT)
+    return [Feature(name + (place if len(found) > 1 else ''), maps) for place, maps in found]
+
+
+_LIST = 'list all layers with their output shapes with --preview-model'
+
+
+def as_maps(
+    tensor: Tensor,
+    root: nn.Module,
+    target: Target,
+    size: tuple[int, int],
+    batch: int,
+    grids: Sequence[tuple[int, int]],
+    hints: TokenHints,
+) -> Tensor:
+    """A layer's output as ``(B, C, h, w)``: maps, tokens, or windows put back into their places.
+
+    Raises:
+        NoSpatialMap: If it is none of these.
+    """
+    windows = from_windows(tensor, root, target.name.partition('@')[0], batch, grids, size)
+    if windows is not None:
+        return windows
+    layout = find_layout(tensor, size, grids, batch=batch, layer=target.module, prefix=hints.prefix, tokens=hints.flat)
+    return layout.to_map(tensor)
+
+
+def _unreached(root: nn.Module, target: Target) -> InputError:
+    if target.call > 1:
+        problem = f'layer {target.name!r}: it is called fewer than {target.call} times in the forward pass'
+    else:
+        problem = f'layer {target.name!r} was not reached in the forward pass of {type(root).__name__}'
+    return InputError(problem, hint='--preview-model marks the layers that run, and how often', argument=ARGUMENT)

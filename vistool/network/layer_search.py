@@ -1,0 +1,206 @@
+"""Finding a layer to explain a network by running it: for networks that :mod:`vistool.network.layers` does not know."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistool.errors import InputError
+from vistool.network.capture import Activation, Grids, first_tensor, frozen, hooked, replace_tensor
+from vistool.network.layers import default_layers, network_name
+from vistool.network.outputs import class_scores
+from vistool.network.tokens import Layout, NoSpatialMap, find_layout
+
+log = logging.getLogger('vistool')
+
+_SQUARE = math.log(2)
+"""Cells of a map are about square; what is further off holds heads and tokens, not rows and columns."""
+_IDLE = (nn.Identity, nn.modules.dropout._DropoutNd)
+
+
+@dataclass
+class _Map:
+    """What one module gave, and the modules around it that handed the same tensor on."""
+
+    name: str
+    layer: nn.Module
+    kept: Tensor
+    passed: Tensor
+    grids: list[tuple[int, int]]
+
+
+def measure_default_layer(module: nn.Module, inputs: Any) -> str | None:
+    """The last layer, in running order, that gives a spatial map through which the score's gradient flows.
+
+    Costs one forward and one full backward of one image.
+
+    Args:
+        module: The network.
+        inputs: Its input, a tensor ``(B, C, H, W)`` or a tuple or dict of tensors; only the first image is used.
+
+    Returns:
+        The layer's dotted name, or None where there is no such layer.
+    """
+    one = _first_image(inputs)
+    size = _image_size(one)
+    with frozen(module):
+        maps, output = _run(module, one)
+        objective = _objective(output)
+        if objective is None or not objective.requires_grad:
+            return None
+        gradients = torch.autograd.grad(objective, [entry.kept for entry in maps], allow_unused=True)
+    for entry, gradient in zip(reversed(maps), reversed(gradients), strict=True):
+        if gradient is not None and _is_spatial(entry, gradient, size):
+            return entry.name
+    return None
+
+
+def layers_to_explain(module: nn.Module, inputs: Any) -> list[str]:
+    """The network's default layers, told in one line: the table's, else one found by measuring; ``[]`` for neither."""
+    if names := default_layers(module):
+        log.info('target layer: %s (the default for this network)', ', '.join(names))
+        return names
+    name = measure_default_layer(module, inputs)
+    if name is None:
+        return []
+    log.warning(
+        'target layer: %s (found by measuring, as %s is not in the table: the last with a map that the score depends '
+        'on); choose another with --target-layers',
+        name,
+        network_name(module),
+    )
+    return [name]
+
+
+def suggestion(module: nn.Module, inputs: Any, instead_of: str) -> str:
+    """A hint that names another layer with a map that the score depends on: the default or a measured one."""
+    names = [*default_layers(module), measure_default_layer(module, inputs)]
+    name = next((name for name in names if name not in (None, instead_of)), None)
+    return f'take {name}' if name else 'list all with --preview-model'
+
+
+def last_used(calls: Sequence[Activation], output: Any) -> int:
+    """Of a layer's calls in one forward the last through which the score reaches more than the first token.
+
+    Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalises by ``ln1``
+    before its last attention, then again before its last feed-forward layer, where patch tokens no longer reach the
+    score.
+    """
+    objective = _objective(output) if len(calls) > 1 else None
+    if objective is None or not objective.requires_grad:
+        return len(calls) - 1
+    values = [call.value for call in calls]
+    gradients = torch.autograd.grad(objective, values, retain_graph=True, allow_unused=True)
+    reached = [
+        index
+        for index, gradient in enumerate(gradients)
+        if gradient is not None and gradient.ndim > 2 and (gradient if gradient.ndim > 3 else gradient[:, 1:]).any()
+    ]
+    return reached[-1] if reached else len(calls) - 1
+
+
+def check_gradient(name: str, gradient: Tensor, layout: Layout, instead: Callable[[str], str]) -> None:
+    """Warns where a score's gradient at a layer is zero everywhere.
+
+    Args:
+        name: The layer.
+        gradient: As the layer's output.
+        layout: The layer's.
+        instead: Layer → a hint that names another.
+
+    Raises:
+        InputError: If it is zero at every position of the map but not at the tokens before it, as behind a
+            transformer's last attention.
+    """
+    if layout.to_map(gradient).any():
+        return
+    if layout.prefix and gradient.any():
+        raise InputError(
+            f'behind layer {name!r} the score depends on its {layout.prefix} prefix token(s) only: '
+            'the gradient at every patch is zero',
+            hint=instead(name),
+            argument='--target-layers',
+        )
+    log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
+
+
+def _run(module: nn.Module, inputs: Any) -> tuple[list[_Map], Any]:
+    """One recorded forward: every module's output in the order in which they finish, and the model's output.
+
+    Each output is handed on as a copy, so that in-place operations do not reach what is kept.
+    """
+    maps: list[_Map] = []
+    grids = Grids()
+
+    def keep(name: str, layer: nn.Module, args: Any, output: Any) -> Any:
+        tensor = first_tensor(output)
+        if tensor is None or not tensor.requires_grad:
+            return None
+        if any(
+            tensor is entry.passed for entry in maps
+        ):  # the same map, handed on: name it by its outermost plain owner
+            newest = tensor is maps[-1].passed  # else something has used the map before this module hands it on
+            if newest and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
+                maps[-1].name, maps[-1].layer = name, layer
+            return None
+        maps.append(_Map(name, layer, tensor, tensor.clone(), list(grids.sizes)))
+        grids.watch(output, args, layer)
+        return replace_tensor(output, tensor, maps[-1].passed)
+
+    named = {name: child for name, child in module.named_modules() if name}
+    with hooked(named, keep):
+        output = (
+            module(**inputs)
+            if isinstance(inputs, Mapping)
+            else module(*inputs)
+            if isinstance(inputs, (tuple, list))
+            else module(inputs)
+        )
+    return maps, output
+
+
+def _is_spatial(entry: _Map, gradient: Tensor, size: tuple[int, int]) -> bool:
+    try:
+        layout = find_layout(entry.kept, size, entry.grids, batch=1, layer=entry.layer)
+    except NoSpatialMap:
+        return False
+    if (layout.axes == 'BCL' and layout.grid not in entry.grids) or (layout.axes == 'BLC' and entry.kept.shape[2] == 1):
+        return False  # by chance there are as many channels as some grid has positions
+    (height, width), (rows, columns) = size, layout.grid
+    square = abs(math.log(height * columns / (width * rows))) < _SQUARE
+    return square and rows * columns > 1 and bool(layout.to_map(gradient).any())
+
+
+def _objective(output: Any) -> Tensor | None:
+    """A scalar to differentiate: the best class's score, or a fixed random mixture of what a headless network gives."""
+    scores = class_scores(output)
+    if scores is not None and scores.numel():
+        return scores.amax(1).sum()
+    features = first_tensor(output)
+    if features is None:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    return (features * torch.randn(features.shape, generator=generator).to(features)).sum()
+
+
+def _first_image(inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return {name: _first_image(tensor) for name, tensor in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(_first_image(tensor) for tensor in inputs)
+    if not isinstance(inputs, Tensor):
+        return inputs
+    one = inputs[:1].detach().clone()
+    return one.requires_grad_() if one.is_floating_point() else one
+
+
+def _image_size(inputs: Any) -> tuple[int, int]:
+    tensors = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else [inputs]
+    image = next(tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.ndim == 4)
+    return int(image.shape[2]), int(image.shape[3])

@@ -1,0 +1,251 @@
+"""Layer names → modules, default layers, and suggestions for names that miss."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from vistool.errors import InputError, close_matches
+
+DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
+    # Convolutional networks: the last map before it is pooled, after its last activation.
+    'ResNet': ('layer4',),
+    'HRFuseScales': ('final_layer',),
+    'HighResolutionNet': ('final_layer',),
+    'MobileNetV2': ('conv2', 'features[-1]'),
+    'MobileNetV3': ('layer*', 'features[-1]', 'blocks[-1]'),
+    'EfficientNet': ('bn2', 'layers[-1]', 'features[-1]'),
+    'EfficientNetV2': ('layers[-1]',),
+    'RegNet': ('layer4', 'trunk_output[-1]', 's4'),
+    'RepVGG': ('stage_*',),
+    'VGG': ('features[-1]',),
+    'DenseNet': ('transitions[-1]', 'features'),
+    'ConvNeXt': ('stages[-1]', 'features[-1]'),
+    'PoolFormer': ('norm*',),
+    'MobileViT': ('conv_1x1_exp',),
+    'MaxxVit': ('stages[-1]',),
+    'MaxVit': ('blocks[-1]',),
+    'ResNetModel': ('encoder.stages[-1]',),
+    'RegNetModel': ('encoder.stages[-1]',),
+    'ConvNextModel': ('encoder.stages[-1]',),
+    'ConvNextV2Model': ('encoder.stages[-1]',),
+    # Transformers that classify from a token: the norm before the last attention, behind which patch tokens no longer
+    # reach the score. Where they average the patch tokens (/avg): the last block.
+    'VisionTransformer': ('layers[-1].ln1', 'blocks[-1].norm1', 'encoder.layers[-1].ln_1'),
+    'VisionTransformer/avg': ('layers[-1]', 'blocks[-1]'),
+    'DeiT3': ('layers[-1].ln1',),
+    'DeiT3/avg': ('layers[-1]',),
+    'T2T_ViT': ('encoder[-1].ln1',),
+    'T2T_ViT/avg': ('encoder[-1]',),
+    'BEiTViT': ('layers[-1].ln1',),
+    'BEiTViT/avg': ('layers[-1]',),
+    'Beit': ('blocks[-1].norm1',),
+    'Beit/avg': ('blocks[-1]',),
+    'Eva': ('blocks[-1].norm1',),
+    'Eva/avg': ('blocks[-1]',),
+    'TNT': ('layers[-1].outer_block.norm_attn', 'blocks[-1].norm_out'),
+    'ViTModel': ('layers[-1].layernorm_before', 'encoder.layer[-1].layernorm_before'),
+    'DeiTModel': ('layers[-1].layernorm_before', 'encoder.layer[-1].layernorm_before'),
+    'BeitModel': ('encoder.layer[-1].layernorm_before', 'layers[-1].layernorm_before'),
+    'BeitModel/avg': ('encoder.layer[-1]', 'layers[-1]'),
+    # Their class token looks at the patches only behind these blocks.
+    'XCiT': ('xca_layers[-1]',),
+    'Xcit': ('blocks[-1]',),
+    'Cait': ('blocks[-1]',),
+    # Transformers that average their tokens: the final norm, or the last stage where the norm comes after the average.
+    'SwinTransformer': ('norm*', 'features[-1][-1].norm2', 'norm'),
+    'SwinTransformerV2': ('norm*', 'norm'),
+    'SwinModel': ('layernorm',),
+    'Swinv2Model': ('layernorm',),
+    'Dinov2Model': ('layernorm',),
+    'Dinov2WithRegistersModel': ('layernorm',),
+    'MViT': ('norm*',),
+    'PCPVT': ('norm_after_stage*',),
+    'TinyViT': ('stages[-1]',),
+    'TinyVit': ('stages[-1]',),
+    'LeViT': ('stages[-1]',),
+    'Levit': ('stages[-1]',),
+}
+"""Class name of a network → layers to explain it by, relative to it: the first that exists, looked up along the MRO.
+
+``name*`` means the child with the highest number behind that name. A pooling layer is stepped over.
+``KIND/avg`` goes before ``KIND`` for a network that says of itself that it averages its patch tokens.
+"""
+
+
+def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
+    """The module called ``name`` in dotted form, indices in brackets too (``backbone.layers[-1].ln1``).
+
+    Returns:
+        Its canonical dotted name (indices made positive) and the module.
+
+    Raises:
+        InputError: If there is none; close matches are listed.
+    """
+    module, path = root, ''
+    for part in _parts(name):
+        child = _child(module, part)
+        if child is None:
+            known = [full for full, _ in root.named_modules() if full]
+            hint = close_matches(name.replace('[', '.').replace(']', ''), known)
+            raise InputError(
+                f'no layer {name!r}: {path or type(root).__name__} has no {part!r}',
+                accepted=_children(module),
+                hint=f'{hint}; list all with --preview-model' if hint else 'list all with --preview-model',
+            )
+        key, module = child
+        path = f'{path}.{key}' if path else key
+    if not path:
+        raise InputError(f'no layer {name!r}: the name is empty', hint='list all with --preview-model')
+    return path, module
+
+
+def default_layers(root: nn.Module) -> list[str]:
+    """Names of the layers that explain ``root`` by default, or ``[]`` where the table does not know its kind."""
+    for prefix, module in root.named_modules():
+        for tail in _tails(module):
+            if (found := _resolve(module, tail)) is not None:
+                return [f'{prefix}.{found}' if prefix else found]
+    return []
+
+
+def _tails(module: nn.Module) -> Iterator[str]:
+    suffixes = ('/avg', '') if _averages(module) else ('',)
+    for kind in type(module).__mro__:
+        for suffix in suffixes:
+            yield from DEFAULT_LAYERS.get(kind.__name__ + suffix, ())
+
+
+def _averages(module: nn.Module) -> bool:
+    """Whether a transformer averages its patch tokens, by what mmpretrain, timm and Hugging Face call that."""
+    kind, pool = getattr(module, 'out_type', None), getattr(module, 'global_pool', None)
+    config = getattr(module, 'config', None)
+    return (
+        kind in ('avg_featmap', 'featmap')
+        or (isinstance(pool, str) and pool not in ('', 'token'))
+        or bool(getattr(config, 'use_mean_pooling', False))
+    )
+
+
+def network_name(root: nn.Module) -> str:
+    """What a network is, for messages: timm's name of it, or the class of what a wrapper holds."""
+    inner = next(
+        (part for name in ('model', 'backbone') if isinstance(part := getattr(root, name, None), nn.Module)), root
+    )
+    published = getattr(inner, 'pretrained_cfg', None) or {}
+    return str(published.get('architecture') or type(inner).__name__)
+
+
+def norm_layers(root: nn.Module) -> Iterator[str]:
+    """Names of the normalisation layers, last first."""
+    names = [name for name, module in root.named_modules() if is_norm(module)]
+    return reversed(names)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether ``module`` normalises, by its kind or its class name."""
+    kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+    return isinstance(module, kinds) or bool(
+        re.search(r'(Batch|Layer|Group|RMS|Instance)_?Norm', type(module).__name__)
+    )
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.sub(r'\[\s*(-?\d+)\s*\]', r'.\1', name.strip()).split('.') if part]
+
+
+def _child(module: nn.Module, part: str) -> tuple[str, nn.Module] | None:
+    children = dict(module.named_children())
+    if part in children:
+        return part, children[part]
+    if part.endswith('*'):
+        numbered = [name for name in children if re.fullmatch(re.escape(part[:-1]) + r'\d+', name)]
+        last = max(numbered, key=lambda name: int(name[len(part) - 1 :]), default=None)
+        return (last, children[last]) if last is not None else None
+    if (
+        re.fullmatch(r'-\d+', part)
+        and isinstance(module, (nn.Sequential, nn.ModuleList))
+        and int(part) >= -len(children)
+    ):
+        return list(children.items())[int(part)]
+    return None
+
+
+def _children(module: nn.Module, most: int = 12) -> str:
+    names = [name for name, _ in module.named_children()]
+    return ', '.join(names[:most]) + (f', … ({len(names)})' if len(names) > most else '') if names else ''
+
+
+def _resolve(module: nn.Module, tail: str) -> str | None:
+    try:
+        name, layer = find_layer(module, tail)
+    except InputError:
+        return None
+    if isinstance(layer, nn.modules.pooling._MaxPoolNd):  # VGG ends with one, and its position is the map's last loss
+        siblings = [name for name, _ in module.get_submodule(name.rpartition('.')[0]).named_children()]
+        return f'{name.rpartition(".")[0]}.{siblings[-2]}'.lstrip('.')
+    return name
+
+
+EVERY_CALL = 0
+ARGUMENT = '--target-layers'
+
+
+@dataclass(frozen=True)
+class Target:
+    """A layer to watch.
+
+    Attributes:
+        name: Its canonical dotted name, as it will be shown.
+        module: The module.
+        call: Which of its calls in one forward is meant, counted from 1; :data:`EVERY_CALL` for all of them.
+    """
+
+    name: str
+    module: nn.Module
+    call: int = 1
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``."""
+    while True:
+        inner = getattr(module, '_orig_mod', None)
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = module.module
+        if inner is None:
+            return module
+        module = inner
+
+
+def find_targets(root: nn.Module, names: Sequence[str]) -> list[Target]:
+    """The layers called ``names``; ``NAME@2`` means the second call in a forward, ``NAME@all`` each of them.
+
+    A leading ``module.``, as checkpoints of wrapped models have it, is understood.
+
+    Raises:
+        InputError: If there is no such layer, or it is a container that is never called.
+    """
+    targets: dict[str, Target] = {}
+    for given in names:
+        name, _, which = given.partition('@')
+        if which and which != 'all' and not (which.isdigit() and int(which)):
+            raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', argument=ARGUMENT)
+        if not hasattr(root, 'module'):
+            name = name.removeprefix('module.')
+        try:
+            path, module = find_layer(root, name)
+        except InputError as error:
+            raise error.under(ARGUMENT) from error
+        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+            children = ', '.join(f'{path}.{child}' for child, _ in list(module.named_children())[:6])
+            raise InputError(
+                f'{path!r} is a {type(module).__name__}, which only holds layers and is never called itself',
+                accepted=children,
+                argument=ARGUMENT,
+            )
+        shown = f'{path}@{which}' if which not in ('', '1', 'all') else path
+        targets[f'{path}@{which or 1}'] = Target(shown, module, EVERY_CALL if which == 'all' else int(which or 1))
+    return list(targets.values())

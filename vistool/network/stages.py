@@ -1,0 +1,237 @@
+"""Which layers to show when none is named: the stages of any network, found by watching sizes in one forward."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from torch import Tensor, nn
+
+from vistool.errors import InputError
+from vistool.network.capture import Grids
+from vistool.network.features import TokenHints, as_maps, floats, run_until, stop
+from vistool.network.forward import input_size
+from vistool.network.layers import Target, is_norm, unwrapped
+from vistool.network.tokens import NoSpatialMap
+
+_MOST_STAGES = 8
+_BLOCKS = 4
+_PASSING = r'^(Permute|Identity|Dropout\w*|DropPath|StochasticDepth|Adaptive\w+Pool\w*)$'
+"""Modules that make nothing new of a map: no stage is named after them."""
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module in a forward.
+
+    Attributes:
+        name: Dotted name; ``''`` for the network itself.
+        module: The module.
+        shapes: Shapes of the tensors that it gave.
+        before: Spatial size of its input; of the newest map where that is none.
+        grid: Spatial size of its first map, or None.
+    """
+
+    name: str
+    module: nn.Module
+    shapes: tuple[tuple[int, ...], ...]
+    before: Size
+    grid: Size | None
+
+
+def trace(root: nn.Module, inputs: Any, *, only: str = '') -> list[Call]:
+    """The calls of all modules in one forward, in the order in which they end.
+
+    Args:
+        root: The network.
+        inputs: Its input.
+        only: Name of a module behind which the forward is stopped.
+    """
+    root = unwrapped(root)
+    size, batch = input_size(inputs)
+    calls: list[Call] = []
+    grids, newest = Grids(), [size]
+    started: list[Size] = []
+    names = {module: name for name, module in root.named_modules()}
+
+    def grid_of(module: nn.Module, tensors: Sequence[Tensor]) -> Size | None:
+        try:
+            maps = as_maps(tensors[0], root, Target(names[module], module), size, batch, grids.sizes, TokenHints())
+        except (NoSpatialMap, IndexError):
+            return None
+        return int(maps.shape[2]), int(maps.shape[3])
+
+    def begin(module: nn.Module, args: Any) -> None:
+        started.append(grid_of(module, [tensor for _, tensor in floats(args)]) or newest[-1])
+
+    def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        grids.watch(output)
+        tensors = [tensor for _, tensor in floats(output)]
+        grid = grid_of(module, tensors)
+        newest.extend([grid] if grid else [])
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        calls.append(Call(names[module], module, shapes, started.pop(), grid))
+        if only and names[module] == only:
+            stop()
+
+    handles = [module.register_forward_pre_hook(begin) for module in names]
+    try:
+        run_until(root, inputs, [(dict(root.named_modules()), end)])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def find_stages(root: nn.Module, inputs: Any) -> list[str]:
+    """Names of the last module at each resolution of the backbone; of evenly chosen blocks where there is but one.
+
+    A module that passes through sizes between those it begins and ends with holds several stages and is looked into;
+    what remains, in the order of the forward, is cut where the size changes. Plain layers before the first block are a
+    stem, no stage.
+
+    Args:
+        root: The network.
+        inputs: An input to measure with.
+
+    Raises:
+        InputError: If the network gives no maps.
+    """
+    root = unwrapped(root)
+    backbone = 'backbone' if isinstance(getattr(root, 'backbone', None), nn.Module) else ''
+    calls: dict[str, Call] = {}
+    for each in trace(root, inputs, only=backbone):
+        calls.setdefault(each.name, each)
+    within = [name for name in calls if name.startswith(f'{backbone}.' if backbone else '') and name != backbone]
+    children = _children(within, backbone)
+    found = [calls[name] for name in _parts(backbone, calls, children) if calls[name].grid is not None]
+    parts = [part for part in found if not re.search(_PASSING, type(part.module).__name__)] or found
+    runs = [list(run) for _, run in groupby(parts, key=lambda part: part.grid)]
+    first = next((number for number, run in enumerate(runs) if _has_blocks(run)), 0)
+    runs = runs[first:]
+    if len(runs) > _MOST_STAGES:
+        runs = [[part] for part in {run[-1].grid: run[-1] for run in runs}.values()]
+    names = [run[-1].name for run in runs]
+    if len(names) < 3:
+        names = _even_blocks([calls[name] for name in within]) or names
+    if not names:
+        raise InputError(
+            f'{type(root).__name__} gives no feature maps', hint='list its layers with --preview-model', argument='img'
+        )
+    return names
+
+
+def _children(names: Sequence[str], top: str) -> dict[str, list[str]]:
+    """For each module that ran, the modules that ran directly inside it."""
+    known = set(names)
+    found: dict[str, list[str]] = {}
+    for name in names:
+        parent = name.rpartition('.')[0]
+        while parent != top and parent not in known and parent:
+            parent = parent.rpartition('.')[0]
+        found.setdefault(parent, []).append(name)
+    return found
+
+
+def _parts(top: str, calls: dict[str, Call], children: dict[str, list[str]]) -> list[str]:
+    """The modules below ``top`` that hold at most one stage, in the order of the forward."""
+    found: list[str] = []
+    for name in children.get(top, ()):
+        found += _parts(name, calls, children) if _holds_stages(name, calls, children) else [name]
+    return found
+
+
+def _holds_stages(name: str, calls: dict[str, Call], children: dict[str, list[str]]) -> bool:
+    call = calls[name]
+    inner = children.get(name, [])
+    if not inner or (call.grid is not None and call.grid == call.before):
+        return False
+    if call.grid is None:
+        return bool(_sizes_inside(name, calls, children))
+    # Sizes beyond both ends are no stages but queries, keys or squeezes on the side
+    if any(_between(call.grid, size, call.before) for size in _sizes_inside(name, calls, children)):
+        return True
+    # Blocks at the size it begins with, then a step down: the step ends the stage before (Swin)
+    grids = [calls[child].grid for child in inner]
+    blocks = [
+        child for child in inner if calls[child].grid == call.before and child in children and child[-1].isdigit()
+    ]
+    return bool(blocks) and grids[-1] == call.grid
+
+
+def _between(small: Size, size: Size, large: Size) -> bool:
+    return small[0] < size[0] < large[0] and small[1] < size[1] < large[1]
+
+
+def _sizes_inside(name: str, calls: dict[str, Call], children: dict[str, list[str]]) -> set[Size]:
+    sizes: set[Size] = set()
+    for child in children.get(name, ()):
+        grid = calls[child].grid
+        if grid is not None:
+            sizes.add(grid)
+        sizes |= _sizes_inside(child, calls, children)
+    return sizes
+
+
+def _has_blocks(run: Sequence[Call]) -> bool:
+    """Whether there is a module that holds more than plain layers (a norm with its activation counts as plain)."""
+    inner = (child for part in run for child in part.module.children() if not is_norm(child))
+    return any(next(child.children(), None) is not None for child in inner)
+
+
+def _even_blocks(calls: Sequence[Call]) -> list[str]:
+    """Four evenly chosen ones of the longest row of blocks of one kind, the last among them."""
+    rows: dict[tuple[str, type], list[str]] = {}
+    for each in calls:
+        parent, _, last = each.name.rpartition('.')
+        if last[-1:].isdigit() and each.grid is not None and next(each.module.children(), None) is not None:
+            rows.setdefault((parent, type(each.module)), []).append(each.name)
+    longest = max(rows.values(), key=len, default=[])
+    count = min(_BLOCKS, len(longest))
+    return [longest[math.ceil(len(longest) * (k + 1) / count) - 1] for k in range(count)] if len(longest) > 1 else []
+
+
+def module_tree(root: nn.Module, inputs: Any) -> list[str]:
+    """One line per module: name, class, output shapes without the batch, how often it ran, whether it is a stage.
+
+    Args:
+        root: The network.
+        inputs: Its input, of one image.
+
+    Raises:
+        InputError: If the forward fails.
+    """
+    root = unwrapped(root)
+    calls: dict[str, list[Call]] = {}
+    for each in trace(root, inputs):
+        calls.setdefault(each.name, []).append(each)
+    try:
+        stages = {name: f'stage {number}' for number, name in enumerate(find_stages(root, inputs), 1)}
+    except InputError:
+        stages = {}
+    rows = []
+    for name, module in root.named_modules():
+        depth = name.count('.') + 1 if name else 0
+        label = '  ' * depth + (f'{name}: ' if name else '') + type(module).__name__
+        rows.append((label, _said(module, calls.get(name, [])), stages.get(name, '')))
+    width = max(len(label) for label, _, _ in rows)
+    return [f'{label:<{width}}  {said}{f"  ← {stage}" if stage else ""}'.rstrip() for label, said, stage in rows]
+
+
+def _said(module: nn.Module, calls: Sequence[Call]) -> str:
+    if not calls:
+        container = isinstance(module, (nn.ModuleList, nn.ModuleDict))
+        return '' if container else 'not called'
+    shapes = ', '.join(_shapes(calls[0])) or 'no tensor'
+    return f'{shapes}  called {len(calls)} times (@1 … @{len(calls)})' if len(calls) > 1 else shapes
+
+
+def _shapes(call: Call) -> Iterator[str]:
+    for shape in call.shapes:
+        yield '×'.join(map(str, shape[1:])) or 'scalar'

@@ -1,0 +1,239 @@
+"""Many images through one analysis: read by a pool, batched through the network, drawn and written by a pool."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from vistool.errors import InputError
+from vistool.runs.progress import Clock, progress
+
+if TYPE_CHECKING:
+    from vistool.data.samples import Sample
+    from vistool.results import Result
+
+T = TypeVar('T')
+W = TypeVar('W')
+log = logging.getLogger('vistool')
+
+
+@dataclass(frozen=True)
+class Read:
+    """An image that was read.
+
+    Attributes:
+        index: Position of its item.
+        sample: The image.
+        seconds: What reading took.
+    """
+
+    index: int
+    sample: Sample
+    seconds: float
+
+
+@dataclass
+class Batches(Generic[T, W]):
+    """One pass over many items.
+
+    Attributes:
+        read: ``(index, item) → sample``; runs in a pool. An :class:`~vistool.errors.InputError` skips the item.
+        explain: Samples of one network-input size → one result each; runs in the calling thread.
+        write: ``(result, sample, seconds spent so far) → what was written``; runs in a pool.
+        batch_size: Images per call of ``explain``; halved where the memory does not suffice.
+        workers: Threads of each pool.
+        clock: Where the time goes.
+        shown: Whether a progress bar may be shown.
+    """
+
+    read: Callable[[int, T], Sample]
+    explain: Callable[[list[Sample]], Sequence[Result]]
+    write: Callable[[Result, Sample, float], W]
+    batch_size: int = 1
+    workers: int = 2
+    clock: Clock = field(default_factory=Clock)
+    shown: bool = True
+
+    def run(
+        self,
+        items: Sequence[T],
+        done: Callable[[W], None],
+        failed: Callable[[int, T, InputError], None],
+        groups: Sequence[Sequence[int]] | None = None,
+        unwanted: Collection[int] = (),
+    ) -> None:
+        """Reads, explains and writes items.
+
+        Args:
+            items: What ``read`` takes.
+            done: Called with what ``write`` returned for each item, in order, in the calling thread.
+            failed: Called with the position, the item and the reason for each that cannot be read or explained.
+            groups: Positions of the items to take; no batch reaches over the end of a group. Default: all, in one.
+            unwanted: Positions that are read and explained, so that a batch is always the same one, but not written.
+
+        Raises:
+            InputError: If the only item cannot be read, no image can be explained, or a file cannot be written.
+        """
+        groups = [range(len(items))] if groups is None else groups
+        total = sum(map(len, groups))
+
+        def fail(index: int, error: InputError) -> None:
+            if total == 1:
+                raise error
+            failed(index, items[index], error)
+            advance()
+
+        def settle(left: int) -> None:
+            while len(pending) > left:  # memory stays flat
+                with self.clock.part('write'):
+                    written = pending.popleft().result()
+                done(written)
+                advance()
+
+        pending: deque[Future[W]] = deque()
+        with (
+            ThreadPoolExecutor(self.workers, 'read') as readers,
+            ThreadPoolExecutor(self.workers, 'write') as writers,
+            progress(total, self.shown) as advance,
+        ):
+            try:
+                for batch in self._batches(items, groups, readers, fail):
+                    for each, result, seconds in self._explained(batch, fail):
+                        if each.index in unwanted:
+                            advance()
+                        else:
+                            pending.append(writers.submit(self.write, result, each.sample, seconds))
+                    settle(2 * self.batch_size + self.workers)
+                settle(0)
+            except BaseException:
+                for future in pending:
+                    future.cancel()
+                readers.shutdown(cancel_futures=True)
+                raise
+
+    def walk(self, items: Sequence[T], groups: Sequence[Sequence[int]] | None = None) -> Iterator[list[Sample]]:
+        """The batches that :meth:`run` will see, for what looks at all images first; unreadable ones are left out."""
+        groups = [range(len(items))] if groups is None else groups
+        with ThreadPoolExecutor(self.workers, 'read') as readers:
+            for batch in self._batches(items, groups, readers, lambda index, error: None):
+                yield [each.sample for each in batch]
+
+    def _batches(
+        self,
+        items: Sequence[T],
+        groups: Sequence[Sequence[int]],
+        readers: ThreadPoolExecutor,
+        fail: Callable[[int, InputError], None],
+    ) -> Iterator[list[Read]]:
+        """Consecutive samples of one group and one input size, at most ``batch_size`` of them."""
+        places = ((number, index) for number, group in enumerate(groups) for index in group)
+        batch: list[Read] = []
+        current = 0
+        for number, index, future in self._prefetched(items, places, readers):
+            try:
+                with self.clock.part('decode'):
+                    found = future.result()
+            except InputError as error:
+                fail(index, error)
+                continue
+            other = bool(batch) and found.sample.image.shape != batch[0].sample.image.shape
+            if batch and (number != current or other or len(batch) >= self.batch_size):
+                yield batch
+                batch = []
+            batch.append(found)
+            current = number
+        if batch:
+            yield batch
+
+    def _prefetched(
+        self, items: Sequence[T], places: Iterable[tuple[int, int]], readers: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, int, Future[Read]]]:
+        """Group and position with the read under way, a bounded number at a time, in order."""
+
+        def timed(index: int) -> Read:
+            start = time.perf_counter()
+            sample = self.read(index, items[index])
+            return Read(index, sample, time.perf_counter() - start)
+
+        waiting: deque[tuple[int, int, Future[Read]]] = deque()
+        for number, index in places:
+            waiting.append((number, index, readers.submit(timed, index)))
+            if len(waiting) > 2 * self.batch_size + self.workers:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+
+    def _explained(
+        self, batch: list[Read], fail: Callable[[int, InputError], None]
+    ) -> Iterator[tuple[Read, Result, float]]:
+        """Results with the seconds spent on each; what cannot be explained beside others is tried alone."""
+        if len(batch) > self.batch_size:  # it was made before the memory ran out
+            while batch:
+                part = batch[: self.batch_size]
+                yield from self._explained(part, fail)
+                batch = batch[len(part) :]
+            return
+        start_time = time.perf_counter()
+        try:
+            with self.clock.part('forward'):
+                results = list(self.explain([each.sample for each in batch]))
+        except InputError as error:
+            yield from self._one_by_one(batch, fail, error)
+            return
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            results = None
+        if results is None:
+            self._halve(len(batch))
+            yield from self._explained(batch, fail)
+            return
+        self.clock.images += len(batch)
+        share = (time.perf_counter() - start_time) / len(batch)
+        for each, result in zip(batch, results, strict=True):
+            yield each, result, each.seconds + share
+
+    def _one_by_one(
+        self, batch: list[Read], fail: Callable[[int, InputError], None], error: InputError
+    ) -> Iterator[tuple[Read, Result, float]]:
+        """What fails for some images is told of them; what fails for all of the first is wrong with the options."""
+        refused = [(batch[0].index, error)] if len(batch) == 1 else []
+        for each in batch if len(batch) > 1 else []:
+            try:
+                with self.clock.part('forward'):
+                    (result,) = self.explain([each.sample])
+            except InputError as reason:
+                refused.append((each.index, reason))
+                continue
+            self.clock.images += 1
+            yield each, result, each.seconds
+        if not self.clock.images:
+            raise error
+        for index, why in refused:
+            fail(index, why)
+
+    def _halve(self, size: int) -> None:
+        """Smaller batches from here on; called outside the handler, whose traceback would keep the memory."""
+        if size == 1:
+            raise InputError(
+                'the memory does not suffice for one image',
+                hint='use a smaller input, --amp, fewer methods or classes, or another device',
+                argument='--device',
+            )
+        self.batch_size = size // 2
+        log.warning('out of memory with %d images: batches of %d from here on', size, self.batch_size)
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

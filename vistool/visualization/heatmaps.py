@@ -1,0 +1,346 @@
+"""Heat maps to a scene: input first, methods (heads, layers) in columns, classes (queries, models) in rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+
+import numpy as np
+
+from vistool.errors import InputError
+from vistool.results import Heatmap, Heatmaps
+from vistool.visualization.cells import Cell, Line, Outline, Ring, contours
+from vistool.visualization.color_mapping import Look, choose_looks
+from vistool.visualization.draw import blend, colorize, overlay, resize_image, rgb_map
+from vistool.visualization.scene import RED, Pixels, Scene, Tile
+from vistool.visualization.style import Page, Style
+from vistool.visualization.table import NARROWEST, Measures, arrange, natural_height, single
+from vistool.visualization.views import View, choose_view, query_place
+
+_HEADS_PER_LINE = 6
+_MOSAIC = 36  # more maps than this are laid out as a square
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the figure: its label, the tiles that stand once at its left, and the others, which wrap.
+
+    Rows of a table have a place for every column, empty where the row has no such tile.
+    """
+
+    label: str
+    lead: tuple[Cell | None, ...]
+    cells: tuple[Cell | None, ...]
+
+
+def lines_of(
+    result: Heatmaps, rows: Sequence[Row], page: Page, arrangement: tuple[int, int] | None = None
+) -> list[Line]:
+    """Rows cut into lines that fit the page; the lead stands beside the first line, or above where there is no room."""
+    if len(rows) == 1 and result.kind == 'cam':
+        rows = [replace(rows[0], lead=(), cells=(*filter(None, rows[0].lead), *rows[0].cells))]  # one flow of tiles
+    count = max(len(row.cells) for row in rows)
+    if 'compare' in result.recipe and result.kind != 'cam' and len(rows) > 1 and arrangement is None:
+        return _blocks(result, rows, page)
+    if arrangement is not None:
+        return _finished(cut(rows, _columns_of(arrangement, count), beside=True, even=False), rows)
+    most = _HEADS_PER_LINE if result.kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
+    widest = min(count, most)
+    # A mosaic of all channels is one picture, however small its tiles.
+    least = 0.0 if count > _MOSAIC else _least_width(result, page, rows)
+    # Heads stand in full lines of six or below their mean, but not in fewer beside it.
+    for per_line in range(widest, 0, -1) if result.kind != 'attention' else (widest,):
+        lines = cut(rows, per_line, beside=True)
+        if min(Measures(lines, page).column_widths()) >= least or (per_line == 1 and not page.paper):
+            return _finished(lines, rows)
+    for per_line in range(widest, 0, -1):
+        lines = cut(rows, per_line, beside=False)
+        if min(Measures(lines, page).column_widths()) >= least:
+            return _finished(lines, rows)
+    return _finished(lines, rows)
+
+
+def _blocks(result: Heatmaps, rows: Sequence[Row], page: Page) -> list[Line]:
+    """Rows of several models: what is compared stays below each other, so all rows are broken at the same columns."""
+    count = max(len(row.cells) for row in rows)
+    widest, least = (
+        min(count, _HEADS_PER_LINE) if result.kind == 'attention' else count,
+        _least_width(result, page, rows),
+    )
+    lines: list[Line] = []
+    for per_line in range(widest, 0, -1):
+        each = math.ceil(count / math.ceil(count / per_line))
+        lines = []
+        for start in range(0, count, each):
+            empty = [row if not start else replace(row, lead=(None,) * len(row.lead)) for row in rows]
+            part = [replace(row, cells=row.cells[start : start + each]) for row in empty if row.cells[start:]]
+            lines += _titled_once(cut(part, each, beside=True))
+        if min(Measures(lines, page).column_widths()) >= least:
+            break
+    return lines
+
+
+def _columns_of(arrangement: tuple[int, int], count: int) -> int:
+    rows, columns = arrangement
+    if rows * columns < count:
+        raise InputError(
+            f'{count} maps do not fit {rows} rows of {columns}',
+            accepted=f'at least {math.ceil(count / columns)} {columns}, or leave it out',
+            argument='--arrangement',
+        )
+    return columns
+
+
+def cut(rows: Sequence[Row], per_line: int, beside: bool, even: bool = True) -> list[Line]:
+    """Each row on lines of at most ``per_line`` tiles; the lead ``beside`` the first of them, or on a line above."""
+    lines: list[Line] = []
+    for row in rows:
+        # As many lines as needed, and those equally long: 4 + 3 rather than 6 + 1.
+        each = math.ceil(len(row.cells) / math.ceil(len(row.cells) / per_line)) if even else per_line
+        chunks = [row.cells[start : start + each] for start in range(0, len(row.cells), each)]
+        chunks = [chunk for number, chunk in enumerate(chunks) if not number or any(chunk)]
+        empty = (None,) * len(row.lead)
+        blocks: list[tuple[Cell | None, ...]] = [*([row.lead] if any(row.lead) else []), *chunks]
+        if beside:
+            blocks = [(*(empty if number else row.lead), *chunk) for number, chunk in enumerate(chunks)]
+        lines.extend(Line(block, '' if number else row.label) for number, block in enumerate(blocks))
+    return lines
+
+
+def _finished(lines: list[Line], rows: Sequence[Row]) -> list[Line]:
+    # Without wrapping, columns mean the same in every row, and their titles stand once.
+    return _titled_once(lines) if len(lines) == len(rows) else lines
+
+
+def _titled_once(lines: Sequence[Line]) -> list[Line]:
+    """Lines with titles above the first tile of each column only, where all of a column have the same."""
+    columns = range(1, max(len(line.cells) for line in lines))
+    cells = [[line.cells[j] if j < len(line.cells) else None for line in lines] for j in columns]
+    if any(len({cell.title for cell in column if cell}) > 1 for column in cells):
+        return list(lines)
+    titled = {next((i for i, cell in enumerate(column) if cell), 0) for column in cells}
+    if titled != {0}:
+        return list(lines)
+    bare = [replace(line, cells=tuple(cell and replace(cell, title=()) for cell in line.cells)) for line in lines[1:]]
+    return [lines[0], *bare]
+
+
+def _least_width(result: Heatmaps, page: Page, rows: Sequence[Row]) -> float:
+    """How narrow a tile may get before a line is broken."""
+    if page.paper:
+        return 34.0 if result.kind != 'cam' else 52.0 if len(rows) == 1 else 40.0
+    if page.width is not None:
+        return 90.0
+    aspect = max(next(cell.aspect for cell in rows[0].cells if cell), NARROWEST)
+    natural = math.floor(natural_height(aspect) * aspect) - 1.0
+    return min(180.0, natural) if result.kind != 'cam' or len(rows) > 1 else natural
+
+
+_SHADE = np.float32(0.8)  # how dark the photo gets outside a spotlight
+_OUTLINE = (0, 230, 255)  # seen on every colour of inferno
+
+
+def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
+    """A figure of one image's maps.
+
+    Args:
+        result: The maps; must not be empty.
+        style: How to draw.
+        page: Where to draw.
+
+    Raises:
+        InputError: A map or image cannot be drawn; the message says why.
+    """
+    rows, constants = _rows(result, style, always_label=False)
+    caption = ' · '.join(dict.fromkeys(text for text in (result.caption, *constants) if text))
+    return arrange(lines_of(result, rows, page, style.arrangement), page, caption)
+
+
+def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest: float | None = None) -> list[Scene]:
+    """Several images' maps on pages: rows are images (and their classes), columns are maps.
+
+    Args:
+        results: One per image.
+        style: How to draw.
+        page: Measures of a page.
+        tallest: Height of a page in units; None: 9 in on paper, 4000 px on the screen.
+    """
+    lines: list[Line] = []
+    for result in results:
+        rows, _ = _rows(result, style, always_label=True)
+        # Lines are not broken: down a sheet, a column means one thing.
+        lines.extend(cut(rows, max(len(row.cells) for row in rows), beside=True))
+    tallest = tallest or (648.0 if page.paper else 4000.0)
+    pages: list[list[Line]] = []
+    header = lines[0] if lines else None
+    while lines:
+        count = 1
+        while count < len(lines) and arrange(_with_header(lines[: count + 1], header), page).height <= tallest:
+            count += 1
+        pages.append(_with_header(lines[:count], header))
+        lines = lines[count:]
+    return [arrange(each, page) for each in pages]
+
+
+def _with_header(lines: Sequence[Line], header: Line | None) -> list[Line]:
+    """Lines with the header's titles above the first tile of each column of a page, where all lines share them."""
+    if header is None or not all(_fits(line, header) for line in lines):
+        return list(lines)
+    missing = dict(enumerate(header.cells))
+    found = []
+    for line in lines:
+        cells = list(line.cells)
+        for place, cell in enumerate(cells):
+            if cell is not None and cell.title_color != RED:  # a ground truth belongs to its own photo
+                head = missing.pop(place, None)
+                cells[place] = replace(cell, title=head.title if head and head.title_color != RED else ())
+        found.append(replace(line, cells=tuple(cells)))
+    return found
+
+
+def _fits(line: Line, header: Line) -> bool:
+    """Whether every tile of a line has the title of the header's column, or none, or one of its own."""
+    if len(line.cells) != len(header.cells):
+        return False
+    pairs = zip(line.cells, header.cells, strict=True)
+    return all(
+        not cell or not cell.title or cell.title_color == RED or (head is not None and cell.title == head.title)
+        for cell, head in pairs
+    )
+
+
+def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
+    """The input and each map, by name: untitled, at the photo's own size, one unit a pixel."""
+    painter = _Painter(result, style)
+    page = Page(paper=False, width=None, density=1.0)
+    cells = [('input', _input_cell(result, painter, result.rows, first=False))]
+    cells += [(m.name, _map_cell(m, look, painter)) for m, look in zip(result.maps, painter.looks, strict=True)]
+    return [(name, single(cell, painter.view.size, page)) for name, cell in cells]
+
+
+def overlays(result: Heatmaps, style: Style) -> list[Pixels]:
+    """Each map blended over the network's image at its own size, uint8 ``(H, W, 3)``, and nothing else."""
+    painter = _Painter(result, replace(style, layout='overlay', view='network'))
+    views = [painter.view_of(item) for item in result.maps]
+    return [painter.tile(look, view)(view.size) for look, view in zip(painter.looks, views, strict=True)]
+
+
+class _Painter:
+    """Draws the tiles of one result; resized photos are kept, because most tiles need the same."""
+
+    def __init__(self, result: Heatmaps, style: Style) -> None:
+        if not result.maps:
+            raise ValueError('a result without maps cannot be drawn')
+        self.view: View = choose_view(result, style)
+        self.looks = choose_looks(result, style)
+        self.align = style.align
+        self.style = style
+        self.result = result
+        self.photo = lru_cache(maxsize=4)(self._photo)
+
+    def _photo(self, size: tuple[int, int]) -> Pixels:
+        return resize_image(self.view.photo, size)
+
+    def view_of(self, item: Heatmap) -> View:
+        """The figure's view, or the map's own where it comes from another network."""
+        return self.view if item.view is None else choose_view(self.result, self.style, item.view)
+
+    def tile(self, look: Look, view: View, spotlight: bool = False) -> Tile:
+        def draw(size: tuple[int, int]) -> Pixels:
+            values, covered = view.map_at(look.values, size, look.interpolation, self.align)
+            photo = self.photo if view.photo is self.view.photo else partial(resize_image, view.photo)
+            everywhere = covered is None or bool(covered.all())
+            if spotlight:
+                return blend(photo(size), np.zeros_like(photo(size)), _SHADE * (1 - values))
+            if look.alpha is not None:
+                return overlay(photo(size), np.clip(values, 0, 1), look.table, look.alpha, covered)
+            colors = rgb_map(values) if values.ndim == 3 else colorize(values, look.table)
+            return colors if everywhere else blend(photo(size), colors, 1.0, covered)
+
+        return draw
+
+
+def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[Row], list[str]]:
+    """The figure's rows, and the names that are constant over it."""
+    painter = _Painter(result, style)
+    several_rows, several_columns = len(result.rows) > 1, len(result.columns) > 1
+    one_line = not always_label and not (several_rows and (several_columns or result.queries))
+    cells = {id(m): _map_cell(m, look, painter) for m, look in zip(result.maps, painter.looks, strict=True)}
+    rows = []
+    for number, name in enumerate([''] if one_line else result.rows):
+        maps = [m for m in result.maps if one_line or m.row == name]
+        titled: list[Cell | None] = [
+            replace(cells[id(m)], title=_title(m, result, one_line, always_label)) if m else None
+            for m in (maps if one_line else _by_column(maps, result.columns))
+        ]
+        names = result.rows if one_line else (name,)
+        lead: list[Cell | None] = [_input_cell(result, painter, names, number == 0, maps[0])]
+        if result.kind == 'attention' and len(maps) > 2 and maps[0].column == 'mean' != maps[1].column:
+            lead.append(titled.pop(0))
+        rows.append(Row(name, tuple(lead), tuple(titled)))
+    if result.kind != 'cam':
+        firsts = [next(m for m in result.maps if one_line or m.row == row.label) for row in rows]
+        rows = _inputs_once(rows, [(item.view or result).image.tobytes() for item in firsts])
+    constant_row = '' if several_rows or (len(result.maps) == 1 and result.rows[0]) else result.rows[0]
+    constants = [constant_row, '' if several_columns or not _said(result) else result.columns[0]]
+    return rows, constants
+
+
+def _by_column(maps: Sequence[Heatmap], columns: Sequence[str]) -> Sequence[Heatmap | None]:
+    """A row's maps with a gap for each column that it lacks; as they are where a column has several."""
+    places = {item.column: item for item in maps}
+    return [places.get(column) for column in columns] if len(places) == len(maps) else maps
+
+
+def _inputs_once(rows: Sequence[Row], photos: Sequence[bytes]) -> list[Row]:
+    """Rows without the input where it stands above already, with the same rings."""
+    found: list[Row] = []
+    shown: set[tuple[object, object]] = set()
+    for row, photo in zip(rows, photos, strict=True):
+        now = (photo, row.lead[0].marks if row.lead[0] else ())
+        found.append(replace(row, lead=(None, *row.lead[1:])) if now in shown else row)
+        shown.add(now)
+    return found
+
+
+def _said(result: Heatmaps) -> bool:
+    """Whether the only column is not already the title of the only tile."""
+    return len(result.maps) > 1 or bool(result.rows[0])
+
+
+def _title(item: Heatmap, result: Heatmaps, one_line: bool, always_label: bool) -> tuple[str, ...]:
+    """What varies from tile to tile: the column, or in a single line the row where only that varies."""
+    if len(result.columns) > 1:
+        text = item.column
+    elif one_line:
+        text = item.row or item.column
+    else:
+        text = item.column if always_label else ''
+    return (text,) if text else ()
+
+
+def _map_cell(item: Heatmap, look: Look, painter: _Painter) -> Cell:
+    view = painter.view_of(item)
+    height, width = view.size
+    outline = view.outline()
+    marks = [outline] if outline and look.alpha is not None else []
+    if item.mask is not None:
+        marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
+    footer = (item.footer,) if item.footer else ()
+    tile = painter.tile(look, view, item.spotlight)
+    return Cell(tile, width / height, footer=footer, note=item.note, marks=tuple(marks), bar=look.bar)
+
+
+def _input_cell(
+    result: Heatmaps, painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None
+) -> Cell:
+    seen = None if item is None or result.kind == 'cam' else item.view
+    view = painter.view if item is None or seen is None else painter.view_of(item)
+    height, width = view.size
+    places = [query_place(result, view, name, seen) for name in names]
+    rings = tuple(Ring(*place) for place in dict.fromkeys(places) if place)
+    wrong = f'GT: {result.ground_truth}' if result.ground_truth and first else ''
+    photo = painter.photo if view is painter.view else partial(resize_image, view.photo)
+    return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)
