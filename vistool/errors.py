@@ -1,36 +1,110 @@
-"""Errors that a user can mend, told in one line."""
+"""Errors that a user can act on, each in one line."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Callable, Iterable
+
+_MARKED = re.compile('\ue000(\\w+)(?:\ue001([^\ue002]*))?\ue002')
+
+Spelling = Callable[[str, str | None], str]
+"""``(parameter, value) → text``: how a parameter, with a value or without, is written for the reader."""
+
+
+def param(name: str, value: object = None) -> str:
+    """A mention of a parameter inside a message, written later as its reader knows it.
+
+    From Python ``param('reduction', 'pca')`` reads ``reduction='pca'``; a command writes ``--channel-reduction pca``.
+
+    Args:
+        name: The parameter, as Python spells it.
+        value: A value to give it, or None to mention the parameter alone.
+    """
+    return f'\ue000{name}\ue002' if value is None else f'\ue000{name}\ue001{value}\ue002'
+
+
+def in_python(name: str, value: str | None) -> str:
+    """A parameter as a Python user writes it."""
+    if value is None:
+        return name
+    literal = re.fullmatch(r'-?\d+(\.\d+)?|True|False|None|[\[({].*', value)
+    return f'{name}={value}' if literal else f'{name}={value!r}'
+
+
+def spelled(text: str, spelling: Spelling = in_python) -> str:
+    """``text`` with every :func:`param` written out."""
+    return _MARKED.sub(lambda found: spelling(found[1], found[2]), text)
+
+
+class Speller(logging.Filter):
+    """Writes out the parameters that log messages mention.
+
+    Attributes:
+        spelling: How; commands put their own here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spelling: Spelling = in_python
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Spells the record's message; passes every record."""
+        if '\ue000' in (message := record.getMessage()):
+            record.msg, record.args = spelled(message, self.spelling), None
+        return True
+
+
+log_speller = Speller()
+logging.getLogger('vistool').addFilter(log_speller)
 
 
 class InputError(ValueError):
     """Bad input: a wrong argument, file, config, checkpoint or name.
 
-    ``str(error)`` is one line that names the argument, what was given, what is accepted and the next step. The command
-    line prints it after ``error: `` and exits with 2; from Python it is an ordinary ``ValueError``.
+    ``str(error)`` is one line that names the parameter, what was given, what is accepted and the next step. A command
+    prints it after ``error: `` with the option in place of the parameter, and exits with 2; from Python it is an
+    ordinary ``ValueError``.
 
     Args:
         problem: What is wrong, with the value as given.
         accepted: What would be accepted instead.
         hint: The next step, in the imperative.
-        argument: The command-line argument or parameter at fault, as the user writes it.
+        parameter: The parameter at fault, as Python spells it (``'layers'``).
     """
 
-    def __init__(self, problem: str, *, accepted: str = '', hint: str = '', argument: str = '') -> None:
-        self.problem, self.accepted, self.hint, self.argument = problem, accepted, hint, argument
-        parts = [f'{argument}: {problem}' if argument else problem]
-        if accepted:
-            parts.append(f'accepted: {accepted}')
-        if hint:
-            parts.append(hint)
-        super().__init__(' '.join('; '.join(parts).split()))
+    def __init__(self, problem: str, *, accepted: str = '', hint: str = '', parameter: str = '') -> None:
+        self.problem, self.accepted, self.hint, self.parameter = problem, accepted, hint, parameter
+        super().__init__(problem, accepted, hint, parameter)
 
-    def under(self, argument: str) -> InputError:
-        """The same error, naming the argument it came from (kept if one is named already)."""
-        return InputError(self.problem, accepted=self.accepted, hint=self.hint, argument=self.argument or argument)
+    def __str__(self) -> str:
+        return self.line()
+
+    def __reduce__(self) -> tuple[Callable[..., InputError], tuple[str, str, str, str]]:
+        return _rebuilt, (self.problem, self.accepted, self.hint, self.parameter)
+
+    def line(self, spelling: Spelling = in_python) -> str:
+        """The error as one line.
+
+        Args:
+            spelling: How parameters are written.
+        """
+        parts = [f'{spelling(self.parameter, None)}: {self.problem}' if self.parameter else self.problem]
+        if self.accepted:
+            parts.append(f'accepted: {self.accepted}')
+        if self.hint:
+            parts.append(self.hint)
+        return ' '.join(spelled('; '.join(parts), spelling).split())
+
+    def under(self, parameter: str) -> InputError:
+        """The same error, naming the parameter it came from (kept if one is named already)."""
+        return InputError(self.problem, accepted=self.accepted, hint=self.hint, parameter=self.parameter or parameter)
+
+
+def _rebuilt(problem: str, accepted: str, hint: str, parameter: str) -> InputError:
+    """Pickled errors cross processes; the constructor takes keywords only."""
+    return InputError(problem, accepted=accepted, hint=hint, parameter=parameter)
 
 
 def close_matches(name: str, candidates: Iterable[str], count: int = 5) -> str:

@@ -120,7 +120,7 @@ def test_features_that_are_none():
 
 def test_without_a_reference_a_headless_network_has_class_free_maps_only():
     with pytest.raises(
-        InputError, match=r'LayerCAM needs class scores.*accepted: EigenCAM, .*RandomCAM; .*--reference'
+        InputError, match=r'LayerCAM needs class scores.*accepted: EigenCAM, .*RandomCAM; .*reference'
     ):
         CAM(['layercam'], layers=['layer'])(Backbone(), torch.randn(1, 3, 8, 8).double())
     with pytest.raises(InputError, match='leave the target out'):

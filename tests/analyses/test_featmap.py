@@ -122,7 +122,7 @@ def test_a_layer_used_twice(shared):
 
 def test_a_layer_never_reached_is_an_error_that_says_so(shared):
     network, inputs = shared
-    with pytest.raises(InputError, match=r"'unused' was not reached .*--preview-model"):
+    with pytest.raises(InputError, match=r"'unused' was not reached .*preview_model"):
         shown(network, inputs, 'stem', 'unused')
 
 

@@ -376,14 +376,14 @@ def test_from_python_and_from_the_registry():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'patch_size': 0}, '--patch-size'),
-        ({'patch_size': 16, 'stride': -1}, '--stride'),
-        ({'pad': -1}, '--pad'),
+        ({'patch_size': 0}, 'patch_size'),
+        ({'patch_size': 16, 'stride': -1}, 'stride'),
+        ({'pad': -1}, 'pad'),
         ({'mask_ratio': 1.5}, '0 to 1'),
         ({'mask_ratio': -0.1}, '0 to 1'),
         ({'mask': 'rnadom'}, 'did you mean random'),
         ({'fit': 'stretch'}, 'resize, crop, pad'),
-        ({'max_size': 0}, '--max-size'),
+        ({'max_size': 0}, 'max_size'),
         ({'pad_value': 256}, '0 to 255'),
     ],
 )

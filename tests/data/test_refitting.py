@@ -123,7 +123,7 @@ def test_sizes_that_cannot_be(name, size, message):
     module = model.module
     with pytest.raises(InputError, match=message) as error:
         refit(model, size)
-    assert error.value.argument == '--img-size' and model.module is module
+    assert error.value.parameter == 'img_size' and model.module is module
 
 
 def test_others_are_left_alone():

@@ -74,20 +74,20 @@ def test_the_last_of_several_lines_for_an_image_counts(tmp_path):
 @pytest.mark.parametrize(
     ('spoil', 'message'),
     [
-        (lambda f: (f / 'manifest.jsonl').unlink(), r'no finished run: there is no manifest.jsonl.*--resume'),
+        (lambda f: (f / 'manifest.jsonl').unlink(), r'no finished run: there is no manifest.jsonl.*resume'),
         (lambda f: (f / 'run.json').unlink(), r'no finished run: there is no run.json'),
         (lambda f: (f / 'run.json').write_text('{'), r'run.json is no JSON'),
         (lambda f: (f / 'run.json').write_text('[]'), r'run.json is no JSON object'),
         (lambda f: (f / 'manifest.jsonl').open('a').write('{"index": 7, "na'), r'manifest.jsonl, line 8 is no JSON'),
         (lambda f: (f / 'manifest.jsonl').open('a').write('7\n'), r'line 8 is no JSON object'),
         (lambda f: (f / 'manifest.jsonl').write_bytes(b'\xff\xfe'), r'cannot read'),
-        (lambda f: (f / 'manifest.jsonl').write_text(''), r'has no tiles to show; .*--gallery --resume'),
+        (lambda f: (f / 'manifest.jsonl').write_text(''), r'has no tiles to show; .*gallery resume'),
     ],
 )
 def test_what_is_no_finished_run_is_refused(tmp_path, spoil, message):
     folder = write_run(tmp_path / 'run', small_lines())
     spoil(folder)
-    with pytest.raises(InputError, match=f'(?s)^--gallery: .*{message}'):
+    with pytest.raises(InputError, match=f'(?s)^gallery: .*{message}'):
         build_gallery(folder)
     assert not (folder / 'gallery' / 'index.html').exists()
 
@@ -110,13 +110,13 @@ def test_what_is_no_finished_run_is_refused(tmp_path, spoil, message):
 )
 def test_lines_of_another_shape_are_refused(tmp_path, change):
     folder = write_run(tmp_path, [*small_lines(), {**small_lines()[0], 'index': 9, **change}], pictures=False)
-    with pytest.raises(InputError, match=r'^--gallery: .*line 8: .*; run the same command again'):
+    with pytest.raises(InputError, match=r'^gallery: .*line 8: .*; run the same command again'):
         build_gallery(folder)
 
 
 def test_a_run_without_tiles_says_how_to_get_them(tmp_path):
     lines = [{key: value for key, value in each.items() if key != 'tiles'} for each in small_lines()]
-    with pytest.raises(InputError, match='has no tiles to show; run the same command again with --gallery --resume'):
+    with pytest.raises(InputError, match='has no tiles to show; run the same command again with gallery resume'):
         build_gallery(write_run(tmp_path, lines, pictures=False))
     with pytest.raises(InputError, match='no finished run'):
         build_gallery(tmp_path / 'nowhere')

@@ -181,5 +181,5 @@ def test_names_stay_inside_the_folder(tmp_path, name):
 
 def test_a_folder_that_cannot_be_written_names_the_option(tmp_path):
     (tmp_path / 'gallery').write_text('in the way')
-    with pytest.raises(InputError, match=r'^--gallery: cannot write'):
+    with pytest.raises(InputError, match=r'^gallery: cannot write'):
         write_tiles(cam(40, 40), tmp_path, Style(), 'x')

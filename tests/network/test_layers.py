@@ -37,7 +37,7 @@ def test_names(net, name, canonical):
     'name', ['backbone.layer5', 'backbone.layer4[3]', 'backbone.layer4[-4]', 'head.fc', '', 'nope']
 )
 def test_unknown_names_are_told_with_what_there_is(net, name):
-    with pytest.raises(InputError, match='no layer .*--preview-model'):
+    with pytest.raises(InputError, match='no layer .*preview_model'):
         find_layer(net, name)
 
 

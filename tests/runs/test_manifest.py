@@ -99,7 +99,7 @@ def test_other_settings_are_refused_unless_the_run_is_to_start_again(tmp_path, p
     Manifest.begin(out, SETTINGS, Place())
     do(out, photo)
     other = {'settings': {**SETTINGS['settings'], 'method': ['LayerCAM']}}
-    with pytest.raises(InputError, match=r"--resume: .*method: \['GradCAM'\] → \['LayerCAM'\].*--overwrite"):
+    with pytest.raises(InputError, match=r"resume: .*method: \['GradCAM'\] → \['LayerCAM'\].*overwrite"):
         resumed(out, other)
     assert resumed(out).has(stamp(photo, 0))
     Manifest.begin(out, other, Place(), overwrite=True)
@@ -110,7 +110,7 @@ def test_an_unfinished_run_is_not_thrown_away_by_mistake(tmp_path, photo):
     out = tmp_path / 'out'
     Manifest.begin(out, SETTINGS, Place())
     do(out, photo)
-    with pytest.raises(InputError, match='unfinished run .1 images done.*--resume'):
+    with pytest.raises(InputError, match='unfinished run .1 images done.*resume'):
         Manifest.begin(out, SETTINGS, Place())
     resumed(out).finish()
     Manifest.begin(out, SETTINGS, Place())
@@ -122,7 +122,7 @@ def test_a_folder_without_a_run_starts_from_the_beginning(tmp_path):
 
 def test_a_damaged_run_file_is_an_error(tmp_path):
     (tmp_path / 'run.json').write_text('{"settings"')
-    with pytest.raises(InputError, match=r'run\.json.*--overwrite'):
+    with pytest.raises(InputError, match=r'run\.json.*overwrite'):
         resumed(tmp_path)
 
 

@@ -265,7 +265,7 @@ def test_a_gallery_is_made_of_the_run_and_of_another_beside_it(main, photos, tmp
 def test_a_process_started_by_torchrun_without_the_launcher_says_so(monkeypatch):
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
     monkeypatch.setenv('WORLD_SIZE', '2')
-    with pytest.raises(InputError, match='--launcher pytorch'), joined('none'):
+    with pytest.raises(InputError, match='launcher pytorch'), joined('none'):
         pass
 
 

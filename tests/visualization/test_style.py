@@ -13,11 +13,11 @@ from vistool.visualization.style import Style
 @pytest.mark.parametrize(
     ('option', 'value', 'argument'),
     [
-        ('layout', 'gird', '--layout'), ('width', 'colum', '--width'), ('width', 3, '--width'),
-        ('width', True, '--width'), ('dpi', 0, '--dpi'), ('scale', 'all', '--scale'),
-        ('colormap', 'jett', '--colormap'),
-        ('alpha', 1.5, '--alpha'), ('alpha', 'cold', '--alpha'), ('interpolation', 'cubic', '--interpolation'),
-        ('view', 'both', '--view'),
+        ('layout', 'gird', 'layout'), ('width', 'colum', 'width'), ('width', 3, 'width'),
+        ('width', True, 'width'), ('dpi', 0, 'dpi'), ('scale', 'all', 'scale'),
+        ('colormap', 'jett', 'colormap'),
+        ('alpha', 1.5, 'alpha'), ('alpha', 'cold', 'alpha'), ('interpolation', 'cubic', 'interpolation'),
+        ('view', 'both', 'view'),
     ],
 )  # fmt: skip
 def test_bad_options_name_their_argument(option, value, argument):

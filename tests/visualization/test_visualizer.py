@@ -110,7 +110,7 @@ def test_a_folder_gets_pngs_with_sub_folders_kept(tmp_path):
 
 @pytest.mark.parametrize('name', ['x.tiff', 'x.gif', 'x.TIF', 'x.npz'])
 def test_other_picture_formats_are_refused(tmp_path, name):
-    with pytest.raises(InputError, match=r'--out.*png, jpg, jpeg, webp, pdf, svg'):
+    with pytest.raises(InputError, match=r'out.*png, jpg, jpeg, webp, pdf, svg'):
         Visualizer(tmp_path / name, Style()).check()
 
 
@@ -127,11 +127,11 @@ def test_one_file_holds_one_result(tmp_path):
 def test_a_path_through_a_file_is_refused_early_and_late(tmp_path):
     (tmp_path / 'file').write_text('')
     for out in (tmp_path / 'file' / 'sub', tmp_path / 'file', tmp_path / 'file' / 'a.png'):
-        with pytest.raises(InputError, match=r'^--out: cannot write'):
+        with pytest.raises(InputError, match=r'^out: cannot write'):
             Visualizer(out, Style()).check()
-        with pytest.raises(InputError, match=r'^--out: cannot write'):
+        with pytest.raises(InputError, match=r'^out: cannot write'):
             Visualizer(out, Style()).write(RESULTS['heatmaps'], 'a')
-    with pytest.raises(InputError, match=r'^--panels: cannot write'):
+    with pytest.raises(InputError, match=r'^panels: cannot write'):
         Visualizer(None, Style(), panels=tmp_path / 'file').check()
     assert os.listdir(tmp_path) == ['file']
 
@@ -209,7 +209,7 @@ def test_overlay_layout_writes_each_map(tmp_path):
     assert names == ['cat_GradCAM-espresso_0.95.png', 'cat_LayerCAM-espresso_0.95.png']
     assert cv2.imread(str(tmp_path / 'cat_GradCAM-espresso_0.95.png')).shape == (96, 96, 3)
     assert Visualizer(tmp_path / 'one.png', Style(layout='overlay')).write(heatmaps(), 'x') == [tmp_path / 'one.png']
-    with pytest.raises(InputError, match='--layout'):
+    with pytest.raises(InputError, match='layout'):
         save(heatmaps(), tmp_path / 'x.pdf', Style(layout='overlay'))
 
 
@@ -279,7 +279,7 @@ def test_no_window_where_there_is_no_screen(monkeypatch):
     from matplotlib import pyplot
 
     monkeypatch.setattr(pyplot, 'get_backend', lambda: 'agg')
-    with pytest.raises(InputError, match='--show'):
+    with pytest.raises(InputError, match='show'):
         Visualizer(None, Style(), show=True).check()
 
 

@@ -68,7 +68,7 @@ def fit_image(image: Pixels, patch: Size, stride: Size, how: str, color: tuple[i
     try:
         PatchGrid.over(size, patch, stride)
     except InputError as error:
-        raise error.under('--stride' if 'stride' in error.problem else '--patch-size') from None
+        raise error.under('stride' if 'stride' in error.problem else 'patch_size') from None
     wanted = filling(size, patch, stride) if how == 'pad' else fitting(size, patch, stride)
     if wanted == size:
         return image
@@ -89,7 +89,7 @@ def windowed(image: Pixels, cut: Cut, embedding: Embedding | None) -> tuple[Grid
     """One mosaic for each way in which windows lie."""
     windows = embedding.windows if embedding else ()
     if not windows:
-        raise InputError("this network's attention has no windows", accepted='Swin and its kin', argument='--windows')
+        raise InputError("this network's attention has no windows", accepted='Swin and its kin', parameter='windows')
     rows, columns = cut.grid.shape
     tiles = []
     for each in windows:
@@ -191,26 +191,24 @@ class Patches:
         Raises:
             InputError: A value is not accepted.
         """
-        for name, size in (('--patch-size', self.patch_size), ('--stride', self.stride)):
+        for name, size in (('patch_size', self.patch_size), ('stride', self.stride)):
             if size is not None:
                 try:
                     pair(size, name.strip('-').replace('-', ' '))
                 except InputError as error:
                     raise error.under(name) from None
         if self.pad is not None and not self.pad >= 0:
-            raise InputError(f'a border of {self.pad} pixels', accepted='0 or more', argument='--pad')
+            raise InputError(f'a border of {self.pad} pixels', accepted='0 or more', parameter='pad')
         if self.max_size is not None and self.max_size < 1:
-            raise InputError(f'{self.max_size} pixels', accepted='1 or more', argument='--max-size')
+            raise InputError(f'{self.max_size} pixels', accepted='1 or more', parameter='max_size')
         if any(not 0 <= level <= 255 for level in self.color):
-            raise InputError(f'{self.pad_value!r} is no colour', accepted='0 to 255', argument='--pad-value')
+            raise InputError(f'{self.pad_value!r} is no colour', accepted='0 to 255', parameter='pad_value')
         if self.mask_ratio is not None and not 0 <= self.mask_ratio <= 1:
-            raise InputError(
-                f'{self.mask_ratio} is no share of the patches', accepted='0 to 1', argument='--mask-ratio'
-            )
-        for option, value, known in (('--mask', self.mask, MASKS), ('--fit', self.fit, FITS)):
+            raise InputError(f'{self.mask_ratio} is no share of the patches', accepted='0 to 1', parameter='mask_ratio')
+        for option, value, known in (('mask', self.mask, MASKS), ('fit', self.fit, FITS)):
             if value not in known:
                 hint = close_matches(value, known)
-                raise InputError(f'unknown value {value!r}', accepted=', '.join(known), hint=hint, argument=option)
+                raise InputError(f'unknown value {value!r}', accepted=', '.join(known), hint=hint, parameter=option)
 
     @property
     def color(self) -> tuple[int, int, int]:
@@ -236,11 +234,13 @@ class Patches:
         """
         if model is None:
             return self._by_sizes(subject)
-        given = {'--patch-size': self.patch_size, '--stride': self.stride, '--max-size': self.max_size}
+        given = {'patch_size': self.patch_size, 'stride': self.stride, 'max_size': self.max_size}
         for option, value in given.items():
             if value is not None:
                 raise InputError(
-                    'the sizes are read from the network', hint='leave it out, or leave the config out', argument=option
+                    'the sizes are read from the network',
+                    hint='leave it out, or leave the config out',
+                    parameter=option,
                 )
         from vistool.models.subjects import as_model, as_samples
         from vistool.network.embedding import find_embedding
@@ -257,9 +257,9 @@ class Patches:
 
     def _by_sizes(self, subject: Any) -> ImageGrid:
         if self.patch_size is None:
-            raise InputError('needed without a config', accepted='16, or 16,8 (height, width)', argument='--patch-size')
+            raise InputError('needed without a config', accepted='16, or 16,8 (height, width)', parameter='patch_size')
         if self.windows:
-            raise InputError('windows are a matter of the network', hint='name a config', argument='--windows')
+            raise InputError('windows are a matter of the network', hint='name a config', parameter='windows')
         patch = pair(self.patch_size, 'patch size')
         stride = patch if self.stride is None else pair(self.stride, 'stride')
         image = limit_size(pixels_of(subject), self.max_size)
@@ -270,7 +270,7 @@ class Patches:
         """The pictures that were asked for, with one caption."""
         wrong = [number for number in self.highlight if not 0 <= number < grid.count]
         if wrong:
-            raise InputError(f'no patch {wrong[0]}', accepted=f'0 to {grid.count - 1}', argument='--highlight')
+            raise InputError(f'no patch {wrong[0]}', accepted=f'0 to {grid.count - 1}', parameter='highlight')
         border = max(1, round(min(grid.patch) / 32)) if embedding is None else min(grid.patch) / 32
         border = border if self.pad is None else self.pad
         cut = Cut(grid, border, self.color, order=self.order, highlight=tuple(self.highlight))
@@ -291,7 +291,7 @@ class Patches:
                 raise InputError(
                     'this network keeps its patches as a map; there is no sequence',
                     accepted='a vision transformer',
-                    argument='--sequence',
+                    parameter='sequence',
                 )
             return ((GridImage(image, cut=replace(cut, sequence=embedding.special if embedding else ())),),)
         if self.windows:

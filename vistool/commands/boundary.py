@@ -17,7 +17,7 @@ from typing import TextIO
 
 from vistool import provenance as recipe
 from vistool.commands.parser import Parser
-from vistool.errors import InputError
+from vistool.errors import InputError, log_speller
 
 _KEPT = 1 << 30
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -53,6 +53,7 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     """
     debug = '--debug' in (sys.argv if argv is None else argv)
     tune_process()
+    log_speller.spelling = parser.spelling
     try:
         args = parser.parse(argv)
         args.command = recipe.command(parser.prog, None if argv is None else list(argv))
@@ -67,7 +68,7 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     except InputError as error:
         if debug:
             raise
-        return _complain(str(error), BAD_INPUT)
+        return _complain(error.line(parser.spelling), BAD_INPUT)
     except KeyboardInterrupt:
         return _complain('interrupted', INTERRUPTED)
     except BrokenPipeError:
@@ -100,7 +101,7 @@ def _complain(message: str, code: int) -> int:
 def _set_up_logging(level: str, debug: bool) -> None:
     levels = ('debug', 'info', 'warning', 'error')
     if level.lower() not in levels:
-        raise InputError(f'unknown level {level!r}', accepted=', '.join(levels), argument='--log-level')
+        raise InputError(f'unknown level {level!r}', accepted=', '.join(levels), parameter='log_level')
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine())
     handler.addFilter(_Once())

@@ -24,7 +24,7 @@ def style_of(args: argparse.Namespace) -> Any:
         try:
             alpha = float(alpha)
         except ValueError:
-            raise InputError(f'{alpha!r} is no opacity', accepted='0 to 1, or heat', argument='--alpha') from None
+            raise InputError(f'{alpha!r} is no opacity', accepted='0 to 1, or heat', parameter='alpha') from None
     return Style(
         layout=args.layout,
         width=width,
@@ -72,14 +72,14 @@ def config_options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         if '=' not in pair or pair.startswith('='):
             raise InputError(
-                f'{pair!r} is no KEY=VALUE', accepted='model.backbone.depth=18 data.x="[a,b]"', argument='--cfg-options'
+                f'{pair!r} is no KEY=VALUE', accepted='model.backbone.depth=18 data.x="[a,b]"', parameter='options'
             )
     reader = argparse.ArgumentParser(add_help=False)
     reader.add_argument('--cfg-options', nargs='+', action=DictAction)
     try:
         return reader.parse_args(['--cfg-options', *pairs]).cfg_options
     except (ValueError, AssertionError, SyntaxError) as error:
-        raise InputError(f'{" ".join(pairs)!r} cannot be read: {error}', argument='--cfg-options') from error
+        raise InputError(f'{" ".join(pairs)!r} cannot be read: {error}', parameter='options') from error
 
 
 def add_model(parser: Parser, *, checkpoint: bool = True) -> None:

@@ -9,7 +9,29 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from vistool.errors import InputError
+from vistool.errors import InputError, in_python
+
+PARAMETERS = {
+    'images': 'img',
+    'methods': 'method',
+    'targets': 'target_category',
+    'layers': 'target_layers',
+    'queries': 'query',
+    'logs': 'log',
+    'reduction': 'channel_reduction',
+    'criterion': 'topk_by',
+    'basis': 'load_basis',
+    'theme': 'style',
+    'size': 'window_size',
+    'contrast': 'similar',
+    'options': 'cfg_options',
+    'parameters': 'parameter',
+    'backends': 'vis_backend',
+    'files': 'input',
+    'tokens': 'vit_like',
+    'extra_tokens': 'num_extra_tokens',
+}
+"""Parameters whose option has another name."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,6 +70,14 @@ class Parser(argparse.ArgumentParser):
                     self._check_list(action.option_strings[-1], given)
         return args
 
+    def spelling(self, parameter: str, value: str | None = None) -> str:
+        """A parameter as this command's user types it: its option, or the name of its positional."""
+        for action in self._actions:
+            if action.dest in (parameter, PARAMETERS.get(parameter)):
+                typed = next((each for each in action.option_strings if each.startswith('--')), action.dest)
+                return typed if value is None else f'{typed} {value}'
+        return in_python(parameter, value)
+
     def _check_list(self, option: str, values: Sequence[Any]) -> None:
         for value in values:
             text = str(value)
@@ -55,7 +85,7 @@ class Parser(argparse.ArgumentParser):
                 raise InputError(
                     f'{text!r} looks like a positional argument that the list took in',
                     hint=f'put positionals before {option}, or another option between',
-                    argument=option,
+                    parameter=option,
                 )
 
 

@@ -60,7 +60,7 @@ def style_of(args: argparse.Namespace) -> Style:
         match = re.fullmatch(r'(\d+(?:\.\d+)?)\*(\d+(?:\.\d+)?)', args.window_size.strip())
         if match is None:
             problem = f'{args.window_size!r} is no window size'
-            raise InputError(problem, accepted='W*H in inches, such as 12*7', argument='--window-size')
+            raise InputError(problem, accepted='W*H in inches, such as 12*7', parameter='size')
         size = float(match[1]), float(match[2])
     width = int(args.width) if args.width and args.width.isdigit() else args.width
     return Style(width=width, dpi=args.dpi, theme=args.style, size=size)

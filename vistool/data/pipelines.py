@@ -239,11 +239,11 @@ class MultiPipeline:
         Raises:
             InputError: If there is no such input.
         """
-        for argument, names in (('--input', list(files)), ('--draw-on', [drawn] if drawn else [])):
+        for argument, names in (('files', list(files)), ('draw_on', [drawn] if drawn else [])):
             for name in names:
                 if name not in self.pipelines:
                     known = ', '.join(self.pipelines)
-                    raise InputError(f'the network has no input {name!r}', accepted=known, argument=argument)
+                    raise InputError(f'the network has no input {name!r}', accepted=known, parameter=argument)
         return replace(self, files=files, drawn=drawn)
 
     def read(self, source: Any, seed: int = 0, index: int = 0, name: str | None = None, **more: Any) -> Sample:
@@ -275,11 +275,11 @@ class MultiPipeline:
         if given is None or not given.is_dir():
             return given or source
         if not isinstance(source, (str, Path)):
-            raise InputError(f'{key}={given} is a folder, but the main image is no file', argument='--input')
+            raise InputError(f'{key}={given} is a folder, but the main image is no file', parameter='files')
         stem = Path(source).stem
         found = [path for path in sorted(given.iterdir()) if path.stem == stem and path.suffix.lower() in SUFFIXES]
         if not found:
-            raise InputError(f'{key}: no image called {stem!r} in {given}', argument='--input')
+            raise InputError(f'{key}: no image called {stem!r} in {given}', parameter='files')
         return found[0]
 
 
@@ -297,9 +297,9 @@ def parse_files(pairs: list[str]) -> dict[str, Path]:
     for pair in pairs:
         key, equals, path = pair.partition('=')
         if not (key and equals and path):
-            raise InputError(f'{pair!r} is no NAME=PATH', argument='--input')
+            raise InputError(f'{pair!r} is no NAME=PATH', parameter='files')
         if not Path(path).exists():
-            raise InputError(f'no file or folder {path!r} for {key!r}', argument='--input')
+            raise InputError(f'no file or folder {path!r} for {key!r}', parameter='files')
         files[key] = Path(path)
     return files
 
@@ -336,7 +336,7 @@ def _several(inputs: Any, scope: str | None) -> MultiPipeline:
     for name, each in named.items():
         if not isinstance(each, Mapping) or not each.get('pipeline'):
             raise InputError(
-                f'the input {name} has no pipeline', accepted=f'{name}=dict(pipeline=[…])', argument='config'
+                f'the input {name} has no pipeline', accepted=f'{name}=dict(pipeline=[…])', parameter='config'
             )
     pipelines = {name: Pipeline(build_transforms(each['pipeline'], scope)) for name, each in named.items()}
     return MultiPipeline(pipelines, positional=not isinstance(inputs, Mapping))

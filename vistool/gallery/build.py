@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.gallery.data import as_script, page_data
 from vistool.gallery.runs import ARGUMENT, Run, read_run
 from vistool.visualization.files import write_file
@@ -55,7 +55,7 @@ def check_others(folder: Path, others: Sequence[Path]) -> list[Run]:
     """
     places = [Path(each).resolve() for each in (*others, folder)]
     if len(set(places)) < len(places):
-        raise InputError('a run cannot stand beside itself', hint='name each folder once', argument=ARGUMENT)
+        raise InputError('a run cannot stand beside itself', hint='name each folder once', parameter=ARGUMENT)
     return [read_run(Path(each)) for each in others]
 
 
@@ -102,8 +102,8 @@ def _copy(run: Run, folder: Path, home: str) -> list[Path]:
         try:
             data = (run.folder / file).read_bytes()
         except OSError as error:
-            hint = 'run its command again with --gallery --resume'
-            raise InputError(f'a tile of {str(run.folder)!r} is gone: {file}', hint=hint, argument=ARGUMENT) from error
+            hint = f'run its command again with {param("gallery")} {param("resume")}'
+            raise InputError(f'a tile of {str(run.folder)!r} is gone: {file}', hint=hint, parameter=ARGUMENT) from error
         write_file(target, data, ARGUMENT)
         copied.append(target)
     return copied

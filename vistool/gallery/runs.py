@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.runs.manifest import LINES, RUN
 
-ARGUMENT = '--gallery'
+ARGUMENT = 'gallery'
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def read_run(folder: Path) -> Run:
             raise InputError(
                 f'{str(folder)!r} holds no finished run: there is no {name}',
                 accepted='the output folder of a finished run over several images',
-                hint='finish the run with --resume' if folder.is_dir() else '',
-                argument=ARGUMENT,
+                hint=f'finish the run with {param("resume")}' if folder.is_dir() else '',
+                parameter=ARGUMENT,
             )
     facts = _parsed(_text(folder / RUN), str(folder / RUN))
     lines: dict[tuple[Any, str], Mapping[str, Any]] = {}
@@ -55,8 +55,8 @@ def read_run(folder: Path) -> Run:
     if not any(line.get('tiles') for line in images):
         raise InputError(
             f'the run in {str(folder)!r} has no tiles to show',
-            hint='run the same command again with --gallery --resume',
-            argument=ARGUMENT,
+            hint=f'run the same command again with {param("gallery")} {param("resume")}',
+            parameter=ARGUMENT,
         )
     return Run(folder, facts, images)
 
@@ -95,7 +95,7 @@ def matched(runs: Sequence[Run]) -> list[tuple[Mapping[str, Any] | None, ...]]:
             raise InputError(
                 f'the runs in {str(run.folder)!r} and {str(own.folder)!r} have no image in common',
                 hint='run both over the same images',
-                argument=ARGUMENT,
+                parameter=ARGUMENT,
             )
         rows += [{number: line} for line in left]
     return [tuple(row.get(number) for number in range(len(runs))) for row in rows]
@@ -125,20 +125,20 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'cannot read {str(path)!r}: {error}', argument=ARGUMENT) from error
+        raise InputError(f'cannot read {str(path)!r}: {error}', parameter=ARGUMENT) from error
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise InputError(f'{where} is no JSON: {error}', hint=_AGAIN, argument=ARGUMENT) from error
+        raise InputError(f'{where} is no JSON: {error}', hint=_AGAIN, parameter=ARGUMENT) from error
     if not isinstance(value, dict):
-        raise InputError(f'{where} is no JSON object', hint=_AGAIN, argument=ARGUMENT)
+        raise InputError(f'{where} is no JSON object', hint=_AGAIN, parameter=ARGUMENT)
     return value
 
 
-_AGAIN = 'run the same command again with --gallery --resume'
+_AGAIN = f'run the same command again with {param("gallery")} {param("resume")}'
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     'index': (int, type(None)),
     'name': str,
@@ -159,10 +159,10 @@ def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
     if not wrong and not all(isinstance(each, dict) for each in entries):
         wrong = 'targets, files or tiles'
     if wrong:
-        raise InputError(f'{where}: the field {wrong!r} is not as vistool writes it', hint=_AGAIN, argument=ARGUMENT)
+        raise InputError(f'{where}: the field {wrong!r} is not as vistool writes it', hint=_AGAIN, parameter=ARGUMENT)
     for path in _paths(line):
         if not isinstance(path, str) or path.startswith('/') or '..' in path.split('/'):
-            raise InputError(f'{where}: {path!r} is no file of the run', hint=_AGAIN, argument=ARGUMENT)
+            raise InputError(f'{where}: {path!r} is no file of the run', hint=_AGAIN, parameter=ARGUMENT)
     return line
 
 

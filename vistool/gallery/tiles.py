@@ -69,7 +69,7 @@ class _Writer:
         self.size = pixels.shape[0], pixels.shape[1]
         file = f'{self.home}/{self.count}{suffix}'
         self.count += 1
-        write_file(self.folder / file, encode_pixels(pixels, suffix, _QUALITY), '--gallery')
+        write_file(self.folder / file, encode_pixels(pixels, suffix, _QUALITY), 'gallery')
         return {**entry, 'width': self.size[1], 'height': self.size[0], 'file': file}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.configs.resolving import Source, require_model
 
 
@@ -46,8 +46,8 @@ def build_module(source: Source, seed: int = 0) -> nn.Module:
             reason = ' '.join(str(error).split())[:300]
             raise InputError(
                 f'the model of {source.name} cannot be built: {type(error).__name__}: {reason}',
-                hint='check its «model» and --cfg-options',
-                argument='config',
+                hint=f'check its «model» and {param("options")}',
+                parameter='config',
             ) from error
 
 

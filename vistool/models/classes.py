@@ -88,9 +88,7 @@ def _columns(target: str, scores: Tensor, names: Sequence[str] | None, labels: S
     if ranking := re.fullmatch(r'top[- ]?(\d+)', target, re.IGNORECASE):
         k = int(ranking[1])
         if not 1 <= k <= count:
-            raise InputError(
-                f'{target!r} of {count} classes', accepted=f'top1 to top{count}', argument='--target-category'
-            )
+            raise InputError(f'{target!r} of {count} classes', accepted=f'top1 to top{count}', parameter='targets')
         return list(scores.topk(k, dim=1).indices.unbind(1))
     if target.lower() == 'label' and class_id('label', names, missing_ok=True) is None:
         if any(label is None for label in labels):
@@ -98,13 +96,13 @@ def _columns(target: str, scores: Tensor, names: Sequence[str] | None, labels: S
                 "'label' asked for, but the image has no known label",
                 accepted='ids, names, top3',
                 hint="give an image of the config's dataset (@val)",
-                argument='--target-category',
+                parameter='targets',
             )
         return [torch.tensor(labels, device=scores.device)]
     index = int(target) if re.fullmatch(r'[+-]?\d+', target) else class_id(target, names)
     assert index is not None
     if not 0 <= index < count:
-        raise InputError(f'no class {index}', accepted=f'0 to {count - 1}', argument='--target-category')
+        raise InputError(f'no class {index}', accepted=f'0 to {count - 1}', parameter='targets')
     return [torch.full((batch,), index, device=scores.device)]
 
 
@@ -126,19 +124,19 @@ def class_id(name: str, names: Sequence[str] | None, *, missing_ok: bool = False
     if hits:
         assert names is not None
         listed = ', '.join(f'{index} ({names[index]})' for index in hits)
-        raise InputError(f'class {name!r} is ambiguous: {listed}', hint='give the id', argument='--target-category')
+        raise InputError(f'class {name!r} is ambiguous: {listed}', hint='give the id', parameter='targets')
     if missing_ok:
         return None
     if not names:
         raise InputError(
             f'class {name!r}: the class names are not known here',
             accepted='an id, or top3',
-            argument='--target-category',
+            parameter='targets',
         )
     pool = [part for entry in names for part in (piece.strip() for piece in entry.split(','))]
     raise InputError(
         f'no class {name!r}',
         accepted=f'an id from 0 to {len(names) - 1}, a whole class name, top3',
         hint=close_matches(name, pool),
-        argument='--target-category',
+        parameter='targets',
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vistool.data.pipelines import Pipeline, build_transforms, original_of
 from vistool.data.samples import Sample
 from vistool.data.transforms.tracing import name_of
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.checkpoints.key_conversion import TABLE, resize_table
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def _refused(strict: Strict, size: Shape, why: str) -> InputError:
     other = (min(size),) * 2 if strict.argument == 'image_size' and high != wide else strict.size
     return InputError(
         f'{type(strict.module).__name__} is built for {height}×{width} images and cannot be for {high}×{wide} ({why})',
-        hint=f'take {other[0]},{other[1]}, or leave --img-size out',
-        argument='--img-size',
+        hint=f'take {other[0]},{other[1]}, or leave {param("img_size")} out',
+        parameter='img_size',
     )
 
 
@@ -208,7 +208,7 @@ class Size:
             return cls(exact=(int(match[1]), int(match[2])))
         if re.fullmatch(r'(\d+\.?\d*|\.\d+)x', plain) and float(plain[:-1]) > 0:
             return cls(factor=float(plain[:-1]))
-        raise InputError(f'{text!r} is no size', accepted='an edge (518), H,W (480,640) or 0.5x', argument='--img-size')
+        raise InputError(f'{text!r} is no size', accepted='an edge (518), H,W (480,640) or 0.5x', parameter='img_size')
 
     def of(self, photo: tuple[int, int]) -> tuple[int, int]:
         """``(H, W)`` for a photo of this size."""
@@ -232,7 +232,7 @@ class SizedPipeline:
 
     def __init__(self, pipeline: Any, size: Size, fit: str, patch: tuple[int, int], scope: str | None) -> None:
         if not isinstance(pipeline, Pipeline) or pipeline.takes_images:
-            raise InputError('needs a config with one pipeline of OpenMMLab transforms', argument='--img-size')
+            raise InputError('needs a config with one pipeline of OpenMMLab transforms', parameter='img_size')
         self.pipeline, self.size, self.fit, self.patch, self.scope = pipeline, size, fit, patch, scope
 
     def read(self, source: Any, **more: Any) -> Sample:
@@ -242,8 +242,8 @@ class SizedPipeline:
         if self.fit == 'crop' and (height < self.patch[0] or width < self.patch[1]):
             raise InputError(
                 f'{height}×{width} is smaller than a patch ({self.patch[0]}×{self.patch[1]})',
-                hint='--fit pad or resize keeps at least one',
-                argument='--img-size',
+                hint=f'{param("fit", "pad")} or resize keeps at least one',
+                parameter='img_size',
             )
         steps = self._steps((height, width))
         kept = [t for t in self.pipeline.transforms if not _RESIZING.search(name_of(t))]
@@ -277,7 +277,7 @@ def sizing(size: str | None, fit: str) -> Callable[[Any], None] | None:
         InputError: If one of them is not accepted.
     """
     if fit not in FITS:
-        raise InputError(f'{fit!r} is no way to fit', accepted=', '.join(FITS), argument='--fit')
+        raise InputError(f'{fit!r} is no way to fit', accepted=', '.join(FITS), parameter='fit')
     if size is None:
         return None
     wanted = Size.parse(size)

@@ -120,7 +120,7 @@ class Model:
             raise InputError(
                 f'{self.name} takes one input',
                 hint='its config would name them: inputs = dict(NAME=dict(pipeline=[…]), …)',
-                argument='--input' if files else '--draw-on',
+                parameter='files' if files else 'draw_on',
             )
         self.pipeline = self.pipeline.with_files(files, drawn)
 
@@ -217,7 +217,7 @@ def load(
         raise InputError(
             f'none given, and {source.name} names none (load_from)',
             accepted="a path, a URL, demo://NAME, or 'none' for random weights",
-            argument='checkpoint',
+            parameter='checkpoint',
         )
     if wanted == RANDOM:
         log.warning('%s: random weights, as asked for with «none»: what is drawn means nothing', source.name)
@@ -241,5 +241,5 @@ def find_device(name: str | torch.device) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         available = ['cpu', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))]
-        raise InputError(f'no device {str(name)!r} here', accepted=', '.join(available), argument='--device') from error
+        raise InputError(f'no device {str(name)!r} here', accepted=', '.join(available), parameter='device') from error
     return device

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.data.patches import PatchGrid, Size, by
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.network.capture import first_tensor
 from vistool.network.tokens import MAX_PREFIX
 from vistool.network.windows import Windows, find_windows
@@ -43,7 +43,7 @@ def first_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, imag
     """The step that takes in the image; ``taken`` and ``output`` are what went into the module and came out."""
     seen = (int(taken.shape[2]), int(taken.shape[3]))
     if seen[0] < size[0] or seen[1] < size[1]:
-        raise InputError(f'the network resizes the image to {by(seen)} before {name} cuts it', argument='config')
+        raise InputError(f'the network resizes the image to {by(seen)} before {name} cuts it', parameter='config')
     kernel, stride, before, shape = _setting(module, taken, output)
     top, left = _place(taken, image, size)
     grid = PatchGrid(size, kernel, stride, (-before[0] - top, -before[1] - left), shape)
@@ -53,7 +53,7 @@ def first_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, imag
 def next_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, last: Step) -> Step:
     """A step that takes in the tokens of the ``last``."""
     if tuple(taken.shape[2:]) != last.grid.shape:
-        raise InputError(f'the embedding branches at {name}: a token has no one field in the image', argument='config')
+        raise InputError(f'the embedding branches at {name}: a token has no one field in the image', parameter='config')
     kernel, stride, before, shape = _setting(module, taken, output)
     return Step(name, kernel, stride, last.grid.then(kernel, stride, before, shape))
 
@@ -227,7 +227,7 @@ def _run(model: nn.Module, inputs: Any) -> None:
 def _described(watch: _Watch) -> Embedding:
     kind = type(watch.model).__name__
     if not watch.steps:
-        raise InputError(f'{kind} has no convolution and no unfolding that takes in the image', argument='config')
+        raise InputError(f'{kind} has no convolution and no unfolding that takes in the image', parameter='config')
     first, root = watch.steps[0], watch.root or ''
     named = re.search(
         r'patch|tokens?_to_token|overlap', f'{root} {type(watch.model.get_submodule(root)).__name__}', re.I
@@ -237,8 +237,8 @@ def _described(watch: _Watch) -> Embedding:
             f'this network cuts no patches: its first layer {first.name} is a {by(first.kernel)} convolution that '
             f'moves by {by(first.stride)}, and what comes out of it is no sequence of tokens',
             accepted='a vision transformer, or a network that starts with patches (ConvNeXt)',
-            hint='or leave the config out and give --patch-size',
-            argument='config',
+            hint=f'or leave the config out and give {param("patch_size")}',
+            parameter='config',
         )
     grid = watch.steps[-1].grid
     count = max(watch.length - grid.count, 0)

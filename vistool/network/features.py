@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.network.capture import Grids, frozen, hooked
 from vistool.network.forward import call, input_size
 from vistool.network.layers import ARGUMENT, EVERY_CALL, Target, unwrapped
@@ -136,7 +136,7 @@ def run_until(root: nn.Module, inputs: Any, hooks: Sequence[tuple[Mapping[str, n
             reason = ' '.join(str(error).split())[:300]
             raise InputError(
                 f'the forward of {type(root).__name__} fails on this input: {type(error).__name__}: {reason}',
-                hint='run with --debug for the traceback',
+                hint=f'run with {param("debug")} for the traceback',
             ) from error
 
 
@@ -168,7 +168,7 @@ def _laid_out(
 ) -> list[Feature]:
     """Each tensor of a layer's output that is a map; an error where none is."""
     if not entry.tensors:
-        raise InputError(f'layer {name!r} gives no tensor', hint=_LIST, argument=ARGUMENT)
+        raise InputError(f'layer {name!r} gives no tensor', hint=_LIST, parameter=ARGUMENT)
     found, reasons = [], []
     for place, tensor in entry.tensors:
         try:
@@ -183,13 +183,13 @@ def _laid_out(
             raise InputError(
                 f'{hints.prefix} does not fit layer {name!r}: {reasons[0]}',
                 hint='leave it out to have the layout found',
-                argument='--num-extra-tokens',
+                parameter='extra_tokens',
             )
-        raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, argument=ARGUMENT)
+        raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, parameter=ARGUMENT)
     return [Feature(name + (place if len(found) > 1 else ''), maps) for place, maps in found]
 
 
-_LIST = 'list all layers with their output shapes with --preview-model'
+_LIST = f'list all layers with their output shapes with {param("preview_model")}'
 
 
 def as_maps(
@@ -218,4 +218,6 @@ def _unreached(root: nn.Module, target: Target) -> InputError:
         problem = f'layer {target.name!r}: it is called fewer than {target.call} times in the forward pass'
     else:
         problem = f'layer {target.name!r} was not reached in the forward pass of {type(root).__name__}'
-    return InputError(problem, hint='--preview-model marks the layers that run, and how often', argument=ARGUMENT)
+    return InputError(
+        problem, hint=f'{param("preview_model")} marks the layers that run, and how often', parameter=ARGUMENT
+    )

@@ -90,7 +90,7 @@ class Forward:
         return InputError(
             f'the score does not depend on layer {name!r}',
             hint=f'{self.instead(name)}, or take a method without gradients (EigenCAM)',
-            argument='--target-layers',
+            parameter='layers',
         )
 
 
@@ -186,8 +186,8 @@ def _layout(
             raise InputError(
                 f'{tokens.extra} does not fit layer {name!r}: {error}',
                 hint='leave it out to have the layout found',
-                argument='--num-extra-tokens',
+                parameter='extra_tokens',
             ) from error
         raise InputError(
-            f'layer {name!r} gives no spatial map: {error}', hint=instead(name), argument='--target-layers'
+            f'layer {name!r} gives no spatial map: {error}', hint=instead(name), parameter='layers'
         ) from error

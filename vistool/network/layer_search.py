@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.network.capture import Activation, Grids, first_tensor, frozen, hooked, replace_tensor
 from vistool.network.layers import default_layers, network_name
 from vistool.network.outputs import class_scores
@@ -71,7 +71,7 @@ def layers_to_explain(module: nn.Module, inputs: Any) -> list[str]:
         return []
     log.warning(
         'target layer: %s (found by measuring, as %s is not in the table: the last with a map that the score depends '
-        'on); choose another with --target-layers',
+        f'on); choose another with {param("layers")}',
         name,
         network_name(module),
     )
@@ -82,7 +82,7 @@ def suggestion(module: nn.Module, inputs: Any, instead_of: str) -> str:
     """A hint that names another layer with a map that the score depends on: the default or a measured one."""
     names = [*default_layers(module), measure_default_layer(module, inputs)]
     name = next((name for name in names if name not in (None, instead_of)), None)
-    return f'take {name}' if name else 'list all with --preview-model'
+    return f'take {name}' if name else f'list all with {param("preview_model")}'
 
 
 def last_used(calls: Sequence[Activation], output: Any) -> int:
@@ -125,7 +125,7 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, instead: Callabl
             f'behind layer {name!r} the score depends on its {layout.prefix} prefix token(s) only: '
             'the gradient at every patch is zero',
             hint=instead(name),
-            argument='--target-layers',
+            parameter='layers',
         )
     log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, param
 
 DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     # Convolutional networks: the last map before it is pooled, after its last activation.
@@ -94,12 +94,14 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
             raise InputError(
                 f'no layer {name!r}: {path or type(root).__name__} has no {part!r}',
                 accepted=_children(module),
-                hint=f'{hint}; list all with --preview-model' if hint else 'list all with --preview-model',
+                hint=f'{hint}; list all with {param("preview_model")}'
+                if hint
+                else f'list all with {param("preview_model")}',
             )
         key, module = child
         path = f'{path}.{key}' if path else key
     if not path:
-        raise InputError(f'no layer {name!r}: the name is empty', hint='list all with --preview-model')
+        raise InputError(f'no layer {name!r}: the name is empty', hint=f'list all with {param("preview_model")}')
     return path, module
 
 
@@ -191,7 +193,7 @@ def _resolve(module: nn.Module, tail: str) -> str | None:
 
 
 EVERY_CALL = 0
-ARGUMENT = '--target-layers'
+ARGUMENT = 'layers'
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def find_targets(root: nn.Module, names: Sequence[str]) -> list[Target]:
     for given in names:
         name, _, which = given.partition('@')
         if which and which != 'all' and not (which.isdigit() and int(which)):
-            raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', argument=ARGUMENT)
+            raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', parameter=ARGUMENT)
         if not hasattr(root, 'module'):
             name = name.removeprefix('module.')
         try:
@@ -244,7 +246,7 @@ def find_targets(root: nn.Module, names: Sequence[str]) -> list[Target]:
             raise InputError(
                 f'{path!r} is a {type(module).__name__}, which only holds layers and is never called itself',
                 accepted=children,
-                argument=ARGUMENT,
+                parameter=ARGUMENT,
             )
         shown = f'{path}@{which}' if which not in ('', '1', 'all') else path
         targets[f'{path}@{which or 1}'] = Target(shown, module, EVERY_CALL if which == 'all' else int(which or 1))

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.network.capture import Grids
 from vistool.network.features import TokenHints, as_maps, floats, run_until, stop
 from vistool.network.forward import input_size
@@ -122,7 +122,9 @@ def find_stages(root: nn.Module, inputs: Any) -> list[str]:
         names = _even_blocks([calls[name] for name in within]) or names
     if not names:
         raise InputError(
-            f'{type(root).__name__} gives no feature maps', hint='list its layers with --preview-model', argument='img'
+            f'{type(root).__name__} gives no feature maps',
+            hint=f'list its layers with {param("preview_model")}',
+            parameter='images',
         )
     return names
 

@@ -160,7 +160,7 @@ def place(call: Call, batch: int, size: tuple[int, int]) -> Place:
         raise InputError(
             f'{call.name}: {queries} queries × {keys} keys, and the keys form no grid over the image',
             hint='choose another layer',
-            argument='--layers',
+            parameter='layers',
         ) from error
     if queries == keys:
         return Place(grid, prefix, grid, prefix)
@@ -212,7 +212,7 @@ def _refuse_channels(call: Call, batch: int) -> None:
         raise InputError(
             f'{call.name} attends over channels: its {queries}×{keys} weights relate channels, not places in the image',
             hint='choose a layer with spatial attention, or see vis_featmap',
-            argument='--layers',
+            parameter='layers',
         )
 
 
@@ -252,7 +252,7 @@ def _unplaced(call: Call) -> InputError:
         f'{call.name}: attention within {call.shape[0]} groups of {call.shape[3]} tokens, which cannot be placed in '
         'the image',
         hint='choose another layer',
-        argument='--layers',
+        parameter='layers',
     )
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.runs.progress import Clock, progress
 
 if TYPE_CHECKING:
@@ -222,8 +222,8 @@ class Batches(Generic[T, W]):
         if size == 1:
             raise InputError(
                 'the memory does not suffice for one image',
-                hint='use a smaller input, --amp, fewer methods or classes, or another device',
-                argument='--device',
+                hint=f'use a smaller input, {param("amp")}, fewer methods or classes, or another device',
+                parameter='device',
             )
         self.batch_size = size // 2
         log.warning('out of memory with %d images: batches of %d from here on', size, self.batch_size)

@@ -134,20 +134,20 @@ def _run(args: argparse.Namespace, drawing: Drawing, jobs: list[Any], visualizer
 
 def _check(args: argparse.Namespace) -> None:
     if args.rescale_factor is not None and not 0 < args.rescale_factor <= 1000:
-        raise InputError(f'{args.rescale_factor} is no factor', accepted='above 0', argument='--rescale-factor')
+        raise InputError(f'{args.rescale_factor} is no factor', accepted='above 0', parameter='rescale_factor')
     if args.show_interval < 0:
-        raise InputError(f'{args.show_interval} seconds', accepted='0 or more', argument='--show-interval')
+        raise InputError(f'{args.show_interval} seconds', accepted='0 or more', parameter='show_interval')
     if args.workers is not None and args.workers < 0:
-        raise InputError(f'{args.workers} workers', accepted='0 or more', argument='--workers')
+        raise InputError(f'{args.workers} workers', accepted='0 or more', parameter='workers')
     if args.rescale_factor is not None and args.width:
-        raise InputError('both a factor and a width', hint='give one of them', argument='--rescale-factor')
+        raise InputError('both a factor and a width', hint='give one of them', parameter='rescale_factor')
 
 
 def _chosen(args: argparse.Namespace, samples: Samples) -> list[int]:
     """The samples asked for; without a number and an output, the first 64, and a line that says so."""
     text = args.show_number
     if text not in (None, 'all') and not str(text).lstrip('+-').isdigit():
-        raise InputError(f'{text!r} is no number of images', accepted='1 or more, or all', argument='--show-number')
+        raise InputError(f'{text!r} is no number of images', accepted='1 or more, or all', parameter='show_number')
     limited = text is None and not args.out and not args.indices
     number = SHOWN_BY_DEFAULT if limited else None if text in (None, 'all') else int(text)
     chosen = choose(samples, args.indices, args.classes, args.per_class, args.shuffle, number)

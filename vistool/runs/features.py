@@ -14,7 +14,7 @@ from vistool.analyses.featmap.pca import basis_bytes, read_basis
 from vistool.analyses.featmap.statistics import Statistics
 from vistool.data.pipelines import parse_files
 from vistool.data.samples import Sample
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.building import build_module
 from vistool.models.configs.resolving import resolve
 from vistool.models.model import Model, find_device
@@ -46,13 +46,15 @@ class Run:
         self.style = cli.style_of(args)
         self.statistics = Statistics() if args.stats else None
         if args.stats:
-            refuse_parts(args, '--stats')
+            refuse_parts(args, 'stats')
         if args.save_basis:
             if args.channel_reduction != 'pca':
-                raise InputError('is for colours by PCA', hint='add --channel-reduction pca', argument='--save-basis')
-            check_folder(Path(args.save_basis).parent, '--save-basis')
+                raise InputError(
+                    'is for colours by PCA', hint=f'add {param("reduction", "pca")}', parameter='save_basis'
+                )
+            check_folder(Path(args.save_basis).parent, 'save_basis')
         if args.load_basis and args.foreground:
-            raise InputError('the loaded basis says what foreground is', hint='leave it out', argument='--foreground')
+            raise InputError('the loaded basis says what foreground is', hint='leave it out', parameter='foreground')
         if args.all_channels:
             check_folder(Path(args.all_channels), ARGUMENT)
         self.analysis = FeatureMaps(
@@ -86,7 +88,7 @@ class Run:
         settled = self.analysis.settle(models, walk, count)
         if self.args.save_basis and settled.basis is not None and is_main_process():
             path = Path(self.args.save_basis)
-            write_file(path, basis_bytes(settled.basis), '--save-basis')
+            write_file(path, basis_bytes(settled.basis), 'save_basis')
             cli.announce([path])
         return settled
 
@@ -125,7 +127,7 @@ def parse_point(word: str) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in word.split(','))
     except ValueError:
-        raise InputError(f'{word!r} is no pixel', accepted='X,Y such as 250,100', argument='--similar-to') from None
+        raise InputError(f'{word!r} is no pixel', accepted='X,Y such as 250,100', parameter='similar_to') from None
     return x, y
 
 

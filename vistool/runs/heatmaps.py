@@ -12,7 +12,7 @@ from typing import Any
 from vistool import commands as cli
 from vistool.data.datasets.opening import DatasetItem
 from vistool.data.samples import Item, Sample
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.models.configs.resolving import resolve
 from vistool.models.model import Model
@@ -152,9 +152,9 @@ class HeatmapRun:
                 check_others(self.out, [Path(folder) for folder in args.gallery])
             about = about_run(args, self.command, source, self.models)
             return Manifest.begin(self.out, about, self.place, args.resume, args.overwrite)
-        for option, given in (('--resume', args.resume), ('--gallery', args.gallery is not None)):
+        for option, given in (('resume', args.resume), ('gallery', args.gallery is not None)):
             if given:
-                raise InputError('is for many images in a folder', hint='leave it out', argument=option)
+                raise InputError('is for many images in a folder', hint='leave it out', parameter=option)
         return None
 
     def pending(self, order: Sequence[int]) -> list[int]:
@@ -183,8 +183,8 @@ class HeatmapRun:
         except InputError as error:
             if self.manifest is None or not self.batches.clock.images:
                 raise
-            hint = f'{error.hint}; what is written stays, --resume goes on'.removeprefix('; ')
-            raise InputError(error.problem, accepted=error.accepted, hint=hint, argument=error.argument) from error
+            hint = f'{error.hint}; what is written stays, {param("resume")} goes on'.removeprefix('; ')
+            raise InputError(error.problem, accepted=error.accepted, hint=hint, parameter=error.parameter) from error
         finally:
             self.visualizer.close()
 
@@ -239,7 +239,7 @@ class HeatmapRun:
 
     def failed(self, index: int, item: AnyItem, error: InputError) -> None:
         """Records what could not be read or explained."""
-        self.failures.append(Failure(described(item), str(error)))
+        self.failures.append(Failure(described(item), error.line(param)))
         if self.manifest is not None:
             self.manifest.add({**stamp(item, index), 'index': index, 'files': [], 'error': str(error)})
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 
 T = TypeVar('T')
 log = logging.getLogger('vistool')
@@ -87,16 +87,16 @@ def joined(launcher: str, device: str = 'cpu') -> Iterator[Place]:
         InputError: The launcher is unknown, or this process was not started by it.
     """
     if launcher not in LAUNCHERS:
-        raise InputError(f'unknown launcher {launcher!r}', accepted=', '.join(LAUNCHERS), argument='--launcher')
+        raise InputError(f'unknown launcher {launcher!r}', accepted=', '.join(LAUNCHERS), parameter='launcher')
     if launcher == 'none':
         if 'TORCHELASTIC_RUN_ID' in os.environ and int(os.environ.get('WORLD_SIZE', 1)) > 1:
-            raise InputError('started by torchrun', hint='add --launcher pytorch', argument='--launcher')
+            raise InputError('started by torchrun', hint=f'add {param("launcher")} pytorch', parameter='launcher')
         yield Place()
         return
     missing = [name for name in _NEEDED[launcher] if name not in os.environ]
     if missing:
         raise InputError(
-            f'{launcher}: {", ".join(missing)} not set in the environment', hint=_START[launcher], argument='--launcher'
+            f'{launcher}: {", ".join(missing)} not set in the environment', hint=_START[launcher], parameter='launcher'
         )
     if launcher == 'slurm':
         _read_slurm()
@@ -132,7 +132,7 @@ def _read_slurm() -> None:
             ).stdout.split()
         except (OSError, subprocess.CalledProcessError) as error:
             raise InputError(
-                f'slurm: the nodes {nodes!r} cannot be listed: {error}', hint='set MASTER_ADDR', argument='--launcher'
+                f'slurm: the nodes {nodes!r} cannot be listed: {error}', hint='set MASTER_ADDR', parameter='launcher'
             ) from error
         os.environ['MASTER_ADDR'] = listed[0]
     os.environ.setdefault('MASTER_PORT', '29500')
@@ -146,7 +146,7 @@ def hint_at_gpu(device: str, count: int) -> None:
     import torch
 
     if device == 'cpu' and count > 1 and torch.cuda.is_available():
-        log.info('%s is idle: --device cuda would use it', torch.cuda.get_device_name())
+        log.info(f'%s is idle: {param("device", "cuda")} would use it', torch.cuda.get_device_name())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from vistool import commands as cli
 from vistool.data.datasets.opening import PHASES, DatasetItem, dataset_items
 from vistool.data.pipelines import parse_files
 from vistool.data.samples import Item, Sample, find_inputs
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.building import build_module
 from vistool.models.configs.resolving import Source, resolve
 from vistool.models.model import Model, load
@@ -25,11 +25,11 @@ def find_items(spec: str, source: Source) -> Sequence[Item | DatasetItem]:
         return find_inputs(spec)
     if spec[1:] not in PHASES:
         raise InputError(
-            f'unknown dataset {spec!r}', accepted=', '.join(f'@{phase}' for phase in PHASES), argument='img'
+            f'unknown dataset {spec!r}', accepted=', '.join(f'@{phase}' for phase in PHASES), parameter='images'
         )
     items = dataset_items(source.config, spec[1:])
     if not len(items):
-        raise InputError(f'the {spec[1:]} dataset of {source.name} is empty', argument='img')
+        raise InputError(f'the {spec[1:]} dataset of {source.name} is empty', parameter='images')
     return items
 
 
@@ -48,8 +48,8 @@ def load_all(args: argparse.Namespace, source: Source) -> list[Model]:
             raise InputError(
                 f'{" ".join(words)!r}: {len(words)} words',
                 accepted='CONFIG, or CONFIG CHECKPOINT',
-                hint='put positionals before --compare',
-                argument='--compare',
+                hint=f'put positionals before {param("compare")}',
+                parameter='compare',
             )
         given.append((resolve(words[0], cli.config_options(args.cfg_options)), words[1] if len(words) > 1 else None))
     files = parse_files(args.input)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.runs.launch import Place
 from vistool.visualization.files import unwritable, write_file
 
@@ -111,8 +111,8 @@ def _prepare(folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bo
             count = sum(1 for line in read_lines(folder) if not line.get('error'))
             raise InputError(
                 f'{str(folder)!r} holds an unfinished run ({count} images done)',
-                accepted='--resume to go on with it, --overwrite to start again, or another folder',
-                argument='--out',
+                accepted=f'{param("resume")} to go on with it, {param("overwrite")} to start again, or another folder',
+                parameter='out',
             )
     if resume and before is not None and not overwrite:
         merge(folder)
@@ -131,7 +131,7 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, OSError) as error:
         raise InputError(
-            f'{str(path)!r} cannot be read: {error}', hint='--overwrite starts again', argument='--resume'
+            f'{str(path)!r} cannot be read: {error}', hint=f'{param("overwrite")} starts again', parameter='resume'
         ) from error
     return found if isinstance(found, dict) else None
 
@@ -144,8 +144,8 @@ def _check_same(folder: Path, before: Mapping[str, Any], about: Mapping[str, Any
     if changed:
         raise InputError(
             f'the run in {str(folder)!r} had other settings: {"; ".join(changed[:4])}',
-            hint='use another folder, or --overwrite to start again',
-            argument='--resume',
+            hint=f'use another folder, or {param("overwrite")} to start again',
+            parameter='resume',
         )
 
 

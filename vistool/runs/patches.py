@@ -8,7 +8,7 @@ from typing import Any
 from vistool import commands as cli
 from vistool.analyses.patches import Patches
 from vistool.data.samples import find_inputs
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.building import build_module
 from vistool.models.configs.resolving import resolve
 from vistool.models.model import Model, find_device
@@ -35,17 +35,17 @@ def draw_patches(args: argparse.Namespace) -> int:
             except InputError as error:
                 if len(items) == 1:
                     raise
-                failures.append(Failure(str(item.path), str(error)))
+                failures.append(Failure(str(item.path), error.line(param)))
             advance()
     return report(failures, len(items))
 
 
 def _analysis(args: argparse.Namespace) -> Patches:
     return Patches(
-        patch_size=numbers(args.patch_size, '--patch-size', (1, 2)),
-        stride=numbers(args.stride, '--stride', (1, 2)),
+        patch_size=numbers(args.patch_size, 'patch_size', (1, 2)),
+        stride=numbers(args.stride, 'stride', (1, 2)),
         pad=args.pad,
-        pad_value=numbers(args.pad_value, '--pad-value', (1, 3)),
+        pad_value=numbers(args.pad_value, 'pad_value', (1, 3)),
         fit=args.fit,
         max_size=args.max_size,
         order=args.order,
@@ -53,7 +53,7 @@ def _analysis(args: argparse.Namespace) -> Patches:
         windows=args.windows,
         mask_ratio=args.mask_ratio,
         mask=args.mask,
-        highlight=tuple(numbers(value, '--highlight', (1,)) for value in args.highlight),
+        highlight=tuple(numbers(value, 'highlight', (1,)) for value in args.highlight),
         seed=args.seed,
     )
 
@@ -68,7 +68,7 @@ def numbers(text: Any, option: str, counts: tuple[int, ...]) -> Any:
         values = ()
     if len(values) not in counts:
         wanted = ' or '.join(','.join('N' * count) for count in counts)
-        raise InputError(f'{text!r} is no whole number', accepted=wanted, argument=option)
+        raise InputError(f'{text!r} is no whole number', accepted=wanted, parameter=option)
     return values[0] if len(values) == 1 else values
 
 

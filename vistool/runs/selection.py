@@ -14,7 +14,7 @@ from vistool.data.datasets.annotations import class_ids
 from vistool.data.datasets.opening import DatasetItems
 from vistool.data.datasets.selection import at_indices, of_classes
 from vistool.data.samples import Sample
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.outputs import class_scores, probabilities
 
@@ -46,7 +46,7 @@ def guesses(model: Model, samples: Sequence[Sample], amp: bool = False) -> list[
     with torch.no_grad(), model.precision(amp):
         scores = class_scores(model.module(model.batch(samples)))
     if scores is None:
-        raise InputError(f'{model.name} gives no class scores', hint='leave it out', argument='--only')
+        raise InputError(f'{model.name} gives no class scores', hint='leave it out', parameter='only')
     shares = probabilities(model.module, scores)
     best = shares.topk(min(2, shares.shape[1]))
     found = []
@@ -88,7 +88,7 @@ def select(
         what = ' '.join(
             ['no', *([args.only] if args.only else []), 'image', *(['of', *args.classes] if args.classes else [])]
         )
-        raise InputError(f'{what} among those chosen', argument='--only' if args.only else '--classes')
+        raise InputError(f'{what} among those chosen', parameter='only' if args.only else 'classes')
     if len(chosen) < len(items):
         log.info('%d of %d images chosen', len(chosen), len(items))
     return chosen
@@ -99,16 +99,16 @@ def _check(args: argparse.Namespace, items: Sequence[Any]) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             option = f'--{name.replace("_", "-")}'
-            raise InputError(f'{value} is no number of images', accepted='1 or more', argument=option)
+            raise InputError(f'{value} is no number of images', accepted='1 or more', parameter=option)
     if args.only and args.only not in OUTCOMES:
-        raise InputError(f'unknown outcome {args.only!r}', accepted=', '.join(OUTCOMES), argument='--only')
+        raise InputError(f'unknown outcome {args.only!r}', accepted=', '.join(OUTCOMES), parameter='only')
     labelled = isinstance(items, DatasetItems)
-    for name, asked in (('--classes', args.classes), ('--per-class', args.per_class)):
+    for name, asked in (('classes', args.classes), ('per_class', args.per_class)):
         if asked and not labelled:
-            raise InputError('files have no labels', accepted='@train, @val, @test', argument=name)
+            raise InputError('files have no labels', accepted='@train, @val, @test', parameter=name)
     if args.only in ('wrong', 'right') and not labelled:
-        hint = '--only uncertain needs no labels'
-        raise InputError('files have no labels', accepted='@train, @val, @test', hint=hint, argument='--only')
+        hint = f'{param("only")} uncertain needs no labels'
+        raise InputError('files have no labels', accepted='@train, @val, @test', hint=hint, parameter='only')
 
 
 def _by_outcome(
@@ -122,7 +122,7 @@ def _by_outcome(
         return [each.index for each in sorted(kept, key=lambda each: (each.margin, each.index))], unread
     truth = {place: class_ids(items.label(place)) for place in found}
     if truth and not any(truth.values()):
-        raise InputError('the dataset has no labels', accepted='uncertain', argument='--only')
+        raise InputError('the dataset has no labels', accepted='uncertain', parameter='only')
     right = args.only == 'right'
     kept = [each for each in found.values() if truth[each.index] and (each.class_id in truth[each.index]) == right]
     if not right:

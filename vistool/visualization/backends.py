@@ -39,7 +39,7 @@ def open_backends(names: Sequence[str], out: Path, config: Any = None, rank: int
         if kind is None:
             listed = ', '.join(sorted(known))
             hint = close_matches(_short(name), known)
-            raise InputError(f'unknown backend {name!r}', accepted=listed, hint=hint, argument='--vis-backend')
+            raise InputError(f'unknown backend {name!r}', accepted=listed, hint=hint, parameter='backends')
         settings = {'save_dir': str(folder / f'rank{rank}' if world > 1 else folder), **_settings(config, kind)}
         try:
             backend = VISBACKENDS.build({**settings, 'type': kind})
@@ -51,7 +51,7 @@ def open_backends(names: Sequence[str], out: Path, config: Any = None, rank: int
             raise InputError(
                 f'{name}: its package cannot be imported' if package else f'{name} cannot be started: {error}',
                 hint=f'pip install {_short(name)}' if package else '',
-                argument='--vis-backend',
+                parameter='backends',
             ) from error
         opened.append(backend)
     return opened

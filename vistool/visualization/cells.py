@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.errors import param
 from vistool.visualization import text as fonts
 from vistool.visualization.bars import Bar
 from vistool.visualization.scene import BLACK, WHITE, Box, Color, PathItem, TextItem, Tile
@@ -187,7 +188,10 @@ def _label_items(mark: Labels, box: Box, page: Page) -> Iterator[TextItem]:
     width, height = label_room([text for _, _, text, _ in mark.texts])
     size = min(page.font, mark.field[0] * box.width / width, mark.field[1] * box.height / height) if width else 0.0
     if size < page.least_font:
-        log.warning('the labels on the patches are left out: at this size they could not be read; try a larger --width')
+        log.warning(
+            'the labels on the patches are left out: at this size they could not be read; try a larger '
+            f'{param("width")}'
+        )
         return
     for x, y, text, color in mark.texts:
         left, base = box.x + x * box.width, box.y + y * box.height + 0.36 * size

@@ -16,7 +16,7 @@ from vistool.visualization.files import encode_pixels, write_file
 from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Style
 
-ARGUMENT = '--all-channels'
+ARGUMENT = 'all_channels'
 
 
 def channel_pictures(maps: NDArray[np.float32], size: tuple[int, int], style: Style) -> Iterator[tuple[str, Pixels]]:

@@ -47,7 +47,7 @@ def _from_matplotlib(name: str) -> NDArray[np.uint8]:
             f'unknown colour map {name!r}',
             accepted='any matplotlib colour map (jet, viridis, inferno, RdBu_r …)',
             hint=near,
-            argument='--colormap',
+            parameter='colormap',
         )
     colormap = colormaps[name].resampled(256)
     return np.asarray(colormap(np.arange(256), bytes=True))[:, :3].copy()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.visualization.scene import Pixels
 
 RASTER_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
@@ -47,7 +47,7 @@ def encode_pixels(pixels: Pixels, suffix: str, quality: int = _QUALITY) -> bytes
     if max(pixels.shape[:2]) > limit:
         raise InputError(
             f'a {suffix} file cannot hold {pixels.shape[1]} x {pixels.shape[0]} pixels',
-            hint='choose .png, or a smaller --width or --dpi',
+            hint=f'choose .png, or a smaller {param("width")} or {param("dpi")}',
         )
     kind = '.jpg' if suffix == '.jpeg' else suffix
     options = (*_OPTIONS[kind], *((_QUALITY_OPTION[kind], quality) if kind in _QUALITY_OPTION else ()))
@@ -80,7 +80,7 @@ def is_file(out: Path) -> bool:
         return False
     suffix = out.suffix.lower()
     if suffix in _OTHER_SUFFIXES:
-        raise InputError(f'cannot write {suffix} files ({str(out)!r})', accepted=_ACCEPTED, argument='--out')
+        raise InputError(f'cannot write {suffix} files ({str(out)!r})', accepted=_ACCEPTED, parameter='out')
     return suffix in SUFFIXES
 
 
@@ -106,7 +106,7 @@ def _marked(safe: str, name: str) -> str:
     return f'{safe}-{hashlib.sha256(name.encode(errors="replace")).hexdigest()[:6]}'.lstrip('-')
 
 
-def check_folder(folder: Path, argument: str = '--out') -> None:
+def check_folder(folder: Path, argument: str = 'out') -> None:
     """Make sure that files can be written in ``folder``, which need not exist; nothing is left behind.
 
     Raises:
@@ -116,7 +116,7 @@ def check_folder(folder: Path, argument: str = '--out') -> None:
     while not os.path.lexists(existing):
         existing = existing.parent
     if not existing.is_dir():
-        raise InputError(f'cannot write in {str(folder)!r}: {str(existing)!r} is no folder', argument=argument)
+        raise InputError(f'cannot write in {str(folder)!r}: {str(existing)!r} is no folder', parameter=argument)
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -124,7 +124,7 @@ def check_folder(folder: Path, argument: str = '--out') -> None:
         raise unwritable(folder, error, argument) from error
 
 
-def write_file(path: Path, data: bytes, argument: str = '--out') -> None:
+def write_file(path: Path, data: bytes, argument: str = 'out') -> None:
     """Put ``data`` into ``path``, replacing it in one step; on any failure the old file stays and nothing else does.
 
     Raises:
@@ -142,10 +142,10 @@ def write_file(path: Path, data: bytes, argument: str = '--out') -> None:
             beside.unlink()
 
 
-def unwritable(path: Path, error: OSError, argument: str = '--out') -> InputError:
+def unwritable(path: Path, error: OSError, argument: str = 'out') -> InputError:
     """What to say of a file or folder that cannot be written."""
     return InputError(
         f'cannot write {str(path)!r}: {error.strerror or error}',
         hint='make room' if error.errno in _FULL else 'choose a folder that you may write in',
-        argument=argument,
+        parameter=argument,
     )

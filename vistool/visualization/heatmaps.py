@@ -88,7 +88,7 @@ def _columns_of(arrangement: tuple[int, int], count: int) -> int:
         raise InputError(
             f'{count} maps do not fit {rows} rows of {columns}',
             accepted=f'at least {math.ceil(count / columns)} {columns}, or leave it out',
-            argument='--arrangement',
+            parameter='arrangement',
         )
     return columns
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.visualization import text as fonts
 from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Pixels, Scene, TextItem
 
@@ -27,7 +27,7 @@ def paint(scene: Scene, density: float) -> Pixels:
     """
     width, height = max(1, round(scene.width * density)), max(1, round(scene.height * density))
     if max(width, height) > _LARGEST_SIDE:
-        hint = 'draw fewer maps, or choose a smaller --width or --dpi'
+        hint = f'draw fewer maps, or choose a smaller {param("width")} or {param("dpi")}'
         raise InputError(f'the picture would be {width} x {height} pixels', hint=hint)
     canvas = np.full((height, width, 3), 255, np.uint8)
     for item in scene.items:

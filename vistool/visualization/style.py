@@ -65,20 +65,20 @@ class Style:
         Raises:
             InputError: An option has a value that is not accepted.
         """
-        _check_choice('--layout', self.layout, get_args(Layout))
-        _check_choice('--scale', self.scale, (None, *get_args(Scale)))
-        _check_choice('--interpolation', self.interpolation, (None, *get_args(Interpolation)))
-        _check_choice('--align', self.align, get_args(Align))
-        _check_choice('--view', self.view, (None, *get_args(View)))
-        _check_choice('--style', self.theme, get_args(Theme))
+        _check_choice('layout', self.layout, get_args(Layout))
+        _check_choice('scale', self.scale, (None, *get_args(Scale)))
+        _check_choice('interpolation', self.interpolation, (None, *get_args(Interpolation)))
+        _check_choice('align', self.align, get_args(Align))
+        _check_choice('view', self.view, (None, *get_args(View)))
+        _check_choice('theme', self.theme, get_args(Theme))
         _check_width(self.width)
         if self.arrangement is not None and min(self.arrangement) < 1:
-            raise InputError(f'{self.arrangement} is no arrangement', accepted='at least 1 1', argument='--arrangement')
+            raise InputError(f'{self.arrangement} is no arrangement', accepted='at least 1 1', parameter='arrangement')
         _check_size(self.size)
         if isinstance(self.dpi, bool) or not isinstance(self.dpi, int) or not 30 <= self.dpi <= 2400:
-            raise InputError(f'{self.dpi!r} is no resolution', accepted='30 to 2400 dots per inch', argument='--dpi')
+            raise InputError(f'{self.dpi!r} is no resolution', accepted='30 to 2400 dots per inch', parameter='dpi')
         if self.alpha is not None and self.alpha != 'heat' and not _is_fraction(self.alpha):
-            raise InputError(f'{self.alpha!r} is no opacity', accepted='0 to 1, or heat', argument='--alpha')
+            raise InputError(f'{self.alpha!r} is no opacity', accepted='0 to 1, or heat', parameter='alpha')
         if self.colormap is not None:
             lookup_table(self.colormap)
 
@@ -148,7 +148,7 @@ def _check_choice(argument: str, value: Any, accepted: tuple[Any, ...]) -> None:
             f'unknown value {value!r}',
             accepted=', '.join(names),
             hint=close_matches(str(value), names),
-            argument=argument,
+            parameter=argument,
         )
 
 
@@ -157,7 +157,7 @@ def _check_width(width: Any) -> None:
     if width in (None, 'column', 'text', 'screen') or (pixels and 64 <= width <= 16384):
         return
     raise InputError(
-        f'{width!r} is no width', accepted='column, text, screen, or 64 to 16384 pixels', argument='--width'
+        f'{width!r} is no width', accepted='column, text, screen, or 64 to 16384 pixels', parameter='width'
     )
 
 
@@ -167,7 +167,7 @@ def _check_size(size: Any) -> None:
     raise InputError(
         f'{"*".join(f"{side:g}" for side in size)} is no window size',
         accepted=f'W*H in inches, each 1 to {_LONGEST_SIDE:g}, such as 12*7',
-        argument='--window-size',
+        parameter='size',
     )
 
 

@@ -24,7 +24,7 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.visualization import text as fonts
 from vistool.visualization.raster import HALO
 from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Scene, TextItem
@@ -216,8 +216,8 @@ def check_window() -> None:
     if backend.lower() in _WINDOWLESS:
         raise InputError(
             f'no window can be opened here (matplotlib chose the backend {backend!r})',
-            hint='leave --show out, or set MPLBACKEND on a machine with a screen',
-            argument='--show',
+            hint=f'leave {param("show")} out, or set MPLBACKEND on a machine with a screen',
+            parameter='show',
         )
 
 

@@ -62,7 +62,7 @@ class Visualizer:
                 raise _one_file(out, f'{count} results')
             check_folder(out.parent if one else out)
         if self.panels is not None:
-            check_folder(Path(self.panels), '--panels')
+            check_folder(Path(self.panels), 'panels')
         if self.show:
             from vistool.visualization.vector import check_window
 
@@ -142,7 +142,7 @@ class Visualizer:
             raise InputError(
                 f'the overlay layout makes plain images, not {suffix} files',
                 accepted='png, jpg, webp',
-                argument='--layout',
+                parameter='layout',
             )
         images = bare_tiles(result) if isinstance(result, ImageGrid) else overlays(result, self.style)
         if len(images) == 1:
@@ -163,7 +163,7 @@ def _flat(name: str) -> str:
 
 def _one_file(path: Path, what: str) -> InputError:
     return InputError(
-        f'{what} would be written to the one file {str(path)!r}', hint='give a folder instead', argument='--out'
+        f'{what} would be written to the one file {str(path)!r}', hint='give a folder instead', parameter='out'
     )
 
 
@@ -194,7 +194,7 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
         InputError: The result has no tiles, or the folder cannot be written in.
     """
     if isinstance(result, Curves):
-        raise InputError('curves have no panels', argument='--panels')
+        raise InputError('curves have no panels', parameter='panels')
     if isinstance(result, ImageGrid):
         tiles = list(zip(_names(result), bare_tiles(result), strict=True))
     else:
@@ -202,7 +202,7 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
     written = []
     for name, pixels in tiles:
         path = folder / f'{_flat(name)}.png'
-        write_file(path, encode_pixels(pixels, '.png'), '--panels')
+        write_file(path, encode_pixels(pixels, '.png'), 'panels')
         written.append(path)
     return written
 
@@ -218,7 +218,7 @@ def sheet(results: Sequence[Heatmaps], path: Path | str, style: Style) -> list[P
     """
     path = Path(path)
     if not is_file(path):
-        raise InputError(f'{str(path)!r} is no picture file', accepted=_FORMATS, argument='--sheet')
+        raise InputError(f'{str(path)!r} is no picture file', accepted=_FORMATS, parameter='sheet')
     suffix = path.suffix.lower()
     page = style.page(vector=suffix in VECTOR_SUFFIXES)
     scenes = sheet_scenes(results, style, page)
@@ -233,5 +233,5 @@ def sheet(results: Sequence[Heatmaps], path: Path | str, style: Style) -> list[P
     numbered = [path.with_name(f'{path.stem}-{number}{path.suffix}') for number in range(1, len(data) + 1)]
     paths = [path] if len(data) == 1 else numbered
     for each, content in zip(paths, data, strict=True):
-        write_file(each, content, '--sheet')
+        write_file(each, content, 'sheet')
     return paths

@@ -226,7 +226,7 @@ def error(source: str | Path) -> str:
     with pytest.raises(InputError) as caught:
         read_checkpoint(str(source))
     assert '\n' not in str(caught.value)
-    assert caught.value.argument == 'checkpoint'
+    assert caught.value.parameter == 'checkpoint'
     return str(caught.value)
 
 

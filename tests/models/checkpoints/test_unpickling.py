@@ -92,7 +92,7 @@ def test_an_attack_is_refused_by_name_and_never_runs(tmp_path, name, form):
     assert set(torch.serialization.get_safe_globals()) == before
     message = str(caught.value)
     assert '\n' not in message
-    assert '--trust-checkpoint' in message
+    assert 'trust_checkpoint' in message
     # a classmethod is pickled as a call of getattr on its class
     assert name.strip() in message or 'builtins.getattr' in message or ('getattr' in name and form == 'pickle')
 
@@ -252,7 +252,7 @@ def test_what_training_scripts_leave_in_checkpoints_is_harmless(tmp_path):
 
 def test_a_whole_pickled_model_is_refused_unless_trusted(tmp_path):
     path = write(tmp_path / 'model.pth', nn.Sequential(nn.Linear(2, 2)), 'zip')
-    with pytest.raises(InputError, match=r'whole pickled model.*state_dict\(\).*--trust-checkpoint'):
+    with pytest.raises(InputError, match=r'whole pickled model.*state_dict\(\).*trust_checkpoint'):
         read_pickle(path)
     assert isinstance(read_pickle(path, trust=True), nn.Sequential)
 
@@ -268,7 +268,7 @@ def test_a_trusted_class_that_is_not_there_is_named(tmp_path):
     path = write_program(tmp_path / 'file.pth', program)
     with pytest.raises(InputError, match='no_such_module'):
         read_pickle(path, trust=True)
-    with pytest.raises(InputError, match=r'no_such_module\.Thing.*--trust-checkpoint'):
+    with pytest.raises(InputError, match=r'no_such_module\.Thing.*trust_checkpoint'):
         read_pickle(path)
 
 

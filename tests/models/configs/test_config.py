@@ -359,7 +359,7 @@ def test_config_in_no_encoding(tmp_path):
 )
 def test_option_that_does_not_fit(tmp_path, options):
     path = write(tmp_path / 'tiny.py', TINY + 'steps = [dict(a=1)]\n')
-    assert next(iter(options)) in error_of(path, options, argument='--cfg-options')
+    assert next(iter(options)) in error_of(path, options, argument='options')
 
 
 @pytest.mark.parametrize('text', ['a = 1', 'model = None', "model = dict(type='A'),", 'model = dict(depth=3)'])

@@ -217,7 +217,7 @@ def test_hugging_face_pickles_in_several_files_run_no_code(folder, tmp_path):
     cut_up(folder)
     as_pickles(folder)
     torch.save({'vit.embeddings.cls_token': Evil()}, sorted(folder.glob('*.bin'))[-1])
-    with pytest.raises(InputError, match='--trust-checkpoint'):
+    with pytest.raises(InputError, match='trust_checkpoint'):
         load(f'hf::{folder}')
     assert not (tmp_path / 'ran').exists()
 

@@ -103,15 +103,15 @@ class Attention:
         if name not in METHODS:
             raise InputError(
                 f'no method {self.method!r}', accepted=', '.join(METHODS), hint=close_matches(name, METHODS),
-                argument='--method',
+                parameter='method',
             )  # fmt: skip
         if self.targets and name in ('raw', 'rollout'):
             raise InputError(
-                f'{name} is of no class', accepted='grad-rollout, legrad', argument='--target-category'
+                f'{name} is of no class', accepted='grad-rollout, legrad', parameter='targets'
             )  # fmt: skip
         return name
 
     def _threshold(self) -> float | None:
         if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise InputError(f'{self.threshold:g} is no share', accepted='above 0, up to 1', argument='--threshold')
+            raise InputError(f'{self.threshold:g} is no share', accepted='above 0, up to 1', parameter='threshold')
         return self.threshold

@@ -129,7 +129,7 @@ def averaged_tokens(blocks: Blocks) -> Iterator[None]:
             raise InputError(
                 f'LeGrad scores the average token of every block, and {name} gives no tokens like the others',
                 accepted='raw, rollout',
-                argument='--method',
+                parameter='method',
             )
         kept.append(tokens.mean(1, keepdim=True).expand_as(tokens))
         return replace_tensor(output, tokens, torch.cat(kept) if name == last else tokens.detach())
@@ -161,7 +161,7 @@ def legrad(
             raise InputError(
                 f'the head of this network cannot score average tokens ({" ".join(str(error).split())[:120]})',
                 accepted='raw, rollout, grad-rollout',
-                argument='--method',
+                parameter='method',
             ) from error
     chosen = [calls[index] for index in wanted]
 
@@ -224,7 +224,7 @@ class _Layers:
             raise InputError(
                 f'{method} multiplies layers in which every token attends to all, and {odd.name} attends {why}',
                 accepted='raw',
-                argument='--method',
+                parameter='method',
             )
         same = [(c, b) for c, p, b in read if c.shape[2:] == last.shape[2:] and p == where and not c.mixed]
         if len(same) < len(read):
@@ -313,7 +313,7 @@ def _scores(model: Model, output: Any, method: str) -> Tensor:
         raise InputError(
             f'{method} explains a class, and {model.name} gives no class scores (it has no classification head)',
             accepted='raw, rollout',
-            argument='--method',
+            parameter='method',
         )
     return scores
 
@@ -348,7 +348,7 @@ def _legrad(module: nn.Module, inputs: Any, found: _Layers, wanted: Sequence[int
         raise InputError(
             'LeGrad needs one residual block around every attention layer, all over the same tokens',
             accepted='raw, rollout',
-            argument='--method',
+            parameter='method',
         )
     blocks = [block for block in found.blocks if block is not None]
     stacked = Blocks(tuple(name for name, _ in blocks), tuple(block for _, block in blocks))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vistool.analyses.attention.reading import Reading, read
 from vistool.analyses.attention.selection import Layers, Query
 from vistool.data.samples import Sample
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.input_size import patch_size
 from vistool.models.model import Model
 from vistool.network.attention_ops import Call
@@ -59,7 +59,7 @@ class Collector:
             raise InputError(
                 f'{network} runs no attention that can be seen: no softmax(q·k) times values',
                 hint='for convolutional networks see vis_cam and vis_featmap',
-                argument='config',
+                parameter='config',
             )
         wanted = self.layers.resolve(names)
         for call in self._waiting:
@@ -119,8 +119,8 @@ def require_patch(model: Model, inputs: Any) -> None:
     if size[0] < patch[0] or size[1] < patch[1]:
         raise InputError(
             f'the network input is {size[0]}×{size[1]}, smaller than a patch of {model.name} ({patch[0]}×{patch[1]})',
-            hint='use a larger image, or --img-size with --fit resize',
-            argument='img',
+            hint=f'use a larger image, or {param("img_size")} with {param("fit", "resize")}',
+            parameter='images',
         )
 
 
@@ -141,8 +141,9 @@ def forward(module: nn.Module, inputs: Any) -> Any:
         height, width = input_size(inputs)[0]
         raise InputError(
             f'{type(module).__name__} does not take {height}×{width} images ({text[:160]})',
-            hint='build it at that size (--cfg-options model.backbone.img_size=…), or leave --img-size out',
-            argument='--img-size',
+            hint=f'build it at that size ({param("options")} model.backbone.img_size=…), or leave '
+            f'{param("img_size")} out',
+            parameter='img_size',
         ) from error
 
 
@@ -169,7 +170,7 @@ def network_points(samples: Sequence[Sample], queries: Sequence[Query]) -> Tenso
                 raise InputError(
                     f'{query.x:g},{query.y:g} is outside the photo',
                     accepted=f'x from 0 to {width - 1}, y from 0 to {height - 1}',
-                    argument='--query',
+                    parameter='queries',
                 )
             point = np.array([[query.x + 0.5, query.y + 0.5]])
             if sample.geometry is not None:
@@ -179,7 +180,7 @@ def network_points(samples: Sequence[Sample], queries: Sequence[Query]) -> Tenso
             if not (0 <= x < w and 0 <= y < h):
                 raise InputError(
                     f'{query.x:g},{query.y:g} is in the photo, but the network crops it away',
-                    hint='--img-size keeps the whole photo',
-                    argument='--query',
+                    hint=f'{param("img_size")} keeps the whole photo',
+                    parameter='queries',
                 )
     return torch.from_numpy(points)

@@ -93,7 +93,7 @@ def _unproven(call: Call) -> InputError:
         f"{call.name}: attention times values misses the module's own output by {call.residual[0]:.1e} of its largest "
         f'value (tolerance {TOLERANCE.get(dtype, 1e-4):.0e} for {str(dtype).removeprefix("torch.")})',
         hint='what would be drawn is not what the model computed; choose another layer',
-        argument='--layers',
+        parameter='layers',
     )
 
 
@@ -110,17 +110,17 @@ def resolve_query(query: Query, call: Call, place: Place, classes: bool) -> Quer
     if query.kind == 'auto':
         return replace(query, kind='cls' if has_class else 'mean')
     if query.kind == 'cls' and not has_class:
-        raise InputError(f'{call.name} has no class token', accepted='mean, or X,Y', argument='--query')
+        raise InputError(f'{call.name} has no class token', accepted='mean, or X,Y', parameter='queries')
     if query.kind == 'token' and (query.index >= call.shape[2] or place.windows is not None):
         problem = f'no token {query.index}: {call.name} has {call.shape[2]} queries'
         if place.windows is not None:
             problem = f'{call.name} attends within windows, whose tokens have no number of their own'
-        raise InputError(problem, accepted='cls, mean, X,Y', argument='--query')
+        raise InputError(problem, accepted='cls, mean, X,Y', parameter='queries')
     if query.kind == 'point' and place.query_grid is None:
         raise InputError(
             f'{call.name} has {call.shape[2]} queries that are no places in the image',
             accepted='cls, mean, or the number of a token',
-            argument='--query',
+            parameter='queries',
         )
     return query
 

@@ -52,7 +52,7 @@ class Layers:
                 try:
                     names.append(find_layer(root, word)[0])
                 except InputError as error:
-                    raise InputError(error.problem, accepted=_LAYERS, hint=error.hint, argument='--layers') from error
+                    raise InputError(error.problem, accepted=_LAYERS, hint=error.hint, parameter='layers') from error
         return cls(words, tuple(names), depth, everything)
 
     def now(self, index: int, name: str) -> bool:
@@ -75,14 +75,14 @@ class Layers:
                     raise InputError(
                         f'no layer {word}: {count} attention layers run',
                         accepted=f'0 to {count - 1}, or -{count} to -1',
-                        argument='--layers',
+                        parameter='layers',
                     )  # fmt: skip
                 chosen, single = range(int(word) % count, int(word) % count + 1), True
             else:
                 chosen, single = range(count) if word.lower() == 'all' else range(0), False
             if not chosen and word.lower() != 'all' and (part is not None):
                 raise InputError(
-                    f'{word!r} is an empty range of {count} attention layers', accepted=_LAYERS, argument='--layers'
+                    f'{word!r} is an empty range of {count} attention layers', accepted=_LAYERS, parameter='layers'
                 )
             for index in chosen:
                 found[index] = found.get(index, False) or single
@@ -90,7 +90,7 @@ class Layers:
             inside = [index for index, name in enumerate(names) if _inside(name, outer)]
             if not inside:
                 raise InputError(
-                    f'{outer} runs no attention', hint=close_matches(outer, names), argument='--layers'
+                    f'{outer} runs no attention', hint=close_matches(outer, names), parameter='layers'
                 )  # fmt: skip
             found.update(dict.fromkeys(inside, True))
         return dict(sorted(found.items()))
@@ -123,7 +123,7 @@ def find_heads(wanted: Sequence[int | str], count: int) -> list[int | str]:
         else:
             known = re.fullmatch(r'[+-]?\d+', word)
             problem = f'no head {word}: the layer has {count}' if known else f'{word!r} is no head'
-            raise InputError(problem, accepted=f'{_HEADS} (0 to {count - 1})', argument='--heads')
+            raise InputError(problem, accepted=f'{_HEADS} (0 to {count - 1})', parameter='heads')
     return list(dict.fromkeys(found)) or ['mean', *range(count)]
 
 
@@ -165,4 +165,4 @@ class Query:
         number = r'\s*([+-]?\d+(?:\.\d*)?)\s*'
         if match := re.fullmatch(rf'\(?{number},{number}\)?', text):
             return cls('point', float(match[1]), float(match[2]))
-        raise InputError(f'{text!r} is no query', accepted=_QUERIES, argument='--query')
+        raise InputError(f'{text!r} is no query', accepted=_QUERIES, parameter='queries')

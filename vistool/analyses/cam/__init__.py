@@ -28,7 +28,7 @@ from vistool.analyses.cam.probe import Probe
 from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import Goal, custom_goal, reference_goal
 from vistool.data.samples import Sample
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, param
 from vistool.models.classes import find_classes
 from vistool.models.model import Model
 from vistool.models.subjects import as_model, as_samples
@@ -144,11 +144,11 @@ class CAM:
                 f'unknown fusion {self.layer_fusion!r}',
                 accepted=', '.join(FUSIONS),
                 hint=close_matches(str(self.layer_fusion), FUSIONS),
-                argument='--layer-fusion',
+                parameter='layer_fusion',
             )
         if self.reference is not None and (self.targets or self.score is not None):
             raise InputError(
-                'the score is likeness to the reference, no class', hint='leave the target out', argument='--reference'
+                'the score is likeness to the reference, no class', hint='leave the target out', parameter='reference'
             )
 
     def _layers(self, model: Model, methods: Mapping[str, Method], inputs: Any) -> dict[str, nn.Module]:
@@ -158,8 +158,8 @@ class CAM:
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',
-                hint='name one (list all with --preview-model)',
-                argument='--target-layers',
+                hint=f'name one (list all with {param("preview_model")})',
+                parameter='layers',
             )
         return dict(find_layer(model.module, name) for name in names)
 
@@ -213,6 +213,6 @@ def _headless(model: Model, methods: Mapping[str, Method]) -> InputError:
     return InputError(
         f'{wanting} needs class scores, and {model.name} gives none (it has no classification head)',
         accepted=titles_of(lambda entry: not entry.shows_class),
-        hint='or give an image to compare with (--reference IMG)',
-        argument='--method',
+        hint=f'or give an image to compare with ({param("reference")} IMG)',
+        parameter='methods',
     )

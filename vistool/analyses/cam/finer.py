@@ -34,7 +34,7 @@ def finer_score(goal: Goal, output: Any, rows: Tensor) -> Tensor:
     """
     if goal.classes is None or goal.plain is None:
         works = titles_of(lambda entry: entry.score is None)
-        raise InputError(f'FinerCAM compares classes, and {goal.name} is none', accepted=works, argument='--method')
+        raise InputError(f'FinerCAM compares classes, and {goal.name} is none', accepted=works, parameter='methods')
     scores = scores_of(output)
     images = rows.to(scores.device) % len(goal.classes)
     own = goal.classes[images]
@@ -48,7 +48,7 @@ def nearest(scores: Tensor, classes: Tensor, count: int = SIMILAR) -> Tensor:
     """The other classes with the nearest scores: ``(B, C)`` and ``(B,)`` → int64 ``(B, count)``, nearest first."""
     count = min(count, scores.shape[1] - 1)
     if count < 1:
-        raise InputError('FinerCAM needs a second class to compare with', argument='--method')
+        raise InputError('FinerCAM needs a second class to compare with', parameter='methods')
     distance = (scores - scores.gather(1, classes[:, None])).abs()
     distance = distance.scatter(1, classes[:, None], torch.inf)
     return distance.topk(count, dim=1, largest=False).indices

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vistool.analyses.cam.methods import Needs, running, titles_of
 from vistool.analyses.cam.probe import Probe, rows
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.network.capture import first_tensor, frozen, hooked, replace_tensor
 from vistool.network.forward import Layer, call
 
@@ -82,7 +82,7 @@ def fullgrad(probe: Probe) -> list[Tensor]:
 def refinecam(probe: Probe) -> list[Tensor]:
     """The product over the layers of their finished GradCAM++ maps."""
     if len(probe.layers) == 1:
-        log.warning('RefineCAM of a single layer is GradCAM++; name several with --target-layers')
+        log.warning(f'RefineCAM of a single layer is GradCAM++; name several with {param("layers")}')
 
     def image(row: int) -> Any:
         from pytorch_grad_cam import RefineCAM
@@ -121,7 +121,7 @@ def _images(probe: Probe, name: str, image: Callable[[int], Any]) -> Tensor:
     """``image(row)`` for every image of the batch, ``(B, h, w)``; the network is left as it was."""
     if not isinstance(probe.inputs, Tensor):
         works = titles_of(lambda entry: entry.run is None)
-        raise InputError(f'{name} takes networks with a single input', accepted=works, argument='--method')
+        raise InputError(f'{name} takes networks with a single input', accepted=works, parameter='methods')
     device = probe.inputs.device
     with _guarded(probe, name), torch.autocast(device.type, enabled=False):
         maps = [np.asarray(image(row))[0] for row in range(len(probe.inputs))]
@@ -142,7 +142,7 @@ def _guarded(probe: Probe, name: str) -> Iterator[None]:
         raise InputError(
             f'{name} of pytorch-grad-cam does not fit {type(probe.module).__name__}: {reason}',
             accepted=titles_of(lambda entry: entry.run is None),
-            argument='--method',
+            parameter='methods',
         ) from error
     finally:
         for parameter, gradient in kept:

@@ -226,10 +226,10 @@ def find_methods(names: Iterable[str]) -> dict[str, Method]:
                 f'unknown method {name!r}',
                 accepted=f'all, {", ".join(titles)}',
                 hint=close_matches(name, titles),
-                argument='--method',
+                parameter='methods',
             )
     if not found:
-        raise InputError('none given', accepted='all, ' + titles_of(lambda entry: True), argument='--method')
+        raise InputError('none given', accepted='all, ' + titles_of(lambda entry: True), parameter='methods')
     return found
 
 

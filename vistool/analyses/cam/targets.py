@@ -65,7 +65,7 @@ class Goal:
                 raise InputError(
                     f'{self.name} gave {shape} for {len(images)} image(s)',
                     accepted='a tensor (n,)',
-                    argument='cam_target',
+                    parameter='cam_target',
                 )
             return score
         assert self.classes is not None
@@ -108,12 +108,12 @@ def custom_goal(spec: Any, samples: Sequence[Sample]) -> Goal:
             f'no score {kind!r} is registered',
             accepted=', '.join(CAM_TARGETS.module_dict) or 'a name in vistool.registry.CAM_TARGETS',
             hint=close_matches(str(kind), CAM_TARGETS.module_dict) or "name its file in the config's custom_imports",
-            argument='cam_target',
+            parameter='cam_target',
         )
     try:
         built: Any = target(**options) if inspect.isclass(target) else functools.partial(target, **options)
     except (TypeError, ValueError) as error:
-        raise InputError(f'{kind} cannot be built: {error}', argument='cam_target') from error
+        raise InputError(f'{kind} cannot be built: {error}', parameter='cam_target') from error
     name = getattr(built, 'name', '') or (kind if isinstance(kind, str) else target.__name__)
     return Goal(samples, name, custom=built)
 
@@ -171,7 +171,7 @@ def features(output: Any, size: tuple[int, int]) -> Tensor:
     raise InputError(
         f"the network's output ({type(output).__name__}) holds no features to compare",
         accepted='(B, D), (B, L, D) or (B, D, h, w)',
-        argument='--reference',
+        parameter='reference',
     )
 
 

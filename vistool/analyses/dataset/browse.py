@@ -47,18 +47,18 @@ class BrowseDataset:
         modes = get_args(Mode)
         if self.mode not in modes:
             hint = close_matches(self.mode, modes)
-            raise InputError(f'unknown mode {self.mode!r}', accepted=', '.join(modes), hint=hint, argument='--mode')
+            raise InputError(f'unknown mode {self.mode!r}', accepted=', '.join(modes), hint=hint, parameter='mode')
         if self.repeats < 1:
-            raise InputError(f'{self.repeats} is no number of repeats', accepted='1 or more', argument='--repeats')
+            raise InputError(f'{self.repeats} is no number of repeats', accepted='1 or more', parameter='repeats')
         if self.repeats > 1 and self.mode in ('original', 'batch'):
             raise InputError(
                 f'nothing to repeat in {self.mode} mode',
                 accepted='transformed, concat or pipeline',
-                argument='--repeats',
+                parameter='repeats',
             )
         if self.sheet is not None and min(self.sheet) < 1:
             rows, columns = self.sheet
-            raise InputError(f'no sheet of {rows} by {columns}', accepted='1 or more of each', argument='--sheet')
+            raise InputError(f'no sheet of {rows} by {columns}', accepted='1 or more of each', parameter='sheet')
 
     @property
     def per_picture(self) -> int:

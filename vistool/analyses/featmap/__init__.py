@@ -16,7 +16,7 @@ from vistool.analyses.featmap.pca import Basis, LayerBasis, Positions, basis_byt
 from vistool.analyses.featmap.reductions import CHOICES, CRITERIA, check_choice, parse_channels
 from vistool.analyses.featmap.statistics import Statistics
 from vistool.data.samples import Sample
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.models.subjects import as_model, as_samples
 from vistool.network.features import Feature, TokenHints, features
@@ -166,21 +166,21 @@ class FeatureMaps:
         """
         channels = parse_channels(self.channels)
         reduction = self.reduction or ('none' if self.topk is not None or channels else 'mean')
-        check_choice(reduction, CHOICES, '--channel-reduction')
-        check_choice(self.criterion, tuple(CRITERIA), '--topk-by')
-        given = [name for name, value in (('--topk', self.topk is not None), ('--channels', channels)) if value]
+        check_choice(reduction, CHOICES, 'reduction')
+        check_choice(self.criterion, tuple(CRITERIA), 'criterion')
+        given = [name for name, value in (('topk', self.topk is not None), ('channels', channels)) if value]
         if len(given) > 1:
-            raise InputError('given with --channels', hint='choose one of the two', argument='--topk')
+            raise InputError(f'given with {param("channels")}', hint='choose one of the two', parameter='topk')
         if given and reduction in ('pca', 'select_max'):
             raise InputError(
-                f'{reduction} looks at all channels', hint=f'leave out {given[0]}', argument='--channel-reduction'
+                f'{reduction} looks at all channels', hint=f'leave out {param(given[0])}', parameter='reduction'
             )
         if self.similar_to and (given or self.reduction not in ('', 'mean')):
-            other = given[0] if given else '--channel-reduction'
-            raise InputError('looks at all channels', hint=f'leave out {other}', argument='--similar-to')
+            other = given[0] if given else 'reduction'
+            raise InputError('looks at all channels', hint=f'leave out {param(other)}', parameter='similar_to')
         if reduction != 'pca' and (self.foreground or self.basis is not None):
-            option = '--foreground' if self.foreground else '--load-basis'
-            raise InputError('is for colours by PCA', hint='add --channel-reduction pca', argument=option)
+            option = 'foreground' if self.foreground else 'basis'
+            raise InputError('is for colours by PCA', hint=f'add {param("reduction", "pca")}', parameter=option)
         return replace(self, channels=channels, reduction=reduction)
 
     def _tell(self, name: str, samples: Sequence[Sample], found: Sequence[Feature]) -> None:
@@ -205,8 +205,8 @@ def _collect(pooled: Sequence[Positions], every: Sequence[Sequence[Feature]]) ->
                 raise InputError(
                     f'{first.maps.shape[1]} and {feature.maps.shape[1]} channels have no PCA basis in common '
                     f'({first.name} and {feature.name})',
-                    hint='compare by another --channel-reduction',
-                    argument='--compare',
+                    hint=f'compare by another {param("reduction")}',
+                    parameter='compare',
                 )
             for maps in feature.maps:
                 positions.add(maps)

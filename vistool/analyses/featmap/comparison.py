@@ -15,7 +15,7 @@ from vistool.analyses.featmap import report as drawing
 from vistool.analyses.featmap.reductions import cosine, linear_cka, resampled
 from vistool.analyses.featmap.report import Picture
 from vistool.data.samples import Sample
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.features import Feature
 from vistool.results import Heatmap, Heatmaps, NetworkView
@@ -227,8 +227,8 @@ def _check_channels(
                 raise InputError(
                     f'channel {most} of {first.name} has no counterpart in {name}, '
                     f'whose {other.name} has {wide} channels',
-                    hint='compare by a --channel-reduction over all channels',
-                    argument='--compare',
+                    hint=f'compare by a {param("reduction")} over all channels',
+                    parameter='compare',
                 )
 
 

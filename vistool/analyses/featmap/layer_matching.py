@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vistool.data.samples import Sample
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.features import Feature
 from vistool.network.layers import find_targets, unwrapped
@@ -42,8 +42,8 @@ def features_of(plan: FeatureMaps, models: Sequence[Model], views: Sequence[Sequ
         if len(found) != len(every[0]):
             raise InputError(
                 f'{models[0].name} gives {len(every[0])} layers and {model.name} {len(found)}',
-                hint='name as many layers as both have with --target-layers',
-                argument='--compare',
+                hint=f'name as many layers as both have with {param("layers")}',
+                parameter='compare',
             )
     return every
 
@@ -59,7 +59,9 @@ def _joined(parts: Sequence[Sequence[Feature]]) -> list[Feature]:
         return list(parts[0])
     sizes = {tuple(feature.maps.shape[1:] for feature in found) for found in parts}
     if len(sizes) > 1:
-        raise InputError('images of one batch reach the compared model in different sizes', hint='give --batch-size 1')
+        raise InputError(
+            'images of one batch reach the compared model in different sizes', hint=f'give {param("batch_size", "1")}'
+        )
     return [Feature(same[0].name, torch.cat([each.maps for each in same])) for same in zip(*parts, strict=True)]
 
 
@@ -72,5 +74,5 @@ def layers_of(plan: FeatureMaps, model: Model, samples: Sequence[Sample] | None)
     except InputError as error:
         if samples is None:
             return ()
-        raise InputError(f'{model.name}: {error.problem}', hint=error.hint, argument='--compare') from error
+        raise InputError(f'{model.name}: {error.problem}', hint=error.hint, parameter='compare') from error
     return plan.layers

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 
 Array = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ class Basis:
     model: str = ''
     sha256: str = ''
 
-    def of(self, layer: str, channels: int, source: str = '--load-basis') -> LayerBasis:
+    def of(self, layer: str, channels: int, source: str = 'basis') -> LayerBasis:
         """The basis of a layer.
 
         Raises:
@@ -80,13 +80,13 @@ class Basis:
         """
         where = f'the basis was learned from {self.model or "another model"}'
         if layer not in self.layers:
-            raise InputError(f'{where} and has no layer {layer!r}', accepted=', '.join(self.layers), argument=source)
+            raise InputError(f'{where} and has no layer {layer!r}', accepted=', '.join(self.layers), parameter=source)
         found = self.layers[layer]
         if len(found.mean) != channels:
             raise InputError(
                 f'{where}, whose layer {layer!r} has {len(found.mean)} channels, not {channels}',
-                hint='learn one from this model with --save-basis',
-                argument=source,
+                hint=f'learn one from this model with {param("save_basis")}',
+                parameter=source,
             )
         return found
 
@@ -124,15 +124,15 @@ class Positions:
         """
         vectors = np.concatenate(self._vectors)
         if vectors.shape[1] < 3:
-            raise InputError(f'{vectors.shape[1]} channel(s) make no three colours', argument='--channel-reduction')
+            raise InputError(f'{vectors.shape[1]} channel(s) make no three colours', parameter='reduction')
         if not np.isfinite(vectors).all():
-            raise InputError('the features hold NaN or infinity', argument='--channel-reduction')
+            raise InputError('the features hold NaN or infinity', parameter='reduction')
         first, threshold = None, 0.0
         if foreground:
             first, threshold = _split(vectors, np.concatenate(self._at_border))
             vectors = vectors[(vectors - first[0]) @ first[1] > threshold]
             if len(vectors) < 3:
-                raise InputError('no foreground stands out', hint='leave it out', argument='--foreground')
+                raise InputError('no foreground stands out', hint='leave it out', parameter='foreground')
         mean, components = vectors.mean(0), principal(vectors, 3)
         low, high = np.percentile((vectors - mean) @ components.T, _PERCENTILES, axis=0)
         return LayerBasis(mean, components, low, high, first, threshold)
@@ -219,10 +219,10 @@ def read_basis(path: Path | str) -> Basis:
             }
             return Basis(layers, str(file['model']), str(file['sha256']))
     except FileNotFoundError:
-        raise InputError(f'no file {str(path)!r}', argument='--load-basis') from None
+        raise InputError(f'no file {str(path)!r}', parameter='basis') from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
         raise InputError(
-            f'{str(path)!r} holds no basis', accepted='a file written with --save-basis', argument='--load-basis'
+            f'{str(path)!r} holds no basis', accepted=f'a file written with {param("save_basis")}', parameter='basis'
         ) from error
 
 

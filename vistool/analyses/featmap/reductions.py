@@ -84,7 +84,7 @@ def check_choice(value: str, accepted: Sequence[str], argument: str) -> str:
             f'unknown value {value!r}',
             accepted=', '.join(accepted),
             hint=close_matches(value, accepted),
-            argument=argument,
+            parameter=argument,
         )
     return value
 
@@ -96,7 +96,7 @@ def top_channels(maps: Tensor, count: int, criterion: str) -> list[int]:
         InputError: If there are fewer channels.
     """
     if not 1 <= count <= len(maps):
-        raise InputError(f'{count} of {len(maps)} channels', accepted=f'1 to {len(maps)}', argument='--topk')
+        raise InputError(f'{count} of {len(maps)} channels', accepted=f'1 to {len(maps)}', parameter='topk')
     scores = CRITERIA[criterion](maps)
     return torch.argsort(scores, descending=True, stable=True)[:count].tolist()
 
@@ -111,7 +111,7 @@ def parse_channels(words: Sequence[str | int]) -> tuple[int, ...]:
     for word in (part for each in words for part in str(each).split(',') if part):
         first, dash, last = word.partition('-')
         if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise InputError(f'{word!r} is no channel', accepted='numbers and ranges: 0 5 7-11', argument='--channels')
+            raise InputError(f'{word!r} is no channel', accepted='numbers and ranges: 0 5 7-11', parameter='channels')
         found += range(int(first), int(last if dash else first) + 1)
     return tuple(dict.fromkeys(found))
 
@@ -125,7 +125,7 @@ def check_channels(channels: Sequence[int], count: int, layer: str) -> None:
     wrong = [channel for channel in channels if channel >= count]
     if wrong:
         raise InputError(
-            f'layer {layer!r} has no channel {wrong[0]}', accepted=f'0 to {count - 1}', argument='--channels'
+            f'layer {layer!r} has no channel {wrong[0]}', accepted=f'0 to {count - 1}', parameter='channels'
         )
 
 
@@ -142,7 +142,7 @@ def find_cell(point: tuple[float, float], sample: Sample, grid: tuple[int, int])
         raise InputError(
             f'({x:g}, {y:g}) is outside the image',
             accepted=f'x from 0 to {width - 1}, y from 0 to {height - 1}',
-            argument='--similar-to',
+            parameter='similar_to',
         )
     place = np.array([[x + 0.5, y + 0.5]])  # the middle of that pixel
     if sample.geometry is not None:
@@ -153,7 +153,7 @@ def find_cell(point: tuple[float, float], sample: Sample, grid: tuple[int, int])
         raise InputError(
             f'({x:g}, {y:g}) is outside what the network saw of the image',
             accepted=_seen(sample),
-            argument='--similar-to',
+            parameter='similar_to',
         )
     return row, column
 

@@ -18,7 +18,7 @@ from vistool.analyses.schedule.groups import Group, OptimizerPlan, read_optimize
 from vistool.analyses.schedule.hooks import Hooks, read_hooks
 from vistool.analyses.schedule.replay import replay
 from vistool.analyses.schedule.run import Run, read_run
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.configs.resolving import Source, resolve
 from vistool.registry import ANALYSES
 from vistool.results import Curve, Curves
@@ -66,9 +66,9 @@ class Schedule:
         listed = [configs] if one else configs
         sources = _named_apart([_source(each) for each in listed])
         if not sources:
-            raise InputError('no config given', argument='config')
+            raise InputError('no config given', parameter='config')
         if len(logs) > len(sources):
-            raise InputError(f'{len(logs)} logs for {len(sources)} configs', accepted='one for each', argument='--log')
+            raise InputError(f'{len(logs)} logs for {len(sources)} configs', accepted='one for each', parameter='logs')
         parts = [self._of_one(source, len(sources) > 1) for source in sources]
         for index, path in enumerate(logs):
             parts[index] = _with_log(parts[index], path)
@@ -81,7 +81,7 @@ class Schedule:
             raise InputError(
                 f'{source.name} has no param_scheduler: its learning rate never changes',
                 hint='give a config with a schedule',
-                argument='config',
+                parameter='config',
             )
         ratio = warn_of_batch(source, run, self.auto_scale_lr)
         made: list[Curve] = []
@@ -170,7 +170,9 @@ def _with_log(part: Curves, path: str | Path) -> Curves:
     steps, values = read_log(path)
     first = next((each for each in part.curves if each.parameter == 'lr'), None)
     if first is None:
-        raise InputError('only learning rates are logged', hint='draw --parameter lr or all', argument='--log')
+        raise InputError(
+            'only learning rates are logged', hint=f'draw {param("parameters")} lr or all', parameter='logs'
+        )
     inside = steps[(steps >= 0) & (steps < len(first.values))]
     planned = {each.group: each.values[inside] for each in part.curves if each.parameter == 'lr'}
     logged = values[(steps >= 0) & (steps < len(first.values))]

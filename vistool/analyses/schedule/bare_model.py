@@ -14,7 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from vistool.analyses.schedule.scopes import in_scope
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.configs.resolving import Source, require_model
 
 # Networks read numbers out of these while they are built (drop-path rates, indices); the meta device holds none.
@@ -42,7 +42,9 @@ def without_weights() -> Iterator[None]:
         yield
 
 
-_WITHOUT_GROUPS = 'draw without groups: --cfg-options optim_wrapper.paramwise_cfg=None optim_wrapper.constructor=None'
+_WITHOUT_GROUPS = (
+    f'draw without groups: {param("options")} optim_wrapper.paramwise_cfg=None optim_wrapper.constructor=None'
+)
 
 
 class _Offline(OSError):
@@ -119,11 +121,11 @@ def _explain(source: Source, error: Exception) -> InputError:
             return InputError(
                 f'the parameter groups of {source.name} depend on its model, which needs a download ({reason})',
                 hint=f'fetch it first, or {_WITHOUT_GROUPS}',
-                argument='config',
+                parameter='config',
             )
         chain = chain.__cause__ or chain.__context__
     return InputError(
         f'the parameter groups of {source.name} depend on its model, which cannot be built here ({reason})',
         hint=_WITHOUT_GROUPS,
-        argument='config',
+        parameter='config',
     )

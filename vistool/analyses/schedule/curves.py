@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vistool.analyses.schedule.groups import Group, OptimizerPlan
 from vistool.analyses.schedule.replay import Recording
 from vistool.analyses.schedule.run import Run
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.configs.resolving import Source
 from vistool.results import Curve
 
@@ -172,7 +172,7 @@ def warn_of_batch(source: Source, run: Run, scale: bool) -> float:
     if not base or run.batch is None:
         if wanted:
             lacking = 'auto_scale_lr.base_batch_size' if not base else 'train_dataloader.batch_size'
-            raise InputError(f'{source.name} has no {lacking} to scale by', argument='--auto-scale-lr')
+            raise InputError(f'{source.name} has no {lacking} to scale by', parameter='auto_scale_lr')
         return 1.0
     ratio = float(run.batch) / float(base)
     if wanted:
@@ -181,7 +181,7 @@ def warn_of_batch(source: Source, run: Run, scale: bool) -> float:
     if ratio != 1:
         log.warning(
             '%s: its rate is meant for a batch of %d, this run has %d; '
-            '--auto-scale-lr multiplies it by %g, --ngpus sets the GPUs',
+            f'{param("auto_scale_lr")} multiplies it by %g, {param("ngpus")} sets the GPUs',
             source.name,
             base,
             run.batch,
@@ -204,7 +204,7 @@ def read_log(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'not text'
-        raise InputError(f'{path} cannot be read: {reason}', accepted=_ACCEPTED, argument='--log') from error
+        raise InputError(f'{path} cannot be read: {reason}', accepted=_ACCEPTED, parameter='logs') from error
     found: dict[int, float] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -214,12 +214,12 @@ def read_log(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 continue  # a run that is still writing
-            raise InputError(f'{path}, line {number}: no JSON', accepted=_ACCEPTED, argument='--log') from error
+            raise InputError(f'{path}, line {number}: no JSON', accepted=_ACCEPTED, parameter='logs') from error
         rate = entry.get('lr') if isinstance(entry, dict) else None
         step = entry.get('step', entry.get('iter')) if rate is not None else None
         if isinstance(rate, (int, float)) and isinstance(step, int) and math.isfinite(rate):
             found[step - 1] = float(rate)  # mmengine counts the iteration that was done; a resumed run repeats some
     if not found:
-        raise InputError(f'{path} holds no learning rate', accepted=_ACCEPTED, argument='--log')
+        raise InputError(f'{path} holds no learning rate', accepted=_ACCEPTED, parameter='logs')
     steps = np.array(sorted(found), dtype=np.int64)
     return steps, np.array([found[step] for step in steps.tolist()])

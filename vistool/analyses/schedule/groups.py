@@ -60,7 +60,7 @@ def read_optimizers(source: Source) -> list[OptimizerPlan]:
         return _through_the_model(source, settings)
     if not isinstance(settings.get('optimizer'), Mapping):
         raise InputError(
-            f'{source.name} has an optim_wrapper with neither an optimizer nor a constructor', argument='config'
+            f'{source.name} has an optim_wrapper with neither an optimizer nor a constructor', parameter='config'
         )
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import OPTIMIZERS
@@ -94,7 +94,7 @@ def _built(source: Source, what: str, build: Any) -> Any:
         raise InputError(
             f'the {what} ({kinds}) of {source.name} cannot be built: {reason}',
             hint='check its name and settings, or install its package',
-            argument='config',
+            parameter='config',
         ) from error
 
 

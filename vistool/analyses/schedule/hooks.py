@@ -10,7 +10,7 @@ from typing import Any
 
 from vistool.analyses.schedule.run import Run
 from vistool.analyses.schedule.scopes import in_scope
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.configs.resolving import Source
 
 # Of all hooks in mmengine and mmpretrain (a test reads their sources), only this one changes what schedulers set.
@@ -91,8 +91,8 @@ class Hooks:
             except Exception as error:  # a hook is foreign code
                 raise InputError(
                     f'the hook {name} may change the schedule, and cannot be followed without training ({error})',
-                    hint='draw without hooks: --cfg-options custom_hooks="[]"',
-                    argument='config',
+                    hint=f'draw without hooks: {param("options")} custom_hooks="[]"',
+                    parameter='config',
                 ) from error
 
 
@@ -107,7 +107,7 @@ def read_hooks(source: Source) -> Hooks:
         raise InputError(
             f'{source.name} switches the ParamSchedulerHook off, so nothing steps its schedulers',
             hint='leave default_hooks.param_scheduler out',
-            argument='config',
+            parameter='config',
         )
     settings = [*(hook for hook in defaults.values() if hook), *(source.config.get('custom_hooks') or [])]
     found = [hook for hook in settings if isinstance(hook, Mapping) and not _standard(hook.get('type'))]
@@ -143,8 +143,8 @@ def _build(source: Source, settings: Mapping[str, Any]) -> Any:
         except Exception as error:  # foreign code again
             raise InputError(
                 f'the hook {name} of {source.name} cannot be built, so its part in the schedule is unknown ({error})',
-                hint='list its module in custom_imports, or draw without hooks: --cfg-options custom_hooks="[]"',
-                argument='config',
+                hint=f'list its module in custom_imports, or draw without hooks: {param("options")} custom_hooks="[]"',
+                parameter='config',
             ) from error
     if 'priority' in settings:
         hook.priority = settings['priority']

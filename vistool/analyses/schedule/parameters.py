@@ -43,7 +43,7 @@ def check(names: Sequence[str], scheduled: Sequence[str] = ()) -> None:
                 f'unknown parameter {name!r}',
                 accepted=', '.join(accepted),
                 hint=close_matches(name, accepted),
-                argument='--parameter',
+                parameter='parameters',
             )
 
 
@@ -66,7 +66,7 @@ def readers(names: Sequence[str], plan: OptimizerPlan) -> dict[str, Reader]:
             wanted = own if name == 'all' else [name]
         for each in wanted:
             if not _has(plan, each):
-                raise InputError(f'{plan.kind} has no {each}', accepted=', '.join(own), argument='--parameter')
+                raise InputError(f'{plan.kind} has no {each}', accepted=', '.join(own), parameter='parameters')
             for part in _MEANING.get(each, (each,)):
                 found[part] = _READERS.get(part, _setting(part))
     return found

@@ -174,7 +174,7 @@ class _Stepper:
             raise InputError(
                 f'training would stop after {self.runner.iter} iterations: {type(error).__name__}: {error}',
                 hint="mend the config's param_scheduler",
-                argument='config',
+                parameter='config',
             ) from error
 
     def _epoch(self, left: int) -> None:

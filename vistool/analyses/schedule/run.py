@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistool.analyses.schedule.scopes import in_scope
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.configs.resolving import Source
 
 log = logging.getLogger('vistool')
@@ -31,7 +31,9 @@ def read_size(source: Source) -> int:
     settings = (source.config.get('train_dataloader') or {}).get('dataset')
     if not isinstance(settings, Mapping):
         raise InputError(
-            f'{source.name} names no training set', hint='give its size with --dataset-size', argument='config'
+            f'{source.name} names no training set',
+            hint=f'give its size with {param("dataset_size")}',
+            parameter='config',
         )
     start = time.monotonic()
     try:
@@ -42,7 +44,7 @@ def read_size(source: Source) -> int:
     except Exception as error:  # a dataset is foreign code, and its files may be anything
         return _published(source, settings, error)
     if time.monotonic() - start > _SLOW:
-        log.info('reading the annotations took a while; --dataset-size %d skips it', size)
+        log.info(f'reading the annotations took a while; {param("dataset_size")} %d skips it', size)
     return size
 
 
@@ -72,13 +74,15 @@ def _published(source: Source, settings: Mapping[str, Any], error: Exception) ->
     own = settings.get('ann_file') or settings.get('test_mode')
     if name in _PUBLISHED and whole and not own:
         size = _PUBLISHED[name]
-        log.warning('%s is not here; taking its published %d images (--dataset-size gives another size)', name, size)
+        log.warning(
+            f'%s is not here; taking its published %d images ({param("dataset_size")} gives another size)', name, size
+        )
         return size
     reason = f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
     raise InputError(
         f'the training set of {source.name} cannot be read ({reason})',
-        hint='give its size with --dataset-size',
-        argument='config',
+        hint=f'give its size with {param("dataset_size")}',
+        parameter='config',
     ) from error
 
 
@@ -138,9 +142,9 @@ def read_run(source: Source, dataset_size: int | None, ngpus: int) -> Run:
         InputError: If the config has another form, trains nothing, or the numbers do not fit.
     """
     if ngpus < 1:
-        raise InputError(f'{ngpus} GPUs cannot train', accepted='1 or more', argument='--ngpus')
+        raise InputError(f'{ngpus} GPUs cannot train', accepted='1 or more', parameter='ngpus')
     if dataset_size is not None and dataset_size < 1:
-        raise InputError(f'a dataset of {dataset_size} images', accepted='1 or more', argument='--dataset-size')
+        raise InputError(f'a dataset of {dataset_size} images', accepted='1 or more', parameter='dataset_size')
     config = source.config
     _require_training(source)
     by_epoch = _counts_epochs(source, config.train_cfg)
@@ -169,7 +173,7 @@ def _require_training(source: Source) -> None:
             f'{source.name} has the form before MMEngine ({", ".join(old)})',
             accepted='param_scheduler, train_cfg and optim_wrapper',
             hint=f'rewrite {forms}',
-            argument='config',
+            parameter='config',
         )
     raise _refusal(source, f'trains nothing: it has no {" and no ".join(missing)}')
 
@@ -188,8 +192,8 @@ def _counts_epochs(source: Source, train_cfg: Mapping[str, Any]) -> bool:
         raise InputError(
             f'{source.name} trains in a {name}, whose course is not known',
             accepted=', '.join(_LOOPS),
-            hint='draw it with --cfg-options train_cfg.type=… if it counts as one of them does',
-            argument='config',
+            hint=f'draw it with {param("options")} train_cfg.type=… if it counts as one of them does',
+            parameter='config',
         )
     return known
 
@@ -202,8 +206,8 @@ def _epoch_length(source: Source, loader: Mapping[str, Any], dataset_size: int |
     if not isinstance(batch, int) or batch < 1:
         raise InputError(
             f'{source.name} has no batch size, so its epochs have no length',
-            hint='give one with --cfg-options train_dataloader.batch_size=64',
-            argument='config',
+            hint=f'give one with {param("options")} train_dataloader.batch_size=64',
+            parameter='config',
         )
     per_epoch = loader.get('num_batch_per_epoch')
     if per_epoch:  # the dataset is cut to just that many
@@ -216,8 +220,8 @@ def _epoch_length(source: Source, loader: Mapping[str, Any], dataset_size: int |
         raise InputError(
             f'{dataset_size} images do not fill one batch of {batch} on {ngpus} GPU{"s" if ngpus > 1 else ""}',
             accepted=f'{batch * ngpus} or more',
-            hint='check --dataset-size, --ngpus and train_dataloader.batch_size',
-            argument='--dataset-size',
+            hint=f'check {param("dataset_size")}, {param("ngpus")} and train_dataloader.batch_size',
+            parameter='dataset_size',
         )
     samples = _samples(loader.get('sampler') or {}, dataset_size, ngpus)
     return samples // batch if _drops_last(loader) else math.ceil(samples / batch)
@@ -260,4 +264,4 @@ def _accumulation(wrapper: Mapping[str, Any]) -> int:
 
 
 def _refusal(source: Source, why: str) -> InputError:
-    return InputError(f'{source.name} {why}', argument='config')
+    return InputError(f'{source.name} {why}', parameter='config')

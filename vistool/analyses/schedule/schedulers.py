@@ -31,13 +31,13 @@ def settings_of(source: Source, optimizer: str) -> list[dict[str, Any]]:
             raise InputError(
                 f'{source.name} schedules {known}, but its optimizer is called {optimizer or "nothing"}',
                 hint='give each optimizer its schedulers by its own name',
-                argument='config',
+                parameter='config',
             )
         found = found[optimizer]
     listed = [found] if isinstance(found, Mapping) else list(found)
     for each in listed:
         if not isinstance(each, Mapping) or 'type' not in each:
-            raise InputError(f'{source.name} has a param_scheduler without a type: {each!r}', argument='config')
+            raise InputError(f'{source.name} has a param_scheduler without a type: {each!r}', parameter='config')
     return [dict(copy.deepcopy(each)) for each in listed]
 
 
@@ -63,7 +63,7 @@ def build(source: Source, settings: Sequence[Mapping[str, Any]], run: Run, optim
                 raise InputError(
                     f'param_scheduler[{index}] of {source.name} ({_name(each)}) cannot be built: {reason}',
                     hint='mmengine would stop there as well; mend the config',
-                    argument='config',
+                    parameter='config',
                 ) from error
     return built
 

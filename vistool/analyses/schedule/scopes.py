@@ -31,7 +31,7 @@ def in_scope(config: Config) -> Iterator[None]:
         raise InputError(
             f'the config needs the package {scope}, which is not installed',
             hint=f'pip install {PACKAGES[scope]}',
-            argument='config',
+            parameter='config',
         )
     logger = MMLogger.get_current_instance()
     level = logger.level

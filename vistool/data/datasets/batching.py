@@ -127,7 +127,7 @@ def _collate_function(described: Any) -> Any:
     kind = described.pop('type')
     function = FUNCTIONS.get(kind) if isinstance(kind, str) else kind
     if function is None:
-        raise InputError(f'the collate function {kind!r} is not known', argument='config')
+        raise InputError(f'the collate function {kind!r} is not known', parameter='config')
     return partial(function, **described) if described else function
 
 
@@ -141,7 +141,7 @@ def _built(described: Any) -> Any:
         return MODELS.build({'type': 'ClsDataPreprocessor', **described})
     except Exception as error:
         text = ' '.join(str(error).split())
-        raise InputError(f'the data preprocessor cannot be built: {text}', argument='config') from error
+        raise InputError(f'the data preprocessor cannot be built: {text}', parameter='config') from error
 
 
 def _label(samples: Any, place: int, known: Label) -> Label:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.datasets.annotations import Label, class_ids, class_name, class_names, info_of, label_of
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, param
 
 PHASES = ('train', 'val', 'test')
 
@@ -56,7 +56,7 @@ def dataset_config(config: Any, phase: str) -> dict[str, Any]:
         InputError: The config has none.
     """
     if phase not in PHASES:
-        raise InputError(f'unknown phase {phase!r}', accepted=', '.join(PHASES), argument='--phase')
+        raise InputError(f'unknown phase {phase!r}', accepted=', '.join(PHASES), parameter='phase')
     loader = config.get(f'{phase}_dataloader')
     dataset = loader.get('dataset') if isinstance(loader, Mapping) else None
     if not dataset:
@@ -66,7 +66,7 @@ def dataset_config(config: Any, phase: str) -> dict[str, Any]:
             f'the config has no {phase} dataset ({phase}_dataloader.dataset)',
             accepted=', '.join(there),
             hint=hint,
-            argument='--phase',
+            parameter='phase',
         )
     return _plain(dataset)
 
@@ -89,7 +89,9 @@ def _register(scope: str) -> None:
         if error.name != scope:
             raise
         raise InputError(
-            f'the config is for the package {scope}, which is not installed', hint=f'install {scope}', argument='config'
+            f'the config is for the package {scope}, which is not installed',
+            hint=f'install {scope}',
+            parameter='config',
         ) from error
 
 
@@ -134,19 +136,18 @@ def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputE
         return error
     names = ', '.join(_types(described))
     missing = getattr(error, 'filename', None) or next(_missing(described), None)
-    option = (
-        f'--cfg-options {phase}_dataloader.dataset.{"" if "data_root" in described else "dataset."}data_root=FOLDER'
-    )
+    inner = '' if 'data_root' in described else 'dataset.'
+    option = f'{param("options")} {phase}_dataloader.dataset.{inner}data_root=FOLDER'
     if missing:
         here = os.path.dirname(str(missing))
         near = close_matches(os.path.basename(str(missing)), os.listdir(here)) if os.path.isdir(here) else ''
         return InputError(
             f'the {phase} dataset {names} needs {str(missing)!r}, which is not there',
             hint=near or f'put the data there, or use {option}',
-            argument='config',
+            parameter='config',
         )
     text = ' '.join(str(error).split()) or type(error).__name__
-    return InputError(f'the {phase} dataset {names} cannot be opened: {text}', argument='config')
+    return InputError(f'the {phase} dataset {names} cannot be opened: {text}', parameter='config')
 
 
 def _types(described: Any) -> Iterator[str]:

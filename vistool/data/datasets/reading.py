@@ -64,7 +64,7 @@ class Samples:
         self, dataset: Any, data_preprocessor: Any = None, seed: int = 0, channel_order: str | None = None
     ) -> None:
         if channel_order not in (None, 'BGR', 'RGB'):
-            raise InputError(f'unknown order {channel_order!r}', accepted='BGR, RGB', argument='--channel-order')
+            raise InputError(f'unknown order {channel_order!r}', accepted='BGR, RGB', parameter='channel_order')
         self.dataset, self.seed = dataset, seed
         self.classes = class_names(dataset)
         self.preprocessing = Preprocessing.of(data_preprocessor)

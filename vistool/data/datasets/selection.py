@@ -36,9 +36,9 @@ def choose(
     Raises:
         InputError: An index is out of range, a class does not exist, or nothing is left.
     """
-    for name, value in (('--per-class', per_class), ('--show-number', number)):
+    for name, value in (('per_class', per_class), ('show_number', number)):
         if value is not None and value < 1:
-            raise InputError(f'{value} is no number of images', accepted='1 or more', argument=name)
+            raise InputError(f'{value} is no number of images', accepted='1 or more', parameter=name)
     pool = at_indices(indices, len(samples)) if indices else list(range(len(samples)))
     if shuffle:
         pool = np.random.default_rng(abs(samples.seed)).permutation(pool).tolist()
@@ -55,12 +55,12 @@ def at_indices(texts: Sequence[str], length: int) -> list[int]:
     for text in (part for each in texts for part in str(each).split(',') if part):
         span = re.fullmatch(r'(\d+)-(\d+)', text)
         if not span and not re.fullmatch(r'[+-]?\d+', text):
-            raise InputError(f'{text!r} is no index', accepted='7, -1, 10-19 or 1,2,5', argument='--indices')
+            raise InputError(f'{text!r} is no index', accepted='7, -1, 10-19 or 1,2,5', parameter='indices')
         ends = [int(each) for each in span.groups()] if span else [int(text)]
         for index in ends:
             if not -length <= index < length:
                 raise InputError(
-                    f'no sample {index} in a dataset of {length}', accepted=f'0 to {length - 1}', argument='--indices'
+                    f'no sample {index} in a dataset of {length}', accepted=f'0 to {length - 1}', parameter='indices'
                 )
         found += range(ends[0], ends[1] + 1) if span else [ends[0] % length]
     return found
@@ -91,19 +91,19 @@ def _class_id(text: str, names: Sequence[str] | None) -> int:
         index = int(text)
         if index < 0 or (names is not None and index >= len(names)):
             limit = f'0 to {len(names) - 1}' if names else 'ids from 0'
-            raise InputError(f'no class {index}', accepted=limit, argument='--classes')
+            raise InputError(f'no class {index}', accepted=limit, parameter='classes')
         return index
     if names is None:
-        raise InputError(f'class {text!r}: the dataset has no class names', accepted='ids', argument='--classes')
+        raise InputError(f'class {text!r}: the dataset has no class names', accepted='ids', parameter='classes')
     synonyms = [{_plain(part) for part in [entry, *entry.split(',')]} for entry in names]
     hits = [index for index, each in enumerate(synonyms) if _plain(text) in each]
     if len(hits) > 1:
         listed = ', '.join(f'{index} ({names[index]})' for index in hits)
-        raise InputError(f'class {text!r} is ambiguous: {listed}', hint='give the id', argument='--classes')
+        raise InputError(f'class {text!r} is ambiguous: {listed}', hint='give the id', parameter='classes')
     if not hits:
         pool = [part.strip() for entry in names for part in entry.split(',')]
         hint = close_matches(text, pool) or f'the first are {", ".join(entry.split(",")[0] for entry in names[:5])}'
-        raise InputError(f'no class {text!r}', accepted='an id or a whole class name', hint=hint, argument='--classes')
+        raise InputError(f'no class {text!r}', accepted='an id or a whole class name', hint=hint, parameter='classes')
     return hits[0]
 
 

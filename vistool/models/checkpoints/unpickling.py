@@ -21,10 +21,10 @@ from typing import Any, BinaryIO
 
 import torch
 
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 from vistool.models.checkpoints.stand_ins import FAMILIES, STAND_INS
 
-TRUST_HINT = 'if you trust its author with your computer, add --trust-checkpoint'
+TRUST_HINT = f'if you trust its author with your computer, add {param("trust_checkpoint")}'
 # What every checkpoint names.
 _USUAL = re.compile(r'torch\._utils\._rebuild_\w+|torch\.\w*Storage|collections\.OrderedDict|_codecs\.encode')
 _LOCK = threading.Lock()
@@ -58,11 +58,11 @@ def read_pickle(path: Path, trust: bool = False) -> Any:
             raise _damaged(path) from error
         problem = f'{path} needs a class that cannot be imported here ({error})'
         hint = 'make it importable, or save the state_dict alone'
-        raise InputError(problem, hint=hint, argument='checkpoint') from error
+        raise InputError(problem, hint=hint, parameter='checkpoint') from error
     except OSError as error:
         if error.errno == errno.EINVAL:  # a jump to before the file's start, as in a small archive without its end
             raise _damaged(path) from error
-        raise InputError(f'{path} cannot be read ({error.strerror or error})', argument='checkpoint') from error
+        raise InputError(f'{path} cannot be read ({error.strerror or error})', parameter='checkpoint') from error
     except Exception as error:  # a damaged file can fail anywhere in the reader, with any type of exception
         raise _damaged(path) from error
 
@@ -125,7 +125,7 @@ def _check_head(path: Path) -> None:
         with open(path, 'rb') as file:
             head = file.read(512)
     except OSError as error:
-        raise InputError(f'{path} cannot be read ({error.strerror or error})', argument='checkpoint') from error
+        raise InputError(f'{path} cannot be read ({error.strerror or error})', parameter='checkpoint') from error
     if head.startswith((b'PK', b'\x80')):
         return
     hint = 'download or copy it again'
@@ -140,7 +140,7 @@ def _check_head(path: Path) -> None:
     else:
         problem = f'{path} is no PyTorch checkpoint'
     accepted = 'a file written by torch.save, or .safetensors'
-    raise InputError(problem, accepted=accepted, hint=hint, argument='checkpoint')
+    raise InputError(problem, accepted=accepted, hint=hint, parameter='checkpoint')
 
 
 def _refused(path: Path, message: str, names: set[str]) -> InputError:
@@ -154,17 +154,17 @@ def _refused(path: Path, message: str, names: set[str]) -> InputError:
         name = foreign[0]
     elif 'Unsupported operand' in message:
         problem = f'{path} is damaged, or pickled in a protocol that the safe reader does not know'
-        return InputError(problem, hint=f'save it again with torch.save; {TRUST_HINT}', argument='checkpoint')
+        return InputError(problem, hint=f'save it again with torch.save; {TRUST_HINT}', parameter='checkpoint')
     elif re.search('unrecognized function|Can only|persistent', message):
         problem = f'{path} asks for more than to hold weights'
-        return InputError(problem, hint=f'do not use it; {TRUST_HINT}', argument='checkpoint')
+        return InputError(problem, hint=f'do not use it; {TRUST_HINT}', parameter='checkpoint')
     else:
         return _damaged(path)
     if any(known.startswith('torch.nn.modules.') for known in {*names, name}):
         problem = f'{path} holds a whole pickled model, of classes that could run code when loaded ({name})'
-        return InputError(problem, hint=f'save model.state_dict() instead; {TRUST_HINT}', argument='checkpoint')
+        return InputError(problem, hint=f'save model.state_dict() instead; {TRUST_HINT}', parameter='checkpoint')
     problem = f'{path} names {name}, which could run code when loaded'
-    return InputError(problem, hint=TRUST_HINT, argument='checkpoint')
+    return InputError(problem, hint=TRUST_HINT, parameter='checkpoint')
 
 
 def _damaged(path: Path) -> InputError:
@@ -172,5 +172,5 @@ def _damaged(path: Path) -> InputError:
     with suppress(Exception), zipfile.ZipFile(path) as archive:
         if any(name.endswith('constants.pkl') for name in archive.namelist()):
             problem = f'{path} is a TorchScript archive'
-            return InputError(problem, accepted='a state_dict saved by torch.save', argument='checkpoint')
-    return InputError(problem, hint='download or save it again', argument='checkpoint')
+            return InputError(problem, accepted='a state_dict saved by torch.save', parameter='checkpoint')
+    return InputError(problem, hint='download or save it again', parameter='checkpoint')

@@ -148,7 +148,7 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         report = plan.carry_out()
     except RuntimeError as error:  # a sparse or quantised tensor, say
         problem = f'{checkpoint.source} holds tensors that cannot be copied into the model ({error})'
-        raise InputError(problem, hint=_HINT, argument='checkpoint') from error
+        raise InputError(problem, hint=_HINT, parameter='checkpoint') from error
     if report.renamed:
         _LOGGER.info('%s: names matched with %s', checkpoint.source, report.renamed)
     if text := str(report):
@@ -214,7 +214,7 @@ def _plan(module: nn.Module, checkpoint: Checkpoint, note: str, rename: Callable
         keys = module.load_state_dict(_with_metadata(weights, versions), strict=False)
     except Exception as error:  # a hook may fail in any way on tensors of another model
         problem = f'{checkpoint.source} is refused by the model ({error})'
-        raise InputError(problem, hint=_HINT, argument='checkpoint') from error
+        raise InputError(problem, hint=_HINT, parameter='checkpoint') from error
     finally:
         for handle in handles:
             handle.remove()
@@ -264,7 +264,7 @@ def _refuse_misfit(module: nn.Module, parameters: list[str], plan: _Plan, checkp
         f"{checkpoint.source or 'the checkpoint'} is of another architecture: it fits {amount} model's {len(wanted)} "
         f'parameters (the checkpoint has {", ".join(spare[:3])}, …; the model has {", ".join(lacking[:3])}, …)',
         hint=_HINT,
-        argument='checkpoint',
+        parameter='checkpoint',
     )
 
 

@@ -27,14 +27,14 @@ def timm_config(name: str) -> Config:
         import timm
         from timm.data import resolve_data_config
     except ImportError as error:
-        raise InputError(f'timm::{name} needs timm', hint='pip install timm', argument='config') from error
+        raise InputError(f'timm::{name} needs timm', hint='pip install timm', parameter='config') from error
     try:
         pretrained = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
     except RuntimeError:  # a known model, an unknown tag behind the dot
         pretrained = None
     if pretrained is None:
         hint = close_matches(name, [*timm.list_models(), *timm.list_pretrained()])
-        raise InputError(f'timm knows no model {name}', hint=hint or 'see timm.list_models()', argument='config')
+        raise InputError(f'timm knows no model {name}', hint=hint or 'see timm.list_models()', parameter='config')
     data = resolve_data_config(pretrained_cfg=pretrained.to_dict())
     model = {'type': 'TimmClassifier', 'model_name': name, 'pretrained': False}
     steps = evaluation_steps(data['input_size'][1:], data['crop_pct'], data['interpolation'], data['crop_mode'])
@@ -142,11 +142,11 @@ def torchvision_config(name: str) -> Config:
     known = models.list_models(module=models)
     if name not in known:
         hint = close_matches(name, known) or 'see torchvision.models.list_models()'
-        raise InputError(f'torchvision has no classifier {name}', hint=hint, argument='config')
+        raise InputError(f'torchvision has no classifier {name}', hint=hint, parameter='config')
     weights = models.get_model_weights(name)
     if tag and tag not in weights.__members__:
         tags = ', '.join(weights.__members__)
-        raise InputError(f'torchvision has no weights {tag} for {name}', accepted=tags, argument='config')
+        raise InputError(f'torchvision has no weights {tag} for {name}', accepted=tags, parameter='config')
     chosen: Any = weights[tag or 'DEFAULT']
     transform = chosen.transforms()
     side = transform.crop_size[0]
@@ -187,7 +187,7 @@ def huggingface_config(folder: Path) -> tuple[Config, str | None]:
             f'hf::{folder} {what}',
             accepted='a local folder with a config.json',
             hint='models on the Hub have to be downloaded first (hf download NAME --local-dir FOLDER)',
-            argument='config',
+            parameter='config',
         )
     settings = _read(folder / 'config.json')
     _refuse_unknown(settings, folder)
@@ -209,7 +209,7 @@ def _refuse_unknown(settings: Mapping[str, Any], folder: Path) -> None:
         raise InputError(
             f'hf::{folder}: its model_type {kind!r} {own}, as far as the installed transformers knows',
             hint='load it in Python and hand the module to vistool.load()',
-            argument='config',
+            parameter='config',
         )
 
 
@@ -279,7 +279,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise InputError(f'{path} cannot be read: {error}', hint='download it again', argument='config') from error
+        raise InputError(f'{path} cannot be read: {error}', hint='download it again', parameter='config') from error
     if not isinstance(found, dict):
-        raise InputError(f'{path} holds no settings', argument='config')
+        raise InputError(f'{path} holds no settings', parameter='config')
     return found

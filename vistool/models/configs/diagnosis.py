@@ -25,7 +25,7 @@ def explain(error: Exception, path: Path) -> InputError:
         return InputError(
             f'{path}: custom_imports failed: {_root_cause(error)}',
             hint='run from the folder that holds the module, or put that folder on PYTHONPATH',
-            argument='config',
+            parameter='config',
         )
     if (
         isinstance(error, ModuleNotFoundError)
@@ -35,15 +35,15 @@ def explain(error: Exception, path: Path) -> InputError:
         return InputError(
             f'{path}: its _base_ needs the package {module}, which is not installed',
             hint=f'pip install {PACKAGES.get(module, package)}',
-            argument='config',
+            parameter='config',
         )
     place = _place(error)
     if isinstance(error, FileNotFoundError) and place is None:
         quoted = re.search(r'file "(.+)" does not exist', message)
         absent = error.filename or (quoted[1] if quoted else message)
-        return InputError(f'{path}: its _base_ {absent} does not exist', hint='mend _base_', argument='config')
+        return InputError(f'{path}: its _base_ {absent} does not exist', hint='mend _base_', parameter='config')
     fault = f'{place or path}: {type(error).__name__}: {message[:LONGEST]}'
-    return InputError(fault, hint='mend the config', argument='config')
+    return InputError(fault, hint='mend the config', parameter='config')
 
 
 def one_line(error: BaseException) -> str:
@@ -62,7 +62,7 @@ def missing(spec: str, forms: str, model_names: Iterable[str]) -> InputError:
     hint = close_matches(spec, [*near, *same_name, *model_names, *packaged])
     if same_name and same_name[0] not in hint:
         hint = f'did you mean {same_name[0]}?'
-    return InputError(f'{spec} not found', accepted=forms, hint=hint, argument='config')
+    return InputError(f'{spec} not found', accepted=forms, hint=hint, parameter='config')
 
 
 def _configs_near(folder: Path, most: int = 500) -> list[Path]:
@@ -76,7 +76,7 @@ def _syntax(error: SyntaxError, path: Path) -> InputError:
     found = _faulty_file(path, set())
     culprit, fault = found if found else (Path(error.filename or path), error)
     shown = f' («{fault.text.strip()[:60]}»)' if fault.text and fault.text.strip() else ''
-    return InputError(f'{culprit}, line {fault.lineno}: {fault.msg}{shown}', hint='mend the config', argument='config')
+    return InputError(f'{culprit}, line {fault.lineno}: {fault.msg}{shown}', hint='mend the config', parameter='config')
 
 
 def _faulty_file(path: Path, seen: set[Path]) -> tuple[Path, SyntaxError] | None:

@@ -94,14 +94,14 @@ def find_packaged(package: str, relative: str) -> tuple[Path, str | None]:
         raise InputError(
             f'{package}::{relative} needs the package {package}, which is not installed',
             hint=f'pip install {PACKAGES.get(package, package)}',
-            argument='config',
+            parameter='config',
         )
     path = folder / 'configs' / relative
     path = path if path.suffix == '.py' else path.with_name(f'{path.name}.py')
     if not path.is_file():
         spec = f'{package}::{relative}'
         hint = close_matches(spec, packaged_configs(package)) or f'look below {folder / "configs"}'
-        raise InputError(f'{package} has no config {relative}', hint=hint, argument='config')
+        raise InputError(f'{package} has no config {relative}', hint=hint, parameter='config')
     models = [model for model in model_index(package).values() if model.config == path]
     own = [model for model in models if model.name == path.stem]  # before weights that were converted from elsewhere
     return path, next((model.weights for model in own + models if model.weights), None)

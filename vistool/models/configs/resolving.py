@@ -72,10 +72,10 @@ def require_model(source: Source) -> ConfigDict:
     """
     model = source.config.get('model')
     if not model:
-        raise InputError(f'{source.name} has no «model»', hint='give the config of a model', argument='config')
+        raise InputError(f'{source.name} has no «model»', hint='give the config of a model', parameter='config')
     if not isinstance(model, Mapping) or 'type' not in model:
         kind = 'has no type' if isinstance(model, Mapping) else f'is a {type(model).__name__}'
-        raise InputError(f'the «model» of {source.name} {kind}', accepted="dict(type='…', …)", argument='config')
+        raise InputError(f'the «model» of {source.name} {kind}', accepted="dict(type='…', …)", parameter='config')
     return model
 
 
@@ -91,7 +91,7 @@ def read_config(path: str | os.PathLike[str]) -> Config:
             f'{path} is not a config file',
             accepted=', '.join(SUFFIXES),
             hint='mind the order of the arguments: a config comes before its checkpoint',
-            argument='config',
+            parameter='config',
         )
     from mmengine.config import Config
 
@@ -144,7 +144,7 @@ def _from_package(package: str, relative: str) -> Source:
         known = [*PACKAGES, *SCHEMES]
         accepted = ', '.join(f'{name}::' for name in known)
         hint = close_matches(package, known)
-        raise InputError(f'{package}:: is not known', accepted=accepted, hint=hint, argument='config')
+        raise InputError(f'{package}:: is not known', accepted=accepted, hint=hint, parameter='config')
     path, weights = find_packaged(package, relative)
     source = _from_file(path)
     return replace(source, checkpoint=source.checkpoint or weights)
@@ -184,5 +184,5 @@ def _change(source: Source, options: Mapping[str, Any]) -> Source:
             source.config.merge_from_dict({key: value})
         except Exception as error:  # KeyError, TypeError, AttributeError: whatever the path runs into
             reason = f'{type(error).__name__}: {one_line(error)[:160]}'
-            raise InputError(f'{key}={value} does not fit the config: {reason}', argument='--cfg-options') from error
+            raise InputError(f'{key}={value} does not fit the config: {reason}', parameter='options') from error
     return replace(source, checkpoint=options.get('load_from') or source.checkpoint)

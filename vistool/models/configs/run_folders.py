@@ -32,7 +32,7 @@ def find_run(folder: Path) -> tuple[Path, str | None]:
         raise _no_run(folder)
     if not configs and not dumped:
         raise InputError(
-            f'{folder} has checkpoints but no config', hint='give the config file itself', argument='config'
+            f'{folder} has checkpoints but no config', hint='give the config file itself', parameter='config'
         )
     if not configs:
         return dumped[-1], checkpoint
@@ -68,13 +68,13 @@ def _no_run(folder: Path) -> InputError:
     runs = sorted({path.parent for path in folder.glob('*/*.pth')})
     runs = runs or sorted({path.parents[2] for path in folder.glob('*/*/vis_data/config.py')})
     if runs:
-        return InputError(f'{folder} is not a run', accepted=f'one run: {_list(runs)}', argument='config')
+        return InputError(f'{folder} is not a run', accepted=f'one run: {_list(runs)}', parameter='config')
     configs = sorted(path for path in folder.rglob('*') if path.suffix in SUFFIXES)
     if configs:
         return InputError(
-            f'{folder} is a folder of configs, not a run', accepted=f'one of them: {_list(configs)}', argument='config'
+            f'{folder} is a folder of configs, not a run', accepted=f'one of them: {_list(configs)}', parameter='config'
         )
-    return InputError(f'{folder} holds no run', accepted='a folder with a config and checkpoints', argument='config')
+    return InputError(f'{folder} holds no run', accepted='a folder with a config and checkpoints', parameter='config')
 
 
 def _list(paths: list[Path]) -> str:
