@@ -40,7 +40,7 @@ def versions() -> dict[str, str]:
 
 
 def of_sample(sample: Sample) -> dict[str, Any]:
-    """What a recipe says of an image: its file, label, and the way from network pixels to its own."""
+    """What a provenance says of an image: its file, label, and the way from network pixels to its own."""
     geometry = sample.geometry
     return {
         'image': None if sample.path is None else str(sample.path),

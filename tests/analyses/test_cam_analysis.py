@@ -74,7 +74,7 @@ def test_without_fusion_there_is_a_column_for_each_layer(net):
         ('one', 'gradcam/class 1'),
         ('two', 'gradcam/class 1'),
     ]
-    assert result.recipe['layer_fusion'] == 'none'
+    assert result.provenance['layer_fusion'] == 'none'
     alone = CAM(['gradcam'], targets=[0], layers=['one', 'two'], layer_fusion='none')(model, inputs[0])
     assert alone.columns == ('one', 'two') and alone.caption == 'Net · GradCAM'  # what varies, and what does not
     with pytest.raises(InputError, match=r"unknown fusion 'median'; accepted: mean, max, none"):
@@ -115,9 +115,9 @@ def test_the_table_says_what_each_needs():
 def test_a_method_without_a_layer_needs_none(net):
     model, inputs = net
     result = CAM(['fullgrad'], targets=[2])(model, inputs[0])
-    assert result.recipe['layers'] == [] and result.caption == 'Net'
+    assert result.provenance['layers'] == [] and result.caption == 'Net'
     both = CAM(['fullgrad', 'gradcam'], targets=[2])(model, inputs[0])  # the table does not know this network
-    assert len(both.recipe['layers']) == 1
+    assert len(both.provenance['layers']) == 1
 
 
 def test_classes_of_one_name_are_told_apart_by_their_ids(net):
@@ -128,4 +128,4 @@ def test_classes_of_one_name_are_told_apart_by_their_ids(net):
     result = CAM(['gradcam', 'eigencam'], targets=[0, 1, 2], layers=['two'])(named, inputs[0])
     names = [entry.name for entry in result.maps]
     assert names == ['gradcam/crane (0)', 'eigencam', 'gradcam/cup', 'gradcam/crane (2)']
-    assert len(result.rows) == 3 and [target['id'] for target in result.recipe['targets']] == [0, 1, 2]
+    assert len(result.rows) == 3 and [target['id'] for target in result.provenance['targets']] == [0, 1, 2]

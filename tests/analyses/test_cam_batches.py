@@ -23,6 +23,6 @@ def test_all_images_in_batches_give_what_they_give_alone(samples):
     together = [result for start in range(0, 37, 7) for result in cam(model, images[start : start + 7])]
     for result, image in zip(together, images, strict=True):
         alone = cam(model, image)
-        assert alone.recipe['targets'][0]['id'] == result.recipe['targets'][0]['id']
+        assert alone.provenance['targets'][0]['id'] == result.provenance['targets'][0]['id']
         for a, b in zip(result.maps, alone.maps, strict=True):
             np.testing.assert_allclose(a.values, b.values, atol=1e-5)

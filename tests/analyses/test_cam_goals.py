@@ -77,7 +77,7 @@ def test_similarity_to_a_reference_is_the_cosine_of_pooled_features(shape):
         gradient = torch.autograd.grad(score.sum(), a)[0]
         signed = naive_cam.gradcam(a[0].detach().numpy(), gradient[0].numpy())
         np.testing.assert_allclose(result.maps[0].values, naive_cam.finish([signed], (8, 12)), atol=1e-6)
-        assert result.recipe['targets'] == [{'name': 'similarity to 0', 'score': pytest.approx(score.item())}]
+        assert result.provenance['targets'] == [{'name': 'similarity to 0', 'score': pytest.approx(score.item())}]
         assert [entry.name for entry in result.maps] == ['gradcam/similarity to 0', 'eigencam']
         assert result.maps[0].row == f'similarity to 0 {score.item():.2f}'
 
@@ -110,7 +110,7 @@ def test_similarity_on_a_vit_with_every_kind_of_method():
     names = ['gradcam', 'ablationcam', 'scorecam', 'shapleycam']
     results = CAM(names, layers=['blocks.1.norm1'], reference=reference)(model, images)
     assert all(np.isfinite(entry.values).all() for result in results for entry in result.maps)
-    assert CAM(reference=images[0])(model, images[0]).recipe['targets'][0]['score'] == pytest.approx(1)
+    assert CAM(reference=images[0])(model, images[0]).provenance['targets'][0]['score'] == pytest.approx(1)
 
 
 def test_features_that_are_none():
@@ -119,9 +119,7 @@ def test_features_that_are_none():
 
 
 def test_without_a_reference_a_headless_network_has_class_free_maps_only():
-    with pytest.raises(
-        InputError, match=r'LayerCAM needs class scores.*accepted: EigenCAM, .*RandomCAM; .*reference'
-    ):
+    with pytest.raises(InputError, match=r'LayerCAM needs class scores.*accepted: EigenCAM, .*RandomCAM; .*reference'):
         CAM(['layercam'], layers=['layer'])(Backbone(), torch.randn(1, 3, 8, 8).double())
     with pytest.raises(InputError, match='leave the target out'):
         CAM(targets=[1], reference=torch.zeros(3, 8, 8))(Backbone(), torch.zeros(1, 3, 8, 8).double())
@@ -218,7 +216,7 @@ def test_a_users_file_brings_methods_and_scores_by_custom_imports(tmp_path, monk
         assert 'against' not in np.load(tmp_path / 'x.npz')['names_0'][0]  # a class that is asked for comes first
         model, image = Classifier(), torch.randn(1, 3, 9, 9)
         result = CAM(score={'type': 'largest', 'times': 2}, layers=['layer'])(model, image)[0]
-        assert result.recipe['targets'][0]['score'] == pytest.approx(2 * model(image).max().item(), rel=1e-5)
+        assert result.provenance['targets'][0]['score'] == pytest.approx(2 * model(image).max().item(), rel=1e-5)
     finally:
         METHODS.pop('sumcam', None)
         for name in ('Difference', 'largest'):
@@ -230,10 +228,12 @@ def test_dinov2_likens_a_photo_to_itself_mirrored_more_than_to_others():
     model = vt.load('configs/dinov2/vit-small-p14_dinov2-pre_headless.py')
     cat = model.read('demo/chelsea.png')
     photos = [cat.original[:, ::-1].copy(), 'demo/coffee.png', 'demo/astronaut.png', 'demo/rocket.jpg']
-    mirrored, *others = (CAM(reference=model.read(photo))(model, cat).recipe['targets'][0]['score'] for photo in photos)
+    mirrored, *others = (
+        CAM(reference=model.read(photo))(model, cat).provenance['targets'][0]['score'] for photo in photos
+    )
     assert mirrored > max(others) + 0.1
     itself = CAM(reference=cat)(model, cat)
-    assert itself.recipe['targets'][0]['score'] == pytest.approx(1, abs=1e-4)
+    assert itself.provenance['targets'][0]['score'] == pytest.approx(1, abs=1e-4)
 
     norm = {}
     handle = model.module.backbone.ln1.register_forward_hook(lambda module, args, output: norm.update(out=output))

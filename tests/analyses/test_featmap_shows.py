@@ -62,7 +62,7 @@ def values(network, inputs, image=0, **options):
 def test_reductions(inputs, raw, name, reduce):
     found, result = values(Net(), inputs, reduction=name)
     np.testing.assert_allclose(found[0], reduce(raw[0]), rtol=1e-5, atol=1e-6)
-    assert result.recipe['reduction'] == name and result.maps[0].column == 'first · 8×12×6'
+    assert result.provenance['reduction'] == name and result.maps[0].column == 'first · 8×12×6'
 
 
 @pytest.mark.parametrize(
@@ -210,11 +210,11 @@ def test_compared_maps_share_a_scale_and_the_difference_is_signed(inputs):
         assert -looks[4 + column].bar.low == looks[4 + column].bar.high == np.abs(difference.values).max()
     with torch.no_grad():
         features = [network.first(inputs)[0] for network in (Net(0), Net(1))]
-    told = result.recipe['similarity'][0]
+    told = result.provenance['similarity'][0]
     assert told['cka'] == pytest.approx(linear_cka(*features), abs=1e-6)
     assert told['cosine'] == pytest.approx(cosine(*features), abs=1e-6)
     assert result.maps[4].footer == f'CKA {told["cka"]:.2f} · cos {told["cosine"]:.2f}'.replace('-', '−')
-    json.dumps(result.recipe, allow_nan=False)
+    json.dumps(result.provenance, allow_nan=False)
 
 
 def test_a_model_compared_with_itself_differs_in_nothing(inputs):
@@ -253,7 +253,7 @@ def test_layers_of_other_widths_have_their_own_scale_and_cka_but_no_difference(i
     assert looks[2].bar.high == pytest.approx(
         result.maps[2].values.max() if looks[2].bar.low >= 0 else np.abs(result.maps[2].values).max()
     )
-    told = result.recipe['similarity'][0]
+    told = result.provenance['similarity'][0]
     assert told['cka'] == pytest.approx(linear_cka(*features), abs=1e-6) and told['cosine'] is None
     assert result.maps[2].footer == f'8×12×5 · CKA {told["cka"]:.2f}'
     assert result.maps[2].column == result.maps[0].column == 'first · 8×12×6'
@@ -278,7 +278,7 @@ def test_networks_of_other_depth_are_compared_from_their_ends(first, second):
     result = compared(pyramid(*first), pyramid(*second), inputs=images)[1]
     count = min(first[0], second[0])
     names = [[str(k) for k in range(1, stages + 1)][-count:] for stages in (first[0], second[0])]
-    assert result.recipe['layers'] == names[0] and result.recipe['compare'][0]['layers'] == names[1]
+    assert result.provenance['layers'] == names[0] and result.provenance['compare'][0]['layers'] == names[1]
     titles = [item.column.split(' · ')[0] for item in result.maps[:count]]
     assert titles == [f'stage {k}' for k in range(1, first[0] + 1)][-count:]
     assert all('CKA' in item.footer for item in result.maps[-count:])

@@ -370,7 +370,7 @@ def test_from_python_and_from_the_registry():
     assert '16×16 = 256 tokens of 4×4 pixels' in result.caption
     both = vt.Patches()(model, torch.randn(2, 3, 64, 64))
     assert len(both) == 2
-    assert vt.Patches(8)(None, np.zeros((16, 24, 3), np.uint8)).recipe['grid'] == (2, 3)
+    assert vt.Patches(8)(None, np.zeros((16, 24, 3), np.uint8)).provenance['grid'] == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_the_attention_of_a_size_of_the_users_own(name):
     result = vt.Attention()(model, model.read(np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)))
     grid = (4, 4) if 'torchvision' in name else (8, 6)
     assert result.maps[0].values.shape == grid
-    (mass,) = result.recipe['mass']
+    (mass,) = result.provenance['mass']
     assert mass['image'] + sum(mass['prefix']) == pytest.approx(1, abs=1e-5)
     after = model.module.state_dict()
     changed = {key for key, value in after.items() if not torch.equal(value, before[key])}

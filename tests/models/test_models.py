@@ -220,5 +220,5 @@ def test_networks_that_do_not_tell_their_number_of_outputs_lose_wrong_names_when
     module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = load(module, classes=['one', 'two'])
     result = vt.CAM(targets=[4], layers=['0'])(model, torch.randn(3, 8, 8))
-    assert result.recipe['targets'][0]['name'] == 'class 4'
+    assert result.provenance['targets'][0]['name'] == 'class 4'
     assert '2 class names do not belong to 6 outputs' in caplog.text

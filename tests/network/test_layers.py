@@ -95,6 +95,6 @@ def test_measured_layers_are_measured_once_and_told_as_such(monkeypatch, caplog)
     model.module.register_forward_pre_hook(lambda *args: runs.append(1))
     for _ in range(2):
         result = vt.CAM(['eigencam'])(model, torch.randn(3, 64, 64))
-    assert result.recipe['layers'] == ['model.layer4'] and len(runs) == 3
+    assert result.provenance['layers'] == ['model.layer4'] and len(runs) == 3
     assert 'target layer: model.layer4 (found by measuring, as resnet18 is not in the table' in caplog.text
     assert '(the default for this network)' not in caplog.text

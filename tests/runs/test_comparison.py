@@ -6,8 +6,8 @@ import pytest
 import vistool as vt
 from vistool.commands.vis_cam import main
 from vistool.models.model import Model
-from vistool.results import Heatmap, Heatmaps
-from vistool.runs.comparison import labels, side_by_side
+from vistool.results import Heatmap, Heatmaps, side_by_side
+from vistool.runs.comparison import labels
 from vistool.visualization.color_mapping import choose_looks
 from vistool.visualization.style import Style
 
@@ -20,7 +20,7 @@ def result(score, size=8, columns=('GradCAM',)):
         for row in ('cat', 'cup')
         for column in columns
     )
-    return Heatmaps('cam', np.zeros((size, size, 3), np.uint8), maps, recipe={'model': score})
+    return Heatmaps('cam', np.zeros((size, size, 3), np.uint8), maps, provenance={'model': score})
 
 
 def test_models_stand_beside_each_other_with_their_own_scores():
@@ -28,7 +28,7 @@ def test_models_stand_beside_each_other_with_their_own_scores():
     assert both.rows == ('cat', 'cup') and both.columns == ('base', 'ours')
     assert [item.footer for item in both.maps] == ['cat 0.90', 'cat 0.20', 'cup 0.90', 'cup 0.20']
     assert both.maps[0].view is None and both.maps[1].view is not None
-    assert both.recipe['compare'] == [{'model': 0.2}]
+    assert both.provenance['compare'] == [{'model': 0.2}]
 
 
 def test_several_methods_keep_their_models_together():
@@ -106,4 +106,4 @@ def test_from_python_the_same_classes_are_followed():
     cam = vt.CAM(targets=['espresso'])
     first = cam(model, model.read('demo/coffee.png'))
     again = cam.follow(first, model)(model, model.read('demo/chelsea.png'))
-    assert again.recipe['targets'][0]['id'] == 967
+    assert again.provenance['targets'][0]['id'] == 967

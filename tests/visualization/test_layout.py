@@ -75,7 +75,7 @@ def tiles(scene: Scene):
 )  # fmt: skip
 def test_every_figure_is_well_laid_out(rows, columns, kind, width, scale, colorbar, size, vector, compared):
     result = heatmaps(CLASSES[:rows], METHODS[:columns], kind, size, caption='resnet50 · layer4', ground_truth='tea')
-    result = result.with_recipe(compare=[]) if compared else result
+    result = result.with_provenance(compare=[]) if compared else result
     style = Style(width=width, scale=scale, colorbar=colorbar)
     scene = scene_of(result, style, vector)
     check_scene(scene)
@@ -191,7 +191,7 @@ def test_attention_stands_in_rows_of_six_after_input_and_mean():
 def test_compared_rows_are_broken_at_the_same_columns():
     stages = [f'stage {i}' for i in range(1, 6)]
     plain = heatmaps(('base', 'ours', 'difference'), stages, 'feature', size=(96, 96))
-    result = plain.with_recipe(compare=[])
+    result = plain.with_provenance(compare=[])
     scene = scene_of(result, Style(width='column'))
     lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
     labels = [item.text for item in sorted(scene.texts, key=lambda item: item.y) if item.vertical]
@@ -202,7 +202,7 @@ def test_compared_rows_are_broken_at_the_same_columns():
     few = tuple(
         m for m in heatmaps(('base', 'ours'), heads, 'attention').maps if (m.row, m.column) != ('ours', 'head 5')
     )
-    scene = scene_of(heatmaps(kind='attention', maps=few).with_recipe(compare=[]), Style(width='column'))
+    scene = scene_of(heatmaps(kind='attention', maps=few).with_provenance(compare=[]), Style(width='column'))
     lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
     assert sum(lines) == 1 + 13 and len(lines) == 4
 

@@ -178,7 +178,7 @@ def test_raw_round_trip(tmp_path):
         Heatmap(np.ones((5, 4), np.float32), 'gradcam/cup', 'g1'),
         Heatmap(np.full((2, 2), -3, np.float32), 'x', 'g2'),
     )
-    result = heatmaps(maps=maps, recipe={'seed': 1, 'scores': (0.5,), 'name': '猫', 'score': np.float32(0.5)})
+    result = heatmaps(maps=maps, provenance={'seed': 1, 'scores': (0.5,), 'name': '猫', 'score': np.float32(0.5)})
     writer = Visualizer(tmp_path / 'a.jpg', Style(), save_raw=True)
     assert writer.write(result, 'a') == [tmp_path / 'a.jpg', tmp_path / 'a.npz']
     first = (tmp_path / 'a.npz').read_bytes()

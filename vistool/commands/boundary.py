@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import TextIO
 
-from vistool import provenance as recipe
+from vistool import provenance
 from vistool.commands.parser import Parser
 from vistool.errors import InputError, log_speller
 
@@ -56,7 +56,7 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     log_speller.spelling = parser.spelling
     try:
         args = parser.parse(argv)
-        args.command = recipe.command(parser.prog, None if argv is None else list(argv))
+        args.command = provenance.command(parser.prog, None if argv is None else list(argv))
         _set_up_logging(args.log_level, debug)
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())  # a config's custom_imports find the user's own files

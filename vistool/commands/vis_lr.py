@@ -83,7 +83,7 @@ def work(args: argparse.Namespace) -> int:
     result = Schedule(names, args.dataset_size, args.ngpus, args.auto_scale_lr)(sources, args.log)
     if args.title is not None:
         result = replace(result, title=args.title)
-    result = replace(result, recipe={**result.recipe, 'command': args.command})
+    result = replace(result, provenance={**result.provenance, 'command': args.command})
     choices = [source.name for source in sources[1:]], names, 'scaled' if args.auto_scale_lr else ''
     cli.announce(visualizer.write(result, cli.file_name(sources[0].name, *choices)))
     return cli.OK

@@ -285,7 +285,7 @@ class Geometry:
         return out, covered
 
     def describe(self) -> dict[str, Any]:
-        """Plain JSON values, for a recipe."""
+        """Plain JSON values, for a provenance."""
         return {
             'matrix': self.matrix.tolist(),
             'network_size': list(self.network_size),

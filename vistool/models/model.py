@@ -169,7 +169,7 @@ class Model:
         return self.classes[index].split(',')[0].strip()
 
     def provenance(self) -> dict[str, Any]:
-        """What a recipe says of the model: config, checkpoint and its hash."""
+        """What a provenance says of the model: config, checkpoint and its hash."""
         return {
             'config': self.name,
             'checkpoint': self.checkpoint.source if self.checkpoint else None,

@@ -19,7 +19,7 @@ def write_statistics(result: Heatmaps, picture: Path, style: Style, save_raw: bo
     Raises:
         InputError: They cannot be written.
     """
-    rows = result.recipe['statistics']
+    rows = result.provenance['statistics']
     path = picture.with_name(f'{picture.stem}_stats{picture.suffix}')
     write_file(path, statistics_picture(rows, style, picture.suffix))
     if not save_raw:

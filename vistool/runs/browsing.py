@@ -42,13 +42,13 @@ class Page:
     Attributes:
         data: The file's bytes; None where no sample could be read.
         name: Of its first sample.
-        recipe: The result's.
+        provenance: The result's.
         result: The result itself, where it is to be shown in a window.
     """
 
     data: bytes | None
     name: str
-    recipe: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     result: ImageGrid | None = None
 
 
@@ -77,10 +77,10 @@ class Drawing:
         number, indices = job
         result = self.analysis(self.samples, indices, number)
         if not result.rows:
-            return Page(None, '', result.recipe)
+            return Page(None, '', result.provenance)
         style = rescaled(result, self.factor, self.style) if self.factor is not None else self.style
         data = picture_bytes(result, style, self.suffix)
-        return Page(data, result.recipe['name'], result.recipe, result if self.keep else None)
+        return Page(data, result.provenance['name'], result.provenance, result if self.keep else None)
 
 
 def browse(args: argparse.Namespace) -> int:
@@ -116,8 +116,8 @@ def _run(args: argparse.Namespace, drawing: Drawing, jobs: list[Any], visualizer
     total = sum(len(indices) for _, indices in jobs)
     with progress(len(jobs)) as advance:
         for number, page in enumerate(ordered_map(drawing, jobs, workers(args, total))):
-            failures += [Failure(f'sample {each["index"]}', each['error']) for each in page.recipe['failed']]
-            rows += page.recipe['samples'] if args.save_raw else []  # kept to the end: a kilobyte a sample
+            failures += [Failure(f'sample {each["index"]}', each['error']) for each in page.provenance['failed']]
+            rows += page.provenance['samples'] if args.save_raw else []  # kept to the end: a kilobyte a sample
             if page.data is not None:
                 kind = 'batch' if args.mode == 'batch' else 'sheet' if args.sheet else ''
                 name = cli.file_name(f'{kind}-{number + 1:04d}' if kind else page.name, *choices)

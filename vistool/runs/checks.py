@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vistool import provenance as recipe
+from vistool import provenance
 from vistool.errors import InputError, param
 from vistool.runs.records import CARRIED_OUT
 
@@ -21,7 +21,7 @@ def check_options(args: argparse.Namespace) -> None:
     if args.sheet:
         refuse_parts(args, 'sheet')
     if args.deterministic:
-        args.command = recipe.what_alone(args.command, CARRIED_OUT)
+        args.command = provenance.what_alone(args.command, CARRIED_OUT)
 
 
 def refuse_parts(args: argparse.Namespace, option: str) -> None:

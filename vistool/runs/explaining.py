@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from vistool.data.samples import Sample
 from vistool.models.model import Model
-from vistool.results import Heatmaps
-from vistool.runs.comparison import labels, side_by_side
+from vistool.results import Heatmaps, side_by_side
+from vistool.runs.comparison import labels
 
 
 class HeatmapAnalysis(Protocol):
@@ -41,10 +41,10 @@ def explain_with(
     if len(models) > 1 and isinstance(analysis, ComparingAnalysis):
         with models[0].precision(args.amp):
             found = analysis.compare(models, views_of(models, samples, args.seed), labels(models))
-        return [result.with_recipe(**provenance) for result in found]
+        return [result.with_provenance(**provenance) for result in found]
     with models[0].precision(args.amp):
         results: list[Heatmaps] = analysis(models[0], samples)
-    results = [result.with_recipe(**provenance) for result in results]
+    results = [result.with_provenance(**provenance) for result in results]
     if len(models) == 1:
         return results
     names = labels(models)

@@ -30,7 +30,7 @@ def draw_patches(args: argparse.Namespace) -> int:
         for index, item in enumerate(items):
             try:
                 subject = model.read(item.path, seed=args.seed, index=index) if model else item.path
-                result = patches(model, subject).with_recipe(command=args.command, seed=args.seed)
+                result = patches(model, subject).with_provenance(command=args.command, seed=args.seed)
                 cli.announce(visualizer.write(result, cli.file_name(item.name, *chosen)))
             except InputError as error:
                 if len(items) == 1:

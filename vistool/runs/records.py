@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vistool import provenance as recipe
+from vistool import provenance
 from vistool.data.samples import Sample
 from vistool.models.configs.resolving import Source
 from vistool.models.model import Model
@@ -53,7 +53,7 @@ def about_run(args: argparse.Namespace, command: str, source: Source, models: Se
         'command': args.command,
         **models[0].provenance(),
         'settings': _plain({**settings, 'config contents': digest[:16], 'checkpoint contents': weights}),
-        'versions': recipe.versions(),
+        'versions': provenance.versions(),
     }
 
 
@@ -72,16 +72,15 @@ def line_of(
 ) -> Written:  # fmt: skip
     """An image's line, its tiles for the gallery written if they are wanted."""
     start = time.perf_counter()
-    said = result.recipe
     index = sample.index or 0
     line = {
         **stamp(item, index),
         'index': index,
         'label': None if sample.label is None else {'id': sample.label, 'name': model.class_name(sample.label)},
-        'prediction': said.get('prediction'),
-        'targets': list(said.get('targets') or []),
-        'methods': list(said.get('methods') or ([said['method']] if said.get('method') else [])),
-        'layers': [each['name'] if isinstance(each, Mapping) else each for each in said.get('layers') or []],
+        'prediction': result.prediction,
+        'targets': list(result.targets),
+        'methods': list(result.methods),
+        'layers': list(result.layers),
         'files': [file_entry(out, path) for path in written],
     }
     if run.gallery is not None:

@@ -42,7 +42,7 @@ def lines_of(
     if len(rows) == 1 and result.kind == 'cam':
         rows = [replace(rows[0], lead=(), cells=(*filter(None, rows[0].lead), *rows[0].cells))]  # one flow of tiles
     count = max(len(row.cells) for row in rows)
-    if 'compare' in result.recipe and result.kind != 'cam' and len(rows) > 1 and arrangement is None:
+    if 'compare' in result.provenance and result.kind != 'cam' and len(rows) > 1 and arrangement is None:
         return _blocks(result, rows, page)
     if arrangement is not None:
         return _finished(cut(rows, _columns_of(arrangement, count), beside=True, even=False), rows)

@@ -35,7 +35,7 @@ def raw_bytes(result: Result) -> bytes:
     if isinstance(result, Curves):
         return _curve_table(result).encode()
     arrays = _heatmap_arrays(result) if isinstance(result, Heatmaps) else _grid_arrays(result)
-    arrays['recipe'] = np.array(json.dumps(result.recipe, ensure_ascii=False, sort_keys=True, default=_plain))
+    arrays['recipe'] = np.array(json.dumps(result.provenance, ensure_ascii=False, sort_keys=True, default=_plain))
     return _npz(arrays)
 
 
@@ -75,7 +75,7 @@ def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """JSON for the few kinds of value that recipes hold besides plain ones."""
+    """JSON for the few kinds of value that provenance hold besides plain ones."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     return str(value)

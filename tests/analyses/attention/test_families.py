@@ -88,7 +88,7 @@ def test_global_attention(make, size, prefix, monkeypatch):
     expected = expected.reshape(2, -1, *expected.shape[-2:])
     cls = prefix > 0 or expected.shape[2] == 1
     for image, result in enumerate(results):
-        recipe = result.recipe
+        recipe = result.provenance
         assert recipe['queries'] == ['CLS' if cls else 'mean query']
         assert recipe['layers'][0]['residual'] < 1e-5
         (mass,) = recipe['mass']
@@ -118,10 +118,10 @@ def test_windows_are_stitched(make, size, grid, layer):
     results = Attention(layers=[layer], queries=['mean', point])(module, inputs)
     assert hooks(module) == before
     for result in results:
-        assert result.recipe['layers'][0]['residual'] < 1e-5
+        assert result.provenance['layers'][0]['residual'] < 1e-5
         heads = [m for m in result.maps if m.row == '' or 'query' in m.row]
         assert heads[0].values.shape == grid
-        for mass in result.recipe['mass']:
+        for mass in result.provenance['mass']:
             assert mass['image'] + mass['padding'] == pytest.approx(1, abs=1e-5)
         asked = next(m.values for m in result.maps if 'query' not in m.row and m.column == 'mean')
         row, column = int(0.6 * size[0] * grid[0] / size[0]), int(0.4 * size[1] * grid[1] / size[1])
@@ -177,10 +177,10 @@ def test_the_recipe_tells_what_leaks_to_padding(layer):
     leaks = (call.part(slice(None)) * (where.windows < 0)[:, None, None]).sum(-1).mean(1)  # (windows, queries)
     for number, result in enumerate(Attention(layers=[layer], queries=['mean'])(module, inputs)):
         own = leaks[image == number][where.windows[image == number] >= 0]
-        (mass,) = result.recipe['mass']
+        (mass,) = result.provenance['mass']
         assert mass['padding'] == pytest.approx(float(own.mean()), rel=1e-4) and mass['padding'] > 0.01
         assert f'{mass["padding"]:.0%} on padding' in result.caption
-        assert result.recipe['layers'][0]['residual'] < 1e-5
+        assert result.provenance['layers'][0]['residual'] < 1e-5
 
 
 def test_a_constant_image_has_windows_too():
@@ -216,9 +216,9 @@ def test_talking_heads_show_what_the_values_are_multiplied_with():
     torch.testing.assert_close(own, attention(inside[0]))  # these weights, not those before the mixing
     assert shown.min() < 0 and (shown.sum((1, 2)) - 1).abs().max() > 0.1
     assert all(m.signed for m in results[0].maps)
-    (layer,) = results[0].recipe['layers']
+    (layer,) = results[0].provenance['layers']
     assert layer['mixed'] and layer['residual'] < 1e-9 and 'heads mixed' in results[0].caption
-    measured = Attention(layers=[0, -1], stats=True)(module, image)[0].recipe['statistics']
+    measured = Attention(layers=[0, -1], stats=True)(module, image)[0].provenance['statistics']
     assert [math.isnan(row['entropy']) for row in measured] == [True] * 4 + [False] * 4
     with pytest.raises(InputError, match='mixed heads'):
         Attention(method='rollout', layers=[0, 1])(module, image)
@@ -250,7 +250,7 @@ def test_a_wrong_product_is_refused(monkeypatch):
     fused = watch._FUSED
     monkeypatch.setattr(watch, '_FUSED', fused)
     monkeypatch.setattr(watch.AttentionWatch, '_leaf', lambda self, output: output * 1.00005)
-    assert Attention()(module, inputs)[0].recipe['layers'][0]['residual'] == pytest.approx(5e-5, rel=0.05)
+    assert Attention()(module, inputs)[0].provenance['layers'][0]['residual'] == pytest.approx(5e-5, rel=0.05)
     monkeypatch.setattr(watch.AttentionWatch, '_leaf', lambda self, output: output * 1.01)
     with pytest.raises(InputError, match='misses the module'):
         Attention()(module, inputs)
@@ -262,4 +262,4 @@ def test_precisions(dtype, tolerance):
     module, inputs = build(make, size)
     module.to(dtype)
     result = Attention()(module, inputs.to(dtype))[0]
-    assert result.recipe['layers'][0]['residual'] < tolerance
+    assert result.provenance['layers'][0]['residual'] < tolerance

@@ -65,10 +65,10 @@ def test_rollout(vit, image, chunks, query):
     token = {'cls': 0, 'mean': slice(1, None)}.get(query, 1 + 1 * 4 + 2)
     expected = rows[:, token].reshape(2, -1, 13).mean(1)
     for result, row in zip(results, expected, strict=True):
-        assert result.recipe['residual'] < 1e-12
+        assert result.provenance['residual'] < 1e-12
         values = result.maps[0].values
         np.testing.assert_allclose(values, row[1:].reshape(3, 4), atol=1e-5)
-        assert values.sum(dtype=np.float64) + result.recipe['prefix'][0] == pytest.approx(1, abs=1e-6)
+        assert values.sum(dtype=np.float64) + result.provenance['prefix'][0] == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize('classes', [[2], [0, 5]])
@@ -139,5 +139,5 @@ def test_rollout_in_single_precision(vit, image, chunks):
     rows = Attention(method='rollout')(copy.deepcopy(vit).float(), image.float())
     for result, exact in zip(rows, Attention(method='rollout')(vit, image), strict=True):
         values = result.maps[0].values
-        assert values.sum(dtype=np.float64) + result.recipe['prefix'][0] == pytest.approx(1, abs=1e-6)
+        assert values.sum(dtype=np.float64) + result.provenance['prefix'][0] == pytest.approx(1, abs=1e-6)
         np.testing.assert_allclose(values, exact.maps[0].values, atol=1e-6)

@@ -39,7 +39,7 @@ class Attention:
             or the number of a token. None means the class token, or the mean where there is none.
         targets: Classes, for the methods that explain one; see :class:`~vistool.analyses.cam.CAM`.
         threshold: Share of the mass whose tokens are outlined and masked, or None.
-        stats: Whether statistics of every head go into the recipe.
+        stats: Whether statistics of every head go into the provenance.
     """
 
     method: str = 'raw'
@@ -60,7 +60,7 @@ class Attention:
 
         Returns:
             A :class:`~vistool.results.Heatmaps` of kind ``attention``, or a list of them. Maps of ``raw`` are the
-            probabilities on the token grid; prefix tokens are dropped, and the recipe tells their mass.
+            probabilities on the token grid; prefix tokens are dropped, and the provenance tells their mass.
 
         Raises:
             InputError: If a layer, head, query or class does not exist, the model has no attention, or the weights
@@ -88,14 +88,14 @@ class Attention:
         if self.stats:
             measured = read_statistics(model.module, inputs, Layers.parse(self.layers or ('all',), model.module))
             results = [
-                result.with_recipe(statistics=[row for layer in measured for row in layer.rows(index)])
+                result.with_provenance(statistics=[row for layer in measured for row in layer.rows(index)])
                 for index, result in enumerate(results)
             ]
         return results[0] if single else results
 
     def follow(self, result: Heatmaps, model: Model) -> Attention:
         """The same for another model, with the classes that ``result`` shows."""
-        targets = [target['id'] for target in result.recipe.get('targets', ())]
+        targets = [target['id'] for target in result.provenance.get('targets', ())]
         return replace(self, targets=targets or self.targets)
 
     def _method(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool import provenance as recipe
+from vistool import provenance
 from vistool.analyses.attention.aggregation import Flow
 from vistool.analyses.attention.reading import Reading
 from vistool.analyses.attention.selection import Query, find_heads
@@ -89,7 +89,7 @@ def raw_result(
         readings: One per layer.
         patch: Stride of the first convolution.
         heads: Which heads.
-        settings: For the recipe.
+        settings: For the provenance.
     """
     size = sample.image.shape[0], sample.image.shape[1]
     views = {grid: seen(sample, cover(size, grid, patch)) for grid in {_grid(reading) for reading in readings}}
@@ -172,12 +172,12 @@ def _result(
         geometry=view.geometry,
         queries=points,
         caption=' · '.join(filter(None, [model.name, *said])),
-        recipe={
+        provenance={
             'analysis': 'attention',
             **model.provenance(),
             **found,
-            **recipe.of_sample(replace(sample, geometry=view.geometry)),
-            'versions': recipe.versions(),
+            **provenance.of_sample(replace(sample, geometry=view.geometry)),
+            'versions': provenance.versions(),
         },
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool import provenance as recipe
+from vistool import provenance
 from vistool.analyses.cam.methods import Method
 from vistool.analyses.cam.passes import Key
 from vistool.analyses.cam.targets import Goal
@@ -46,7 +46,7 @@ class Report:
         shares: Class probabilities ``(B, C)``, or None where there are no classes.
         values: Scores ``(B,)`` of each goal that is no class; None for classes.
         drawn: The maps.
-        settings: Whatever else the recipe keeps.
+        settings: Whatever else the provenance keeps.
     """
 
     model: Model
@@ -71,7 +71,7 @@ class Report:
             geometry=sample.geometry,
             caption=' · '.join([self.model.name, *self._constants]),
             ground_truth=self.model.class_name(sample.label) if wrong and sample.label is not None else '',
-            recipe={
+            provenance={
                 'analysis': 'cam',
                 **self.model.provenance(),
                 'methods': [method.title for method in self.methods.values()],
@@ -79,8 +79,8 @@ class Report:
                 'targets': targets,
                 'prediction': self._prediction(index),
                 **self.settings,
-                **recipe.of_sample(sample),
-                'versions': recipe.versions(),
+                **provenance.of_sample(sample),
+                'versions': provenance.versions(),
             },
         )
 

@@ -81,8 +81,8 @@ class BrowseDataset:
             number: Of the batch, for what batch augmentations draw.
 
         Returns:
-            The pictures; without rows where no sample could be read. Its recipe holds ``samples`` (a row of numbers for
-            each image that went through) and ``failed`` (index and reason).
+            The pictures; without rows where no sample could be read. Its provenance holds ``samples`` (a row of numbers
+            for each image that went through) and ``failed`` (index and reason).
         """
         records, failed = [], []
         for index in indices:
@@ -97,8 +97,8 @@ class BrowseDataset:
             blocks = [self._block(samples, draws) for draws in records]
         table = [_facts(samples, record, draw) for draws in records for draw, record in enumerate(draws)]
         name = records[0][0].name if records else ''
-        recipe = {'mode': self.mode, 'seed': samples.seed, 'samples': table, 'failed': failed, 'name': name}
-        return ImageGrid(self._arranged(blocks), recipe=recipe)
+        provenance = {'mode': self.mode, 'seed': samples.seed, 'samples': table, 'failed': failed, 'name': name}
+        return ImageGrid(self._arranged(blocks), provenance=provenance)
 
     def _block(self, samples: Samples, draws: list[Record]) -> Tiles:
         """The tiles of one sample, in rows."""

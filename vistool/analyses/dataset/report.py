@@ -91,9 +91,9 @@ class DatasetReport:
         first, second = np.mean(moments, axis=0).T
         found = np.stack([first, np.sqrt(np.maximum(second - first**2, 0))], axis=1)
         names = {class_name(index, samples.classes): count for index, count in sorted(counts.items())}
-        recipe: dict[str, Any] = {'samples': len(sizes), 'of': len(samples), 'seed': samples.seed}
+        provenance: dict[str, Any] = {'samples': len(sizes), 'of': len(samples), 'seed': samples.seed}
         return DatasetSummary(
-            names, np.array(sizes), found, expected, verdict(found, expected), tuple(failed), recipe=recipe
+            names, np.array(sizes), found, expected, verdict(found, expected), tuple(failed), provenance=provenance
         )
 
 

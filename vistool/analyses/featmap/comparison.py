@@ -72,7 +72,7 @@ def results(
                 geometry=sample.geometry,
                 queries=drawing.queries(plan, rows),
                 caption=' · '.join([*same_model, *drawing.said(plan, every[0])]),
-                recipe={
+                provenance={
                     **drawing.described(plan, models[0], sample, every[0], chosen),
                     'compare': _others(models, every, names),
                     'similarity': numbers,
@@ -99,7 +99,7 @@ def _in_order(
 
 
 def _others(models: Sequence[Model], every: Sequence[Sequence[Feature]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """What the recipe says of the models after the first."""
+    """What the provenance says of the models after the first."""
     return [
         {'model': name, **model.provenance(), 'layers': [feature.name for feature in found]}
         for name, model, found in zip(names[1:], models[1:], every[1:], strict=True)

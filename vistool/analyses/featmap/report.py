@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool import provenance as recipe
+from vistool import provenance
 from vistool.analyses.featmap.reductions import REDUCTIONS, check_channels, find_cell, similarity, top_channels
 from vistool.data.samples import Sample
 from vistool.models.model import Model
@@ -104,7 +104,7 @@ def results(plan: FeatureMaps, model: Model, samples: Sequence[Sample], found: S
                 geometry=sample.geometry,
                 queries=queries(plan),
                 caption=caption,
-                recipe=described(plan, model, sample, found, chosen),
+                provenance=described(plan, model, sample, found, chosen),
             )
         )
     return drawn
@@ -173,7 +173,7 @@ def described(
     found: Sequence[Feature],
     chosen: Mapping[str, list[int] | None],
 ) -> dict[str, Any]:
-    """The recipe."""
+    """The provenance."""
     basis = plan.basis and {'model': plan.basis.model, 'sha256': plan.basis.sha256, 'foreground': plan.foreground}
     return {
         'analysis': 'featmap',
@@ -186,8 +186,8 @@ def described(
         'similar_to': [list(point) for point in plan.similar_to],
         'basis': basis,
         'extra_tokens': plan.extra_tokens,
-        **recipe.of_sample(sample),
-        'versions': recipe.versions(),
+        **provenance.of_sample(sample),
+        'versions': provenance.versions(),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vistool import provenance as recipe
+from vistool import provenance
 from vistool.analyses.schedule import parameters, schedulers
 from vistool.analyses.schedule.curves import curves, facts_line, merge, read_log, warmup_length, warn_of_batch
 from vistool.analyses.schedule.groups import Group, OptimizerPlan, read_optimizers
@@ -102,7 +102,7 @@ class Schedule:
             facts,
             {source.name: warmup} if warmup else {},
             _ramp(made),
-            _recipe(source, run, plans, ratio, self.parameters),
+            _provenance(source, run, plans, ratio, self.parameters),
         )
 
     def _of_optimizer(self, source: Source, plan: OptimizerPlan, run: Run, hooks: Hooks, label: str) -> list[Curve]:
@@ -196,11 +196,11 @@ def _joined(parts: Sequence[Curves]) -> Curves:
         '',
         {name: length for part in parts for name, length in part.warmup.items()},
         next((part.ramp for part in parts if part.ramp[0] != 'first layer'), ('first layer', 'last layer')),
-        {'configs': [dict(part.recipe) for part in parts]},
+        {'configs': [dict(part.provenance) for part in parts]},
     )
 
 
-def _recipe(
+def _provenance(
     source: Source, run: Run, plans: Sequence[OptimizerPlan], ratio: float, names: Sequence[str]
 ) -> dict[str, Any]:
     return {
@@ -212,5 +212,5 @@ def _recipe(
         'ngpus': run.ngpus,
         'lr_scaled_by': ratio,
         'groups': sum(len(plan.groups) for plan in plans),
-        'versions': recipe.versions(),
+        'versions': provenance.versions(),
     }
