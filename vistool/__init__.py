@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vistool import display
+
 if TYPE_CHECKING:
     from vistool.analyses.attention import Attention
     from vistool.analyses.cam import CAM
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
-    from vistool.api import overlay, save, show
     from vistool.errors import InputError
     from vistool.models.model import Model, load
+    from vistool.visualization import overlay, render, save, show
 
 __version__ = '0.1.0'
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     'Schedule',
     'load',
     'overlay',
+    'render',
     'save',
     'show',
 ]
@@ -53,9 +56,10 @@ _HOMES = {
     'Patches': 'vistool.analyses.patches',
     'Schedule': 'vistool.analyses.schedule',
     'load': 'vistool.models.model',
-    'overlay': 'vistool.api',
-    'save': 'vistool.api',
-    'show': 'vistool.api',
+    'overlay': 'vistool.visualization',
+    'render': 'vistool.visualization',
+    'save': 'vistool.visualization',
+    'show': 'vistool.visualization',
 }
 
 
@@ -67,3 +71,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+def _render(result: Any) -> bytes:
+    from vistool.visualization.pictures import render
+
+    return render(result)
+
+
+display.renderer = _render

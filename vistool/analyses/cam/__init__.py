@@ -130,7 +130,7 @@ class CAM:
 
         Layers that were named are kept where the other model has them; otherwise its own default is taken.
         """
-        targets = [target['id'] for target in result.provenance['targets'] if 'id' in target]
+        targets = [target.id for target in result.targets if target.id is not None]
         try:
             layers = [find_layer(model.module, name)[0] for name in self.layers]
         except InputError:

@@ -81,8 +81,8 @@ class BrowseDataset:
             number: Of the batch, for what batch augmentations draw.
 
         Returns:
-            The pictures; without rows where no sample could be read. Its provenance holds ``samples`` (a row of numbers
-            for each image that went through) and ``failed`` (index and reason).
+            The pictures; without rows where no sample could be read. ``samples`` has a row of numbers for each draw,
+            ``failed`` the index of and the reason for each sample that could not be read.
         """
         records, failed = [], []
         for index in indices:
@@ -90,15 +90,20 @@ class BrowseDataset:
                 detail = _DETAILS.get(self.mode, 'ends')
                 records.append([samples.read(index, repeat, detail) for repeat in range(self.repeats)])
             except InputError as error:
-                failed.append({'index': index, 'error': str(error)})
+                failed.append((index, str(error)))
         batched = self.mode == 'batch' and bool(records)
         blocks = self._batch(samples, [draws[0] for draws in records], number) if batched else []
         if not batched:
             blocks = [self._block(samples, draws) for draws in records]
         table = [_facts(samples, record, draw) for draws in records for draw, record in enumerate(draws)]
         name = records[0][0].name if records else ''
-        provenance = {'mode': self.mode, 'seed': samples.seed, 'samples': table, 'failed': failed, 'name': name}
-        return ImageGrid(self._arranged(blocks), provenance=provenance)
+        return ImageGrid(
+            self._arranged(blocks),
+            name=name,
+            samples=tuple(table),
+            failed=tuple(failed),
+            provenance={'mode': self.mode, 'seed': samples.seed},
+        )
 
     def _block(self, samples: Samples, draws: list[Record]) -> Tiles:
         """The tiles of one sample, in rows."""

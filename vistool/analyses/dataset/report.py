@@ -44,6 +44,17 @@ class Measured:
     expected: NDArray[np.float64] | None = None
     error: str = ''
 
+    def row(self) -> dict[str, Any]:
+        """As a row of the table."""
+        found: dict[str, Any] = {f'{name}_{what}': '' for name in _CHANNELS for what in ('mean', 'std')}
+        if self.moments is not None:
+            means = self.moments[:, 0]
+            spreads = np.sqrt(np.maximum(self.moments[:, 1] - means**2, 0))
+            for place, name in enumerate(_CHANNELS):
+                found |= {f'{name}_mean': round(means[place], 3), f'{name}_std': round(spreads[place], 3)}
+        classes, (height, width) = ' '.join(map(str, self.classes)), self.size
+        return {'index': self.index, 'classes': classes, 'height': height, 'width': width, **found, 'error': self.error}
+
 
 @ANALYSES.register_module()
 @dataclass
@@ -77,8 +88,9 @@ class DatasetReport:
             InputError: No sample could be read.
         """
         counts: Counter[int] = Counter()
-        sizes, moments, failed, expected = [], [], [], None
+        sizes, moments, failed, rows, expected = [], [], [], [], None
         for each in measured:
+            rows.append(each.row())
             if each.moments is None:
                 failed.append((each.index, each.error))
                 continue
@@ -93,7 +105,14 @@ class DatasetReport:
         names = {class_name(index, samples.classes): count for index, count in sorted(counts.items())}
         provenance: dict[str, Any] = {'samples': len(sizes), 'of': len(samples), 'seed': samples.seed}
         return DatasetSummary(
-            names, np.array(sizes), found, expected, verdict(found, expected), tuple(failed), provenance=provenance
+            counts=names,
+            sizes=np.array(sizes),
+            found=found,
+            expected=expected,
+            verdict=verdict(found, expected),
+            failed=tuple(failed),
+            rows=tuple(rows),
+            provenance=provenance,
         )
 
 
