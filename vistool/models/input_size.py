@@ -108,7 +108,7 @@ def refit(model: Model, size: Shape) -> None:
     module.to(model.device)
     module.eval()
     model.module = module
-    model.forget()
+    model.clear_cache()
     log.info('%s: built again for %d×%d images', model.name, *size)
 
 

@@ -68,7 +68,7 @@ class Model:
     checkpoint: Checkpoint | None = None
     transform: Callable[[Any], Tensor] | None = None
     fit: Callable[[Model, Any], None] | None = None
-    _found: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cache: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def pipeline(self) -> Pipeline | MultiPipeline:
@@ -145,16 +145,22 @@ class Model:
         with torch.autocast(self.device.type, kind, enabled=amp):
             yield
 
-    def forget(self) -> None:
-        """Drops what :meth:`once` has found, where the module itself is replaced."""
-        self._found.clear()
+    def clear_cache(self) -> None:
+        """Drops all cached values; to be called when the module itself is replaced."""
+        self._cache.clear()
 
-    def once(self, what: str, key: Hashable, find: Callable[[], T]) -> T:
-        """What ``find`` gives, asked only once for the same ``key`` and weights; of each ``what`` the last is kept."""
+    def cached(self, name: str, key: Hashable, compute: Callable[[], T]) -> T:
+        """The result of ``compute``, called again only when ``key`` or the weights change.
+
+        Args:
+            name: The name of the value; only the latest value of each name is kept.
+            key: Whatever else the value depends on.
+            compute: Computes the value.
+        """
         version = sum(tensor._version for tensor in self.module.parameters())
-        known = self._found.get(what)
+        known = self._cache.get(name)
         if known is None or known[:2] != (key, version):
-            known = self._found[what] = key, version, find()
+            known = self._cache[name] = key, version, compute()
         value: T = known[2]
         return value
 
