@@ -117,7 +117,7 @@ def replayed(config, scale=1.0):
         merge = may_merge(settings) and set(hooks.names) <= {'SimSiamHook'}
         recorded = replay(
             plan,
-            lambda it, s=settings: build_schedulers(source, s, run, it),
+            lambda optimizer, own=settings: build_schedulers(source, own, run, optimizer),
             run,
             hooks,
             parameter_readers(['all'], plan),
