@@ -3,7 +3,7 @@
 import ast
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -31,8 +31,6 @@ FOREIGN_OPTIONS = {'--local-dir', '--nproc-per-node'}
 ARROWS_TODAY = {
     'vistool.gallery.runs → vistool.runs.manifest',
     'vistool.network.prefix → vistool.analyses.cam.probe',
-    'vistool.provenance → vistool',
-    'vistool.provenance → vistool.data.samples',
     *(
         f'vistool.runs.{file} → vistool.commands'
         for file in ('browsing', 'dataset_report', 'features', 'heatmaps', 'loading', 'patches')
@@ -53,10 +51,10 @@ def modules() -> dict[str, Path]:
     return {'.'.join(file.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): file for file in files}
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
+@functools.cache
+def trees() -> list[tuple[str, ast.Module]]:
     """Every module with its syntax tree."""
-    for name, file in modules().items():
-        yield name, ast.parse(file.read_text(encoding='utf-8'))
+    return [(name, ast.parse(file.read_text(encoding='utf-8'))) for name, file in modules().items()]
 
 
 def imported(tree: ast.Module) -> set[str]:
