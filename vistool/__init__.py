@@ -14,12 +14,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vistool import display
+from vistool.environment import __version__ as __version__
 
 if TYPE_CHECKING:
     from vistool.analyses.attention import Attention
     from vistool.analyses.cam import CAM
-    from vistool.analyses.dataset.browse import BrowseDataset
-    from vistool.analyses.dataset.report import DatasetReport
+    from vistool.analyses.dataset import BrowseDataset, DatasetReport
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from vistool.models.model import Model, load
     from vistool.visualization import overlay, render, save, show
 
-__version__ = '0.1.0'
 __all__ = [
     'CAM',
     'Attention',
@@ -48,8 +47,8 @@ __all__ = [
 _HOMES = {
     'Attention': 'vistool.analyses.attention',
     'CAM': 'vistool.analyses.cam',
-    'BrowseDataset': 'vistool.analyses.dataset.browse',
-    'DatasetReport': 'vistool.analyses.dataset.report',
+    'BrowseDataset': 'vistool.analyses.dataset',
+    'DatasetReport': 'vistool.analyses.dataset',
     'InputError': 'vistool.errors',
     'Model': 'vistool.models.model',
     'FeatureMaps': 'vistool.analyses.featmap',

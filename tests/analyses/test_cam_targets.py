@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from vistool.errors import InputError
-from vistool.models.classes import class_id, find_classes
+from vistool.models.classes import class_id, resolve_classes
 
 NAMES = ['tench, Tinca tinca', 'crane', 'tabby, tabby cat', 'measuring cup', 'cup', 'crane', 'label']
 SCORES = torch.tensor([[0.1, 0.9, 0.3, 0.2, 0.0, 0.4, 0.5], [0.7, 0.1, 0.3, 0.2, 0.0, 0.9, 0.5]])
 
 
 def classes(*wanted, labels=(None, None), names=NAMES):
-    return find_classes(wanted, SCORES, names, labels).tolist()
+    return resolve_classes(wanted, SCORES, names, labels).tolist()
 
 
 def test_by_default_the_predicted_class_of_each_image():

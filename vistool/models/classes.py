@@ -54,7 +54,7 @@ def dataset_classes(config: Config) -> tuple[str, ...] | None:
     return None
 
 
-def find_classes(
+def resolve_classes(
     wanted: Sequence[int | str], scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]
 ) -> Tensor:
     """The class ids to draw for each image.

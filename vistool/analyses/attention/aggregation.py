@@ -16,7 +16,7 @@ from vistool.analyses.attention.capture import Collector, forward, has_class_tok
 from vistool.analyses.attention.reading import positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import Layers, Query
 from vistool.errors import InputError
-from vistool.models.classes import find_classes
+from vistool.models.classes import resolve_classes
 from vistool.models.model import Model
 from vistool.network.attention_ops import Call
 from vistool.network.attention_watch import AttentionWatch, watching
@@ -269,7 +269,7 @@ def follow_attention(
             return _flow(found, rows, resolved, watch.patch, lost=rows[..., : found.place.prefix].sum(-1))
         scores = _scores(model, output, method)
         model.fit_classes(scores.shape[1])
-        classes = find_classes(targets, scores.detach(), model.classes, labels)
+        classes = resolve_classes(targets, scores.detach(), model.classes, labels)
         if graded:
             rows = _graded(found, scores, classes, start)
         else:

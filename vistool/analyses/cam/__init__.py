@@ -29,7 +29,7 @@ from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import Goal, custom_goal, reference_goal
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, param
-from vistool.models.classes import find_classes
+from vistool.models.classes import resolve_classes
 from vistool.models.model import Model
 from vistool.models.subjects import as_model, as_samples
 from vistool.network import forward as engine
@@ -154,7 +154,7 @@ class CAM:
     def _layers(self, model: Model, methods: Mapping[str, Method], inputs: Any) -> dict[str, nn.Module]:
         if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
             return {}
-        names = list(self.layers) or model.once('layers', None, lambda: layers_to_explain(model.module, inputs))
+        names = list(self.layers) or model.cached('layers', None, lambda: layers_to_explain(model.module, inputs))
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',
@@ -174,8 +174,8 @@ class CAM:
             return []
         model.fit_classes(scores.shape[1])
         labels = [sample.label for sample in samples]
-        classes = find_classes(self.targets, scores, model.classes, labels)
-        similar = find_classes(self.similar, scores, model.classes, labels) if self.similar else None
+        classes = resolve_classes(self.targets, scores, model.classes, labels)
+        similar = resolve_classes(self.similar, scores, model.classes, labels) if self.similar else None
         return [Goal(samples, classes=column, plain=scores, similar=similar) for column in classes.unbind(1)]
 
     def _finish(self, signed: list[Tensor], layers: Sequence[str], size: tuple[int, int]) -> list[Drawn]:

@@ -136,7 +136,7 @@ def reference_goal(model: Model, reference: Any, samples: Sequence[Sample]) -> G
             return reference, sample.name, features(call(model.module, inputs), input_size(inputs)[0])
 
     key = str(reference) if isinstance(reference, (str, Path)) else id(reference)
-    _, name, own = model.once('reference', (key, torch.is_autocast_enabled(model.device.type)), find)
+    _, name, own = model.cached('reference', (key, torch.is_autocast_enabled(model.device.type)), find)
 
     def similarity(output: Any, images: Sequence[Sample]) -> Tensor:
         size = next((tuple(sample.image.shape[:2]) for sample in images), (1, 1))
