@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vistool import commands as cli
-from vistool.data.datasets.opening import DatasetItem
+from vistool.data.datasets import DatasetItem
 from vistool.data.samples import Item, Sample
 from vistool.errors import InputError, param
 from vistool.gallery.build import build_gallery, check_others
-from vistool.models.configs.resolving import resolve
+from vistool.models.configs import resolve
 from vistool.models.model import Model
 from vistool.results import Heatmaps
 from vistool.runs.batches import Batches

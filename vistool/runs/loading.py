@@ -6,13 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from vistool import commands as cli
-from vistool.data.datasets.opening import PHASES, DatasetItem, dataset_items
+from vistool.data.datasets import PHASES, DatasetItem, dataset_items
 from vistool.data.pipelines import parse_files
 from vistool.data.samples import Item, Sample, find_inputs
 from vistool.errors import InputError, param
-from vistool.models.building import build_module
-from vistool.models.configs.resolving import Source, resolve
-from vistool.models.model import Model, load
+from vistool.models.configs import Source, resolve
+from vistool.models.model import Model, build_module, load
 
 
 def find_items(spec: str, source: Source) -> Sequence[Item | DatasetItem]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vistool import provenance
 from vistool.data.samples import Sample
-from vistool.models.configs.resolving import Source
+from vistool.environment import versions
+from vistool.models.configs import Source
 from vistool.models.model import Model
 from vistool.results import Heatmaps
 from vistool.runs.manifest import file_entry, stamp
@@ -53,7 +53,7 @@ def about_run(args: argparse.Namespace, command: str, source: Source, models: Se
         'command': args.command,
         **models[0].provenance(),
         'settings': _plain({**settings, 'config contents': digest[:16], 'checkpoint contents': weights}),
-        'versions': provenance.versions(),
+        'versions': versions(),
     }
 
 

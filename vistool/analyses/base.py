@@ -1,0 +1,107 @@
+"""The protocol of analyses that a run takes over many images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from vistool.data.samples import Sample
+from vistool.models.model import Model
+from vistool.results import Heatmaps, Result, side_by_side
+
+Views = Sequence[Sequence[Sample]]
+"""One batch of images, as each model of a comparison reads it: ``views[model][image]``."""
+
+A = TypeVar('A', bound='MapAnalysis')
+
+
+class MapAnalysis(ABC):
+    """An analysis that gives heat maps of images; subclasses are frozen dataclasses of its parameters.
+
+    A run over many images calls, in this order:
+
+    1. :meth:`check` with each model, before an image is read;
+    2. :meth:`fit` once, for what must be known over all images first;
+    3. the analysis itself for each batch, or :meth:`compare` where there are several models;
+    4. :meth:`reduce` after each batch, for what there is only one of in the whole run.
+    """
+
+    def check(self, model: Model) -> None:  # noqa: B027 (optional)
+        """Checks parameters that can be wrong whatever the images are.
+
+        Args:
+            model: A model of the run.
+
+        Raises:
+            InputError: A parameter is not accepted, contradicts another, or does not fit the model.
+        """
+
+    def fit(self: A, models: Sequence[Model], batches: Iterable[Views], count: int) -> A:
+        """The analysis with what must be known over all images before the first result: a PCA basis, default layers.
+
+        Args:
+            models: The models of the run.
+            batches: All images of the run. Nothing is read until it is iterated over; it may be iterated over more
+                than once, and reads the images anew each time.
+            count: How many images there are.
+        """
+        return self
+
+    @abstractmethod
+    def __call__(self, model: Model, samples: Any) -> Any:
+        """Results of one batch: one per sample, in their order."""
+
+    def reduce(self, before: Mapping[str, Result], results: Sequence[Heatmaps]) -> Mapping[str, Result]:
+        """Adds a batch to what there is only one of in the whole run, such as statistics over all images.
+
+        The run folds its batches with this method and writes what the last call returned, each under its key. A
+        companion of a result whose key is returned here is part of the whole: it is not written beside its image.
+
+        Args:
+            before: What the call for the batch before returned; empty at first.
+            results: The results of this batch.
+        """
+        return before
+
+    @abstractmethod
+    def follow(self: A, results: Sequence[Heatmaps], model: Model) -> A:
+        """The same analysis of another model, held to the choices made for a batch.
+
+        Args:
+            results: What the first model gave for the batch. Each image keeps its own targets.
+            model: The other model.
+        """
+
+    def compare(self, models: Sequence[Model], views: Views, names: Sequence[str]) -> list[Heatmaps]:
+        """Results of the first model beside those of the others, which are held to the first one's choices.
+
+        Override it for an analysis that compares more than maps.
+
+        Args:
+            models: The models.
+            views: The same images as each model reads them.
+            names: What tells the models apart.
+
+        Returns:
+            One joined result per image.
+        """
+        first: list[Heatmaps] = self(models[0], list(views[0]))
+        columns = [first]
+        for model, samples in zip(models[1:], views[1:], strict=True):
+            column: list[Heatmaps] = [*first]
+            for group in _same_size(samples):
+                follower = self.follow([first[image] for image in group], model)
+                found = follower(model, [samples[image] for image in group])
+                for image, result in zip(group, found, strict=True):
+                    column[image] = result
+            columns.append(column)
+        return [side_by_side(beside, names) for beside in zip(*columns, strict=True)]
+
+
+def _same_size(samples: Sequence[Sample]) -> list[list[int]]:
+    """Positions of samples that one batch can hold: another model's pipeline may give images of several sizes."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, sample in enumerate(samples):
+        groups.setdefault(sample.image.shape, []).append(position)
+    return list(groups.values())
