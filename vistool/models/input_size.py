@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vistool.data.pipelines import Pipeline, build_transforms, original_of
 from vistool.data.samples import Sample
 from vistool.data.tracing import name_of
-from vistool.errors import InputError, param
+from vistool.errors import InputError, message_of, param
 from vistool.models.checkpoints.weights import TABLE, resize_table
 from vistool.network.embedding import as_pair, first_convolution
 from vistool.network.tensors import find_image
@@ -105,7 +105,7 @@ def refit(model: Model, size: Shape) -> None:
         module = build_module(Source(config, model.name))
         module.load_state_dict(_fitted(strict, size, model.module, module), strict=False)
     except (RuntimeError, InputError) as error:
-        raise _refused(strict, size, ' '.join(str(error).split())[:120]) from error
+        raise _refused(strict, size, message_of(error)) from error
     module.to(model.device)
     module.eval()
     model.module = module

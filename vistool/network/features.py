@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError, param
+from vistool.errors import InputError, cause_of, param
 from vistool.network.capture import Hook, borrowed, hooked
 from vistool.network.layers import EVERY_CALL, TargetLayer, unwrapped
 from vistool.network.tensors import NetworkInput, Size, call_module, float_tensors, input_size
@@ -123,9 +123,8 @@ def run_until(root: nn.Module, inputs: NetworkInput, hooks: Sequence[tuple[Mappi
         except InputError:
             raise
         except Exception as error:
-            reason = ' '.join(str(error).split())[:300]
             raise InputError(
-                f'the forward of {type(root).__name__} fails on this input: {type(error).__name__}: {reason}',
+                f'the forward of {type(root).__name__} fails on this input: {cause_of(error)}',
                 hint=f'run with {param("debug")} for the traceback',
             ) from error
 

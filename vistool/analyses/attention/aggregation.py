@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vistool.analyses.attention.capture import Collector, forward, has_class_token
 from vistool.analyses.attention.reading import positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import Layers, Query
-from vistool.errors import InputError
+from vistool.errors import InputError, message_of
 from vistool.models.classes import resolve_classes
 from vistool.models.model import Model
 from vistool.network.attention_ops import AttentionOp
@@ -164,7 +164,7 @@ def legrad(
             scores = score(call_module(module, inputs)).unflatten(0, (len(blocks.names), batch))
         except RuntimeError as error:
             raise InputError(
-                f'the head of this network cannot score average tokens ({" ".join(str(error).split())[:120]})',
+                f'the head of this network cannot score average tokens ({message_of(error)})',
                 accepted='raw, rollout, grad-rollout',
                 parameter='method',
             ) from error

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vistool.analyses.attention.reading import Reading, read
 from vistool.analyses.attention.selection import Layers, Query
 from vistool.data.samples import Sample
-from vistool.errors import InputError, param
+from vistool.errors import InputError, message_of, param
 from vistool.models.input_size import patch_size
 from vistool.models.model import Model
 from vistool.network.attention_ops import AttentionOp
@@ -133,14 +133,14 @@ def forward(module: nn.Module, inputs: NetworkInput) -> Any:
     try:
         return call_module(module, inputs)
     except (RuntimeError, AssertionError, ValueError) as error:
-        text = ' '.join(str(error).split())
+        text = message_of(error)
         if isinstance(error, InputError) or not re.search(
             r'size|shape|height|width|resolution|dimension|must match', text
         ):
             raise
         height, width = input_size(inputs)[0]
         raise InputError(
-            f'{type(module).__name__} does not take {height}×{width} images ({text[:160]})',
+            f'{type(module).__name__} does not take {height}×{width} images ({text})',
             hint=f'build it at that size ({param("options")} model.backbone.img_size=…), or leave '
             f'{param("img_size")} out',
             parameter='img_size',

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vistool.analyses.cam.methods import Needs, running, titles_of
 from vistool.analyses.cam.probe import Probe
-from vistool.errors import InputError, param
+from vistool.errors import InputError, message_of, param
 from vistool.network.capture import borrowed, hooked
 from vistool.network.forward import Layer
 from vistool.network.tensors import call_module, first_tensor, replace_tensor, rows
@@ -139,9 +139,8 @@ def _guarded(probe: Probe, name: str) -> Iterator[None]:
     except InputError:
         raise
     except (AssertionError, AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        reason = ' '.join(str(error).split())[:200]
         raise InputError(
-            f'{name} of pytorch-grad-cam does not fit {type(probe.module).__name__}: {reason}',
+            f'{name} of pytorch-grad-cam does not fit {type(probe.module).__name__}: {message_of(error)}',
             accepted=titles_of(lambda entry: entry.run is None),
             parameter='methods',
         ) from error
