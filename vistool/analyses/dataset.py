@@ -303,18 +303,18 @@ class DatasetReport:
 
 
 def verdict(found: NDArray[np.float64], expected: NDArray[np.float64] | None) -> str:
-    """Whether the data fit the normalisation, in words.
+    """Whether the data fit the normalization, in words.
 
     Args:
         found: ``(3, 2)`` mean and standard deviation of R, G, B.
-        expected: The same, of the config; None where it does not normalise.
+        expected: The same, of the config; None where it does not normalize.
     """
     if expected is None:
-        return 'the config does not normalise'
+        return 'the config does not normalize'
     shift = np.abs(found[:, 0] - expected[:, 0]) / expected[:, 1]
     spread = found[:, 1] / expected[:, 1]
     if shift.max() <= _SHIFT and max(spread.max(), 1 / spread.min()) <= _SPREAD:
-        return 'the data fit the normalisation of the config'
+        return 'the data fit the normalization of the config'
     words = []
     swapped = np.abs(found[::-1, 0] - expected[:, 0]) / expected[:, 1]
     if shift.max() > _SHIFT:

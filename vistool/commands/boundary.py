@@ -17,7 +17,7 @@ from typing import TextIO
 
 from vistool import provenance
 from vistool.commands.parser import Parser
-from vistool.errors import InputError, log_speller
+from vistool.errors import InputError, cause_of, log_speller
 
 _KEPT = 1 << 30
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -80,9 +80,7 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         library = _missing_library(error)
         if library:
             return _complain(library, BAD_INPUT)
-        return _complain(
-            f'{type(error).__name__}: {" ".join(str(error).split())}; run with --debug for the traceback', OWN_FAULT
-        )
+        return _complain(f'{cause_of(error)}; run with --debug for the traceback', OWN_FAULT)
 
 
 def announce(lines: Iterable[object]) -> None:

@@ -17,7 +17,7 @@ from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
 from vistool.network.outputs import probabilities
-from vistool.network.token_layout import cover
+from vistool.network.token_layout import covered_size
 from vistool.results import Heatmap, Heatmaps, NetworkView, Target
 
 
@@ -92,7 +92,7 @@ def raw_result(
         settings: For the provenance.
     """
     size = sample.image.shape[0], sample.image.shape[1]
-    views = {grid: seen(sample, cover(size, grid, patch)) for grid in {_grid(reading) for reading in readings}}
+    views = {grid: seen(sample, covered_size(size, grid, patch)) for grid in {_grid(reading) for reading in readings}}
     base = views[_grid(readings[-1])]
     several = len(readings) > 1
     entries: list[Heatmap] = []
@@ -191,7 +191,7 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: 
     """The maps of one image through all layers: queries, or classes with their scores, down."""
     size = sample.image.shape[0], sample.image.shape[1]
     maps = flow.maps[image].float().cpu().numpy()
-    view = seen(sample, cover(size, (maps.shape[1], maps.shape[2]), flow.patch))
+    view = seen(sample, covered_size(size, (maps.shape[1], maps.shape[2]), flow.patch))
     targets = _targets(model, flow, image)
     rows = [f'{t.name} {t.score:.2f}' for t in targets] or [q.label if len(maps) > 1 else '' for q in flow.queries]
     method = settings['method']

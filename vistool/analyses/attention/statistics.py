@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from vistool.analyses.attention.capture import Collector, forward, has_class_token
 from vistool.analyses.attention.reading import verify
 from vistool.analyses.attention.selection import Layers
-from vistool.network.attention_ops import Call
-from vistool.network.attention_watch import watching
-from vistool.network.capture import frozen
-from vistool.network.forward import input_size
-from vistool.network.token_layout import Place, cover, place
+from vistool.network.attention_ops import AttentionOp
+from vistool.network.attention_watch import watch_attention
+from vistool.network.capture import borrowed
+from vistool.network.embedding import patch_stride
+from vistool.network.tensors import input_size
+from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
 
 MEASURES = ('entropy', 'distance', 'cls', 'prefix', 'padding')
 """Entropy in nats; mean distance in network pixels (Raghu et al., 2021); probabilities on the class token, on other
@@ -50,20 +51,25 @@ def read_statistics(module: nn.Module, inputs: Any, layers: Layers) -> list[Laye
     size, batch = input_size(inputs)
     classes = has_class_token(module)
 
-    def look(call: Call) -> LayerMeasures:
-        where = place(call, batch, size)
+    def look(call: AttentionOp) -> LayerMeasures:
+        where = find_token_layout(call, batch, size)
         verify(call)
-        return LayerMeasures(call.index, call.name, _measure(call, where, batch, size, watch.patch, classes))
+        return LayerMeasures(call.index, call.name, _measure(call, where, batch, size, patch_stride(module), classes))
 
     collector = Collector(layers, look)
-    with frozen(module), torch.no_grad():
-        with watching(module, batch, collector) as watch:
+    with borrowed(module), torch.no_grad():
+        with watch_attention(module, batch, collector) as watch:
             forward(module, inputs)
         return collector.finish(watch.names, type(module).__name__)
 
 
 def _measure(
-    call: Call, where: Place, batch: int, size: tuple[int, int], patch: tuple[int, int] | None, classes: bool
+    call: AttentionOp,
+    where: TokenLayout,
+    batch: int,
+    size: tuple[int, int],
+    patch: tuple[int, int] | None,
+    classes: bool,
 ) -> Tensor:
     groups, heads = call.shape[:2]
     keys, seen = _centers(where, where.grid, where.prefix, call.shape[3], size, patch)
@@ -101,10 +107,15 @@ def _image_of(windows: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _centers(
-    where: Place, grid: tuple[int, int], prefix: int, count: int, size: tuple[int, int], patch: tuple[int, int] | None
+    where: TokenLayout,
+    grid: tuple[int, int],
+    prefix: int,
+    count: int,
+    size: tuple[int, int],
+    patch: tuple[int, int] | None,
 ) -> tuple[Tensor, Tensor]:
     """Where tokens are, in network pixels ``(1 or G, N, 2)``; and which are on the image, ``(1 or G, N)``."""
-    height, width = cover(size, grid, patch)
+    height, width = covered_size(size, grid, patch)
     down, across = (torch.arange(n) + 0.5 for n in grid)
     y, x = torch.meshgrid(down * height / grid[0], across * width / grid[1], indexing='ij')
     flat = torch.stack([x, y], -1).reshape(-1, 2)
