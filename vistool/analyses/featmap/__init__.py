@@ -156,7 +156,7 @@ class FeatureMaps:
 
     def follow(self, result: Heatmaps, model: Model) -> FeatureMaps:
         """The same for another model, with the layers and channels that ``result`` shows."""
-        chosen = {channel for found in result.provenance['channels'].values() for channel in found or ()}
+        chosen = {int(channel) for channel in result.coordinates.get('channel', ())}
         return replace(self, layers=layers_of(self, model, None), channels=sorted(chosen), topk=None)
 
     def checked(self) -> FeatureMaps:
