@@ -131,8 +131,8 @@ def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:
     size = max(widest.stop[0], grid.image[0]) - top, max(widest.stop[1], grid.image[1]) - left
     padded = window(image.transpose(2, 0, 1), (top, left), size, 225).transpose(1, 2, 0)
     boxes = [grid.box(number) for number in chosen]
-    fields = tuple((x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in boxes)
-    return GridImage(np.ascontiguousarray(padded), ('the fields of four neighbors',), fields=fields)
+    outlined = tuple((x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in boxes)
+    return GridImage(np.ascontiguousarray(padded), ('the fields of four neighbors',), boxes=outlined)
 
 
 def pixels_of(subject: Any) -> Pixels:
@@ -278,7 +278,7 @@ class Patches:
         special = embedding.special if embedding else ()
         facts = {'patch': grid.patch, 'stride': grid.stride, 'start': grid.start, 'grid': grid.shape}
         entries = {'analysis': 'patches', **facts, 'special': special, 'versions': versions()}
-        return ImageGrid(rows, caption(grid, special, 'tokens' if embedding else 'patches'), entries)
+        return ImageGrid(rows, caption(grid, special, 'tokens' if embedding else 'patches'), provenance=entries)
 
     def _rows(
         self, image: Pixels, cut: Cut, embedding: Embedding | None, seed: int

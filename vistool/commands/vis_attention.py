@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from vistool import commands as cli
 
@@ -76,7 +75,6 @@ def work(args: argparse.Namespace) -> int:
     """Loads, reads and draws."""
     from vistool.analyses.attention import Attention
     from vistool.models.input_size import sizing
-    from vistool.runs.attention import write_statistics
     from vistool.runs.heatmaps import draw_heatmaps
 
     attention = Attention(
@@ -94,8 +92,7 @@ def work(args: argparse.Namespace) -> int:
     threshold = '' if args.threshold is None else f't{args.threshold:g}'
     choices = (args.method.lower(), args.target_category, args.layers, heads, args.query, threshold, args.img_size)
     prepare = sizing(args.img_size, args.fit)
-    beside = partial(write_statistics, save_raw=args.save_raw) if args.stats else None
-    return draw_heatmaps(args, 'vis_attention', attention, choices, prepare=prepare, beside=beside)
+    return draw_heatmaps(args, 'vis_attention', attention, choices, prepare=prepare)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

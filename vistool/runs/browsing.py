@@ -24,7 +24,7 @@ from vistool.results import ImageGrid
 from vistool.runs.progress import Failure, progress, report
 from vistool.visualization.files import write_file
 from vistool.visualization.grids import rescaled
-from vistool.visualization.render import picture_bytes, show
+from vistool.visualization.pictures import open_window, picture_bytes
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer
 
@@ -42,13 +42,15 @@ class Page:
     Attributes:
         data: The file's bytes; None where no sample could be read.
         name: Of its first sample.
-        provenance: The result's.
+        rows: The numbers of its samples.
+        failed: Index and reason of each sample that could not be read.
         result: The result itself, where it is to be shown in a window.
     """
 
     data: bytes | None
     name: str
-    provenance: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    failed: Sequence[tuple[int, str]]
     result: ImageGrid | None = None
 
 
@@ -77,10 +79,10 @@ class Drawing:
         number, indices = job
         result = self.analysis(self.samples, indices, number)
         if not result.rows:
-            return Page(None, '', result.provenance)
+            return Page(None, '', (), result.failed)
         style = rescaled(result, self.factor, self.style) if self.factor is not None else self.style
         data = picture_bytes(result, style, self.suffix)
-        return Page(data, result.provenance['name'], result.provenance, result if self.keep else None)
+        return Page(data, result.name, result.samples, result.failed, result if self.keep else None)
 
 
 def browse(args: argparse.Namespace) -> int:
@@ -116,14 +118,14 @@ def _run(args: argparse.Namespace, drawing: Drawing, jobs: list[Any], visualizer
     total = sum(len(indices) for _, indices in jobs)
     with progress(len(jobs)) as advance:
         for number, page in enumerate(ordered_map(drawing, jobs, workers(args, total))):
-            failures += [Failure(f'sample {each["index"]}', each['error']) for each in page.provenance['failed']]
-            rows += page.provenance['samples'] if args.save_raw else []  # kept to the end: a kilobyte a sample
+            failures += [Failure(f'sample {index}', reason) for index, reason in page.failed]
+            rows += page.rows if args.save_raw else []  # kept to the end: a kilobyte a sample
             if page.data is not None:
                 kind = 'batch' if args.mode == 'batch' else 'sheet' if args.sheet else ''
                 name = cli.file_name(f'{kind}-{number + 1:04d}' if kind else page.name, *choices)
                 cli.announce([visualizer.put(name, page.data)])
                 if page.result is not None:
-                    show(page.result, drawing.style, name, args.show_interval)
+                    open_window(page.result, drawing.style, name, args.show_interval)
             advance()
     if total == 1 and failures:
         raise InputError(failures[0].reason)

@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from vistool import commands as cli
 from vistool.analyses.dataset import DatasetReport, Measured
 from vistool.data.recording import Samples
@@ -17,7 +15,6 @@ from vistool.data.workers import ordered_map
 from vistool.models.configs import Source
 from vistool.results import DatasetSummary
 from vistool.runs.progress import Failure, progress, report
-from vistool.visualization.files import VECTOR_SUFFIXES, encode_pixels
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer
 
@@ -28,7 +25,7 @@ def write_report(
     args: argparse.Namespace, source: Source, samples: Samples, chosen: list[int], style: Style, workers: int
 ) -> int:
     """Measures the chosen samples and writes the page; returns the exit code."""
-    visualizer = Visualizer(cli.out_path(args, source.name, 'browse_dataset'), style)
+    visualizer = Visualizer(cli.out_path(args, source.name, 'browse_dataset'), style, save_raw=args.save_raw)
     visualizer.check()
     analysis = DatasetReport()
     measured: list[Measured] = []
@@ -40,24 +37,9 @@ def write_report(
     title = f'{source.name} · {args.phase} · {len(chosen):,} of {len(samples):,} samples'
     result = replace(result, title=title)
     name = cli.file_name('report', args.phase, args.classes)
-    cli.announce([visualizer.put(name, summary_bytes(result, style, visualizer.suffix))])
+    cli.announce(visualizer.write(result, name))
     log.info('%s', _line(result))
-    if args.save_raw:
-        from vistool.runs.browsing import write_table
-
-        cli.announce([write_table([_row(each) for each in measured], visualizer, name)])
     return report([Failure(f'sample {index}', reason) for index, reason in result.failed], len(chosen))
-
-
-def summary_bytes(result: DatasetSummary, style: Style, suffix: str) -> bytes:
-    """The page as the bytes of a picture file."""
-    from vistool.visualization import vector
-    from vistool.visualization.summary import summary_figure
-
-    made = summary_figure(result, style.page(vector=suffix in VECTOR_SUFFIXES))
-    if suffix in VECTOR_SUFFIXES:
-        return vector.encode([made], suffix)
-    return encode_pixels(vector.rasterize(made), suffix)
 
 
 def _line(result: DatasetSummary) -> str:
@@ -68,16 +50,3 @@ def _line(result: DatasetSummary) -> str:
     if result.expected is not None:
         found += f'; config: mean {numbers(result.expected[:, 0])}, std {numbers(result.expected[:, 1])}'
     return f'{found}: {result.verdict}'
-
-
-def _row(each: Measured) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if each.moments is not None:
-        means, spreads = each.moments[:, 0], np.sqrt(np.maximum(each.moments[:, 1] - each.moments[:, 0] ** 2, 0))
-        for place, channel in enumerate(('red', 'green', 'blue')):
-            found |= {f'{channel}_mean': round(means[place], 3), f'{channel}_std': round(spreads[place], 3)}
-    else:
-        found = {f'{channel}_{what}': '' for channel in ('red', 'green', 'blue') for what in ('mean', 'std')}
-    classes = ' '.join(map(str, each.classes))
-    return {'index': each.index, 'classes': classes, 'height': each.size[0], 'width': each.size[1], **found,
-            'error': each.error}  # fmt: skip

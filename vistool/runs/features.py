@@ -19,12 +19,12 @@ from vistool.models.configs import resolve
 from vistool.models.model import Model, build_module, find_device
 from vistool.network.features import Feature
 from vistool.network.stages import module_tree
+from vistool.results import ChannelStack, LayerChannels
 from vistool.runs.checks import refuse_parts
 from vistool.runs.heatmaps import Walk, draw_heatmaps
 from vistool.runs.loading import find_items, read_item
-from vistool.visualization.channels import ARGUMENT, write_channels
-from vistool.visualization.files import check_folder, is_file, safe_name, write_file
-from vistool.visualization.visualizer import save
+from vistool.visualization.files import check_folder, is_file, write_file
+from vistool.visualization.visualizer import Visualizer, write_folder
 
 
 class Run:
@@ -55,7 +55,7 @@ class Run:
         if args.load_basis and args.foreground:
             raise InputError('the loaded basis says what foreground is', hint='leave it out', parameter='foreground')
         if args.all_channels:
-            check_folder(Path(args.all_channels), ARGUMENT)
+            check_folder(Path(args.all_channels), 'all_channels')
         self.analysis = FeatureMaps(
             layers=args.target_layers,
             reduction=args.channel_reduction,
@@ -97,13 +97,12 @@ class Run:
             self.statistics.see(model, features)
         if not self.args.all_channels:
             return
+        label = model if self.args.compare else ''
         for index, sample in enumerate(samples):
-            for feature in features:
-                parts = [*([model] if self.args.compare else []), sample.name, feature.name]
-                folder = Path(self.args.all_channels).joinpath(*(safe_name(part) for part in parts))
-                maps = feature.maps[index].float().cpu().numpy()
-                size = (sample.image.shape[0], sample.image.shape[1])
-                cli.announce(write_channels(maps, size, self.style, folder, self.args.workers))
+            found = (LayerChannels(f.name, f.maps[index].float().cpu().numpy(), label) for f in features)
+            size = (sample.image.shape[0], sample.image.shape[1])
+            stack = ChannelStack(layers=tuple(found), size=size, name=sample.name)
+            cli.announce(write_folder(stack, Path(self.args.all_channels), self.style, 'all_channels'))
 
     def write_statistics(self) -> list[Path]:
         """The table and its plot, beside the figures."""
@@ -112,9 +111,8 @@ class Run:
         out = cli.out_path(args, resolve(args.config, cli.config_options(args.cfg_options)).name, 'vis_featmap')
         name = cli.file_name('stats', args.target_layers)
         table = out.with_name(f'{out.stem}_stats.csv') if is_file(out) else out / f'{name}.csv'
-        write_file(table, self.statistics.table())
-        suffix = out.suffix if is_file(out) else '.png'
-        return [table, *save(self.statistics.curves(), table.with_suffix(suffix), self.style)]
+        picture = table.with_suffix(out.suffix if is_file(out) else '.png')
+        return Visualizer(picture, self.style).write(self.statistics.result(), picture.stem)
 
 
 def parse_point(word: str) -> tuple[float, float]:

@@ -171,7 +171,7 @@ def test_errors():
         run(score={'type': 'Mine'})
     with pytest.raises(InputError, match=r'gave \(1, 4\) for 1 image'):
         run(score=lambda output, samples: output)
-    with pytest.raises(InputError, match=r'FinerCAM compares classes, and margin is none; accepted: GradCAM'):
+    with pytest.raises(InputError, match=r'FinerCAM compares classes, and margin is not a class; accepted: GradCAM'):
         run(score=margin, methods=['finercam'])
 
 

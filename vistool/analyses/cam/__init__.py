@@ -147,7 +147,7 @@ class CAM(MapAnalysis):
 
         Layers that were named are kept if the other model has them; otherwise its own default is used.
         """
-        targets = [[target['id'] for target in result.targets if 'id' in target] for result in results]
+        targets = [[target.id for target in result.targets if target.id is not None] for result in results]
         names = list(results[0].layers) if self.layers and results else []
         if not isinstance(self.layers, nn.Module) and all(isinstance(name, str) for name in self.layers):
             names = layer_names(model.module, self.layers)
