@@ -25,6 +25,7 @@ from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import dataset_classes, fitting_names
 from vistool.models.configs import Source, require_model, resolve
+from vistool.network.capture import borrowed
 from vistool.network.outputs import output_count
 from vistool.network.tensors import NetworkInput
 
@@ -43,11 +44,11 @@ class Model:
     """A network with its preprocessing and its class names.
 
     Attributes:
-        module: The network, in eval mode on ``device``.
+        module: The network. One that the caller made stays in its mode and on its device between analyses.
         name: Short name for files and captions: the stem of the config.
         config: The config that it was built from; None for a plain module.
         classes: Class names by id, or None.
-        device: The device that it runs on.
+        device: The device that analyses run it on.
         checkpoint: Its weights; None for random weights or a plain module.
         transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
         adapt_to_input: Called with the model and each batch of inputs; see :mod:`vistool.models.input_size`.
@@ -145,6 +146,16 @@ class Model:
         with torch.autocast(self.device.type, kind, enabled=amp):
             yield
 
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Locks the network and prepares it for analysis, on :attr:`device`; afterwards it is as it was before."""
+        while True:
+            module = self.module
+            with borrowed(module, self.device):
+                if self.module is module:  # else it was replaced while another thread held the lock
+                    yield
+                    return
+
     def clear_cache(self) -> None:
         """Drops all cached values; to be called when the module itself is replaced."""
         self._cache.clear()
@@ -185,7 +196,7 @@ def load(
     config_or_module: str | os.PathLike[str] | nn.Module | Source,
     checkpoint: str | os.PathLike[str] | None = None,
     *,
-    device: str | torch.device = 'cpu',
+    device: str | torch.device | None = None,
     options: Mapping[str, Any] | None = None,
     transform: Callable[[Any], Tensor] | None = None,
     classes: Sequence[str] | None = None,
@@ -196,10 +207,12 @@ def load(
 
     Args:
         config_or_module: A config file, ``mmpretrain::…``, a model name, a run's folder, ``timm::NAME``,
-            ``torchvision::NAME``, ``hf::FOLDER`` (see :func:`vistool.models.configs.resolve`), or an ``nn.Module``.
+            ``torchvision::NAME``, ``hf::FOLDER`` (see :func:`vistool.models.configs.resolve`), or an ``nn.Module``. A
+            module is left unchanged: analyses run it in eval mode and restore it afterwards.
         checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights; default: the run folder's, else the
             config's ``load_from``.
-        device: ``'cpu'``, ``'cuda:0'``, …
+        device: ``'cpu'``, ``'cuda:0'``, …; None means the CPU, or for a module the device that it is on. A module on
+            another device is moved for each analysis and moved back afterwards, which takes time.
         options: Changes to the config, ``{'model.backbone.depth': 18}``.
         transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
         classes: Class names by id; default: the checkpoint's, else the dataset's.
@@ -210,12 +223,12 @@ def load(
         InputError: Something cannot be found, built or loaded.
     """
     warn_of_overwritten_packages()
-    target = find_device(device)
     if isinstance(config_or_module, nn.Module):
         module = config_or_module
-        module.to(target).eval()  # mmpretrain's eval() returns None, so nothing can be chained after it
-        names = tuple(classes) if classes else None
-        return Model(module, type(module).__name__, None, names, target, None, transform)
+        own = next((parameter.device for parameter in module.parameters()), 'cpu')
+        target = find_device(own if device is None else device)
+        return Model(module, type(module).__name__, None, tuple(classes or ()) or None, target, None, transform)
+    target = find_device('cpu' if device is None else device)
     source = config_or_module if isinstance(config_or_module, Source) else resolve(config_or_module, options)
     wanted = os.fspath(checkpoint) if checkpoint else source.checkpoint
     if wanted is None:

@@ -19,8 +19,8 @@ class HeatmapAnalysis(Protocol):
     def __call__(self, model: Any, subject: Any) -> Any:
         """Results for a list of samples."""
 
-    def follow(self, result: Heatmaps, model: Model) -> HeatmapAnalysis:
-        """The same analysis of another model, held to the choices made for ``result`` (its classes, its layers)."""
+    def follow(self, results: Sequence[Heatmaps], model: Model) -> HeatmapAnalysis:
+        """The same analysis of another model, held to the choices made for a batch (classes, layers)."""
 
 
 @runtime_checkable
@@ -55,7 +55,7 @@ def explain_with(
             photo: Any = sample.original if sample.path is None else sample.path
             again = model.read(photo, seed=args.seed, index=sample.index or 0)
             with model.precision(args.amp):
-                beside += analysis.follow(result, model)(model, [again])
+                beside += analysis.follow([result], model)(model, [again])
         compared.append(side_by_side(beside, names))
     return compared
 

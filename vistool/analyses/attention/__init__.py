@@ -94,9 +94,9 @@ class Attention:
             ]
         return results[0] if single else results
 
-    def follow(self, result: Heatmaps, model: Model) -> Attention:
+    def follow(self, results: Sequence[Heatmaps], model: Model) -> Attention:
         """The same for another model, with the classes that ``result`` shows."""
-        targets = [target.id for target in result.targets if target.id is not None]
+        targets = [target.id for target in results[0].targets if target.id is not None]
         return replace(self, targets=targets or self.targets)
 
     def _method(self) -> str:

@@ -154,9 +154,9 @@ class FeatureMaps:
             plan = replace(plan, basis=plan._basis_for(models[0], every))
         return comparison.results(plan, models, views, every, names)
 
-    def follow(self, result: Heatmaps, model: Model) -> FeatureMaps:
+    def follow(self, results: Sequence[Heatmaps], model: Model) -> FeatureMaps:
         """The same for another model, with the layers and channels that ``result`` shows."""
-        chosen = {channel for found in result.provenance['channels'].values() for channel in found or ()}
+        chosen = {channel for found in results[0].provenance['channels'].values() for channel in found or ()}
         return replace(self, layers=layers_of(self, model, None), channels=sorted(chosen), topk=None)
 
     def checked(self) -> FeatureMaps:
