@@ -52,9 +52,8 @@ def explain_with(
     for result, sample in zip(results, samples, strict=True):
         beside = [result]
         for model in models[1:]:
-            again = model.read(
-                sample.original if sample.path is None else sample.path, seed=args.seed, index=sample.index or 0
-            )
+            photo: Any = sample.original if sample.path is None else sample.path
+            again = model.read(photo, seed=args.seed, index=sample.index or 0)
             with model.precision(args.amp):
                 beside += analysis.follow([result], model)(model, [again])
         compared.append(side_by_side(beside, names))
@@ -65,7 +64,7 @@ def views_of(models: Sequence[Model], samples: list[Sample], seed: int) -> list[
     """The same images as each model reads them."""
 
     def read(model: Model, sample: Sample) -> Sample:
-        photo = sample.original if sample.path is None else sample.path
+        photo: Any = sample.original if sample.path is None else sample.path
         return replace(model.read(photo, seed=seed, index=sample.index or 0), name=sample.name)
 
     return [samples, *([read(model, sample) for sample in samples] for model in models[1:])]
