@@ -130,5 +130,5 @@ def test_from_python_the_same_classes_are_followed():
     model = vt.load(CONFIG)
     cam = vt.CAM(targets=['espresso'])
     first = cam(model, model.read('demo/coffee.png'))
-    again = cam.follow(first, model)(model, model.read('demo/chelsea.png'))
-    assert again.provenance['targets'][0]['id'] == 967
+    again = cam.follow([first], model)(model, model.read('demo/chelsea.png'))
+    assert again.targets[0].id == 967

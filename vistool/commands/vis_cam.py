@@ -94,7 +94,7 @@ def work(args: argparse.Namespace) -> int:
         tokens=args.vit_like or None,
         layer_fusion=args.layer_fusion,
         reference=args.reference,
-        similar=args.similar,
+        contrast=args.similar,
         seed=args.seed,
     )
     variants = [name for name in ('aug_smooth', 'eigen_smooth') if getattr(args, name)]

@@ -19,8 +19,8 @@ class HeatmapAnalysis(Protocol):
     def __call__(self, model: Any, subject: Any) -> Any:
         """Results for a list of samples."""
 
-    def follow(self, result: Heatmaps, model: Model) -> HeatmapAnalysis:
-        """The same analysis of another model, held to the choices made for ``result`` (its classes, its layers)."""
+    def follow(self, results: Sequence[Heatmaps], model: Model) -> HeatmapAnalysis:
+        """The same analysis of another model, held to the choices made for a batch (classes, layers)."""
 
 
 @runtime_checkable
@@ -52,11 +52,10 @@ def explain_with(
     for result, sample in zip(results, samples, strict=True):
         beside = [result]
         for model in models[1:]:
-            again = model.read(
-                sample.original if sample.path is None else sample.path, seed=args.seed, index=sample.index or 0
-            )
+            photo: Any = sample.original if sample.path is None else sample.path
+            again = model.read(photo, seed=args.seed, index=sample.index or 0)
             with model.precision(args.amp):
-                beside += analysis.follow(result, model)(model, [again])
+                beside += analysis.follow([result], model)(model, [again])
         compared.append(side_by_side(beside, names))
     return compared
 
@@ -65,7 +64,7 @@ def views_of(models: Sequence[Model], samples: list[Sample], seed: int) -> list[
     """The same images as each model reads them."""
 
     def read(model: Model, sample: Sample) -> Sample:
-        photo = sample.original if sample.path is None else sample.path
+        photo: Any = sample.original if sample.path is None else sample.path
         return replace(model.read(photo, seed=seed, index=sample.index or 0), name=sample.name)
 
     return [samples, *([read(model, sample) for sample in samples] for model in models[1:])]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -11,15 +12,14 @@ from mmengine.dist import is_main_process
 from vistool import commands as cli
 from vistool.analyses.featmap import FeatureMaps
 from vistool.analyses.featmap.pca import basis_bytes, read_basis
-from vistool.analyses.featmap.statistics import Statistics
+from vistool.analyses.featmap.statistics import BatchStatistics
 from vistool.data.pipelines import parse_files
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.configs import resolve
 from vistool.models.model import Model, build_module, find_device
-from vistool.network.features import Feature
 from vistool.network.stages import module_tree
-from vistool.results import ChannelStack, LayerChannels
+from vistool.results import Heatmaps
 from vistool.runs.checks import refuse_parts
 from vistool.runs.heatmaps import Walk, draw_heatmaps
 from vistool.runs.loading import find_items, read_item
@@ -43,7 +43,7 @@ class Run:
             args.alpha = args.alpha or '0.5'
             args.interpolation = args.interpolation or 'bilinear'
         self.style = cli.style_of(args)
-        self.statistics = Statistics() if args.stats else None
+        self.statistics: BatchStatistics | None = None
         if args.stats:
             refuse_parts(args, 'stats')
         if args.save_basis:
@@ -67,8 +67,10 @@ class Run:
             basis=read_basis(args.load_basis) if args.load_basis else None,
             extra_tokens=args.num_extra_tokens,
             tokens=args.vit_like or None,
-            watchers=[self.see] if args.stats or args.all_channels else [],
-        ).checked()
+            stats=args.stats,
+            all_channels=bool(args.all_channels),
+        )
+        self.analysis.plan()
 
     def draw(self) -> int:
         """Draws all images and writes what was asked for beside them; returns the exit code."""
@@ -77,32 +79,30 @@ class Run:
         top = f'top{args.topk}-{args.topk_by}' if args.topk else ''
         kinds = [shown, top, *args.channels, *(f'at-{word}' for word in args.similar_to)]
         choices = (args.target_layers, [kind for kind in kinds if kind], 'foreground' if args.foreground else '')
-        code = draw_heatmaps(args, 'vis_featmap', self.analysis, choices, self.settle)
+        code = draw_heatmaps(args, 'vis_featmap', _Observed(self.analysis, self.see), choices, self.settle)
         if self.statistics is not None:
             cli.announce(self.write_statistics())
         return code
 
-    def settle(self, models: list[Model], walk: Walk, count: int) -> FeatureMaps:
+    def settle(self, models: list[Model], walk: Walk, count: int) -> _Observed:
         """Fixes layers and basis over the run; keeps the basis where that is asked for."""
-        settled = self.analysis.settle(models, walk, count)
+        settled = self.analysis.fit(models, _Batches(walk), count)
         if self.args.save_basis and settled.basis is not None and is_main_process():
             path = Path(self.args.save_basis)
             write_file(path, basis_bytes(settled.basis), 'save_basis')
             cli.announce([path])
-        return settled
+        return _Observed(settled, self.see)
 
-    def see(self, model: str, samples: Sequence[Sample], features: Sequence[Feature]) -> None:
+    def see(self, results: list[Heatmaps]) -> list[Heatmaps]:
         """Takes statistics of a batch, and writes every channel."""
-        if self.statistics is not None:
-            self.statistics.see(model, features)
-        if not self.args.all_channels:
-            return
-        label = model if self.args.compare else ''
-        for index, sample in enumerate(samples):
-            found = (LayerChannels(f.name, f.maps[index].float().cpu().numpy(), label) for f in features)
-            size = (sample.image.shape[0], sample.image.shape[1])
-            stack = ChannelStack(layers=tuple(found), size=size, name=sample.name)
-            cli.announce(write_folder(stack, Path(self.args.all_channels), self.style, 'all_channels'))
+        batch = results[0].companions.get('stats')
+        if isinstance(batch, BatchStatistics):
+            self.statistics = batch if self.statistics is None else self.statistics + batch
+        for result in results:
+            if 'channels' in result.companions:
+                folder = Path(self.args.all_channels)
+                cli.announce(write_folder(result.companions['channels'], folder, self.style, 'all_channels'))
+        return [replace(result, companions={}) for result in results]
 
     def write_statistics(self) -> list[Path]:
         """The table and its plot, beside the figures."""
@@ -112,7 +112,36 @@ class Run:
         name = cli.file_name('stats', args.target_layers)
         table = out.with_name(f'{out.stem}_stats.csv') if is_file(out) else out / f'{name}.csv'
         picture = table.with_suffix(out.suffix if is_file(out) else '.png')
-        return Visualizer(picture, self.style).write(self.statistics.result(), picture.stem)
+        return Visualizer(picture, self.style).write(self.statistics, picture.stem)
+
+
+@dataclass
+class _Batches:
+    """The batches of a run, as often as they are asked for."""
+
+    walk: Walk
+
+    def __iter__(self) -> Iterator[list[list[Sample]]]:
+        return self.walk()
+
+
+@dataclass
+class _Observed:
+    """Feature maps whose companions are taken off by ``see``."""
+
+    analysis: FeatureMaps
+    see: Callable[[list[Heatmaps]], list[Heatmaps]]
+
+    def __call__(self, model: Model, subject: list[Sample]) -> list[Heatmaps]:
+        return self.see(self.analysis(model, subject))
+
+    def follow(self, results: Sequence[Heatmaps], model: Model) -> FeatureMaps:
+        return self.analysis.follow(results, model)
+
+    def compare(
+        self, models: Sequence[Model], views: Sequence[Sequence[Sample]], names: Sequence[str]
+    ) -> list[Heatmaps]:
+        return self.see(self.analysis.compare(models, views, names))
 
 
 def parse_point(word: str) -> tuple[float, float]:

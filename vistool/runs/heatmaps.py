@@ -50,7 +50,7 @@ def draw_heatmaps(
     choices: Sequence[object],
     settle: Settle | None = None,
     *,
-    prepare: Callable[[Model], None] | None = None,
+    prepare: Callable[[Model], object] | None = None,
     beside: Callable[[Heatmaps, Path, Style], list[Path]] | None = None,
 ) -> int:
     """Runs ``analysis`` on the images that the arguments name and writes the pictures.
@@ -91,7 +91,7 @@ class HeatmapRun:
     analysis: HeatmapAnalysis
     choices: Sequence[object]
     settle: Settle | None
-    prepare: Callable[[Model], None] | None
+    prepare: Callable[[Model], object] | None
     beside: Callable[[Heatmaps, Path, Style], list[Path]] | None
     place: Place
     kept: list[Heatmaps] = field(default_factory=list)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from vistool.errors import InputError, param
+from vistool.gallery.runs import LINES, RUN
 from vistool.runs.launch import Place
 from vistool.visualization.files import unwritable, write_file
 
-RUN, LINES = 'run.json', 'manifest.jsonl'
 _OF_RANK = re.compile(r'manifest-\d+\.jsonl')
 _HALF_WRITTEN = re.compile(r'\..+\.\d+\.\d+\.tmp')
 _STAMP = ('index', 'input', 'bytes', 'mtime')

@@ -225,7 +225,7 @@ def test_talking_heads_show_what_the_values_are_multiplied_with():
     own = attention.proj((weights @ values).transpose(1, 2).reshape(1, 16, 32))
     torch.testing.assert_close(own, attention(inside[0]))  # these weights, not those before the mixing
     assert shown.min() < 0 and (shown.sum((1, 2)) - 1).abs().max() > 0.1
-    assert all(m.signed for m in results[0].maps)
+    assert all(m.diverging for m in results[0])
     (layer,) = results[0].provenance['layers']
     assert layer['mixed'] and layer['residual'] < 1e-9 and 'heads mixed' in facets(results[0]).caption
     measured = Attention(layers=[0, -1], stats=True)(module, image)[0].companions['stats'].rows
@@ -262,7 +262,7 @@ def test_a_wrong_product_is_refused(monkeypatch):
     monkeypatch.setattr(watch.AttentionWatch, '_leaf', lambda self, output: output * 1.00005)
     assert Attention()(module, inputs)[0].provenance['layers'][0]['residual'] == pytest.approx(5e-5, rel=0.05)
     monkeypatch.setattr(watch.AttentionWatch, '_leaf', lambda self, output: output * 1.01)
-    with pytest.raises(InputError, match='misses the module'):
+    with pytest.raises(InputError, match='differs from the module'):
         Attention()(module, inputs)
 
 

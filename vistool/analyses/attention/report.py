@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.analyses.attention.aggregation import Flow
-from vistool.analyses.attention.reading import Reading
+from vistool.analyses.attention.aggregation import Aggregation
+from vistool.analyses.attention.capture import Reading
 from vistool.analyses.attention.selection import Query, find_heads
 from vistool.data.geometry import crop
 from vistool.data.samples import Sample
@@ -149,12 +149,13 @@ def _result(
     )
 
 
-def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: Mapping[str, Any]) -> Heatmaps:
+def flow_result(model: Model, sample: Sample, image: int, flow: Aggregation, settings: Mapping[str, Any]) -> Heatmaps:
     """The maps of one image through all layers: one per query, or per class with its score."""
     size = sample.image.shape[0], sample.image.shape[1]
     maps = flow.maps[image].float().cpu().numpy()
     view = seen(sample, covered_size(size, (maps.shape[1], maps.shape[2]), flow.patch))
     targets, method = _targets(model, flow, image), settings['method']
+    maps = maps[: len(targets)] if targets else maps
     asked = flow.queries if method != 'legrad' else ()
     queries = asked[:1] if targets else asked
     found: list[Heatmap] = []
@@ -182,11 +183,14 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: 
     )
 
 
-def _targets(model: Model, flow: Flow, image: int) -> list[Target]:
+def _targets(model: Model, flow: Aggregation, image: int) -> list[Target]:
     if flow.classes is None or flow.scores is None:
         return []
     shares = probabilities(model.module, flow.scores)[image]
-    ids = [int(index) for index in flow.classes[image]]
+    chosen = (
+        flow.classes[image] if flow.asked is None else flow.classes[image][flow.asked[image].to(flow.classes.device)]
+    )
+    ids = [int(index) for index in chosen]
     return [Target(model.class_name(index), index, float(shares[index])) for index in ids]
 
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vistool.analyses.featmap.plan import Plan
 from vistool.analyses.featmap.reductions import REDUCTIONS, check_channels, find_cell, similarity, top_channels
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
 from vistool.network.features import Feature
 from vistool.results import Coordinates, Heatmap, Heatmaps, Layer, Top
-
-if TYPE_CHECKING:
-    from vistool.analyses.featmap import FeatureMaps
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Picture:
     signed: NDArray[np.float32] | None = None
 
 
-def choose_channels(plan: FeatureMaps, feature: Feature, index: int) -> list[int] | None:
+def choose_channels(plan: Plan, feature: Feature, index: int) -> list[int] | None:
     """The channels of a layer that are shown for one image; None for all of them together."""
     maps = feature.maps[index]
     if plan.topk is not None:
@@ -53,7 +51,7 @@ def choose_channels(plan: FeatureMaps, feature: Feature, index: int) -> list[int
 
 
 def pictures(
-    plan: FeatureMaps, feature: Feature, index: int, sample: Sample, channels: Sequence[int] | None, layer: str
+    plan: Plan, feature: Feature, index: int, sample: Sample, channels: Sequence[int] | None, layer: str
 ) -> list[Picture]:
     """The maps of one layer and image.
 
@@ -72,9 +70,9 @@ def pictures(
         return [Picture(similarity(maps, *cell), Coordinates(query=f'({x:g}, {y:g})'), maps) for (x, y), cell in named]
     if plan.reduction == 'pca':
         assert plan.basis is not None
-        basis = plan.basis.of(layer, len(maps))
+        basis = plan.basis.layer(layer, len(maps))
         first = basis.project(maps)[..., 0].astype(np.float32)
-        return [Picture(basis.colours(maps), Coordinates(reduction='pca'), maps, first)]
+        return [Picture(basis.colors(maps), Coordinates(reduction='pca'), maps, first)]
     if channels is not None:
         check_channels(channels, len(maps), feature.name)
     if plan.reduction in REDUCTIONS:
@@ -84,7 +82,7 @@ def pictures(
     return [Picture(_array(maps[c]), Coordinates({**shown, 'channel': c}), maps[c : c + 1]) for c in channels or ()]
 
 
-def results(plan: FeatureMaps, model: Model, samples: Sequence[Sample], found: Sequence[Feature]) -> list[Heatmaps]:
+def results(plan: Plan, model: Model, samples: Sequence[Sample], found: Sequence[Feature]) -> list[Heatmaps]:
     """One result per image."""
     drawn = []
     for index, sample in enumerate(samples):
@@ -100,7 +98,7 @@ def results(plan: FeatureMaps, model: Model, samples: Sequence[Sample], found: S
 
 
 def result(
-    plan: FeatureMaps,
+    plan: Plan,
     sample: Sample,
     maps: Sequence[Heatmap],
     model: str,
@@ -131,7 +129,7 @@ def result(
     )
 
 
-def as_map(plan: FeatureMaps, picture: Picture, feature: Feature, layer: Layer) -> Heatmap:
+def as_map(plan: Plan, picture: Picture, feature: Feature, layer: Layer) -> Heatmap:
     """A picture of a layer with its coordinates."""
     return Heatmap(
         picture.values,
@@ -142,7 +140,7 @@ def as_map(plan: FeatureMaps, picture: Picture, feature: Feature, layer: Layer) 
     )
 
 
-def layer_of(plan: FeatureMaps, feature: Feature, number: int) -> Layer:
+def layer_of(plan: Plan, feature: Feature, number: int) -> Layer:
     """A layer with its size and, where the layers are the network's stages, its number."""
     if feature.name in plan.layers:  # a comparison may leave out the first ones
         number = list(plan.layers).index(feature.name)
@@ -151,7 +149,7 @@ def layer_of(plan: FeatureMaps, feature: Feature, number: int) -> Layer:
 
 
 def described(
-    plan: FeatureMaps,
+    plan: Plan,
     model: Model,
     sample: Sample,
     found: Sequence[Feature],
@@ -169,7 +167,7 @@ def described(
         'channels': dict(chosen),
         'similar_to': [list(point) for point in plan.similar_to],
         'basis': basis,
-        'extra_tokens': plan.extra_tokens,
+        'extra_tokens': plan.hints and plan.hints.prefix,
         **sample.provenance(),
         'versions': versions(),
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,26 +78,32 @@ class Channels:
         return self.zeros == self.count
 
 
-@dataclass
-class Statistics:
-    """What the layers of one run's models did, channel by channel. Fed by :meth:`see`, then read once."""
+@dataclass(frozen=True, kw_only=True)
+class BatchStatistics(ChannelStatistics):
+    """Statistics of channels over some images, which can be added to those over other images.
 
-    _found: dict[tuple[str, str], Channels] = field(default_factory=dict)
+    Attributes:
+        sums: The sums they are computed from, by model and layer.
+    """
 
-    def see(self, model: str, features: Sequence[Feature]) -> None:
-        """Takes in a batch."""
-        for feature in features:
-            more = Channels.of(feature.maps)
-            key = (model, feature.name)
-            self._found[key] = self._found[key] + more if key in self._found else more
+    sums: Mapping[tuple[str, str], Channels]
 
-    def result(self) -> ChannelStatistics:
-        """The statistics of everything seen."""
-        return ChannelStatistics(
-            layers=tuple(
-                LayerStatistics(
-                    model, layer, found.mean, found.std, found.share_of_zeros, found.low, found.high, found.dead
-                )
-                for (model, layer), found in self._found.items()
+    @classmethod
+    def of(cls, features: Mapping[str, Sequence[Feature]]) -> BatchStatistics:
+        """The statistics of one batch, from the features of each model by its name."""
+        found = {(model, each.name): Channels.of(each.maps) for model, several in features.items() for each in several}
+        return cls._from_sums(found)
+
+    def __add__(self, other: BatchStatistics) -> BatchStatistics:
+        both = {key: self.sums[key] + more for key, more in other.sums.items() if key in self.sums}
+        return self._from_sums({**self.sums, **other.sums, **both})
+
+    @classmethod
+    def _from_sums(cls, sums: Mapping[tuple[str, str], Channels]) -> BatchStatistics:
+        layers = tuple(
+            LayerStatistics(
+                model, layer, found.mean, found.std, found.share_of_zeros, found.low, found.high, found.dead
             )
+            for (model, layer), found in sums.items()
         )
+        return cls(layers=layers, sums=sums)
