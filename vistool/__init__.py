@@ -13,11 +13,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vistool.environment import __version__ as __version__
+
 if TYPE_CHECKING:
     from vistool.analyses.attention import Attention
     from vistool.analyses.cam import CAM
-    from vistool.analyses.dataset.browse import BrowseDataset
-    from vistool.analyses.dataset.report import DatasetReport
+    from vistool.analyses.dataset import BrowseDataset, DatasetReport
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from vistool.errors import InputError
     from vistool.models.model import Model, load
 
-__version__ = '0.1.0'
 __all__ = [
     'CAM',
     'Attention',
@@ -45,8 +45,8 @@ __all__ = [
 _HOMES = {
     'Attention': 'vistool.analyses.attention',
     'CAM': 'vistool.analyses.cam',
-    'BrowseDataset': 'vistool.analyses.dataset.browse',
-    'DatasetReport': 'vistool.analyses.dataset.report',
+    'BrowseDataset': 'vistool.analyses.dataset',
+    'DatasetReport': 'vistool.analyses.dataset',
     'InputError': 'vistool.errors',
     'Model': 'vistool.models.model',
     'FeatureMaps': 'vistool.analyses.featmap',

@@ -1,59 +1,11 @@
-"""How a result came about, as plain JSON values: what goes into the raw file's ``recipe``."""
+"""The command line as a result's provenance keeps it: what a person needs to make the file again."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import shlex
 import sys
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from vistool import __version__
-
-if TYPE_CHECKING:
-    from vistool.data.samples import Sample
-
-_PACKAGES = (
-    'torch',
-    'torchvision',
-    'numpy',
-    'onedl-mmengine',
-    'onedl-mmcv',
-    'onedl-mmpretrain',
-    'timm',
-    'transformers',
-)
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Versions of vistool, Python and the packages that decide about numbers; absent ones are left out."""
-    found = {'vistool': __version__, 'python': '.'.join(map(str, sys.version_info[:3]))}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def of_sample(sample: Sample) -> dict[str, Any]:
-    """What a provenance says of an image: its file, label, and the way from network pixels to its own."""
-    geometry = sample.geometry
-    return {
-        'image': None if sample.path is None else str(sample.path),
-        'label': sample.label,
-        'geometry': None
-        if geometry is None
-        else {
-            'matrix': geometry.matrix.tolist(),
-            'network_size': list(geometry.network_size),
-            'original_size': list(geometry.original_size),
-            'exact': geometry.exact,
-        },
-    }
 
 
 def command(name: str, argv: list[str] | None = None) -> str:

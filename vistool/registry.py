@@ -15,9 +15,9 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 
 ANALYSIS_MODULES = {
     'Attention': 'vistool.analyses.attention',
-    'BrowseDataset': 'vistool.analyses.dataset.browse',
+    'BrowseDataset': 'vistool.analyses.dataset',
     'CAM': 'vistool.analyses.cam',
-    'DatasetReport': 'vistool.analyses.dataset.report',
+    'DatasetReport': 'vistool.analyses.dataset',
     'FeatureMaps': 'vistool.analyses.featmap',
     'Patches': 'vistool.analyses.patches',
     'Schedule': 'vistool.analyses.schedule',

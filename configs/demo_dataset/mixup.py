@@ -1,4 +1,5 @@
-# Batches mixed by Mixup and CutMix, as DeiT, Swin and ConvNeXt train: `browse_dataset --mode batch` shows them.
+# Batches mixed by Mixup and CutMix, as in the training of DeiT, Swin and ConvNeXt. `browse_dataset --mode batch` shows
+# them.
 _base_ = './plain.py'
 
 model = dict(

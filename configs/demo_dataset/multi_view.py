@@ -1,4 +1,4 @@
-# Two views of each photograph, augmented differently, as self-supervised methods (BYOL, SimCLR, MoCo) take them.
+# Two differently augmented views of each photo, as self-supervised methods (BYOL, SimCLR, MoCo) use them.
 _base_ = './plain.py'
 
 view_1 = [

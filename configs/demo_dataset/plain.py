@@ -1,5 +1,5 @@
-# demo/dataset alone: nine labelled photographs and the augmentation that most ImageNet recipes begin with. The path is
-# taken from this file, so that the config works from any current folder.
+# demo/dataset: nine labeled photos with augmentations that are common in ImageNet training. The path is relative to
+# this file, so the config works from any current folder.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs32.py'
 
 default_scope = 'mmpretrain'
@@ -21,7 +21,7 @@ train_dataloader = dict(
         split='',
         ann_file='train.txt',
         pipeline=train_pipeline,
-        serialize_data=False,  # nine samples start faster as they are
+        serialize_data=False,  # not worth it for nine samples
     ),
 )
 val_dataloader = dict(batch_size=6, num_workers=0, dataset=dict(data_root=data_root, split='', ann_file='val.txt'))

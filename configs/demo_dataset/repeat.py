@@ -1,4 +1,4 @@
-# A dataset in a wrapper: the nine photographs three times an epoch.
+# A wrapped dataset: each of the nine photos three times per epoch.
 _base_ = './plain.py'
 
 train_dataloader = dict(

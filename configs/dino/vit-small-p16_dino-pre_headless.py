@@ -1,6 +1,6 @@
-# ViT-S/16 as DINO trains it (Caron et al., ICCV 2021), without a head, for looking at attention. The photo is resized
-# to 480 pixels at its shorter side, as DINO's own script does; the position embedding of 224 pixels is interpolated.
-# Weights: DINO's published backbones load as they are; without any, say `none`.
+# ViT-S/16 as trained by DINO (Caron et al., ICCV 2021), without a head, for attention maps. As in DINO's own script,
+# the short side of the photo is resized to 480 pixels. The position embedding, trained at 224 pixels, is interpolated.
+# DINO's published backbones load unchanged. For random weights, pass `none` as the checkpoint.
 default_scope = 'mmpretrain'
 
 model = dict(

@@ -1,4 +1,4 @@
-# ViT-S/8 as DINO trains it.
+# ViT-S/8 as trained by DINO.
 _base_ = 'vit-small-p16_dino-pre_headless.py'
 
 model = dict(backbone=dict(patch_size=8))

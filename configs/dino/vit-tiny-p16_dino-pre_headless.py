@@ -1,4 +1,4 @@
-# ViT-Ti/16 as DINO trains it. DINO published no such weights.
+# ViT-Ti/16 in the style of DINO. DINO did not publish weights for this size.
 _base_ = 'vit-small-p16_dino-pre_headless.py'
 
 model = dict(backbone=dict(arch='deit-tiny'))

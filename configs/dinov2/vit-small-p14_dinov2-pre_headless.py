@@ -1,5 +1,5 @@
-# DINOv2 ViT-S/14 without a head, at the 518 pixels (37 x 37 tokens) it was trained at. mmpretrain's config has no
-# pipeline; this one keeps the aspect ratio, and with it the trained position embedding.
+# DINOv2 ViT-S/14 without a head, at its training resolution of 518 pixels (37 x 37 tokens). mmpretrain's config has no
+# pipeline. The pipeline here keeps the aspect ratio and uses the trained position embedding unchanged.
 _base_ = 'mmpretrain::dinov2/vit-small-p14_dinov2-pre_headless.py'
 
 default_scope = 'mmpretrain'

@@ -1,5 +1,5 @@
-# EfficientNet-Lite0 on the tiny labelled data set in demo/dataset, which has ImageNet's class ids and names. The path
-# is taken from this file, so that the config works from any current folder.
+# EfficientNet-Lite0 on the small labeled dataset in demo/dataset, which uses ImageNet's class ids and names. The path
+# is relative to this file, so the config works from any current folder.
 _base_ = './efficientnet-lite0_in1k.py'
 
 data_root = '{{ fileDirname }}/../../demo/dataset'

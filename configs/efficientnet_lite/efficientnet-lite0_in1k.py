@@ -1,5 +1,5 @@
-# EfficientNet-Lite0 on ImageNet: the small network with real weights behind every demo. It is timm's implementation;
-# the picture keeps its aspect ratio (short side 256, centre crop 224), and the normalisation is that of the weights.
+# EfficientNet-Lite0 on ImageNet, the small pretrained network used in the demos, in timm's implementation. The image
+# keeps its aspect ratio (short side 256, center crop 224). The normalization is the one the weights were trained with.
 _base_ = 'mmpretrain::efficientnet/efficientnet-b0_8xb32_in1k.py'
 
 model = dict(_delete_=True, type='TimmClassifier', model_name='tf_efficientnet_lite0', pretrained=False)

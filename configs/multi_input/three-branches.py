@@ -1,4 +1,5 @@
-# A network of three inputs, by name. Each has a pipeline: on the main image, or on a file that --input NAME=PATH gives.
+# A network with three named inputs. Each input has its own pipeline, which reads the main image or the file given by
+# --input NAME=PATH.
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['demo.multi_input.three_branches'])
 

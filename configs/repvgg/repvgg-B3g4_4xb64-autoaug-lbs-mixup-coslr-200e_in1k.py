@@ -1,5 +1,6 @@
-# RepVGG-B3g4 as its name says: 4 GPUs of 64 images, AutoAugment, label smoothing with mixup, and 200 epochs of cosine
-# after five of warm-up. mmpretrain has these parts, but no longer a config that puts them together.
+# RepVGG-B3g4 on 4 GPUs with 64 images each, with AutoAugment and label smoothing with mixup. Of the 200 epochs, the
+# first five are warmup and the rest follow a cosine. mmpretrain still has these parts, but no config that
+# combines them.
 _base_ = [
     'mmpretrain::_base_/models/repvgg-B3_lbs-mixup_in1k.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize_autoaug.py',

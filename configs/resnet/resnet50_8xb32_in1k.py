@@ -1,2 +1,2 @@
-# ResNet-50 on ImageNet, unchanged, under the name that mmpretrain's documentation uses.
+# ResNet-50 on ImageNet, unchanged, under the name used in mmpretrain's documentation.
 _base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'

@@ -1,5 +1,5 @@
-# timm's ViT-Ti/16 with a random test pipeline: a 480-pixel crop, padded where the picture is smaller, then 224 pixels.
-# One `--seed` is one crop. The mean and standard deviation are those of timm's weights.
+# timm's ViT-Ti/16 with a random test pipeline: a 480-pixel crop, padded if the image is smaller, resized to 224 pixels.
+# `--seed` determines the crop. The mean and standard deviation are those of timm's weights.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_mixer_224.py'
 
 default_scope = 'mmpretrain'

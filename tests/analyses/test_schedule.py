@@ -10,11 +10,11 @@ from mmengine.config import Config
 from runner_oracle import config_of
 
 from vistool.analyses.schedule import Schedule
-from vistool.analyses.schedule.bare_model import without_weights
 from vistool.analyses.schedule.curves import warmup_length
 from vistool.analyses.schedule.hooks import _HARMLESS, _TOUCHES
+from vistool.analyses.schedule.optimizers import without_weights
 from vistool.errors import InputError
-from vistool.models.configs.resolving import Source
+from vistool.models.configs import Source
 
 STEP = {'type': 'StepLR', 'step_size': 2, 'gamma': 0.5}
 

@@ -10,7 +10,7 @@ from mmengine.registry import PARAM_SCHEDULERS as ROOT
 from mmpretrain.registry import PARAM_SCHEDULERS
 from runner_oracle import assert_same, config_of
 
-from vistool.models.configs.packaged import package_folder
+from vistool.models.configs import package_folder
 
 MILESTONES = {'milestones': [2, 3, 3, 6], 'gamma': 0.3}
 RESTARTS = {'periods': [3, 4, 5], 'restart_weights': [1, 0.5, 0.25], 'eta_min': 1e-4}

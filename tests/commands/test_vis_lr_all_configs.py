@@ -5,7 +5,7 @@ import re
 import pytest
 
 from vistool.commands.vis_lr import main
-from vistool.models.configs.packaged import package_folder
+from vistool.models.configs import package_folder
 
 # The configs that train, and cannot be drawn: each with what the one line says.
 REFUSED = {

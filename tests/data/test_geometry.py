@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistool.data.geometry import Geometry, Step, affine, crop, erase, flip, resize, window
+from vistool.data.geometry import GeometricStep, Geometry, affine, crop, erase, flip, resize, window
 
 sizes = st.tuples(st.integers(8, 60), st.integers(8, 60))
 points = st.lists(st.tuples(st.floats(-30, 90), st.floats(-30, 90)), min_size=1, max_size=5)
@@ -173,7 +173,7 @@ def waved(size, depth=3.0):
     h, w = size
     x, y = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
     field = np.stack([x + depth * np.sin(y / 7), y + depth * np.sin(x / 9)], axis=-1)
-    return Step(np.eye(3), size, size, field=field), field
+    return GeometricStep(np.eye(3), size, size, field=field), field
 
 
 def test_field_round_trip_and_ramp():
@@ -196,7 +196,7 @@ def test_field_round_trip_and_ramp():
 def test_field_marks_what_it_does_not_show():
     _, field = waved((20, 20))
     field[3:6, 4:8] = np.nan
-    geometry = Geometry.identity((20, 20)).then(Step(np.eye(3), (20, 20), (20, 20), field=field))
+    geometry = Geometry.identity((20, 20)).then(GeometricStep(np.eye(3), (20, 20), (20, 20), field=field))
     assert geometry.invalid[3:6, 4:8].all()
     assert np.isnan(geometry.field[3:6, 4:8]).all()
     assert np.isfinite(geometry.to_original([[5.0, 5.0]])).all()

@@ -7,7 +7,7 @@ from mmengine import Config
 
 import vistool as vt
 from vistool.errors import InputError
-from vistool.models.configs.resolving import Source
+from vistool.models.configs import Source
 from vistool.models.input_size import find_strict, patch_size, refit, sizing
 
 ARCH = {'embed_dims': 32, 'num_layers': 2, 'num_heads': 2, 'feedforward_channels': 64}

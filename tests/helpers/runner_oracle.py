@@ -13,13 +13,11 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
-from vistool.analyses.schedule.groups import read_optimizers
 from vistool.analyses.schedule.hooks import read_hooks
-from vistool.analyses.schedule.parameters import readers
-from vistool.analyses.schedule.replay import replay
-from vistool.analyses.schedule.run import read_run
-from vistool.analyses.schedule.schedulers import build, may_merge, settings_of
-from vistool.models.configs.resolving import Source
+from vistool.analyses.schedule.optimizers import parameter_readers, read_optimizers
+from vistool.analyses.schedule.replay import build_schedulers, may_merge, replay, scheduler_settings
+from vistool.analyses.schedule.training import read_training
+from vistool.models.configs import Source
 
 KEYS = ('lr', 'momentum', 'weight_decay', 'betas')
 
@@ -111,14 +109,19 @@ def run_for_real(config, folder, model=None):
 def replayed(config, scale=1.0):
     """The same rows from the replay."""
     source = Source(config, 'toy')
-    run = read_run(source, config.size, 1)
+    run = read_training(source, config.size, 1)
     found = {}
     for plan in read_optimizers(source):
-        settings = settings_of(source, plan.name)
+        settings = scheduler_settings(source, plan.name)
         hooks = read_hooks(source)
         merge = may_merge(settings) and set(hooks.names) <= {'SimSiamHook'}
         recorded = replay(
-            plan, lambda it, s=settings: build(source, s, run, it), run, hooks, readers(['all'], plan), merge
+            plan,
+            lambda optimizer, own=settings: build_schedulers(source, own, run, optimizer),
+            run,
+            hooks,
+            parameter_readers(['all'], plan),
+            merge,
         )
         found[plan.name] = (plan, recorded)
     return found

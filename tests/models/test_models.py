@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vistool.environment import warn_of_overwritten_packages
-from vistool.models.configs.resolving import Source
+from vistool.models.configs import Source
 from vistool.models.model import load
 from vistool.network.outputs import class_scores, has_classes, probabilities
 
@@ -176,7 +176,7 @@ def test_a_users_own_module_works_from_the_users_own_folder(tmp_path):
     ],
 )
 def test_packages_that_overwrite_each_other_are_told_once(installed, told, monkeypatch, caplog):
-    monkeypatch.setattr('vistool.environment._installed', installed.__contains__)
+    monkeypatch.setattr('vistool.environment.installed_version', lambda name: '1.0' if name in installed else None)
     warn_of_overwritten_packages.cache_clear()
     with caplog.at_level(logging.WARNING, 'vistool'):
         load(nn.Linear(1, 1))

@@ -12,7 +12,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
-from vistool.models.configs.resolving import require_model, resolve
+from vistool.models.configs import require_model, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 COFFEE = ROOT / 'demo' / 'coffee.png'

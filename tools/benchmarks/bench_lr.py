@@ -13,7 +13,7 @@ from pathlib import Path
 
 from timing import machine, ratio
 
-from vistool.models.configs.packaged import package_folder
+from vistool.models.configs import package_folder
 
 CONFIG = 'swin_transformer/swin-tiny_16xb64_in1k.py'
 IMAGES, GPUS = '1281167', '16'

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool import provenance
 from vistool.data.patches import MASKS, PatchGrid, Size, by, filling, fitting, make_mask, pair, window
+from vistool.environment import versions
 from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
 from vistool.results import Cut, GridImage, ImageGrid
@@ -250,7 +250,7 @@ class Patches:
         results = []
         for sample in samples:
             embedding = find_embedding(model.module, model.batch([sample]))
-            facts = {**model.provenance(), **provenance.of_sample(sample), 'module': embedding.name}
+            facts = {**model.provenance(), **sample.provenance(), 'module': embedding.name}
             grid = self._views(sample.image, embedding.grid, embedding, sample.index or 0)
             results.append(replace(grid, caption=f'{model.name} · {grid.caption}').with_provenance(**facts))
         return results[0] if single else results
@@ -277,7 +277,7 @@ class Patches:
         rows = self._rows(image, cut, embedding, self.seed + index)
         special = embedding.special if embedding else ()
         facts = {'patch': grid.patch, 'stride': grid.stride, 'start': grid.start, 'grid': grid.shape}
-        entries = {'analysis': 'patches', **facts, 'special': special, 'versions': provenance.versions()}
+        entries = {'analysis': 'patches', **facts, 'special': special, 'versions': versions()}
         return ImageGrid(rows, caption(grid, special, 'tokens' if embedding else 'patches'), entries)
 
     def _rows(

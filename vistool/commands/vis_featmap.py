@@ -138,7 +138,7 @@ def parse_point(word: str) -> tuple[float, float]:
 
 def preview(args: argparse.Namespace) -> int:
     """Lists the network's modules with what they give for the first image, on stdout; needs no checkpoint."""
-    from vistool.models.building import build_module
+    from vistool.models.model import build_module
     from vistool.models.model import Model, find_device
     from vistool.network.stages import module_tree
     from vistool.runs.loading import find_items, find_source, read_views

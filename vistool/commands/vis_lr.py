@@ -69,7 +69,7 @@ def style_of(args: argparse.Namespace) -> Style:
 def work(args: argparse.Namespace) -> int:
     """Reads, replays and draws."""
     style = style_of(args)
-    from vistool.models.configs.resolving import resolve
+    from vistool.models.configs import resolve
     from vistool.visualization.visualizer import Visualizer
 
     options = cli.config_options(args.cfg_options)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.data.geometry import Step, resize
-from vistool.data.transforms.openmmlab import Call
+from vistool.data.geometry import GeometricStep, resize
+from vistool.data.geometry_rules import TransformCall
 from vistool.registry import TRANSFORMS
 
 
@@ -28,7 +28,7 @@ class FFTMagnitude:
         results['img'] = _three(spectrum * (255 / max(float(spectrum.max()), 1e-12)))
         return results
 
-    def geometry_rule(self, call: Call) -> Step:
+    def geometry_rule(self, call: TransformCall) -> GeometricStep:
         """Nothing of the photo's places is left."""
         return replace(resize(call.before, call.after), exact=False)
 
@@ -53,7 +53,7 @@ class LocalBinaryPattern:
         results['img'] = _three(codes)
         return results
 
-    def geometry_rule(self, call: Call) -> Step:
+    def geometry_rule(self, call: TransformCall) -> GeometricStep:
         """Every pixel stays in place."""
         return resize(call.before, call.after)
 

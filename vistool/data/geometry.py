@@ -125,7 +125,7 @@ _EDGE = 1e-6  # pixels by which rounding may put a point that lies on a border o
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class GeometricStep:
     """One transform, read backwards: pixels after it to pixels before it.
 
     Attributes:
@@ -146,29 +146,29 @@ class Step:
     exact: bool = True
 
 
-def window(before: Size, after: Size, left: float, top: float, width: float, height: float) -> Step:
+def window(before: Size, after: Size, left: float, top: float, width: float, height: float) -> GeometricStep:
     """The step that stretches a rectangle of the input over the output; it may stick out (padding)."""
     h, w = after
-    return Step(np.array([[width / w, 0, left], [0, height / h, top], [0, 0, 1.0]]), before, after)
+    return GeometricStep(np.array([[width / w, 0, left], [0, height / h, top], [0, 0, 1.0]]), before, after)
 
 
-def resize(before: Size, after: Size) -> Step:
+def resize(before: Size, after: Size) -> GeometricStep:
     """A resize of the whole image."""
     return window(before, after, 0, 0, before[1], before[0])
 
 
-def crop(before: Size, after: Size, left: float, top: float) -> Step:
+def crop(before: Size, after: Size, left: float, top: float) -> GeometricStep:
     """A crop whose corner is at ``(left, top)``; negative values and overhang are padding."""
     return window(before, after, left, top, after[1], after[0])
 
 
-def flip(size: Size, horizontal: bool = False, vertical: bool = False) -> Step:
+def flip(size: Size, horizontal: bool = False, vertical: bool = False) -> GeometricStep:
     """A mirror image."""
     (h, w), (sx, sy) = size, (-1 if horizontal else 1, -1 if vertical else 1)
-    return Step(np.array([[sx, 0, w * horizontal], [0, sy, h * vertical], [0, 0, 1.0]]), size, size)
+    return GeometricStep(np.array([[sx, 0, w * horizontal], [0, sy, h * vertical], [0, 0, 1.0]]), size, size)
 
 
-def affine(before: Size, after: Size, forward: ArrayLike, centres: bool = True) -> Step:
+def affine(before: Size, after: Size, forward: ArrayLike, centres: bool = True) -> GeometricStep:
     """A warp given by its forward matrix, ``(2, 3)`` or ``(3, 3)``, input to output.
 
     Args:
@@ -181,15 +181,15 @@ def affine(before: Size, after: Size, forward: ArrayLike, centres: bool = True) 
     if centres:
         shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
         matrix = shift @ matrix @ np.linalg.inv(shift)
-    return Step(np.linalg.inv(matrix), before, after)
+    return GeometricStep(np.linalg.inv(matrix), before, after)
 
 
-def erase(size: Size, rectangles: list[tuple[int, int, int, int]]) -> Step:
+def erase(size: Size, rectangles: list[tuple[int, int, int, int]]) -> GeometricStep:
     """Rectangles ``(top, left, height, width)`` painted over, everything else in place."""
     erased = np.zeros(size, np.bool_)
     for top, left, height, width in rectangles:
         erased[top : top + height, left : left + width] = True
-    return Step(np.eye(3), size, size, erased=erased if erased.any() else None)
+    return GeometricStep(np.eye(3), size, size, erased=erased if erased.any() else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +218,7 @@ class Geometry:
         """The network sees the original as it is."""
         return cls(np.eye(3), (int(size[0]), int(size[1])), (int(size[0]), int(size[1])))
 
-    def then(self, step: Step) -> Geometry:
+    def then(self, step: GeometricStep) -> Geometry:
         """The geometry after one more transform of the network's view."""
         if step.before != self.network_size:
             raise ValueError(f'the step starts from {step.before}, the image has {self.network_size}')
@@ -306,7 +306,7 @@ class Geometry:
         inside = inside_x & inside_y
         return inside if self.invalid is None else inside & ~self.invalid[row, column]
 
-    def _invalid_after(self, step: Step) -> Mask | None:
+    def _invalid_after(self, step: GeometricStep) -> Mask | None:
         h, w = step.after
         if step.field is not None:
             shown = self._shown(step.field[..., 0], step.field[..., 1])
@@ -319,7 +319,7 @@ class Geometry:
         invalid = ~shown if step.erased is None else ~shown | step.erased
         return invalid if invalid.any() else None
 
-    def _field_after(self, step: Step) -> NDArray[np.float64] | None:
+    def _field_after(self, step: GeometricStep) -> NDArray[np.float64] | None:
         if self.field is None and step.field is None:
             return None
         before = step.field if step.field is not None else transform(step.matrix, _centres(step.after))

@@ -62,6 +62,22 @@ class Sample:
     label: int | None = None
     index: int | None = None
 
+    def provenance(self) -> dict[str, Any]:
+        """The file, the label, and the way from network pixels to the file's own, as plain JSON values."""
+        geometry = self.geometry
+        return {
+            'image': None if self.path is None else str(self.path),
+            'label': self.label,
+            'geometry': None
+            if geometry is None
+            else {
+                'matrix': geometry.matrix.tolist(),
+                'network_size': list(geometry.network_size),
+                'original_size': list(geometry.original_size),
+                'exact': geometry.exact,
+            },
+        }
+
 
 def find_inputs(spec: str | os.PathLike[str]) -> list[Item]:
     """The images that an argument names, in a fixed order, with unique output names.

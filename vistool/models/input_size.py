@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from vistool.data.pipelines import Pipeline, build_transforms, original_of
 from vistool.data.samples import Sample
-from vistool.data.transforms.tracing import name_of
+from vistool.data.tracing import name_of
 from vistool.errors import InputError, param
-from vistool.models.checkpoints.key_conversion import TABLE, resize_table
+from vistool.models.checkpoints.weights import TABLE, resize_table
 
 if TYPE_CHECKING:
     from vistool.models.model import Model
@@ -89,8 +89,8 @@ def refit(model: Model, size: Shape) -> None:
     strict = find_strict(model.module)
     if strict is None or strict.size == size or model.config is None:
         return
-    from vistool.models.building import build_module
-    from vistool.models.configs.resolving import Source
+    from vistool.models.configs import Source
+    from vistool.models.model import build_module
 
     config = model.config.copy()
     part = config.model.backbone if strict.name.split('.')[0] == 'backbone' else config.model

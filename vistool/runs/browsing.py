@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from vistool import commands as cli
-from vistool.analyses.dataset.browse import BrowseDataset
-from vistool.data.datasets.batching import Batcher
-from vistool.data.datasets.reading import Samples
-from vistool.data.datasets.selection import choose
-from vistool.data.datasets.workers import ordered_map
+from vistool.analyses.dataset import BrowseDataset
+from vistool.data.batching import Batcher
+from vistool.data.datasets import choose
+from vistool.data.recording import Samples
+from vistool.data.workers import ordered_map
 from vistool.errors import InputError
-from vistool.models.configs.resolving import resolve
+from vistool.models.configs import resolve
 from vistool.results import ImageGrid
 from vistool.runs.progress import Failure, progress, report
 from vistool.visualization.files import write_file

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from vistool import commands as cli
-from vistool.analyses.dataset.report import DatasetReport, Measured
-from vistool.data.datasets.reading import Samples
-from vistool.data.datasets.workers import ordered_map
-from vistool.models.configs.resolving import Source
+from vistool.analyses.dataset import DatasetReport, Measured
+from vistool.data.recording import Samples
+from vistool.data.workers import ordered_map
+from vistool.models.configs import Source
 from vistool.results import DatasetSummary
 from vistool.runs.progress import Failure, progress, report
 from vistool.visualization.files import VECTOR_SUFFIXES, encode_pixels

@@ -15,9 +15,8 @@ from vistool.analyses.featmap.statistics import Statistics
 from vistool.data.pipelines import parse_files
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
-from vistool.models.building import build_module
-from vistool.models.configs.resolving import resolve
-from vistool.models.model import Model, find_device
+from vistool.models.configs import resolve
+from vistool.models.model import Model, build_module, find_device
 from vistool.network.features import Feature
 from vistool.network.stages import module_tree
 from vistool.runs.checks import refuse_parts

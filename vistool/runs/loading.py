@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from vistool.data.datasets.opening import PHASES, DatasetItem, dataset_items
+from vistool.data.datasets import PHASES, DatasetItem, dataset_items
 from vistool.data.samples import Item, Sample, find_inputs
 from vistool.errors import InputError
-from vistool.models.configs.resolving import Source, resolve
+from vistool.models.configs import Source, resolve
 from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
 from vistool.runs.spec import Images, Models, ModelSpec

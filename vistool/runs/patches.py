@@ -9,9 +9,8 @@ from vistool import commands as cli
 from vistool.analyses.patches import Patches
 from vistool.data.samples import find_inputs
 from vistool.errors import InputError, param
-from vistool.models.building import build_module
-from vistool.models.configs.resolving import resolve
-from vistool.models.model import Model, find_device
+from vistool.models.configs import resolve
+from vistool.models.model import Model, build_module, find_device
 from vistool.runs.progress import Failure, progress, report
 from vistool.visualization.visualizer import Visualizer
 

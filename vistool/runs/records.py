@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vistool import provenance
-from vistool.data.datasets.opening import DatasetItem
+from vistool.environment import versions
+from vistool.data.datasets import DatasetItem
 from vistool.data.samples import Item, Sample
 from vistool.models.model import Model
 from vistool.results import Heatmaps
@@ -35,7 +35,7 @@ def run_record(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'command': spec.command,
         **models[0].provenance(),
         'settings': settings_of(spec, models),
-        'versions': provenance.versions(),
+        'versions': versions(),
     }
 
 

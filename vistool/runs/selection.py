@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vistool.data.datasets.annotations import class_ids
-from vistool.data.datasets.opening import DatasetItems
-from vistool.data.datasets.selection import at_indices, of_classes
+from vistool.data.datasets import DatasetItems, at_indices, class_ids, of_classes
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.model import Model

@@ -111,7 +111,7 @@ def test_conversion_happens_once_and_needs_no_onnx_afterwards(cache, monkeypatch
     (file,) = cache.glob('dinov2-vit-small-p14-*.pth')
     stamp = file.stat().st_mtime_ns
     monkeypatch.setitem(sys.modules, 'onnx', None)
-    monkeypatch.setitem(sys.modules, 'vistool.models.checkpoints.onnx_import', None)
+    monkeypatch.setitem(sys.modules, 'vistool.models.checkpoints.demo_weights', None)
     again = read_checkpoint(DINO)
     assert file.stat().st_mtime_ns == stamp
     assert all(torch.equal(first.state_dict[name], again.state_dict[name]) for name in first.state_dict)

@@ -22,8 +22,7 @@ from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from vistool.errors import InputError
-from vistool.models.checkpoints.stand_ins import FAMILIES, STAND_INS, Inert, plain
-from vistool.models.checkpoints.unpickling import read_pickle
+from vistool.models.checkpoints.unpickling import FAMILIES, STAND_INS, Inert, plain, read_pickle
 
 
 class Call:
@@ -143,7 +142,7 @@ def test_scheduler_classes_become_inert(tmp_path, class_name):
 def test_no_stand_in_is_foreign():
     """What a file can reach is this module's own, and the one container that PyTorch's reader permits by itself."""
     for stand_in in (*STAND_INS.values(), *(stand_in for _, stand_in in FAMILIES)):
-        assert stand_in is OrderedDict or stand_in.__module__ == 'vistool.models.checkpoints.stand_ins'
+        assert stand_in is OrderedDict or stand_in.__module__ == 'vistool.models.checkpoints.unpickling'
     real = {id(value) for value in vars(builtins).values()}
     assert not [name for name, stand_in in STAND_INS.items() if id(stand_in) in real]
 

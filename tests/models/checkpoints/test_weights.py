@@ -13,9 +13,8 @@ from torch import nn
 from torchvision.models import mobilenet_v3_small, resnet18, resnet34, resnet50, resnet101
 
 from vistool.errors import InputError
-from vistool.models.checkpoints.key_conversion import resize_bias_tables
 from vistool.models.checkpoints.reading import Checkpoint
-from vistool.models.checkpoints.weights import LoadReport, Mismatch, load_weights, summarise
+from vistool.models.checkpoints.weights import LoadReport, Mismatch, load_weights, resize_bias_tables, summarise
 
 
 class Classifier(nn.Module):

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool import provenance
 from vistool.analyses.attention.aggregation import Flow
 from vistool.analyses.attention.reading import Reading
 from vistool.analyses.attention.selection import Query, find_heads
 from vistool.data.geometry import crop
 from vistool.data.samples import Sample
+from vistool.environment import versions
 from vistool.models.model import Model
 from vistool.network.outputs import probabilities
 from vistool.network.token_layout import cover
@@ -176,8 +176,8 @@ def _result(
             'analysis': 'attention',
             **model.provenance(),
             **found,
-            **provenance.of_sample(replace(sample, geometry=view.geometry)),
-            'versions': provenance.versions(),
+            **replace(sample, geometry=view.geometry).provenance(),
+            'versions': versions(),
         },
     )
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool import provenance
 from vistool.analyses.cam.methods import Method
 from vistool.analyses.cam.passes import Key
 from vistool.analyses.cam.targets import Goal
 from vistool.data.samples import Sample
+from vistool.environment import versions
 from vistool.models.model import Model
 from vistool.results import Heatmap, Heatmaps
 
@@ -79,8 +79,8 @@ class Report:
                 'targets': targets,
                 'prediction': self._prediction(index),
                 **self.settings,
-                **provenance.of_sample(sample),
-                'versions': provenance.versions(),
+                **sample.provenance(),
+                'versions': versions(),
             },
         )
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool import provenance
 from vistool.analyses.featmap.reductions import REDUCTIONS, check_channels, find_cell, similarity, top_channels
 from vistool.data.samples import Sample
+from vistool.environment import versions
 from vistool.models.model import Model
 from vistool.network.features import Feature
 from vistool.results import Heatmap, Heatmaps
@@ -186,8 +186,8 @@ def described(
         'similar_to': [list(point) for point in plan.similar_to],
         'basis': basis,
         'extra_tokens': plan.extra_tokens,
-        **provenance.of_sample(sample),
-        'versions': provenance.versions(),
+        **sample.provenance(),
+        'versions': versions(),
     }
 
 

@@ -11,15 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from vistool import provenance
-from vistool.analyses.schedule import parameters, schedulers
 from vistool.analyses.schedule.curves import curves, facts_line, merge, read_log, warmup_length, warn_of_batch
-from vistool.analyses.schedule.groups import Group, OptimizerPlan, read_optimizers
 from vistool.analyses.schedule.hooks import Hooks, read_hooks
-from vistool.analyses.schedule.replay import replay
-from vistool.analyses.schedule.run import Run, read_run
+from vistool.analyses.schedule.optimizers import (
+    Group,
+    OptimizerPlan,
+    check_parameters,
+    parameter_readers,
+    read_optimizers,
+)
+from vistool.analyses.schedule.replay import (
+    build_schedulers,
+    may_merge,
+    never_steps,
+    plateaus,
+    replay,
+    scheduler_settings,
+)
+from vistool.analyses.schedule.training import TrainingPlan, read_training
+from vistool.environment import versions
 from vistool.errors import InputError, param
-from vistool.models.configs.resolving import Source, resolve
+from vistool.models.configs import Source, resolve
 from vistool.registry import ANALYSES
 from vistool.results import Curve, Curves
 
@@ -75,7 +87,7 @@ class Schedule:
         return _joined(parts)
 
     def _of_one(self, source: Source, several: bool) -> Curves:
-        run = read_run(source, self.dataset_size, self.ngpus)
+        training = read_training(source, self.dataset_size, self.ngpus)
         hooks = read_hooks(source)
         if not source.config.get('param_scheduler') and not hooks.names:
             raise InputError(
@@ -83,17 +95,17 @@ class Schedule:
                 hint='give a config with a schedule',
                 parameter='config',
             )
-        ratio = warn_of_batch(source, run, self.auto_scale_lr)
+        ratio = warn_of_batch(source, training, self.auto_scale_lr)
         made: list[Curve] = []
         plans = [_scaled(plan, ratio) for plan in read_optimizers(source)]
         for plan in plans:
-            made += self._of_optimizer(source, plan, run, hooks, source.name if several else '')
-        lengths = {} if run.epoch_length is None else {source.name: float(run.epoch_length)}
+            made += self._of_optimizer(source, plan, training, hooks, source.name if several else '')
+        lengths = {} if training.epoch_length is None else {source.name: float(training.epoch_length)}
         main = max(
             (each for each in made if each.parameter == made[0].parameter), key=lambda each: float(each.values.max())
         )
         warmup = warmup_length(main.values) if main.parameter == 'lr' else 0
-        facts = facts_line(run, main, warmup)
+        facts = facts_line(training, main, warmup)
         log.info('%s: %s', source.name, facts)
         return Curves(
             tuple(made),
@@ -102,20 +114,22 @@ class Schedule:
             facts,
             {source.name: warmup} if warmup else {},
             _ramp(made),
-            _provenance(source, run, plans, ratio, self.parameters),
+            _provenance(source, training, plans, ratio, self.parameters),
         )
 
-    def _of_optimizer(self, source: Source, plan: OptimizerPlan, run: Run, hooks: Hooks, label: str) -> list[Curve]:
-        settings = schedulers.settings_of(source, plan.name)
-        _remarks(source, settings, run, hooks)
-        parameters.check(self.parameters, [str(each['param_name']) for each in settings if 'param_name' in each])
+    def _of_optimizer(
+        self, source: Source, plan: OptimizerPlan, training: TrainingPlan, hooks: Hooks, label: str
+    ) -> list[Curve]:
+        settings = scheduler_settings(source, plan.name)
+        _remarks(source, settings, training, hooks)
+        check_parameters(self.parameters, [str(each['param_name']) for each in settings if 'param_name' in each])
         recorded = replay(
             plan,
-            lambda optimizer: schedulers.build(source, settings, run, optimizer),
-            run,
+            lambda optimizer: build_schedulers(source, settings, training, optimizer),
+            training,
             hooks,
-            parameters.readers(self.parameters, plan),
-            merge=schedulers.may_merge(settings) and set(hooks.names) <= {'SimSiamHook'},
+            parameter_readers(self.parameters, plan),
+            merge=may_merge(settings) and set(hooks.names) <= {'SimSiamHook'},
         )
         made: list[Curve] = []
         for name, recording in recorded.items():
@@ -149,13 +163,13 @@ def _scaled(plan: OptimizerPlan, ratio: float) -> OptimizerPlan:
     return replace(plan, groups=groups)
 
 
-def _remarks(source: Source, settings: Sequence[dict[str, Any]], run: Run, hooks: Hooks) -> None:
-    if schedulers.plateaus(settings):
+def _remarks(source: Source, settings: Sequence[dict[str, Any]], training: TrainingPlan, hooks: Hooks) -> None:
+    if plateaus(settings):
         log.warning('%s reduces its rate on a plateau: drawn as if the metric always improved', source.name)
-    if schedulers.never_steps(settings, run):
+    if never_steps(settings, training):
         log.warning('%s schedules by epoch in a loop that counts iterations: such schedulers never step', source.name)
-    if run.accumulation > 1:
-        count = run.accumulation
+    if training.accumulation > 1:
+        count = training.accumulation
         log.info('%s: the weights change every %d iterations, the schedule steps at each', source.name, count)
     for name in hooks.names:
         log.info('%s: followed the hook %s', source.name, name)
@@ -201,16 +215,16 @@ def _joined(parts: Sequence[Curves]) -> Curves:
 
 
 def _provenance(
-    source: Source, run: Run, plans: Sequence[OptimizerPlan], ratio: float, names: Sequence[str]
+    source: Source, training: TrainingPlan, plans: Sequence[OptimizerPlan], ratio: float, names: Sequence[str]
 ) -> dict[str, Any]:
     return {
         'config': source.name,
         'parameters': list(names),
-        'iterations': run.iterations,
-        'epoch_length': run.epoch_length,
-        'batch': run.batch,
-        'ngpus': run.ngpus,
+        'iterations': training.iterations,
+        'epoch_length': training.epoch_length,
+        'batch': training.batch,
+        'ngpus': training.ngpus,
         'lr_scaled_by': ratio,
         'groups': sum(len(plan.groups) for plan in plans),
-        'versions': provenance.versions(),
+        'versions': versions(),
     }

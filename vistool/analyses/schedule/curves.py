@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.analyses.schedule.groups import Group, OptimizerPlan
+from vistool.analyses.schedule.optimizers import Group, OptimizerPlan
 from vistool.analyses.schedule.replay import Recording
-from vistool.analyses.schedule.run import Run
+from vistool.analyses.schedule.training import TrainingPlan
 from vistool.errors import InputError, param
-from vistool.models.configs.resolving import Source
+from vistool.models.configs import Source
 from vistool.results import Curve
 
 _ENOUGH_LAYERS = 3
@@ -131,36 +131,36 @@ def warmup_length(values: NDArray[np.float64]) -> int:
 log = logging.getLogger('vistool')
 
 
-def facts_line(run: Run, main: Curve, warmup: int) -> str:
+def facts_line(training: TrainingPlan, main: Curve, warmup: int) -> str:
     """Iterations per epoch, total, batch, warm-up, peak and final value.
 
     Args:
-        run: The counts.
+        training: The counts.
         main: The highest curve of the first parameter drawn.
         warmup: Its iterations of warm-up.
     """
     parts = []
-    if run.by_epoch:
-        parts.append(f'{run.epochs} epochs × {run.epoch_length:,} = {run.iterations:,} iterations')
+    if training.by_epoch:
+        parts.append(f'{training.epochs} epochs × {training.epoch_length:,} = {training.iterations:,} iterations')
     else:
-        epochs = f' ({run.iterations / run.epoch_length:.3g} epochs)' if run.epoch_length else ''
-        parts.append(f'{run.iterations:,} iterations{epochs}')
-    if run.batch is not None:
-        parts.append(f'batch {run.ngpus} × {run.per_gpu} = {run.batch:,}')
+        epochs = f' ({training.iterations / training.epoch_length:.3g} epochs)' if training.epoch_length else ''
+        parts.append(f'{training.iterations:,} iterations{epochs}')
+    if training.batch is not None:
+        parts.append(f'batch {training.ngpus} × {training.per_gpu} = {training.batch:,}')
     if warmup:
-        epochs = f' = {warmup / run.epoch_length:.3g} epochs' if run.epoch_length else ''
+        epochs = f' = {warmup / training.epoch_length:.3g} epochs' if training.epoch_length else ''
         parts.append(f'warm-up {warmup:,} iterations{epochs}')
     name = main.parameter
     parts.append(f'{name} peak {main.values.max():.3g}, end {main.values[-1]:.3g}')
     return ' · '.join(parts)
 
 
-def warn_of_batch(source: Source, run: Run, scale: bool) -> float:
+def warn_of_batch(source: Source, training: TrainingPlan, scale: bool) -> float:
     """The factor of the learning rate; a warning where the config's rate was meant for another batch.
 
     Args:
         source: The config.
-        run: The counts.
+        training: The counts.
         scale: Whether scaling was asked for.
 
     Raises:
@@ -169,14 +169,14 @@ def warn_of_batch(source: Source, run: Run, scale: bool) -> float:
     settings = source.config.get('auto_scale_lr') or {}
     base = settings.get('base_batch_size')
     wanted = scale or bool(settings.get('enable'))
-    if not base or run.batch is None:
+    if not base or training.batch is None:
         if wanted:
             lacking = 'auto_scale_lr.base_batch_size' if not base else 'train_dataloader.batch_size'
             raise InputError(f'{source.name} has no {lacking} to scale by', parameter='auto_scale_lr')
         return 1.0
-    ratio = float(run.batch) / float(base)
+    ratio = float(training.batch) / float(base)
     if wanted:
-        log.info('%s: learning rate × %g (batch %d, meant for %d)', source.name, ratio, run.batch, base)
+        log.info('%s: learning rate × %g (batch %d, meant for %d)', source.name, ratio, training.batch, base)
         return ratio
     if ratio != 1:
         log.warning(
@@ -184,7 +184,7 @@ def warn_of_batch(source: Source, run: Run, scale: bool) -> float:
             f'{param("auto_scale_lr")} multiplies it by %g, {param("ngpus")} sets the GPUs',
             source.name,
             base,
-            run.batch,
+            training.batch,
             ratio,
         )
     return 1.0

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vistool.analyses.schedule.run import Run
 from vistool.analyses.schedule.scopes import in_scope
+from vistool.analyses.schedule.training import TrainingPlan
 from vistool.errors import InputError, param
-from vistool.models.configs.resolving import Source
+from vistool.models.configs import Source
 
 # Of all hooks in mmengine and mmpretrain (a test reads their sources), only this one changes what schedulers set.
 _CHANGING = {'SimSiamHook'}
@@ -56,9 +56,9 @@ class StandInRunner:
         iter: Iterations done.
     """
 
-    def __init__(self, run: Run, optim_wrapper: Any) -> None:
+    def __init__(self, training: TrainingPlan, optim_wrapper: Any) -> None:
         self.epoch = self.iter = 0
-        self.max_epochs, self.max_iters = run.epochs, run.iterations
+        self.max_epochs, self.max_iters = training.epochs, training.iterations
         self.optim_wrapper = optim_wrapper
 
     def __getattr__(self, name: str) -> Any:

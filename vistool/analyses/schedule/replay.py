@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,104 @@ from mmengine.optim.scheduler.momentum_scheduler import MomentumSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from numpy.typing import NDArray
 
-from vistool.analyses.schedule.groups import Group, OptimizerPlan
 from vistool.analyses.schedule.hooks import Hooks, StandInRunner
-from vistool.analyses.schedule.run import Run
+from vistool.analyses.schedule.optimizers import Group, OptimizerPlan, Reader
+from vistool.analyses.schedule.scopes import cheapest_scope
+from vistool.analyses.schedule.training import TrainingPlan
 from vistool.errors import InputError
+from vistool.models.configs import Source
+
+# Settings that may hold one value for each group; then groups cannot share.
+_PER_GROUP = ('eta_max', 'min_value')
+_PACKAGES = ('mmengine', 'mmpretrain')
+
+
+def scheduler_settings(source: Source, optimizer: str) -> list[dict[str, Any]]:
+    """The scheduler settings that apply to one optimizer (``''``: the only one).
+
+    Raises:
+        InputError: If there are none, or they are no dicts.
+    """
+    found = source.config.get('param_scheduler')
+    if not found:
+        return []
+    if isinstance(found, Mapping) and 'type' not in found:
+        if optimizer not in found:
+            known = ', '.join(map(str, found))
+            raise InputError(
+                f'{source.name} schedules {known}, but its optimizer is called {optimizer or "nothing"}',
+                hint='give each optimizer its schedulers by its own name',
+                parameter='config',
+            )
+        found = found[optimizer]
+    listed = [found] if isinstance(found, Mapping) else list(found)
+    for each in listed:
+        if not isinstance(each, Mapping) or 'type' not in each:
+            raise InputError(f'{source.name} has a param_scheduler without a type: {each!r}', parameter='config')
+    return [dict(copy.deepcopy(each)) for each in listed]
+
+
+def build_schedulers(
+    source: Source, settings: Sequence[Mapping[str, Any]], training: TrainingPlan, optimizer: Any
+) -> list[Any]:
+    """The schedulers of one optimizer.
+
+    Raises:
+        InputError: If one cannot be built; mmengine would stop there as well.
+    """
+    from mmengine.optim import scheduler as _  # noqa: F401  (registers mmengine's)
+    from mmengine.registry import PARAM_SCHEDULERS
+
+    built = []
+    with cheapest_scope(source.config, PARAM_SCHEDULERS, list(settings)) as portable:
+        for index, each in enumerate(portable):
+            given = copy.deepcopy(dict(each))
+            given.setdefault('end', training.epochs if given.get('by_epoch', True) else training.iterations)
+            shared = {'optimizer': optimizer, 'epoch_length': training.epoch_length}
+            try:
+                built.append(PARAM_SCHEDULERS.build(given, default_args=shared))
+            except Exception as error:  # schedulers may be foreign code
+                reason = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
+                raise InputError(
+                    f'param_scheduler[{index}] of {source.name} ({_type_name(each)}) cannot be built: {reason}',
+                    hint='mmengine would stop there as well; mend the config',
+                    parameter='config',
+                ) from error
+    return built
+
+
+def may_merge(settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether equal groups stay equal: every scheduler is of a known package and has one value for all groups."""
+    listed = any(isinstance(each.get(key), (list, tuple)) for each in settings for key in _PER_GROUP)
+    return not listed and all(_known(each['type']) for each in settings)
+
+
+def plateaus(settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether some scheduler waits for a metric."""
+    return any('ReduceOnPlateau' in _type_name(each) for each in settings)
+
+
+def never_steps(settings: Sequence[Mapping[str, Any]], training: TrainingPlan) -> bool:
+    """Whether some scheduler counts epochs in a loop that has only one."""
+    return not training.by_epoch and any(
+        each.get('by_epoch', True) and not each.get('convert_to_iter_based') for each in settings
+    )
+
+
+def _known(kind: Any) -> bool:
+    from mmengine.registry import PARAM_SCHEDULERS
+
+    if not isinstance(kind, str):
+        return kind.__module__.split('.')[0] in _PACKAGES
+    return kind in PARAM_SCHEDULERS.module_dict or kind == 'CosineAnnealingWeightDecay'
+
+
+def _type_name(settings: Mapping[str, Any]) -> str:
+    kind = settings['type']
+    return kind if isinstance(kind, str) else kind.__name__
+
 
 _NEVER = 1 << 62
-Reader = Callable[[Mapping[str, Any]], float]
 
 
 @dataclass(frozen=True)
@@ -57,7 +149,7 @@ class StandIn(torch.optim.Optimizer):
 def replay(
     plan: OptimizerPlan,
     build: Callable[[Any], list[Any]],
-    run: Run,
+    training: TrainingPlan,
     hooks: Hooks,
     readers: Mapping[str, Reader],
     merge: bool,
@@ -67,7 +159,7 @@ def replay(
     Args:
         plan: The optimizer and its groups.
         build: From an optimizer to its schedulers.
-        run: The counts.
+        training: The counts.
         hooks: Hooks that may change the rate as well.
         readers: For each parameter to record, how to read it off a group.
         merge: Whether equal groups may share one; a setting given as a list, one value a group, forbids it.
@@ -76,13 +168,13 @@ def replay(
         InputError: If a scheduler or hook fails on the way, as it would in training.
     """
     if not merge:
-        return _together(plan, list(plan.groups), build, run, hooks, readers)
+        return _together(plan, list(plan.groups), build, training, hooks, readers)
     found = {}
     # apart, so that what stays constant costs nothing; but a hook is called once a moment, whatever it sets
     for names in [list(readers)] if hooks.names else [[name] for name in readers]:
         kinds, places = _distinct(plan.groups, names)
         chosen = {name: readers[name] for name in names}
-        recorded = _together(plan, kinds, _building(build, names), run, hooks, chosen)
+        recorded = _together(plan, kinds, _building(build, names), training, hooks, chosen)
         found.update({name: replace(each, places=places) for name, each in recorded.items()})
     return found
 
@@ -91,7 +183,7 @@ def _together(
     plan: OptimizerPlan,
     groups: Sequence[Group],
     build: Callable[[Any], list[Any]],
-    run: Run,
+    training: TrainingPlan,
     hooks: Hooks,
     readers: Mapping[str, Reader],
 ) -> dict[str, Recording]:
@@ -101,7 +193,7 @@ def _together(
         handed = OptimWrapper(optimizer)  # with the extra group that mmengine keeps for the base settings
     schedulers = build(handed)
     optimizer._global_step = 0  # type: ignore[attr-defined]  # no weights are updated; schedulers need not warn of it
-    stepper = _Stepper(run, optimizer.param_groups, schedulers, hooks, StandInRunner(run, handed), readers)
+    stepper = _Stepper(training, optimizer.param_groups, schedulers, hooks, StandInRunner(training, handed), readers)
     stepper.walk()
     return stepper.recorded()
 
@@ -137,14 +229,14 @@ class _Stepper:
 
     def __init__(
         self,
-        run: Run,
+        training: TrainingPlan,
         groups: list[dict[str, Any]],
         schedulers: Sequence[Any],
         hooks: Hooks,
         runner: StandInRunner,
         readers: Mapping[str, Reader],
     ) -> None:
-        self.run_, self.groups, self.hooks, self.runner = run, groups, hooks, runner
+        self.plan_, self.groups, self.hooks, self.runner = training, groups, hooks, runner
         # A plateau is stepped by validation; its metric is taken to improve always, and then it does nothing.
         moving = [each for each in schedulers if not getattr(each, 'need_val_args', False)]
         self.by_epoch = [each for each in moving if each.by_epoch]
@@ -156,11 +248,11 @@ class _Stepper:
 
     def walk(self) -> None:
         """Takes every step of the run."""
-        length = self.run_.epoch_length if self.run_.by_epoch else self.run_.iterations
-        assert length is not None  # read_run gives one wherever epochs count
+        length = self.plan_.epoch_length if self.plan_.by_epoch else self.plan_.iterations
+        assert length is not None  # read_training gives one wherever epochs count
         try:
             self.hooks.call('before_train', self.runner)
-            for epoch in range(self.run_.epochs):
+            for epoch in range(self.plan_.epochs):
                 self.hooks.call('before_train_epoch', self.runner)
                 self._epoch(length)
                 self.hooks.call('after_train_epoch', self.runner)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vistool.errors import InputError
-from vistool.models.configs.packaged import PACKAGES
+from vistool.models.configs import PACKAGES
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vistool.errors import InputError, close_matches
 from vistool.models.checkpoints import unpickling
-from vistool.models.checkpoints.stand_ins import Array, plain
+from vistool.models.checkpoints.unpickling import Array, plain
 
 INDEX = '.index.json'
 """How the name of an index ends: ``model.safetensors.index.json``, ``pytorch_model.bin.index.json``."""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vistool.data.geometry import Size, Step, resize
+from vistool.data.geometry import GeometricStep, Size, resize
 from vistool.data.images import is_tensor, size_of
 
 _LOCK = threading.RLock()
@@ -75,7 +75,9 @@ def seeded(seed: int, index: int = 0) -> Iterator[int]:
 Run = Callable[[Any], Any]
 
 
-def replay(transform: Any, state: RandomState, image: Any, result: Any, run: Callable[[Any, Any], Any]) -> Step | None:
+def replay(
+    transform: Any, state: RandomState, image: Any, result: Any, run: Callable[[Any, Any], Any]
+) -> GeometricStep | None:
     """The step of one call, or None where it cannot be told.
 
     Args:
@@ -153,7 +155,7 @@ def _plane(image: Any) -> NDArray[np.float64]:
     return array
 
 
-def _step(planes: list[NDArray[np.float64]], before: Size, after: Size, fine: bool) -> Step | None:
+def _step(planes: list[NDArray[np.float64]], before: Size, after: Size, fine: bool) -> GeometricStep | None:
     zero, one, *codes = planes
     if zero.shape != after:
         return None
@@ -173,9 +175,9 @@ def _step(planes: list[NDArray[np.float64]], before: Size, after: Size, fine: bo
     if matrix is None:
         return None
     if residual <= 0.5 * shrunk + (0 if fine else max(h, w) / 255):
-        return _holed(Step(_snapped(matrix, before, after), before, after), shown)
+        return _holed(GeometricStep(_snapped(matrix, before, after), before, after), shown)
     field[~shown] = np.nan
-    return Step(matrix, before, after, field=field) if fine else None
+    return GeometricStep(matrix, before, after, field=field) if fine else None
 
 
 def _fit(
@@ -208,11 +210,11 @@ def _snapped(matrix: NDArray[np.float64], before: Size, after: Size) -> NDArray[
     return plain if np.abs((matrix - plain) @ corners).max() < 0.1 else matrix
 
 
-def _holed(step: Step, shown: NDArray[np.bool_]) -> Step:
+def _holed(step: GeometricStep, shown: NDArray[np.bool_]) -> GeometricStep:
     """Mark as painted over what shows nothing although the map says it lies inside the input (holes)."""
     h, w = step.after
     x, y = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
     place = np.stack([x, y], axis=-1) @ step.matrix[:2, :2].T + step.matrix[:2, 2]
     inside = ((place > 1) & (place < [step.before[1] - 1, step.before[0] - 1])).all(axis=-1)
     hole = inside & ~shown
-    return Step(step.matrix, step.before, step.after, erased=hole if hole.any() else None)
+    return GeometricStep(step.matrix, step.before, step.after, erased=hole if hole.any() else None)

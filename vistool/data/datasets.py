@@ -1,20 +1,156 @@
-"""From a config and a phase to its dataset; what is missing is said in one line."""
+"""A config's own datasets: opening them, through any wrappers, their annotations, and choosing among their samples.
+
+No image is opened here.
+"""
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.data.datasets.annotations import Label, class_ids, class_name, class_names, info_of, label_of
 from vistool.errors import InputError, close_matches, param
+
+#: A class id, several, a score for each class, one label per task, or none.
+Label = int | tuple[int, ...] | np.ndarray | dict[str, Any] | None
+
+
+def info_of(dataset: Any, index: int) -> dict[str, Any]:
+    """The annotations of one sample, through any wrappers; a copy, and the pipeline does not run."""
+    if hasattr(dataset, 'get_data_info'):
+        return dict(dataset.get_data_info(index))
+    if hasattr(dataset, 'data_list'):
+        return {**copy.deepcopy(dataset.data_list[index]), 'sample_idx': index}
+    inner, place = step_into(dataset, index)
+    return {} if inner is None else info_of(inner, place)
+
+
+def step_into(dataset: Any, index: int) -> tuple[Any, int]:
+    """The dataset inside a wrapper that holds a sample, and its place there; ``(None, index)`` where there is none."""
+    if getattr(dataset, 'datasets', None):
+        which, place = 0, index
+        while place >= len(dataset.datasets[which]):
+            place -= len(dataset.datasets[which])
+            which += 1
+        return dataset.datasets[which], place
+    inner = getattr(dataset, 'dataset', None)
+    if inner is None:
+        return None, index
+    if hasattr(dataset, 'indices'):  # torch's Subset
+        return inner, int(dataset.indices[index])
+    if hasattr(dataset, 'repeat_indices'):  # ClassBalancedDataset
+        return inner, int(dataset.repeat_indices[index])
+    return inner, index % len(inner)  # RepeatDataset; KFoldDataset keeps the subset itself
+
+
+def base_of(dataset: Any, index: int) -> tuple[Any, int]:
+    """The innermost dataset that holds a sample, and the sample's place there."""
+    while True:
+        inner, place = step_into(dataset, index)
+        if inner is None:
+            return dataset, index
+        dataset, index = inner, place
+
+
+def bases(dataset: Any) -> Iterator[Any]:
+    """The innermost datasets, each once."""
+    inner = getattr(dataset, 'datasets', None) or [each for each in [getattr(dataset, 'dataset', None)] if each]
+    if not inner:
+        yield dataset
+        return
+    seen: set[int] = set()
+    for each in inner:
+        for base in bases(each):
+            if id(base) not in seen:
+                seen.add(id(base))
+                yield base
+
+
+def class_names(dataset: Any) -> tuple[str, ...] | None:
+    """Names of the classes by id, or None where the dataset has none."""
+    meta = getattr(dataset, 'metainfo', None) or {}
+    names = meta.get('classes') or meta.get('CLASSES')
+    if not names and (inner := getattr(dataset, 'dataset', None)) is not None:
+        return class_names(inner)
+    return tuple(map(str, names)) if names and not isinstance(names, str) else None
+
+
+def label_of(info: Mapping[str, Any]) -> Label:
+    """A sample's label, of whatever kind."""
+    if (score := info.get('gt_score')) is not None:
+        return np.asarray(score, np.float64)
+    label = info.get('gt_label')
+    if label is None and info.get('instances'):  # detection: the classes that occur
+        found = {int(each['bbox_label']) for each in info['instances'] if 'bbox_label' in each}
+        return tuple(sorted(found))
+    return _label(label)
+
+
+def _label(label: Any) -> Label:
+    if label is None or isinstance(label, str):
+        return None
+    if isinstance(label, Mapping):
+        return dict(label)
+    values = np.asarray(label)
+    if values.dtype.kind not in 'iub':
+        return values.astype(np.float64) if values.dtype.kind == 'f' and values.ndim == 1 else None
+    return int(values) if values.ndim == 0 else tuple(int(each) for each in values.reshape(-1))
+
+
+def class_ids(label: Label) -> tuple[int, ...]:
+    """The classes that a label stands for; of scores, those above zero."""
+    if isinstance(label, int):
+        return (label,)
+    if isinstance(label, np.ndarray):
+        return tuple(int(each) for each in np.flatnonzero(label > 0))
+    if isinstance(label, dict):
+        return ()
+    return label or ()
+
+
+def label_text(label: Label, names: tuple[str, ...] | None, most: int = 4) -> str:
+    """A label as people read it: «tabby», «cat · dog», «0.70 tabby + 0.30 espresso»; ``''`` for none."""
+    lines = label_lines(label, names, most)
+    return ' + '.join(lines) if isinstance(label, np.ndarray) else ' · '.join(lines)
+
+
+def label_lines(label: Label, names: tuple[str, ...] | None, most: int = 4) -> list[str]:
+    """The same in parts: a line for each score and each task; all classes of a plain label on one."""
+    if label is None:
+        return []
+    if isinstance(label, dict):
+        return [f'{task} {_task_text(value)}' for task, value in label.items()]
+    ids = class_ids(label)
+    if isinstance(label, np.ndarray):
+        ranked = sorted(ids, key=lambda index: -label[index])
+        if len(ranked) == 1 and label[ranked[0]] == 1:
+            return [class_name(ranked[0], names)]
+        parts = [f'{label[index]:.2f} {class_name(index, names)}' for index in ranked[:most]]
+        return [*parts, '…'] if len(ranked) > most else parts
+    parts = [class_name(index, names) for index in ids[:most]]
+    parts += [f'{len(ids) - most} more'] if len(ids) > most else []
+    return [' · '.join(parts)] if parts else []
+
+
+def class_name(index: int, names: tuple[str, ...] | None) -> str:
+    """The first synonym of a class, or ``class 7`` where it has no name."""
+    if names is None or not 0 <= index < len(names):
+        return f'class {index}'
+    return names[index].split(',')[0].strip()
+
+
+def _task_text(value: Any) -> str:
+    return ','.join(map(str, value)) if isinstance(value, (list, tuple, np.ndarray)) else str(value)
+
 
 PHASES = ('train', 'val', 'test')
 
@@ -274,3 +410,102 @@ def sample_name(index: int, label: Label, path: Path | None, names: tuple[str, .
     ids = class_ids(label)
     parts = [f'{index:06d}', class_name(ids[0], names) if len(ids) == 1 else '', path.stem if path else '']
     return '_'.join(re.sub(r'[^\w.+=-]+', '-', part).strip('-')[:60] for part in parts if part)
+
+
+Mode = Literal['original', 'transformed', 'concat', 'pipeline', 'batch']
+
+
+def choose(
+    samples: Any,
+    indices: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    per_class: int | None = None,
+    shuffle: bool = False,
+    number: int | None = None,
+) -> list[int]:
+    """Indices of the samples to show, in order.
+
+    Args:
+        samples: Has a length, ``classes``, ``seed`` and ``label(index)``; labels are read only where they are needed.
+        indices: ``7``, ``-1``, ``10-19``, ``1,2,5``; none means all.
+        classes: Ids or names (one whole synonym); a sample of any of them is taken.
+        per_class: At most so many of each class.
+        shuffle: Whether the order is drawn, from the seed.
+        number: At most so many in all; None: no limit.
+
+    Raises:
+        InputError: An index is out of range, a class does not exist, or nothing is left.
+    """
+    for name, value in (('per_class', per_class), ('show_number', number)):
+        if value is not None and value < 1:
+            raise InputError(f'{value} is no number of images', accepted='1 or more', parameter=name)
+    pool = at_indices(indices, len(samples)) if indices else list(range(len(samples)))
+    if shuffle:
+        pool = np.random.default_rng(abs(samples.seed)).permutation(pool).tolist()
+    if classes or per_class is not None:
+        pool = of_classes(samples, pool, classes, per_class, number)
+    if not pool:
+        raise InputError(f'no sample of {" ".join(classes)!r}' if classes else 'the dataset is empty')
+    return pool if number is None else pool[:number]
+
+
+def at_indices(texts: Sequence[str], length: int) -> list[int]:
+    """The places that ``7``, ``-1``, ``10-19`` and ``1,2,5`` name among ``length``, in the order given."""
+    found: list[int] = []
+    for text in (part for each in texts for part in str(each).split(',') if part):
+        span = re.fullmatch(r'(\d+)-(\d+)', text)
+        if not span and not re.fullmatch(r'[+-]?\d+', text):
+            raise InputError(f'{text!r} is no index', accepted='7, -1, 10-19 or 1,2,5', parameter='indices')
+        ends = [int(each) for each in span.groups()] if span else [int(text)]
+        for index in ends:
+            if not -length <= index < length:
+                raise InputError(
+                    f'no sample {index} in a dataset of {length}', accepted=f'0 to {length - 1}', parameter='indices'
+                )
+        found += range(ends[0], ends[1] + 1) if span else [ends[0] % length]
+    return found
+
+
+def of_classes(
+    samples: Any, pool: Sequence[int], classes: Sequence[str], per_class: int | None, number: int | None
+) -> list[int]:
+    """Those of ``pool`` that are of any of the ``classes``, at most ``per_class`` of each and ``number`` in all."""
+    wanted = {_class_id(text, samples.classes) for text in classes}
+    counts: Counter[int] = Counter()
+    kept: list[int] = []
+    for index in pool:
+        ids = set(class_ids(samples.label(index)))
+        counted = (ids & wanted) if wanted else ids
+        if (wanted and not counted) or (per_class and counted and all(counts[each] >= per_class for each in counted)):
+            continue
+        counts.update(counted)
+        kept.append(index)
+        full = per_class and wanted and all(counts[each] >= per_class for each in wanted)
+        if full or len(kept) == number:
+            break  # labels of a large dataset take long to read: no further than needed
+    return kept
+
+
+def _class_id(text: str, names: Sequence[str] | None) -> int:
+    if re.fullmatch(r'[+-]?\d+', text):
+        index = int(text)
+        if index < 0 or (names is not None and index >= len(names)):
+            limit = f'0 to {len(names) - 1}' if names else 'ids from 0'
+            raise InputError(f'no class {index}', accepted=limit, parameter='classes')
+        return index
+    if names is None:
+        raise InputError(f'class {text!r}: the dataset has no class names', accepted='ids', parameter='classes')
+    synonyms = [{_normalized(part) for part in [entry, *entry.split(',')]} for entry in names]
+    hits = [index for index, each in enumerate(synonyms) if _normalized(text) in each]
+    if len(hits) > 1:
+        listed = ', '.join(f'{index} ({names[index]})' for index in hits)
+        raise InputError(f'class {text!r} is ambiguous: {listed}', hint='give the id', parameter='classes')
+    if not hits:
+        pool = [part.strip() for entry in names for part in entry.split(',')]
+        hint = close_matches(text, pool) or f'the first are {", ".join(entry.split(",")[0] for entry in names[:5])}'
+        raise InputError(f'no class {text!r}', accepted='an id or a whole class name', hint=hint, parameter='classes')
+    return hits[0]
+
+
+def _normalized(name: str) -> str:
+    return ' '.join(name.lower().replace('_', ' ').split())

@@ -12,7 +12,7 @@ from typing import Any
 
 from vistool.analyses.schedule.scopes import in_scope
 from vistool.errors import InputError, param
-from vistool.models.configs.resolving import Source
+from vistool.models.configs import Source
 
 log = logging.getLogger('vistool')
 
@@ -103,7 +103,7 @@ _LOOPS = {'EpochBasedTrainLoop': True, 'IterBasedTrainLoop': False}
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingPlan:
     """The counts that a schedule depends on.
 
     Attributes:
@@ -130,7 +130,7 @@ class Run:
         return None if self.per_gpu is None else self.per_gpu * self.ngpus
 
 
-def read_run(source: Source, dataset_size: int | None, ngpus: int) -> Run:
+def read_training(source: Source, dataset_size: int | None, ngpus: int) -> TrainingPlan:
     """The run that a config describes.
 
     Args:
@@ -158,7 +158,9 @@ def read_run(source: Source, dataset_size: int | None, ngpus: int) -> Run:
     epochs = _whole(source, config.train_cfg, limit)
     accumulation = _accumulation(config.optim_wrapper)
     iterations = epochs * length if by_epoch and length else epochs
-    return Run(by_epoch, epochs if by_epoch else 1, iterations, length, loader.get('batch_size'), ngpus, accumulation)
+    return TrainingPlan(
+        by_epoch, epochs if by_epoch else 1, iterations, length, loader.get('batch_size'), ngpus, accumulation
+    )
 
 
 def _require_training(source: Source) -> None:

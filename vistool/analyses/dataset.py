@@ -1,20 +1,24 @@
-"""What a data pipeline really feeds the network: a dataset's samples, and every step on their way."""
+"""A dataset as its pipeline feeds it to the network: sample by sample, and as a whole in numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from vistool.data.datasets.annotations import label_lines, label_text
-from vistool.data.datasets.batching import Batcher
-from vistool.data.datasets.reading import Record, Samples
-from vistool.data.datasets.recording import Detail, Shot, rows_of
-from vistool.data.datasets.selection import Mode
+import numpy as np
+from numpy.typing import NDArray
+
+from vistool.data.batching import Batcher, replace_mean
+from vistool.data.datasets import Mode, class_ids, class_name, label_lines, label_text
+from vistool.data.images import planes_of
+from vistool.data.pipelines import network_input
+from vistool.data.recording import Detail, Record, Samples, StepImage, rows_of
 from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
-from vistool.results import GridImage, ImageGrid
+from vistool.results import DatasetSummary, GridImage, ImageGrid
 
 _DETAILS: dict[str, Detail] = {'original': 'original', 'pipeline': 'steps'}
 Tiles = list[list[GridImage]]
@@ -111,11 +115,11 @@ class BrowseDataset:
         return rows
 
     def _rows(self, record: Record, draw: int) -> Tiles:
-        views = rows_of(record.shots)
+        views = rows_of(record.images)
         if self.mode == 'original':
-            return [[GridImage(shot.pixels) for shot in row[:1]] for row in views]
+            return [[GridImage(image.pixels) for image in row[:1]] for row in views]
         if self.mode == 'pipeline':
-            rows = [[_step_tile(shot) for shot in row] for row in views]
+            rows = [[_step_tile(image) for image in row] for row in views]
             for number, row in enumerate(rows):
                 which = [f'draw {draw + 1}'] * (self.repeats > 1) + [f'view {number + 1}'] * (len(rows) > 1)
                 row[0] = GridImage(row[0].pixels, (' · '.join(['original', *which]), *row[0].title[1:]))
@@ -153,15 +157,15 @@ def _wrapped(tiles: list[GridImage], columns: int) -> Tiles:
     return [tiles[place : place + columns] for place in range(0, len(tiles), columns)]
 
 
-def _step_tile(shot: Shot) -> GridImage:
-    return GridImage(shot.pixels, (shot.step, _size(shot.pixels), *shot.parameters))
+def _step_tile(image: StepImage) -> GridImage:
+    return GridImage(image.pixels, (image.step, _size(image.pixels), *image.parameters))
 
 
-def _named(shot: Shot, draw: int | None, several: bool) -> GridImage:
+def _named(image: StepImage, draw: int | None, several: bool) -> GridImage:
     """A finished image, titled with what varies: the draw, the view."""
     parts = [] if draw is None else [f'draw {draw + 1}']
-    parts += [f'view {shot.view + 1}'] if several and shot.view is not None else []
-    return GridImage(shot.pixels, (' · '.join(parts),) if parts else ())
+    parts += [f'view {image.view + 1}'] if several and image.view is not None else []
+    return GridImage(image.pixels, (' · '.join(parts),) if parts else ())
 
 
 def _footer(samples: Samples, record: Record, mode: str) -> tuple[str, ...]:
@@ -178,11 +182,11 @@ def _size(pixels: Any) -> str:
 def _facts(samples: Samples, record: Record, draw: int) -> dict[str, Any]:
     """A line of the table that ``--save-raw`` writes."""
     parameters = '; '.join(
-        f'{shot.step}{"" if shot.view is None else f" (view {shot.view + 1})"}: {", ".join(shot.parameters)}'
-        for shot in record.shots
-        if shot.parameters
+        f'{image.step}{"" if image.view is None else f" (view {image.view + 1})"}: {", ".join(image.parameters)}'
+        for image in record.images
+        if image.parameters
     )
-    final = record.shots[-1].pixels.shape
+    final = record.images[-1].pixels.shape
     return {
         'index': record.index,
         'draw': draw,
@@ -194,3 +198,107 @@ def _facts(samples: Samples, record: Record, draw: int) -> dict[str, Any]:
         'height': final[0],
         'parameters': parameters,
     }
+
+
+#: Further off than this share of the standard deviation, or by this factor of it, is said in words.
+_SHIFT, _SPREAD = 0.25, 1.33
+_CHANNELS = ('red', 'green', 'blue')
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The numbers of one sample.
+
+    Attributes:
+        index: Its place in the dataset.
+        classes: Its class ids.
+        size: ``(height, width)`` as loaded.
+        moments: ``(3, 2)`` mean and mean square of R, G, B in 0-255, as the network sees the image.
+        expected: ``(3, 2)`` mean and standard deviation of R, G, B that are taken off and divided by; None: neither.
+        error: Why it could not be read, else ``''``.
+    """
+
+    index: int
+    classes: tuple[int, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    moments: NDArray[np.float64] | None = None
+    expected: NDArray[np.float64] | None = None
+    error: str = ''
+
+
+@ANALYSES.register_module()
+@dataclass
+class DatasetReport:
+    """What a dataset is like as a whole."""
+
+    def __call__(self, samples: Samples, indices: Sequence[int]) -> DatasetSummary:
+        """Measure samples and sum up."""
+        return self.summed(samples, (self.measured(samples, index) for index in indices))
+
+    def measured(self, samples: Samples, index: int) -> Measured:
+        """The numbers of one sample; its pipeline runs once."""
+        try:
+            record = samples.read(index, detail='ends')
+            values = planes_of(network_input(record.data))
+        except InputError as error:
+            return Measured(index, error=str(error))
+        pixels = record.photometry.image(values).reshape(-1, 3).astype(np.float64)
+        moments = np.stack([pixels.mean(0), (pixels**2).mean(0)], axis=1)
+        photometry = replace_mean(record.photometry, samples.preprocessing, None, 0)
+        expected = np.stack([np.broadcast_to(each, 3) for each in (photometry.bias, photometry.gain)], axis=1)
+        expected = expected[::-1] if photometry.bgr else expected
+        plain = bool(np.all(expected == [0, 1]))
+        size = record.original.shape[0], record.original.shape[1]
+        return Measured(index, class_ids(record.label), size, moments, None if plain else np.array(expected))
+
+    def summed(self, samples: Samples, measured: Iterable[Measured]) -> DatasetSummary:
+        """The summary of all samples' numbers.
+
+        Raises:
+            InputError: No sample could be read.
+        """
+        counts: Counter[int] = Counter()
+        sizes, moments, failed, expected = [], [], [], None
+        for each in measured:
+            if each.moments is None:
+                failed.append((each.index, each.error))
+                continue
+            counts.update(each.classes)
+            sizes.append(each.size)
+            moments.append(each.moments)
+            expected = each.expected
+        if not moments:
+            raise InputError(f'no sample can be read; the first: {failed[0][1] if failed else "there is none"}')
+        first, second = np.mean(moments, axis=0).T
+        found = np.stack([first, np.sqrt(np.maximum(second - first**2, 0))], axis=1)
+        names = {class_name(index, samples.classes): count for index, count in sorted(counts.items())}
+        provenance: dict[str, Any] = {'samples': len(sizes), 'of': len(samples), 'seed': samples.seed}
+        return DatasetSummary(
+            names, np.array(sizes), found, expected, verdict(found, expected), tuple(failed), provenance=provenance
+        )
+
+
+def verdict(found: NDArray[np.float64], expected: NDArray[np.float64] | None) -> str:
+    """Whether the data fit the normalisation, in words.
+
+    Args:
+        found: ``(3, 2)`` mean and standard deviation of R, G, B.
+        expected: The same, of the config; None where it does not normalise.
+    """
+    if expected is None:
+        return 'the config does not normalise'
+    shift = np.abs(found[:, 0] - expected[:, 0]) / expected[:, 1]
+    spread = found[:, 1] / expected[:, 1]
+    if shift.max() <= _SHIFT and max(spread.max(), 1 / spread.min()) <= _SPREAD:
+        return 'the data fit the normalisation of the config'
+    words = []
+    swapped = np.abs(found[::-1, 0] - expected[:, 0]) / expected[:, 1]
+    if shift.max() > _SHIFT:
+        worst = int(shift.argmax())
+        side = 'above' if found[worst, 0] > expected[worst, 0] else 'below'
+        words.append(f'the mean of {_CHANNELS[worst]} is {shift[worst]:.2f} standard deviations {side}')
+    if spread.max() > _SPREAD or spread.min() < 1 / _SPREAD:
+        worst = int(np.abs(np.log(spread)).argmax())
+        words.append(f'the standard deviation of {_CHANNELS[worst]} is {spread[worst]:.2f} times')
+    hint = '; red and blue look exchanged' if swapped.max() < 0.5 * shift.max() else ''
+    return f'mismatch: {" and ".join(words)} the config’s{hint}'

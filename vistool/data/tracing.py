@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from vistool.data.geometry import Geometry, Size, Step, resize
+from vistool.data.geometry import GeometricStep, Geometry, Size, resize
+from vistool.data.geometry_rules import MMPRETRAIN, OPENMMLAB, TIMM, TORCHVISION, Rule, TransformCall, still, stretched
 from vistool.data.images import image_of, size_of, with_image
-from vistool.data.transforms.openmmlab import MMPRETRAIN, OPENMMLAB, Call, Rule, still, stretched
-from vistool.data.transforms.photometry import Photometry, followed
-from vistool.data.transforms.replay import RandomState, replay
-from vistool.data.transforms.torchvision import TIMM, TORCHVISION
+from vistool.data.photometry import Photometry, followed
+from vistool.data.replay import RandomState, replay
 from vistool.errors import InputError
 
 _logger = logging.getLogger('vistool')
@@ -125,7 +124,7 @@ class Tracer:
             self.photometry = followed(self.photometry, transform, source, after, rule is not None)
             if self.geometry is not None and size is not None:
                 new = size_of(after) or size
-                call = Call(transform, size, new, drawn, state)
+                call = TransformCall(transform, size, new, drawn, state)
                 found = (
                     None if after is None else _known(rule, call) if rule else _replayed(saved, state, before, after)
                 )
@@ -134,7 +133,7 @@ class Tracer:
             self._observe(transform, out)
         return out
 
-    def _unknown(self, transform: Any, before: Size, after: Size, several: bool) -> Step:
+    def _unknown(self, transform: Any, before: Size, after: Size, several: bool) -> GeometricStep:
         """A step that is right about the sizes only; warns once for each transform."""
         name = name_of(transform)
         if name not in self._warned:
@@ -177,7 +176,7 @@ def _copies(transform: Any, value: Any) -> tuple[Any, Any] | None:
         return None
 
 
-def _known(rule: Rule, call: Call) -> Step | None:
+def _known(rule: Rule, call: TransformCall) -> GeometricStep | None:
     """A rule's step; None where the transform is not quite the one that the rule was written for."""
     try:
         step = rule(call)
@@ -186,7 +185,7 @@ def _known(rule: Rule, call: Call) -> Step | None:
     return step if step.after == call.after else None
 
 
-def _replayed(saved: tuple[Any, Any] | None, state: RandomState, before: Any, after: Any) -> Step | None:
+def _replayed(saved: tuple[Any, Any] | None, state: RandomState, before: Any, after: Any) -> GeometricStep | None:
     if saved is None:
         return None
     transform, value = saved

@@ -7,9 +7,9 @@ import pytest
 from fake_dataset import write_photos
 from mmengine import Config
 
-from vistool.analyses.dataset.browse import BrowseDataset
-from vistool.data.datasets.batching import Batcher
-from vistool.data.datasets.reading import Samples
+from vistool.analyses.dataset import BrowseDataset
+from vistool.data.batching import Batcher
+from vistool.data.recording import Samples
 
 FOLDER = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / '_base_' / 'datasets'
 FILES = sorted(path.stem for path in FOLDER.glob('*.py'))

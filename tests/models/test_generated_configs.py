@@ -10,11 +10,11 @@ from PIL import Image
 
 from vistool.commands.vis_cam import main
 from vistool.errors import InputError
-from vistool.models.configs.resolving import require_model, resolve
+from vistool.models.configs import require_model, resolve
 from vistool.models.model import load
 from vistool.network.outputs import has_classes
 
-COFFEE = Path(__file__).parents[3] / 'demo' / 'coffee.png'
+COFFEE = Path(__file__).parents[2] / 'demo' / 'coffee.png'
 VIT = {'hidden_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2, 'intermediate_size': 64, 'patch_size': 8}
 NAMES = {0: 'cat', 1: 'espresso', 2: 'rocket'}
 PREPARATION = {

@@ -10,7 +10,7 @@ from fake_dataset import photo, write_photos
 from mmengine import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 
-from vistool.data.datasets.reading import Samples
+from vistool.data.recording import Samples
 
 LOAD, PACK = {'type': 'LoadImageFromFile'}, {'type': 'PackInputs'}
 
@@ -86,9 +86,9 @@ def test_every_step_is_what_a_plain_loop_gives(photos, name, seed, index):
     steps = [LOAD, *PIPELINES[name], PACK]
     record = samples_of(folder, steps, seed).read(index)
     expected, results = plain_loop(paths[index], steps, seed, index)
-    assert [shot.step for shot in record.shots] == ['original', *[step['type'] for step in PIPELINES[name]]]
-    for shot, picture in zip(record.shots, expected, strict=True):
-        np.testing.assert_array_equal(shot.pixels, picture, err_msg=shot.step)
+    assert [image.step for image in record.images] == ['original', *[step['type'] for step in PIPELINES[name]]]
+    for image, picture in zip(record.images, expected, strict=True):
+        np.testing.assert_array_equal(image.pixels, picture, err_msg=image.step)
     np.testing.assert_array_equal(record.data['inputs'].numpy(), results['inputs'].numpy())
 
 
@@ -96,10 +96,10 @@ def test_normalised_images_are_shown_as_they_were(photos):
     folder, _ = photos
     normalise = {'type': 'Normalize', 'mean': [120.0, 110.0, 100.0], 'std': [60.0, 50.0, 55.0], 'to_rgb': True}
     record = samples_of(folder, [LOAD, normalise, PACK]).read(0)
-    assert [shot.step for shot in record.shots] == ['original', 'Normalize']
-    np.testing.assert_array_equal(record.shots[1].pixels, record.original)
+    assert [image.step for image in record.images] == ['original', 'Normalize']
+    np.testing.assert_array_equal(record.images[1].pixels, record.original)
     ends = samples_of(folder, [LOAD, normalise, PACK]).read(0, detail='ends')
-    np.testing.assert_array_equal(ends.shots[-1].pixels, ends.original)
+    np.testing.assert_array_equal(ends.images[-1].pixels, ends.original)
 
 
 def test_random_apply_shows_what_ran_and_nothing_else(photos):
@@ -111,8 +111,8 @@ def test_random_apply_shows_what_ran_and_nothing_else(photos):
         record = samples.read(1, repeat)
         expected, _ = plain_loop(paths[1], steps, repeat, 1)
         applied = not np.array_equal(expected[0], expected[1])
-        assert [shot.step for shot in record.shots] == ['original', *['ColorJitter'] * applied]
-        np.testing.assert_array_equal(record.shots[-1].pixels, expected[1])
+        assert [image.step for image in record.images] == ['original', *['ColorJitter'] * applied]
+        np.testing.assert_array_equal(record.images[-1].pixels, expected[1])
         ran += applied
     assert 0 < ran < 12
 
@@ -132,9 +132,9 @@ def test_each_view_is_followed(photos):
         for transform in transforms:
             branch = transform(branch)
             expected.append((type(transform).__name__, view, rgb(branch)))
-    assert [(shot.step, shot.view) for shot in record.shots] == [each[:2] for each in expected]
-    for shot, (_, _, picture) in zip(record.shots, expected, strict=True):
-        np.testing.assert_array_equal(shot.pixels, picture)
+    assert [(image.step, image.view) for image in record.images] == [each[:2] for each in expected]
+    for image, (_, _, picture) in zip(record.images, expected, strict=True):
+        np.testing.assert_array_equal(image.pixels, picture)
 
 
 @pytest.mark.parametrize('policy', [{'type': 'AutoAugment', 'policies': 'imagenet'}, 'timm_increasing'])
@@ -147,9 +147,9 @@ def test_policies_show_the_operations_that_ran(photos, policy):
     for repeat in range(10):
         record = samples.read(0, repeat)
         expected, _ = plain_loop(paths[0], steps, repeat, 0)
-        np.testing.assert_array_equal(record.shots[-1].pixels, expected[-1])
-        assert len(record.shots) <= 3 and all(shot.parameters != ('not applied',) for shot in record.shots)
-        shown |= {shot.step for shot in record.shots}
+        np.testing.assert_array_equal(record.images[-1].pixels, expected[-1])
+        assert len(record.images) <= 3 and all(image.parameters != ('not applied',) for image in record.images)
+        shown |= {image.step for image in record.images}
     assert len(shown) > 4
 
 
@@ -164,17 +164,17 @@ def test_albumentations_and_torchvision_in_the_pipeline(photos):
     steps[1:1] = [{'type': 'NumpyToPIL', 'to_rgb': True}]
     steps[-1:] = [{'type': 'PILToNumpy', 'to_bgr': True}, PACK]
     record = samples_of(folder, steps).read(0)
-    assert [shot.step for shot in record.shots] == ['original', 'RandomAffine', 'ColorJitter']
-    assert record.shots[1].parameters[0].startswith('angle') and 'brightness' in record.shots[2].parameters[0]
+    assert [image.step for image in record.images] == ['original', 'RandomAffine', 'ColorJitter']
+    assert record.images[1].parameters[0].startswith('angle') and 'brightness' in record.images[2].parameters[0]
     results = {'img_path': str(paths[0]), 'gt_label': 0}
     sow(0, 0)
     for transform in build(steps[:-1]):
         results = transform(results)
-    np.testing.assert_array_equal(record.shots[-1].pixels, rgb(results))
+    np.testing.assert_array_equal(record.images[-1].pixels, rgb(results))
     albumentations = {'type': 'Albumentations', 'transforms': [{'type': 'HorizontalFlip', 'p': 1.0}]}
     record = samples_of(folder, [LOAD, albumentations, PACK]).read(0)
-    assert record.shots[1].parameters == ('HorizontalFlip',)
-    np.testing.assert_array_equal(record.shots[1].pixels, record.original[:, ::-1])
+    assert record.images[1].parameters == ('HorizontalFlip',)
+    np.testing.assert_array_equal(record.images[1].pixels, record.original[:, ::-1])
 
 
 def test_masks_are_drawn(photos):
@@ -192,7 +192,7 @@ def test_masks_are_drawn(photos):
         PACK,
     ]
     record = samples_of(folder, steps).read(0)
-    before, masked = record.shots[-2].pixels, record.shots[-1].pixels
+    before, masked = record.images[-2].pixels, record.images[-1].pixels
     hidden = (before != masked).any(-1)
     cells = hidden.reshape(6, 32, 6, 32).mean((1, 3))
     assert ((cells > 0.9) | (cells == 0)).all() and (cells > 0.9).sum() == 22  # ceil(36 * 0.6)
@@ -257,4 +257,4 @@ def test_only_the_loader_runs_for_originals(photos):
     if 'Explode' not in TRANSFORMS.module_dict:
         TRANSFORMS.register_module(name='Explode', module=Explode)
     record = samples_of(folder, [LOAD, {'type': 'Explode'}]).read(0, detail='original')
-    assert [shot.step for shot in record.shots] == ['original']
+    assert [image.step for image in record.images] == ['original']

@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.data.datasets.annotations import Label, label_of
-from vistool.data.datasets.opening import scope_of
-from vistool.data.datasets.reading import Record, preprocessor_config
-from vistool.data.datasets.recording import with_mask
+from vistool.data.datasets import Label, label_of, scope_of
 from vistool.data.images import planes_of
-from vistool.data.transforms.photometry import Photometry, Preprocessing
-from vistool.data.transforms.replay import seeded
+from vistool.data.photometry import Photometry, Preprocessing
+from vistool.data.recording import Record, preprocessor_config, with_mask
+from vistool.data.replay import seeded
 from vistool.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
-class Fed:
+class BatchSample:
     """One sample of a batch as the model gets it.
 
     Attributes:
@@ -59,7 +57,7 @@ class Batcher:
             self._preprocessor = _built(preprocessor_config(config))
         self._does = Preprocessing.of(self._preprocessor)
 
-    def __call__(self, records: Sequence[Record], number: int = 0) -> list[Fed]:
+    def __call__(self, records: Sequence[Record], number: int = 0) -> list[BatchSample]:
         """The samples as one batch.
 
         Args:
@@ -88,7 +86,7 @@ class Batcher:
             views = [views] if len({tuple(each.shape) for each in views}) > 1 else [torch.stack(views)]
         return [self._fed(record, [view[i] for view in views], samples, i) for i, record in enumerate(records)]
 
-    def _fed(self, record: Record, tensors: list[Any], samples: Any, place: int) -> Fed:
+    def _fed(self, record: Record, tensors: list[Any], samples: Any, place: int) -> BatchSample:
         pictures = []
         for view, tensor in enumerate(tensors):
             photometry = replace_mean(record.photometry, self._does, self._preprocessor, view)
@@ -97,7 +95,9 @@ class Batcher:
         if mask is not None:
             pictures[0] = with_mask(pictures[0], mask)
         values = np.concatenate([planes_of(tensor).astype(np.float64).reshape(-1) for tensor in tensors])
-        return Fed(tuple(pictures), _label(samples, place, record.label), (float(values.mean()), float(values.std())))
+        return BatchSample(
+            tuple(pictures), _label(samples, place, record.label), (float(values.mean()), float(values.std()))
+        )
 
     def _scoped(self) -> Any:
         from mmengine.registry import DefaultScope

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 
 from vistool.errors import InputError
-from vistool.models.configs.packaged import PACKAGES, model_index, packaged_configs
-from vistool.models.configs.resolving import SCHEMES, read_config, require_model, resolve
-from vistool.models.configs.run_folders import find_checkpoint
+from vistool.models.configs import (
+    PACKAGES,
+    SCHEMES,
+    find_checkpoint,
+    model_index,
+    packaged_configs,
+    read_config,
+    require_model,
+    resolve,
+)
 
 TINY = "default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18))\n"
 RESNET = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
@@ -232,7 +239,7 @@ def test_timm_prepares_a_picture_as_timm_does():
     from mmengine.registry import DefaultScope
     from PIL import Image
 
-    coffee = Path(__file__).parents[3] / 'demo' / 'coffee.png'
+    coffee = Path(__file__).parents[2] / 'demo' / 'coffee.png'
     for name in ('resnet18', 'eva02_base_patch14_448'):
         config = resolve(f'timm::{name}').config
         data = timm.data.resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg(name).to_dict())
@@ -372,4 +379,4 @@ def test_config_without_model(tmp_path, text):
 def test_the_module_is_light():
     heavy = '("torch", "mmengine", "yaml")'
     code = f'import sys, vistool.models.configs; sys.exit(any(name in sys.modules for name in {heavy}))'
-    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[3])
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])

@@ -8,13 +8,11 @@ from fake_dataset import write_photos
 from mmengine import Config
 from PIL import Image
 
-from vistool.data.datasets.annotations import base_of, label_text
-from vistool.data.datasets.opening import dataset_items, open_dataset
-from vistool.data.datasets.reading import Samples
-from vistool.data.datasets.selection import choose
+from vistool.data.datasets import base_of, choose, dataset_items, label_text, open_dataset
 from vistool.data.pipelines import build_pipeline
+from vistool.data.recording import Samples
 from vistool.errors import InputError
-from vistool.models.configs.resolving import resolve
+from vistool.models.configs import resolve
 
 STEPS = [{'type': 'LoadImageFromFile'}, {'type': 'PackInputs'}]
 DEMO = 'configs/demo_dataset/plain.py'

@@ -1,0 +1,472 @@
+"""What a user calls a config → an mmengine ``Config``, a name for the output folder, and its checkpoint.
+
+Accepted are a file, ``mmpretrain::resnet/resnet50_8xb32_in1k.py`` (any installed OpenMMLab package), a model name
+that mmpretrain knows, a run's folder, and the models without a config of :data:`SCHEMES`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vistool.errors import InputError, close_matches
+
+if TYPE_CHECKING:
+    from mmengine.config import Config, ConfigDict
+
+PACKAGES = {
+    'mmpretrain': 'onedl-mmpretrain',
+    'mmdet': 'onedl-mmdetection',
+    'mmseg': 'onedl-mmsegmentation',
+    'mmrotate': 'onedl-mmrotate',
+    'mmpose': 'mmpose',
+    'mmaction': 'mmaction2',
+    'mmdet3d': 'mmdet3d',
+    'mmocr': 'mmocr',
+    'mmyolo': 'mmyolo',
+}
+"""OpenMMLab packages that ship their configs, and what to ``pip install`` for each."""
+
+
+class PackagedModel(NamedTuple):
+    """An entry of a package's model index: a name, its config file, and the URL of its weights if there are any."""
+
+    name: str
+    config: Path
+    weights: str | None
+
+
+def package_folder(package: str) -> Path | None:
+    """The folder of an installed package with its configs and metafiles, or None if it has none or is not installed."""
+    if not package.isidentifier():
+        return None
+    spec = importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return next((folder for place in places if (folder := Path(place) / '.mim').is_dir()), None)
+
+
+@functools.cache
+def model_index(package: str = 'mmpretrain') -> dict[str, PackagedModel]:
+    """The models that a package's metafiles name, by lower-case name: what ``mmpretrain.list_models()`` lists.
+
+    Read from the files themselves: 0.1 s, where importing mmpretrain takes seconds.
+    """
+    folder = package_folder(package)
+    if folder is None or not (folder / 'model-index.yml').is_file():
+        return {}
+    import yaml
+
+    loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+    models: dict[str, PackagedModel] = {}
+    for relative in _read_yaml(folder / 'model-index.yml', loader).get('Import') or []:
+        for entry in _read_yaml(folder / relative, loader).get('Models') or []:
+            if entry.get('Config'):
+                weights = entry.get('Weights')
+                model = PackagedModel(
+                    entry['Name'], folder / entry['Config'], weights if isinstance(weights, str) else None
+                )
+                models[model.name.lower()] = model
+    return models
+
+
+def _read_yaml(path: Path, loader: type) -> dict:
+    import yaml
+
+    if not path.is_file():
+        return {}
+    found = yaml.load(path.read_text(encoding='utf-8'), Loader=loader)
+    return found if isinstance(found, dict) else {}  # some packages' metafiles are bare lists of models
+
+
+def packaged_configs(package: str = 'mmpretrain') -> list[str]:
+    """Every config of an installed package as one types it, ``'mmpretrain::resnet/resnet50_8xb32_in1k.py'``."""
+    folder = package_folder(package)
+    if folder is None:
+        return []
+    root = folder / 'configs'
+    files = (path.relative_to(root) for path in sorted(root.rglob('*.py')))
+    return [f'{package}::{file.as_posix()}' for file in files if file.parts[0] != '_base_']
+
+
+def find_packaged(package: str, relative: str) -> tuple[Path, str | None]:
+    """The file that ``package::relative`` stands for and, if a metafile names one, its weights' URL.
+
+    Raises:
+        InputError: If the package is not installed or has no such config.
+    """
+    folder = package_folder(package)
+    if folder is None:
+        raise InputError(
+            f'{package}::{relative} needs the package {package}, which is not installed',
+            hint=f'pip install {PACKAGES.get(package, package)}',
+            parameter='config',
+        )
+    path = folder / 'configs' / relative
+    path = path if path.suffix == '.py' else path.with_name(f'{path.name}.py')
+    if not path.is_file():
+        spec = f'{package}::{relative}'
+        hint = close_matches(spec, packaged_configs(package)) or f'look below {folder / "configs"}'
+        raise InputError(f'{package} has no config {relative}', hint=hint, parameter='config')
+    models = [model for model in model_index(package).values() if model.config == path]
+    own = [model for model in models if model.name == path.stem]  # before weights that were converted from elsewhere
+    return path, next((model.weights for model in own + models if model.weights), None)
+
+
+log = logging.getLogger('vistool')
+
+SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+"""What a config file's name may end with."""
+
+SHOWN = 8
+"""How many configs or runs an error lists."""
+
+
+def find_run(folder: Path) -> tuple[Path, str | None]:
+    """The config file of a run and its checkpoint, None before the first was written.
+
+    The config is the one mmengine dumped into the folder, else into the newest ``<time>/vis_data``.
+
+    Raises:
+        InputError: If ``folder`` holds no run; it lists the configs or runs that are in it instead.
+    """
+    configs = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
+    dumped = sorted(folder.glob('vis_data/config.py')) + sorted(folder.glob('*/vis_data/config.py'))
+    checkpoint = find_checkpoint(folder)
+    if not (checkpoint or dumped):
+        raise _no_run(folder)
+    if not configs and not dumped:
+        raise InputError(
+            f'{folder} has checkpoints but no config', hint='give the config file itself', parameter='config'
+        )
+    if not configs:
+        return dumped[-1], checkpoint
+    name = folder.resolve().name
+    config = max(configs, key=lambda path: (path.stem == name, path.stat().st_mtime, path.name))
+    if len(configs) > 1:
+        log.warning('%s holds %d configs; using %s', folder, len(configs), config.name)
+    return config, checkpoint
+
+
+def find_checkpoint(folder: Path) -> str | None:
+    """A run's checkpoint: its best, else the one that ``last_checkpoint`` names, else its last; None without any."""
+    weights = list(folder.glob('*.pth'))
+    best = [path for path in weights if path.name.startswith('best_')]
+    if best:
+        return str(max(best, key=_age))
+    pointer = folder / 'last_checkpoint'
+    if pointer.is_file():
+        target = Path(pointer.read_text(encoding='utf-8').strip())
+        for path in (target, folder / target.name):  # the folder may have moved since the run
+            if path.is_file():
+                return str(path)
+    return str(max(weights, key=_age)) if weights else None
+
+
+def _age(path: Path) -> tuple[int, float]:
+    """Epoch or iteration, then time: copying a folder scrambles the times."""
+    number = re.search(r'(?:epoch|iter)_(\d+)', path.stem)
+    return int(number[1]) if number else -1, path.stat().st_mtime
+
+
+def _no_run(folder: Path) -> InputError:
+    runs = sorted({path.parent for path in folder.glob('*/*.pth')})
+    runs = runs or sorted({path.parents[2] for path in folder.glob('*/*/vis_data/config.py')})
+    if runs:
+        return InputError(f'{folder} is not a run', accepted=f'one run: {_listed(runs)}', parameter='config')
+    configs = sorted(path for path in folder.rglob('*') if path.suffix in SUFFIXES)
+    if configs:
+        return InputError(
+            f'{folder} is a folder of configs, not a run',
+            accepted=f'one of them: {_listed(configs)}',
+            parameter='config',
+        )
+    return InputError(f'{folder} holds no run', accepted='a folder with a config and checkpoints', parameter='config')
+
+
+def _listed(paths: list[Path]) -> str:
+    more = f' … ({len(paths)} in all)' if len(paths) > SHOWN else ''
+    return ', '.join(map(str, paths[:SHOWN])) + more
+
+
+LONGEST = 240
+"""Characters of a foreign message that are kept."""
+
+
+def _explain(error: Exception, path: Path) -> InputError:
+    """The error of reading ``path``, as an :class:`InputError`."""
+    if isinstance(error, SyntaxError):
+        return _syntax(error, path)
+    message = one_line(error)
+    if isinstance(error, ImportError) and 'custom modules' in message:
+        return InputError(
+            f'{path}: custom_imports failed: {_root_cause(error)}',
+            hint='run from the folder that holds the module, or put that folder on PYTHONPATH',
+            parameter='config',
+        )
+    if (
+        isinstance(error, ModuleNotFoundError)
+        and (package := message.split()[0]) in message.partition('not installed')[0]
+    ):
+        module = next((name for name in PACKAGES if f"'{name}::" in _text(path) or name == package), package)
+        return InputError(
+            f'{path}: its _base_ needs the package {module}, which is not installed',
+            hint=f'pip install {PACKAGES.get(module, package)}',
+            parameter='config',
+        )
+    place = _faulty_line(error)
+    if isinstance(error, FileNotFoundError) and place is None:
+        quoted = re.search(r'file "(.+)" does not exist', message)
+        absent = error.filename or (quoted[1] if quoted else message)
+        return InputError(f'{path}: its _base_ {absent} does not exist', hint='mend _base_', parameter='config')
+    fault = f'{place or path}: {type(error).__name__}: {message[:LONGEST]}'
+    return InputError(fault, hint='mend the config', parameter='config')
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message without line breaks; a KeyError's without its quotes."""
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return ' '.join(str(message).split())
+
+
+def _not_found(spec: str, forms: str, model_names: Iterable[str]) -> InputError:
+    """The error for a ``spec`` that is no file, folder, or model name, with the nearest of each."""
+    path = Path(spec).expanduser()
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    near = [str(file) for file in _configs_near(folder)]
+    packaged = packaged_configs('mmpretrain')
+    same_name = [name for name in packaged if name.endswith(f'/{path.stem}.py')]
+    hint = close_matches(spec, [*near, *same_name, *model_names, *packaged])
+    if same_name and same_name[0] not in hint:
+        hint = f'did you mean {same_name[0]}?'
+    return InputError(f'{spec} not found', accepted=forms, hint=hint, parameter='config')
+
+
+def _configs_near(folder: Path, most: int = 500) -> list[Path]:
+    """Config files in ``folder`` and one level below; not deeper, for it may be a home directory."""
+    found = [path for pattern in ('*', '*/*') for path in folder.glob(pattern) if path.suffix in SUFFIXES]
+    return sorted(found)[:most]
+
+
+def _syntax(error: SyntaxError, path: Path) -> InputError:
+    """Looks again for the file at fault, which may be a ``_base_``: mmengine parses a copy without a name."""
+    found = _faulty_file(path, set())
+    culprit, fault = found if found else (Path(error.filename or path), error)
+    shown = f' («{fault.text.strip()[:60]}»)' if fault.text and fault.text.strip() else ''
+    return InputError(f'{culprit}, line {fault.lineno}: {fault.msg}{shown}', hint='mend the config', parameter='config')
+
+
+def _faulty_file(path: Path, seen: set[Path]) -> tuple[Path, SyntaxError] | None:
+    if path.suffix != '.py' or not path.is_file() or path in seen:
+        return None
+    seen.add(path)
+    try:
+        tree = ast.parse(path.read_text(encoding='utf-8'), str(path))
+    except SyntaxError as error:
+        return path, error
+    bases = (path.parent / name for name in _bases(tree) if '::' not in name)
+    return next((found for base in bases if (found := _faulty_file(base, seen))), None)
+
+
+def _bases(tree: ast.Module) -> list[str]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == '_base_':
+            strings = (part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant))
+            return [string for string in strings if isinstance(string, str)]
+    return []
+
+
+def _faulty_line(error: Exception) -> str | None:
+    """``file, line n`` of the user's own code that raised, or None if mmengine itself did."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == '<module>']
+    own = [frame for frame in frames if Path(frame.filename).is_file() and 'site-packages' not in frame.filename]
+    return f'{own[-1].filename}, line {own[-1].lineno}' if own else None
+
+
+def _root_cause(error: BaseException) -> str:
+    """The innermost message of a chain of import errors."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return one_line(error)[:LONGEST]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError):
+        return ''
+
+
+log = logging.getLogger('vistool')
+
+FORMS = (
+    'a config file, mmpretrain::FOLDER/FILE.py, a model name of mmpretrain, a run folder, '
+    'timm::NAME, torchvision::NAME, hf::FOLDER'
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A resolved config.
+
+    Attributes:
+        config: The config, with options merged and custom imports done.
+        name: Stem for output folders and captions: the config file's, or the run folder's or the model's name.
+        checkpoint: The run folder's, else the config's ``load_from``, else the weights its metafile names, else None.
+    """
+
+    config: Config
+    name: str
+    checkpoint: str | None = None
+
+
+def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Source:
+    """Finds and reads the config that ``spec`` stands for.
+
+    The current folder becomes importable first, so that ``custom_imports`` finds a user's own modules.
+
+    Args:
+        spec: A file, ``PACKAGE::FILE``, a model name, a run's folder, or ``SCHEME::NAME`` with a key of
+            :data:`SCHEMES`.
+        options: Changes as ``--cfg-options`` makes them, ``{'model.backbone.depth': 18}``. A ``load_from`` among them
+            goes before the run folder's checkpoint.
+
+    Raises:
+        InputError: If nothing is found (close matches are told), or the config cannot be read or changed.
+    """
+    make_current_folder_importable()
+    source = _find(str(spec).strip())
+    return _with_options(source, options) if options else source
+
+
+def require_model(source: Source) -> ConfigDict:
+    """The config's ``model``.
+
+    Raises:
+        InputError: If the config has none, or one that is no dict with a ``type``.
+    """
+    model = source.config.get('model')
+    if not model:
+        raise InputError(f'{source.name} has no «model»', hint='give the config of a model', parameter='config')
+    if not isinstance(model, Mapping) or 'type' not in model:
+        kind = 'has no type' if isinstance(model, Mapping) else f'is a {type(model).__name__}'
+        raise InputError(f'the «model» of {source.name} {kind}', accepted="dict(type='…', …)", parameter='config')
+    return model
+
+
+def read_config(path: str | os.PathLike[str]) -> Config:
+    """Reads one config file of any kind that mmengine knows.
+
+    Raises:
+        InputError: For whatever goes wrong in it, naming the file and, where it is known, the line.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(
+            f'{path} is not a config file',
+            accepted=', '.join(SUFFIXES),
+            hint='mind the order of the arguments: a config comes before its checkpoint',
+            parameter='config',
+        )
+    from mmengine.config import Config
+
+    try:
+        return Config.fromfile(str(path))
+    except Exception as error:  # a config is code: anything can come out of it
+        raise _explain(error, path) from error
+
+
+def make_current_folder_importable() -> None:
+    """Puts the current folder on ``sys.path``: after the standard library, before installed packages."""
+    here = os.getcwd()
+    if here not in sys.path and '' not in sys.path:
+        packages = (at for at, entry in enumerate(sys.path) if entry.endswith(('site-packages', 'dist-packages')))
+        sys.path.insert(next(packages, len(sys.path)), here)
+
+
+def _find(spec: str) -> Source:
+    path = Path(spec).expanduser()
+    if '::' in spec:
+        scheme, rest = spec.split('::', 1)
+        return SCHEMES[scheme](rest) if scheme in SCHEMES else _from_package(scheme, rest)
+    if spec and path.is_dir():
+        return _from_run(path)
+    if path.is_file():
+        return _from_file(path)
+    models = model_index()
+    if spec.lower() in models:
+        model = models[spec.lower()]
+        source = _from_file(model.config)
+        return replace(source, name=model.name, checkpoint=source.checkpoint or model.weights)
+    raise _not_found(spec, FORMS, models)
+
+
+def _from_file(path: Path) -> Source:
+    config = read_config(path)
+    return Source(config, path.stem, config.get('load_from') or None)
+
+
+def _from_run(folder: Path) -> Source:
+    path, checkpoint = find_run(folder)
+    source = _from_file(path)
+    if checkpoint is None and source.checkpoint:
+        log.warning('%s has no checkpoint yet; using what its run started from: %s', folder, source.checkpoint)
+    return replace(source, name=folder.resolve().name, checkpoint=checkpoint or source.checkpoint)
+
+
+def _from_package(package: str, relative: str) -> Source:
+    if package not in PACKAGES and package_folder(package) is None:
+        known = [*PACKAGES, *SCHEMES]
+        accepted = ', '.join(f'{name}::' for name in known)
+        hint = close_matches(package, known)
+        raise InputError(f'{package}:: is not known', accepted=accepted, hint=hint, parameter='config')
+    path, weights = find_packaged(package, relative)
+    source = _from_file(path)
+    return replace(source, checkpoint=source.checkpoint or weights)
+
+
+def _from_timm(name: str) -> Source:
+    from vistool.models.generated_configs import timm_config
+
+    return Source(timm_config(name), name)
+
+
+def _from_torchvision(name: str) -> Source:
+    from vistool.models.generated_configs import torchvision_config
+
+    return Source(torchvision_config(name), name)
+
+
+def _from_huggingface(folder: str) -> Source:
+    from vistool.models.generated_configs import huggingface_config
+
+    path = Path(folder).expanduser()
+    config, weights = huggingface_config(path)
+    return Source(config, path.resolve().name, weights)
+
+
+SCHEMES: dict[str, Callable[[str], Source]] = {
+    'timm': _from_timm,
+    'torchvision': _from_torchvision,
+    'hf': _from_huggingface,
+}
+"""The config-free forms: what stands before ``::`` → a function from what stands behind it to a :class:`Source`."""
+
+
+def _with_options(source: Source, options: Mapping[str, Any]) -> Source:
+    for key, value in options.items():
+        try:
+            source.config.merge_from_dict({key: value})
+        except Exception as error:  # KeyError, TypeError, AttributeError: whatever the path runs into
+            reason = f'{type(error).__name__}: {one_line(error)[:160]}'
+            raise InputError(f'{key}={value} does not fit the config: {reason}', parameter='options') from error
+    return replace(source, checkpoint=options.get('load_from') or source.checkpoint)
