@@ -131,7 +131,7 @@ def announce(lines: Iterable[object]) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """One progress bar on stderr, for several items on a terminal; yields what is told how many of them are finished."""
+    """One progress bar on stderr, for several items on a terminal; yields what moves it: ``(finished, total)``."""
     with contextlib.ExitStack() as stack:
         show: Callable[[int], object] | None = None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vistool.commands.parser import Parser
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from vistool.visualization.style import Style
 
 T = TypeVar('T')
+
 
 def run_spec(args: argparse.Namespace, tool: str, analysis: MapAnalysis, style: Style | None = None) -> RunSpec:
     """The run that parsed arguments ask for.
@@ -140,9 +140,11 @@ def config_options(pairs: Sequence[str]) -> Mapping[str, Any]:
     return options
 
 
-def add_images(parser: Parser, help: str = 'image file, folder, quoted glob, .txt list, or @train, @val, @test') -> None:
-    """``img``."""
-    parser.add_argument('images', metavar='img', help=help)
+def add_images(parser: Parser, *, datasets: bool = True) -> None:
+    """``img``; ``datasets``: also those of the config."""
+    every = 'image file, folder, quoted glob, .txt list, or @train, @val, @test'
+    files = 'image file, folder, quoted glob, or .txt list of paths'
+    parser.add_argument('images', metavar='img', help=every if datasets else files)
 
 
 def add_model(parser: Parser, *, checkpoint: bool = True) -> None:

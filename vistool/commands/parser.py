@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         """
         words = list(sys.argv[1:] if argv is None else argv)
         dropped = {
-            option: {None: 1, '*': None, '+': None}.get(action.nargs, 0)  # type: ignore[call-overload]
+            option: 1 if action.nargs is None else 0 if action.nargs == 0 else None
             for action in self._actions
             if action.dest in without
             for option in action.option_strings

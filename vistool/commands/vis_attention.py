@@ -14,7 +14,7 @@ def build_parser() -> Parser:
     """The command line of vis_attention."""
     example = 'vis_attention demo/astronaut.png configs/dinov2/vit-small-p14_dinov2-pre_headless.py --query 225,110'
     parser = Parser('vis_attention', __doc__, example)
-    options.add_images(parser, 'image file, folder, quoted glob, or .txt list of paths')
+    options.add_images(parser, datasets=False)
     options.add_model(parser)
     _add_map(parser)
     _add_size(parser)

@@ -77,8 +77,8 @@ def _add_map(parser: Parser) -> None:
 def work(args: argparse.Namespace) -> int:
     """Loads, explains and draws."""
     if args.preview_model:
-        from vistool.models.model import build_module
         from vistool.models.configs import resolve
+        from vistool.models.model import build_module
 
         boundary.announce([build_module(resolve(args.config, options.config_options(args.options)), args.seed)])
         return boundary.OK

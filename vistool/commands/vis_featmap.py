@@ -138,13 +138,13 @@ def parse_point(word: str) -> tuple[float, float]:
 
 def preview(args: argparse.Namespace) -> int:
     """Lists the network's modules with what they give for the first image, on stdout; needs no checkpoint."""
-    from vistool.models.model import build_module
-    from vistool.models.model import Model, find_device
+    from vistool.models.configs import resolve
+    from vistool.models.model import Model, build_module, find_device
     from vistool.network.stages import module_tree
-    from vistool.runs.loading import find_items, find_source, read_views
+    from vistool.runs.loading import find_items, read_views
 
     models = options.models_of(args)
-    source = find_source(models.first, models)
+    source = resolve(args.config, models.options)
     item = find_items(args.images, source)[0]
     device = find_device(models.device)
     module = build_module(source, args.seed).to(device)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vistool.environment import versions
 from vistool.data.datasets import DatasetItem
 from vistool.data.samples import Item, Sample
+from vistool.environment import versions
 from vistool.models.model import Model
 from vistool.results import Heatmaps
 from vistool.runs.manifest import FORMAT, file_entry

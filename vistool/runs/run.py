@@ -43,10 +43,9 @@ from vistool.runs.spec import (
     PathLike,
     RunSpec,
     Selection,
-    file_name,
 )
 from vistool.visualization.backends import open_backends
-from vistool.visualization.files import is_file
+from vistool.visualization.files import file_name, is_file
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, save, sheet
 
@@ -389,8 +388,9 @@ class _Run:
     def write(self, result: Heatmaps, sample: Sample, seconds: float) -> _Written:
         """Writes one result; runs in a pool."""
         start = time.perf_counter()
-        beside = {key: value for key, value in result.companions.items() if key not in self.reduced}
-        result = replace(result, companions=beside)
+        if self.reduced:  # those companions are part of a whole
+            beside = {key: value for key, value in result.companions.items() if key not in self.reduced}
+            result = replace(result, companions=beside)
         name = file_name(sample.name, *self.name_parts)
         paths = self.visualizer.write(result, name, sample.index or 0)
         if self.manifest is None:
@@ -454,7 +454,7 @@ class _Run:
         return RunSummary(self.out, done, skipped, failures, tuple(self.files), seconds, cancelled)
 
     def write_whole(self) -> None:
-        """Writes what there is one of in the whole run: sheets, the gallery, what the analysis reduced its results to."""
+        """Writes what there is one of in the whole run: a sheet, the gallery, what the analysis reduced."""
         output = self.spec.output
         if self.sheet_results and output.sheet is not None:
             self.announce(sheet(self.sheet_results, output.sheet, output.style))

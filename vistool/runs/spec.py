@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.visualization.style import Style
 
-PathLike: TypeAlias = 'str | os.PathLike[str]'
+PathLike: TypeAlias = 'str | Path'
 Images: TypeAlias = 'PathLike | Sequence[PathLike]'
 """A file, a folder, a glob pattern, a ``.txt`` list, ``@train``, ``@val`` or ``@test`` of the config, or paths."""
 
@@ -132,9 +130,7 @@ class Execution:
             ('launcher', self.launcher != 'none', 'gives each process a part of them'),
         ):
             if given:
-                raise InputError(
-                    f'needs every image; {param(other)} {sees}', hint='leave one out', parameter=parameter
-                )
+                raise InputError(f'needs every image; {param(other)} {sees}', hint='leave one out', parameter=parameter)
 
 
 @dataclass(frozen=True)
@@ -208,20 +204,3 @@ class RunSpec:
     def on_device(self, device: str) -> RunSpec:
         """The same run on another device."""
         return replace(self, models=replace(self.models, device=device))
-
-
-def file_name(item: str, *choices: object) -> str:
-    """A picture's name: the image's, then whatever was chosen for this run (method, class, layer, checkpoint).
-
-    So another choice never overwrites the pictures of the last.
-
-    Args:
-        item: The image's name.
-        choices: Words, or lists of them, which are joined by ``-``; empty ones are left out.
-    """
-    parts = [item]
-    for choice in choices:
-        text = '-'.join(map(str, choice)) if isinstance(choice, (list, tuple)) else str(choice or '')
-        if text:
-            parts.append(re.sub(r'[^\w.+=-]+', '-', text).strip('-')[:80])
-    return '_'.join(parts)

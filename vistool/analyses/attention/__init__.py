@@ -13,6 +13,7 @@ from vistool.analyses.attention.aggregation import follow_attention
 from vistool.analyses.attention.capture import network_points, read_rows, require_patch
 from vistool.analyses.attention.selection import Layers, Query
 from vistool.analyses.attention.statistics import read_statistics
+from vistool.analyses.base import MapAnalysis
 from vistool.errors import InputError, close_matches
 from vistool.models.model import Model
 from vistool.models.subjects import as_model, as_samples
@@ -26,7 +27,7 @@ METHODS = ('raw', 'rollout', 'grad-rollout', 'legrad')
 
 @ANALYSES.register_module()
 @dataclass(frozen=True)
-class Attention:
+class Attention(MapAnalysis):
     """Attention maps of a transformer.
 
     Attributes:
@@ -92,6 +93,14 @@ class Attention:
                 for index, result in enumerate(results)
             ]
         return results[0] if single else results
+
+    @property
+    def choices(self) -> Sequence[object]:
+        """What the user chose, for file names."""
+        heads = [] if list(self.heads) == ['all'] else self.heads
+        queries = [','.join(map(str, each)) if isinstance(each, (tuple, list)) else each for each in self.queries]
+        threshold = '' if self.threshold is None else f't{self.threshold:g}'
+        return self.method.lower(), self.targets, self.layers, heads, queries, threshold
 
     def follow(self, result: Heatmaps, model: Model) -> Attention:
         """The same for another model, with the classes that ``result`` shows."""

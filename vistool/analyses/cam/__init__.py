@@ -8,13 +8,16 @@ The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they expla
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vistool.analyses.base import MapAnalysis
 from vistool.analyses.cam import (
     finer,  # noqa: F401 (they register)
     gradcam_adapter,  # noqa: F401 (they register)
@@ -47,7 +50,7 @@ FUSIONS = ('mean', 'max', 'none')
 
 @ANALYSES.register_module()
 @dataclass(frozen=True)
-class CAM:
+class CAM(MapAnalysis):
     """Class activation maps of several methods and classes from one forward.
 
     Attributes:
@@ -65,7 +68,7 @@ class CAM:
             its own.
         score: A score that is no class's: a callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)`` for one
             in :data:`~vistool.registry.CAM_TARGETS`.
-        similar: Classes that FinerCAM holds against the one asked for; none means the three with the nearest scores.
+        contrast: Classes that FinerCAM contrasts the target with; none means the three with the nearest scores.
         seed: Of RandomCAM.
     """
 
@@ -79,7 +82,7 @@ class CAM:
     layer_fusion: Literal['mean', 'max', 'none'] = 'mean'
     reference: Any = None
     score: Any = None
-    similar: Sequence[int | str] = ()
+    contrast: Sequence[int | str] = ()
     seed: int = 0
 
     def __call__(self, model: Model | nn.Module, subject: Any) -> Any:
@@ -124,6 +127,19 @@ class CAM:
         report = Report(model, methods, list(found), goals, shares, values, drawn, self._settings())
         results = [report.result(index, sample) for index, sample in enumerate(samples)]
         return results[0] if single else results
+
+    @property
+    def choices(self) -> Sequence[object]:
+        """What the user chose, for file names."""
+        variants = [name for name in ('aug_smooth', 'eigen_smooth') if getattr(self, name)]
+        variants += [self.layer_fusion] if self.layer_fusion != 'mean' else []
+        variants += [f'like-{Path(self.reference).stem}'] if isinstance(self.reference, (str, os.PathLike)) else []
+        return [name.lower() for name in self.methods], self.targets, self.layers, variants
+
+    def check(self, model: Model) -> None:
+        """Checks the names of methods and what cannot be combined."""
+        find_methods(self.methods)
+        self._check()
 
     def follow(self, result: Heatmaps, model: Model) -> CAM:
         """The same for another model, with the classes that ``result`` shows.
@@ -175,7 +191,7 @@ class CAM:
         model.fit_classes(scores.shape[1])
         labels = [sample.label for sample in samples]
         classes = resolve_classes(self.targets, scores, model.classes, labels)
-        similar = resolve_classes(self.similar, scores, model.classes, labels) if self.similar else None
+        similar = resolve_classes(self.contrast, scores, model.classes, labels) if self.contrast else None
         return [Goal(samples, classes=column, plain=scores, similar=similar) for column in classes.unbind(1)]
 
     def _finish(self, signed: list[Tensor], layers: Sequence[str], size: tuple[int, int]) -> list[Drawn]:
@@ -196,7 +212,7 @@ class CAM:
             'eigen_smooth': self.eigen_smooth,
             'extra_tokens': self.extra_tokens,
             'layer_fusion': self.layer_fusion,
-            'similar': list(self.similar),
+            'similar': list(self.contrast),
         }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from vistool.analyses.base import MapAnalysis
 from vistool.analyses.featmap import comparison
 from vistool.analyses.featmap import report as drawing
 from vistool.analyses.featmap.layer_matching import features_of, layers_of
@@ -34,7 +35,7 @@ Watcher = Callable[[str, Sequence[Sample], Sequence[Feature]], None]
 
 @ANALYSES.register_module()
 @dataclass(frozen=True)
-class FeatureMaps:
+class FeatureMaps(MapAnalysis):
     """Feature maps of any layers of any network, from a forward that stops after the last of them.
 
     Attributes:
@@ -152,6 +153,15 @@ class FeatureMaps:
         if plan.reduction == 'pca':
             plan = replace(plan, basis=plan._basis_for(models[0], every))
         return comparison.results(plan, models, views, every, names)
+
+    @property
+    def choices(self) -> Sequence[object]:
+        """What the user chose, for file names."""
+        points = [f'at-{x:.10g},{y:.10g}' for x, y in self.similar_to]
+        shown = self.reduction or ('' if self.topk or self.channels or points else 'mean')
+        top = f'top{self.topk}-{self.criterion}' if self.topk else ''
+        kinds = [kind for kind in (shown, top, *self.channels, *points) if kind != '']
+        return self.layers, kinds, 'foreground' if self.foreground else ''
 
     def follow(self, result: Heatmaps, model: Model) -> FeatureMaps:
         """The same for another model, with the layers and channels that ``result`` shows."""
