@@ -30,7 +30,6 @@ FOREIGN_OPTIONS = {'--local-dir', '--nproc-per-node'}
 # What the branches that are under way still have to remove; empty when they have all landed.
 ARROWS_TODAY = {
     'vistool.gallery.runs → vistool.runs.manifest',
-    'vistool.network.prefix → vistool.analyses.cam.probe',
     *(
         f'vistool.runs.{file} → vistool.commands'
         for file in ('browsing', 'dataset_report', 'features', 'heatmaps', 'loading', 'patches')

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vistool import display
 from vistool.environment import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
-    from vistool.api import overlay, save, show
     from vistool.errors import InputError
     from vistool.models.model import Model, load
+    from vistool.visualization import overlay, render, save, show
 
 __all__ = [
     'CAM',
@@ -38,6 +39,7 @@ __all__ = [
     'Schedule',
     'load',
     'overlay',
+    'render',
     'save',
     'show',
 ]
@@ -53,9 +55,10 @@ _HOMES = {
     'Patches': 'vistool.analyses.patches',
     'Schedule': 'vistool.analyses.schedule',
     'load': 'vistool.models.model',
-    'overlay': 'vistool.api',
-    'save': 'vistool.api',
-    'show': 'vistool.api',
+    'overlay': 'vistool.visualization',
+    'render': 'vistool.visualization',
+    'save': 'vistool.visualization',
+    'show': 'vistool.visualization',
 }
 
 
@@ -67,3 +70,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+def _render(result: Any) -> bytes:
+    from vistool.visualization.pictures import render
+
+    return render(result)
+
+
+display.renderer = _render

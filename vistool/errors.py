@@ -107,6 +107,21 @@ def _rebuilt(problem: str, accepted: str, hint: str, parameter: str) -> InputErr
     return InputError(problem, accepted=accepted, hint=hint, parameter=parameter)
 
 
+def message_of(error: BaseException) -> str:
+    """What an exception of another package says: whole, on one line; its type where it says nothing.
+
+    A ``KeyError`` is shown without the quotes that Python puts around its message.
+    """
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return ' '.join(str(message).split()) or type(error).__name__
+
+
+def cause_of(error: BaseException) -> str:
+    """An exception of another package with its type: ``'ValueError: depth 7 is not supported'``."""
+    message = message_of(error)
+    return message if message == type(error).__name__ else f'{type(error).__name__}: {message}'
+
+
 def close_matches(name: str, candidates: Iterable[str], count: int = 5) -> str:
     """``'did you mean a, b?'`` for the candidates nearest to ``name``, or ``''`` where none is near."""
     pool = list(dict.fromkeys(candidates))

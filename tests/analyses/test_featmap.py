@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vistool import FeatureMaps, InputError
 from vistool.network.features import features
-from vistool.network.layers import find_targets
+from vistool.network.layers import find_target_layers
 from vistool.network.stages import find_stages
 
 
@@ -111,13 +111,13 @@ def test_a_layer_used_twice(shared):
         first = network.layer(network.stem(inputs))
         second = network.layer(first.relu())
     for layer, expected in (('layer', first), ('layer@1', first), ('layer@2', second)):
-        (feature,) = features(network, inputs, find_targets(network, [layer]))
+        (feature,) = features(network, inputs, find_target_layers(network, [layer]))
         assert torch.equal(feature.maps, expected)
-    every = features(network, inputs, find_targets(network, ['layer@all']))
+    every = features(network, inputs, find_target_layers(network, ['layer@all']))
     assert [feature.name for feature in every] == ['layer@1', 'layer@2']
     assert torch.equal(every[0].maps, first) and torch.equal(every[1].maps, second)
     with pytest.raises(InputError, match='called fewer than 3 times'):
-        features(network, inputs, find_targets(network, ['layer@3']))
+        features(network, inputs, find_target_layers(network, ['layer@3']))
 
 
 def test_a_layer_never_reached_is_an_error_that_says_so(shared):
@@ -178,7 +178,7 @@ class Many(nn.Module):
 def test_each_element_of_a_tuple_or_dict_that_is_a_map():
     outer = nn.Sequential(Many())
     inputs = torch.randn(2, 3, 8, 8)
-    found = {feature.name: feature.maps for feature in features(outer, inputs, find_targets(outer, ['0']))}
+    found = {feature.name: feature.maps for feature in features(outer, inputs, find_target_layers(outer, ['0']))}
     assert list(found) == ['0[fine][0]', '0[coarse]']
     assert torch.equal(found['0[fine][0]'], inputs) and found['0[coarse]'].shape == (2, 4, 4, 4)
 
@@ -202,7 +202,7 @@ def test_windows_go_back_to_their_places(name, inner):
         block.drop_path1.register_forward_hook(lambda *call: kept.append(call[2]))
         network(inputs)
         expected = kept[0].permute(0, 3, 1, 2)
-    (feature,) = features(network, inputs, find_targets(network, [inner]))
+    (feature,) = features(network, inputs, find_target_layers(network, [inner]))
     assert feature.maps.shape == expected.shape
     assert torch.equal(feature.maps, expected.detach())
 

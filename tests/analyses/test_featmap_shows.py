@@ -15,9 +15,13 @@ from vistool.analyses.featmap.reductions import cosine, linear_cka, parse_channe
 from vistool.analyses.featmap.statistics import Statistics
 from vistool.models.subjects import as_model, as_samples
 from vistool.network.features import Feature
-from vistool.visualization.channels import channel_pictures, write_channels
+from vistool.results import ChannelStack, LayerChannels
+from vistool.visualization.channels import channel_pictures
 from vistool.visualization.color_mapping import choose_looks
+from vistool.visualization.kinds import to_raw
+from vistool.visualization.plots import channel_curves
 from vistool.visualization.style import Style
+from vistool.visualization.visualizer import write_folder
 
 
 class Net(nn.Module):
@@ -291,7 +295,7 @@ def test_statistics_over_batches_are_those_of_all_at_once():
     kept = Statistics()
     for batch in maps.split([1, 3, 2]):
         kept.see('net', [Feature('layer', batch)])
-    rows = list(csv.DictReader(io.StringIO(kept.table().decode())))
+    rows = list(csv.DictReader(io.StringIO(to_raw(kept.result()).data.decode())))
     flat = maps.double().numpy().transpose(1, 0, 2, 3).reshape(3, -1)
     assert [int(row['channel']) for row in rows] == [0, 1, 2] and {row['layer'] for row in rows} == {'layer'}
     for name, expected in {
@@ -303,7 +307,7 @@ def test_statistics_over_batches_are_those_of_all_at_once():
         'dead': [0, 0, 1],
     }.items():
         np.testing.assert_allclose([float(row[name]) for row in rows], expected, rtol=1e-9, atol=1e-12)
-    assert {curve.parameter for curve in kept.curves().curves} == {'mean', 'std', 'share of zeros'}
+    assert {curve.parameter for curve in channel_curves(kept.result()).curves} == {'mean', 'std', 'share of zeros'}
 
 
 def seed_bilinear(channel, rate, left):
@@ -335,7 +339,9 @@ def test_every_channel_is_written_and_the_sum(tmp_path):
     import cv2
 
     maps = np.random.default_rng(0).normal(size=(12, 4, 6)).astype(np.float32)
-    paths = write_channels(maps, (16, 24), Style(), tmp_path / 'layer')
+    stack = ChannelStack(layers=(LayerChannels('layer', maps),), size=(16, 24), name='photo')
+    paths = write_folder(stack, tmp_path, Style())
+    assert {path.parent for path in paths} == {tmp_path / 'photo' / 'layer'}
     assert [path.name for path in paths] == [f'channel_{k:02}.png' for k in range(12)] + ['sum.png']
     pictures = dict(channel_pictures(maps, (16, 24), Style()))
     for path in paths:

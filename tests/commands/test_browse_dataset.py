@@ -151,7 +151,7 @@ def test_one_sample_that_cannot_be_read_is_bad_input(capsys, tmp_path, broken):
 def test_report(capsys, tmp_path):
     for target in (tmp_path / 'folder', tmp_path / 'page.pdf'):
         code, out, err = run(capsys, DEMO, '--report', '-o', target, '--save-raw')
-        assert code == 0 and len(out) == 2 and 'fit the normalisation' in err
+        assert code == 0 and len(out) == 2 and 'fit the normalization' in err
         assert [row['classes'] for row in table(out[1])] == ['281'] * 3 + ['657'] * 3 + ['967'] * 3
     options = ['data_preprocessor.mean=[20,20,20]', 'data_preprocessor.std=[255,255,255]']
     _, _, err = run(capsys, DEMO, '--report', '-o', tmp_path, '--cfg-options', *options)

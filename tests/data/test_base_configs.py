@@ -80,6 +80,6 @@ def test_every_mode(name, photos):
                 continue
             batcher = Batcher(config, phase) if mode == 'batch' else None
             result = BrowseDataset(mode, batcher=batcher)(samples, [0, 1, 2])
-            assert not result.provenance['failed'], (phase, mode, result.provenance['failed'])
+            assert not result.failed, (phase, mode, result.failed)
             shown = sum(map(len, result.rows))
             assert shown >= 3

@@ -39,14 +39,14 @@ KNOWN = [smooth(transform) for transform in [*RESIZES, *CROPS, *FLIPS, *WARPS, *
 
 
 def ruler(size, axis):
-    """RGB ``(h, w, 3)``: the pixel centre's x (axis 0) or y (axis 1), the same falling, and a constant."""
+    """RGB ``(h, w, 3)``: the pixel center's x (axis 0) or y (axis 1), the same falling, and a constant."""
     rows, columns = np.indices(size) + 0.5
     code = SPAN * (rows / size[0] if axis else columns / size[1])
     return np.rint(np.stack([LOW + code, LOW + SPAN - code, np.full(size, FULL)], axis=-1)).astype(np.uint8)
 
 
 def read_off(images, size):
-    """Centres ``(N, 2)`` of the pixels that show the rulers in full, not near their ends, and the places they name."""
+    """Centers ``(N, 2)`` of the pixels that show the rulers in full, not near their ends, and the places they name."""
     full = np.pad(np.abs(images[0][..., 2].astype(int) - FULL) < 1, 1).astype(np.uint8)
     rows, columns = np.nonzero(cv2.erode(full, np.ones((5, 5)), borderValue=0)[1:-1, 1:-1])
     codes = np.stack([image[rows, columns].astype(float) for image in images], axis=-1)

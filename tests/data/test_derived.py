@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vistool.data.derived import FFTMagnitude, LocalBinaryPattern, grey
+from vistool.data.derived import FFTMagnitude, LocalBinaryPattern, gray
 
 
 def image(seed, size=(7, 9)):
@@ -15,8 +15,8 @@ def naive_lbp(values):
     for y in range(height):
         for x in range(width):
             for bit, (dy, dx) in enumerate(around):
-                neighbour = values[min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)]
-                out[y, x] += (neighbour >= values[y, x]) << bit
+                neighbor = values[min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)]
+                out[y, x] += (neighbor >= values[y, x]) << bit
     return out
 
 
@@ -24,7 +24,7 @@ def naive_lbp(values):
 def test_local_binary_pattern_is_the_papers(seed):
     out = LocalBinaryPattern()({'img': image(seed)})['img']
     assert out.dtype == np.uint8 and out.shape == (7, 9, 3)
-    np.testing.assert_array_equal(out[..., 0], naive_lbp(grey(image(seed))))
+    np.testing.assert_array_equal(out[..., 0], naive_lbp(gray(image(seed))))
 
 
 def test_a_flat_image_has_only_its_mean_in_the_spectrum():

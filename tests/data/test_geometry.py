@@ -61,7 +61,7 @@ def test_composition_goes_back_step_by_step(made, where):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(geometries())
 def test_invalid_is_what_left_the_image_at_any_step(made):
-    """Naively, pixel by pixel: a pixel is lost where its centre lies outside the image at one of the steps.
+    """Naively, pixel by pixel: a pixel is lost where its center lies outside the image at one of the steps.
 
     Between steps the mask lives on pixels, so pixels next to its border may differ after a resampling.
     """
@@ -105,7 +105,7 @@ def test_a_step_must_start_where_the_last_one_ended():
 
 
 def ramp(geometry, shape):
-    """Original coordinates of the centres of an (h, w) map of the network input."""
+    """Original coordinates of the centers of an (h, w) map of the network input."""
     (h, w), (nh, nw) = shape, geometry.network_size
     x, y = np.meshgrid((np.arange(w) + 0.5) * nw / w, (np.arange(h) + 0.5) * nh / h)
     return geometry.to_original(np.stack([x, y], -1).reshape(-1, 2)).reshape(h, w, 2)

@@ -15,8 +15,8 @@ RGB = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
 
 
-def spread(grey):
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def spread(gray):
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def test_rgb_png_is_exact(tmp_path):
@@ -30,7 +30,7 @@ def test_lossless_formats(tmp_path, suffix):
     np.testing.assert_array_equal(read_image(str(tmp_path / f'a.{suffix}')), RGB)
 
 
-def test_grey_and_bilevel(tmp_path):
+def test_gray_and_bilevel(tmp_path):
     Image.fromarray(GREY).save(tmp_path / 'a.png')
     np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), spread(GREY))
     Image.fromarray(GREY > 128).save(tmp_path / 'b.png')
@@ -60,7 +60,7 @@ def test_palette_with_and_without_transparency(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / 'b.png'), palette[indices])
 
 
-def test_transparent_colour_of_an_rgb_png(tmp_path):
+def test_transparent_color_of_an_rgb_png(tmp_path):
     Image.fromarray(RGB).save(tmp_path / 'a.png', transparency=tuple(int(v) for v in RGB[3, 4]))
     expected = RGB.copy()
     expected[np.abs(RGB.astype(int) - RGB[3, 4]).max(axis=-1) == 0] = 255
@@ -68,7 +68,7 @@ def test_transparent_colour_of_an_rgb_png(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['png', 'tif'])
-def test_16_bit_grey_is_scaled(tmp_path, suffix):
+def test_16_bit_gray_is_scaled(tmp_path, suffix):
     values = np.random.default_rng(0).integers(0, 65536, (9, 13), dtype=np.uint16)
     values[0, :2] = 0, 65535
     Image.fromarray(values).save(tmp_path / f'a.{suffix}')
@@ -76,7 +76,7 @@ def test_16_bit_grey_is_scaled(tmp_path, suffix):
     np.testing.assert_array_equal(read_image(tmp_path / f'a.{suffix}'), spread(expected.astype(np.uint8)))
 
 
-def test_16_bit_colour_is_scaled(tmp_path):
+def test_16_bit_color_is_scaled(tmp_path):
     import cv2
 
     values = np.random.default_rng(0).integers(0, 65536, (9, 13, 3), dtype=np.uint16)
@@ -123,7 +123,7 @@ def test_exif_orientation(tmp_path, orientation, undo):
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):
-    frames = [Image.new('RGB', (8, 6), colour) for colour in ('red', 'blue')]
+    frames = [Image.new('RGB', (8, 6), color) for color in ('red', 'blue')]
     frames[0].save(tmp_path / 'a.gif', save_all=True, append_images=frames[1:])
     assert (read_image(tmp_path / 'a.gif') == [255, 0, 0]).all()
 

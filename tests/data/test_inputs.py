@@ -121,7 +121,7 @@ def test_different_sizes_are_an_error():
 
 
 @pytest.mark.parametrize('kind', ['ClsDataPreprocessor', 'SelfSupDataPreprocessor', 'ImgDataPreprocessor'])
-def test_data_preprocessors_normalise_and_pad(kind):
+def test_data_preprocessors_normalize_and_pad(kind):
     import mmengine.model
     import mmpretrain.models
 

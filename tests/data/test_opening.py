@@ -73,14 +73,14 @@ def test_wrappers(photos, name):
 
 def test_multi_task_labels(photos, tmp_path):
     _, paths = photos
-    tasks = {'colour': 1, 'shape': [1, 0]}
+    tasks = {'color': 1, 'shape': [1, 0]}
     data = [{'img_path': str(path), 'gt_label': tasks} for path in paths]
-    (tmp_path / 'tasks.json').write_text(json.dumps({'metainfo': {'tasks': ['colour', 'shape']}, 'data_list': data}))
+    (tmp_path / 'tasks.json').write_text(json.dumps({'metainfo': {'tasks': ['color', 'shape']}, 'data_list': data}))
     pack = {'type': 'PackMultiTaskInputs', 'multi_task_fields': ['gt_label'], 'task_handlers': {}}
     pack['task_handlers'] = {task: {'type': 'PackInputs'} for task in tasks}
     dataset = {'type': 'MultiTaskDataset', 'ann_file': str(tmp_path / 'tasks.json'), 'pipeline': [STEPS[0], pack]}
     items = dataset_items(config_of(dataset), 'train')
-    assert items[2].label == tasks and label_text(items[2].label, None) == 'colour 1 · shape 1,0'
+    assert items[2].label == tasks and label_text(items[2].label, None) == 'color 1 · shape 1,0'
     assert Samples.of(config_of(dataset), 'train').read(2).path == paths[2]
 
 

@@ -21,8 +21,8 @@ from vistool.data.pipelines import Pipeline
 
 def blob(size, point, sigma=2.5):
     y, x = np.indices(size) + 0.5
-    grey = np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * sigma**2))
-    return np.repeat(np.rint(255 * grey).astype(np.uint8)[:, :, None], 3, axis=2)
+    gray = np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * sigma**2))
+    return np.repeat(np.rint(255 * gray).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def box(size, left, top, side=9):
@@ -32,9 +32,9 @@ def box(size, left, top, side=9):
 
 
 def centroid(image):
-    grey = image[..., 0].astype(float)
-    y, x = np.indices(grey.shape) + 0.5
-    return np.array([(grey * x).sum(), (grey * y).sum()]) / max(grey.sum(), 1e-9)
+    gray = image[..., 0].astype(float)
+    y, x = np.indices(gray.shape) + 0.5
+    return np.array([(gray * x).sum(), (gray * y).sum()]) / max(gray.sum(), 1e-9)
 
 
 def well_inside(geometry, image, point, reach):

@@ -82,7 +82,7 @@ def test_the_image_is_recovered_exactly(steps, photo):
     T.ToTensor(), T.PILToTensor(),
     v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.25])]),
     v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=False)]),
-], ids=['normalise', 'tensor', 'bytes', 'v2', 'v2 unscaled'])  # fmt: skip
+], ids=['normalize', 'tensor', 'bytes', 'v2', 'v2 unscaled'])  # fmt: skip
 def test_plain_torchvision_transforms(transform, photo):
     sample = Pipeline([transform], takes_images=True).read(photo)
     np.testing.assert_array_equal(sample.image, RGB)
@@ -125,14 +125,14 @@ def test_configs_describe_their_data_preprocessor(photo):
         top, left = (round((n - 48) / 2) for n in edge.shape[:2])
         np.testing.assert_array_equal(sample.image[:48, :48], edge[top : top + 48, left : left + 48])
         assert sample.image.shape == (64, 64, 3)
-        np.testing.assert_array_equal(sample.image[50, 50], np.rint(MEAN).astype(int))  # a normalised 0 is the mean
+        np.testing.assert_array_equal(sample.image[50, 50], np.rint(MEAN).astype(int))  # a normalized 0 is the mean
 
 
-def test_grey_loaders_and_grey_networks(photo):
-    grey = cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY)
+def test_gray_loaders_and_gray_networks(photo):
+    gray = cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY)
     for steps in ([{**LOAD, 'color_type': 'grayscale'}, PACK], [{**LOAD, 'color_type': 'grayscale'}, RESIZE, PACK]):
         sample = build_pipeline(config(*steps)).read(photo)
-        expected = grey if len(steps) == 2 else resized(grey, (48, 32))
+        expected = gray if len(steps) == 2 else resized(gray, (48, 32))
         np.testing.assert_array_equal(sample.image, np.repeat(expected[..., None], 3, axis=2))
         assert sample.data['inputs'].shape[0] == 1
 
@@ -359,8 +359,8 @@ def test_several_views_show_the_first_without_geometry(photo, caplog):
 
 def test_demo_photo_end_to_end():
     path = Path(__file__).parents[2] / 'demo' / 'coffee.png'
-    edge, centre = {'type': 'ResizeEdge', 'scale': 256, 'edge': 'short'}, {'type': 'CenterCrop', 'crop_size': 224}
-    steps = (LOAD, edge, centre, PACK)
+    edge, center = {'type': 'ResizeEdge', 'scale': 256, 'edge': 'short'}, {'type': 'CenterCrop', 'crop_size': 224}
+    steps = (LOAD, edge, center, PACK)
     sample = build_pipeline(config(*steps)).read(path)
     back, covered = sample.geometry.warp(sample.image.astype(np.float32))
     assert covered.mean() == pytest.approx((350 * 350) / (400 * 600), abs=0.01)

@@ -92,13 +92,13 @@ def test_every_step_is_what_a_plain_loop_gives(photos, name, seed, index):
     np.testing.assert_array_equal(record.data['inputs'].numpy(), results['inputs'].numpy())
 
 
-def test_normalised_images_are_shown_as_they_were(photos):
+def test_normalized_images_are_shown_as_they_were(photos):
     folder, _ = photos
-    normalise = {'type': 'Normalize', 'mean': [120.0, 110.0, 100.0], 'std': [60.0, 50.0, 55.0], 'to_rgb': True}
-    record = samples_of(folder, [LOAD, normalise, PACK]).read(0)
+    normalize = {'type': 'Normalize', 'mean': [120.0, 110.0, 100.0], 'std': [60.0, 50.0, 55.0], 'to_rgb': True}
+    record = samples_of(folder, [LOAD, normalize, PACK]).read(0)
     assert [image.step for image in record.images] == ['original', 'Normalize']
     np.testing.assert_array_equal(record.images[1].pixels, record.original)
-    ends = samples_of(folder, [LOAD, normalise, PACK]).read(0, detail='ends')
+    ends = samples_of(folder, [LOAD, normalize, PACK]).read(0, detail='ends')
     np.testing.assert_array_equal(ends.images[-1].pixels, ends.original)
 
 

@@ -51,7 +51,7 @@ def test_drawn_affine_warp_is_found():
 
 
 @pytest.mark.parametrize('border', [0, 128, 255])
-def test_constant_borders_of_any_colour_are_invalid(border):
+def test_constant_borders_of_any_color_are_invalid(border):
     sample = read(lambda image: cv2.copyMakeBorder(image, 5, 6, 7, 8, cv2.BORDER_CONSTANT, value=(border,) * 3))
     expected = np.ones((71, 95), bool)
     expected[5:65, 7:87] = False
@@ -104,15 +104,15 @@ def test_perspective_and_elastic_through_markers(make, on_tensor):
     pipeline, seen = Pipeline(steps, takes_images=True), 0
     for point in np.random.default_rng(0).uniform([20, 18], [60, 42], (8, 2)):
         y, x = np.indices(SIZE) + 0.5
-        grey = np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / 8) * 255
-        sample = pipeline.read(np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, 2), seed=2)
+        gray = np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / 8) * 255
+        sample = pipeline.read(np.repeat(np.rint(gray).astype(np.uint8)[..., None], 3, 2), seed=2)
         found = sample.image[..., 0].astype(float)
         h, w = found.shape
         y, x = np.indices((h, w)) + 0.5
-        centre = np.array([(found * x).sum(), (found * y).sum()]) / found.sum()
+        center = np.array([(found * x).sum(), (found * y).sum()]) / found.sum()
         if sample.geometry.exact:
             seen += 1
-            np.testing.assert_allclose(centre, sample.geometry.to_network([point])[0], atol=0.5)
+            np.testing.assert_allclose(center, sample.geometry.to_network([point])[0], atol=0.5)
     assert seen == 8
 
 
@@ -123,8 +123,8 @@ def test_perspective_and_elastic_through_markers(make, on_tensor):
     lambda image: image,
     lambda image: np.clip(image * 1.3, 0, 255).astype(image.dtype),
     lambda image: (image * 0.6).astype(image.dtype),
-], ids=['swap', 'blur', 'grey', 'nothing', 'brighter', 'darker'])  # fmt: skip
-def test_transforms_of_colour_that_keep_codes_are_identities(change, caplog):
+], ids=['swap', 'blur', 'gray', 'nothing', 'brighter', 'darker'])  # fmt: skip
+def test_transforms_of_color_that_keep_codes_are_identities(change, caplog):
     geometry = read(change).geometry
     np.testing.assert_array_equal(geometry.matrix, np.eye(3))
     assert geometry.exact
@@ -137,7 +137,7 @@ def test_transforms_of_colour_that_keep_codes_are_identities(change, caplog):
     lambda image: ((image / 255.0) ** 1.7 * 255).astype(image.dtype),
     lambda image: image // 64 * 64,
 ], ids=['contrast', 'gamma', 'posterise'])  # fmt: skip
-def test_other_transforms_of_colour_are_not_mistaken_for_warps(change, caplog):
+def test_other_transforms_of_color_are_not_mistaken_for_warps(change, caplog):
     with caplog.at_level(logging.WARNING, 'vistool'):
         geometry = read(change).geometry
     assert geometry.exact is False

@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def photo(seed, size=(120, 160)):
-    """Smooth coloured noise: something to crop, jitter and compress."""
+    """Smooth colored noise: something to crop, jitter and compress."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
 

@@ -96,7 +96,7 @@ def test_prepares_a_picture(name):
     assert prepare(name).shape == ((3, side, side) if side else (3, 400, 600))
 
 
-def test_efficientnet_lite_sees_the_centre_in_its_aspect_ratio():
+def test_efficientnet_lite_sees_the_center_in_its_aspect_ratio():
     photo = Image.open(COFFEE).convert('RGB').resize((384, 256), Image.Resampling.BICUBIC)
     expected = np.asarray(photo.crop((80, 16, 304, 240)))
     bgr = prepare('efficientnet_lite/efficientnet-lite0_in1k.py')

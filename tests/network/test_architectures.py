@@ -7,7 +7,7 @@ from torch import nn
 
 from vistool.errors import InputError
 from vistool.network import forward as engine
-from vistool.network.layer_search import layers_to_explain, measure_default_layer
+from vistool.network.layer_search import layers_to_explain, search_layer
 from vistool.network.layers import default_layers, find_layer, network_name
 
 CORNERS = {'top left': (0, 0), 'top right': (0, 1), 'bottom left': (1, 0), 'bottom right': (1, 1)}
@@ -129,7 +129,7 @@ def test_measuring_finds_the_layer_of_a_network_that_the_table_does_not_know(nam
     case, module, image = networks(name)
     monkeypatch.setattr('vistool.network.layers.DEFAULT_LAYERS', {})
     assert layers_to_explain(module, image) == [UNKNOWN[name]]
-    assert f'target layer: {UNKNOWN[name]} (found by measuring, as {network_name(module)} is not' in caplog.text
+    assert f'target layer: {UNKNOWN[name]} (found by layer search, as {network_name(module)} is not' in caplog.text
     _, layout, gradient = look(module, UNKNOWN[name], image)
     assert layout.grid == case.grid and gradient.any()
 
@@ -137,12 +137,12 @@ def test_measuring_finds_the_layer_of_a_network_that_the_table_does_not_know(nam
 def test_a_headless_network_is_measured_by_its_features(networks):
     _, module, image = networks('timm Swin')
     module.reset_classifier(0)
-    assert measure_default_layer(module, image) == 'norm'
+    assert search_layer(module, image) == 'norm'
 
 
 def test_nothing_is_measured_where_nothing_is_spatial():
     module = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
-    assert measure_default_layer(module, torch.randn(1, 3, 4, 4)) is None
+    assert search_layer(module, torch.randn(1, 3, 4, 4)) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from vistool.network.capture import Grids, activations, first_tensor, frozen, replace_tensor
+from vistool.network.capture import activations, borrowed
+from vistool.network.tensors import first_tensor, replace_tensor
+from vistool.network.tokens import Grids
 
 
 class InPlaceTail(nn.Module):
@@ -54,7 +56,7 @@ def test_everything_is_left_as_found(net, fails, grad_mode):
     before = state_of(net)
     with torch.set_grad_enabled(grad_mode):
         try:
-            with frozen(net), activations(net, {'target': net.target}):
+            with borrowed(net), activations(net, {'target': net.target}):
                 net(torch.randn(1, 3, 4, 4))
                 if fails:
                     raise KeyError
@@ -69,7 +71,7 @@ def test_the_activation_is_what_the_layer_gave_despite_in_place_operations(net, 
     x = torch.randn(2, 3, 5, 5)
     with torch.no_grad():
         expected = net.target(net.stem(x))
-    with frozen(net), activations(net, {'target': net.target}, cut=cut) as found:
+    with borrowed(net), activations(net, {'target': net.target}, cut=cut) as found:
         net(x)
     assert torch.equal(found['target'][0].value, expected)
 
@@ -80,18 +82,18 @@ def test_gradients_are_right_in_every_grad_mode(net, context):
     with torch.no_grad():
         leaf = net.target(net.stem(x))
     expected = torch.autograd.grad(net.fc(leaf.requires_grad_().relu().mean((2, 3)))[:, 1].sum(), leaf)[0]
-    with context(), frozen(net), activations(net, {'target': net.target}) as found:
+    with context(), borrowed(net), activations(net, {'target': net.target}) as found:
         score = net(x)[:, 1].sum()
         gradient = torch.autograd.grad(score, found['target'][0].value)[0]
     torch.testing.assert_close(gradient, expected)
 
 
 def test_nothing_is_recorded_before_the_layer(net):
-    with frozen(net), activations(net, {'target': net.target, 'stem': net.stem}) as found:
+    with borrowed(net), activations(net, {'target': net.target, 'stem': net.stem}) as found:
         net(torch.randn(1, 3, 4, 4))
         assert found['stem'][0].value.grad_fn is None  # the cut
         assert found['target'][0].value.grad_fn is not None  # behind it
-    with frozen(net), activations(net, {'target': net.target}) as found:
+    with borrowed(net), activations(net, {'target': net.target}) as found:
         net(torch.randn(1, 3, 4, 4))
         assert found['target'][0].value.grad_fn is None
 
@@ -104,7 +106,7 @@ def test_a_no_grad_block_inside_the_model_does_not_stop_the_tail():
             return self.fc(x.mean((2, 3)))
 
     net = Frozen()
-    with frozen(net), activations(net, {'target': net.target}) as found:
+    with borrowed(net), activations(net, {'target': net.target}) as found:
         score = net(torch.randn(1, 3, 4, 4)).sum()
         assert torch.autograd.grad(score, found['target'][0].value)[0].abs().sum() > 0
 
@@ -148,7 +150,7 @@ def test_hugging_face_outputs_are_rebuilt():
 
 def test_a_layer_that_runs_twice_gives_two_activations(net):
     net.forward = lambda x: net.fc(net.target(net.target(net.stem(x))).mean((2, 3)))
-    with frozen(net), activations(net, {'target': net.target}) as found:
+    with borrowed(net), activations(net, {'target': net.target}) as found:
         net(torch.randn(1, 3, 4, 4))
     assert len(found['target']) == 2
 

@@ -96,5 +96,5 @@ def test_measured_layers_are_measured_once_and_told_as_such(monkeypatch, caplog)
     for _ in range(2):
         result = vt.CAM(['eigencam'])(model, torch.randn(3, 64, 64))
     assert result.provenance['layers'] == ['model.layer4'] and len(runs) == 3
-    assert 'target layer: model.layer4 (found by measuring, as resnet18 is not in the table' in caplog.text
+    assert 'target layer: model.layer4 (found by layer search, as resnet18 is not in the table' in caplog.text
     assert '(the default for this network)' not in caplog.text

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vistool.network.tokens import NoSpatialMap, find_layout
+from vistool.network.tokens import NoSpatialMap, TokenHints, find_layout
 
 
 def grids(*sizes):
@@ -59,14 +59,14 @@ def test_a_square_map_is_no_attention_whatever_sizes_went_by(side, grids):
 
 def test_the_users_number_of_extra_tokens_is_taken_also_when_it_is_zero():
     tokens = torch.zeros(1, 196, 8)
-    assert find_layout(tokens, (224, 224), [(14, 14), (13, 15)], prefix=0).grid == (14, 14)
+    assert find_layout(tokens, (224, 224), [(14, 14), (13, 15)], hints=TokenHints(0)).grid == (14, 14)
     with pytest.raises(NoSpatialMap, match='leaves 195 tokens after 1 extra'):
-        find_layout(tokens, (224, 224), [(14, 14)], prefix=1)
+        find_layout(tokens, (224, 224), [(14, 14)], hints=TokenHints(1))
 
 
 @pytest.mark.parametrize(
     ('shape', 'batch', 'why'),
-    [((4, 49, 8), 1, '4 entries for 1'), ((1, 1000), 1, 'no two spatial axes'), ((1, 512, 1, 1), 1, 'single position')],
+    [((4, 49, 8), 1, '4 entries for 1'), ((1, 1000), 1, 'two spatial axes'), ((1, 512, 1, 1), 1, 'single position')],
 )
 def test_what_has_no_spatial_map_says_why(shape, batch, why):
     with pytest.raises(NoSpatialMap, match=why):

@@ -122,13 +122,13 @@ def test_themes_are_seaborns(theme):
 @pytest.mark.parametrize('theme', ['darkgrid', 'whitegrid', 'dark', 'white', 'ticks'])
 def test_drawing_leaves_the_settings_alone(theme, tmp_path):
     before = dict(rcParams)
-    save(Curves((curve(),), {'ours': 100.0}), tmp_path / 'x.png', Style(theme=theme))
+    save(Curves((curve(),), {'ours': 100.0}), tmp_path / 'x.png', theme=theme)
     assert dict(rcParams) == before
 
 
 @pytest.mark.parametrize('size', [(12, 7), (6, 4.5)])
 def test_a_window_size_is_in_inches(tmp_path, size):
-    save(Curves((curve(),), {}), tmp_path / 'x.png', Style(size=size))
+    save(Curves((curve(),), {}), tmp_path / 'x.png', size=size)
     with Image.open(tmp_path / 'x.png') as image:
         assert image.size == (round(size[0] * 96), round(size[1] * 96))
 

@@ -307,7 +307,7 @@ def test_an_inexact_geometry_means_the_networks_view():
 
 def test_overlays_have_the_networks_size_and_exact_arithmetic():
     result = heatmaps(maps=(Heatmap(np.ones((96, 96), np.float32), 'a'),))
-    (drawn,) = overlays(result, Style())
+    (drawn,) = [image for _, image in overlays(result, Style())]
     np.testing.assert_array_equal(drawn, np.rint(0.5 * result.image + 0.5 * lookup_table('jet')[255]))
 
 

@@ -19,7 +19,7 @@ from vistool.results import Curve, Curves, GridImage, Heatmap, ImageGrid
 from vistool.visualization import files
 from vistool.visualization import text as fonts
 from vistool.visualization.files import safe_name
-from vistool.visualization.render import figure, overlay, picture_pixels
+from vistool.visualization.pictures import figure, overlay, picture_pixels
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, save, sheet
 
@@ -82,7 +82,7 @@ def test_jpeg_keeps_colour_at_full_resolution(tmp_path):
 
 @pytest.mark.parametrize('kind', RESULTS)
 def test_pdf_has_type_42_fonts_and_the_right_size(tmp_path, kind):
-    save(RESULTS[kind], tmp_path / 'a.pdf', Style(width='text'))
+    save(RESULTS[kind], tmp_path / 'a.pdf', width='text')
     data = (tmp_path / 'a.pdf').read_bytes()
     assert b'/FontFile2' in data and b'/Type3' not in data
     box = [float(number) for number in re.search(rb'/MediaBox \[([^\]]*)\]', data)[1].split()]
@@ -91,7 +91,7 @@ def test_pdf_has_type_42_fonts_and_the_right_size(tmp_path, kind):
 
 def test_svg_text_is_text_and_dollars_are_no_formulas(tmp_path):
     result = heatmaps(('$\\frac cat$ 0.95',), TWO)
-    save(replace(result, ground_truth='a_$1$'), tmp_path / 'a.svg', Style(width=700))
+    save(replace(result, ground_truth='a_$1$'), tmp_path / 'a.svg', width=700)
     text = (tmp_path / 'a.svg').read_text()
     for line in ('GradCAM', 'LayerCAM', 'GT: a_$1$', '$\\frac cat$ 0.95'):
         assert f'>{line}</text>' in text
@@ -210,7 +210,7 @@ def test_overlay_layout_writes_each_map(tmp_path):
     assert cv2.imread(str(tmp_path / 'cat_GradCAM-espresso_0.95.png')).shape == (96, 96, 3)
     assert Visualizer(tmp_path / 'one.png', Style(layout='overlay')).write(heatmaps(), 'x') == [tmp_path / 'one.png']
     with pytest.raises(InputError, match='layout'):
-        save(heatmaps(), tmp_path / 'x.pdf', Style(layout='overlay'))
+        save(heatmaps(), tmp_path / 'x.pdf', layout='overlay')
 
 
 def test_panels_are_of_one_size(tmp_path):
@@ -288,7 +288,7 @@ def test_characters_without_any_font_never_fail(tmp_path, suffix, monkeypatch, r
     monkeypatch.setattr(fonts, 'fallback_faces', lambda: ())
     fonts._face_of.cache_clear()
     fonts.text_width.cache_clear()
-    save(heatmaps(('浓缩咖啡 0.95',), ('类激活图', 'GradCAM')), tmp_path / f'a{suffix}', Style(width=600))
+    save(heatmaps(('浓缩咖啡 0.95',), ('类激活图', 'GradCAM')), tmp_path / f'a{suffix}', width=600)
     assert (tmp_path / f'a{suffix}').stat().st_size > 1000
     assert not [warning for warning in recwarn if 'missing' in str(warning.message)]
     fonts._face_of.cache_clear()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from vistool.network.features import features
-from vistool.network.layers import find_targets
+from vistool.network.layers import find_target_layers
 from vistool.visualization.channels import write_channels
 from vistool.visualization.style import Style
 
@@ -36,7 +36,7 @@ def forward(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
 
 def stage(model: nn.Module, inputs: Tensor, layer: str) -> Callable[[], object]:
     """Vistool's features of one layer; the forward stops behind it."""
-    targets = find_targets(model, [layer])
+    targets = find_target_layers(model, [layer])
     return lambda: features(model, inputs, targets)
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     contenders |= {f'stage {k}': stage(model, inputs, f'layer{k}') for k in (1, 2, 3, 4)}
     table(f'batch {args.batch_size}', measure(contenders, args.rounds), 'forward')
 
-    maps = features(model, inputs, find_targets(model, ['layer4']))[0].maps[0].numpy()
+    maps = features(model, inputs, find_target_layers(model, ['layer4']))[0].maps[0].numpy()
     size = (maps.shape[1] * RATE, maps.shape[2] * RATE)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -85,8 +85,8 @@ class BrowseDataset:
             number: Of the batch, for what batch augmentations draw.
 
         Returns:
-            The pictures; without rows where no sample could be read. Its provenance holds ``samples`` (a row of numbers
-            for each image that went through) and ``failed`` (index and reason).
+            The pictures; without rows where no sample could be read. ``samples`` has a row of numbers for each draw,
+            ``failed`` the index of and the reason for each sample that could not be read.
         """
         records, failed = [], []
         for index in indices:
@@ -94,15 +94,20 @@ class BrowseDataset:
                 detail = _DETAILS.get(self.mode, 'ends')
                 records.append([samples.read(index, repeat, detail) for repeat in range(self.repeats)])
             except InputError as error:
-                failed.append({'index': index, 'error': str(error)})
+                failed.append((index, str(error)))
         batched = self.mode == 'batch' and bool(records)
         blocks = self._batch(samples, [draws[0] for draws in records], number) if batched else []
         if not batched:
             blocks = [self._block(samples, draws) for draws in records]
         table = [_facts(samples, record, draw) for draws in records for draw, record in enumerate(draws)]
         name = records[0][0].name if records else ''
-        provenance = {'mode': self.mode, 'seed': samples.seed, 'samples': table, 'failed': failed, 'name': name}
-        return ImageGrid(self._arranged(blocks), provenance=provenance)
+        return ImageGrid(
+            self._arranged(blocks),
+            name=name,
+            samples=tuple(table),
+            failed=tuple(failed),
+            provenance={'mode': self.mode, 'seed': samples.seed},
+        )
 
     def _block(self, samples: Samples, draws: list[Record]) -> Tiles:
         """The tiles of one sample, in rows."""
@@ -225,6 +230,17 @@ class Measured:
     expected: NDArray[np.float64] | None = None
     error: str = ''
 
+    def row(self) -> dict[str, Any]:
+        """As a row of the table."""
+        found: dict[str, Any] = {f'{name}_{what}': '' for name in _CHANNELS for what in ('mean', 'std')}
+        if self.moments is not None:
+            means = self.moments[:, 0]
+            spreads = np.sqrt(np.maximum(self.moments[:, 1] - means**2, 0))
+            for place, name in enumerate(_CHANNELS):
+                found |= {f'{name}_mean': round(means[place], 3), f'{name}_std': round(spreads[place], 3)}
+        classes, (height, width) = ' '.join(map(str, self.classes)), self.size
+        return {'index': self.index, 'classes': classes, 'height': height, 'width': width, **found, 'error': self.error}
+
 
 @ANALYSES.register_module()
 @dataclass
@@ -258,8 +274,9 @@ class DatasetReport:
             InputError: No sample could be read.
         """
         counts: Counter[int] = Counter()
-        sizes, moments, failed, expected = [], [], [], None
+        sizes, moments, failed, rows, expected = [], [], [], [], None
         for each in measured:
+            rows.append(each.row())
             if each.moments is None:
                 failed.append((each.index, each.error))
                 continue
@@ -274,23 +291,30 @@ class DatasetReport:
         names = {class_name(index, samples.classes): count for index, count in sorted(counts.items())}
         provenance: dict[str, Any] = {'samples': len(sizes), 'of': len(samples), 'seed': samples.seed}
         return DatasetSummary(
-            names, np.array(sizes), found, expected, verdict(found, expected), tuple(failed), provenance=provenance
+            counts=names,
+            sizes=np.array(sizes),
+            found=found,
+            expected=expected,
+            verdict=verdict(found, expected),
+            failed=tuple(failed),
+            rows=tuple(rows),
+            provenance=provenance,
         )
 
 
 def verdict(found: NDArray[np.float64], expected: NDArray[np.float64] | None) -> str:
-    """Whether the data fit the normalisation, in words.
+    """Whether the data fit the normalization, in words.
 
     Args:
         found: ``(3, 2)`` mean and standard deviation of R, G, B.
-        expected: The same, of the config; None where it does not normalise.
+        expected: The same, of the config; None where it does not normalize.
     """
     if expected is None:
-        return 'the config does not normalise'
+        return 'the config does not normalize'
     shift = np.abs(found[:, 0] - expected[:, 0]) / expected[:, 1]
     spread = found[:, 1] / expected[:, 1]
     if shift.max() <= _SHIFT and max(spread.max(), 1 / spread.min()) <= _SPREAD:
-        return 'the data fit the normalisation of the config'
+        return 'the data fit the normalization of the config'
     words = []
     swapped = np.abs(found[::-1, 0] - expected[:, 0]) / expected[:, 1]
     if shift.max() > _SHIFT:

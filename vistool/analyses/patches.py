@@ -100,7 +100,7 @@ def windowed(image: Pixels, cut: Cut, embedding: Embedding | None) -> tuple[Grid
 
 
 def overlapping(image: Pixels, cut: Cut, steps: Sequence[Step]) -> tuple[tuple[GridImage, ...], ...]:
-    """Above, the patches in full; below, the fields of four neighbours from the middle on the image."""
+    """Above, the patches in full; below, the fields of four neighbors from the middle on the image."""
     grids = [step.grid for step in steps] or [cut.grid]
     mosaics, fields = [], []
     for number, grid in enumerate(grids):
@@ -120,7 +120,7 @@ def _step_title(steps: Sequence[Step], number: int, grid: PatchGrid) -> str:
 
 
 def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:
-    """The image with the padding of the widest grid, and four neighbouring patches outlined on it."""
+    """The image with the padding of the widest grid, and four neighboring patches outlined on it."""
     row, column = max(grid.shape[0] // 2 - 1, 0), max(grid.shape[1] // 2 - 1, 0)
     chosen = [
         r * grid.shape[1] + c
@@ -131,8 +131,8 @@ def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:
     size = max(widest.stop[0], grid.image[0]) - top, max(widest.stop[1], grid.image[1]) - left
     padded = window(image.transpose(2, 0, 1), (top, left), size, 225).transpose(1, 2, 0)
     boxes = [grid.box(number) for number in chosen]
-    fields = tuple((x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in boxes)
-    return GridImage(np.ascontiguousarray(padded), ('the fields of four neighbours',), fields=fields)
+    outlined = tuple((x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in boxes)
+    return GridImage(np.ascontiguousarray(padded), ('the fields of four neighbors',), boxes=outlined)
 
 
 def pixels_of(subject: Any) -> Pixels:
@@ -158,7 +158,7 @@ class Patches:
         patch_size: Size of a patch, or ``(height, width)``; needed without a model, read from one otherwise.
         stride: From one patch to the next; default: the patch's size. Without a model only.
         pad: Width of the border around each patch in pixels of the image; default: a 32nd of the patch.
-        pad_value: Grey level or RGB colour of borders, and of what ``fit='pad'`` adds.
+        pad_value: Gray level or RGB color of borders, and of what ``fit='pad'`` adds.
         fit: What becomes of an image that patches do not cover without rest: it is made smaller (``resize``), its edges
             are cut off (``crop``), or it is extended at the right and below (``pad``). Without a model only.
         max_size: Longest side, in pixels, beyond which an image is made smaller first. Without a model only.
@@ -202,7 +202,7 @@ class Patches:
         if self.max_size is not None and self.max_size < 1:
             raise InputError(f'{self.max_size} pixels', accepted='1 or more', parameter='max_size')
         if any(not 0 <= level <= 255 for level in self.color):
-            raise InputError(f'{self.pad_value!r} is no colour', accepted='0 to 255', parameter='pad_value')
+            raise InputError(f'{self.pad_value!r} is no color', accepted='0 to 255', parameter='pad_value')
         if self.mask_ratio is not None and not 0 <= self.mask_ratio <= 1:
             raise InputError(f'{self.mask_ratio} is no share of the patches', accepted='0 to 1', parameter='mask_ratio')
         for option, value, known in (('mask', self.mask, MASKS), ('fit', self.fit, FITS)):
@@ -212,7 +212,7 @@ class Patches:
 
     @property
     def color(self) -> tuple[int, int, int]:
-        """The borders' colour, RGB."""
+        """The borders' color, RGB."""
         if isinstance(self.pad_value, int):
             return self.pad_value, self.pad_value, self.pad_value
         red, green, blue = self.pad_value
@@ -278,7 +278,7 @@ class Patches:
         special = embedding.special if embedding else ()
         facts = {'patch': grid.patch, 'stride': grid.stride, 'start': grid.start, 'grid': grid.shape}
         entries = {'analysis': 'patches', **facts, 'special': special, 'versions': versions()}
-        return ImageGrid(rows, caption(grid, special, 'tokens' if embedding else 'patches'), entries)
+        return ImageGrid(rows, caption(grid, special, 'tokens' if embedding else 'patches'), provenance=entries)
 
     def _rows(
         self, image: Pixels, cut: Cut, embedding: Embedding | None, seed: int

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from vistool.commands.parser import Parser
-from vistool.errors import InputError, log_speller
+from vistool.errors import InputError, cause_of, log_speller
 
 if TYPE_CHECKING:
     from vistool.analyses.base import MapAnalysis
@@ -76,9 +76,7 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         library = _missing_library(error)
         if library:
             return _complain(library, BAD_INPUT)
-        return _complain(
-            f'{type(error).__name__}: {" ".join(str(error).split())}; run with --debug for the traceback', OWN_FAULT
-        )
+        return _complain(f'{cause_of(error)}; run with --debug for the traceback', OWN_FAULT)
     finally:
         log_speller.spelling = before
 

@@ -15,7 +15,7 @@ from vistool.data.images import planes_of
 from vistool.data.photometry import Photometry, Preprocessing
 from vistool.data.recording import Record, preprocessor_config, with_mask
 from vistool.data.replay import seeded
-from vistool.errors import InputError
+from vistool.errors import InputError, message_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +23,9 @@ class BatchSample:
     """One sample of a batch as the model gets it.
 
     Attributes:
-        views: uint8 ``(h, w, 3)`` RGB, normalisation undone; several for self-supervised models.
+        views: uint8 ``(h, w, 3)`` RGB, normalization undone; several for self-supervised models.
         label: Its label after mixing.
-        values: Mean and standard deviation of the network's numbers, normalised.
+        values: Mean and standard deviation of the network's numbers, normalized.
     """
 
     views: tuple[NDArray[np.uint8], ...]
@@ -75,8 +75,7 @@ class Batcher:
                 with self._scoped(), torch.no_grad(), seeded(self.seed, number):
                     batch = self._preprocessor(batch, self.training)
         except Exception as error:
-            text = ' '.join(str(error).split()) or type(error).__name__
-            raise InputError(f'the samples cannot be made into a batch: {text}') from error
+            raise InputError(f'the samples cannot be made into a batch: {message_of(error)}') from error
         inputs = batch.get('inputs', batch.get('images')) if isinstance(batch, Mapping) else batch
         samples = batch.get('data_samples') if isinstance(batch, Mapping) else None
         views = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
@@ -113,7 +112,7 @@ def replace_mean(photometry: Photometry, does: Preprocessing, preprocessor: Any,
         does = replace(does, mean=_numbers(preprocessor.second_mean), std=_numbers(preprocessor.second_std))
     if does.mean is None or does.std is None:
         return photometry
-    return photometry.normalised(does.mean, does.std)
+    return photometry.normalized(does.mean, does.std)
 
 
 def _numbers(values: Any) -> NDArray[np.float64]:
@@ -140,8 +139,7 @@ def _built(described: Any) -> Any:
     try:
         return MODELS.build({'type': 'ClsDataPreprocessor', **described})
     except Exception as error:
-        text = ' '.join(str(error).split())
-        raise InputError(f'the data preprocessor cannot be built: {text}', parameter='config') from error
+        raise InputError(f'the data preprocessor cannot be built: {message_of(error)}', parameter='config') from error
 
 
 def _label(samples: Any, place: int, known: Label) -> Label:

@@ -18,7 +18,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.errors import InputError, close_matches, param
+from vistool.errors import InputError, close_matches, message_of, param
 
 #: A class id, several, a score for each class, one label per task, or none.
 Label = int | tuple[int, ...] | np.ndarray | dict[str, Any] | None
@@ -282,8 +282,7 @@ def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputE
             hint=near or f'put the data there, or use {option}',
             parameter='config',
         )
-    text = ' '.join(str(error).split()) or type(error).__name__
-    return InputError(f'the {phase} dataset {names} cannot be opened: {text}', parameter='config')
+    return InputError(f'the {phase} dataset {names} cannot be opened: {message_of(error)}', parameter='config')
 
 
 def _types(described: Any) -> Iterator[str]:

@@ -17,13 +17,13 @@ from vistool.registry import TRANSFORMS
 class FFTMagnitude:
     """The magnitude of the image's spectrum, as an image.
 
-    log(1 + |F|) of the grey image's two-dimensional Fourier transform, low frequencies in the middle, stretched to 0 to
+    log(1 + |F|) of the gray image's two-dimensional Fourier transform, low frequencies in the middle, stretched to 0 to
     255. Its axes are frequencies: maps over it have no place on the photo and are drawn on the spectrum itself.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replaces ``img``, ``(H, W, C)``, by the spectrum, uint8 ``(H, W, 3)``."""
-        spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(grey(results['img'])))))
+        spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(gray(results['img'])))))
         spectrum -= spectrum.min()
         results['img'] = _three(spectrum * (255 / max(float(spectrum.max()), 1e-12)))
         return results
@@ -35,21 +35,21 @@ class FFTMagnitude:
 
 @TRANSFORMS.register_module()
 class LocalBinaryPattern:
-    """Local binary patterns of the grey image, as an image (Ojala, Pietikäinen and Mäenpää, IEEE TPAMI 2002).
+    """Local binary patterns of the gray image, as an image (Ojala, Pietikäinen and Mäenpää, IEEE TPAMI 2002).
 
-    Each pixel becomes Σ 2^i·[n_i ≥ c] over its eight neighbours n_i, clockwise from the upper left; at the border the
+    Each pixel becomes Σ 2^i·[n_i ≥ c] over its eight neighbors n_i, clockwise from the upper left; at the border the
     outermost pixels are repeated.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replaces ``img``, ``(H, W, C)``, by the codes, uint8 ``(H, W, 3)``."""
-        centre = grey(results['img'])
-        height, width = centre.shape
-        padded = np.pad(centre, 1, mode='edge')
+        center = gray(results['img'])
+        height, width = center.shape
+        padded = np.pad(center, 1, mode='edge')
         places = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
         codes = np.zeros((height, width), np.float64)
         for bit, (y, x) in enumerate(places):
-            codes += (padded[y : y + height, x : x + width] >= centre) * float(1 << bit)
+            codes += (padded[y : y + height, x : x + width] >= center) * float(1 << bit)
         results['img'] = _three(codes)
         return results
 
@@ -58,7 +58,7 @@ class LocalBinaryPattern:
         return resize(call.before, call.after)
 
 
-def grey(image: NDArray[Any]) -> NDArray[np.float64]:
+def gray(image: NDArray[Any]) -> NDArray[np.float64]:
     """The mean of the channels, ``(H, W)``: the same whatever their order is."""
     values = np.asarray(image, np.float64)
     return values if values.ndim == 2 else values.mean(2)

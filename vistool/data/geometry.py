@@ -1,6 +1,6 @@
 """Where a network pixel lies in the original image.
 
-Coordinates are continuous: x to the right, y down, pixel ``i`` covers ``[i, i + 1)``, its centre is ``i + 0.5``. So a
+Coordinates are continuous: x to the right, y down, pixel ``i`` covers ``[i, i + 1)``, its center is ``i + 0.5``. So a
 resize maps edges to edges, with no half-pixel terms, and every matrix here acts on homogeneous ``(x, y, 1)``.
 """
 
@@ -22,7 +22,7 @@ def sample(values: Values, x: Floats, y: Floats, nearest: bool = False) -> Value
     x, y = np.nan_to_num(x), np.nan_to_num(y)
     if nearest:
         return values[_cell(y, h), _cell(x, w)]
-    (x0, x1, fx), (y0, y1, fy) = _neighbours(x, w), _neighbours(y, h)
+    (x0, x1, fx), (y0, y1, fy) = _neighbors(x, w), _neighbors(y, h)
     if values.ndim == 3:
         fx, fy = fx[..., None], fy[..., None]
     top = values[y0, x0] * (1 - fx) + values[y0, x1] * fx
@@ -35,7 +35,7 @@ def sample_grid(values: Values, x: Floats, y: Floats, nearest: bool = False) -> 
     h, w = values.shape[:2]
     if nearest:
         return values[_cell(y, h)][:, _cell(x, w)]
-    (x0, x1, fx), (y0, y1, fy) = _neighbours(x, w), _neighbours(y, h)
+    (x0, x1, fx), (y0, y1, fy) = _neighbors(x, w), _neighbors(y, h)
     tail = (1,) * (values.ndim - 2)
     fx, fy = fx.reshape(1, -1, *tail), fy.reshape(-1, 1, *tail)
     rows = values[y0] * (1 - fy) + values[y1] * fy
@@ -63,7 +63,7 @@ def field_at(field: Floats, points: Floats, matrix: Floats) -> Floats:
     """A field ``(h, w, 2)`` of positions read at points ``(N, 2)``; beyond its ends it goes on as ``matrix`` does."""
     h, w = field.shape[:2]
     limited = np.clip(points, 0.5, [w - 0.5, h - 0.5])
-    (x0, x1, fx), (y0, y1, fy) = _neighbours(limited[..., 0], w), _neighbours(limited[..., 1], h)
+    (x0, x1, fx), (y0, y1, fy) = _neighbors(limited[..., 0], w), _neighbors(limited[..., 1], h)
     fx, fy = fx[..., None].astype(np.float64), fy[..., None].astype(np.float64)
     top = field[y0, x0] * (1 - fx) + field[y0, x1] * fx
     bottom = field[y1, x0] * (1 - fx) + field[y1, x1] * fx
@@ -89,7 +89,7 @@ def scatter_inverse(
 ) -> tuple[Floats, Floats]:
     """For each pixel of a ``target`` grid over the original, the network position that shows it; NaN where none does.
 
-    The field is refined until neighbouring samples are less than a target pixel apart, and averaged per target pixel.
+    The field is refined until neighboring samples are less than a target pixel apart, and averaged per target pixel.
     """
     (h, w), (th, tw) = field.shape[:2], target
     scale = np.array([tw / original[1], th / original[0]])
@@ -110,7 +110,7 @@ def _cell(position: Floats, count: int) -> NDArray[np.intp]:
     return np.clip(np.floor(position), 0, count - 1).astype(np.intp)
 
 
-def _neighbours(position: Floats, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+def _neighbors(position: Floats, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
     """Indices of the two pixels about a position, and the weight of the second."""
     index = np.clip(position - 0.5, 0, count - 1)
     low = np.floor(index).astype(np.intp)
@@ -133,7 +133,7 @@ class GeometricStep:
         before: ``(h, w)`` of the image that went in.
         after: ``(h, w)`` of the image that came out.
         erased: bool ``(h, w)`` of the output, True where the transform painted over the image; None: nowhere.
-        field: ``(h, w, 2)``, for each output pixel's centre the ``(x, y)`` it shows, where no affine map fits; NaN
+        field: ``(h, w, 2)``, for each output pixel's center the ``(x, y)`` it shows, where no affine map fits; NaN
             where it shows nothing.
         exact: False where the transform's geometry could not be found out.
     """
@@ -168,17 +168,17 @@ def flip(size: Size, horizontal: bool = False, vertical: bool = False) -> Geomet
     return GeometricStep(np.array([[sx, 0, w * horizontal], [0, sy, h * vertical], [0, 0, 1.0]]), size, size)
 
 
-def affine(before: Size, after: Size, forward: ArrayLike, centres: bool = True) -> GeometricStep:
+def affine(before: Size, after: Size, forward: ArrayLike, centers: bool = True) -> GeometricStep:
     """A warp given by its forward matrix, ``(2, 3)`` or ``(3, 3)``, input to output.
 
     Args:
         before: Size of the input.
         after: Size of the output.
         forward: Maps input to output coordinates.
-        centres: Whether integer coordinates in ``forward`` mean pixel centres (OpenCV), or pixel corners.
+        centers: Whether integer coordinates in ``forward`` mean pixel centers (OpenCV), or pixel corners.
     """
     matrix = np.vstack([np.asarray(forward, np.float64)[:2], [0, 0, 1]])
-    if centres:
+    if centers:
         shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
         matrix = shift @ matrix @ np.linalg.inv(shift)
     return GeometricStep(np.linalg.inv(matrix), before, after)
@@ -201,7 +201,7 @@ class Geometry:
         network_size: ``(H, W)`` of the network input, the data preprocessor's padding included.
         original_size: ``(H0, W0)`` of the file as a person sees it.
         invalid: bool ``(H, W)``, True where a network pixel shows no original pixel (padding, erased); None: nowhere.
-        field: ``(H, W, 2)``, network pixel centre to original ``(x, y)``, only where no affine map fits (``matrix`` is
+        field: ``(H, W, 2)``, network pixel center to original ``(x, y)``, only where no affine map fits (``matrix`` is
             then the nearest one); NaN where invalid.
         exact: False where an unknown transform was met: only the network's view is right then.
     """
@@ -322,7 +322,7 @@ class Geometry:
     def _field_after(self, step: GeometricStep) -> NDArray[np.float64] | None:
         if self.field is None and step.field is None:
             return None
-        before = step.field if step.field is not None else transform(step.matrix, _centres(step.after))
+        before = step.field if step.field is not None else transform(step.matrix, _centers(step.after))
         field = self.to_original(before.reshape(-1, 2)).reshape(*step.after, 2)
         if (invalid := self._invalid_after(step)) is not None:
             field[invalid] = np.nan
@@ -338,16 +338,16 @@ def _inverse(matrix: Matrix) -> Matrix:
     return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
-def _centres(size: Size) -> NDArray[np.float64]:
-    """Pixel centres ``(h, w, 2)``."""
+def _centers(size: Size) -> NDArray[np.float64]:
+    """Pixel centers ``(h, w, 2)``."""
     x, y = np.meshgrid(np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5)
     return np.stack([x, y], axis=-1)
 
 
 def _positions(matrix: Matrix, size: Size) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where the pixel centres of a grid land: one vector per axis where the map keeps axes apart, else full grids."""
+    """Where the pixel centers of a grid land: one vector per axis where the map keeps axes apart, else full grids."""
     if matrix[0, 1] == 0 == matrix[1, 0]:
         x, y = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
         return x * matrix[0, 0] + matrix[0, 2], y * matrix[1, 1] + matrix[1, 2]
-    moved = transform(matrix, _centres(size))
+    moved = transform(matrix, _centers(size))
     return moved[..., 0], moved[..., 1]

@@ -56,7 +56,7 @@ Rule = Callable[[TransformCall], GeometricStep]
 
 
 def still(call: TransformCall) -> GeometricStep:
-    """Colours only."""
+    """Colors only."""
     return call.still
 
 
@@ -130,7 +130,7 @@ def random_resized_crop(call: TransformCall) -> GeometricStep:
 
 
 def efficientnet_center_crop(call: TransformCall) -> GeometricStep:
-    """EfficientNetCenterCrop: a centred square in proportion to the short side, then a resize."""
+    """EfficientNetCenterCrop: a centered square in proportion to the short side, then a resize."""
     t, (h, w) = call.transform, call.before
     side = t.crop_size / (t.crop_size + t.crop_padding) * min(h, w)
     return _box_resized(call, max(0, round((h - side) / 2.0)), max(0, round((w - side) / 2.0)), side, side)
@@ -179,7 +179,7 @@ def rotated(call: TransformCall) -> GeometricStep:
 
 
 def sheared(call: TransformCall) -> GeometricStep:
-    """Shear, about the first pixel's centre."""
+    """Shear, about the first pixel's center."""
     if call.last('random_disable'):
         return call.still
     amount, across = float(call.last('random_negative')), call.transform.direction == 'horizontal'
@@ -305,16 +305,16 @@ def flipped_vertically(call: TransformCall) -> GeometricStep:
     return flip(call.before, vertical=_applied(call))
 
 
-def _about(before: Size, after: Size, linear: Any, centre: Any, shift: tuple[float, float] = (0, 0)) -> GeometricStep:
-    """A linear map about a centre, in corner-based pixel coordinates as PIL and torchvision count them.
+def _about(before: Size, after: Size, linear: Any, center: Any, shift: tuple[float, float] = (0, 0)) -> GeometricStep:
+    """A linear map about a center, in corner-based pixel coordinates as PIL and torchvision count them.
 
     A canvas that has grown has grown alike on opposite sides.
     """
     (h, w), linear = before, np.asarray(linear)
-    pivot = np.array([w / 2, h / 2] if centre is None else centre, np.float64)
+    pivot = np.array([w / 2, h / 2] if center is None else center, np.float64)
     growth = np.array([after[1] - w, after[0] - h]) / 2
     offset = pivot + shift + growth - linear @ pivot
-    return affine(before, after, np.column_stack([linear, offset]), centres=False)
+    return affine(before, after, np.column_stack([linear, offset]), centers=False)
 
 
 def _turn(degrees: float) -> Any:

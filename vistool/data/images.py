@@ -73,8 +73,8 @@ def to_rgb(image: Image.Image, name: str = 'the image') -> NDArray[np.uint8]:
     except Exception:  # damaged EXIF data raise all sorts of things
         log.warning('%s has unreadable EXIF data; its orientation is ignored', name)
     if image.mode.startswith('I') or image.mode == 'F':
-        grey = _to_bytes(np.asarray(image), name)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        gray = _to_bytes(np.asarray(image), name)
+        return np.repeat(gray[:, :, None], 3, axis=2)
     try:
         if image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or 'transparency' in image.info:
             image = image.convert('RGBA')
@@ -82,12 +82,12 @@ def to_rgb(image: Image.Image, name: str = 'the image') -> NDArray[np.uint8]:
             image = Image.alpha_composite(white, image)
         return np.array(image.convert('RGB'))
     except ValueError as error:
-        problem = f'{name} has the colour mode {image.mode}, which cannot be shown'
-        raise InputError(problem, accepted='RGB, grey, palette, CMYK, 16-bit or float grey') from error
+        problem = f'{name} has the color mode {image.mode}, which cannot be shown'
+        raise InputError(problem, accepted='RGB, gray, palette, CMYK, 16-bit or float gray') from error
 
 
 def as_rgb(array: Any) -> NDArray[np.uint8]:
-    """Check a user's array: uint8 ``(H, W, 3)`` RGB, or grey ``(H, W)``, which is spread over three channels."""
+    """Check a user's array: uint8 ``(H, W, 3)`` RGB, or gray ``(H, W)``, which is spread over three channels."""
     array = np.asarray(array)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
         raise InputError(
@@ -121,7 +121,7 @@ def _kind(path: Path) -> str:
 
 
 def _to_bytes(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Grey values of more than 8 bits as bytes; the type or else the values tell their range."""
+    """Gray values of more than 8 bits as bytes; the type or else the values tell their range."""
     if values.dtype == np.uint16:
         return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     floats = values.dtype.kind == 'f'

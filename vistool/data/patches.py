@@ -96,7 +96,7 @@ class PatchGrid:
 
     @property
     def overlaps(self) -> bool:
-        """Whether neighbouring patches share pixels."""
+        """Whether neighboring patches share pixels."""
         return self.stride != self.patch
 
     @property

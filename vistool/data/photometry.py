@@ -1,6 +1,6 @@
-"""How stored values became network values, so that the image can be shown as it was before normalisation.
+"""How stored values became network values, so that the image can be shown as it was before normalization.
 
-Only what is undone is followed here: channel order, value range, mean and standard deviation. Augmentations of colour
+Only what is undone is followed here: channel order, value range, mean and standard deviation. Augmentations of color
 are part of what the network saw and stay.
 """
 
@@ -34,7 +34,7 @@ class Photometry:
         """After the channels were put in reverse order."""
         return Photometry(not self.bgr, np.flip(np.atleast_1d(self.gain)), np.flip(np.atleast_1d(self.bias)))
 
-    def normalised(self, mean: ArrayLike, std: ArrayLike) -> Photometry:
+    def normalized(self, mean: ArrayLike, std: ArrayLike) -> Photometry:
         """After ``(value - mean) / std``."""
         mean, std = (np.asarray(v, np.float64).reshape(-1) for v in (mean, std))
         return replace(self, gain=self.gain * std, bias=self.bias + self.gain * mean)
@@ -44,9 +44,9 @@ class Photometry:
         return replace(self, gain=self.gain * factor)
 
     def image(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Values ``(C, H, W)`` as uint8 ``(H, W, 3)`` RGB; grey becomes three equal channels, alpha is dropped."""
+        """Values ``(C, H, W)`` as uint8 ``(H, W, 3)`` RGB; gray becomes three equal channels, alpha is dropped."""
         values = np.asarray(values)[:3]
-        if len(values) == 2:  # grey with alpha
+        if len(values) == 2:  # gray with alpha
             values = values[:1]
         if values.dtype != np.uint8 or np.any(self.gain != 1) or np.any(self.bias != 0):
             gain, bias = (np.atleast_1d(v)[: len(values)].reshape(-1, 1, 1) for v in (self.gain, self.bias))
@@ -72,7 +72,7 @@ def followed(photometry: Photometry, transform: Any, before: Any, after: Any, kn
     if name == 'Normalize' and known:
         if getattr(transform, 'to_rgb', False) and _channels(before) == 3:
             photometry = photometry.reversed()
-        return photometry.normalised(transform.mean, transform.std)
+        return photometry.normalized(transform.mean, transform.std)
     if name in ('NumpyToPIL', 'PILToNumpy') and any(getattr(transform, to, False) for to in ('to_rgb', 'to_bgr')):
         return photometry.reversed()
     if (name == 'ToDtype' and not transform.scale) or (name == 'ToTensor' and package == 'timm'):
@@ -121,11 +121,11 @@ class Preprocessing:
 
     Attributes:
         swaps: Whether it reverses the channels.
-        mean: ``(C,)``, or None where it does not normalise.
+        mean: ``(C,)``, or None where it does not normalize.
         std: ``(C,)``.
         divisor: It pads to the right and below to a multiple of this.
-        pad_value: With this value, after normalising.
-        known: Whether its class is one whose behaviour is known.
+        pad_value: With this value, after normalizing.
+        known: Whether its class is one whose behavior is known.
         name: Its class.
     """
 
@@ -179,7 +179,7 @@ class Preprocessing:
         return replace(geometry.then(step), exact=False)
 
 
-#: Data preprocessors whose behaviour the attributes above describe in full.
+#: Data preprocessors whose behavior the attributes above describe in full.
 _KNOWN = {
     'ClsDataPreprocessor', 'SelfSupDataPreprocessor', 'ImgDataPreprocessor', 'BaseDataPreprocessor',
     'DetDataPreprocessor', 'TwoNormDataPreprocessor', 'MultiModalDataPreprocessor',

@@ -23,7 +23,7 @@ from vistool.data.photometry import Photometry, Preprocessing
 from vistool.data.replay import seeded
 from vistool.data.samples import Sample
 from vistool.data.tracing import Tracer, name_of
-from vistool.errors import InputError
+from vistool.errors import InputError, message_of
 
 #: Orientation -> whether the stored image is the upright one transposed, and then mirrored across and down.
 _STORED = {
@@ -69,7 +69,7 @@ def loaded(loader: Any, original: NDArray[np.uint8], orientation: int = 1) -> tu
     if flag.endswith('ignore_orientation') and orientation != 1:
         image, geometry = _stored(original, orientation)
     if flag.startswith('grayscale'):
-        image, photometry = as_grey(image), Photometry()
+        image, photometry = as_gray(image), Photometry()
     else:
         image, photometry = np.ascontiguousarray(image[:, :, ::-1]), Photometry(bgr=True)
     return image.astype(np.float32) if getattr(loader, 'to_float32', False) else image, photometry, geometry
@@ -80,17 +80,17 @@ def unloaded(
 ) -> tuple[NDArray[np.uint8], Photometry]:
     """The image for a pipeline without a loader, whose dataset brings arrays: what the later steps expect to be given.
 
-    BGR where a later step turns it into RGB, grey where there is one mean, else RGB.
+    BGR where a later step turns it into RGB, gray where there is one mean, else RGB.
     """
     if preprocessing.mean is not None and len(preprocessing.mean) == 1:
-        return as_grey(original), Photometry()
+        return as_gray(original), Photometry()
     swaps = preprocessing.swaps or any(
         getattr(t, 'to_rgb', False) and type(t).__name__ in ('Normalize', 'NumpyToPIL') for t in transforms
     )
     return (np.ascontiguousarray(original[:, :, ::-1]) if swaps else original.copy()), Photometry(bgr=swaps)
 
 
-def as_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def as_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Luma ``(H, W)`` of an RGB image."""
     import cv2
 
@@ -179,8 +179,8 @@ class Pipeline:
         if self.takes_images:
             tracer = Tracer(Geometry.identity(original.shape[:2]), Photometry(), self._warned, observe)
             return tracer.run(self.transforms, _pil(original)), tracer
-        labelled = len(results) > 1
-        steps = [t for t in self.transforms if labelled or not is_label_loader(t)]
+        labeled = len(results) > 1
+        steps = [t for t in self.transforms if labeled or not is_label_loader(t)]
         first, rest = (steps[0], steps[1:]) if steps else (None, [])
         results.setdefault('img_id', results['sample_idx'])
         if path is not None:
@@ -401,7 +401,7 @@ def build_pipeline(config: Any, phase: str = 'test', data_preprocessor: Any = No
 
     Args:
         config: An mmengine Config.
-        phase: ``test`` falls back on ``val`` and on ``test_pipeline``, then on a resize and centre crop to the model's
+        phase: ``test`` falls back on ``val`` and on ``test_pipeline``, then on a resize and center crop to the model's
             input size, with a warning; ``val`` and ``train`` are taken as they are named.
         data_preprocessor: The model's, built; default: as the config describes it.
 
@@ -461,9 +461,8 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
             try:
                 built.append(TRANSFORMS.build(dict(step)))
             except Exception as error:
-                text = ' '.join(str(error).split())
                 raise InputError(
-                    f'the pipeline step {step.get("type")} cannot be built: {text}',
+                    f'the pipeline step {step.get("type")} cannot be built: {message_of(error)}',
                     hint='a transform of your own needs custom_imports in the config',
                 ) from error
     return built
@@ -480,11 +479,11 @@ def _pipeline_of(dataset: Any) -> Sequence[Any] | None:
 
 
 def _fallback(config: Any, phase: str) -> list[Any]:
-    """Short side to the model's input size, then a centre crop."""
+    """Short side to the model's input size, then a center crop."""
     backbone = (config.get('model') or {}).get('backbone') or {}
     size = backbone.get('img_size') or 224
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
-    log.warning('the config has no %s pipeline: images are resized and centre-cropped to %dx%d', phase, height, width)
+    log.warning('the config has no %s pipeline: images are resized and center-cropped to %dx%d', phase, height, width)
     return [
         {'type': 'LoadImageFromFile'},
         Cover((height, width)),

@@ -19,7 +19,7 @@ from vistool.data.photometry import Photometry, Preprocessing
 from vistool.data.pipelines import seed_inner
 from vistool.data.replay import seeded
 from vistool.data.tracing import Tracer, applied, attribute, name_of
-from vistool.errors import InputError
+from vistool.errors import InputError, message_of
 
 NOT_APPLIED = 'not applied'
 
@@ -77,8 +77,8 @@ def _jittered(transform: Any, value: Any) -> list[str]:
     return parts or ['nothing to change']
 
 
-def _grey(transform: Any, value: Any) -> list[str]:
-    return ['grey' if value < transform.prob else NOT_APPLIED]
+def _gray(transform: Any, value: Any) -> list[str]:
+    return ['gray' if value < transform.prob else NOT_APPLIED]
 
 
 def _scale(transform: Any, value: Any) -> list[str]:
@@ -111,7 +111,7 @@ _DESCRIPTIONS: dict[str, Callable[[Any, Any], list[str]]] = {
     'random_magnitude': _magnitude,
     'random_negative': _magnitude,
     '_rand_params': _jittered,
-    '_random_prob': _grey,
+    '_random_prob': _gray,
     '_random_select': _scale,
     '_random_scale': _scale,
     'rand_translate_params': _place,
@@ -169,7 +169,7 @@ class StepImage:
 
     Attributes:
         step: The transform's name; ``original`` for the image as it was loaded.
-        pixels: uint8 ``(h, w, 3)`` RGB, normalisation undone; a mask drawn in.
+        pixels: uint8 ``(h, w, 3)`` RGB, normalization undone; a mask drawn in.
         parameters: What the transform drew, in lines.
         view: Which of several images of the sample; None before they part.
     """
@@ -267,8 +267,8 @@ class Recorder(Tracer):
         image = images_of(results)[0]
         bgr = not getattr(loader, 'to_rgb', False) if self._bgr is None else self._bgr
         top = 65535 / 255 if getattr(image, 'dtype', None) == np.uint16 else 1.0
-        colour = np.ndim(image) == 3 and np.shape(image)[2] >= 3
-        return Photometry(bgr=bgr and colour).scaled(1 / top)
+        color = np.ndim(image) == 3 and np.shape(image)[2] >= 3
+        return Photometry(bgr=bgr and color).scaled(1 / top)
 
     def _keep(self, step: str, value: Any, parameters: tuple[str, ...] = ()) -> None:
         images = images_of(value)
@@ -299,7 +299,7 @@ def images_of(value: Any) -> list[Any]:
 
 
 def as_pixels(image: Any, photometry: Photometry) -> NDArray[np.uint8]:
-    """A copy of an image of any kind as uint8 ``(h, w, 3)`` RGB, normalisation undone."""
+    """A copy of an image of any kind as uint8 ``(h, w, 3)`` RGB, normalization undone."""
     pixels = photometry.image(planes_of(image))
     return pixels.copy() if np.shares_memory(pixels, _memory(image)) else pixels
 
@@ -309,7 +309,7 @@ def _memory(image: Any) -> NDArray[Any]:
 
 
 def with_mask(pixels: NDArray[np.uint8], mask: NDArray[Any]) -> NDArray[np.uint8]:
-    """An image with the patches greyed out that a mask hides (non-zero), whatever the mask's own resolution."""
+    """An image with the patches grayed out that a mask hides (non-zero), whatever the mask's own resolution."""
     mask = np.squeeze(np.asarray(mask))
     if mask.ndim != 2:
         return pixels
@@ -423,9 +423,9 @@ class Samples:
                 data = self.dataset[index]
         except Exception as error:
             where = _path(watch.info) or f'sample {index}'
-            text = error.problem if isinstance(error, InputError) else ' '.join(f'{error}'.split())
+            text = error.problem if isinstance(error, InputError) else message_of(error)
             text = text.replace(f": '{where}'", '').replace(f': {where}', '')  # named once is enough
-            raise InputError(f'{where}: {text or type(error).__name__}') from error
+            raise InputError(f'{where}: {text}') from error
         if watch.done is None or not watch.done.images:
             raise InputError(f'sample {index} went through no pipeline that loads an image')
         label, path = label_of(watch.info), _path(watch.info)

@@ -2,7 +2,7 @@
 
 The transform runs on constants (0 and 1), on the coordinates ``x``, ``y`` and on ``(1 - x)^2``, ``(1 - y)^2``, with the
 random state that it met. The constants tell how much of a pixel comes from the image and how much from a border, and
-undo a change of brightness; any other transform of colours breaks the relation between coordinates and squares, so it
+undo a change of brightness; any other transform of colors breaks the relation between coordinates and squares, so it
 is not mistaken for a warp.
 """
 

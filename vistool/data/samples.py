@@ -43,7 +43,7 @@ class Sample:
     Attributes:
         data: What the pipeline returned, uncollated: a dict with the tensor ``inputs`` and ``data_samples``; for plain
             modules a tensor ``(C, H, W)``, a tuple or a dict of tensors.
-        image: uint8 ``(H, W, 3)`` RGB, exactly as the network saw it, before normalisation; the data preprocessor's
+        image: uint8 ``(H, W, 3)`` RGB, exactly as the network saw it, before normalization; the data preprocessor's
             padding included.
         original: uint8 ``(H0, W0, 3)`` RGB, the file as a person sees it; None where there is no file.
         geometry: Network pixels to original pixels; None where there is no original.
@@ -181,7 +181,7 @@ def _named(paths: Iterable[Path], root: Path) -> list[Item]:
 def preprocess(
     samples: Sequence[Sample], data_preprocessor: torch.nn.Module | None, device: Any = 'cpu'
 ) -> torch.Tensor | tuple[Any, ...] | dict[str, Any]:
-    """Collate samples into what the network takes, normalised, on the device.
+    """Collate samples into what the network takes, normalized, on the device.
 
     Args:
         samples: Samples whose inputs have the same size.

@@ -18,7 +18,7 @@ from vistool.data.geometry_rules import MMPRETRAIN, OPENMMLAB, TIMM, TORCHVISION
 from vistool.data.images import image_of, size_of, with_image
 from vistool.data.photometry import Photometry, followed
 from vistool.data.replay import RandomState, replay
-from vistool.errors import InputError
+from vistool.errors import InputError, message_of
 
 _logger = logging.getLogger('vistool')
 
@@ -158,8 +158,7 @@ def applied(transform: Any, value: Any) -> Any:
     except InputError:
         raise
     except Exception as error:
-        text = ' '.join(str(error).split()) or type(error).__name__
-        raise InputError(f'the transform {name_of(transform)} failed: {text}') from error
+        raise InputError(f'the transform {name_of(transform)} failed: {message_of(error)}') from error
 
 
 def _keeps_image(container: Any) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, cause_of, close_matches, message_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
@@ -198,15 +198,11 @@ def _listed(paths: list[Path]) -> str:
     return ', '.join(map(str, paths[:SHOWN])) + more
 
 
-LONGEST = 240
-"""Characters of a foreign message that are kept."""
-
-
 def _explain(error: Exception, path: Path) -> InputError:
-    """The error of reading ``path``, as an :class:`InputError`."""
+    """The error of reading ``path``, as an :class:`InputError` that names the file and, if it is known, the line."""
     if isinstance(error, SyntaxError):
         return _syntax(error, path)
-    message = one_line(error)
+    message = message_of(error)
     if isinstance(error, ImportError) and 'custom modules' in message:
         return InputError(
             f'{path}: custom_imports failed: {_root_cause(error)}',
@@ -223,23 +219,20 @@ def _explain(error: Exception, path: Path) -> InputError:
             hint=f'pip install {PACKAGES.get(module, package)}',
             parameter='config',
         )
-    place = _faulty_line(error)
-    if isinstance(error, FileNotFoundError) and place is None:
+    line = _faulty_line(error)
+    if isinstance(error, FileNotFoundError) and line is None:
         quoted = re.search(r'file "(.+)" does not exist', message)
         absent = error.filename or (quoted[1] if quoted else message)
-        return InputError(f'{path}: its _base_ {absent} does not exist', hint='mend _base_', parameter='config')
-    fault = f'{place or path}: {type(error).__name__}: {message[:LONGEST]}'
-    return InputError(fault, hint='mend the config', parameter='config')
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message without line breaks; a KeyError's without its quotes."""
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return ' '.join(str(message).split())
+        return InputError(
+            f'{path}: its _base_ {absent} does not exist',
+            accepted="a path relative to the config's folder, or mmpretrain::FOLDER/FILE.py",
+            parameter='config',
+        )
+    return InputError(f'{line or path}: {cause_of(error)}', parameter='config')
 
 
 def _not_found(spec: str, forms: str, model_names: Iterable[str]) -> InputError:
-    """The error for a ``spec`` that is no file, folder, or model name, with the nearest of each."""
+    """The error for a ``spec`` that is not a file, folder or model name, with the nearest of each."""
     path = Path(spec).expanduser()
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     near = [str(file) for file in _configs_near(folder)]
@@ -261,8 +254,8 @@ def _syntax(error: SyntaxError, path: Path) -> InputError:
     """Looks again for the file at fault, which may be a ``_base_``: mmengine parses a copy without a name."""
     found = _faulty_file(path, set())
     culprit, fault = found if found else (Path(error.filename or path), error)
-    shown = f' («{fault.text.strip()[:60]}»)' if fault.text and fault.text.strip() else ''
-    return InputError(f'{culprit}, line {fault.lineno}: {fault.msg}{shown}', hint='mend the config', parameter='config')
+    shown = f': {fault.text.strip()}' if fault.text and fault.text.strip() else ''
+    return InputError(f'{culprit}, line {fault.lineno}: {fault.msg}{shown}', parameter='config')
 
 
 def _faulty_file(path: Path, seen: set[Path]) -> tuple[Path, SyntaxError] | None:
@@ -296,7 +289,7 @@ def _root_cause(error: BaseException) -> str:
     """The innermost message of a chain of import errors."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return one_line(error)[:LONGEST]
+    return message_of(error)
 
 
 def _text(path: Path) -> str:
@@ -467,6 +460,7 @@ def _with_options(source: Source, options: Mapping[str, Any]) -> Source:
         try:
             source.config.merge_from_dict({key: value})
         except Exception as error:  # KeyError, TypeError, AttributeError: whatever the path runs into
-            reason = f'{type(error).__name__}: {one_line(error)[:160]}'
-            raise InputError(f'{key}={value} does not fit the config: {reason}', parameter='options') from error
+            raise InputError(
+                f'{key}={value} does not fit the config: {cause_of(error)}', parameter='options'
+            ) from error
     return replace(source, checkpoint=options.get('load_from') or source.checkpoint)

@@ -55,7 +55,7 @@ def _timm_classes(pretrained: Any) -> list[str]:
 def evaluation_steps(
     size: tuple[int, int], crop: float, interpolation: str, mode: str = 'center'
 ) -> list[dict[str, Any]]:
-    """The usual evaluation transform as mmpretrain's: resize by pillow, then crop the centre.
+    """The usual evaluation transform as mmpretrain's: resize by pillow, then crop the center.
 
     Args:
         size: Network input ``(H, W)`` in pixels.
@@ -71,7 +71,7 @@ def evaluation_steps(
 def picture_steps(
     resize: int | tuple[int, int] | None, crop: tuple[int, int] | None, interpolation: str
 ) -> list[dict[str, Any]]:
-    """Loading, resizing by pillow, cropping the centre, packing.
+    """Loading, resizing by pillow, cropping the center, packing.
 
     Args:
         resize: The short side in pixels, or ``(H, W)`` whatever the aspect ratio, or None.

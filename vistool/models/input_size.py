@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from vistool.data.pipelines import Pipeline, build_transforms, original_of
 from vistool.data.samples import Sample
 from vistool.data.tracing import name_of
-from vistool.errors import InputError, param
+from vistool.errors import InputError, message_of, param
 from vistool.models.checkpoints.weights import TABLE, resize_table
+from vistool.network.embedding import as_pair, first_convolution
+from vistool.network.tensors import find_image
 
 if TYPE_CHECKING:
     from vistool.models.model import Model
@@ -104,7 +105,7 @@ def refit(model: Model, size: Shape) -> None:
         module = build_module(Source(config, model.name))
         module.load_state_dict(_fitted(strict, size, model.module, module), strict=False)
     except (RuntimeError, InputError) as error:
-        raise _refused(strict, size, ' '.join(str(error).split())[:120]) from error
+        raise _refused(strict, size, message_of(error)) from error
     module.to(model.device)
     module.eval()
     model.module = module
@@ -165,15 +166,6 @@ def _torchvision(embedding: Tensor, old: Shape, new: Shape) -> Tensor:
 
 def _pair(value: Any) -> Shape:
     return (int(value), int(value)) if isinstance(value, (int, float)) else (int(value[0]), int(value[1]))
-
-
-def size_of(inputs: Any) -> Shape | None:
-    """``(H, W)`` of the images among a network's inputs."""
-    several = (
-        inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, (tuple, list)) else [inputs]
-    )
-    found = next((each for each in several if isinstance(each, torch.Tensor) and each.ndim == 4), None)
-    return None if found is None else (int(found.shape[2]), int(found.shape[3]))
 
 
 FITS = ('crop', 'pad', 'resize')
@@ -292,9 +284,9 @@ def sizing(size: str | None, fit: str) -> Callable[[Any], None] | None:
 
 
 def _refit(model: Any, inputs: Any) -> None:
-    size = size_of(inputs)
-    if size is not None:
-        refit(model, size)
+    image = find_image(inputs)
+    if image is not None:
+        refit(model, (int(image.shape[2]), int(image.shape[3])))
 
 
 def patch_size(module: nn.Module) -> tuple[int, int]:
@@ -305,12 +297,10 @@ def patch_size(module: nn.Module) -> tuple[int, int]:
     strict = find_strict(module)
     if strict is not None:
         return strict.patch
-    for child in module.modules():
-        if isinstance(child, nn.Conv2d) and child.in_channels <= 4:
-            stride = child.stride if isinstance(child.stride, tuple) else (child.stride, child.stride)
-            kernel = child.kernel_size
-            return (int(stride[0]), int(stride[1])) if tuple(kernel) == tuple(stride) else (1, 1)
-    return 1, 1
+    convolution = first_convolution(module)
+    if convolution is None or tuple(convolution.kernel_size) != as_pair(convolution.stride):
+        return 1, 1
+    return as_pair(convolution.stride)
 
 
 def accept_any_size(module: nn.Module) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
 from vistool.environment import warn_of_overwritten_packages
-from vistool.errors import InputError, param
+from vistool.errors import InputError, cause_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import dataset_classes, fitting_names
@@ -282,10 +282,9 @@ def build_module(source: Source, seed: int = 0) -> nn.Module:
             AttributeError,
             FileNotFoundError,
         ) as error:
-            reason = ' '.join(str(error).split())[:300]
             raise InputError(
-                f'the model of {source.name} cannot be built: {type(error).__name__}: {reason}',
-                hint=f'check its «model» and {param("options")}',
+                f'the model of {source.name} cannot be built: {cause_of(error)}',
+                hint=f"check 'model' in the config and {param('options')}",
                 parameter='config',
             ) from error
 

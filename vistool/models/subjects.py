@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from vistool.data.samples import Sample
 from vistool.errors import InputError
 from vistool.models.model import Model
+from vistool.network.tensors import leaves, map_tensors
 
 
 def as_model(model: Model | nn.Module) -> Model:
@@ -36,7 +38,7 @@ def as_samples(subject: Any) -> tuple[list[Sample], bool]:
         return [subject], True
     if isinstance(subject, list) and subject and all(isinstance(item, Sample) for item in subject):
         return subject, False
-    tensors = _tensors(subject)
+    tensors = [leaf for _, leaf in leaves(subject)]
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise InputError(
             f'cannot analyse {type(subject).__name__}',
@@ -50,7 +52,9 @@ def as_samples(subject: Any) -> tuple[list[Sample], bool]:
     if image.ndim == 3:
         return [_sample(subject, image.shape[1:], 0)], True
     batch = image.shape[0]
-    return [_sample(_pick(subject, index), image.shape[2:], index) for index in range(batch)], False
+    return [
+        _sample(map_tensors(operator.itemgetter(index), subject), image.shape[2:], index) for index in range(batch)
+    ], False
 
 
 def _sample(data: Any, size: Sequence[int], index: int) -> Sample:
@@ -59,15 +63,3 @@ def _sample(data: Any, size: Sequence[int], index: int) -> Sample:
     return Sample(
         data=data, image=grey, original=None, geometry=None, path=None, name=str(index), label=None, index=index
     )
-
-
-def _tensors(subject: Any) -> list[Any]:
-    if isinstance(subject, Mapping):
-        return list(subject.values())
-    return list(subject) if isinstance(subject, (tuple, list)) else [subject]
-
-
-def _pick(subject: Any, index: int) -> Any:
-    if isinstance(subject, Mapping):
-        return {key: tensor[index] for key, tensor in subject.items()}
-    return type(subject)(tensor[index] for tensor in subject) if isinstance(subject, (tuple, list)) else subject[index]

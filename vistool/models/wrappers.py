@@ -64,7 +64,7 @@ class TorchvisionClassifier(BaseClassifier):
         """Scores, losses or predictions.
 
         Args:
-            inputs: ``(B, C, H, W)``, normalised.
+            inputs: ``(B, C, H, W)``, normalized.
             data_samples: With labels for ``loss``; filled in by ``predict``.
             mode: ``'tensor'`` gives the scores ``(B, classes)``, ``'loss'`` a dict, ``'predict'`` data samples.
         """

@@ -1,4 +1,4 @@
-"""One attention operation of one forward: its weights, a few rows or a few chunks at a time."""
+"""One attention operation of one forward, and its weights: a few rows, or a chunk of queries at a time."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import torch
 from torch import Tensor, nn
 
 CHUNK_BYTES = 48 << 20
-"""What one chunk of attention weights may take; whole maps are never held."""
+"""Size of one chunk of attention weights; whole maps are never held in memory."""
 
 TILE_BYTES = 2 << 20
-"""What one tile of weights may take on a processor, whose cache then holds it from the product to the sum."""
+"""Size of one tile of weights on a CPU, whose cache then holds it from the product to the sum."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""How far rebuilt outputs may be from the module's own, relative to the largest value, by dtype."""
+"""How far reconstructed outputs may be from the module's own, relative to the largest value, by dtype."""
 
 
 @dataclass
 class Frame:
-    """A module on the way from the network to an attention operation, with what it was called with.
+    """A module around an attention operation, with the arguments of its call.
 
     Attributes:
         name: Dotted name in the network.
         module: The module.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
-        attended: Attention operations so far inside this call of it.
+        attended: Attention operations that have already run inside this call.
     """
 
     name: str
@@ -46,8 +46,8 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Call:
-    """One attention operation. Groups are images, or windows of images; each attends within itself.
+class AttentionOp:
+    """One attention operation. Groups are images, or windows of images; tokens attend within their group.
 
     Attributes:
         index: Position among the attention operations of the forward.
@@ -55,17 +55,17 @@ class Call:
         shape: ``(groups, heads, queries, keys)``.
         query: ``(G, H, Nq, d)``, or None where the model computed the weights itself.
         key: ``(G, H, Nk, d)``, or None.
-        bias: What is added to the scaled products, broadcastable to ``shape``; None: nothing.
-        scale: What ``query · key`` is multiplied by.
+        bias: Added to the scaled products, broadcastable to ``shape``; None: nothing.
+        scale: Factor of ``query · key``.
         weights: ``(G, H, Nq, Nk)`` as the model computed them, or None.
         value: ``(G, H, Nk, dv)``; None once compacted.
-        output: ``(G, H, Nq, dv)``, what the operation returned; None once compacted.
-        source: The operation's output as the model got it, for gradients with respect to it.
-        flipped: Whether ``source`` has its last two axes the other way round (values times weights).
+        output: ``(G, H, Nq, dv)``, the result of the operation; None once compacted.
+        source: The operation's output as the model received it, for gradients with respect to it.
+        flipped: Whether the last two axes of ``source`` are swapped (values times weights).
         mixed: Whether the heads were mixed after the softmax (talking heads), so that rows need not sum to 1.
         frames: Modules around it, outermost first; ``()`` once compacted.
         grids: Spatial sizes that were seen before it, most recent last.
-        residual: Largest deviation of rebuilt outputs found so far, relative to the largest output; a one-entry list.
+        residual: Largest deviation of reconstructed outputs so far, relative to the largest output; a list of one.
     """
 
     index: int
@@ -127,7 +127,7 @@ class Call:
             yield part, self.part(part)
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
-        """All weights cut into heads and queries that are small enough to stay in the cache."""
+        """All weights, cut into tiles of heads and queries that are small enough to stay in the cache."""
         groups, heads, queries, keys = self.shape
         tensor = self.weights if self.weights is not None else self.query
         budget = TILE_BYTES if tensor is not None and tensor.device.type == 'cpu' else CHUNK_BYTES
@@ -138,7 +138,7 @@ class Call:
                 yield slice(head, min(head + across, heads)), slice(query, min(query + down, queries))
 
     def room(self) -> Tensor | None:
-        """Memory for one tile, to be used for all: new pages cost as much as the product that fills them."""
+        """Memory for one tile, reused for all: allocating new pages costs as much as the product that fills them."""
         if self.weights is not None or self.query is None:
             return None
         heads, queries = next(self.tiles())
@@ -157,7 +157,7 @@ class Call:
 
     @property
     def own(self) -> Tensor:
-        """:attr:`source`, which must be there."""
+        """:attr:`source`, which must not be None."""
         assert self.source is not None
         return self.source
 
@@ -167,12 +167,12 @@ class Call:
         return gradient.reshape(*self.shape[:3], gradient.shape[-1])
 
     def check(self, groups: Tensor, positions: Tensor, rows: Tensor) -> bool:
-        """Whether ``rows`` times the values rebuild what the operation returned; the residual is kept.
+        """Whether ``rows`` times the values give what the operation returned; the residual is kept.
 
         Args:
             groups: int64 ``(n,)``.
             positions: int64 ``(n, Q)``.
-            rows: ``(n, heads, Q, keys)``, what :meth:`rows` gave.
+            rows: ``(n, heads, Q, keys)``, from :meth:`rows`.
         """
         if self.value is None or self.output is None:
             return True
@@ -186,8 +186,8 @@ class Call:
         self.residual[0] = max(self.residual[0], residual if math.isfinite(residual) else math.inf)
         return self.residual[0] <= TOLERANCE.get(self.output.dtype, 1e-4)
 
-    def compact(self, *, values: bool = False) -> Call:
-        """The same with only what weights are computed from, in storage of its own."""
+    def compact(self, *, values: bool = False) -> AttentionOp:
+        """A copy that holds only what the weights are computed from, in storage of its own."""
         value = self.value.detach().contiguous() if values and self.value is not None else None
         query, key = self.query, self.key
         if query is not None and key is not None:

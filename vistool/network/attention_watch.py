@@ -1,10 +1,9 @@
-"""Catching every attention operation of a forward, whatever module runs it and however it is written.
+"""Capturing every attention operation of a forward, whatever module runs it and however it is written.
 
-A :class:`torch.overrides.TorchFunctionMode` sees each PyTorch function that the model calls. Three are of interest:
-``scaled_dot_product_attention``, whose arguments come after rotary embeddings and query or key norms; a softmax over
-the last axis whose result enters a matrix product; and ``multi_head_attention_forward``, which comes down to
-one of the two.
-Nothing of the model is edited or copied.
+A :class:`torch.overrides.TorchFunctionMode` sees each PyTorch function that the model calls. Three matter:
+``scaled_dot_product_attention``, whose arguments already include rotary embeddings and query or key norms; a softmax
+over the last axis whose result enters a matrix product; and ``multi_head_attention_forward``, which ends in one of the
+two. Nothing in the model is edited or copied.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vistool.network.attention_ops import Call, Frame, as_bias
-from vistool.network.capture import Grids
+from vistool.network.attention_ops import AttentionOp, Frame, as_bias
+from vistool.network.tensors import tensors
+from vistool.network.tokens import Grids
 
 Leaves = Literal['none', 'first', 'all']
 
@@ -41,10 +41,10 @@ _BODY = types.FunctionType(
 
 
 @contextmanager
-def watching(
-    root: nn.Module, batch: int, sink: Callable[[Call], None], *, leaves: Leaves = 'none'
+def watch_attention(
+    root: nn.Module, batch: int, sink: Callable[[AttentionOp], None], *, leaves: Leaves = 'none'
 ) -> Iterator[AttentionWatch]:
-    """Hands every attention operation that ``root`` runs to ``sink``; hooks and the mode go when the context ends.
+    """Passes every attention operation that ``root`` runs to ``sink``; nothing stays behind when the context ends.
 
     Args:
         root: The network.
@@ -66,28 +66,26 @@ def watching(
     finally:
         for handle in handles:
             handle.remove()
-        watch.forget()
+        watch.clear()
 
 
 class AttentionWatch(TorchFunctionMode):
-    """The mode. :attr:`names` lists the modules of all operations seen, in order.
+    """The function mode.
 
     Attributes:
-        names: Dotted names, one per operation.
-        patch: Stride of the first convolution over the image, ``(vertical, horizontal)``; None where there is none.
+        names: Dotted names of the modules that ran the operations, in order, one per operation.
+        paused: Whether calls are ignored.
     """
 
-    def __init__(self, batch: int, sink: Callable[[Call], None], leaves: Leaves) -> None:
+    def __init__(self, batch: int, sink: Callable[[AttentionOp], None], leaves: Leaves) -> None:
         super().__init__()
         self.names: list[str] = []
-        self.patch: tuple[int, int] | None = None
         self.paused = False
         self._batch, self._sink, self._leaves = batch, sink, leaves
         self._stack: list[Frame] = []
         self._grids = Grids()
-        self._softmaxes: dict[
-            int, tuple[Tensor, bool]
-        ] = {}  # weights on their way to a product; whether heads were mixed
+        # weights that have not met their values yet, and whether their heads were mixed
+        self._softmaxes: dict[int, tuple[Tensor, bool]] = {}
 
     def enter(self, name: str) -> Callable[..., None]:
         """The pre-hook of the module called ``name``."""
@@ -107,8 +105,8 @@ class AttentionWatch(TorchFunctionMode):
             self._softmaxes.clear()
         self._grids.watch(output)
 
-    def forget(self) -> None:
-        """Drops what is held of the forward."""
+    def clear(self) -> None:
+        """Drops references to tensors of the forward."""
         self._stack.clear()
         self._softmaxes.clear()
 
@@ -128,14 +126,8 @@ class AttentionWatch(TorchFunctionMode):
         elif self._softmaxes:
             output = self._follow(func, args, kwargs, output)
         if func in _CONVOLUTION:
-            self._convolved(output, args, kwargs)
+            self._grids.watch(output)
         return output
-
-    def _convolved(self, output: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._grids.watch(output)
-        if self.patch is None and args and args[0].ndim == 4:
-            stride = kwargs.get('stride', args[3] if len(args) > 3 else 1)
-            self.patch = (stride, stride) if isinstance(stride, int) else (int(stride[0]), int(stride[-1]))
 
     def _fused(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *rest: Any, **more: Any
@@ -169,9 +161,8 @@ class AttentionWatch(TorchFunctionMode):
         return self._onward(output)
 
     def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """Traces softmax weights through what a model does to them until they meet the values."""
-        operands = [t for a in (*args, *kwargs.values()) for t in (a if isinstance(a, (list, tuple)) else (a,))]
-        operands = [t for t in operands if isinstance(t, Tensor)]
+        """Follows softmax weights through what a model does to them until they meet the values."""
+        operands = list(tensors((args, kwargs)))
         held = next((t for t in operands if id(t) in self._softmaxes), None)
         if held is None or not isinstance(output, Tensor):
             return output
@@ -205,12 +196,12 @@ class AttentionWatch(TorchFunctionMode):
 
     def _found(self, shape: tuple[int, int, int, int], **tensors: Any) -> None:
         name = self._stack[-1].name if self._stack else ''
-        frames = tuple(replace(frame) for frame in self._stack)  # as they are now: what they attended to counts on
-        call = Call(len(self.names), name, shape, frames=frames, grids=tuple(self._grids.sizes), **tensors)
+        frames = tuple(replace(frame) for frame in self._stack)  # as they are now: their counts go on
+        op = AttentionOp(len(self.names), name, shape, frames=frames, grids=tuple(self._grids.sizes), **tensors)
         self.names.append(name)
-        self.paused = True  # whatever the sink runs is none of the model's
+        self.paused = True  # what the sink runs is not part of the model
         try:
-            self._sink(call)
+            self._sink(op)
         finally:
             self.paused = False
         for frame in self._stack:
@@ -222,7 +213,7 @@ class AttentionWatch(TorchFunctionMode):
         return output.detach().requires_grad_()
 
     def _onward(self, output: Tensor) -> Tensor:
-        """What the model goes on with: a copy of a leaf, since it may work in place."""
+        """What the model continues with: a copy of a leaf, since the model may change it in place."""
         return output.clone() if self._leaves != 'none' and output.is_leaf else output
 
     def _grouped(self, lead: tuple[int, ...]) -> tuple[int, int]:

@@ -1,44 +1,123 @@
-"""Watching a module's inner tensors: hooks as context managers that leave nothing behind."""
+"""Borrowing a network to look inside: it is locked meanwhile, watched by hooks, and handed back as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from copy import copy as copy_of
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from vistool.network.layers import unwrapped
+from vistool.network.tensors import Size, first_tensor, replace_tensor
+from vistool.network.tokens import Grids
+
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+
+
+def lock_of(module: nn.Module) -> threading.RLock:
+    """The re-entrant lock of a network; the same one for its ``DataParallel`` or compiled wrapper."""
+    with _locks_lock:
+        return _locks.setdefault(unwrapped(module), threading.RLock())
+
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no parameter asking for gradients, autograd on; everything as found afterwards, also after an error.
+def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[None]:
+    """Locks a network and prepares it for analysis; hands it back as it was, also after an exception.
 
-    With the parameters frozen no graph is recorded before a layer's output is made a leaf, so a forward costs what a
-    ``no_grad`` forward costs, yet contexts inside the model that restore the gradient mode cannot switch the tail off.
+    Inside, every submodule is in eval mode, no parameter requires gradients, and autograd is on. With the parameters
+    frozen no graph is recorded before a layer's output is made a leaf, so a forward costs what a ``no_grad`` forward
+    costs, yet contexts inside the model that restore the gradient mode cannot switch gradients off after that layer.
+
+    Afterwards device, modes, ``requires_grad``, ``.grad`` and the caller's gradient mode are as before. The lock keeps
+    other threads that borrow the same network waiting.
+
+    Args:
+        module: The network.
+        device: Where it should run; None leaves it where it is. Its weights are moved there for the time being, and the
+            original tensors put back.
     """
-    training = [(child, child.training) for child in module.modules()] if module.training else []
-    wanting = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    try:
-        if training:
-            module.eval()
-        for parameter in wanting:
-            parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for parameter in wanting:
-            parameter.requires_grad_(True)
-        if training:
-            module.train()  # some models fuse or split weights in train(), so the attribute alone is not enough
-            for child, flag in training:
-                child.training = flag
+    with (
+        lock_of(module),
+        _on_device(module, device),
+        _in_eval_mode(module),
+        _without_gradients(module),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        yield
 
 
 @contextmanager
-def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str, nn.Module, Any, Any], Any]) -> Iterator[None]:
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    modes = [(child, child.training) for child in module.modules()]
+    if not any(training for _, training in modes):
+        yield
+        return
+    try:
+        module.eval()
+        yield
+    finally:
+        # Some models fuse or split weights in train(), so setting the attribute is not enough. Parents come first.
+        for child, training in modes:
+            if child.training != training:
+                child.train(training)
+        for child, training in modes:
+            child.training = training
+
+
+@contextmanager
+def _without_gradients(module: nn.Module) -> Iterator[None]:
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            with torch.inference_mode(parameter.is_inference()):
+                parameter.requires_grad_(True)
+
+
+@contextmanager
+def _on_device(module: nn.Module, device: torch.device | None) -> Iterator[None]:
+    parameter = next(module.parameters(), None)
+    home = None if parameter is None else parameter.device
+    if device is None or home is None or _same_device(home, device):
+        yield
+        return
+    weights = [(parameter, parameter.data, parameter.grad) for parameter in module.parameters()]
+    buffers = [(child, dict(child._buffers)) for child in module.modules()]
+    try:
+        for parameter, _, _ in weights:
+            parameter.grad = None  # it stays where it is
+        module.to(device)
+        yield
+    finally:
+        for parameter, data, gradient in weights:
+            parameter.data = data
+            parameter.grad = gradient
+        for child, tensors in buffers:
+            child._buffers.update(tensors)
+        if all(parameter.device == home for parameter, _, _ in weights):
+            module.to(home)  # moves nothing, but modules that keep their device in an attribute reset it
+
+
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    return one.type == other.type and (None in (one.index, other.index) or one.index == other.index)
+
+
+Hook = Callable[[str, nn.Module, Any, Any], Any]
+"""``(name, module, args, output) → replacement or None``."""
+
+
+@contextmanager
+def hooked(modules: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
     """Calls ``hook(name, module, args, output)`` after each module's forward; anything but None replaces its output."""
     with ExitStack() as stack:
         for name, module in modules.items():
@@ -49,95 +128,17 @@ def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str, nn.Module, Any
         yield
 
 
-def first_tensor(output: Any) -> Tensor | None:
-    """The first floating-point tensor in an output: a tensor, tuple, list, dict, dataclass or Hugging Face output."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
-    if isinstance(output, Mapping):
-        output = output.values()
-    elif is_dataclass(output) and not isinstance(output, type):
-        output = vars(output).values()
-    elif not isinstance(output, (tuple, list)):
-        return None
-    return next((found for item in output if (found := first_tensor(item)) is not None), None)
-
-
-def replace_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
-    """``output`` with ``old`` (by identity) exchanged for ``new``, its containers rebuilt."""
-    if output is old:
-        return new
-    if isinstance(output, Mapping):
-        values = {key: replace_tensor(value, old, new) for key, value in output.items()}
-        return values if type(output) is dict else type(output)(**values)
-    if is_dataclass(output) and not isinstance(output, type):
-        copy = copy_of(output)
-        for name, value in vars(output).items():
-            object.__setattr__(copy, name, replace_tensor(value, old, new))  # frozen ones too
-        return copy
-    if isinstance(output, tuple) and hasattr(output, '_fields'):
-        return type(output)(*(replace_tensor(item, old, new) for item in output))
-    if isinstance(output, (tuple, list)):
-        return type(output)(replace_tensor(item, old, new) for item in output)
-    return output
-
-
-_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
-_CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
-
-
-@dataclass
-class Grids:
-    """Spatial sizes that went by in a forward, most recent last: what flat tokens can be laid out by."""
-
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-
-    def watch(self, output: Any, args: Sequence[Any] = (), module: nn.Module | None = None) -> None:
-        """Notes the size of a 4-D map, or the ``(H, W)`` that token models hand along with their tokens.
-
-        Args:
-            output: What a module gave.
-            args: What it was given, in which token models often say how their tokens lie.
-            module: The module, which may settle where the channels of a 4-D map are.
-        """
-        for value in args:
-            self._note_pair(value)
-        if isinstance(output, Mapping):
-            output = first_tensor(output)
-        if isinstance(output, Tensor):
-            if output.ndim == 4:
-                if not isinstance(module, _CHANNELS_LAST):
-                    self._note(output.shape[2], output.shape[3])
-                if not isinstance(module, _CHANNELS_FIRST):
-                    self._note(output.shape[1], output.shape[2])
-        elif isinstance(output, tuple) and output:
-            pairs = [self._note_pair(value) for value in output[1:]]
-            if not any(pairs):
-                self.watch(output[0], module=module)
-
-    def _note_pair(self, value: Any) -> bool:
-        found = isinstance(value, (tuple, list)) and len(value) == 2 and all(type(n) is int and n > 0 for n in value)
-        if found:
-            self._note(value[0], value[1])
-        return found
-
-    def _note(self, height: int, width: int) -> None:
-        size = (int(height), int(width))
-        if size in self.sizes:
-            self.sizes.remove(size)
-        self.sizes.append(size)
-
-
 @dataclass
 class Activation:
     """A layer's output in one forward.
 
     Attributes:
-        value: The tensor as the layer gave it, a leaf of the autograd graph (or behind an earlier leaf).
-        grids: Spatial sizes seen up to that layer.
+        value: The tensor as the layer returned it, a leaf of the autograd graph (or computed from an earlier leaf).
+        grids: Spatial sizes seen before that layer, most recent last.
     """
 
     value: Tensor
-    grids: list[tuple[int, int]]
+    grids: list[Size]
 
 
 @contextmanager
@@ -149,9 +150,9 @@ def activations(
     Args:
         root: The model.
         layers: Name → module.
-        cut: Whether the earliest layer's output becomes a leaf, so that autograd records the tail behind it and nothing
-            before it. Downstream gets a copy: an in-place operation there does not reach what is kept here.
-        watch: Whether spatial sizes are noted on the way (needed for layers that give flat tokens).
+        cut: Whether the earliest layer's output becomes a leaf, so that autograd records what follows it and nothing
+            before it. The network goes on with a copy: an in-place operation there does not reach what is kept here.
+        watch: Whether spatial sizes are noted on the way (needed for layers that return flat tokens).
 
     Yields:
         Name → one :class:`Activation` per call of that layer, in call order; filled during the forward.

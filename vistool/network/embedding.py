@@ -1,7 +1,7 @@
-"""How a network cuts its image into tokens, found by watching it do so.
+"""How a network cuts its image into tokens, found by watching it run.
 
-Nothing is asked of the network but to run: hooks see which convolution or unfolding takes in the image, how it is set,
-and what size comes out. The forward is left as soon as the sequence that its blocks see is known.
+Hooks see which convolution or unfolding takes the image, its settings, and the size of its output. The forward stops as
+soon as the sequence that the blocks receive is known.
 """
 
 from __future__ import annotations
@@ -15,11 +15,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.data.patches import PatchGrid, Size, by
+from vistool.data.patches import PatchGrid, by
 from vistool.errors import InputError, param
-from vistool.network.capture import first_tensor
+from vistool.network.capture import borrowed
+from vistool.network.tensors import NetworkInput, Size, call_module, first_tensor
 from vistool.network.tokens import MAX_PREFIX
 from vistool.network.windows import Windows, find_windows
+
+
+def first_convolution(module: nn.Module) -> nn.Conv2d | None:
+    """The first convolution over images (of up to four channels) in a network; its stride is that of the patches."""
+    convolutions = (child for child in module.modules() if isinstance(child, nn.Conv2d))
+    return next((child for child in convolutions if child.in_channels <= 4), None)
+
+
+def patch_stride(module: nn.Module) -> Size | None:
+    """The stride ``(vertical, horizontal)`` of :func:`first_convolution`, or None where there is none."""
+    convolution = first_convolution(module)
+    return None if convolution is None else as_pair(convolution.stride)
 
 
 @dataclass(frozen=True)
@@ -28,8 +41,8 @@ class Step:
 
     Attributes:
         name: The module.
-        kernel: Taken in at a time, in pixels or tokens of the step before.
-        stride: From one to the next, likewise.
+        kernel: Its size, in pixels or in tokens of the step before.
+        stride: Likewise.
         grid: Its tokens' receptive fields in the image.
     """
 
@@ -40,7 +53,7 @@ class Step:
 
 
 def first_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, image: Tensor | None, size: Size) -> Step:
-    """The step that takes in the image; ``taken`` and ``output`` are what went into the module and came out."""
+    """The step that takes the image; ``taken`` and ``output`` are the input and output of the module."""
     seen = (int(taken.shape[2]), int(taken.shape[3]))
     if seen[0] < size[0] or seen[1] < size[1]:
         raise InputError(f'the network resizes the image to {by(seen)} before {name} cuts it', parameter='config')
@@ -51,15 +64,17 @@ def first_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, imag
 
 
 def next_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, last: Step) -> Step:
-    """A step that takes in the tokens of the ``last``."""
+    """A step that takes the tokens of the ``last``."""
     if tuple(taken.shape[2:]) != last.grid.shape:
-        raise InputError(f'the embedding branches at {name}: a token has no one field in the image', parameter='config')
+        raise InputError(
+            f'the embedding branches at {name}: its tokens do not have a single receptive field', parameter='config'
+        )
     kernel, stride, before, shape = _setting(module, taken, output)
     return Step(name, kernel, stride, last.grid.then(kernel, stride, before, shape))
 
 
 def _setting(module: nn.Module, taken: Tensor, output: Tensor) -> tuple[Size, Size, Size, Size]:
-    """Kernel (with its holes), stride, padding above and at the left, and the shape of what comes out."""
+    """Kernel (dilation included), stride, padding above and at the left, and the shape of the output."""
     dilation = as_pair(getattr(module, 'dilation', 1))
     sides = zip(as_pair(module.kernel_size), dilation, strict=True)
     kernel = _both(spacing * (side - 1) + 1 for side, spacing in sides)
@@ -67,7 +82,7 @@ def _setting(module: nn.Module, taken: Tensor, output: Tensor) -> tuple[Size, Si
     declared = module.padding if not isinstance(module.padding, str) else 0
     before = []
     for axis, padding in enumerate(as_pair(declared)):
-        # Some layers pad by themselves, on both sides, what their settings do not tell; the output's size does.
+        # Some layers pad on both sides without a setting that says so; the size of the output shows it.
         wanted = (shape[axis] - 1) * stride[axis] + kernel[axis] - int(taken.shape[2 + axis])
         before.append(wanted // 2 if wanted > 2 * padding else padding)
     return kernel, stride, _both(before), shape
@@ -85,7 +100,7 @@ def _shape_of(module: nn.Module, output: Tensor, taken: Tensor) -> Size:
 
 
 def _place(taken: Tensor, image: Tensor | None, size: Size) -> Size:
-    """Where the image lies in what the first layer takes in: networks pad on one side, or on both."""
+    """Where the image lies in the input of the first layer: networks pad on one side, or on both."""
     spare = taken.shape[2] - size[0], taken.shape[3] - size[1]
     for top, left in ((0, 0), (spare[0] // 2, spare[1] // 2), (-(-spare[0] // 2), -(-spare[1] // 2))):
         part = taken[:, :, top : top + size[0], left : left + size[1]]
@@ -120,10 +135,10 @@ class Embedding:
 
     Attributes:
         name: The module that does it.
-        steps: From pixels to tokens; several where tokens are gathered again (T2T) or several convolutions do it.
-        later: Steps between the blocks that gather overlapping tokens again (MViT's pooling).
-        special: Names of the tokens before the patches, as the blocks see them.
-        attends: Whether there is attention (or mixing) between tokens; a convolutional network has a map, no sequence.
+        steps: From pixels to tokens; several where tokens are merged again (T2T) or there are several convolutions.
+        later: Steps between the blocks that merge overlapping tokens again (MViT's pooling).
+        special: Names of the tokens before the patches, as the blocks receive them.
+        attends: Whether there is attention (or mixing) between tokens; a convolutional network keeps a map.
         windows: The first two ways in which attention is confined to windows.
     """
 
@@ -141,12 +156,12 @@ class Embedding:
 
 
 class _Enough(Exception):
-    """The rest of the forward would tell nothing new."""
+    """Ends a forward once everything is known."""
 
 
 @dataclass
 class _Watch:
-    """What hooks saw of a forward."""
+    """What hooks have seen of a forward."""
 
     model: nn.Module
     image: Size
@@ -190,15 +205,15 @@ class _Watch:
                 raise _Enough
 
 
-def find_embedding(model: nn.Module, inputs: Any) -> Embedding:
-    """Runs a network on one image until its tokens are made.
+def find_embedding(model: nn.Module, inputs: NetworkInput) -> Embedding:
+    """Runs a network on one image until its tokens are known.
 
     Args:
-        model: The network, in eval mode.
-        inputs: Its input for one image, ``(1, C, H, W)``, or a tuple or dict that has it.
+        model: The network.
+        inputs: Its input for one image, ``(1, C, H, W)``, or a tuple or dict that holds it.
 
     Raises:
-        InputError: It cuts no patches (a convolutional network), or in a way that has no grid.
+        InputError: It cuts no patches (a convolutional network), or not along a grid.
     """
     source = first_tensor(inputs)
     if source is None or source.ndim != 4:
@@ -206,28 +221,21 @@ def find_embedding(model: nn.Module, inputs: Any) -> Embedding:
     size = (int(source.shape[2]), int(source.shape[3]))
     watch = _Watch(model, size, source, {module: name for name, module in model.named_modules()})
     watch.to_the_end = any(name.endswith('pool_q') for name in watch.names.values())
-    with ExitStack() as stack, torch.no_grad():
+    with borrowed(model), ExitStack() as stack, torch.no_grad():
         for module in watch.names:
             stack.callback(module.register_forward_pre_hook(watch.entered).remove)
             if isinstance(module, _SPATIAL):
                 stack.callback(module.register_forward_hook(watch.spatial).remove)
             stack.callback(module.register_forward_hook(watch.finished).remove)
         with suppress(_Enough):
-            _run(model, inputs)
+            call_module(model, inputs)
     return _described(watch)
-
-
-def _run(model: nn.Module, inputs: Any) -> None:
-    if isinstance(inputs, dict):
-        model(**inputs)
-    else:
-        model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 def _described(watch: _Watch) -> Embedding:
     kind = type(watch.model).__name__
     if not watch.steps:
-        raise InputError(f'{kind} has no convolution and no unfolding that takes in the image', parameter='config')
+        raise InputError(f'{kind} has no convolution or unfolding that takes the image', parameter='config')
     first, root = watch.steps[0], watch.root or ''
     named = re.search(
         r'patch|tokens?_to_token|overlap', f'{root} {type(watch.model.get_submodule(root)).__name__}', re.I
@@ -235,7 +243,7 @@ def _described(watch: _Watch) -> Embedding:
     if first.kernel != first.stride and not named and not watch.length:
         raise InputError(
             f'this network cuts no patches: its first layer {first.name} is a {by(first.kernel)} convolution that '
-            f'moves by {by(first.stride)}, and what comes out of it is no sequence of tokens',
+            f'moves by {by(first.stride)}, and its output is not a sequence of tokens',
             accepted='a vision transformer, or a network that starts with patches (ConvNeXt)',
             hint=f'or leave the config out and give {param("patch_size")}',
             parameter='config',
@@ -247,7 +255,7 @@ def _described(watch: _Watch) -> Embedding:
 
 
 def _embedding_root(model: nn.Module, name: str) -> str:
-    """The outermost module around a layer that calls itself an embedding; the layer itself where none does."""
+    """The outermost module around a layer whose name or class says embedding; the layer itself where none does."""
     for path in _ancestors(name):
         module = model.get_submodule(path)
         if isinstance(module, (nn.ModuleList, nn.ModuleDict)):

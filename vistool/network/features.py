@@ -1,9 +1,9 @@
-"""A forward that stops after the last wanted layer, and the maps that the layers gave."""
+"""A forward that stops after the last target layer, and the feature maps of the layers."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,24 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError, param
-from vistool.network.capture import Grids, frozen, hooked
-from vistool.network.forward import call, input_size
-from vistool.network.layers import ARGUMENT, EVERY_CALL, Target, unwrapped
-from vistool.network.tokens import NoSpatialMap, find_layout
+from vistool.errors import InputError, cause_of, param
+from vistool.network.capture import Hook, borrowed, hooked
+from vistool.network.layers import EVERY_CALL, TargetLayer, unwrapped
+from vistool.network.tensors import NetworkInput, Size, call_module, float_tensors, input_size
+from vistool.network.tokens import Grids, NoSpatialMap, TokenHints, find_layout
 from vistool.network.windows import from_windows
 
 
-class _Seen(BaseException):
-    """All wanted layers have run. No ``Exception``: a network that catches those must not swallow it."""
+class _Stop(BaseException):
+    """Ends a forward early. Not an ``Exception``: a network that catches those must not swallow it."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """What one layer gave for a batch.
+    """The output of one layer for a batch.
 
     Attributes:
-        name: The layer, with ``[i]`` where it gave several tensors and ``@n`` where a later call was asked for.
+        name: The layer, with ``[i]`` where it returned several tensors and ``@n`` where a later call was asked for.
         maps: ``(B, C, h, w)`` in at least float32, the layer's own values.
     """
 
@@ -42,29 +42,22 @@ class Feature:
         return f'{height}×{width}×{channels}'
 
 
-@dataclass(frozen=True)
-class TokenHints:
-    """What the user says about token layouts; None leaves it to be found by looking."""
-
-    prefix: int | None = None
-    flat: bool | None = None
-
-
 @dataclass
 class _Kept:
     """The tensors of one call of a layer, by their place in its output, and the spatial sizes seen until then."""
 
-    target: Target
+    target: TargetLayer
     call: int
     tensors: list[tuple[str, Tensor]]
-    grids: list[tuple[int, int]] = field(default_factory=list)
+    grids: list[Size] = field(default_factory=list)
 
 
-def features(root: nn.Module, inputs: Any, targets: Sequence[Target], hints: TokenHints | None = None) -> list[Feature]:
-    """Runs ``root`` until every target has been called, and lays out what they gave.
+def features(
+    root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer], hints: TokenHints | None = None
+) -> list[Feature]:
+    """Runs ``root`` until every target layer has been called, and lays out the layers' outputs as maps.
 
-    Mode, ``requires_grad`` and hooks are as found afterwards. What is kept is a copy, which no in-place operation
-    behind the layer reaches.
+    The network is as before afterwards. Outputs are copied, so that no in-place operation after the layer reaches them.
 
     Args:
         root: The network.
@@ -89,7 +82,7 @@ def features(root: nn.Module, inputs: Any, targets: Sequence[Target], hints: Tok
     return found
 
 
-def _run(root: nn.Module, inputs: Any, targets: Sequence[Target]) -> list[_Kept]:
+def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) -> list[_Kept]:
     kept: list[_Kept] = []
     grids, calls = Grids(), Counter[nn.Module]()
     waiting = set(range(len(targets)))
@@ -98,77 +91,58 @@ def _run(root: nn.Module, inputs: Any, targets: Sequence[Target]) -> list[_Kept]
         calls[module] += 1
         for index, target in enumerate(targets):
             if target.module is module and target.call in (EVERY_CALL, calls[module]):
-                copies = [(place, tensor.detach().clone()) for place, tensor in floats(output)]
+                copies = [(place, tensor.detach().clone()) for place, tensor in float_tensors(output)]
                 kept.append(_Kept(target, calls[module], copies, list(grids.sizes)))
                 if target.call != EVERY_CALL:
                     waiting.discard(index)
         if not waiting:
-            raise _Seen
+            raise _Stop
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output)
 
     wanted = {target.name: target.module for target in targets}
-    run_until(root, inputs, [(dict(root.named_modules()), note), (_once(wanted), keep)])
+    run_until(root, inputs, [(dict(root.named_modules()), note), (_distinct(wanted), keep)])
     return kept
 
 
-Hook = Callable[[str, nn.Module, Any, Any], None]
-
-
-def run_until(root: nn.Module, inputs: Any, hooks: Sequence[tuple[Mapping[str, nn.Module], Hook]]) -> None:
+def run_until(root: nn.Module, inputs: NetworkInput, hooks: Sequence[tuple[Mapping[str, nn.Module], Hook]]) -> None:
     """Runs ``root`` without gradients under ``hooks``, one of which may end it early with :func:`stop`.
 
     Raises:
         InputError: If the network's own code fails.
     """
-    with frozen(root), ExitStack() as stack:
-        torch.set_grad_enabled(False)  # frozen() puts the caller's mode back
+    with borrowed(root), ExitStack() as stack:
+        torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
         for modules, hook in hooks:
             stack.enter_context(hooked(modules, hook))
         try:
-            call(root, inputs)
-        except _Seen:
+            call_module(root, inputs)
+        except _Stop:
             return
         except InputError:
             raise
         except Exception as error:
-            reason = ' '.join(str(error).split())[:300]
             raise InputError(
-                f'the forward of {type(root).__name__} fails on this input: {type(error).__name__}: {reason}',
+                f'the forward of {type(root).__name__} fails on this input: {cause_of(error)}',
                 hint=f'run with {param("debug")} for the traceback',
             ) from error
 
 
 def stop() -> None:
     """Ends the forward that :func:`run_until` runs; called by a hook."""
-    raise _Seen
+    raise _Stop
 
 
-def floats(output: Any, place: str = '') -> Iterator[tuple[str, Tensor]]:
-    """The floating-point tensors in a module's output with their places: ``''``, ``'[0]'``, ``'[hidden]'``."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield place, output
-    elif isinstance(output, Mapping):
-        for key, value in output.items():
-            yield from floats(value, f'{place}[{key}]')
-    elif isinstance(output, (tuple, list)):
-        for index, value in enumerate(output):
-            yield from floats(value, f'{place}[{index}]')
-
-
-def _once(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Without modules that are there under another name already: each is hooked once."""
+def _distinct(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Each module once, even if it has several names, so that it is hooked once."""
     return {str(index): module for index, module in enumerate(dict.fromkeys(modules.values()))}
 
 
-def _laid_out(
-    root: nn.Module, name: str, entry: _Kept, size: tuple[int, int], batch: int, hints: TokenHints
-) -> list[Feature]:
+def _laid_out(root: nn.Module, name: str, entry: _Kept, size: Size, batch: int, hints: TokenHints) -> list[Feature]:
     """Each tensor of a layer's output that is a map; an error where none is."""
     if not entry.tensors:
-        raise InputError(f'layer {name!r} gives no tensor', hint=_LIST, parameter=ARGUMENT)
+        raise InputError(f'layer {name!r} gives no tensor', hint=_LIST, parameter='layers')
     found, reasons = [], []
     for place, tensor in entry.tensors:
         try:
@@ -185,7 +159,7 @@ def _laid_out(
                 hint='leave it out to have the layout found',
                 parameter='extra_tokens',
             )
-        raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, parameter=ARGUMENT)
+        raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, parameter='layers')
     return [Feature(name + (place if len(found) > 1 else ''), maps) for place, maps in found]
 
 
@@ -195,10 +169,10 @@ _LIST = f'list all layers with their output shapes with {param("preview_model")}
 def as_maps(
     tensor: Tensor,
     root: nn.Module,
-    target: Target,
-    size: tuple[int, int],
+    target: TargetLayer,
+    size: Size,
     batch: int,
-    grids: Sequence[tuple[int, int]],
+    grids: Sequence[Size],
     hints: TokenHints,
 ) -> Tensor:
     """A layer's output as ``(B, C, h, w)``: maps, tokens, or windows put back into their places.
@@ -209,15 +183,15 @@ def as_maps(
     windows = from_windows(tensor, root, target.name.partition('@')[0], batch, grids, size)
     if windows is not None:
         return windows
-    layout = find_layout(tensor, size, grids, batch=batch, layer=target.module, prefix=hints.prefix, tokens=hints.flat)
+    layout = find_layout(tensor, size, grids, batch=batch, layer=target.module, hints=hints)
     return layout.to_map(tensor)
 
 
-def _unreached(root: nn.Module, target: Target) -> InputError:
+def _unreached(root: nn.Module, target: TargetLayer) -> InputError:
     if target.call > 1:
         problem = f'layer {target.name!r}: it is called fewer than {target.call} times in the forward pass'
     else:
         problem = f'layer {target.name!r} was not reached in the forward pass of {type(root).__name__}'
     return InputError(
-        problem, hint=f'{param("preview_model")} marks the layers that run, and how often', parameter=ARGUMENT
+        problem, hint=f'{param("preview_model")} marks the layers that run, and how often', parameter='layers'
     )

@@ -1,4 +1,4 @@
-"""One forward for every map: activations at the layers, scores, and gradients by the tail's backward only."""
+"""One forward for every map: activations of the layers, scores, and gradients by a backward that ends at the layers."""
 
 from __future__ import annotations
 
@@ -12,23 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError
-from vistool.network.capture import Activation, activations, frozen
+from vistool.network.capture import Activation, activations, borrowed
 from vistool.network.layer_search import check_gradient, last_used, suggestion
 from vistool.network.outputs import class_scores
-from vistool.network.tokens import Layout, NoSpatialMap, find_layout
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What the user says about token layouts; None leaves it to be found.
-
-    Attributes:
-        extra: Number of tokens before the grid; 0 is a value.
-        flat: Whether layers give tokens, ``(B, L, C)``.
-    """
-
-    extra: int | None = None
-    flat: bool | None = None
+from vistool.network.tensors import NetworkInput, Size, call_module, input_size
+from vistool.network.tokens import Layout, NoSpatialMap, TokenHints, find_layout
 
 
 @dataclass(frozen=True)
@@ -39,7 +27,7 @@ class Layer:
         name: Its dotted name.
         value: Its output.
         layout: How that is laid out in space.
-        call: Which of its calls gave it, counted from 0, where the network runs it several times.
+        call: Which of its calls returned it, counted from 0.
         calls: How many times it ran.
     """
 
@@ -57,21 +45,28 @@ class Layer:
 
 @dataclass(frozen=True)
 class Forward:
-    """What one forward left: the model's output, its class scores ``(B, C)`` if it gives any, the layers, and B."""
+    """What one forward produced.
+
+    Attributes:
+        output: What the network returned.
+        scores: Class scores ``(B, C)``, or None if it gives none.
+        layers: The target layers.
+        count: B.
+        suggest: ``name → hint`` that names another layer than the one given.
+    """
 
     output: Any
     scores: Tensor | None
     layers: tuple[Layer, ...]
     count: int
-    instead: Callable[[str], str] = lambda name: ''
-    """A hint that names another layer than the one given."""
+    suggest: Callable[[str], str] = lambda name: ''
 
     def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
-        """∂objective/∂layer for every layer, by one backward through the tail.
+        """∂objective/∂layer for every layer, by one backward that ends at the earliest of them.
 
         Args:
             objective: A scalar.
-            last: Whether the graph may go afterwards.
+            last: Whether the graph may be freed afterwards.
 
         Raises:
             InputError: If the objective does not depend on a layer, or only on its prefix tokens.
@@ -83,111 +78,91 @@ class Forward:
         for layer, gradient in zip(self.layers, found, strict=True):
             if gradient is None:
                 raise self._no_path(layer.name)
-            check_gradient(layer.name, gradient, layer.layout, self.instead)
+            check_gradient(layer.name, gradient, layer.layout, self.suggest)
         return list(found)
 
     def _no_path(self, name: str) -> InputError:
         return InputError(
             f'the score does not depend on layer {name!r}',
-            hint=f'{self.instead(name)}, or take a method without gradients (EigenCAM)',
+            hint=f'{self.suggest(name)}, or use a method without gradients (EigenCAM)',
             parameter='layers',
         )
 
 
 @contextmanager
 def forward(
-    module: nn.Module, inputs: Any, targets: Mapping[str, nn.Module], *, gradients: bool, tokens: Tokens | None = None
+    module: nn.Module,
+    inputs: NetworkInput,
+    targets: Mapping[str, nn.Module],
+    *,
+    gradients: bool,
+    hints: TokenHints | None = None,
 ) -> Iterator[Forward]:
-    """Runs ``module`` once and keeps what the maps are made from.
+    """Runs ``module`` once and keeps what the maps are computed from.
 
-    Nothing is recorded before the earliest target layer and no parameter gets a gradient; mode, ``requires_grad``,
-    ``.grad`` and hooks are as found when the context ends.
+    Nothing is recorded before the earliest target layer and no parameter gets a gradient. The network is as before when
+    the context ends.
 
     Args:
         module: The network.
         inputs: A tensor ``(B, C, H, W)``, or a tuple (by position) or dict (by name) of tensors.
         targets: Target layers by name.
         gradients: Whether gradients will be asked for.
-        tokens: What the user says about token layouts.
+        hints: What the user says about token layouts.
 
     Raises:
         InputError: If a layer is not reached or gives no spatial map.
     """
-    with frozen(module), activations(module, targets, cut=gradients) as found:
+    with borrowed(module), activations(module, targets, cut=gradients) as found:
         if not gradients:
-            torch.set_grad_enabled(False)  # frozen() puts the caller's mode back
-        output = call(module, inputs)
+            torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
+        output = call_module(module, inputs)
         if gradients or all(len(calls) < 2 for calls in found.values()):
-            yield _kept(module, inputs, targets, found, output, tokens or Tokens())
+            yield _collect(module, inputs, targets, found, output, hints or TokenHints())
             return
-    # which of several calls matters only gradients tell: it has to be the same one for every method
-    with forward(module, inputs, targets, gradients=True, tokens=tokens) as run:
+    # Only gradients tell which of several calls matters, and it has to be the same one for every method
+    with forward(module, inputs, targets, gradients=True, hints=hints) as run:
         yield run
 
 
-def _kept(
+def _collect(
     module: nn.Module,
-    inputs: Any,
+    inputs: NetworkInput,
     targets: Mapping[str, nn.Module],
     found: Mapping[str, Sequence[Activation]],
     output: Any,
-    tokens: Tokens,
+    hints: TokenHints,
 ) -> Forward:
     size, batch = input_size(inputs)
     layers = []
-    instead = partial(suggestion, module, inputs)
+    suggest = partial(suggestion, module, inputs)
     for name, calls in found.items():
         if not calls:
-            raise InputError(f'layer {name!r} was not reached in the forward pass', hint=instead(name))
+            raise InputError(f'layer {name!r} was not reached in the forward pass', hint=suggest(name))
         chosen = last_used(calls, output)
-        layout = _layout(name, targets[name], calls[chosen], size, batch, tokens, instead)
+        layout = _layout(name, targets[name], calls[chosen], size, batch, hints, suggest)
         layers.append(Layer(name, calls[chosen].value, layout, chosen, len(calls)))
-    return Forward(output, class_scores(output), tuple(layers), batch, instead)
-
-
-def call(module: nn.Module, inputs: Any) -> Any:
-    """``module(inputs)``, with tuples spread by position and dicts by name."""
-    if isinstance(inputs, Mapping):
-        return module(**inputs)
-    return module(*inputs) if isinstance(inputs, (tuple, list)) else module(inputs)
-
-
-def input_size(inputs: Any) -> tuple[tuple[int, int], int]:
-    """``(H, W)`` and the batch size of the first image-like tensor in ``inputs``."""
-    tensors: Sequence[Any] = (
-        list(inputs.values())
-        if isinstance(inputs, Mapping)
-        else inputs
-        if isinstance(inputs, (tuple, list))
-        else [inputs]
-    )
-    image = next((tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.ndim == 4), None)
-    if image is None:
-        shapes = [tuple(tensor.shape) for tensor in tensors if isinstance(tensor, Tensor)]
-        raise InputError(f'no image among the inputs {shapes}', accepted='at least one tensor (B, C, H, W)')
-    return (int(image.shape[2]), int(image.shape[3])), int(image.shape[0])
+    return Forward(output, class_scores(output), tuple(layers), batch, suggest)
 
 
 def _layout(
     name: str,
     layer: nn.Module,
     kept: Activation,
-    size: tuple[int, int],
+    size: Size,
     batch: int,
-    tokens: Tokens,
-    instead: Callable[[str], str],
+    hints: TokenHints,
+    suggest: Callable[[str], str],
 ) -> Layout:
     try:
-        return find_layout(
-            kept.value, size, kept.grids, batch=batch, layer=layer, prefix=tokens.extra, tokens=tokens.flat
-        )
+        return find_layout(kept.value, size, kept.grids, batch=batch, layer=layer, hints=hints)
     except NoSpatialMap as error:
-        if tokens.extra is not None:
+        if hints.prefix is not None:
             raise InputError(
-                f'{tokens.extra} does not fit layer {name!r}: {error}',
+                f'{hints.prefix} does not fit layer {name!r}: {error}',
                 hint='leave it out to have the layout found',
                 parameter='extra_tokens',
             ) from error
         raise InputError(
-            f'layer {name!r} gives no spatial map: {error}', hint=instead(name), parameter='layers'
+            f'layer {name!r} gives no spatial map: {error}', hint=suggest(name), parameter='layers'
         ) from error

@@ -1,10 +1,10 @@
-"""Finding a layer to explain a network by running it: for networks that :mod:`vistool.network.layers` does not know."""
+"""Layer search: running a network to find a target layer, where :mod:`vistool.network.layers` does not list one."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,30 +12,40 @@ import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError, param
-from vistool.network.capture import Activation, Grids, first_tensor, frozen, hooked, replace_tensor
+from vistool.network.capture import Activation, borrowed, hooked
 from vistool.network.layers import default_layers, network_name
 from vistool.network.outputs import class_scores
-from vistool.network.tokens import Layout, NoSpatialMap, find_layout
+from vistool.network.tensors import (
+    NetworkInput,
+    Size,
+    call_module,
+    first_tensor,
+    input_size,
+    map_tensors,
+    replace_tensor,
+    rows,
+)
+from vistool.network.tokens import Grids, Layout, NoSpatialMap, find_layout
 
 log = logging.getLogger('vistool')
 
 _SQUARE = math.log(2)
-"""Cells of a map are about square; what is further off holds heads and tokens, not rows and columns."""
+"""Cells of a map are roughly square; anything further off holds heads and tokens, not rows and columns."""
 _IDLE = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
 @dataclass
 class _Map:
-    """What one module gave, and the modules around it that handed the same tensor on."""
+    """The output of one module, named by the outermost module that passes the same tensor on."""
 
     name: str
     layer: nn.Module
     kept: Tensor
     passed: Tensor
-    grids: list[tuple[int, int]]
+    grids: list[Size]
 
 
-def measure_default_layer(module: nn.Module, inputs: Any) -> str | None:
+def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
     """The last layer, in running order, that gives a spatial map through which the score's gradient flows.
 
     Costs one forward and one full backward of one image.
@@ -47,9 +57,9 @@ def measure_default_layer(module: nn.Module, inputs: Any) -> str | None:
     Returns:
         The layer's dotted name, or None where there is no such layer.
     """
-    one = _first_image(inputs)
-    size = _image_size(one)
-    with frozen(module):
+    one = map_tensors(_differentiable, rows(inputs, 0, 1))
+    size = input_size(one)[0]
+    with borrowed(module):
         maps, output = _run(module, one)
         objective = _objective(output)
         if objective is None or not objective.requires_grad:
@@ -61,16 +71,16 @@ def measure_default_layer(module: nn.Module, inputs: Any) -> str | None:
     return None
 
 
-def layers_to_explain(module: nn.Module, inputs: Any) -> list[str]:
-    """The network's default layers, told in one line: the table's, else one found by measuring; ``[]`` for neither."""
+def layers_to_explain(module: nn.Module, inputs: NetworkInput) -> list[str]:
+    """The default target layers, logged in one line: the table's, else one found by search; ``[]`` for neither."""
     if names := default_layers(module):
         log.info('target layer: %s (the default for this network)', ', '.join(names))
         return names
-    name = measure_default_layer(module, inputs)
+    name = search_layer(module, inputs)
     if name is None:
         return []
     log.warning(
-        'target layer: %s (found by measuring, as %s is not in the table: the last with a map that the score depends '
+        'target layer: %s (found by layer search, as %s is not in the table: the last with a map the score depends '
         f'on); choose another with {param("layers")}',
         name,
         network_name(module),
@@ -78,15 +88,15 @@ def layers_to_explain(module: nn.Module, inputs: Any) -> list[str]:
     return [name]
 
 
-def suggestion(module: nn.Module, inputs: Any, instead_of: str) -> str:
-    """A hint that names another layer with a map that the score depends on: the default or a measured one."""
-    names = [*default_layers(module), measure_default_layer(module, inputs)]
-    name = next((name for name in names if name not in (None, instead_of)), None)
+def suggestion(module: nn.Module, inputs: NetworkInput, avoid: str) -> str:
+    """A hint that names another layer with a map that the score depends on: the default, or one found by search."""
+    names = [*default_layers(module), search_layer(module, inputs)]
+    name = next((name for name in names if name not in (None, avoid)), None)
     return f'take {name}' if name else f'list all with {param("preview_model")}'
 
 
 def last_used(calls: Sequence[Activation], output: Any) -> int:
-    """Of a layer's calls in one forward the last through which the score reaches more than the first token.
+    """The last of a layer's calls in one forward whose output influences the score through more than the first token.
 
     Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalises by ``ln1``
     before its last attention, then again before its last feed-forward layer, where patch tokens no longer reach the
@@ -105,14 +115,14 @@ def last_used(calls: Sequence[Activation], output: Any) -> int:
     return reached[-1] if reached else len(calls) - 1
 
 
-def check_gradient(name: str, gradient: Tensor, layout: Layout, instead: Callable[[str], str]) -> None:
+def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callable[[str], str]) -> None:
     """Warns where a score's gradient at a layer is zero everywhere.
 
     Args:
         name: The layer.
         gradient: As the layer's output.
         layout: The layer's.
-        instead: Layer → a hint that names another.
+        suggest: Layer → a hint that names another.
 
     Raises:
         InputError: If it is zero at every position of the map but not at the tokens before it, as behind a
@@ -122,18 +132,18 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, instead: Callabl
         return
     if layout.prefix and gradient.any():
         raise InputError(
-            f'behind layer {name!r} the score depends on its {layout.prefix} prefix token(s) only: '
+            f'after layer {name!r} the score depends on its {layout.prefix} prefix token(s) only: '
             'the gradient at every patch is zero',
-            hint=instead(name),
+            hint=suggest(name),
             parameter='layers',
         )
     log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
 
 
-def _run(module: nn.Module, inputs: Any) -> tuple[list[_Map], Any]:
-    """One recorded forward: every module's output in the order in which they finish, and the model's output.
+def _run(module: nn.Module, inputs: NetworkInput) -> tuple[list[_Map], Any]:
+    """One recorded forward: every module's output, in the order in which they finish, and the model's output.
 
-    Each output is handed on as a copy, so that in-place operations do not reach what is kept.
+    Each output is passed on as a copy, so that in-place operations do not reach what is kept.
     """
     maps: list[_Map] = []
     grids = Grids()
@@ -142,10 +152,8 @@ def _run(module: nn.Module, inputs: Any) -> tuple[list[_Map], Any]:
         tensor = first_tensor(output)
         if tensor is None or not tensor.requires_grad:
             return None
-        if any(
-            tensor is entry.passed for entry in maps
-        ):  # the same map, handed on: name it by its outermost plain owner
-            newest = tensor is maps[-1].passed  # else something has used the map before this module hands it on
+        if any(tensor is entry.passed for entry in maps):  # the same map, passed on: the outermost module names it
+            newest = tensor is maps[-1].passed  # else something used the map before this module passed it on
             if newest and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
                 maps[-1].name, maps[-1].layer = name, layer
             return None
@@ -155,13 +163,7 @@ def _run(module: nn.Module, inputs: Any) -> tuple[list[_Map], Any]:
 
     named = {name: child for name, child in module.named_modules() if name}
     with hooked(named, keep):
-        output = (
-            module(**inputs)
-            if isinstance(inputs, Mapping)
-            else module(*inputs)
-            if isinstance(inputs, (tuple, list))
-            else module(inputs)
-        )
+        output = call_module(module, inputs)
     return maps, output
 
 
@@ -171,14 +173,14 @@ def _is_spatial(entry: _Map, gradient: Tensor, size: tuple[int, int]) -> bool:
     except NoSpatialMap:
         return False
     if (layout.axes == 'BCL' and layout.grid not in entry.grids) or (layout.axes == 'BLC' and entry.kept.shape[2] == 1):
-        return False  # by chance there are as many channels as some grid has positions
+        return False  # by chance the number of channels is that of positions in some grid
     (height, width), (rows, columns) = size, layout.grid
     square = abs(math.log(height * columns / (width * rows))) < _SQUARE
     return square and rows * columns > 1 and bool(layout.to_map(gradient).any())
 
 
 def _objective(output: Any) -> Tensor | None:
-    """A scalar to differentiate: the best class's score, or a fixed random mixture of what a headless network gives."""
+    """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features."""
     scores = class_scores(output)
     if scores is not None and scores.numel():
         return scores.amax(1).sum()
@@ -189,18 +191,6 @@ def _objective(output: Any) -> Tensor | None:
     return (features * torch.randn(features.shape, generator=generator).to(features)).sum()
 
 
-def _first_image(inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return {name: _first_image(tensor) for name, tensor in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return tuple(_first_image(tensor) for tensor in inputs)
-    if not isinstance(inputs, Tensor):
-        return inputs
-    one = inputs[:1].detach().clone()
+def _differentiable(tensor: Tensor) -> Tensor:
+    one = tensor.detach().clone()
     return one.requires_grad_() if one.is_floating_point() else one
-
-
-def _image_size(inputs: Any) -> tuple[int, int]:
-    tensors = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else [inputs]
-    image = next(tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.ndim == 4)
-    return int(image.shape[2]), int(image.shape[3])

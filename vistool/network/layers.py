@@ -11,7 +11,7 @@ from torch import nn
 from vistool.errors import InputError, close_matches, param
 
 DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
-    # Convolutional networks: the last map before it is pooled, after its last activation.
+    # Convolutional networks: the last map before pooling, after its last activation.
     'ResNet': ('layer4',),
     'HRFuseScales': ('final_layer',),
     'HighResolutionNet': ('final_layer',),
@@ -32,8 +32,8 @@ DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     'RegNetModel': ('encoder.stages[-1]',),
     'ConvNextModel': ('encoder.stages[-1]',),
     'ConvNextV2Model': ('encoder.stages[-1]',),
-    # Transformers that classify from a token: the norm before the last attention, behind which patch tokens no longer
-    # reach the score. Where they average the patch tokens (/avg): the last block.
+    # Transformers that classify from a token: the norm before the last attention. After that, patch tokens no longer
+    # reach the score. Those that average the patch tokens (/avg): the last block.
     'VisionTransformer': ('layers[-1].ln1', 'blocks[-1].norm1', 'encoder.layers[-1].ln_1'),
     'VisionTransformer/avg': ('layers[-1]', 'blocks[-1]'),
     'DeiT3': ('layers[-1].ln1',),
@@ -51,7 +51,7 @@ DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     'DeiTModel': ('layers[-1].layernorm_before', 'encoder.layer[-1].layernorm_before'),
     'BeitModel': ('encoder.layer[-1].layernorm_before', 'layers[-1].layernorm_before'),
     'BeitModel/avg': ('encoder.layer[-1]', 'layers[-1]'),
-    # Their class token looks at the patches only behind these blocks.
+    # Their class token attends to the patches only after these blocks.
     'XCiT': ('xca_layers[-1]',),
     'Xcit': ('blocks[-1]',),
     'Cait': ('blocks[-1]',),
@@ -69,10 +69,10 @@ DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     'LeViT': ('stages[-1]',),
     'Levit': ('stages[-1]',),
 }
-"""Class name of a network → layers to explain it by, relative to it: the first that exists, looked up along the MRO.
+"""Class name of a network → its default target layers, relative to it: the first that exists, looked up along the MRO.
 
-``name*`` means the child with the highest number behind that name. A pooling layer is stepped over.
-``KIND/avg`` goes before ``KIND`` for a network that says of itself that it averages its patch tokens.
+``name*`` means the child with the highest number after that name. A pooling layer is skipped.
+``KIND/avg`` takes precedence over ``KIND`` for a network whose settings say that it averages its patch tokens.
 """
 
 
@@ -105,8 +105,31 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
     return path, module
 
 
+def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Module]) -> list[str]:
+    """Layers as users give them, one or several, by name or as modules of ``root``, as names.
+
+    Raises:
+        InputError: If a module is not part of ``root``.
+    """
+    given = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
+    names = {module: name for name, module in root.named_modules()}
+    found = []
+    for layer in given:
+        if isinstance(layer, nn.Module):
+            if not names.get(layer):
+                raise InputError(
+                    f'{type(layer).__name__} is not a layer of {type(root).__name__}',
+                    accepted='names of layers, or modules of the network',
+                    parameter='layers',
+                )
+            found.append(names[layer])
+        else:
+            found.append(layer)
+    return found
+
+
 def default_layers(root: nn.Module) -> list[str]:
-    """Names of the layers that explain ``root`` by default, or ``[]`` where the table does not know its kind."""
+    """Names of the default target layers of ``root``, or ``[]`` if the table does not know its kind."""
     for prefix, module in root.named_modules():
         for tail in _tails(module):
             if (found := _resolve(module, tail)) is not None:
@@ -122,7 +145,7 @@ def _tails(module: nn.Module) -> Iterator[str]:
 
 
 def _averages(module: nn.Module) -> bool:
-    """Whether a transformer averages its patch tokens, by what mmpretrain, timm and Hugging Face call that."""
+    """Whether a transformer averages its patch tokens, by the settings of mmpretrain, timm and Hugging Face."""
     kind, pool = getattr(module, 'out_type', None), getattr(module, 'global_pool', None)
     config = getattr(module, 'config', None)
     return (
@@ -133,7 +156,7 @@ def _averages(module: nn.Module) -> bool:
 
 
 def network_name(root: nn.Module) -> str:
-    """What a network is, for messages: timm's name of it, or the class of what a wrapper holds."""
+    """The name of a network for messages: timm's, or the class of the network inside a wrapper."""
     inner = next(
         (part for name in ('model', 'backbone') if isinstance(part := getattr(root, name, None), nn.Module)), root
     )
@@ -141,14 +164,8 @@ def network_name(root: nn.Module) -> str:
     return str(published.get('architecture') or type(inner).__name__)
 
 
-def norm_layers(root: nn.Module) -> Iterator[str]:
-    """Names of the normalisation layers, last first."""
-    names = [name for name, module in root.named_modules() if is_norm(module)]
-    return reversed(names)
-
-
 def is_norm(module: nn.Module) -> bool:
-    """Whether ``module`` normalises, by its kind or its class name."""
+    """Whether ``module`` is a normalization layer, by its type or its class name."""
     kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
     return isinstance(module, kinds) or bool(
         re.search(r'(Batch|Layer|Group|RMS|Instance)_?Norm', type(module).__name__)
@@ -186,22 +203,21 @@ def _resolve(module: nn.Module, tail: str) -> str | None:
         name, layer = find_layer(module, tail)
     except InputError:
         return None
-    if isinstance(layer, nn.modules.pooling._MaxPoolNd):  # VGG ends with one, and its position is the map's last loss
+    if isinstance(layer, nn.modules.pooling._MaxPoolNd):  # VGG ends with one, which only makes its map smaller
         siblings = [name for name, _ in module.get_submodule(name.rpartition('.')[0]).named_children()]
         return f'{name.rpartition(".")[0]}.{siblings[-2]}'.lstrip('.')
     return name
 
 
 EVERY_CALL = 0
-ARGUMENT = 'layers'
 
 
 @dataclass(frozen=True)
-class Target:
-    """A layer to watch.
+class TargetLayer:
+    """A layer whose output is asked for.
 
     Attributes:
-        name: Its canonical dotted name, as it will be shown.
+        name: Its canonical dotted name, as shown to the user.
         module: The module.
         call: Which of its calls in one forward is meant, counted from 1; :data:`EVERY_CALL` for all of them.
     """
@@ -222,32 +238,33 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module = inner
 
 
-def find_targets(root: nn.Module, names: Sequence[str]) -> list[Target]:
+def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> list[TargetLayer]:
     """The layers called ``names``; ``NAME@2`` means the second call in a forward, ``NAME@all`` each of them.
 
-    A leading ``module.``, as checkpoints of wrapped models have it, is understood.
+    A leading ``module.``, as in checkpoints of wrapped models, is understood. Modules of ``root`` may be
+    given in place of names.
 
     Raises:
         InputError: If there is no such layer, or it is a container that is never called.
     """
-    targets: dict[str, Target] = {}
-    for given in names:
+    targets: dict[str, TargetLayer] = {}
+    for given in layer_names(root, names):
         name, _, which = given.partition('@')
         if which and which != 'all' and not (which.isdigit() and int(which)):
-            raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', parameter=ARGUMENT)
+            raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', parameter='layers')
         if not hasattr(root, 'module'):
             name = name.removeprefix('module.')
         try:
             path, module = find_layer(root, name)
         except InputError as error:
-            raise error.under(ARGUMENT) from error
+            raise error.under('layers') from error
         if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
             children = ', '.join(f'{path}.{child}' for child, _ in list(module.named_children())[:6])
             raise InputError(
                 f'{path!r} is a {type(module).__name__}, which only holds layers and is never called itself',
                 accepted=children,
-                parameter=ARGUMENT,
+                parameter='layers',
             )
         shown = f'{path}@{which}' if which not in ('', '1', 'all') else path
-        targets[f'{path}@{which or 1}'] = Target(shown, module, EVERY_CALL if which == 'all' else int(which or 1))
+        targets[f'{path}@{which or 1}'] = TargetLayer(shown, module, EVERY_CALL if which == 'all' else int(which or 1))
     return list(targets.values())

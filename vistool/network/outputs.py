@@ -1,4 +1,4 @@
-"""What a network's output says: its class scores, whatever container they come in, and their probabilities."""
+"""The class scores in a network's output, whatever container they come in, and their probabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 _SCORES = ('logits', 'cls_score', 'pred', 'scores', 'out', 'output')
 _FEATURES = ('pooler_output', 'image_embeds', 'embeddings', 'features')
-"""Keys under which ``(B, C)`` is no class scores."""
+"""Keys under which ``(B, C)`` does not hold class scores."""
 
 
 def class_scores(output: Any) -> Tensor | None:
@@ -37,10 +37,10 @@ def _first(values: Iterable[Any]) -> Tensor | None:
 
 
 def has_classes(module: nn.Module) -> bool:
-    """False for networks that say of themselves that they have no classification head.
+    """Whether a network has a classification head, as far as its attributes say.
 
-    mmpretrain's classifiers have ``head=None`` then, its backbones never have one; timm and torchvision keep a
-    ``num_classes``, Hugging Face a ``config.num_labels``, which are 0.
+    Without one, mmpretrain's classifiers have ``head=None`` and its backbones no head at all; timm and torchvision have
+    ``num_classes``, Hugging Face ``config.num_labels``, which are 0.
     """
     if getattr(module, 'head', module) is None:  # absent (a wrapper, a plain module) is not the same as None
         return False
@@ -54,7 +54,7 @@ def has_classes(module: nn.Module) -> bool:
 
 
 def output_count(module: nn.Module) -> int | None:
-    """How many class scores a network says it gives (its head's ``num_classes``, its labels); None if it says none."""
+    """The number of class scores by the network's attributes (its head's ``num_classes``, its labels), or None."""
     for part in (getattr(module, 'head', None), module, getattr(module, 'model', None)):
         for count in (getattr(part, 'num_classes', None), getattr(getattr(part, 'config', None), 'num_labels', None)):
             if type(count) is int and count > 0:

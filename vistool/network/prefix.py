@@ -1,49 +1,48 @@
-"""A network cut at a layer: everything before it is played back, only the tail is run again."""
+"""A network cut at a layer: what comes before it is replayed from a cache, only the rest runs again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from vistool.analyses.cam.probe import repeated
-from vistool.network.capture import first_tensor, hooked, replace_tensor
-from vistool.network.forward import call
+from vistool.network.capture import hooked
+from vistool.network.tensors import NetworkInput, call_module, copied, first_tensor, repeated, replace_tensor, tensors
 
 
 class CannotReplay(RuntimeError):
-    """The network is not built so that its prefix can be played back."""
+    """The prefix of this network cannot be replayed."""
 
 
 @dataclass
-class Tail:
-    """What follows a layer, as a function of the layer's output.
+class CachedPrefix:
+    """The part of a network before a layer, cached for one image; it runs what follows as a function of the layer.
 
     Attributes:
         module: The network.
         inputs: Its input for one image.
         layer: The layer.
         output: What the network returned.
-        container: What the layer returned, as it returned it.
+        container: What the layer returned, with its containers.
         value: The tensor in that, ``(1, …)``.
-        call: Which of the layer's calls, counted from 0, is the one.
-        tape: The modules that ran up to that call, outermost ones only, in order, each with a copy of its output; the
-            layer last.
-        altered: Positions on the tape of what the network writes into further on, so that it needs a copy each time;
-            None until a first run has shown.
+        call: Which of the layer's calls is meant, counted from 0.
+        outputs: The modules that ran up to that call, outermost ones only, in order, each with a copy of its output;
+            the layer last. Empty where the prefix cannot be replayed.
+        altered: Positions in ``outputs`` that the network later changes in place, so that each run needs a copy; None
+            until a first run has shown which.
     """
 
     module: nn.Module
-    inputs: Any
+    inputs: NetworkInput
     layer: nn.Module
     output: Any
     container: Any
     value: Tensor
     call: int
-    tape: list[tuple[nn.Module, Any]] = field(repr=False)
+    outputs: list[tuple[nn.Module, Any]] = field(repr=False)
     altered: set[int] | None = None
 
     def run(self, values: Tensor) -> Any:
@@ -52,33 +51,33 @@ class Tail:
         Raises:
             CannotReplay: If the modules are not called in the order recorded.
         """
-        if not self.tape:
+        if not self.outputs:
             raise CannotReplay('the layer is called from within another module than its parent')
         position = 0
         copies: dict[int, Any] = {}
 
         def play(child: nn.Module, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             nonlocal position
-            if position >= len(self.tape):
+            if position >= len(self.outputs):
                 return original(*args, **kwargs)
-            expected, output = self.tape[position]
+            expected, output = self.outputs[position]
             position += 1
             if child is not expected:
-                raise CannotReplay('another run takes another way')
-            if position == len(self.tape):
+                raise CannotReplay('the modules ran in another order this time')
+            if position == len(self.outputs):
                 return replace_tensor(self.container, self.value, values)
             if self.altered is None or position in self.altered:
-                output = copies[position] = _copied(output)
+                output = copies[position] = copied(output)
             return output
 
-        with _forwards({id(child): child for child, _ in self.tape}.values(), play):
-            output = call(self.module, self.inputs)
+        with _patched_forward({id(child): child for child, _ in self.outputs}.values(), play):
+            output = call_module(self.module, self.inputs)
         if self.altered is None:
-            self.altered = {at for at, copy in copies.items() if any(tensor._version for tensor in _tensors(copy))}
+            self.altered = {at for at, copy in copies.items() if any(tensor._version for tensor in tensors(copy))}
         return output
 
     def run_whole(self, values: Tensor) -> Any:
-        """The same by the whole network on n copies of the image: slow, right for any network."""
+        """The same by running the whole network on n copies of the image: slow, but right for any network."""
         seen = 0
 
         def swap(name: str, child: nn.Module, args: Any, output: Any) -> Any:
@@ -87,11 +86,11 @@ class Tail:
             return replace_tensor(self.container, self.value, values) if seen == self.call + 1 else None
 
         with hooked({'layer': self.layer}, swap):
-            return call(self.module, repeated(self.inputs, len(values)))
+            return call_module(self.module, repeated(self.inputs, len(values)))
 
 
-def record(module: nn.Module, name: str, layer: nn.Module, inputs: Any, number: int = 0) -> Tail:
-    """Runs the network once on one image and keeps what the outermost modules before ``layer`` returned.
+def cache_prefix(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, number: int = 0) -> CachedPrefix:
+    """Runs a network once on one image and keeps what the outermost modules before ``layer`` returned.
 
     Args:
         module: The network, in eval mode, gradients off.
@@ -102,7 +101,7 @@ def record(module: nn.Module, name: str, layer: nn.Module, inputs: Any, number: 
     """
     above = {id(module.get_submodule('.'.join(name.split('.')[:depth]))) for depth in range(name.count('.') + 1)}
     watched = {f'{key}': child for key, child in module.named_modules() if id(child) not in above}
-    tape: list[tuple[nn.Module, Any]] = []
+    outputs: list[tuple[nn.Module, Any]] = []
     containers: list[Any] = []
     depth = 0
 
@@ -113,29 +112,31 @@ def record(module: nn.Module, name: str, layer: nn.Module, inputs: Any, number: 
     def leave(key: str, child: nn.Module, args: Any, output: Any) -> None:
         nonlocal depth
         depth -= 1
-        kept = _copied(output) if depth == 0 or child is layer else None
+        kept = copied(output) if depth == 0 or child is layer else None
         if depth == 0:
-            tape.append((child, kept))
+            outputs.append((child, kept))
         if child is layer:
             containers.append(kept)
 
     handles = [child.register_forward_pre_hook(enter) for child in watched.values()]
     try:
         with hooked(watched, leave):
-            output = call(module, inputs)
+            output = call_module(module, inputs)
     finally:
         for handle in handles:
             handle.remove()
     value = first_tensor(containers[number])
-    assert value is not None  # the shared forward has been there
-    positions = [position for position, (child, _) in enumerate(tape) if child is layer]
+    assert value is not None  # the shared forward found one
+    positions = [position for position, (child, _) in enumerate(outputs) if child is layer]
     whole = len(positions) == len(containers)
-    kept = tape[: positions[number] + 1] if whole else []
-    return Tail(module, inputs, layer, output, containers[number], value, number, kept)
+    kept = outputs[: positions[number] + 1] if whole else []
+    return CachedPrefix(module, inputs, layer, output, containers[number], value, number, kept)
 
 
 @contextmanager
-def _forwards(modules: Any, play: Callable[[nn.Module, Callable[..., Any], Any, Any], Any]) -> Iterator[None]:
+def _patched_forward(
+    modules: Iterable[nn.Module], play: Callable[[nn.Module, Callable[..., Any], Any, Any], Any]
+) -> Iterator[None]:
     """``play(module, forward, args, kwargs)`` in place of each module's ``forward``."""
     patched: list[tuple[nn.Module, Any]] = []
     try:
@@ -154,23 +155,3 @@ def _forwards(modules: Any, play: Callable[[nn.Module, Callable[..., Any], Any, 
                 del child.__dict__['forward']
             else:
                 child.__dict__['forward'] = own
-
-
-def _copied(output: Any) -> Any:
-    """A copy of a module's output: what changes it in place further on does not reach the copy."""
-    if isinstance(output, Tensor):
-        return output.detach().clone()
-    if isinstance(output, Mapping):
-        copy = {key: _copied(value) for key, value in output.items()}
-        return copy if type(output) is dict else type(output)(**copy)
-    if isinstance(output, tuple) and hasattr(output, '_fields'):
-        return type(output)(*(_copied(item) for item in output))
-    return type(output)(_copied(item) for item in output) if type(output) in (tuple, list) else output
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, (Mapping, tuple, list)):
-        for item in output.values() if isinstance(output, Mapping) else output:
-            yield from _tensors(item)

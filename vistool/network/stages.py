@@ -1,4 +1,4 @@
-"""Which layers to show when none is named: the stages of any network, found by watching sizes in one forward."""
+"""The stages of any network, found by watching sizes in one forward: the default layers of feature maps."""
 
 from __future__ import annotations
 
@@ -12,29 +12,26 @@ from typing import Any
 from torch import Tensor, nn
 
 from vistool.errors import InputError, param
-from vistool.network.capture import Grids
-from vistool.network.features import TokenHints, as_maps, floats, run_until, stop
-from vistool.network.forward import input_size
-from vistool.network.layers import Target, is_norm, unwrapped
-from vistool.network.tokens import NoSpatialMap
+from vistool.network.features import as_maps, run_until, stop
+from vistool.network.layers import TargetLayer, is_norm, unwrapped
+from vistool.network.tensors import NetworkInput, Size, float_tensors, input_size
+from vistool.network.tokens import Grids, NoSpatialMap, TokenHints
 
 _MOST_STAGES = 8
 _BLOCKS = 4
 _PASSING = r'^(Permute|Identity|Dropout\w*|DropPath|StochasticDepth|Adaptive\w+Pool\w*)$'
-"""Modules that make nothing new of a map: no stage is named after them."""
-
-Size = tuple[int, int]
+"""Modules that only pass a map on: no stage is named after them."""
 
 
 @dataclass(frozen=True)
-class Call:
+class ModuleCall:
     """One call of a module in a forward.
 
     Attributes:
         name: Dotted name; ``''`` for the network itself.
         module: The module.
-        shapes: Shapes of the tensors that it gave.
-        before: Spatial size of its input; of the newest map where that is none.
+        shapes: Shapes of the tensors that it returned.
+        before: Spatial size of its input, or of the newest map if the input is not a map.
         grid: Spatial size of its first map, or None.
     """
 
@@ -45,38 +42,38 @@ class Call:
     grid: Size | None
 
 
-def trace(root: nn.Module, inputs: Any, *, only: str = '') -> list[Call]:
+def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '') -> list[ModuleCall]:
     """The calls of all modules in one forward, in the order in which they end.
 
     Args:
         root: The network.
         inputs: Its input.
-        only: Name of a module behind which the forward is stopped.
+        only: Name of a module after which the forward is stopped.
     """
     root = unwrapped(root)
     size, batch = input_size(inputs)
-    calls: list[Call] = []
+    calls: list[ModuleCall] = []
     grids, newest = Grids(), [size]
     started: list[Size] = []
     names = {module: name for name, module in root.named_modules()}
 
     def grid_of(module: nn.Module, tensors: Sequence[Tensor]) -> Size | None:
         try:
-            maps = as_maps(tensors[0], root, Target(names[module], module), size, batch, grids.sizes, TokenHints())
+            maps = as_maps(tensors[0], root, TargetLayer(names[module], module), size, batch, grids.sizes, TokenHints())
         except (NoSpatialMap, IndexError):
             return None
         return int(maps.shape[2]), int(maps.shape[3])
 
     def begin(module: nn.Module, args: Any) -> None:
-        started.append(grid_of(module, [tensor for _, tensor in floats(args)]) or newest[-1])
+        started.append(grid_of(module, [tensor for _, tensor in float_tensors(args)]) or newest[-1])
 
     def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output)
-        tensors = [tensor for _, tensor in floats(output)]
+        tensors = [tensor for _, tensor in float_tensors(output)]
         grid = grid_of(module, tensors)
         newest.extend([grid] if grid else [])
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        calls.append(Call(names[module], module, shapes, started.pop(), grid))
+        calls.append(ModuleCall(names[module], module, shapes, started.pop(), grid))
         if only and names[module] == only:
             stop()
 
@@ -89,23 +86,23 @@ def trace(root: nn.Module, inputs: Any, *, only: str = '') -> list[Call]:
     return calls
 
 
-def find_stages(root: nn.Module, inputs: Any) -> list[str]:
-    """Names of the last module at each resolution of the backbone; of evenly chosen blocks where there is but one.
+def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
+    """Names of the last module at each resolution of the backbone; of evenly spaced blocks if there is only one.
 
-    A module that passes through sizes between those it begins and ends with holds several stages and is looked into;
-    what remains, in the order of the forward, is cut where the size changes. Plain layers before the first block are a
-    stem, no stage.
+    A module with sizes inside it that lie between those of its input and output holds several stages, and its children
+    are looked at instead. The modules that remain, in the order of the forward, are split where the size changes. Plain
+    layers before the first block are a stem, not a stage.
 
     Args:
         root: The network.
-        inputs: An input to measure with.
+        inputs: An input to run with.
 
     Raises:
         InputError: If the network gives no maps.
     """
     root = unwrapped(root)
     backbone = 'backbone' if isinstance(getattr(root, 'backbone', None), nn.Module) else ''
-    calls: dict[str, Call] = {}
+    calls: dict[str, ModuleCall] = {}
     for each in trace(root, inputs, only=backbone):
         calls.setdefault(each.name, each)
     within = [name for name in calls if name.startswith(f'{backbone}.' if backbone else '') and name != backbone]
@@ -141,7 +138,7 @@ def _children(names: Sequence[str], top: str) -> dict[str, list[str]]:
     return found
 
 
-def _parts(top: str, calls: dict[str, Call], children: dict[str, list[str]]) -> list[str]:
+def _parts(top: str, calls: dict[str, ModuleCall], children: dict[str, list[str]]) -> list[str]:
     """The modules below ``top`` that hold at most one stage, in the order of the forward."""
     found: list[str] = []
     for name in children.get(top, ()):
@@ -149,17 +146,17 @@ def _parts(top: str, calls: dict[str, Call], children: dict[str, list[str]]) -> 
     return found
 
 
-def _holds_stages(name: str, calls: dict[str, Call], children: dict[str, list[str]]) -> bool:
+def _holds_stages(name: str, calls: dict[str, ModuleCall], children: dict[str, list[str]]) -> bool:
     call = calls[name]
     inner = children.get(name, [])
     if not inner or (call.grid is not None and call.grid == call.before):
         return False
     if call.grid is None:
         return bool(_sizes_inside(name, calls, children))
-    # Sizes beyond both ends are no stages but queries, keys or squeezes on the side
+    # Sizes beyond both ends are not stages but queries, keys or squeezes on the side
     if any(_between(call.grid, size, call.before) for size in _sizes_inside(name, calls, children)):
         return True
-    # Blocks at the size it begins with, then a step down: the step ends the stage before (Swin)
+    # Blocks at the size it begins with, then a step down: the step ends the previous stage (Swin)
     grids = [calls[child].grid for child in inner]
     blocks = [
         child for child in inner if calls[child].grid == call.before and child in children and child[-1].isdigit()
@@ -171,7 +168,7 @@ def _between(small: Size, size: Size, large: Size) -> bool:
     return small[0] < size[0] < large[0] and small[1] < size[1] < large[1]
 
 
-def _sizes_inside(name: str, calls: dict[str, Call], children: dict[str, list[str]]) -> set[Size]:
+def _sizes_inside(name: str, calls: dict[str, ModuleCall], children: dict[str, list[str]]) -> set[Size]:
     sizes: set[Size] = set()
     for child in children.get(name, ()):
         grid = calls[child].grid
@@ -181,14 +178,14 @@ def _sizes_inside(name: str, calls: dict[str, Call], children: dict[str, list[st
     return sizes
 
 
-def _has_blocks(run: Sequence[Call]) -> bool:
-    """Whether there is a module that holds more than plain layers (a norm with its activation counts as plain)."""
+def _has_blocks(run: Sequence[ModuleCall]) -> bool:
+    """Whether a module holds more than plain layers (a norm with its activation counts as plain)."""
     inner = (child for part in run for child in part.module.children() if not is_norm(child))
     return any(next(child.children(), None) is not None for child in inner)
 
 
-def _even_blocks(calls: Sequence[Call]) -> list[str]:
-    """Four evenly chosen ones of the longest row of blocks of one kind, the last among them."""
+def _even_blocks(calls: Sequence[ModuleCall]) -> list[str]:
+    """Four evenly spaced blocks of the longest row of blocks of one type, the last one included."""
     rows: dict[tuple[str, type], list[str]] = {}
     for each in calls:
         parent, _, last = each.name.rpartition('.')
@@ -199,7 +196,7 @@ def _even_blocks(calls: Sequence[Call]) -> list[str]:
     return [longest[math.ceil(len(longest) * (k + 1) / count) - 1] for k in range(count)] if len(longest) > 1 else []
 
 
-def module_tree(root: nn.Module, inputs: Any) -> list[str]:
+def module_tree(root: nn.Module, inputs: NetworkInput) -> list[str]:
     """One line per module: name, class, output shapes without the batch, how often it ran, whether it is a stage.
 
     Args:
@@ -210,7 +207,7 @@ def module_tree(root: nn.Module, inputs: Any) -> list[str]:
         InputError: If the forward fails.
     """
     root = unwrapped(root)
-    calls: dict[str, list[Call]] = {}
+    calls: dict[str, list[ModuleCall]] = {}
     for each in trace(root, inputs):
         calls.setdefault(each.name, []).append(each)
     try:
@@ -221,12 +218,12 @@ def module_tree(root: nn.Module, inputs: Any) -> list[str]:
     for name, module in root.named_modules():
         depth = name.count('.') + 1 if name else 0
         label = '  ' * depth + (f'{name}: ' if name else '') + type(module).__name__
-        rows.append((label, _said(module, calls.get(name, [])), stages.get(name, '')))
+        rows.append((label, _shape_text(module, calls.get(name, [])), stages.get(name, '')))
     width = max(len(label) for label, _, _ in rows)
-    return [f'{label:<{width}}  {said}{f"  ← {stage}" if stage else ""}'.rstrip() for label, said, stage in rows]
+    return [f'{label:<{width}}  {text}{f"  ← {stage}" if stage else ""}'.rstrip() for label, text, stage in rows]
 
 
-def _said(module: nn.Module, calls: Sequence[Call]) -> str:
+def _shape_text(module: nn.Module, calls: Sequence[ModuleCall]) -> str:
     if not calls:
         container = isinstance(module, (nn.ModuleList, nn.ModuleDict))
         return '' if container else 'not called'
@@ -234,6 +231,6 @@ def _said(module: nn.Module, calls: Sequence[Call]) -> str:
     return f'{shapes}  called {len(calls)} times (@1 … @{len(calls)})' if len(calls) > 1 else shapes
 
 
-def _shapes(call: Call) -> Iterator[str]:
+def _shapes(call: ModuleCall) -> Iterator[str]:
     for shape in call.shapes:
         yield '×'.join(map(str, shape[1:])) or 'scalar'

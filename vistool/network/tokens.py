@@ -1,23 +1,81 @@
-"""Tokens ↔ maps: how a layer's output is laid out in space, found by looking at tensors, not by flags."""
+"""Tokens ↔ maps: how a layer's output is laid out in space, found by looking at tensors, not at flags."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from vistool.network.tensors import Size, first_tensor
+
 MAX_PREFIX = 64
-"""More tokens than this beside a grid are not prefix tokens but a sign that the grid is the wrong one."""
+"""A grid that leaves more tokens than this is the wrong grid: they are not prefix tokens."""
 
 USUAL_PREFIX = 8
-"""Class, distillation and register tokens of most networks; a grid that leaves more is the last guess."""
+"""Most networks have no more class, distillation and register tokens; a grid that leaves more is the last guess."""
+
+_SUM_TOLERANCE = 0.05  # covers bfloat16
+_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 
 
-_SUMS_TO_ONE = 0.05  # bfloat16 included
+@dataclass(frozen=True)
+class TokenHints:
+    """What the user says about token layouts; None leaves it to be found.
+
+    Attributes:
+        prefix: Number of tokens before the grid; 0 is a value.
+        flat: Whether layers return tokens, ``(B, L, C)``.
+    """
+
+    prefix: int | None = None
+    flat: bool | None = None
+
+
+@dataclass
+class Grids:
+    """Spatial sizes seen in a forward, most recent last: candidates for laying out flat tokens."""
+
+    sizes: list[Size] = field(default_factory=list)
+
+    def watch(self, output: Any, args: Sequence[Any] = (), module: nn.Module | None = None) -> None:
+        """Notes the size of a 4-D map, or the ``(H, W)`` that token models pass along with their tokens.
+
+        Args:
+            output: What a module returned.
+            args: What it was given, in which token models often say how their tokens are laid out.
+            module: The module, which may tell where the channels of a 4-D map are.
+        """
+        for value in args:
+            self._note_pair(value)
+        if isinstance(output, Mapping):
+            output = first_tensor(output)
+        if isinstance(output, Tensor):
+            if output.ndim == 4:
+                if not isinstance(module, _CHANNELS_LAST):
+                    self._note(output.shape[2], output.shape[3])
+                if not isinstance(module, _CHANNELS_FIRST):
+                    self._note(output.shape[1], output.shape[2])
+        elif isinstance(output, tuple) and output:
+            pairs = [self._note_pair(value) for value in output[1:]]
+            if not any(pairs):
+                self.watch(output[0], module=module)
+
+    def _note_pair(self, value: Any) -> bool:
+        found = isinstance(value, (tuple, list)) and len(value) == 2 and all(type(n) is int and n > 0 for n in value)
+        if found:
+            self._note(value[0], value[1])
+        return found
+
+    def _note(self, height: int, width: int) -> None:
+        size = (int(height), int(width))
+        if size in self.sizes:
+            self.sizes.remove(size)
+        self.sizes.append(size)
 
 
 @dataclass(frozen=True)
@@ -31,7 +89,7 @@ class Layout:
     """
 
     axes: str
-    grid: tuple[int, int]
+    grid: Size
     prefix: int = 0
 
     def to_map(self, tensor: Tensor) -> Tensor:
@@ -65,13 +123,12 @@ class NoSpatialMap(ValueError):
 
 def find_layout(
     tensor: Tensor,
-    input_size: tuple[int, int],
-    grids: Sequence[tuple[int, int]] = (),
+    input_size: Size,
+    grids: Sequence[Size] = (),
     *,
     batch: int | None = None,
     layer: nn.Module | None = None,
-    prefix: int | None = None,
-    tokens: bool | None = None,
+    hints: TokenHints | None = None,
 ) -> Layout:
     """How ``tensor``, the output of ``layer``, is laid out.
 
@@ -80,25 +137,24 @@ def find_layout(
         input_size: ``(H, W)`` of the network input, for the aspect ratio.
         grids: Spatial sizes that were seen before the layer ran, most recent last.
         batch: Images in the batch; a tensor with another first axis holds windows or heads, not images.
-        layer: The module, which settles the place of the channels where the shape alone does not.
-        prefix: Number of prefix tokens, if the user said so (0 is a value).
-        tokens: True where the user said that the tensor holds tokens.
+        layer: The module, which tells where the channels are when the shape alone does not.
+        hints: What the user says.
 
     Raises:
         NoSpatialMap: If there is no map in it.
     """
-    shape = tuple(tensor.shape)
+    shape, hints = tuple(tensor.shape), hints or TokenHints()
     if batch is not None and shape and shape[0] != batch:
         raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): windows, heads or regions')
     if tensor.ndim == 4:
         _refuse_attention(tensor, grids, layer)
         return _find_map(shape, input_size, layer)
     if tensor.ndim == 3:
-        return _find_tokens(shape, input_size, grids, layer, prefix, tokens)
-    raise NoSpatialMap(f'its output {shape} has no two spatial axes')
+        return _find_tokens(shape, input_size, grids, layer, hints)
+    raise NoSpatialMap(f'its output {shape} does not have two spatial axes')
 
 
-def _refuse_attention(tensor: Tensor, grids: Sequence[tuple[int, int]], layer: nn.Module | None) -> None:
+def _refuse_attention(tensor: Tensor, grids: Sequence[Size], layer: nn.Module | None) -> None:
     """Raises for ``(B, heads, tokens, tokens)``, which would pass for a square map."""
     shape = tuple(tensor.shape)
     side = shape[2]
@@ -106,17 +162,17 @@ def _refuse_attention(tensor: Tensor, grids: Sequence[tuple[int, int]], layer: n
     prefixed = any(h > 1 < w and 1 <= side - h * w <= USUAL_PREFIX for h, w in grids)
     if side != shape[3] or side == 1 or not (prefixed or (weights and any(side == h * w for h, w in grids))):
         return
-    # 56 × 56 positions are no 7 × 7 tokens and 7 more: only weights sum to 1
-    if tensor.is_meta or bool(((tensor[0, :, 0].detach().double().sum(-1) - 1).abs() < _SUMS_TO_ONE).all()):
+    # 56 × 56 positions could be 7 × 7 tokens and 7 more: only weights sum to 1
+    if tensor.is_meta or bool(((tensor[0, :, 0].detach().double().sum(-1) - 1).abs() < _SUM_TOLERANCE).all()):
         raise NoSpatialMap(f'its output {shape} weighs {side} tokens against each other')
 
 
-def _find_map(shape: tuple[int, ...], input_size: tuple[int, int], layer: nn.Module | None) -> Layout:
+def _find_map(shape: tuple[int, ...], input_size: Size, layer: nn.Module | None) -> Layout:
     first, last = (shape[2], shape[3]), (shape[1], shape[2])
-    normalised = tuple(getattr(layer, 'normalized_shape', ()) or ())
-    if isinstance(layer, nn.Linear) or (type(layer) is nn.LayerNorm and normalised == shape[-1:]):
+    normalized = tuple(getattr(layer, 'normalized_shape', ()) or ())
+    if isinstance(layer, nn.Linear) or (type(layer) is nn.LayerNorm and normalized == shape[-1:]):
         axes = 'BHWC'
-    elif isinstance(layer, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)):
+    elif isinstance(layer, _CHANNELS_FIRST):
         axes = 'BCHW'
     else:
         axes = 'BCHW' if _distortion(first, input_size) <= _distortion(last, input_size) else 'BHWC'
@@ -128,13 +184,13 @@ def _find_map(shape: tuple[int, ...], input_size: tuple[int, int], layer: nn.Mod
 
 def _find_tokens(
     shape: tuple[int, ...],
-    input_size: tuple[int, int],
-    grids: Sequence[tuple[int, int]],
+    input_size: Size,
+    grids: Sequence[Size],
     layer: nn.Module | None,
-    prefix: int | None,
-    tokens: bool | None,
+    hints: TokenHints,
 ) -> Layout:
-    # Channels before tokens are rare, and there are no prefix tokens then; a size seen on the way goes before a guess.
+    # Channels before tokens are rare, and then there are no prefix tokens. A size seen on the way beats a guess.
+    prefix = hints.prefix
     seen = partial(_seen_grid, grids=grids)
     rules: tuple[tuple[str, Callable[..., Any], int | None], ...] = (
         ('BLC', partial(seen, most=USUAL_PREFIX), prefix),
@@ -144,7 +200,7 @@ def _find_tokens(
         ('BCL', _aspect_grid, prefix or 0),
         ('BLC', seen, prefix),
     )
-    possible = _axes(layer, shape, tokens)
+    possible = _axes(layer, shape, hints.flat)
     for axes, grid_of, spare in rules:
         length = shape[1] if axes == 'BLC' else shape[2]
         if axes in possible and (fit := grid_of(length, input_size, prefix=spare)) is not None:
@@ -155,11 +211,11 @@ def _find_tokens(
 
 def _seen_grid(
     length: int,
-    input_size: tuple[int, int],
-    grids: Sequence[tuple[int, int]],
+    input_size: Size,
+    grids: Sequence[Size],
     prefix: int | None,
     most: int = MAX_PREFIX,
-) -> tuple[tuple[int, int], int] | None:
+) -> tuple[Size, int] | None:
     """The spatial size among ``grids`` that ``length`` tokens fill with the fewest to spare, the latest first."""
     allowed = range(most + 1) if prefix is None else (prefix,)
     fits = [
@@ -173,15 +229,15 @@ def _seen_grid(
     return grid, spare
 
 
-def _axes(layer: nn.Module | None, shape: tuple[int, ...], tokens: bool | None) -> tuple[str, ...]:
+def _axes(layer: nn.Module | None, shape: tuple[int, ...], flat: bool | None) -> tuple[str, ...]:
     """Where the channels may be: the user's word, what the layer works on, or either."""
-    normalised = tuple(getattr(layer, 'normalized_shape', ()) or ())
-    if tokens or isinstance(layer, nn.Linear) or (isinstance(layer, nn.LayerNorm) and normalised == shape[-1:]):
+    normalized = tuple(getattr(layer, 'normalized_shape', ()) or ())
+    if flat or isinstance(layer, nn.Linear) or (isinstance(layer, nn.LayerNorm) and normalized == shape[-1:]):
         return ('BLC',)
     return ('BCL',) if isinstance(layer, (nn.BatchNorm1d, nn.Conv1d, nn.Unfold)) else ('BLC', 'BCL')
 
 
-def _aspect_grid(length: int, input_size: tuple[int, int], prefix: int | None) -> tuple[tuple[int, int], int] | None:
+def _aspect_grid(length: int, input_size: Size, prefix: int | None) -> tuple[Size, int] | None:
     """The grid that one whole stride makes of the image (rounded up or down), with as few prefix tokens as possible."""
     height, width = input_size
     for spare in (0, 1, 2, 5) if prefix is None else (prefix,):
@@ -196,6 +252,6 @@ def _aspect_grid(length: int, input_size: tuple[int, int], prefix: int | None) -
     return None
 
 
-def _distortion(grid: tuple[int, int], input_size: tuple[int, int]) -> float:
+def _distortion(grid: Size, input_size: Size) -> float:
     """How far a grid's cells are from square, as |log| of their aspect ratio."""
     return abs(math.log((input_size[0] * grid[1]) / (input_size[1] * grid[0])))

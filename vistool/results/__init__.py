@@ -1,22 +1,36 @@
-"""What analyses return: frozen, inert kinds of result."""
+"""What analyses return: frozen kinds of result that hold numbers and coordinates, and draw nothing."""
 
+from vistool.results.base import COORDINATES, Coordinates, Result
 from vistool.results.curves import Curve, Curves
-from vistool.results.datasets import DatasetSummary
 from vistool.results.grids import Cut, GridImage, ImageGrid
-from vistool.results.heatmaps import Heatmap, Heatmaps, NetworkView, side_by_side
-
-Result = Heatmaps | ImageGrid | Curves
+from vistool.results.heatmaps import Heatmap, Heatmaps, NetworkView, Target, side_by_side
+from vistool.results.statistics import (
+    ChannelStack,
+    ChannelStatistics,
+    DatasetSummary,
+    HeadStatistics,
+    LayerChannels,
+    LayerStatistics,
+)
 
 __all__ = [
+    'COORDINATES',
+    'ChannelStack',
+    'ChannelStatistics',
+    'Coordinates',
     'Curve',
     'Curves',
     'Cut',
     'DatasetSummary',
     'GridImage',
+    'HeadStatistics',
     'Heatmap',
     'Heatmaps',
     'ImageGrid',
+    'LayerChannels',
+    'LayerStatistics',
     'NetworkView',
     'Result',
+    'Target',
     'side_by_side',
 ]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.patches import PatchGrid
+from vistool.results.base import Result
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -18,14 +22,14 @@ class Cut:
 
     Attributes:
         grid: Where the patches lie; where they reach beyond the picture there is padding.
-        border: Width of the border drawn around each patch, in pixels of the picture.
-        color: Of the borders, RGB.
-        padding: Grey level of what lies beyond the picture.
-        sequence: Names of the tokens before the patches, if the patches are laid out as one row (wrapped as text is);
-            None: as a mosaic.
+        border: Width of the border around each patch, in pixels of the picture.
+        color: Color of the borders, RGB.
+        padding: Gray level of what lies beyond the picture.
+        sequence: Names of the tokens before the patches, if the patches are laid out as one row, wrapped like text;
+            None lays them out as a mosaic.
         order: Whether the patches' numbers are written on them, where they can be read.
-        hidden: ``(N,)``, patches that are masked; None: none are.
-        highlight: Numbers of patches to bring out; the others are faded.
+        hidden: ``(N,)``, the patches that are masked; None masks none.
+        highlight: Numbers of the patches to highlight; the others are faded.
         windows: Edges between tokens at which lines are drawn, along rows and along columns.
     """
 
@@ -50,7 +54,7 @@ class GridImage:
         footer: Lines under it (label, index).
         wrong: Whether the footer is drawn in red.
         cut: How it is cut into patches; None: it is drawn whole.
-        fields: Rectangles to draw on it, each in a colour of its own: left, top, right, bottom in its pixels.
+        boxes: Rectangles to draw on it, each in its own color: left, top, right, bottom in its pixels.
     """
 
     pixels: NDArray[np.uint8]
@@ -58,23 +62,32 @@ class GridImage:
     footer: tuple[str, ...] = ()
     wrong: bool = False
     cut: Cut | None = None
-    fields: tuple[tuple[int, int, int, int], ...] = ()
+    boxes: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
-class ImageGrid:
+class ImageGrid(Result):
     """Pictures in rows, such as dataset samples, pipeline steps or patches.
 
     Attributes:
         rows: The pictures, row by row; rows may differ in length.
         caption: One line for the whole grid.
-        provenance: How the result came about; plain JSON values.
+        name: Of the first sample shown.
+        samples: One row of numbers for each sample that was read.
+        failed: Index and reason of each sample that could not be read.
     """
 
     rows: tuple[tuple[GridImage, ...], ...]
     caption: str = ''
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ''
+    samples: tuple[Mapping[str, Any], ...] = ()
+    failed: tuple[tuple[int, str], ...] = ()
 
-    def with_provenance(self, **more: Any) -> ImageGrid:
-        """The same result with more entries in its provenance."""
-        return replace(self, provenance={**self.provenance, **more})
+    def to_frame(self) -> DataFrame:
+        """One row per sample."""
+        from pandas import DataFrame
+
+        return DataFrame(list(self.samples))
+
+    def __repr__(self) -> str:
+        return f'ImageGrid of {sum(map(len, self.rows))} pictures' + (f': {self.caption}' if self.caption else '')

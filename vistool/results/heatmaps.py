@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.geometry import Geometry
+from vistool.results.base import Result
 
 Kind = Literal['cam', 'attention', 'feature']
 
@@ -30,6 +31,26 @@ class NetworkView:
 
     image: NDArray[np.uint8]
     geometry: Geometry | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What maps explain, or what a model predicted: a class, an instance, a similarity.
+
+    Attributes:
+        name: Its name.
+        id: The class id; None where it is not a class.
+        score: The model's score for it (a probability, where there are classes); None where it was not asked.
+    """
+
+    name: str
+    id: int | None = None
+    score: float | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """As plain JSON values, for provenance and manifests; what is unknown is left out."""
+        found = {'id': self.id, 'name': self.name, 'score': self.score}
+        return {key: value for key, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -68,7 +89,7 @@ class Heatmap:
 
 
 @dataclass(frozen=True)
-class Heatmaps:
+class Heatmaps(Result):
     """Heat maps over one image, from a CAM, an attention head or a channel.
 
     Attributes:
@@ -82,7 +103,11 @@ class Heatmaps:
             pixels).
         caption: What is constant over the figure, said once.
         ground_truth: Label of the image where it is known and the prediction is wrong, else ``''``.
-        provenance: How the result came about; plain JSON values.
+        model: Name of the model.
+        targets: What the maps explain, with the model's score for each.
+        prediction: The most likely class, whatever is explained; None where there are no classes.
+        titles: The methods that made the maps: id → title (``{'gradcam': 'GradCAM'}``).
+        layers: Names of the layers that were looked at.
     """
 
     kind: Kind
@@ -93,29 +118,16 @@ class Heatmaps:
     queries: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     caption: str = ''
     ground_truth: str = ''
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def targets(self) -> tuple[Mapping[str, Any], ...]:
-        """What the maps explain: ``name``, ``score`` and, for a class, ``id`` of each target."""
-        return tuple(self.provenance.get('targets') or ())
-
-    @property
-    def prediction(self) -> Mapping[str, Any] | None:
-        """The likeliest class (``id``, ``name``, ``score``), whatever is explained; None where there are no classes."""
-        return self.provenance.get('prediction')
+    model: str = ''
+    targets: tuple[Target, ...] = ()
+    prediction: Target | None = None
+    titles: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Titles of the methods that made the maps."""
-        method = self.provenance.get('method')
-        return tuple(self.provenance.get('methods') or ([method] if method else []))
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers that were looked at."""
-        found = self.provenance.get('layers') or ()
-        return tuple(each['name'] if isinstance(each, Mapping) else each for each in found)
+        return tuple(self.titles.values())
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -126,10 +138,6 @@ class Heatmaps:
     def columns(self) -> tuple[str, ...]:
         """The columns of the figure, in order of first appearance."""
         return tuple(dict.fromkeys(heatmap.column for heatmap in self.maps))
-
-    def with_provenance(self, **more: Any) -> Heatmaps:
-        """The same result with more entries in its provenance."""
-        return replace(self, provenance={**self.provenance, **more})
 
 
 def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:

@@ -47,7 +47,7 @@ from vistool.runs.spec import (
 from vistool.visualization.backends import open_backends
 from vistool.visualization.files import file_name, is_file
 from vistool.visualization.style import Style
-from vistool.visualization.visualizer import Visualizer, save, sheet
+from vistool.visualization.visualizer import Visualizer, sheet
 
 log = logging.getLogger('vistool')
 
@@ -283,9 +283,8 @@ class _Run:
     def open_output(self) -> Visualizer:
         """What writes, after a check that it can."""
         output = self.spec.output
-        visualizer = Visualizer(
-            self.out, output.style, save_raw=output.save_raw, show=output.show, panels=output.panels
-        )
+        folders = {'all_channels': output.all_channels} if output.all_channels else {}
+        visualizer = Visualizer(self.out, output.style, output.save_raw, output.show, output.panels, companions=folders)
         visualizer.check(1 if self.spec.selection else len(self.items))
         return visualizer
 
@@ -465,4 +464,4 @@ class _Run:
                 path = self.out.with_name(f'{self.out.stem}_{key}{self.out.suffix}')
             else:
                 path = self.out / f'{file_name(key, self.spec.analysis.layers)}.png'
-            self.announce(save(result, path, output.style, save_raw=True))
+            self.announce(Visualizer(path, output.style, save_raw=True).write(result, path.stem))

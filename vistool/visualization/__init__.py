@@ -1,12 +1,13 @@
 """Results to pictures.
 
-``draw`` (array to array), layouts (result to scene), ``raster`` and ``vector`` (scene to pixels or figure), ``render``
-(result to picture), ``visualizer`` (files).
+``kinds`` declares what each kind of result becomes. ``heatmaps`` and ``grids`` lay results out as a scene; ``raster``
+and ``vector`` paint scenes as pixels or figures; ``pictures`` makes pictures, ``visualizer`` writes files.
 """
 
 from __future__ import annotations
 
+from vistool.visualization.pictures import overlay, render, show
 from vistool.visualization.style import Style
-from vistool.visualization.visualizer import Visualizer
+from vistool.visualization.visualizer import Visualizer, save
 
-__all__ = ['Style', 'Visualizer']
+__all__ = ['Style', 'Visualizer', 'overlay', 'render', 'save', 'show']

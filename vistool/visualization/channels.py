@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.results import Heatmap, Heatmaps
+from vistool.results import ChannelStack, Heatmap, Heatmaps
 from vistool.visualization.color_mapping import Look, choose_looks
 from vistool.visualization.draw import colorize, resize_map
-from vistool.visualization.files import encode_pixels, write_file
+from vistool.visualization.files import safe_name
 from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Style
 
-ARGUMENT = 'all_channels'
+
+def channel_files(result: ChannelStack, style: Style) -> Iterator[tuple[str, Pixels]]:
+    """All pictures of a stack by path without suffix: ``[MODEL/]IMAGE/LAYER/channel_0000`` …, then ``sum``."""
+    for each in result.layers:
+        parts = [*([each.model] if each.model else []), result.name, each.layer]
+        folder = '/'.join(safe_name(part) for part in parts)
+        for name, pixels in channel_pictures(each.values, result.size, style):
+            yield f'{folder}/{name}', pixels
 
 
 def channel_pictures(maps: NDArray[np.float32], size: tuple[int, int], style: Style) -> Iterator[tuple[str, Pixels]]:
-    """Each channel and the sum of all, by file stem, as uint8 ``(*size, 3)`` RGB; made when asked for.
+    """Each channel and the sum of all, by file stem, as uint8 ``(*size, 3)`` RGB; made one by one.
 
     Args:
         maps: ``(C, h, w)``.
@@ -33,27 +38,14 @@ def channel_pictures(maps: NDArray[np.float32], size: tuple[int, int], style: St
         yield name, _paint(look, size, style)
 
 
-def write_channels(
-    maps: NDArray[np.float32], size: tuple[int, int], style: Style, folder: Path, workers: int = 2
-) -> list[Path]:
-    """Writes :func:`channel_pictures` as PNG files into ``folder``.
-
-    Returns:
-        The files: ``channel_0000.png`` …, then ``sum.png``.
-
-    Raises:
-        InputError: If the folder cannot be written in.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def write(named: tuple[str, Look]) -> Path:
-        path = folder / f'{named[0]}.png'
-        write_file(path, encode_pixels(_paint(named[1], size, style), '.png'), ARGUMENT)
-        return path
-
-    digits = len(str(len(maps) - 1))
-    with ThreadPoolExecutor(workers, 'channels') as pool:
-        return list(pool.map(write, _looks(maps, style, digits)))
+def as_heatmaps(result: ChannelStack) -> Heatmaps:
+    """A stack as one figure of all channels."""
+    maps = [
+        Heatmap(values, f'{each.layer}/channel {channel}', each.layer, '', f'channel {channel}')
+        for each in result.layers
+        for channel, values in enumerate(each.values)
+    ]
+    return Heatmaps('feature', np.full((*result.size, 3), 255, np.uint8), tuple(maps), provenance=result.provenance)
 
 
 def _looks(maps: NDArray[np.float32], style: Style, digits: int) -> Iterator[tuple[str, Look]]:
@@ -66,7 +58,7 @@ def _looks(maps: NDArray[np.float32], style: Style, digits: int) -> Iterator[tup
 
 def _paint(look: Look, size: tuple[int, int], style: Style) -> Pixels:
     if look.interpolation == 'nearest':
-        # Colours before sizes: a nearest neighbour has the same colour, and there are fewer to look up
-        colours = colorize(look.values, look.table)
-        return np.ascontiguousarray(resize_map(colours, size, 'nearest', style.align))  # type: ignore[arg-type]
+        # Colors before sizes: a nearest neighbor has the same color, and there are fewer values to look up.
+        colors = colorize(look.values, look.table)
+        return np.ascontiguousarray(resize_map(colors, size, 'nearest', style.align))  # type: ignore[arg-type]
     return colorize(resize_map(look.values, size, look.interpolation, style.align), look.table)

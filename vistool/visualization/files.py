@@ -93,6 +93,11 @@ def safe_name(name: str) -> str:
     return '/'.join(_safe_part(part) for part in parts) or _marked('', name)
 
 
+def flat_name(name: str) -> str:
+    """``name`` as one part of a path, without slashes and spaces."""
+    return safe_name(name.replace('/', '-').replace('\\', '-').replace(' ', '_'))
+
+
 def _safe_part(part: str) -> str:
     safe = _FORBIDDEN.sub('_', part).rstrip('. ').lstrip()
     if _RESERVED.match(safe):

@@ -30,8 +30,8 @@ def grid_scene(result: ImageGrid, page: Page) -> Scene:
     return arrange(lines, page, result.caption)
 
 
-# Colours that are told apart by people who see few of them (Okabe and Ito, 2008).
-_FIELD_COLORS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
+# Colors that are told apart by people who see few of them (Okabe and Ito, 2008).
+_BOX_COLORS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 
 
 def _cell(image: GridImage, page: Page) -> Cell:
@@ -40,14 +40,14 @@ def _cell(image: GridImage, page: Page) -> Cell:
         return mosaic_cell(image, image.cut, pixels, page)
     height, width = pixels.shape[:2]
     color = RED if image.wrong else BLACK
-    marks = tuple(_field(box, index, (width, height)) for index, box in enumerate(image.fields))
+    marks = tuple(_outline(box, index, (width, height)) for index, box in enumerate(image.boxes))
     return Cell(partial(_resized, pixels), width / height, image.title, image.footer, footer_color=color, marks=marks)
 
 
-def _field(box: tuple[int, int, int, int], index: int, size: tuple[int, int]) -> Outline:
+def _outline(box: tuple[int, int, int, int], index: int, size: tuple[int, int]) -> Outline:
     left, top, right, bottom = (edge / size[axis % 2] for axis, edge in enumerate(box))
     corners = ((left, top), (right, top), (right, bottom), (left, bottom))
-    return Outline(corners, _FIELD_COLORS[index % len(_FIELD_COLORS)], 2.0, 0.8)
+    return Outline(corners, _BOX_COLORS[index % len(_BOX_COLORS)], 2.0, 0.8)
 
 
 def bare_tiles(result: ImageGrid) -> list[Pixels]:

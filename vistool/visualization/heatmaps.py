@@ -220,11 +220,12 @@ def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
     return [(name, single(cell, painter.view.size, page)) for name, cell in cells]
 
 
-def overlays(result: Heatmaps, style: Style) -> list[Pixels]:
-    """Each map blended over the network's image at its own size, uint8 ``(H, W, 3)``, and nothing else."""
+def overlays(result: Heatmaps, style: Style) -> list[tuple[str, Pixels]]:
+    """Each map by name, blended over the network's image at its own size, uint8 ``(H, W, 3)``, and nothing else."""
     painter = _Painter(result, replace(style, layout='overlay', view='network'))
     views = [painter.view_of(item) for item in result.maps]
-    return [painter.tile(look, view)(view.size) for look, view in zip(painter.looks, views, strict=True)]
+    tiles = [painter.tile(look, view)(view.size) for look, view in zip(painter.looks, views, strict=True)]
+    return [(item.name, tile) for item, tile in zip(result.maps, tiles, strict=True)]
 
 
 class _Painter:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,24 +19,23 @@ _COMPRESSION = 1
 _EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
 
 
-def raw_suffix(result: Result) -> str:
-    """The suffix of the file that ``raw_bytes`` makes."""
-    return '.csv' if isinstance(result, Curves) else '.npz'
+def heatmaps_npz(result: Heatmaps) -> bytes:
+    """Heat maps as an ``.npz`` that loads with ``allow_pickle=False``.
 
-
-def raw_bytes(result: Result) -> bytes:
-    """A result's numbers as the bytes of a file.
-
-    Heat maps: ``groups`` (G,) strings; for each group i ``maps_i`` float32 ``(K, h, w)``, ``names_i`` (K,) strings and,
-    where maps were scaled, ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``;
-    ``recipe``, a JSON string. Grids: ``image_ROW_COLUMN`` and ``recipe``. Curves: a table of step, epoch, config,
-    group, parameter and value. An ``.npz`` loads with ``allow_pickle=False``.
+    ``groups`` (G,) strings; for each group i ``maps_i`` float32 ``(K, h, w)``, ``names_i`` (K,) strings and, where maps
+    were scaled, ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``;
+    ``recipe``, the provenance as a JSON string.
     """
-    if isinstance(result, Curves):
-        return _curve_table(result).encode()
-    arrays = _heatmap_arrays(result) if isinstance(result, Heatmaps) else _grid_arrays(result)
-    arrays['recipe'] = np.array(json.dumps(result.provenance, ensure_ascii=False, sort_keys=True, default=_plain))
-    return _npz(arrays)
+    return _npz({**_heatmap_arrays(result), 'recipe': _provenance(result)})
+
+
+def grid_npz(result: ImageGrid) -> bytes:
+    """Pictures in rows as an ``.npz``: ``image_ROW_COLUMN`` uint8 ``(h, w, 3)`` and ``recipe``."""
+    return _npz({**_grid_arrays(result), 'recipe': _provenance(result)})
+
+
+def _provenance(result: Result) -> NDArray[Any]:
+    return np.array(json.dumps(result.provenance, ensure_ascii=False, sort_keys=True, default=_plain))
 
 
 def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
@@ -75,13 +74,23 @@ def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """JSON for the few kinds of value that provenance hold besides plain ones."""
+    """JSON for the few kinds of value in a provenance besides plain ones."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     return str(value)
 
 
-def _curve_table(result: Curves) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as a ``.csv`` file; there must be one."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def curves_csv(result: Curves) -> bytes:
+    """Curves as a table of step, epoch, config, group, parameter and value."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator='\n')
     writer.writerow(('step', 'epoch', 'config', 'group', 'parameter', 'value'))
@@ -91,4 +100,4 @@ def _curve_table(result: Curves) -> str:
         constant = (curve.config, curve.group, curve.parameter)
         for step, epoch, value in zip(curve.steps.tolist(), epochs, curve.values.tolist(), strict=True):
             writer.writerow((step, epoch, *constant, repr(value)))
-    return table.getvalue()
+    return table.getvalue().encode()

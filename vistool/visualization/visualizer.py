@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vistool.errors import InputError
-from vistool.results import Curves, Heatmaps, ImageGrid, Result
-from vistool.visualization import raster
-from vistool.visualization.files import VECTOR_SUFFIXES, check_folder, encode_pixels, is_file, safe_name, write_file
-from vistool.visualization.grids import bare_tiles
-from vistool.visualization.heatmaps import overlays, panel_scenes, sheet_scenes
-from vistool.visualization.raw import raw_bytes, raw_suffix
-from vistool.visualization.render import picture_bytes, picture_pixels, show
+from vistool.results import Heatmaps, Result
+from vistool.visualization import kinds, raster
+from vistool.visualization.files import (
+    VECTOR_SUFFIXES,
+    check_folder,
+    encode_pixels,
+    flat_name,
+    is_file,
+    safe_name,
+    write_file,
+)
+from vistool.visualization.heatmaps import sheet_scenes
+from vistool.visualization.pictures import open_window, picture_bytes, picture_pixels, style_of
 from vistool.visualization.style import Style
 
 _DEFAULT_SUFFIX = '.png'
@@ -34,6 +40,8 @@ class Visualizer:
         show: Whether each picture is shown in a window too; waits until it is closed.
         panels: Folder for each tile, untitled and at native resolution, or None.
         backends: mmengine's visualization backends that get each picture too.
+        companions: A folder for each companion that is written as a folder (``{'channels': folder}``); the others are
+            written beside the picture, with their key as a suffix (``photo_stats.png``).
     """
 
     out: Path | str | None
@@ -42,11 +50,12 @@ class Visualizer:
     show: bool = False
     panels: Path | str | None = None
     backends: Sequence[Any] = ()
+    companions: Mapping[str, Path | str] = field(default_factory=dict)
     _written: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def check(self, count: int = 1) -> None:
-        """Find out before the work whether its results can be written.
+        """Finds out before the work whether its results can be written.
 
         Args:
             count: How many results will come.
@@ -63,13 +72,15 @@ class Visualizer:
             check_folder(out.parent if one else out)
         if self.panels is not None:
             check_folder(Path(self.panels), 'panels')
+        for key, folder in self.companions.items():
+            check_folder(Path(folder), key)
         if self.show:
             from vistool.visualization.vector import check_window
 
             check_window()
 
     def write(self, result: Result, name: str, step: int = 0) -> list[Path]:
-        """Write one result.
+        """Writes one result.
 
         Args:
             result: What to draw.
@@ -77,30 +88,29 @@ class Visualizer:
             step: Its number, for backends.
 
         Returns:
-            The files written: pictures, then numbers, then panels.
+            The files written: pictures, then numbers (numbers first where a kind always has them), panels, companions.
 
         Raises:
             InputError: Something cannot be drawn or written, or another result went to the same file before.
         """
         written: list[Path] = []
-        if self.out is not None:
-            target = self._target(Path(self.out), name)
-            for path, data in self._pictures(result, target):
-                write_file(path, data)
-                written.append(path)
-            if self.save_raw:
-                raw = target.with_name(target.stem + raw_suffix(result))
-                write_file(raw, raw_bytes(result))
-                written.append(raw)
+        target = None if self.out is None else self._target(Path(self.out), name)
+        if target is not None:
+            written += self._files(result, target)
         if self.panels is not None:
             written += panels(result, Path(self.panels) / safe_name(name), self.style)
         if self.backends:
             pixels = picture_pixels(result, self.style)
             with self._lock:
                 for backend in self.backends:
-                    backend.add_image(_flat(name), pixels, step)
+                    backend.add_image(flat_name(name), pixels, step)
         if self.show:
-            show(result, self.style, name)
+            open_window(result, self.style, name)
+        for key, companion in result.companions.items():
+            if key in self.companions:
+                written += write_folder(companion, Path(self.companions[key]), self.style, key)
+            elif target is not None:
+                written += self._files(companion, target.with_name(f'{target.stem}_{key}{target.suffix}'))
         return written
 
     def close(self) -> None:
@@ -109,7 +119,7 @@ class Visualizer:
             backend.close()
 
     def put(self, name: str, data: bytes) -> Path:
-        """Write a picture that was encoded elsewhere, in a worker say, under the name that ``write`` would give it.
+        """Writes a picture that was encoded elsewhere, in a worker say, under the name that ``write`` would give it.
 
         Raises:
             InputError: It cannot be written, or another result went to the same file before.
@@ -134,9 +144,23 @@ class Visualizer:
             raise _one_file(path, f'{before!r} and {name!r}')
         return path
 
+    def _files(self, result: Result, target: Path) -> list[Path]:
+        """Writes a result's pictures and, where they are wanted, its numbers."""
+        files = self._pictures(result, target)
+        raw = kinds.to_raw(result)
+        if raw is not None and (raw.always or self.save_raw):
+            beside = target.with_name(target.stem + raw.suffix), raw.data
+            files = [beside, *files] if raw.always else [*files, beside]
+        for path, data in files:
+            write_file(path, data)
+        return [path for path, _ in files]
+
     def _pictures(self, result: Result, target: Path) -> list[tuple[Path, bytes]]:
         suffix = target.suffix.lower()
-        if self.style.layout != 'overlay' or isinstance(result, Curves):
+        if self.style.layout != 'overlay':
+            return [(target, picture_bytes(result, self.style, suffix))]
+        images = kinds.to_overlays(result, self.style)
+        if images is None:
             return [(target, picture_bytes(result, self.style, suffix))]
         if suffix in VECTOR_SUFFIXES:
             raise InputError(
@@ -144,21 +168,12 @@ class Visualizer:
                 accepted='png, jpg, webp',
                 parameter='layout',
             )
-        images = bare_tiles(result) if isinstance(result, ImageGrid) else overlays(result, self.style)
         if len(images) == 1:
-            return [(target, encode_pixels(images[0], suffix))]
-        paths = [target.with_name(f'{target.stem}_{_flat(name)}{target.suffix}') for name in _names(result)]
-        return [(path, encode_pixels(image, suffix)) for path, image in zip(paths, images, strict=True)]
-
-
-def _names(result: Heatmaps | ImageGrid) -> list[str]:
-    if isinstance(result, Heatmaps):
-        return [each.name for each in result.maps]
-    return [str(number) for number in range(1, 1 + sum(map(len, result.rows)))]
-
-
-def _flat(name: str) -> str:
-    return safe_name(name.replace('/', '-').replace('\\', '-').replace(' ', '_'))
+            return [(target, encode_pixels(images[0][1], suffix))]
+        return [
+            (target.with_name(f'{target.stem}_{flat_name(name)}{target.suffix}'), encode_pixels(image, suffix))
+            for name, image in images
+        ]
 
 
 def _one_file(path: Path, what: str) -> InputError:
@@ -167,25 +182,52 @@ def _one_file(path: Path, what: str) -> InputError:
     )
 
 
-def save(result: Result, path: Path | str, style: Style | None = None, save_raw: bool = False) -> list[Path]:
-    """Write a result to one file (png, jpg, webp, pdf, svg).
+def save(result: Result | Sequence[Result], path: str | Path, *, save_raw: bool = False, **style: Any) -> list[Path]:
+    """Writes a result to a file (png, jpg, webp, pdf, svg).
+
+    Args:
+        result: What an analysis returned. Several results go to a folder, as ``0.png``, ``1.png`` …; heat maps of
+            several images also to one file, as pages with a row per image.
+        path: The file, or the folder for several results.
+        save_raw: Whether the numbers are written beside each picture.
+        style: Fields of :class:`~vistool.visualization.style.Style`.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: The suffix is unknown or the file cannot be written.
+        InputError: A file cannot be written, or a style is not accepted.
     """
-    path = Path(path)
-    visualizer = Visualizer(path, style or Style(), save_raw=save_raw)
-    visualizer.check()
-    if not is_file(path):
-        raise InputError(f'{str(path)!r} is no picture file', accepted=_FORMATS)
-    return visualizer.write(result, path.stem)
+    path, chosen = Path(path), style_of(style)
+    visualizer = Visualizer(path, chosen, save_raw=save_raw)
+    if isinstance(result, Result):
+        visualizer.check()
+        if not is_file(path):
+            raise InputError(f'{str(path)!r} is not a picture file', accepted=_FORMATS)
+        return visualizer.write(result, path.stem)
+    maps = [each for each in result if isinstance(each, Heatmaps)]
+    if is_file(path) and len(maps) == len(result) > 1:
+        return sheet(maps, path, chosen)
+    visualizer.check(len(result))
+    return [file for number, each in enumerate(result) for file in visualizer.write(each, str(number))]
+
+
+def write_folder(result: Result, folder: Path, style: Style, argument: str = 'out') -> list[Path]:
+    """Writes a result as the files of a folder, or as ``picture.png`` where its kind is one picture.
+
+    Raises:
+        InputError: The folder cannot be written in; the message names ``argument``.
+    """
+    files = kinds.to_files(result, style) or [('picture.png', picture_bytes(result, style, '.png'))]
+    written = []
+    for name, data in files:
+        write_file(folder / name, data, argument)
+        written.append(folder / name)
+    return written
 
 
 def panels(result: Result, folder: Path, style: Style) -> list[Path]:
-    """Write each tile of a result untitled, as PNG, all of one pixel size (the photo's own), for LaTeX subfigures.
+    """Writes each tile of a result untitled, as PNG, all of one pixel size (the photo's own), for LaTeX subfigures.
 
     Returns:
         The files: ``input.png`` and one per map, or ``1.png``, ``2.png`` … for a grid.
@@ -193,22 +235,16 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
     Raises:
         InputError: The result has no tiles, or the folder cannot be written in.
     """
-    if isinstance(result, Curves):
-        raise InputError('curves have no panels', parameter='panels')
-    if isinstance(result, ImageGrid):
-        tiles = list(zip(_names(result), bare_tiles(result), strict=True))
-    else:
-        tiles = [(name, raster.paint(drawn, 1.0)) for name, drawn in panel_scenes(result, style)]
     written = []
-    for name, pixels in tiles:
-        path = folder / f'{_flat(name)}.png'
+    for name, pixels in kinds.to_panels(result, style):
+        path = folder / f'{flat_name(name)}.png'
         write_file(path, encode_pixels(pixels, '.png'), 'panels')
         written.append(path)
     return written
 
 
 def sheet(results: Sequence[Heatmaps], path: Path | str, style: Style) -> list[Path]:
-    """Write several images' maps on pages: rows are images, columns are maps.
+    """Writes several images' maps on pages: rows are images, columns are maps.
 
     Returns:
         One file; for formats without pages, ``NAME-1.png``, ``NAME-2.png`` … where one page is not enough.
@@ -218,7 +254,7 @@ def sheet(results: Sequence[Heatmaps], path: Path | str, style: Style) -> list[P
     """
     path = Path(path)
     if not is_file(path):
-        raise InputError(f'{str(path)!r} is no picture file', accepted=_FORMATS, parameter='sheet')
+        raise InputError(f'{str(path)!r} is not a picture file', accepted=_FORMATS, parameter='sheet')
     suffix = path.suffix.lower()
     page = style.page(vector=suffix in VECTOR_SUFFIXES)
     scenes = sheet_scenes(results, style, page)

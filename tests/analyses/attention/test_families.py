@@ -12,8 +12,8 @@ from torch.overrides import _get_current_function_mode_stack
 
 from vistool import Attention
 from vistool.errors import InputError
-from vistool.network.attention_watch import watching
-from vistool.network.token_layout import place
+from vistool.network.attention_watch import watch_attention
+from vistool.network.token_layout import find_token_layout
 
 SLOW = ('mmpretrain HiViT', 'mmpretrain LeViT')
 
@@ -136,7 +136,10 @@ def test_shifted_windows_are_where_they_are_cut_by_hand(name, layer):
     make, size, grid, _ = WINDOWED[name]
     module, inputs = build(make, size)
     found = []
-    with torch.no_grad(), watching(module, 2, lambda call: found.append((call, place(call, 2, size)))):
+    with (
+        torch.no_grad(),
+        watch_attention(module, 2, lambda call: found.append((call, find_token_layout(call, 2, size)))),
+    ):
         module(inputs)
     call, where = found[layer]
     shift = 2 if layer else 0
@@ -151,7 +154,10 @@ def test_maxvits_blocks_and_grids_are_where_they_are_cut_by_hand(layer):
     make, size, grid, _ = WINDOWED['timm MaxViT']
     module, inputs = build(make, size)
     found = []
-    with torch.no_grad(), watching(module, 2, lambda call: found.append((call, place(call, 2, size)))):
+    with (
+        torch.no_grad(),
+        watch_attention(module, 2, lambda call: found.append((call, find_token_layout(call, 2, size)))),
+    ):
         module(inputs)
     call, where = found[layer]
     side = math.isqrt(call.shape[2])
@@ -170,7 +176,10 @@ def test_the_recipe_tells_what_leaks_to_padding(layer):
     make, size, _, _ = WINDOWED['mmpretrain Swin']  # 15 × 21 tokens in windows of 4 × 4
     module, inputs = build(make, size)
     found = []
-    with torch.no_grad(), watching(module, 2, lambda call: found.append((call, place(call, 2, size)))):
+    with (
+        torch.no_grad(),
+        watch_attention(module, 2, lambda call: found.append((call, find_token_layout(call, 2, size)))),
+    ):
         module(inputs)
     call, where = found[layer]
     image = where.windows.amax(1) // (15 * 21)

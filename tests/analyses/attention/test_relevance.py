@@ -126,7 +126,7 @@ def test_tiles_are_the_whole_matrix(room, bias, monkeypatch):
     elif bias is not None:
         mask = torch.randn(bias, generator=generator)
         scores = scores + mask
-    call = calls.Call(0, 'x', (2, 3, 7, 9), query=query, key=key, bias=mask, scale=0.7)
+    call = calls.AttentionOp(0, 'x', (2, 3, 7, 9), query=query, key=key, bias=mask, scale=0.7)
     found, seen, memory = torch.zeros(2, 3, 7, 9), torch.zeros(3, 7), call.room()
     for heads, part in call.tiles():
         found[:, heads, part] = call.part(part, heads, memory)

@@ -35,7 +35,7 @@ def cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def photo(name: str) -> torch.Tensor:
-    """A test photo of scikit-image: short edge to 256, centre crop 224, (x − 127.5) / 127.5; (1, 3, 224, 224)."""
+    """A test photo of scikit-image: short edge to 256, center crop 224, (x − 127.5) / 127.5; (1, 3, 224, 224)."""
     from skimage.io import imread
 
     folder = Path(next(iter(importlib.util.find_spec('skimage').submodule_search_locations)))
@@ -84,7 +84,7 @@ def test_every_tensor_of_the_package_is_used_in_order():
 
 
 def test_dinov2_computes_what_the_graph_computes():
-    """The backbone's normalised tokens, against the same graph run by onnxruntime at its own 224×224."""
+    """The backbone's normalized tokens, against the same graph run by onnxruntime at its own 224×224."""
     import onnx
     import onnxruntime
 

@@ -14,7 +14,7 @@ from torchvision.models import mobilenet_v3_small, resnet18, resnet34, resnet50,
 
 from vistool.errors import InputError
 from vistool.models.checkpoints.reading import Checkpoint
-from vistool.models.checkpoints.weights import LoadReport, Mismatch, load_weights, resize_bias_tables, summarise
+from vistool.models.checkpoints.weights import LoadReport, Mismatch, load_weights, resize_bias_tables, summarize
 
 
 class Classifier(nn.Module):
@@ -282,9 +282,9 @@ def test_a_hook_that_fails_gives_one_line():
 
 def test_names_in_groups():
     names = [f'backbone.layer4.{i}.weight' for i in range(12)] + ['head.fc.bias']
-    assert summarise(names) == 'backbone.layer4.* (12), head.fc.bias'
-    assert summarise(['a.b', 'a.c']) == 'a.b, a.c'
-    assert summarise(f'part{i}.weight' for i in range(9)).endswith('… 3 more')
+    assert summarize(names) == 'backbone.layer4.* (12), head.fc.bias'
+    assert summarize(['a.b', 'a.c']) == 'a.b, a.c'
+    assert summarize(f'part{i}.weight' for i in range(9)).endswith('… 3 more')
 
 
 def cubic_weights(old: int, new: int) -> torch.Tensor:

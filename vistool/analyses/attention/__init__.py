@@ -18,7 +18,7 @@ from vistool.errors import InputError, close_matches
 from vistool.models.model import Model
 from vistool.models.subjects import as_model, as_samples
 from vistool.registry import ANALYSES
-from vistool.results import Heatmaps
+from vistool.results import HeadStatistics, Heatmaps
 
 __all__ = ['METHODS', 'Attention']
 
@@ -40,7 +40,7 @@ class Attention(MapAnalysis):
             or the number of a token. None means the class token, or the mean where there is none.
         targets: Classes, for the methods that explain one; see :class:`~vistool.analyses.cam.CAM`.
         threshold: Share of the mass whose tokens are outlined and masked, or None.
-        stats: Whether statistics of every head go into the provenance.
+        stats: Whether each result gets statistics of every head as its companion ``stats``.
     """
 
     method: str = 'raw'
@@ -88,9 +88,10 @@ class Attention(MapAnalysis):
             results = [figures.flow_result(model, s, index, flow, settings) for index, s in enumerate(samples)]
         if self.stats:
             measured = read_statistics(model.module, inputs, Layers.parse(self.layers or ('all',), model.module))
+            rows = [[row for layer in measured for row in layer.rows(index)] for index in range(len(samples))]
             results = [
-                result.with_provenance(statistics=[row for layer in measured for row in layer.rows(index)])
-                for index, result in enumerate(results)
+                replace(result, companions={'stats': HeadStatistics(rows=tuple(own))}).with_provenance(statistics=own)
+                for result, own in zip(results, rows, strict=True)
             ]
         return results[0] if single else results
 
@@ -104,7 +105,7 @@ class Attention(MapAnalysis):
 
     def follow(self, result: Heatmaps, model: Model) -> Attention:
         """The same for another model, with the classes that ``result`` shows."""
-        targets = [target['id'] for target in result.provenance.get('targets', ())]
+        targets = [target.id for target in result.targets if target.id is not None]
         return replace(self, targets=targets or self.targets)
 
     def _method(self) -> str:

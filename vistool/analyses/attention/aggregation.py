@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from vistool.analyses.attention.capture import Collector, forward, has_class_token
 from vistool.analyses.attention.reading import positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import Layers, Query
-from vistool.errors import InputError
+from vistool.errors import InputError, message_of
 from vistool.models.classes import resolve_classes
 from vistool.models.model import Model
-from vistool.network.attention_ops import Call
-from vistool.network.attention_watch import AttentionWatch, watching
-from vistool.network.capture import first_tensor, frozen, hooked, replace_tensor
-from vistool.network.forward import call as run
-from vistool.network.forward import input_size
+from vistool.network.attention_ops import AttentionOp
+from vistool.network.attention_watch import AttentionWatch, watch_attention
+from vistool.network.capture import borrowed, hooked
+from vistool.network.embedding import patch_stride
 from vistool.network.outputs import class_scores, has_classes
-from vistool.network.token_layout import Place, cover, place
+from vistool.network.tensors import NetworkInput, Size, call_module, first_tensor, input_size, replace_tensor
+from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
 
 
-def rollout(calls: Sequence[Call], start: Tensor) -> Tensor:
+def rollout(calls: Sequence[AttentionOp], start: Tensor) -> Tensor:
     """Attention rollout (Abnar and Zuidema, «Quantifying attention flow in transformers», ACL 2020).
 
     The rows of Â_L … Â_1 with Â = (mean over heads of A + I) / 2, from the last layer to the first, without any
@@ -46,7 +46,7 @@ def rollout(calls: Sequence[Call], start: Tensor) -> Tensor:
     return rows
 
 
-def gradient_rollout(calls: Sequence[Call], gradients: Sequence[Tensor], start: Tensor) -> Tensor:
+def gradient_rollout(calls: Sequence[AttentionOp], gradients: Sequence[Tensor], start: Tensor) -> Tensor:
     """Gradient-weighted rollout (Chefer, Gur and Wolf, «Generic attention-model explainability», ICCV 2021).
 
     The rows of R, where R = I and then R += mean over heads of (A ⊙ ∂y/∂A)⁺ · R for every layer.
@@ -71,7 +71,7 @@ def gradient_rollout(calls: Sequence[Call], gradients: Sequence[Tensor], start: 
     return rows
 
 
-def _through(call: Call, rows: Tensor, change: Callable[[slice, slice, Tensor], Tensor]) -> Tensor:
+def _through(call: AttentionOp, rows: Tensor, change: Callable[[slice, slice, Tensor], Tensor]) -> Tensor:
     """``rows`` times the mean over heads of the changed weights; tiles that no row starts from are left out."""
     result, room = torch.zeros_like(rows), call.room()
     for heads, part in call.tiles():
@@ -82,7 +82,7 @@ def _through(call: Call, rows: Tensor, change: Callable[[slice, slice, Tensor], 
     return result / call.shape[1]
 
 
-def positive_gradients(call: Call, gradient: Tensor) -> Tensor:
+def positive_gradients(call: AttentionOp, gradient: Tensor) -> Tensor:
     """The mean over heads and queries of (∂s/∂A)⁺, ``(B, N)``; streamed."""
     assert call.value is not None
     total = torch.zeros(call.shape[0], call.shape[3], dtype=torch.float64, device=gradient.device)
@@ -105,7 +105,7 @@ class Blocks:
     modules: tuple[nn.Module, ...]
 
 
-def block_of(call: Call) -> tuple[str, nn.Module] | None:
+def block_of(call: AttentionOp) -> tuple[str, nn.Module] | None:
     """The outermost numbered module around an operation that runs no other before it."""
     for frame in call.frames[1:]:
         if re.search(r'\d$', frame.name) and not frame.attended:
@@ -140,7 +140,12 @@ def averaged_tokens(blocks: Blocks) -> Iterator[None]:
 
 
 def legrad(
-    module: nn.Module, inputs: Any, batch: int, blocks: Blocks, wanted: Sequence[int], score: Callable[[Any], Tensor]
+    module: nn.Module,
+    inputs: NetworkInput,
+    batch: int,
+    blocks: Blocks,
+    wanted: Sequence[int],
+    score: Callable[[Any], Tensor],
 ) -> Callable[[Tensor], Tensor]:
     """LeGrad (Bousselham et al., «LeGrad: an explainability method for vision transformers», ICCV 2025).
 
@@ -150,16 +155,16 @@ def legrad(
     Returns:
         A function of a class column: ``(classes (B,)) → (B, N)``.
     """
-    calls: list[Call] = []
+    calls: list[AttentionOp] = []
     with (
         averaged_tokens(blocks),
-        watching(module, batch, lambda call: calls.append(call.compact(values=True)), leaves='all'),
+        watch_attention(module, batch, lambda call: calls.append(call.compact(values=True)), leaves='all'),
     ):
         try:
-            scores = score(run(module, inputs)).unflatten(0, (len(blocks.names), batch))
+            scores = score(call_module(module, inputs)).unflatten(0, (len(blocks.names), batch))
         except RuntimeError as error:
             raise InputError(
-                f'the head of this network cannot score average tokens ({" ".join(str(error).split())[:120]})',
+                f'the head of this network cannot score average tokens ({message_of(error)})',
                 accepted='raw, rollout, grad-rollout',
                 parameter='method',
             ) from error
@@ -199,7 +204,7 @@ class Flow:
     names: tuple[str, ...]
     residual: float
     queries: tuple[Query, ...]
-    patch: tuple[int, int] | None
+    patch: Size | None
     classes: Tensor | None = None
     scores: Tensor | None = None
     lost: Tensor | None = None
@@ -209,13 +214,13 @@ class Flow:
 class _Layers:
     """The layers of one forward that share the last one's tokens."""
 
-    calls: list[Call]
-    place: Place
+    calls: list[AttentionOp]
+    place: TokenLayout
     others: int
     blocks: list[tuple[str, nn.Module] | None] = field(default_factory=list)
 
     @classmethod
-    def of(cls, read: Sequence[tuple[Call, Place, Any]], method: str) -> _Layers:
+    def of(cls, read: Sequence[tuple[AttentionOp, TokenLayout, Any]], method: str) -> _Layers:
         last, where, _ = read[-1]
         windowed = next((call for call, place, _ in read if place.windows is not None), None)
         odd = windowed or last
@@ -235,7 +240,7 @@ class _Layers:
 
 def follow_attention(
     model: Model,
-    inputs: Any,
+    inputs: NetworkInput,
     method: str,
     layers: Layers,
     queries: Sequence[Query],
@@ -259,14 +264,14 @@ def follow_attention(
         InputError: If the network does not fit the method, or a class, layer or query does not exist.
     """
     module, graded = model.module, method == 'grad-rollout'
-    with frozen(module), torch.set_grad_enabled(graded):
+    with borrowed(module), torch.set_grad_enabled(graded):
         found, output, watch = _layers(module, inputs, method, layers)
-        extent = cover(input_size(inputs)[0], found.place.grid, watch.patch)
+        extent = covered_size(input_size(inputs)[0], found.place.grid, patch_stride(module))
         resolved = tuple(resolve_query(q, found.calls[-1], found.place, has_class_token(module)) for q in queries)
         start = _start(resolved, found, points, extent)
         if method == 'rollout':
             rows = rollout(found.calls, start)
-            return _flow(found, rows, resolved, watch.patch, lost=rows[..., : found.place.prefix].sum(-1))
+            return _flow(found, rows, resolved, patch_stride(module), lost=rows[..., : found.place.prefix].sum(-1))
         scores = _scores(model, output, method)
         model.fit_classes(scores.shape[1])
         classes = resolve_classes(targets, scores.detach(), model.classes, labels)
@@ -274,28 +279,28 @@ def follow_attention(
             rows = _graded(found, scores, classes, start)
         else:
             rows = _legrad(module, inputs, found, list(layers.resolve(watch.names)), classes)
-    return _flow(found, rows, resolved, watch.patch, classes=classes, scores=scores.detach())
+    return _flow(found, rows, resolved, patch_stride(module), classes=classes, scores=scores.detach())
 
 
-def _layers(module: nn.Module, inputs: Any, method: str, layers: Layers) -> tuple[_Layers, Any, AttentionWatch]:
+def _layers(
+    module: nn.Module, inputs: NetworkInput, method: str, layers: Layers
+) -> tuple[_Layers, Any, AttentionWatch]:
     """One forward: the layers that go in, and the network's output."""
     size, batch = input_size(inputs)
     graded = method == 'grad-rollout'
 
-    def look(call: Call) -> tuple[Call, Place, Any]:
-        where = place(call, batch, size)
+    def look(call: AttentionOp) -> tuple[AttentionOp, TokenLayout, Any]:
+        where = find_token_layout(call, batch, size)
         verify(call)
         return call.compact(values=graded), where, block_of(call)
 
     collector = Collector(Layers.parse(['all'], module) if method == 'legrad' else layers, look)
-    with watching(module, batch, collector, leaves='first' if graded else 'none') as watch:
+    with watch_attention(module, batch, collector, leaves='first' if graded else 'none') as watch:
         output = forward(module, inputs)
     return _Layers.of(collector.finish(watch.names, type(module).__name__), method), output, watch
 
 
-def _flow(
-    found: _Layers, rows: Tensor, queries: tuple[Query, ...], patch: tuple[int, int] | None, **more: Tensor
-) -> Flow:
+def _flow(found: _Layers, rows: Tensor, queries: tuple[Query, ...], patch: Size | None, **more: Tensor) -> Flow:
     return Flow(
         rows[..., found.place.prefix :].unflatten(-1, found.place.grid),
         tuple(call.index for call in found.calls),
@@ -318,7 +323,7 @@ def _scores(model: Model, output: Any, method: str) -> Tensor:
     return scores
 
 
-def _start(queries: Sequence[Query], found: _Layers, points: Tensor, extent: tuple[int, int]) -> Tensor:
+def _start(queries: Sequence[Query], found: _Layers, points: Tensor, extent: Size) -> Tensor:
     """``(B, Q, N)``: all on the query's token, or spread evenly over those of the image."""
     tokens = found.calls[-1].shape[3]
     start = torch.zeros(len(points), len(queries), tokens, dtype=torch.float64, device=points.device)
@@ -343,7 +348,7 @@ def _graded(found: _Layers, scores: Tensor, classes: Tensor, start: Tensor) -> T
     return torch.stack(rows, 1)
 
 
-def _legrad(module: nn.Module, inputs: Any, found: _Layers, wanted: Sequence[int], classes: Tensor) -> Tensor:
+def _legrad(module: nn.Module, inputs: NetworkInput, found: _Layers, wanted: Sequence[int], classes: Tensor) -> Tensor:
     if found.others or any(block is None for block in found.blocks):
         raise InputError(
             'LeGrad needs one residual block around every attention layer, all over the same tokens',

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from vistool.analyses.attention.reading import Reading, read
 from vistool.analyses.attention.selection import Layers, Query
 from vistool.data.samples import Sample
-from vistool.errors import InputError, param
+from vistool.errors import InputError, message_of, param
 from vistool.models.input_size import patch_size
 from vistool.models.model import Model
-from vistool.network.attention_ops import Call
-from vistool.network.attention_watch import watching
-from vistool.network.capture import frozen
-from vistool.network.forward import call as run
-from vistool.network.forward import input_size
-from vistool.network.token_layout import cover, place
+from vistool.network.attention_ops import AttentionOp
+from vistool.network.attention_watch import watch_attention
+from vistool.network.capture import borrowed
+from vistool.network.embedding import patch_stride
+from vistool.network.tensors import NetworkInput, Size, call_module, input_size
+from vistool.network.token_layout import covered_size, find_token_layout
 
 
 @dataclass
@@ -36,16 +36,16 @@ class Collector:
     """
 
     layers: Layers
-    read: Callable[[Call], Any]
+    read: Callable[[AttentionOp], Any]
     _done: dict[int, Any] = field(default_factory=dict)
-    _waiting: deque[Call] = field(default_factory=deque)
+    _waiting: deque[AttentionOp] = field(default_factory=deque)
 
-    def __call__(self, call: Call) -> None:
+    def __call__(self, op: AttentionOp) -> None:
         """Takes an operation."""
-        if self.layers.now(call.index, call.name):
-            self._done[call.index] = self._try(call)
+        if self.layers.now(op.index, op.name):
+            self._done[op.index] = self._try(op)
         elif self.layers.depth:
-            self._waiting.append(call)
+            self._waiting.append(op)
             if len(self._waiting) > self.layers.depth:
                 self._waiting.popleft()
 
@@ -62,9 +62,9 @@ class Collector:
                 parameter='config',
             )
         wanted = self.layers.resolve(names)
-        for call in self._waiting:
-            if call.index in wanted:
-                self._done[call.index] = self._try(call)
+        for op in self._waiting:
+            if op.index in wanted:
+                self._done[op.index] = self._try(op)
         self._waiting.clear()
         read = [(self._done[index], single) for index, single in wanted.items()]
         for value, single in read:
@@ -72,16 +72,16 @@ class Collector:
                 raise value
         return [value for value, _ in read if not isinstance(value, InputError)]
 
-    def _try(self, call: Call) -> Any:
+    def _try(self, op: AttentionOp) -> Any:
         try:
-            return self.read(call)
+            return self.read(op)
         except InputError as error:
             return error
 
 
 def read_rows(
-    module: nn.Module, inputs: Any, layers: Layers, queries: Sequence[Query], points: Tensor
-) -> tuple[list[Reading], tuple[int, int] | None]:
+    module: nn.Module, inputs: NetworkInput, layers: Layers, queries: Sequence[Query], points: Tensor
+) -> tuple[list[Reading], Size | None]:
     """The attention of the queries in the wanted layers, by one forward.
 
     Args:
@@ -95,21 +95,21 @@ def read_rows(
         One reading per layer, and the stride of the first convolution.
     """
     size, batch = input_size(inputs)
-    classes = has_class_token(module)
+    classes, stride = has_class_token(module), patch_stride(module)
 
-    def look(call: Call) -> Reading:
-        where = place(call, batch, size)
-        extent = size if where.query_grid is None else cover(size, where.query_grid, watch.patch)
-        return read(call, where, queries, points, extent, classes)
+    def look(op: AttentionOp) -> Reading:
+        layout = find_token_layout(op, batch, size)
+        extent = size if layout.query_grid is None else covered_size(size, layout.query_grid, stride)
+        return read(op, layout, queries, points, extent, classes)
 
     collector = Collector(layers, look)
-    with frozen(module), torch.no_grad():
-        with watching(module, batch, collector) as watch:
+    with borrowed(module), torch.no_grad():
+        with watch_attention(module, batch, collector) as watch:
             forward(module, inputs)
-        return collector.finish(watch.names, type(module).__name__), watch.patch
+        return collector.finish(watch.names, type(module).__name__), stride
 
 
-def require_patch(model: Model, inputs: Any) -> None:
+def require_patch(model: Model, inputs: NetworkInput) -> None:
     """Refuses an image from which not one patch can be cut.
 
     Raises:
@@ -124,23 +124,23 @@ def require_patch(model: Model, inputs: Any) -> None:
         )
 
 
-def forward(module: nn.Module, inputs: Any) -> Any:
+def forward(module: nn.Module, inputs: NetworkInput) -> Any:
     """``module(inputs)``; that the network is built for another size is told in a line.
 
     Raises:
         InputError: If the network refuses the size of its input.
     """
     try:
-        return run(module, inputs)
+        return call_module(module, inputs)
     except (RuntimeError, AssertionError, ValueError) as error:
-        text = ' '.join(str(error).split())
+        text = message_of(error)
         if isinstance(error, InputError) or not re.search(
             r'size|shape|height|width|resolution|dimension|must match', text
         ):
             raise
         height, width = input_size(inputs)[0]
         raise InputError(
-            f'{type(module).__name__} does not take {height}×{width} images ({text[:160]})',
+            f'{type(module).__name__} does not take {height}×{width} images ({text})',
             hint=f'build it at that size ({param("options")} model.backbone.img_size=…), or leave '
             f'{param("img_size")} out',
             parameter='img_size',

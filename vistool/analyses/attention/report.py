@@ -17,8 +17,8 @@ from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
 from vistool.network.outputs import probabilities
-from vistool.network.token_layout import cover
-from vistool.results import Heatmap, Heatmaps, NetworkView
+from vistool.network.token_layout import covered_size
+from vistool.results import Heatmap, Heatmaps, NetworkView, Target
 
 
 def mass_mask(values: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
@@ -92,7 +92,7 @@ def raw_result(
         settings: For the provenance.
     """
     size = sample.image.shape[0], sample.image.shape[1]
-    views = {grid: seen(sample, cover(size, grid, patch)) for grid in {_grid(reading) for reading in readings}}
+    views = {grid: seen(sample, covered_size(size, grid, patch)) for grid in {_grid(reading) for reading in readings}}
     base = views[_grid(readings[-1])]
     several = len(readings) > 1
     entries: list[Heatmap] = []
@@ -163,6 +163,7 @@ def _result(
     said: Sequence[str],
     points: Mapping[str, tuple[float, float]],
     found: Mapping[str, Any],
+    targets: Sequence[Target] = (),
 ) -> Heatmaps:
     return Heatmaps(
         kind='attention',
@@ -172,6 +173,10 @@ def _result(
         geometry=view.geometry,
         queries=points,
         caption=' · '.join(filter(None, [model.name, *said])),
+        model=model.name,
+        targets=tuple(targets),
+        titles={found['method']: found['method']},
+        layers=tuple(layer['name'] for layer in found['layers']),
         provenance={
             'analysis': 'attention',
             **model.provenance(),
@@ -186,11 +191,9 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: 
     """The maps of one image through all layers: queries, or classes with their scores, down."""
     size = sample.image.shape[0], sample.image.shape[1]
     maps = flow.maps[image].float().cpu().numpy()
-    view = seen(sample, cover(size, (maps.shape[1], maps.shape[2]), flow.patch))
+    view = seen(sample, covered_size(size, (maps.shape[1], maps.shape[2]), flow.patch))
     targets = _targets(model, flow, image)
-    rows = [f'{t["name"]} {t["score"]:.2f}' for t in targets] or [
-        q.label if len(maps) > 1 else '' for q in flow.queries
-    ]
+    rows = [f'{t.name} {t.score:.2f}' for t in targets] or [q.label if len(maps) > 1 else '' for q in flow.queries]
     method = settings['method']
     entries: list[Heatmap] = []
     for row, values in zip(rows, maps, strict=True):
@@ -208,18 +211,18 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: 
         'layers': [{'index': i, 'name': n} for i, n in zip(flow.indices, flow.names, strict=True)],
         'residual': flow.residual,
         'queries': [query.label for query in single],
-        'targets': targets,
+        'targets': [target.entry() for target in targets],
         'prefix': None if flow.lost is None else [float(value) for value in flow.lost[image]],
     }
-    return _result(model, sample, view, entries, said, points, {**found, **settings})
+    return _result(model, sample, view, entries, said, points, {**found, **settings}, targets)
 
 
-def _targets(model: Model, flow: Flow, image: int) -> list[dict[str, Any]]:
+def _targets(model: Model, flow: Flow, image: int) -> list[Target]:
     if flow.classes is None or flow.scores is None:
         return []
     shares = probabilities(model.module, flow.scores)[image]
     ids = [int(index) for index in flow.classes[image]]
-    return [{'id': index, 'name': model.class_name(index), 'score': float(shares[index])} for index in ids]
+    return [Target(model.class_name(index), index, float(shares[index])) for index in ids]
 
 
 def _scaled(entry: Heatmap) -> Heatmap:

@@ -1,4 +1,4 @@
-"""What is measured of every head: how spread out its attention is, how far it reaches, how much leaves the image."""
+"""What is measured of every head: how spread out its attention is, how far it reaches, how much falls off the image."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from vistool.analyses.attention.capture import Collector, forward, has_class_token
 from vistool.analyses.attention.reading import verify
 from vistool.analyses.attention.selection import Layers
-from vistool.network.attention_ops import Call
-from vistool.network.attention_watch import watching
-from vistool.network.capture import frozen
-from vistool.network.forward import input_size
-from vistool.network.token_layout import Place, cover, place
+from vistool.network.attention_ops import AttentionOp
+from vistool.network.attention_watch import watch_attention
+from vistool.network.capture import borrowed
+from vistool.network.embedding import patch_stride
+from vistool.network.tensors import input_size
+from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
 
 MEASURES = ('entropy', 'distance', 'cls', 'prefix', 'padding')
 """Entropy in nats; mean distance in network pixels (Raghu et al., 2021); probabilities on the class token, on other
@@ -23,8 +24,14 @@ prefix tokens and on padding. Each is a mean over the queries in the image."""
 
 
 @dataclass(frozen=True)
-class HeadStatistics:
-    """One layer's: ``values`` is ``(B, heads, len(MEASURES))``."""
+class LayerMeasures:
+    """What was measured of one layer's heads for a batch.
+
+    Attributes:
+        index: The layer's number.
+        name: Its name.
+        values: ``(B, heads, len(MEASURES))``.
+    """
 
     index: int
     name: str
@@ -39,31 +46,36 @@ class HeadStatistics:
         ]
 
 
-def read_statistics(module: nn.Module, inputs: Any, layers: Layers) -> list[HeadStatistics]:
+def read_statistics(module: nn.Module, inputs: Any, layers: Layers) -> list[LayerMeasures]:
     """Measures every head of the wanted layers in one forward, a chunk of queries at a time."""
     size, batch = input_size(inputs)
     classes = has_class_token(module)
 
-    def look(call: Call) -> HeadStatistics:
-        where = place(call, batch, size)
+    def look(call: AttentionOp) -> LayerMeasures:
+        where = find_token_layout(call, batch, size)
         verify(call)
-        return HeadStatistics(call.index, call.name, _measure(call, where, batch, size, watch.patch, classes))
+        return LayerMeasures(call.index, call.name, _measure(call, where, batch, size, patch_stride(module), classes))
 
     collector = Collector(layers, look)
-    with frozen(module), torch.no_grad():
-        with watching(module, batch, collector) as watch:
+    with borrowed(module), torch.no_grad():
+        with watch_attention(module, batch, collector) as watch:
             forward(module, inputs)
         return collector.finish(watch.names, type(module).__name__)
 
 
 def _measure(
-    call: Call, where: Place, batch: int, size: tuple[int, int], patch: tuple[int, int] | None, classes: bool
+    call: AttentionOp,
+    where: TokenLayout,
+    batch: int,
+    size: tuple[int, int],
+    patch: tuple[int, int] | None,
+    classes: bool,
 ) -> Tensor:
     groups, heads = call.shape[:2]
-    keys, seen = _centres(where, where.grid, where.prefix, call.shape[3], size, patch)
+    keys, seen = _centers(where, where.grid, where.prefix, call.shape[3], size, patch)
     asked, asking = keys, seen
     if where.query_grid is not None and where.windows is None:
-        asked, asking = _centres(where, where.query_grid, where.query_prefix, call.shape[2], size, patch)
+        asked, asking = _centers(where, where.query_grid, where.query_prefix, call.shape[2], size, patch)
     elif where.query_grid is None:  # latents and class queries: they are nowhere, so there is no distance
         asked, asking = torch.full((1, call.shape[2], 2), torch.nan), torch.ones(1, call.shape[2], dtype=torch.bool)
     total, count = torch.zeros(groups, heads, len(MEASURES), dtype=torch.float64), torch.zeros(groups)
@@ -94,11 +106,16 @@ def _image_of(windows: Tensor, grid: tuple[int, int]) -> Tensor:
     return windows.amax(1).clamp_min(0) // (grid[0] * grid[1])
 
 
-def _centres(
-    where: Place, grid: tuple[int, int], prefix: int, count: int, size: tuple[int, int], patch: tuple[int, int] | None
+def _centers(
+    where: TokenLayout,
+    grid: tuple[int, int],
+    prefix: int,
+    count: int,
+    size: tuple[int, int],
+    patch: tuple[int, int] | None,
 ) -> tuple[Tensor, Tensor]:
     """Where tokens are, in network pixels ``(1 or G, N, 2)``; and which are on the image, ``(1 or G, N)``."""
-    height, width = cover(size, grid, patch)
+    height, width = covered_size(size, grid, patch)
     down, across = (torch.arange(n) + 0.5 for n in grid)
     y, x = torch.meshgrid(down * height / grid[0], across * width / grid[1], indexing='ij')
     flat = torch.stack([x, y], -1).reshape(-1, 2)
@@ -106,6 +123,6 @@ def _centres(
         table = where.windows.cpu()
         inside = table >= 0
         return torch.where(inside[..., None], flat[table.clamp_min(0) % len(flat)], 0.0), inside
-    centres = torch.cat([torch.zeros(prefix, 2), flat])[None]
+    centers = torch.cat([torch.zeros(prefix, 2), flat])[None]
     inside = torch.cat([torch.zeros(prefix, dtype=torch.bool), torch.ones(len(flat), dtype=torch.bool)])[None]
-    return centres[:, :count], inside[:, :count]
+    return centers[:, :count], inside[:, :count]

@@ -39,6 +39,8 @@ from vistool.network import forward as engine
 from vistool.network.layer_search import layers_to_explain
 from vistool.network.layers import find_layer, network_name
 from vistool.network.outputs import has_classes, probabilities
+from vistool.network.tensors import input_size, map_tensors
+from vistool.network.tokens import TokenHints
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 
@@ -107,11 +109,11 @@ class CAM(MapAnalysis):
         self._check()
         inputs = model.batch(samples)
         found = self._layers(model, methods, inputs)
-        size, _ = engine.input_size(inputs)
-        views = _augmented(inputs) if self.aug_smooth else inputs
+        size, _ = input_size(inputs)
+        views = map_tensors(maps.augment, inputs) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
-        said = engine.Tokens(self.extra_tokens, self.tokens)
-        with engine.forward(model.module, views, found, gradients=gradients, tokens=said) as run:
+        said = TokenHints(self.extra_tokens, self.tokens)
+        with engine.forward(model.module, views, found, gradients=gradients, hints=said) as run:
             scores = (
                 run.scores[: len(samples)].detach() if run.scores is not None and has_classes(model.module) else None
             )
@@ -146,7 +148,7 @@ class CAM(MapAnalysis):
 
         Layers that were named are kept where the other model has them; otherwise its own default is taken.
         """
-        targets = [target['id'] for target in result.provenance['targets'] if 'id' in target]
+        targets = [target.id for target in result.targets if target.id is not None]
         try:
             layers = [find_layer(model.module, name)[0] for name in self.layers]
         except InputError:
@@ -214,14 +216,6 @@ class CAM(MapAnalysis):
             'layer_fusion': self.layer_fusion,
             'similar': list(self.contrast),
         }
-
-
-def _augmented(inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return {name: _augmented(tensor) for name, tensor in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return tuple(_augmented(tensor) for tensor in inputs)
-    return maps.augment(inputs)
 
 
 def _headless(model: Model, methods: Mapping[str, Method]) -> InputError:

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vistool.analyses.cam.methods import Needs, running, titles_of
-from vistool.analyses.cam.probe import Probe, rows
-from vistool.errors import InputError, param
-from vistool.network.capture import first_tensor, frozen, hooked, replace_tensor
-from vistool.network.forward import Layer, call
+from vistool.analyses.cam.probe import Probe
+from vistool.errors import InputError, message_of, param
+from vistool.network.capture import borrowed, hooked
+from vistool.network.forward import Layer
+from vistool.network.tensors import call_module, first_tensor, replace_tensor, rows
 
 log = logging.getLogger('vistool')
 
@@ -39,7 +40,7 @@ class Scored(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The score of each version."""
-        return self._probe.score(call(self.module, inputs), self._row, len(inputs))[:, None]
+        return self._probe.score(call_module(self.module, inputs), self._row, len(inputs))[:, None]
 
 
 @running('scorecam', 'ScoreCAM', 'Wang et al., Score-CAM, CVPR Workshops 2020', needs=Needs.RUNS | Needs.ACTIVATIONS)
@@ -133,14 +134,13 @@ def _guarded(probe: Probe, name: str) -> Iterator[None]:
     """Keeps the parameters' gradients, silences the progress bars, and tells a failure in one line."""
     kept = [(parameter, parameter.grad) for parameter in probe.module.parameters()]
     try:
-        with frozen(probe.module), contextlib.redirect_stderr(io.StringIO()):
+        with borrowed(probe.module), contextlib.redirect_stderr(io.StringIO()):
             yield
     except InputError:
         raise
     except (AssertionError, AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        reason = ' '.join(str(error).split())[:200]
         raise InputError(
-            f'{name} of pytorch-grad-cam does not fit {type(probe.module).__name__}: {reason}',
+            f'{name} of pytorch-grad-cam does not fit {type(probe.module).__name__}: {message_of(error)}',
             accepted=titles_of(lambda entry: entry.run is None),
             parameter='methods',
         ) from error

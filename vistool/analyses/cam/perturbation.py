@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from vistool.analyses.cam.methods import Needs, combine, running
-from vistool.analyses.cam.probe import Probe, rows
-from vistool.network.capture import frozen
+from vistool.analyses.cam.probe import Probe
+from vistool.network.capture import borrowed
 from vistool.network.forward import Layer
-from vistool.network.prefix import CannotReplay, record
+from vistool.network.prefix import CannotReplay, cache_prefix
+from vistool.network.tensors import rows
 
 log = logging.getLogger('vistool')
 
@@ -36,7 +37,7 @@ def ablationcam(probe: Probe) -> list[Tensor]:
     maps = []
     for layer in probe.layers:
         a = layer.map(layer.value)
-        with frozen(probe.module), torch.no_grad():
+        with borrowed(probe.module), torch.no_grad():
             weights = torch.stack([ablation_weights(probe, layer, row) for row in range(len(a))])
         maps.append(combine(weights.to(a)[:, :, None, None] * a, probe.eigen_smooth))
     return maps
@@ -50,20 +51,20 @@ def ablation_weights(probe: Probe, layer: Layer, row: int) -> Tensor:
     or use modules for what they do in place), the whole network runs instead.
     """
     one = rows(probe.inputs, row, row + 1)
-    tail = record(probe.module, layer.name, probe.modules[layer.name], one, layer.call)
-    plain = probe.score(tail.output, row, 1)
+    prefix = cache_prefix(probe.module, layer.name, probe.modules[layer.name], one, layer.call)
+    plain = probe.score(prefix.output, row, 1)
 
     def scores(run: Callable[[Tensor], Any], chunk: int) -> Iterator[Tensor]:
-        for batch in _ablated(layer, tail.value, chunk):
+        for batch in _ablated(layer, prefix.value, chunk):
             yield probe.score(run(batch), row, len(batch))
 
-    budget = BUDGET if tail.value.device.type == 'cpu' else BUDGET_ON_DEVICES
-    size = max(1, budget // max(1, tail.value.numel() * tail.value.element_size()))
+    budget = BUDGET if prefix.value.device.type == 'cpu' else BUDGET_ON_DEVICES
+    size = max(1, budget // max(1, prefix.value.numel() * prefix.value.element_size()))
     try:
-        found = torch.cat(list(_checked(scores(tail.run, min(size, MOST)), plain)))
+        found = torch.cat(list(_checked(scores(prefix.run, min(size, MOST)), plain)))
     except (CannotReplay, RuntimeError, IndexError, ValueError) as error:
         log.info('AblationCAM at %s runs the whole network for every channel: %s', layer.name, error)
-        found = torch.cat(list(scores(tail.run_whole, WHOLE)))
+        found = torch.cat(list(scores(prefix.run_whole, WHOLE)))
     return (found[0] - found[1:]) / found[0]
 
 

@@ -39,21 +39,3 @@ class Probe:
         """The score ``(count,)`` of an output of ``count`` versions of image ``row``."""
         assert self.goal is not None
         return self.goal.score(output, torch.full((count,), row))
-
-
-def rows(inputs: Any, start: int, stop: int) -> Any:
-    """The images ``start`` to ``stop`` of a batch, in all its tensors."""
-    return _each(inputs, lambda tensor: tensor[start:stop])
-
-
-def repeated(inputs: Any, count: int) -> Any:
-    """A batch of one image, ``count`` times over."""
-    return _each(inputs, lambda tensor: tensor.expand(count, *tensor.shape[1:]))
-
-
-def _each(inputs: Any, change: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return {name: _each(value, change) for name, value in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return tuple(_each(value, change) for value in inputs)
-    return change(inputs) if isinstance(inputs, Tensor) and inputs.ndim else inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from vistool.analyses.cam.targets import Goal
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
-from vistool.results import Heatmap, Heatmaps
+from vistool.results import Heatmap, Heatmaps, Target
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,18 @@ class Report:
             geometry=sample.geometry,
             caption=' · '.join([self.model.name, *self._constants]),
             ground_truth=self.model.class_name(sample.label) if wrong and sample.label is not None else '',
+            model=self.model.name,
+            targets=targets,
+            prediction=(prediction := self._prediction(index)),
+            titles={name: method.title for name, method in self.methods.items()},
+            layers=tuple(self.layers),
             provenance={
                 'analysis': 'cam',
                 **self.model.provenance(),
                 'methods': [method.title for method in self.methods.values()],
                 'layers': list(self.layers),
-                'targets': targets,
-                'prediction': self._prediction(index),
+                'targets': [target.entry() for target in targets],
+                'prediction': prediction and prediction.entry(),
                 **self.settings,
                 **sample.provenance(),
                 'versions': versions(),
@@ -99,22 +104,23 @@ class Report:
     def _by_layer(self) -> bool:
         return any(drawn.layer for column in self.drawn.values() for drawn in column)
 
-    def _target(self, number: int, goal: Goal, index: int) -> dict[str, Any]:
+    def _target(self, number: int, goal: Goal, index: int) -> Target:
         value = self.values[number]
         if value is not None:
-            return {'name': goal.name, 'score': float(value[index])}
+            return Target(goal.name, score=float(value[index]))
         assert goal.classes is not None and self.shares is not None
-        chosen = int(goal.classes[index])
-        return {'id': chosen, 'name': self.model.class_name(chosen), 'score': float(self.shares[index, chosen])}
+        return self._class(int(goal.classes[index]), self.shares[index])
 
-    def _prediction(self, index: int) -> dict[str, Any] | None:
-        """The likeliest class, whatever is explained."""
+    def _class(self, chosen: int, shares: Tensor) -> Target:
+        return Target(self.model.class_name(chosen), chosen, float(shares[chosen]))
+
+    def _prediction(self, index: int) -> Target | None:
+        """The most likely class, whatever is explained."""
         if self.shares is None:
             return None
-        best = int(self.shares[index].argmax())
-        return {'id': best, 'name': self.model.class_name(best), 'score': float(self.shares[index, best])}
+        return self._class(int(self.shares[index].argmax()), self.shares[index])
 
-    def _maps(self, index: int, targets: Sequence[Mapping[str, Any]]) -> Iterator[Heatmap]:
+    def _maps(self, index: int, targets: Sequence[Target]) -> Iterator[Heatmap]:
         """Row by row; a method that shows no class stands in the first row only."""
         for number in range(max(1, len(targets))):
             for name, method in self.methods.items():
@@ -124,28 +130,26 @@ class Report:
                 for drawn in self.drawn[name, None if free else number]:
                     yield self._map(index, name, method, drawn, targets[number] if targets else None, free)
 
-    def _map(
-        self, index: int, name: str, method: Method, drawn: Drawn, target: Mapping[str, Any] | None, free: bool
-    ) -> Heatmap:
+    def _map(self, index: int, name: str, method: Method, drawn: Drawn, target: Target | None, free: bool) -> Heatmap:
         values, ranges = drawn.values[index], drawn.ranges
         alone = self._by_layer and len(self.methods) == 1
         return Heatmap(
             values=values,
-            name=name if target is None or free else f'{name}/{target["name"]}',
+            name=name if target is None or free else f'{name}/{target.name}',
             group=drawn.layer or self._group,
-            row='' if target is None else f'{target["name"]} {target["score"]:.2f}',
+            row='' if target is None else f'{target.name} {target.score:.2f}',
             column=' · '.join(filter(None, ['' if alone else method.title, drawn.layer])),
             range=None if ranges is None else (float(ranges[index, 0]), float(ranges[index, 1])),
             note='no positive evidence' if values.max() == 0 else '',
         )
 
 
-def _told_apart(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _told_apart(targets: Sequence[Target]) -> tuple[Target, ...]:
     """The targets, with their ids in the names of classes that share one (ImageNet has two cranes)."""
-    names = [target['name'] for target in targets]
-    return [
-        {**target, 'name': f'{target["name"]} ({target["id"]})'}
-        if 'id' in target and names.count(target['name']) > 1
+    names = [target.name for target in targets]
+    return tuple(
+        replace(target, name=f'{target.name} ({target.id})')
+        if target.id is not None and names.count(target.name) > 1
         else target
         for target in targets
-    ]
+    )

@@ -17,9 +17,9 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
 from vistool.models.model import Model
 from vistool.models.subjects import as_samples
-from vistool.network.capture import frozen
-from vistool.network.forward import call, input_size
+from vistool.network.capture import borrowed
 from vistool.network.outputs import class_scores
+from vistool.network.tensors import call_module, input_size
 from vistool.network.tokens import NoSpatialMap, find_layout
 from vistool.registry import CAM_TARGETS
 
@@ -131,9 +131,9 @@ def reference_goal(model: Model, reference: Any, samples: Sequence[Sample]) -> G
         read = model.read(reference) if isinstance(reference, (str, Path)) else reference
         sample = as_samples(read)[0][0]
         inputs = model.batch([sample])
-        with frozen(model.module), torch.no_grad():
+        with borrowed(model.module), torch.no_grad():
             # the reference itself is kept, so that its id stays its own
-            return reference, sample.name, features(call(model.module, inputs), input_size(inputs)[0])
+            return reference, sample.name, features(call_module(model.module, inputs), input_size(inputs)[0])
 
     key = str(reference) if isinstance(reference, (str, Path)) else id(reference)
     _, name, own = model.cached('reference', (key, torch.is_autocast_enabled(model.device.type)), find)

@@ -20,9 +20,10 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.models.subjects import as_model, as_samples
-from vistool.network.features import Feature, TokenHints, features
-from vistool.network.layers import find_targets, unwrapped
+from vistool.network.features import Feature, features
+from vistool.network.layers import find_target_layers, unwrapped
 from vistool.network.stages import find_stages
+from vistool.network.tokens import TokenHints
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 
@@ -97,7 +98,7 @@ class FeatureMaps(MapAnalysis):
     def features(self, model: Model, samples: Sequence[Sample]) -> list[Feature]:
         """The layers' whole outputs for one batch."""
         root = unwrapped(model.module)
-        targets = find_targets(root, self.located(model, samples).layers)
+        targets = find_target_layers(root, self.located(model, samples).layers)
         return features(root, model.batch(samples), targets, TokenHints(self.extra_tokens, self.tokens))
 
     def located(self, model: Model, samples: Sequence[Sample]) -> FeatureMaps:

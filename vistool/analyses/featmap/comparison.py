@@ -72,6 +72,8 @@ def results(
                 geometry=sample.geometry,
                 queries=drawing.queries(plan, rows),
                 caption=' · '.join([*same_model, *drawing.said(plan, every[0])]),
+                model=models[0].name,
+                layers=tuple(feature.name for feature in every[0]),
                 provenance={
                     **drawing.described(plan, models[0], sample, every[0], chosen),
                     'compare': _others(models, every, names),

@@ -12,7 +12,7 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.features import Feature
-from vistool.network.layers import find_targets, unwrapped
+from vistool.network.layers import find_target_layers, unwrapped
 
 if TYPE_CHECKING:
     from vistool.analyses.featmap import FeatureMaps
@@ -70,7 +70,7 @@ def layers_of(plan: FeatureMaps, model: Model, samples: Sequence[Sample] | None)
     if plan.staged and samples is not None:
         return replace(plan, layers=()).located(model, samples).layers
     try:
-        find_targets(unwrapped(model.module), plan.layers)
+        find_target_layers(unwrapped(model.module), plan.layers)
     except InputError as error:
         if samples is None:
             return ()

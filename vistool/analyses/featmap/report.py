@@ -104,6 +104,8 @@ def results(plan: FeatureMaps, model: Model, samples: Sequence[Sample], found: S
                 geometry=sample.geometry,
                 queries=queries(plan),
                 caption=caption,
+                model=model.name,
+                layers=tuple(feature.name for feature in found),
                 provenance=described(plan, model, sample, found, chosen),
             )
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,11 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vistool.network.features import Feature
-from vistool.results import Curve, Curves
+from vistool.results import ChannelStatistics, LayerStatistics
 
 Array = NDArray[np.float64]
-
-COLUMNS = ('model', 'layer', 'channel', 'mean', 'std', 'zeros', 'min', 'max', 'dead')
 
 
 @dataclass
@@ -95,29 +91,13 @@ class Statistics:
             key = (model, feature.name)
             self._found[key] = self._found[key] + more if key in self._found else more
 
-    def table(self) -> bytes:
-        """A CSV table, one row per channel: mean, std, share of zeros, minimum, maximum, and whether it is dead."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator='\n')
-        writer.writerow(COLUMNS)
-        for (model, layer), found in self._found.items():
-            columns = (found.mean, found.std, found.share_of_zeros, found.low, found.high)
-            for channel, values in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-                writer.writerow((model, layer, channel, *map(repr, values), int(found.dead[channel])))
-        return text.getvalue().encode()
-
-    def curves(self) -> Curves:
-        """Mean, std and share of zeros of the channels, each sorted from the largest down, one line per layer."""
-        several = len({model for model, _ in self._found}) > 1
-        drawn = []
-        for (model, layer), found in self._found.items():
-            dead = int(found.dead.sum())
-            label = f'{model} · {layer}' if several else layer
-            label += f' ({dead} of {len(found.total)} dead)' if dead else ''
-            columns = {'mean': found.mean, 'std': found.std, 'share of zeros': found.share_of_zeros}
-            for name, values in columns.items():
-                steps = np.arange(1, len(values) + 1, dtype=np.int64)
-                drawn.append(
-                    Curve(steps, np.sort(values)[::-1], model, layer, name, label=label if name == 'mean' else '')
+    def result(self) -> ChannelStatistics:
+        """The statistics of everything seen."""
+        return ChannelStatistics(
+            layers=tuple(
+                LayerStatistics(
+                    model, layer, found.mean, found.std, found.share_of_zeros, found.low, found.high, found.dead
                 )
-        return Curves(tuple(drawn), x_label='channels, largest first')
+                for (model, layer), found in self._found.items()
+            )
+        )

@@ -114,7 +114,7 @@ class Schedule:
             facts,
             {source.name: warmup} if warmup else {},
             _ramp(made),
-            _provenance(source, training, plans, ratio, self.parameters),
+            provenance=_provenance(source, training, plans, ratio, self.parameters),
         )
 
     def _of_optimizer(
@@ -210,7 +210,7 @@ def _joined(parts: Sequence[Curves]) -> Curves:
         '',
         {name: length for part in parts for name, length in part.warmup.items()},
         next((part.ramp for part in parts if part.ramp[0] != 'first layer'), ('first layer', 'last layer')),
-        {'configs': [dict(part.provenance) for part in parts]},
+        provenance={'configs': [dict(part.provenance) for part in parts]},
     )
 
 

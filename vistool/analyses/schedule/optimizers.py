@@ -18,7 +18,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from vistool.analyses.schedule.scopes import cheapest_scope, in_scope, types_of
-from vistool.errors import InputError, close_matches, param
+from vistool.errors import InputError, cause_of, close_matches, param
 from vistool.models.configs import Source, require_model
 
 # Networks read numbers out of these while they are built (drop-path rates, indices); the meta device holds none.
@@ -118,7 +118,7 @@ def _offline() -> Iterator[None]:
 
 
 def _explain(source: Source, error: Exception) -> InputError:
-    reason = f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
+    reason = cause_of(error)
     chain: BaseException | None = error
     while chain is not None:
         if isinstance(chain, _Offline) or 'offline' in str(chain).lower() or 'connect' in str(chain).lower():
@@ -211,10 +211,9 @@ def _built(source: Source, what: str, build: Any) -> Any:
     try:
         return build()
     except Exception as error:  # constructors and optimizers are foreign code
-        reason = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
         kinds = ', '.join(str(kind) for kind in types_of(source.config.optim_wrapper.get('optimizer')))
         raise InputError(
-            f'the {what} ({kinds}) of {source.name} cannot be built: {reason}',
+            f'the {what} ({kinds}) of {source.name} cannot be built: {cause_of(error)}',
             hint='check its name and settings, or install its package',
             parameter='config',
         ) from error

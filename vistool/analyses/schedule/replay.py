@@ -19,7 +19,7 @@ from vistool.analyses.schedule.hooks import Hooks, StandInRunner
 from vistool.analyses.schedule.optimizers import Group, OptimizerPlan, Reader
 from vistool.analyses.schedule.scopes import cheapest_scope
 from vistool.analyses.schedule.training import TrainingPlan
-from vistool.errors import InputError
+from vistool.errors import InputError, cause_of
 from vistool.models.configs import Source
 
 # Settings that may hold one value for each group; then groups cannot share.
@@ -72,10 +72,10 @@ def build_schedulers(
             try:
                 built.append(PARAM_SCHEDULERS.build(given, default_args=shared))
             except Exception as error:  # schedulers may be foreign code
-                reason = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
+                where = f'param_scheduler[{index}] of {source.name} ({_type_name(each)})'
                 raise InputError(
-                    f'param_scheduler[{index}] of {source.name} ({_type_name(each)}) cannot be built: {reason}',
-                    hint='mmengine would stop there as well; mend the config',
+                    f'{where} cannot be built: {cause_of(error)}',
+                    hint='training would stop there as well',
                     parameter='config',
                 ) from error
     return built
@@ -264,8 +264,8 @@ class _Stepper:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f'training would stop after {self.runner.iter} iterations: {type(error).__name__}: {error}',
-                hint="mend the config's param_scheduler",
+                f'training would stop after {self.runner.iter} iterations: {cause_of(error)}',
+                hint="check the config's param_scheduler",
                 parameter='config',
             ) from error
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistool.analyses.schedule.scopes import in_scope
-from vistool.errors import InputError, param
+from vistool.errors import InputError, cause_of, param
 from vistool.models.configs import Source
 
 log = logging.getLogger('vistool')
@@ -78,9 +78,8 @@ def _published(source: Source, settings: Mapping[str, Any], error: Exception) ->
             f'%s is not here; taking its published %d images ({param("dataset_size")} gives another size)', name, size
         )
         return size
-    reason = f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
     raise InputError(
-        f'the training set of {source.name} cannot be read ({reason})',
+        f'the training set of {source.name} cannot be read ({cause_of(error)})',
         hint=f'give its size with {param("dataset_size")}',
         parameter='config',
     ) from error

@@ -232,17 +232,17 @@ class LoadReport:
         """One line for a person; ``''`` where everything fits."""
         parts = []
         if self.missing:
-            parts.append(f'missing in the checkpoint, so left as initialised: {summarise(self.missing)}')
+            parts.append(f'missing in the checkpoint, so left as initialized: {summarize(self.missing)}')
         if self.mismatched:
             shown = [f'{name} ({_size(found)}, not {_size(wanted)})' for name, found, wanted in self.mismatched[:3]]
             more = f', … {len(self.mismatched) - 3} more' if len(self.mismatched) > 3 else ''
             parts.append(f'of another shape than in the model, so not loaded: {", ".join(shown)}{more}')
         if self.unexpected:
-            parts.append(f'not in the model, so not used: {summarise(self.unexpected)}')
+            parts.append(f'not in the model, so not used: {summarize(self.unexpected)}')
         return '; '.join(parts)
 
 
-def summarise(names: Iterable[str], most: int = 6) -> str:
+def summarize(names: Iterable[str], most: int = 6) -> str:
     """Names in groups with their counts: ``'backbone.layer4.* (12), head.fc.bias'``."""
     names = list(names)
     groups: dict[str, list[str]] = {}
@@ -317,7 +317,7 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     _refuse_misfit(module, parameters, plan, checkpoint)
     try:
         report = plan.carry_out()
-    except RuntimeError as error:  # a sparse or quantised tensor, say
+    except RuntimeError as error:  # a sparse or quantized tensor, say
         problem = f'{checkpoint.source} holds tensors that cannot be copied into the model ({error})'
         raise InputError(problem, hint=_HINT, parameter='checkpoint') from error
     if report.renamed:

@@ -1,4 +1,4 @@
-"""A dataset's summary to a matplotlib figure: one page of seaborn plots."""
+"""Statistics drawn with seaborn: attention heads, channels, a dataset as a whole."""
 
 from __future__ import annotations
 
@@ -9,21 +9,80 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vistool.results import DatasetSummary
+from vistool.results import ChannelStatistics, Curve, Curves, DatasetSummary, HeadStatistics
 from vistool.visualization import text as fitting
-from vistool.visualization.style import Page
+from vistool.visualization.style import Page, Style
 from vistool.visualization.vector import parameters
+
+# --- attention heads --------------------------------------------------------------------------------------------------
+
+_MEASURES = {
+    'entropy': 'entropy (nats)',
+    'distance': 'mean distance (px)',
+    'cls': 'on the class token',
+    'prefix': 'on other prefix tokens',
+    'padding': 'on padding',
+}
+
+
+def draw_head_statistics(result: HeadStatistics, made: Figure, style: Style, page: Page) -> None:
+    """One panel per measure that is not 0 everywhere, layers down, heads across."""
+    import seaborn
+
+    layers = sorted({int(row['layer']) for row in result.rows})
+    heads = range(1 + max(int(row['head']) for row in result.rows))
+    tables = {name: np.full((len(layers), len(heads)), np.nan) for name in _MEASURES}
+    for row in result.rows:
+        for name in _MEASURES:
+            tables[name][layers.index(int(row['layer'])), int(row['head'])] = row[name]
+    shown = [name for name, table in tables.items() if np.nan_to_num(table).any()]
+    width = (page.width or 330.0 * len(shown)) * page.points / 72
+    height = max(1.2, width / len(shown) * min(1.6, 0.35 + len(layers) / max(len(heads), 6)))
+    with parameters({'font.size': page.font * page.points}):
+        made.set_size_inches(width, height)
+        made.set_layout_engine('constrained')
+        for name, axes in zip(shown, made.subplots(1, len(shown), squeeze=False)[0], strict=True):
+            seaborn.heatmap(
+                tables[name], ax=axes, cmap=style.colormap or 'viridis', xticklabels=list(heads), yticklabels=layers,
+                vmin=0, square=False, cbar_kws={'fraction': 0.06},
+            )  # fmt: skip
+            axes.set_title(_MEASURES[name], fontsize=page.font * page.points)
+            axes.set_xlabel('head')
+            axes.set_ylabel('layer' if name == shown[0] else '')
+            axes.tick_params(length=0, labelsize=page.small_font * page.points, rotation=0)
+        made.canvas.draw()  # while the parameters hold; the layout runs here
+
+
+# --- channels ---------------------------------------------------------------------------------------------------------
+
+
+def channel_curves(result: ChannelStatistics) -> Curves:
+    """Mean, std and share of zeros of the channels, each sorted from the largest down, one line per layer."""
+    several = len({each.model for each in result.layers}) > 1
+    drawn = []
+    for each in result.layers:
+        dead = int(each.dead.sum())
+        label = f'{each.model} · {each.layer}' if several else each.layer
+        label += f' ({dead} of {len(each.mean)} dead)' if dead else ''
+        for name, values in {'mean': each.mean, 'std': each.std, 'share of zeros': each.zeros}.items():
+            steps = np.arange(1, len(values) + 1, dtype=np.int64)
+            told = label if name == 'mean' else ''
+            drawn.append(Curve(steps, np.sort(values)[::-1], each.model, each.layer, name, label=told))
+    return Curves(tuple(drawn), x_label='channels, largest first')
+
+
+# --- datasets ---------------------------------------------------------------------------------------------------------
 
 _WIDTH = 960.0
 _ASPECT = 0.78
 _MOST_BARS = 24
 _MOST_FAILED = 4
 _CHANNELS = {'red': '#c44e52', 'green': '#55a868', 'blue': '#4c72b0'}
-_GREY = '#8c8c8c'
+_GRAY = '#8c8c8c'
 
 
-def summary_figure(result: DatasetSummary, page: Page) -> Figure:
-    """Classes, sizes, aspect ratios and colours, with what is wrong in words below."""
+def draw_dataset_summary(result: DatasetSummary, made: Figure, page: Page) -> None:
+    """Classes, sizes, aspect ratios and colors, with what is wrong in words below."""
     width = (page.width or _WIDTH) * page.points / 72
     size, small = page.font * page.points, page.small_font * page.points
     look = {
@@ -31,21 +90,21 @@ def summary_figure(result: DatasetSummary, page: Page) -> Figure:
         'xtick.labelsize': small, 'ytick.labelsize': small, 'axes.spines.top': False, 'axes.spines.right': False,
         'axes.titlelocation': 'left',
     }  # fmt: skip
-    made = Figure(figsize=(width, width * _ASPECT), dpi=page.density * 72 / page.points, layout='constrained')
     with parameters(look):
+        made.set_size_inches(width, width * _ASPECT)
+        made.set_layout_engine('constrained')
         notes = _notes(result, round(width * 72 / small * 1.75))
         parts: Any = made.subfigures(2, 1, height_ratios=(1, 0.05 * (1 + notes.count('\n'))))
         plots, below = parts
-        classes, sizes, aspects, colours = plots.subplots(2, 2).reshape(-1)
+        classes, sizes, aspects, colors = plots.subplots(2, 2).reshape(-1)
         _classes(classes, result)
         _sizes(sizes, result)
         _aspects(aspects, result)
-        _colours(colours, result)
+        _colors(colors, result)
         below.text(0.02, 0.95, notes, ha='left', va='top', fontsize=size)
         if result.title and not page.paper:
-            made.suptitle(result.title, x=0.02, ha='left', fontsize=size, color=_GREY)
+            made.suptitle(result.title, x=0.02, ha='left', fontsize=size, color=_GRAY)
         made.canvas.draw()  # while the parameters hold; the layout runs here
-    return made
 
 
 def _classes(axes: Any, result: DatasetSummary) -> None:
@@ -92,14 +151,14 @@ def _aspects(axes: Any, result: DatasetSummary) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _colours(axes: Any, result: DatasetSummary) -> None:
-    for place, (name, colour) in enumerate(_CHANNELS.items()):
+def _colors(axes: Any, result: DatasetSummary) -> None:
+    for place, (name, color) in enumerate(_CHANNELS.items()):
         mean, spread = result.found[place]
-        axes.errorbar(place - 0.12, mean, yerr=spread, fmt='o', color=colour, capsize=3, label=f'{name}, data')
+        axes.errorbar(place - 0.12, mean, yerr=spread, fmt='o', color=color, capsize=3, label=f'{name}, data')
         if result.expected is not None:
             mean, spread = result.expected[place]
             label = 'config' if place == 2 else None
-            axes.errorbar(place + 0.12, mean, yerr=spread, fmt='s', mfc='white', color=_GREY, capsize=3, label=label)
+            axes.errorbar(place + 0.12, mean, yerr=spread, fmt='s', mfc='white', color=_GRAY, capsize=3, label=label)
     axes.set_xticks(range(3), list(_CHANNELS))
     axes.set(ylim=(0, 255), ylabel='mean ± standard deviation', xlim=(-0.5, 2.5))
     axes.set_title('what the network gets, and the normalisation' if result.expected is not None else 'pixel values')

@@ -1,0 +1,77 @@
+"""What all results have in common, and coordinates, which say what each part of a result is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from vistool import display
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Coordinate = str | int | float
+
+COORDINATES = (
+    'model', 'minus', 'method', 'reduction', 'layer', 'target', 'instance', 'call', 'head', 'channel', 'query', 'share',
+)  # fmt: skip
+"""The names of coordinates, in the order in which they are listed; a result kind of your own may have others.
+
+``model`` and ``minus`` (the model whose map was subtracted), ``method`` of a CAM or of attention, ``reduction`` of
+channels, ``layer`` (its dotted name), ``target`` (a class name), ``instance``, ``call``, ``head`` (a number, ``'mean'``
+or ``'max'``), ``channel``, ``query``, ``share`` (of the attention that the highlighted tokens hold).
+"""
+
+
+class Coordinates(Mapping[str, Coordinate]):
+    """An immutable, hashable mapping of coordinate names to values, listed in the order of :data:`COORDINATES`.
+
+    >>> Coordinates(target='cup', method='gradcam')
+    method='gradcam', target='cup'
+    """
+
+    __slots__ = ('_items',)
+
+    def __init__(self, values: Mapping[str, Coordinate] | None = None, /, **more: Coordinate) -> None:
+        given = {**(values or {}), **more}
+        known = [name for name in COORDINATES if name in given]
+        self._items = {name: given[name] for name in [*known, *sorted(given.keys() - set(known))]}
+
+    def __getitem__(self, name: str) -> Coordinate:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return ', '.join(f'{name}={value!r}' for name, value in self._items.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an analysis returns: frozen, and without any code that draws it.
+
+    :mod:`vistool.visualization.kinds` says how each kind becomes a picture, and how to add a kind.
+
+    Attributes:
+        provenance: How the result came about; plain JSON values. It is written to files, never read back.
+        companions: Results that belong to this one and are written beside it, such as ``stats``.
+    """
+
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    companions: Mapping[str, Result] = field(default_factory=dict, repr=False)
+
+    def with_provenance(self, **more: Any) -> Self:
+        """The same result with more entries in its provenance."""
+        return replace(self, provenance={**self.provenance, **more})
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture that a notebook shows."""
+        return None if display.renderer is None else display.renderer(self)
