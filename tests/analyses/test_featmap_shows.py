@@ -12,10 +12,9 @@ from torch import nn
 from vistool import FeatureMaps, InputError
 from vistool.analyses.featmap.pca import Positions, basis_bytes, otsu, principal, read_basis
 from vistool.analyses.featmap.reductions import cosine, linear_cka, parse_channels
-from vistool.analyses.featmap.statistics import Statistics
+from vistool.analyses.featmap.statistics import measure, merge
 from vistool.models.subjects import as_model, as_samples
-from vistool.network.features import Feature
-from vistool.results import ChannelStack, LayerChannels
+from vistool.results import ChannelStack, ChannelStatistics, LayerChannels
 from vistool.visualization.channels import channel_pictures
 from vistool.visualization.color_mapping import choose_looks
 from vistool.visualization.kinds import to_raw
@@ -130,19 +129,19 @@ def test_pca_has_one_basis_over_all_images_and_stays_in_its_stretch(inputs, raw)
 def test_a_basis_survives_its_file_and_gives_the_same_colours(inputs, tmp_path):
     plan = FeatureMaps(layers=['first'], reduction='pca')
     model, samples = as_model(Net()), as_samples(inputs)[0]
-    settled = plan.settle([model], lambda: iter([[samples]]), 2)
-    (tmp_path / 'b.npz').write_bytes(basis_bytes(settled.basis))
+    fitted = plan.fit([model], [[samples]], 2)
+    (tmp_path / 'b.npz').write_bytes(basis_bytes(fitted.basis))
     basis = read_basis(tmp_path / 'b.npz')
     both = FeatureMaps(layers=['first'], reduction='pca')(model, inputs)
     again = FeatureMaps(layers=['first'], reduction='pca', basis=basis)(model, inputs[1:])
     np.testing.assert_allclose(again[0].maps[0].values, both[1].maps[0].values, atol=1e-6)
-    assert basis_bytes(basis) == basis_bytes(settled.basis)
+    assert basis_bytes(basis) == basis_bytes(fitted.basis)
 
 
 def test_a_basis_of_another_model_is_refused(inputs):
     plan = FeatureMaps(layers=['first'], reduction='pca')
     samples = as_samples(inputs)[0]
-    basis = plan.settle([as_model(Net())], lambda: iter([[samples]]), 2).basis
+    basis = plan.fit([as_model(Net())], [[samples]], 2).basis
     with pytest.raises(InputError, match='learned from Net, .* has 6 channels, not 5'):
         FeatureMaps(layers=['first'], reduction='pca', basis=basis)(Net(width=5), inputs)
     with pytest.raises(InputError, match="has no layer 'second'; accepted: first"):
@@ -292,10 +291,10 @@ def test_statistics_over_batches_are_those_of_all_at_once():
     torch.manual_seed(0)
     maps = torch.randn(6, 3, 4, 5).relu() + torch.tensor([0.0, 1000.0, 0.0])[:, None, None]
     maps[:, 2] = 0
-    kept = Statistics()
-    for batch in maps.split([1, 3, 2]):
-        kept.see('net', [Feature('layer', batch)])
-    rows = list(csv.DictReader(io.StringIO(to_raw(kept.result()).data.decode())))
+    whole = None
+    for image in maps:
+        whole = merge(whole, ChannelStatistics(layers=(measure('net', 'layer', image),)))
+    rows = list(csv.DictReader(io.StringIO(to_raw(whole).data.decode())))
     flat = maps.double().numpy().transpose(1, 0, 2, 3).reshape(3, -1)
     assert [int(row['channel']) for row in rows] == [0, 1, 2] and {row['layer'] for row in rows} == {'layer'}
     for name, expected in {
@@ -307,7 +306,7 @@ def test_statistics_over_batches_are_those_of_all_at_once():
         'dead': [0, 0, 1],
     }.items():
         np.testing.assert_allclose([float(row[name]) for row in rows], expected, rtol=1e-9, atol=1e-12)
-    assert {curve.parameter for curve in channel_curves(kept.result()).curves} == {'mean', 'std', 'share of zeros'}
+    assert {curve.parameter for curve in channel_curves(whole).curves} == {'mean', 'std', 'share of zeros'}
 
 
 def seed_bilinear(channel, rate, left):
@@ -326,7 +325,7 @@ def seed_bilinear(channel, rate, left):
     return out
 
 
-@pytest.mark.parametrize('align', ['centre', 'corner'])
+@pytest.mark.parametrize('align', ['center', 'corner'])
 def test_enlarging_is_the_seeds(align):
     from vistool.visualization.draw import resize_map
 

@@ -213,7 +213,7 @@ def intact(folder: Path, file: Mapping[str, Any]) -> bool:
         data = (folder / file['name']).read_bytes()
     except OSError:
         return False
-    return len(data) == file['bytes'] and f'{zlib.crc32(data):08x}' == file['crc32']
+    return bool(len(data) == file['bytes'] and f'{zlib.crc32(data):08x}' == file['crc32'])
 
 
 def with_their_batches(order: Sequence[int], pending: Iterable[int], failed: Iterable[int], size: int) -> list[int]:

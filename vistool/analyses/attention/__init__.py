@@ -15,6 +15,7 @@ from vistool.analyses.attention.selection import Layers, Query
 from vistool.analyses.attention.statistics import read_statistics
 from vistool.analyses.base import MapAnalysis
 from vistool.errors import InputError, close_matches
+from vistool.models.classes import Targets
 from vistool.models.model import Model
 from vistool.models.subjects import as_model, as_samples
 from vistool.registry import ANALYSES
@@ -47,7 +48,7 @@ class Attention(MapAnalysis):
     layers: Sequence[int | str] = ()
     heads: Sequence[int | str] = ('all',)
     queries: Sequence[str | int | Sequence[float]] = ()
-    targets: Sequence[int | str] = ()
+    targets: Targets = ()
     threshold: float | None = None
     stats: bool = False
 
@@ -103,10 +104,15 @@ class Attention(MapAnalysis):
         threshold = '' if self.threshold is None else f't{self.threshold:g}'
         return self.method.lower(), self.targets, self.layers, heads, queries, threshold
 
-    def follow(self, result: Heatmaps, model: Model) -> Attention:
-        """The same for another model, with the classes that ``result`` shows."""
-        targets = [target.id for target in result.targets if target.id is not None]
-        return replace(self, targets=targets or self.targets)
+    def check(self, model: Model) -> None:
+        """Checks the method and the threshold."""
+        self._method()
+        self._threshold()
+
+    def follow(self, results: Sequence[Heatmaps], model: Model) -> Attention:
+        """The same for another model, with the classes that each image's result shows."""
+        targets = [[target.id for target in result.targets if target.id is not None] for result in results]
+        return replace(self, targets=targets if any(targets) else self.targets)
 
     def _method(self) -> str:
         name = self.method.lower().replace('_', '-')

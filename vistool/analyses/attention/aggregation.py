@@ -16,7 +16,7 @@ from vistool.analyses.attention.capture import Collector, forward, has_class_tok
 from vistool.analyses.attention.reading import positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import Layers, Query
 from vistool.errors import InputError, message_of
-from vistool.models.classes import resolve_classes
+from vistool.models.classes import Targets, resolve_classes
 from vistool.models.model import Model
 from vistool.network.attention_ops import AttentionOp
 from vistool.network.attention_watch import AttentionWatch, watch_attention
@@ -245,7 +245,7 @@ def follow_attention(
     layers: Layers,
     queries: Sequence[Query],
     points: Tensor,
-    targets: Sequence[int | str],
+    targets: Targets,
     labels: Sequence[int | None],
 ) -> Flow:
     """Runs ``rollout``, ``grad-rollout`` or ``legrad``.

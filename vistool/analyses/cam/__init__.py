@@ -32,7 +32,7 @@ from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import Goal, custom_goal, reference_goal
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, param
-from vistool.models.classes import resolve_classes
+from vistool.models.classes import Targets, resolve_classes
 from vistool.models.model import Model
 from vistool.models.subjects import as_model, as_samples
 from vistool.network import forward as engine
@@ -75,7 +75,7 @@ class CAM(MapAnalysis):
     """
 
     methods: Sequence[str] = ('gradcam',)
-    targets: Sequence[int | str] = ()
+    targets: Targets = ()
     layers: Sequence[str] = ()
     aug_smooth: bool = False
     eigen_smooth: bool = False
@@ -143,18 +143,18 @@ class CAM(MapAnalysis):
         find_methods(self.methods)
         self._check()
 
-    def follow(self, result: Heatmaps, model: Model) -> CAM:
-        """The same for another model, with the classes that ``result`` shows.
+    def follow(self, results: Sequence[Heatmaps], model: Model) -> CAM:
+        """The same for another model, with the classes that each image's result shows.
 
         Layers that were named are kept where the other model has them; otherwise its own default is taken.
         """
-        targets = [target.id for target in result.targets if target.id is not None]
+        targets = [[target.id for target in result.targets if target.id is not None] for result in results]
         try:
             layers = [find_layer(model.module, name)[0] for name in self.layers]
         except InputError:
             layers = []
             log.warning('%s has no layer %s: its default is drawn', model.name, ', '.join(self.layers))
-        return replace(self, targets=targets, layers=layers)
+        return replace(self, targets=targets if any(targets) else (), layers=layers)
 
     def _check(self) -> None:
         if self.layer_fusion not in FUSIONS:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from vistool.analyses.base import MapAnalysis
+from vistool.analyses.base import MapAnalysis, Views
 from vistool.analyses.featmap import comparison
 from vistool.analyses.featmap import report as drawing
 from vistool.analyses.featmap.layer_matching import features_of, layers_of
 from vistool.analyses.featmap.pca import Basis, LayerBasis, Positions, basis_bytes, read_basis
 from vistool.analyses.featmap.reductions import CHOICES, CRITERIA, check_choice, parse_channels
-from vistool.analyses.featmap.statistics import Statistics
+from vistool.analyses.featmap.statistics import measure, merge
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.model import Model
@@ -25,13 +25,11 @@ from vistool.network.layers import find_target_layers, unwrapped
 from vistool.network.stages import find_stages
 from vistool.network.tokens import TokenHints
 from vistool.registry import ANALYSES
-from vistool.results import Heatmaps
+from vistool.results import ChannelStack, ChannelStatistics, Heatmaps, LayerChannels, Result
 
-__all__ = ['Basis', 'Feature', 'FeatureMaps', 'LayerBasis', 'Statistics', 'basis_bytes', 'read_basis']
+__all__ = ['Basis', 'Feature', 'FeatureMaps', 'LayerBasis', 'basis_bytes', 'read_basis']
 
 log = logging.getLogger('vistool')
-
-Watcher = Callable[[str, Sequence[Sample], Sequence[Feature]], None]
 
 
 @ANALYSES.register_module()
@@ -54,7 +52,8 @@ class FeatureMaps(MapAnalysis):
         extra_tokens: Number of tokens before the grid, where it is not to be found by looking.
         tokens: True where the layers' output is to be read as tokens.
         staged: Whether ``layers`` are the network's own stages, numbered in titles; set where they are found.
-        watchers: Called with a model's name, the samples and the whole features of every batch (statistics, files).
+        stats: Whether results have statistics of their channels beside them; a run merges them over all images.
+        all_channels: Whether results have every channel of the layers beside them.
     """
 
     layers: Sequence[str] = ()
@@ -68,7 +67,8 @@ class FeatureMaps(MapAnalysis):
     extra_tokens: int | None = None
     tokens: bool | None = None
     staged: bool = False
-    watchers: Sequence[Watcher] = ()
+    stats: bool = False
+    all_channels: bool = False
 
     def __call__(self, model: Model | nn.Module, subject: Any) -> Any:
         """Feature maps of one sample or a batch.
@@ -89,10 +89,9 @@ class FeatureMaps(MapAnalysis):
         samples, single = as_samples(subject)
         plan = plan.located(model, samples)
         found = plan.features(model, samples)
-        plan._tell(model.name, samples, found)
         if plan.reduction == 'pca':
             plan = replace(plan, basis=plan._basis_for(model, [found]))
-        results = drawing.results(plan, model, samples, found)
+        results = plan._with_companions(drawing.results(plan, model, samples, found), samples, {model.name: found})
         return results[0] if single else results
 
     def features(self, model: Model, samples: Sequence[Sample]) -> list[Feature]:
@@ -109,19 +108,15 @@ class FeatureMaps(MapAnalysis):
         log.info('layers of %s: %s (its stages)', model.name, ', '.join(names))
         return replace(self, layers=names, staged=True)
 
-    def settle(
-        self, models: Sequence[Model], walk: Callable[[], Iterator[Sequence[Sequence[Sample]]]], count: int
-    ) -> FeatureMaps:
-        """The analysis with what has to be one over a whole run: the default layers, and the basis of PCA.
+    def check(self, model: Model) -> None:
+        """Checks options that are unknown or contradict each other."""
+        self.checked()
 
-        Args:
-            models: The models of the run; a basis is learned from all of them together.
-            walk: Gives the batches of the run, each as one list of samples per model.
-            count: How many images there are.
-        """
+    def fit(self, models: Sequence[Model], batches: Iterable[Views], count: int) -> FeatureMaps:
+        """The analysis with the default layers, and with a PCA basis that is learned from all images and models."""
         plan = self.checked()
         if not plan.layers:
-            first = next(walk(), None)
+            first = next(iter(batches), None)
             if first is None:
                 return plan
             plan = plan.located(models[0], first[0])
@@ -129,7 +124,7 @@ class FeatureMaps(MapAnalysis):
             return plan
         pooled: list[Positions] = []
         names: list[str] = []
-        for views in walk():
+        for views in batches:
             every = features_of(plan, models, views)
             names = [feature.name for feature in every[0]]
             pooled = pooled or [Positions(count * len(models)) for _ in names]
@@ -149,11 +144,10 @@ class FeatureMaps(MapAnalysis):
         """
         plan = self.checked().located(models[0], views[0])
         every = features_of(plan, models, views)
-        for name, samples, found in zip(names, views, every, strict=True):
-            plan._tell(name, samples, found)
         if plan.reduction == 'pca':
             plan = replace(plan, basis=plan._basis_for(models[0], every))
-        return comparison.results(plan, models, views, every, names)
+        results = comparison.results(plan, models, views, every, names)
+        return plan._with_companions(results, views[0], dict(zip(names, every, strict=True)))
 
     @property
     def choices(self) -> Sequence[object]:
@@ -164,9 +158,24 @@ class FeatureMaps(MapAnalysis):
         kinds = [kind for kind in (shown, top, *self.channels, *points) if kind != '']
         return self.layers, kinds, 'foreground' if self.foreground else ''
 
-    def follow(self, result: Heatmaps, model: Model) -> FeatureMaps:
-        """The same for another model, with the layers and channels that ``result`` shows."""
-        chosen = {channel for found in result.provenance['channels'].values() for channel in found or ()}
+    @property
+    def reduces(self) -> str:
+        """Statistics are merged over all images."""
+        return 'stats' if self.stats else ''
+
+    def reduce(self, before: Mapping[str, Result], results: Sequence[Heatmaps]) -> Mapping[str, Result]:
+        """Merges the statistics of a batch with those before."""
+        whole = before.get('stats')
+        for result in results:
+            part = result.companions.get('stats')
+            if isinstance(part, ChannelStatistics):
+                whole = merge(whole if isinstance(whole, ChannelStatistics) else None, part)
+        return {} if whole is None else {'stats': whole}
+
+    def follow(self, results: Sequence[Heatmaps], model: Model) -> FeatureMaps:
+        """The same for another model, with the layers and channels that the results show."""
+        shown = [found for result in results for found in result.provenance['channels'].values()]
+        chosen = {channel for found in shown for channel in found or ()}
         return replace(self, layers=layers_of(self, model, None), channels=sorted(chosen), topk=None)
 
     def checked(self) -> FeatureMaps:
@@ -194,9 +203,28 @@ class FeatureMaps(MapAnalysis):
             raise InputError('is for colours by PCA', hint=f'add {param("reduction", "pca")}', parameter=option)
         return replace(self, channels=channels, reduction=reduction)
 
-    def _tell(self, name: str, samples: Sequence[Sample], found: Sequence[Feature]) -> None:
-        for watcher in self.watchers:
-            watcher(name, samples, found)
+    def _with_companions(
+        self, results: Sequence[Heatmaps], samples: Sequence[Sample], features: Mapping[str, Sequence[Feature]]
+    ) -> list[Heatmaps]:
+        """Results with the statistics and the channels beside them that were asked for; features by model."""
+        found = []
+        for index, (result, sample) in enumerate(zip(results, samples, strict=True)):
+            own = [(name, each.name, each.maps[index]) for name, layers in features.items() for each in layers]
+            companions: dict[str, Result] = {}
+            if self.stats:
+                companions['stats'] = ChannelStatistics(layers=tuple(measure(*each) for each in own))
+            if self.all_channels:
+                several = len(features) > 1
+                companions['all_channels'] = ChannelStack(
+                    layers=tuple(
+                        LayerChannels(layer, maps.float().cpu().numpy(), name if several else '')
+                        for name, layer, maps in own
+                    ),
+                    size=(sample.image.shape[0], sample.image.shape[1]),
+                    name=sample.name,
+                )
+            found.append(replace(result, companions={**result.companions, **companions}))
+        return found
 
     def _basis_for(self, model: Model, every: Sequence[Sequence[Feature]]) -> Basis:
         """The basis given, or one learned from these features (of one batch, by model)."""

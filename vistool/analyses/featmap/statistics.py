@@ -1,103 +1,61 @@
-"""Per-channel statistics of layers over all images of a run."""
+"""Per-channel statistics of layers, of one image and merged over all images of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool.network.features import Feature
 from vistool.results import ChannelStatistics, LayerStatistics
 
-Array = NDArray[np.float64]
 
+def measure(model: str, layer: str, maps: Tensor) -> LayerStatistics:
+    """The statistics of one layer's channels over the positions of its maps.
 
-@dataclass
-class Channels:
-    """Running sums over the positions of all images, one entry per channel; float64.
-
-    Attributes:
-        count: Positions seen.
+    Args:
+        model: The model's name.
+        layer: The layer's name.
+        maps: ``(C, h, w)``.
     """
-
-    count: int
-    total: Array
-    squares: Array
-    zeros: Array
-    low: Array
-    high: Array
-
-    @classmethod
-    def of(cls, maps: Tensor) -> Channels:
-        """Of a batch ``(B, C, h, w)``."""
-        values = maps.detach().double().cpu().transpose(0, 1).flatten(1)
-        shift = values.mean(1)
-        return cls(
-            values.shape[1],
-            shift.numpy() * values.shape[1],
-            (values - shift[:, None]).square().sum(1).numpy(),
-            (values == 0).sum(1).double().numpy(),
-            values.amin(1).numpy(),
-            values.amax(1).numpy(),
-        )
-
-    def __add__(self, other: Channels) -> Channels:
-        # Squares are about each part's own mean (Chan et al., 1979), so that a large mean costs no digits
-        between = self.total / self.count - other.total / other.count
-        count = self.count + other.count
-        return Channels(
-            count,
-            self.total + other.total,
-            self.squares + other.squares + between**2 * (self.count * other.count / count),
-            self.zeros + other.zeros,
-            np.minimum(self.low, other.low),
-            np.maximum(self.high, other.high),
-        )
-
-    @property
-    def mean(self) -> Array:
-        """Over all positions of all images."""
-        return self.total / self.count
-
-    @property
-    def std(self) -> Array:
-        """Over all positions of all images (population)."""
-        return np.sqrt(self.squares / self.count)
-
-    @property
-    def share_of_zeros(self) -> Array:
-        """In [0, 1]; exact zeros only."""
-        return self.zeros / self.count
-
-    @property
-    def dead(self) -> NDArray[np.bool_]:
-        """Channels that are zero everywhere in all images."""
-        return self.zeros == self.count
+    values = maps.detach().double().cpu().flatten(1)
+    mean = values.mean(1)
+    return LayerStatistics(
+        model=model,
+        layer=layer,
+        count=values.shape[1],
+        mean=mean.numpy(),
+        std=(values - mean[:, None]).square().mean(1).sqrt().numpy(),
+        zeros=(values == 0).double().mean(1).numpy(),
+        low=values.amin(1).numpy(),
+        high=values.amax(1).numpy(),
+        dead=(values == 0).all(1).numpy(),
+    )
 
 
-@dataclass
-class Statistics:
-    """What the layers of one run's models did, channel by channel. Fed by :meth:`see`, then read once."""
+def merge(first: ChannelStatistics | None, second: ChannelStatistics) -> ChannelStatistics:
+    """The statistics of two sets of images together; ``None``: of no image yet."""
+    if first is None:
+        return second
+    layers = {(each.model, each.layer): each for each in first.layers}
+    for each in second.layers:
+        key = (each.model, each.layer)
+        layers[key] = _merge(layers[key], each) if key in layers else each
+    return replace(first, layers=tuple(layers.values()))
 
-    _found: dict[tuple[str, str], Channels] = field(default_factory=dict)
 
-    def see(self, model: str, features: Sequence[Feature]) -> None:
-        """Takes in a batch."""
-        for feature in features:
-            more = Channels.of(feature.maps)
-            key = (model, feature.name)
-            self._found[key] = self._found[key] + more if key in self._found else more
-
-    def result(self) -> ChannelStatistics:
-        """The statistics of everything seen."""
-        return ChannelStatistics(
-            layers=tuple(
-                LayerStatistics(
-                    model, layer, found.mean, found.std, found.share_of_zeros, found.low, found.high, found.dead
-                )
-                for (model, layer), found in self._found.items()
-            )
-        )
+def _merge(one: LayerStatistics, other: LayerStatistics) -> LayerStatistics:
+    """Variances about each part's own mean (Chan et al., 1979), so that a large mean costs no digits."""
+    count = one.count + other.count
+    share, rest = one.count / count, other.count / count
+    variance = one.std**2 * share + other.std**2 * rest + (one.mean - other.mean) ** 2 * (share * rest)
+    return replace(
+        one,
+        count=count,
+        mean=one.mean * share + other.mean * rest,
+        std=np.sqrt(variance),
+        zeros=one.zeros * share + other.zeros * rest,
+        low=np.minimum(one.low, other.low),
+        high=np.maximum(one.high, other.high),
+        dead=one.dead & other.dead,
+    )
