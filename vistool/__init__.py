@@ -115,7 +115,7 @@ _HOMES = {
         'NetworkView',
         'Result',
         'Target',
-    ),  # fmt: skip
+    ),
     'vistool.runs.progress': ('Failure', 'RunSummary'),
     'vistool.runs.run': ('run',),
     'vistool.visualization': ('overlay', 'render', 'save', 'show'),

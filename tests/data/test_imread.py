@@ -147,7 +147,7 @@ def test_what_is_no_image(tmp_path):
     (tmp_path / 'text.jpg').write_text('hello there\n' * 5)
     fails(tmp_path / 'text.jpg', 'a text file')
     (tmp_path / 'noise.jpg').write_bytes(bytes(range(256)) * 4)
-    fails(tmp_path / 'noise.jpg', 'no image')
+    fails(tmp_path / 'noise.jpg', 'not an image')
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'gif', 'tif'])

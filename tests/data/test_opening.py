@@ -179,7 +179,7 @@ def test_shuffling_is_a_permutation_that_the_seed_decides(demo):
     [
         ({'indices': ['9']}, '0 to 8'),
         ({'indices': ['3-12']}, '0 to 8'),
-        ({'indices': ['x']}, 'no index'),
+        ({'indices': ['x']}, 'not an index'),
         ({'classes': ['tabbby']}, 'did you mean tabby'),
         ({'classes': ['1000']}, '0 to 999'),
         ({'classes': ['-1']}, '0 to 999'),

@@ -372,7 +372,7 @@ def test_option_that_does_not_fit(tmp_path, options):
 @pytest.mark.parametrize('text', ['a = 1', 'model = None', "model = dict(type='A'),", 'model = dict(depth=3)'])
 def test_config_without_model(tmp_path, text):
     source = resolve(write(tmp_path / 'a.py', text + '\n'))
-    with pytest.raises(InputError, match=r'^config: .*«model»'):
+    with pytest.raises(InputError, match=r"^config: .*'model'"):
         require_model(source)
 
 

@@ -303,7 +303,7 @@ def test_hugging_face_folder_without_a_preparation_says_what_is_assumed(folder, 
 
 
 def test_hugging_face_errors(folder, tmp_path):
-    assert 'is no folder' in error_of('hf::google/vit-base-patch16-224') and 'hf download' in error_of('hf::nowhere')
+    assert 'is not a folder' in error_of('hf::google/vit-base-patch16-224') and 'hf download' in error_of('hf::nowhere')
     assert 'no config.json' in error_of(f'hf::{tmp_path}')
     rewrite(folder / 'config.json', model_type='mine', auto_map={'AutoConfig': 'code.Mine'})
     assert 'its own code' in error_of(f'hf::{folder}')

@@ -27,10 +27,10 @@ class MapAnalysis(ABC):
     4. :meth:`reduce` after each batch, for what there is only one of in the whole run.
 
     Attributes:
-        layers: The layers that were named.
+        layers: The layers that were named, if any were.
     """
 
-    layers: Sequence[int | str] = ()
+    layers: object = ()
 
     def check(self, model: Model) -> None:  # noqa: B027 (optional)
         """Checks parameters that can be wrong whatever the images are.

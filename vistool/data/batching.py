@@ -1,4 +1,4 @@
-"""Samples to what the model gets: collated, preprocessed, mixed; and back to pictures."""
+"""Samples → the batch that the model receives: collated, preprocessed, mixed; and its images."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vistool.errors import InputError, message_of
 
 @dataclass(frozen=True, eq=False)
 class BatchSample:
-    """One sample of a batch as the model gets it.
+    """One sample of a batch as the model receives it.
 
     Attributes:
-        views: uint8 ``(h, w, 3)`` RGB, normalization undone; several for self-supervised models.
+        views: uint8 ``(h, w, 3)`` RGB, with normalization undone; several for self-supervised models.
         label: Its label after mixing.
-        values: Mean and standard deviation of the network's numbers, normalized.
+        values: Mean and standard deviation of the normalized values.
     """
 
     views: tuple[NDArray[np.uint8], ...]
@@ -38,8 +38,8 @@ class Batcher:
 
     Args:
         config: An mmengine Config.
-        phase: ``train`` runs the batch augmentations, ``val`` and ``test`` do not.
-        seed: With the number of the batch, decides what batch augmentations draw.
+        phase: ``train`` runs the batch augmentations; ``val`` and ``test`` do not.
+        seed: Seeds, with the number of the batch, what batch augmentations draw.
 
     Raises:
         InputError: The data preprocessor cannot be built.
@@ -62,10 +62,10 @@ class Batcher:
 
         Args:
             records: The samples, read.
-            number: Of the batch.
+            number: The number of the batch.
 
         Raises:
-            InputError: They cannot be collated (sizes differ, say).
+            InputError: They cannot be collated; their sizes differ, for example.
         """
         import torch
 
@@ -126,12 +126,12 @@ def _collate_function(described: Any) -> Any:
     kind = described.pop('type')
     function = FUNCTIONS.get(kind) if isinstance(kind, str) else kind
     if function is None:
-        raise InputError(f'the collate function {kind!r} is not known', parameter='config')
+        raise InputError(f'unknown collate function {kind!r}', parameter='config')
     return partial(function, **described) if described else function
 
 
 def _built(described: Any) -> Any:
-    """The data preprocessor, or None where the config has none."""
+    """The data preprocessor, or None if the config has none."""
     if described is None or callable(described):
         return described
     from mmengine.registry import MODELS
@@ -143,13 +143,13 @@ def _built(described: Any) -> Any:
 
 
 def _label(samples: Any, place: int, known: Label) -> Label:
-    """The label that the batch carries: scores where labels were mixed."""
+    """The label in the batch: scores if labels were mixed."""
     score = _of(samples, place, 'gt_score')
     return known if score is None else label_of({'gt_score': score})
 
 
 def _of(samples: Any, place: int, name: str) -> NDArray[Any] | None:
-    """A tensor of one of the batch's data samples as an array; None where there is none."""
+    """A tensor of one of the batch's data samples as an array; None if there is none."""
     sample = samples[place] if isinstance(samples, Sequence) and place < len(samples) else None
     value = getattr(sample, name, None)
     return np.asarray(value.detach().cpu() if hasattr(value, 'detach') else value) if value is not None else None

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from vistool.errors import InputError, close_matches, message_of, param
 
-#: A class id, several, a score for each class, one label per task, or none.
+#: A class id, several ids, a score for each class, one label per task, or None.
 Label = int | tuple[int, ...] | np.ndarray | dict[str, Any] | None
 
 
 def info_of(dataset: Any, index: int) -> dict[str, Any]:
-    """The annotations of one sample, through any wrappers; a copy, and the pipeline does not run."""
+    """A copy of the annotations of one sample, through any wrappers; the pipeline does not run."""
     if hasattr(dataset, 'get_data_info'):
         return dict(dataset.get_data_info(index))
     if hasattr(dataset, 'data_list'):
@@ -35,7 +35,7 @@ def info_of(dataset: Any, index: int) -> dict[str, Any]:
 
 
 def step_into(dataset: Any, index: int) -> tuple[Any, int]:
-    """The dataset inside a wrapper that holds a sample, and its place there; ``(None, index)`` where there is none."""
+    """The dataset in a wrapper that holds a sample, and the sample's index there; ``(None, index)`` if none does."""
     if getattr(dataset, 'datasets', None):
         which, place = 0, index
         while place >= len(dataset.datasets[which]):
@@ -53,7 +53,7 @@ def step_into(dataset: Any, index: int) -> tuple[Any, int]:
 
 
 def base_of(dataset: Any, index: int) -> tuple[Any, int]:
-    """The innermost dataset that holds a sample, and the sample's place there."""
+    """The innermost dataset that holds a sample, and the sample's index there."""
     while True:
         inner, place = step_into(dataset, index)
         if inner is None:
@@ -76,7 +76,7 @@ def bases(dataset: Any) -> Iterator[Any]:
 
 
 def class_names(dataset: Any) -> tuple[str, ...] | None:
-    """Names of the classes by id, or None where the dataset has none."""
+    """Names of the classes by id, or None if the dataset has none."""
     meta = getattr(dataset, 'metainfo', None) or {}
     names = meta.get('classes') or meta.get('CLASSES')
     if not names and (inner := getattr(dataset, 'dataset', None)) is not None:
@@ -85,11 +85,11 @@ def class_names(dataset: Any) -> tuple[str, ...] | None:
 
 
 def label_of(info: Mapping[str, Any]) -> Label:
-    """A sample's label, of whatever kind."""
+    """A sample's label, of any kind."""
     if (score := info.get('gt_score')) is not None:
         return np.asarray(score, np.float64)
     label = info.get('gt_label')
-    if label is None and info.get('instances'):  # detection: the classes that occur
+    if label is None and info.get('instances'):  # detection: the classes of its instances
         found = {int(each['bbox_label']) for each in info['instances'] if 'bbox_label' in each}
         return tuple(sorted(found))
     return _label(label)
@@ -107,7 +107,7 @@ def _label(label: Any) -> Label:
 
 
 def class_ids(label: Label) -> tuple[int, ...]:
-    """The classes that a label stands for; of scores, those above zero."""
+    """The class ids of a label; of scores, those above zero."""
     if isinstance(label, int):
         return (label,)
     if isinstance(label, np.ndarray):
@@ -118,13 +118,13 @@ def class_ids(label: Label) -> tuple[int, ...]:
 
 
 def label_text(label: Label, names: tuple[str, ...] | None, most: int = 4) -> str:
-    """A label as people read it: «tabby», «cat · dog», «0.70 tabby + 0.30 espresso»; ``''`` for none."""
+    """A label as text: ``'tabby'``, ``'cat · dog'``, ``'0.70 tabby + 0.30 espresso'``; ``''`` for None."""
     lines = label_lines(label, names, most)
     return ' + '.join(lines) if isinstance(label, np.ndarray) else ' · '.join(lines)
 
 
 def label_lines(label: Label, names: tuple[str, ...] | None, most: int = 4) -> list[str]:
-    """The same in parts: a line for each score and each task; all classes of a plain label on one."""
+    """A label in lines: one for each score and each task; one for all classes of a plain label."""
     if label is None:
         return []
     if isinstance(label, dict):
@@ -142,7 +142,7 @@ def label_lines(label: Label, names: tuple[str, ...] | None, most: int = 4) -> l
 
 
 def class_name(index: int, names: tuple[str, ...] | None) -> str:
-    """The first synonym of a class, or ``class 7`` where it has no name."""
+    """The first synonym of a class, or ``'class 7'`` if it has no name."""
     if names is None or not 0 <= index < len(names):
         return f'class {index}'
     return names[index].split(',')[0].strip()
@@ -156,15 +156,15 @@ PHASES = ('train', 'val', 'test')
 
 
 def open_dataset(config: Any, phase: str, with_pipeline: bool = True) -> Any:
-    """The dataset that a config names for a phase, built and with its annotations read; no image is opened.
+    """Builds the dataset of a config for a phase and reads its annotations; no image is opened.
 
     Args:
-        config: An mmengine Config; its ``default_scope`` says whose datasets are meant.
+        config: An mmengine Config; its ``default_scope`` says which package's datasets are meant.
         phase: ``train``, ``val`` or ``test``.
-        with_pipeline: Without it no transform is built, for those who read images in their own way.
+        with_pipeline: Whether its transforms are built; not needed by callers that read images themselves.
 
     Raises:
-        InputError: The config has no such phase, or the dataset or its files are not there.
+        InputError: The config has no such phase, or the dataset or its files are missing.
     """
     described = dataset_config(config, phase)
     if not with_pipeline:
@@ -186,7 +186,7 @@ def open_dataset(config: Any, phase: str, with_pipeline: bool = True) -> Any:
 
 
 def dataset_config(config: Any, phase: str) -> dict[str, Any]:
-    """The dataset's config for a phase, as plain dictionaries.
+    """The config of a phase's dataset, as plain dictionaries.
 
     Raises:
         InputError: The config has none.
@@ -214,7 +214,7 @@ def scope_of(config: Any) -> str:
 
 
 def _register(scope: str) -> None:
-    """Import a package's datasets and transforms, as its own tools do before they build any."""
+    """Imports a package's datasets and transforms, as its own tools do before they build any."""
     if scope == 'mmengine':
         return
     import importlib
@@ -238,14 +238,14 @@ def _plain(value: Any) -> Any:
 
 
 def _without_pipelines(value: Any) -> Any:
-    """A dataset's config with every pipeline empty, also inside wrappers."""
+    """A dataset's config with all pipelines empty, also inside wrappers."""
     if isinstance(value, dict):
         return {key: [] if key == 'pipeline' else _without_pipelines(each) for key, each in value.items()}
     return [_without_pipelines(each) for each in value] if isinstance(value, list) else value
 
 
 def _offline(described: Any, registry: Any) -> Any:
-    """Datasets that fetch what is missing without being asked are told not to; ``download=True`` in a config stands."""
+    """Switches off the automatic download that some datasets do; ``download=True`` in a config is kept."""
     if isinstance(described, list):
         return [_offline(each, registry) for each in described]
     if not isinstance(described, dict):
@@ -267,7 +267,7 @@ _INNER = ('dataset', 'datasets')
 
 
 def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputError:
-    """Why a dataset could not be opened: what is missing, else what its class said."""
+    """Why a dataset could not be opened: the missing file, else the message of its class."""
     if isinstance(error, InputError):
         return error
     names = ', '.join(_types(described))
@@ -278,7 +278,7 @@ def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputE
         here = os.path.dirname(str(missing))
         near = close_matches(os.path.basename(str(missing)), os.listdir(here)) if os.path.isdir(here) else ''
         return InputError(
-            f'the {phase} dataset {names} needs {str(missing)!r}, which is not there',
+            f'the {phase} dataset {names} needs {str(missing)!r}, which does not exist',
             hint=near or f'put the data there, or use {option}',
             parameter='config',
         )
@@ -286,7 +286,7 @@ def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputE
 
 
 def _types(described: Any) -> Iterator[str]:
-    """The class names of a dataset, from the wrapper inwards."""
+    """The class names of a dataset, from the outermost wrapper inwards."""
     if isinstance(described, list):
         for each in described:
             yield from _types(each)
@@ -318,14 +318,16 @@ def _missing(described: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, eq=False)
 class DatasetItem:
-    """One sample, not yet read; ``pipeline.read(item.source, index=item.index, name=item.name, info=item.info)`` does.
+    """One sample, not yet read.
+
+    ``pipeline.read(item.source, index=item.index, name=item.name, info=item.info)`` reads it.
 
     Attributes:
-        source: The image file, or uint8 RGB ``(H, W, 3)`` where the dataset holds arrays.
+        source: The image file, or uint8 RGB ``(H, W, 3)`` if the dataset holds arrays.
         name: Output stem: index, class and file; unique in the dataset.
         index: Position in the dataset, wrappers included.
         label: The ground truth: a class id, several ids, a score for each class, one label per task, or None.
-        info: What the dataset knows of the sample; without the image.
+        info: What the dataset knows about the sample, without the image.
     """
 
     source: Path | NDArray[np.uint8]
@@ -341,7 +343,7 @@ class DatasetItem:
 
 
 class DatasetItems(Sequence[DatasetItem]):
-    """The samples of a dataset, made one at a time from its annotations.
+    """The samples of a dataset, created one at a time from its annotations.
 
     Attributes:
         dataset: The dataset, wrappers included.
@@ -373,26 +375,26 @@ class DatasetItems(Sequence[DatasetItem]):
         label, source = label_of(info), source_of(info)
         path = source if isinstance(source, Path) else None
         if source is None:
-            raise InputError(f'sample {place} of the dataset names no image', accepted='img_path or img')
+            raise InputError(f'sample {place} of the dataset has no image', accepted='img_path or img')
         known = {key: value for key, value in info.items() if key != 'img'}
         return DatasetItem(source, sample_name(place, label, path, self.classes), place, label, known)
 
 
 def dataset_items(config: Any, phase: str) -> DatasetItems:
-    """The samples of a config's dataset; its own pipeline is neither built nor run.
+    """The samples of a config's dataset; its own pipeline is not built.
 
     Args:
         config: An mmengine Config.
         phase: ``train``, ``val`` or ``test``.
 
     Raises:
-        InputError: The config has no such phase, or the dataset or its files are not there.
+        InputError: The config has no such phase, or the dataset or its files are missing.
     """
     return DatasetItems(open_dataset(config, phase, with_pipeline=False))
 
 
 def source_of(info: dict[str, Any]) -> Path | NDArray[np.uint8] | None:
-    """Where a sample's image is: a file, the first of several, or an array in memory (as the dataset keeps it)."""
+    """A sample's image: its file, the first of several files, or an array in memory in the dataset's channel order."""
     path = info.get('img_path')
     path = path[0] if isinstance(path, (list, tuple)) and path else path
     if path is not None:
@@ -405,7 +407,7 @@ def source_of(info: dict[str, Any]) -> Path | NDArray[np.uint8] | None:
 
 
 def sample_name(index: int, label: Label, path: Path | None, names: tuple[str, ...] | None) -> str:
-    """``000012_tabby_photo``: index, class and the file's stem, without what file systems dislike."""
+    """``000012_tabby_photo``: index, class and the file's stem, without characters that file systems reject."""
     ids = class_ids(label)
     parts = [f'{index:06d}', class_name(ids[0], names) if len(ids) == 1 else '', path.stem if path else '']
     return '_'.join(re.sub(r'[^\w.+=-]+', '-', part).strip('-')[:60] for part in parts if part)
@@ -425,19 +427,19 @@ def choose(
     """Indices of the samples to show, in order.
 
     Args:
-        samples: Has a length, ``classes``, ``seed`` and ``label(index)``; labels are read only where they are needed.
-        indices: ``7``, ``-1``, ``10-19``, ``1,2,5``; none means all.
+        samples: Has a length, ``classes``, ``seed`` and ``label(index)``; labels are read only as needed.
+        indices: ``7``, ``-1``, ``10-19``, ``1,2,5``; empty means all.
         classes: Ids or names (one whole synonym); a sample of any of them is taken.
-        per_class: At most so many of each class.
-        shuffle: Whether the order is drawn, from the seed.
-        number: At most so many in all; None: no limit.
+        per_class: At most this many of each class.
+        shuffle: Whether the order is random, drawn from the seed.
+        number: At most this many in all; None: no limit.
 
     Raises:
         InputError: An index is out of range, a class does not exist, or nothing is left.
     """
     for name, value in (('per_class', per_class), ('show_number', number)):
         if value is not None and value < 1:
-            raise InputError(f'{value} is no number of images', accepted='1 or more', parameter=name)
+            raise InputError(f'{value} is not a number of images', accepted='1 or more', parameter=name)
     pool = at_indices(indices, len(samples)) if indices else list(range(len(samples)))
     if shuffle:
         pool = np.random.default_rng(abs(samples.seed)).permutation(pool).tolist()
@@ -449,12 +451,12 @@ def choose(
 
 
 def at_indices(texts: Sequence[str], length: int) -> list[int]:
-    """The places that ``7``, ``-1``, ``10-19`` and ``1,2,5`` name among ``length``, in the order given."""
+    """The indices that ``7``, ``-1``, ``10-19`` and ``1,2,5`` stand for among ``length``, in the order given."""
     found: list[int] = []
     for text in (part for each in texts for part in str(each).split(',') if part):
         span = re.fullmatch(r'(\d+)-(\d+)', text)
         if not span and not re.fullmatch(r'[+-]?\d+', text):
-            raise InputError(f'{text!r} is no index', accepted='7, -1, 10-19 or 1,2,5', parameter='indices')
+            raise InputError(f'{text!r} is not an index', accepted='7, -1, 10-19 or 1,2,5', parameter='indices')
         ends = [int(each) for each in span.groups()] if span else [int(text)]
         for index in ends:
             if not -length <= index < length:
@@ -468,7 +470,7 @@ def at_indices(texts: Sequence[str], length: int) -> list[int]:
 def of_classes(
     samples: Any, pool: Sequence[int], classes: Sequence[str], per_class: int | None, number: int | None
 ) -> list[int]:
-    """Those of ``pool`` that are of any of the ``classes``, at most ``per_class`` of each and ``number`` in all."""
+    """The samples of ``pool`` in any of the ``classes``, at most ``per_class`` of each and ``number`` in all."""
     wanted = {_class_id(text, samples.classes) for text in classes}
     counts: Counter[int] = Counter()
     kept: list[int] = []
@@ -481,7 +483,7 @@ def of_classes(
         kept.append(index)
         full = per_class and wanted and all(counts[each] >= per_class for each in wanted)
         if full or len(kept) == number:
-            break  # labels of a large dataset take long to read: no further than needed
+            break  # reading the labels of a large dataset takes long, so it stops here
     return kept
 
 

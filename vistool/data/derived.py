@@ -1,4 +1,4 @@
-"""Inputs made from the main image, for networks that take more than the photo: its spectrum, its local texture."""
+"""Inputs computed from the photo, for networks that take more than the photo: its spectrum, its local texture."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class FFTMagnitude:
     """The magnitude of the image's spectrum, as an image.
 
     log(1 + |F|) of the gray image's two-dimensional Fourier transform, low frequencies in the middle, stretched to 0 to
-    255. Its axes are frequencies: maps over it have no place on the photo and are drawn on the spectrum itself.
+    255. Its axes are frequencies, so maps over it have no position in the photo and are drawn on the spectrum itself.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Replaces ``img``, ``(H, W, C)``, by the spectrum, uint8 ``(H, W, 3)``."""
+        """Replaces ``img``, ``(H, W, C)``, with the spectrum, uint8 ``(H, W, 3)``."""
         spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(gray(results['img'])))))
         spectrum -= spectrum.min()
         results['img'] = _three(spectrum * (255 / max(float(spectrum.max()), 1e-12)))
         return results
 
     def geometry_rule(self, call: TransformCall) -> GeometricStep:
-        """Nothing of the photo's places is left."""
+        """No position of the photo is kept."""
         return replace(resize(call.before, call.after), exact=False)
 
 
@@ -42,13 +42,13 @@ class LocalBinaryPattern:
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Replaces ``img``, ``(H, W, C)``, by the codes, uint8 ``(H, W, 3)``."""
+        """Replaces ``img``, ``(H, W, C)``, with the codes, uint8 ``(H, W, 3)``."""
         center = gray(results['img'])
         height, width = center.shape
         padded = np.pad(center, 1, mode='edge')
-        places = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
+        offsets = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
         codes = np.zeros((height, width), np.float64)
-        for bit, (y, x) in enumerate(places):
+        for bit, (y, x) in enumerate(offsets):
             codes += (padded[y : y + height, x : x + width] >= center) * float(1 << bit)
         results['img'] = _three(codes)
         return results
@@ -59,7 +59,7 @@ class LocalBinaryPattern:
 
 
 def gray(image: NDArray[Any]) -> NDArray[np.float64]:
-    """The mean of the channels, ``(H, W)``: the same whatever their order is."""
+    """The mean of the channels, ``(H, W)``; it does not depend on their order."""
     values = np.asarray(image, np.float64)
     return values if values.ndim == 2 else values.mean(2)
 

@@ -17,7 +17,7 @@ Values = NDArray[np.float32]
 
 
 def sample(values: Values, x: Floats, y: Floats, nearest: bool = False) -> Values:
-    """Values ``(h, w[, C])`` at positions of any shape; the border value goes on outside."""
+    """Values ``(h, w[, C])`` at positions of any shape; outside, the value at the border is repeated."""
     h, w = values.shape[:2]
     x, y = np.nan_to_num(x), np.nan_to_num(y)
     if nearest:
@@ -31,7 +31,7 @@ def sample(values: Values, x: Floats, y: Floats, nearest: bool = False) -> Value
 
 
 def sample_grid(values: Values, x: Floats, y: Floats, nearest: bool = False) -> Values:
-    """As :func:`sample` on the grid of every ``y`` (rows) with every ``x`` (columns)."""
+    """Like :func:`sample`, on the grid of every ``y`` (rows) with every ``x`` (columns)."""
     h, w = values.shape[:2]
     if nearest:
         return values[_cell(y, h)][:, _cell(x, w)]
@@ -43,7 +43,7 @@ def sample_grid(values: Values, x: Floats, y: Floats, nearest: bool = False) -> 
 
 
 def shrink(values: Values, scale: tuple[float, float]) -> Values:
-    """Average cells together where a target pixel spans at least two of them, so that none is skipped.
+    """Averages cells where a target pixel spans at least two of them, so that none is skipped.
 
     Args:
         values: ``(h, w[, C])``.
@@ -60,7 +60,7 @@ def shrink(values: Values, scale: tuple[float, float]) -> Values:
 
 
 def field_at(field: Floats, points: Floats, matrix: Floats) -> Floats:
-    """A field ``(h, w, 2)`` of positions read at points ``(N, 2)``; beyond its ends it goes on as ``matrix`` does."""
+    """A field ``(h, w, 2)`` of positions read at points ``(N, 2)``; beyond its ends it is extended by ``matrix``."""
     h, w = field.shape[:2]
     limited = np.clip(points, 0.5, [w - 0.5, h - 0.5])
     (x0, x1, fx), (y0, y1, fy) = _neighbors(limited[..., 0], w), _neighbors(limited[..., 1], h)
@@ -111,7 +111,7 @@ def _cell(position: Floats, count: int) -> NDArray[np.intp]:
 
 
 def _neighbors(position: Floats, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Indices of the two pixels about a position, and the weight of the second."""
+    """Indices of the two pixels around a position, and the weight of the second."""
     index = np.clip(position - 0.5, 0, count - 1)
     low = np.floor(index).astype(np.intp)
     return low, np.minimum(low + 1, count - 1), (index - low).astype(np.float32)
@@ -121,21 +121,21 @@ Size = tuple[int, int]
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_EDGE = 1e-6  # pixels by which rounding may put a point that lies on a border outside
+_EDGE = 1e-6  # pixels by which rounding may put a point on the border outside
 
 
 @dataclass(frozen=True, eq=False)
 class GeometricStep:
-    """One transform, read backwards: pixels after it to pixels before it.
+    """The inverse of one transform: it maps pixels after the transform to pixels before it.
 
     Attributes:
         matrix: ``(3, 3)``, after to before.
         before: ``(h, w)`` of the image that went in.
         after: ``(h, w)`` of the image that came out.
-        erased: bool ``(h, w)`` of the output, True where the transform painted over the image; None: nowhere.
-        field: ``(h, w, 2)``, for each output pixel's center the ``(x, y)`` it shows, where no affine map fits; NaN
+        erased: bool ``(h, w)`` of the output, True where the transform painted over the image; None if it did not.
+        field: ``(h, w, 2)``, for each output pixel's center the ``(x, y)`` it shows, if no affine map fits; NaN
             where it shows nothing.
-        exact: False where the transform's geometry could not be found out.
+        exact: False if the transform's geometry could not be determined.
     """
 
     matrix: Matrix
@@ -147,7 +147,7 @@ class GeometricStep:
 
 
 def window(before: Size, after: Size, left: float, top: float, width: float, height: float) -> GeometricStep:
-    """The step that stretches a rectangle of the input over the output; it may stick out (padding)."""
+    """A step that stretches a rectangle of the input over the output; beyond the input lies padding."""
     h, w = after
     return GeometricStep(np.array([[width / w, 0, left], [0, height / h, top], [0, 0, 1.0]]), before, after)
 
@@ -158,7 +158,7 @@ def resize(before: Size, after: Size) -> GeometricStep:
 
 
 def crop(before: Size, after: Size, left: float, top: float) -> GeometricStep:
-    """A crop whose corner is at ``(left, top)``; negative values and overhang are padding."""
+    """A crop with its corner at ``(left, top)``; what lies outside the input is padding."""
     return window(before, after, left, top, after[1], after[0])
 
 
@@ -175,7 +175,7 @@ def affine(before: Size, after: Size, forward: ArrayLike, centers: bool = True) 
         before: Size of the input.
         after: Size of the output.
         forward: Maps input to output coordinates.
-        centers: Whether integer coordinates in ``forward`` mean pixel centers (OpenCV), or pixel corners.
+        centers: Whether integer coordinates in ``forward`` are pixel centers (OpenCV) or pixel corners.
     """
     matrix = np.vstack([np.asarray(forward, np.float64)[:2], [0, 0, 1]])
     if centers:
@@ -185,7 +185,7 @@ def affine(before: Size, after: Size, forward: ArrayLike, centers: bool = True) 
 
 
 def erase(size: Size, rectangles: list[tuple[int, int, int, int]]) -> GeometricStep:
-    """Rectangles ``(top, left, height, width)`` painted over, everything else in place."""
+    """Rectangles ``(top, left, height, width)`` painted over; everything else stays in place."""
     erased = np.zeros(size, np.bool_)
     for top, left, height, width in rectangles:
         erased[top : top + height, left : left + width] = True
@@ -194,16 +194,16 @@ def erase(size: Size, rectangles: list[tuple[int, int, int, int]]) -> GeometricS
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """The way from network pixels to pixels of the original file.
+    """The map from network pixels to pixels of the original file.
 
     Attributes:
         matrix: ``(3, 3)`` affine, network to original.
         network_size: ``(H, W)`` of the network input, the data preprocessor's padding included.
         original_size: ``(H0, W0)`` of the file as a person sees it.
-        invalid: bool ``(H, W)``, True where a network pixel shows no original pixel (padding, erased); None: nowhere.
-        field: ``(H, W, 2)``, network pixel center to original ``(x, y)``, only where no affine map fits (``matrix`` is
+        invalid: bool ``(H, W)``, True where a network pixel shows no original pixel (padding, erased); None if all do.
+        field: ``(H, W, 2)``, network pixel center to original ``(x, y)``, only if no affine map fits (``matrix`` is
             then the nearest one); NaN where invalid.
-        exact: False where an unknown transform was met: only the network's view is right then.
+        exact: False if the effect of a transform is not known; maps can then be drawn over the network's view only.
     """
 
     matrix: Matrix
@@ -215,11 +215,11 @@ class Geometry:
 
     @classmethod
     def identity(cls, size: Size) -> Geometry:
-        """The network sees the original as it is."""
+        """The network sees the original unchanged."""
         return cls(np.eye(3), (int(size[0]), int(size[1])), (int(size[0]), int(size[1])))
 
     def then(self, step: GeometricStep) -> Geometry:
-        """The geometry after one more transform of the network's view."""
+        """The geometry after one more transform."""
         if step.before != self.network_size:
             raise ValueError(f'the step starts from {step.before}, the image has {self.network_size}')
         return Geometry(
@@ -232,7 +232,7 @@ class Geometry:
         )
 
     def to_original(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Network ``(N, 2)`` points ``(x, y)`` in original pixels; points outside both images are fine."""
+        """Network ``(N, 2)`` points ``(x, y)`` in original pixels; points may lie outside both images."""
         points = np.asarray(points, np.float64)
         if self.field is None:
             return transform(self.matrix, points)
@@ -257,15 +257,15 @@ class Geometry:
         size: Size | None = None,
         interpolation: Literal['bilinear', 'nearest'] = 'bilinear',
     ) -> tuple[NDArray[np.float32], Mask]:
-        """Lay a map of the network input over the original image.
+        """Lays a map of the network input over the original image.
 
         Args:
             values: float ``(h, w)`` or ``(h, w, C)``; covers the whole network input, at any resolution.
             size: ``(h', w')`` of a grid that covers the whole original; default: the original's own.
-            interpolation: How to read between the values.
+            interpolation: How values between the cells are computed.
 
         Returns:
-            The values on that grid, 0 where nothing is known, and the bool mask of pixels that the network saw.
+            The values on that grid, 0 where none are known, and the bool mask of the pixels that the network saw.
         """
         values = np.asarray(values, np.float32)
         (th, tw), (h, w), (oh, ow) = size or self.original_size, self.network_size, self.original_size
@@ -345,7 +345,7 @@ def _centers(size: Size) -> NDArray[np.float64]:
 
 
 def _positions(matrix: Matrix, size: Size) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where the pixel centers of a grid land: one vector per axis where the map keeps axes apart, else full grids."""
+    """Where the pixel centers of a grid land: one vector per axis if the map does not mix the axes, else full grids."""
     if matrix[0, 1] == 0 == matrix[1, 0]:
         x, y = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
         return x * matrix[0, 0] + matrix[0, 2], y * matrix[1, 1] + matrix[1, 2]

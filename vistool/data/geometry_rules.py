@@ -37,11 +37,11 @@ class TransformCall:
     state: RandomState
 
     def last(self, name: str, default: Any = None) -> Any:
-        """What the random method returned last, or ``default`` where it was not called."""
+        """What the random method returned last, or ``default`` if it was not called."""
         return self.drawn[name][-1] if self.drawn.get(name) else default
 
     def redraw(self, draw: Callable[[], Any]) -> Any:
-        """What ``draw`` gives from the random states that the transform met."""
+        """What ``draw`` returns from the random states before the call."""
         with kept():
             self.state.restore()
             return draw()
@@ -61,12 +61,12 @@ def still(call: TransformCall) -> GeometricStep:
 
 
 def stretched(call: TransformCall) -> GeometricStep:
-    """Any resize: edges go to edges, so the two sizes say it all."""
+    """Any resize: edges map to edges, so the two sizes determine it."""
     return _resized(call, 0, 0, call.before[1], call.before[0])
 
 
 def _resized(call: TransformCall, left: float, top: float, width: float, height: float) -> GeometricStep:
-    """A rectangle resized; OpenCV's nearest interpolation reads up to half an output pixel too far to the left."""
+    """A rectangle resized. OpenCV's nearest interpolation reads up to half an output pixel too far to the left."""
     how = getattr(call.transform, 'resize', call.transform)
     if getattr(how, 'interpolation', '') == 'nearest' and getattr(how, 'backend', 'pillow') == 'cv2':
         left, top = left + _cv2_nearest(width, call.after[1]), top + _cv2_nearest(height, call.after[0])
@@ -80,12 +80,12 @@ def _cv2_nearest(before: float, after: int) -> float:
 
 
 def padded_at_end(call: TransformCall) -> GeometricStep:
-    """Padding to the right and below."""
+    """Padding at the right and below."""
     return crop(call.before, call.after, 0, 0)
 
 
 def center_cropped(call: TransformCall) -> GeometricStep:
-    """CenterCrop of mmcv, which pads to the right and below first where the image is too small."""
+    """CenterCrop of mmcv, which first pads at the right and below if the image is too small."""
     top, left = (round((max(b, a) - a) / 2.0) for b, a in zip(call.before, call.after, strict=True))
     return crop(call.before, call.after, left, top)
 
@@ -104,7 +104,7 @@ def four_sides(padding: Any) -> tuple[int, int, int, int]:
 
 
 def random_cropped(call: TransformCall) -> GeometricStep:
-    """RandomCrop: fixed padding, then half of what is missing on both sides, then the crop."""
+    """RandomCrop: fixed padding, then half of the missing pixels on each side, then the crop."""
     t, (h, w) = call.transform, call.before
     left = top = 0
     if t.padding is not None:
@@ -149,7 +149,7 @@ def random_erased(call: TransformCall) -> GeometricStep:
 
 
 def cut_out(call: TransformCall) -> GeometricStep:
-    """Cutout draws its place inside mmcv: repeat it on a black image with white paint."""
+    """Cutout draws its position inside mmcv, so it is repeated on a black image with white paint."""
     if call.last('random_disable'):
         return call.still
     paint, call.transform.pad_val = call.transform.pad_val, 1
@@ -161,7 +161,7 @@ def cut_out(call: TransformCall) -> GeometricStep:
 
 
 def translate_padded(call: TransformCall) -> GeometricStep:
-    """RandomTranslatePad: the image somewhere on a black square."""
+    """RandomTranslatePad: the image at a random position on a black square."""
     (h, w), size = call.before, call.transform.size
     top, left = call.last('rand_translate_params', (round((size - h) / 2.0 - 0.1), round((size - w) / 2.0 - 0.1)))
     return crop(call.before, call.after, -left, -top)
@@ -187,12 +187,12 @@ def sheared(call: TransformCall) -> GeometricStep:
 
 
 def translated(call: TransformCall) -> GeometricStep:
-    """Translate, in parts of the image's size."""
+    """Translate, in fractions of the image's size."""
     if call.last('random_disable'):
         return call.still
     amount, across = float(call.last('random_negative')), call.transform.direction == 'horizontal'
     shift = amount * call.before[1 if across else 0]
-    if call.transform.interpolation == 'nearest' and abs(shift % 1 - 0.5) > 1e-4:  # halves: pixels go either way
+    if call.transform.interpolation == 'nearest' and abs(shift % 1 - 0.5) > 1e-4:  # at halves, pixels move either way
         shift = round(shift)
     return affine(call.before, call.after, [[1, 0, shift * across], [0, 1, shift * (not across)]])
 
@@ -207,7 +207,7 @@ _STILL = [
     'SimMIMMaskGenerator', 'CleanCaption', 'OFAAddObjects', 'MAEMaskGenerator', 'InferencerLoader',
 ]  # fmt: skip
 
-#: Rules by the class name that they have in any OpenMMLab package.
+#: Rules by class name, for every OpenMMLab package.
 OPENMMLAB: dict[str, Rule] = {
     **dict.fromkeys(_STILL, still),
     **dict.fromkeys(['Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeEdge', 'FixScaleResize'], stretched),
@@ -217,7 +217,7 @@ OPENMMLAB: dict[str, Rule] = {
     'RandomFlip': flipped,
 }
 
-#: Rules for mmpretrain alone: other packages use some of these names for something else.
+#: Rules for mmpretrain only: other packages use some of these names for other transforms.
 MMPRETRAIN: dict[str, Rule] = {
     'RandomCrop': random_cropped,
     'RandomResizedCrop': random_resized_crop,
@@ -235,7 +235,7 @@ MMPRETRAIN: dict[str, Rule] = {
 
 
 def torchvision_center_cropped(call: TransformCall) -> GeometricStep:
-    """CenterCrop (and timm's CenterCropOrPad), padding what is missing on both sides first."""
+    """CenterCrop and timm's CenterCropOrPad, which first pad the missing pixels on both sides."""
     offsets = []
     for have, want in zip(call.before, call.after, strict=True):
         pad = (want - have) // 2 if want > have else 0
@@ -250,7 +250,7 @@ def torchvision_padded(call: TransformCall) -> GeometricStep:
 
 
 def torchvision_random_cropped(call: TransformCall) -> GeometricStep:
-    """RandomCrop; where padding is needed, all that is missing is added on both sides."""
+    """RandomCrop; if padding is needed, all missing pixels are added on each side."""
     if (params := call.last('transform')) is not None:
         left, top = params['padding'][:2]
         return crop(call.before, call.after, params['left'] - left, params['top'] - top)
@@ -280,14 +280,14 @@ def torchvision_random_resized_crop(call: TransformCall) -> GeometricStep:
 
 
 def zoomed_out(call: TransformCall) -> GeometricStep:
-    """RandomZoomOut: the image somewhere on a larger canvas."""
+    """RandomZoomOut: the image at a random position on a larger canvas."""
     if (params := call.last('transform')) is None:
         return call.still
     return crop(call.before, call.after, -params['padding'][0], -params['padding'][1])
 
 
 def _applied(call: TransformCall) -> bool:
-    """Whether a transform with a probability and nothing else to draw went ahead."""
+    """Whether a transform that draws nothing but its probability was applied."""
     import torch
 
     if 'v2' in type(call.transform).__module__:
@@ -308,7 +308,7 @@ def flipped_vertically(call: TransformCall) -> GeometricStep:
 def _about(before: Size, after: Size, linear: Any, center: Any, shift: tuple[float, float] = (0, 0)) -> GeometricStep:
     """A linear map about a center, in corner-based pixel coordinates as PIL and torchvision count them.
 
-    A canvas that has grown has grown alike on opposite sides.
+    A canvas that grows, grows equally on opposite sides.
     """
     (h, w), linear = before, np.asarray(linear)
     pivot = np.array([w / 2, h / 2] if center is None else center, np.float64)
@@ -343,7 +343,7 @@ def torchvision_affine(call: TransformCall) -> GeometricStep:
 
 
 def torchvision_erased(call: TransformCall) -> GeometricStep:
-    """RandomErasing; a patch that did not fit in ten attempts comes back as the whole image, untouched."""
+    """RandomErasing; if no patch fits in ten attempts, it returns the whole image unchanged."""
     params = call.last('transform')
     if params is not None:
         box = None if params['v'] is None else tuple(params[name] for name in 'ijhw')

@@ -27,7 +27,10 @@ SUFFIXES = frozenset({
     '.pnm', '.jp2', '.tga', '.avif',
 })  # fmt: skip
 
-_UNKNOWN = 'no image, or one of an unknown format'
+ImageLike = str | PathLike[str] | Image.Image | NDArray[np.uint8]
+"""An image as users give it: a path, a PIL image, or an array ``(H, W, 3)`` RGB or ``(H, W)`` gray."""
+
+_UNKNOWN = 'not an image, or in an unknown format'
 
 #: What PIL's decoders raise on damaged files.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
@@ -36,16 +39,16 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error,
 def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
     """A file as uint8 ``(H, W, 3)`` RGB, with its EXIF orientation applied.
 
-    Transparency is laid over white, 16-bit and float images are brought to 0-255, an animation gives its first frame.
+    Transparency is laid over white, 16-bit and float images are scaled to 0-255, an animation gives its first frame.
 
     Raises:
-        InputError: The file is missing, a folder, empty, no image, or cut off.
+        InputError: The file is missing, empty, truncated, a folder, or not an image.
     """
     return to_rgb(open_image(path), str(path))
 
 
 def open_image(path: str | PathLike[str]) -> Image.Image:
-    """A file as a decoded PIL image in its own mode, not yet turned upright; errors as :func:`read_image`."""
+    """A file as a decoded PIL image in its own mode, its EXIF orientation not applied; raises as :func:`read_image`."""
     path = Path(path)
     _check(path)
     try:
@@ -70,7 +73,7 @@ def to_rgb(image: Image.Image, name: str = 'the image') -> NDArray[np.uint8]:
     """A PIL image as uint8 ``(H, W, 3)`` RGB, upright."""
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data raise all sorts of things
+    except Exception:  # damaged EXIF data can raise anything
         log.warning('%s has unreadable EXIF data; its orientation is ignored', name)
     if image.mode.startswith('I') or image.mode == 'F':
         gray = _to_bytes(np.asarray(image), name)
@@ -87,11 +90,11 @@ def to_rgb(image: Image.Image, name: str = 'the image') -> NDArray[np.uint8]:
 
 
 def as_rgb(array: Any) -> NDArray[np.uint8]:
-    """Check a user's array: uint8 ``(H, W, 3)`` RGB, or gray ``(H, W)``, which is spread over three channels."""
+    """Checks a user's array: uint8 ``(H, W, 3)`` RGB, or gray ``(H, W)``, which is spread over three channels."""
     array = np.asarray(array)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
         raise InputError(
-            f'an image array of type {array.dtype} and shape {array.shape}',
+            f'an array of type {array.dtype} and shape {array.shape} is not an image',
             accepted='uint8 of shape (H, W, 3), RGB, or (H, W)',
             hint='scale to 0-255 and use .astype("uint8"), channels last',
         )
@@ -110,7 +113,7 @@ def _check(path: Path) -> None:
 
 
 def _kind(path: Path) -> str:
-    """What a file that is no image seems to be."""
+    """What a file that is not an image seems to be."""
     with path.open('rb') as file:
         head = file.read(512)
     try:
@@ -121,7 +124,7 @@ def _kind(path: Path) -> str:
 
 
 def _to_bytes(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Gray values of more than 8 bits as bytes; the type or else the values tell their range."""
+    """Gray values of more than 8 bits as bytes; their range follows from the type, or else from the values."""
     if values.dtype == np.uint16:
         return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     floats = values.dtype.kind == 'f'
@@ -132,12 +135,12 @@ def _to_bytes(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     for top in (255, 65535):
         if low >= 0 and high <= top:
             return np.rint(values * (255 / top)).astype(np.uint8)
-    log.warning('%s has values from %g to %g; they are spread over black to white', name, low, high)
+    log.warning('%s has values from %g to %g; they are stretched from black to white', name, low, high)
     return np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
 def is_tensor(image: Any) -> bool:
-    """Whether it is a torch tensor (asked without importing torch)."""
+    """Whether it is a torch tensor; torch is not imported for the answer."""
     return hasattr(image, 'detach') and hasattr(image, 'dim')
 
 
@@ -155,7 +158,7 @@ def size_of(image: Any) -> Size | None:
 
 
 def image_of(value: Any) -> Any:
-    """The image in a results dict, or the value itself where the pipeline passes images; None where there is none."""
+    """The image in a results dict, or the value itself if the pipeline passes images; None if there is no image."""
     if isinstance(value, dict):
         value = value['img'] if value.get('img') is not None else value.get('inputs')
     return value if size_of(value) is not None else None

@@ -1,14 +1,14 @@
-"""Images → patches → images: three equivalent ways to cut patches out, and the exact way back.
+"""Images → patches → images: three equivalent ways to cut out patches, and their exact inverse.
 
 The three routes give identical tensors for every element type, bit for bit:
 
 - :func:`split_einops` rearranges a strided view. It copies each pixel once, is the fastest, and takes numpy arrays too.
-- :func:`split_unfold` is ``F.unfold``, which knows floating point only.
+- :func:`split_unfold` is ``F.unfold``, which takes floating point only.
 - :func:`split_convolution` is a strided convolution with an identity kernel, or ``F.pixel_unshuffle`` where patches are
   square and do not overlap.
 
-Where torch's operators lack a type, or would turn infinity into NaN, the bytes of the pixels go through them instead:
-whole numbers up to 255, which any float holds.
+If torch's operators lack a type, or would turn infinity into NaN, the bytes of the pixels go through them instead:
+whole numbers up to 255, which every float type represents.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """Where the patches of an image lie. Sizes are ``(height, width)``, in pixels.
+    """The positions of an image's patches. Sizes are ``(height, width)``, in pixels.
 
     Patch ``(r, c)``, in reading order number ``r * columns + c``, covers ``patch`` pixels from
     ``stride * (r, c) + start`` on. It may reach beyond the image; what lies there is padding.
@@ -40,7 +40,7 @@ class PatchGrid:
         image: Size of the image.
         patch: Size of a patch.
         stride: From one patch to the next.
-        start: Upper left corner of the first patch; negative where the image is padded.
+        start: Upper left corner of the first patch; negative if the image is padded.
         shape: Rows and columns of patches.
     """
 
@@ -54,13 +54,13 @@ class PatchGrid:
     def over(
         cls, image: Size, patch: int | Size, stride: int | Size | None = None, padding: int | Size = 0
     ) -> PatchGrid:
-        """As many patches as fit, counted as a convolution counts them; a rest at the right and below is not covered.
+        """As many patches as fit, counted as in a convolution; a remainder at the right and below is not covered.
 
         Args:
             image: Size of the image.
             patch: Size of a patch.
             stride: From one patch to the next; default: the patch's size.
-            padding: Added at each side of the image.
+            padding: Pixels added on each side of the image.
 
         Raises:
             InputError: Sizes are not positive, the patch is larger than the image, or the stride than the patch.
@@ -79,7 +79,7 @@ class PatchGrid:
         return cls(image, patch, stride, (-padding[0], -padding[1]), shape)
 
     def then(self, kernel: Size, stride: Size, padding: Size, shape: Size) -> PatchGrid:
-        """The grid of a further step that takes ``kernel`` of these patches: its receptive fields in the image."""
+        """The grid of a further layer over these patches: the receptive fields of its outputs in the image."""
         axes = range(2)
         return PatchGrid(
             self.image,
@@ -105,7 +105,7 @@ class PatchGrid:
         return _size(self.start[i] + (self.shape[i] - 1) * self.stride[i] + self.patch[i] for i in range(2))
 
     def box(self, index: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom of a patch in image pixels; the padding's are negative or beyond the image."""
+        """Left, top, right and bottom of a patch in image pixels; in the padding they lie outside the image."""
         row, column = divmod(index, self.shape[1])
         top, left = self.start[0] + row * self.stride[0], self.start[1] + column * self.stride[1]
         return left, top, left + self.patch[1], top + self.patch[0]
@@ -127,15 +127,15 @@ class PatchGrid:
 
 
 def pair(value: int | Size, name: str, least: int = 1) -> Size:
-    """One whole number or two as ``(height, width)``, none below ``least``.
+    """One whole number or two as ``(height, width)``, each at least ``least``.
 
     Raises:
-        InputError: It is something else.
+        InputError: The value is not of this form.
     """
     sizes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(sizes) != 2 or not all(isinstance(size, int) and size >= least for size in sizes):
         wanted = f'one whole number or two (height, width), {least} or more'
-        raise InputError(f'{value!r} is no {name}', accepted=wanted)
+        raise InputError(f'{value!r} is not a {name}', accepted=wanted)
     return sizes[0], sizes[1]
 
 
@@ -150,12 +150,12 @@ def _size(values: Any) -> Size:
 
 
 def fitting(image: Size, patch: Size, stride: Size) -> Size:
-    """The largest size within ``image`` that patches cover without rest."""
+    """The largest size within ``image`` that patches cover without a remainder."""
     return _size(patch[i] + (image[i] - patch[i]) // stride[i] * stride[i] for i in range(2))
 
 
 def filling(image: Size, patch: Size, stride: Size) -> Size:
-    """The smallest size around ``image`` that patches cover without rest."""
+    """The smallest size around ``image`` that patches cover without a remainder."""
     return _size(patch[i] + math.ceil(max(image[i] - patch[i], 0) / stride[i]) * stride[i] for i in range(2))
 
 
@@ -165,7 +165,7 @@ def split_einops(images: Any, grid: PatchGrid, value: float = 0) -> Any:
     Args:
         images: ``(C, H, W)`` or ``(B, C, H, W)``, a tensor or a numpy array of any type.
         grid: Where the patches lie.
-        value: What padding holds.
+        value: The value of the padding.
 
     Returns:
         ``(N, C, h, w)`` or ``(B, N, C, h, w)``, in reading order.
@@ -185,7 +185,7 @@ def split_einops(images: Any, grid: PatchGrid, value: float = 0) -> Any:
 
 
 def split_unfold(images: Tensor, grid: PatchGrid, value: float = 0) -> Tensor:
-    """The same by ``F.unfold``, whose columns hold a patch each, channels first."""
+    """The same with ``F.unfold``, each column of which is a patch, channels first."""
     from torch.nn import functional
 
     def unfold(planes: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ def split_unfold(images: Tensor, grid: PatchGrid, value: float = 0) -> Tensor:
 
 
 def split_convolution(images: Tensor, grid: PatchGrid, value: float = 0) -> Tensor:
-    """The same by a strided convolution, each output channel of which picks one pixel of the patch."""
+    """The same with a strided convolution, each output channel of which picks one pixel of the patch."""
     import torch
     from torch.nn import functional
 
@@ -221,15 +221,15 @@ split = split_einops
 
 
 def join(patches: Any, grid: PatchGrid, fill: float = 0) -> Any:
-    """The inverse of the three routes: the image, every covered pixel as it was.
+    """The inverse of the three routes: the image, with every covered pixel restored.
 
     Args:
         patches: ``(N, C, h, w)`` or ``(B, N, C, h, w)``, a tensor or a numpy array.
         grid: Where they were cut.
-        fill: What pixels get that lie in no patch.
+        fill: The value of pixels outside all patches.
 
     Returns:
-        ``(C, H, W)`` or ``(B, C, H, W)``. Where patches overlap and differ, the last one counts.
+        ``(C, H, W)`` or ``(B, C, H, W)``. If patches overlap and differ, the last one is used.
     """
     from einops import rearrange
 
@@ -238,7 +238,7 @@ def join(patches: Any, grid: PatchGrid, fill: float = 0) -> Any:
     size = (grid.stop[0] - grid.start[0], grid.stop[1] - grid.start[1])
     whole = _empty(patches, (*tiles.shape[:-4], *size), fill)
     (h, w), (down, across) = grid.patch, grid.stride
-    for y in reversed(range(h)):  # so that of patches that overlap the later ones, which start nearer, write last
+    for y in reversed(range(h)):  # later patches start nearer, so this order lets them write last
         for x in reversed(range(w)):
             last = y + (rows - 1) * down + 1, x + (columns - 1) * across + 1
             whole[..., y : last[0] : down, x : last[1] : across] = tiles[..., y, x, :, :]
@@ -254,7 +254,7 @@ def _cropped(images: Any, grid: PatchGrid, value: float) -> Any:
 
 
 def window(images: Any, corner: Size, size: Size, value: float) -> Any:
-    """``size`` pixels from ``corner`` on; what lies outside the image gets ``value``."""
+    """``size`` pixels from ``corner`` on; pixels outside the image are set to ``value``."""
     height, width = images.shape[-2:]
     (top, left), (bottom, right) = corner, (corner[0] + size[0], corner[1] + size[1])
     inside = images[..., max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
@@ -280,7 +280,7 @@ def _from_channels(picked: Tensor, channels: int, grid: PatchGrid) -> Tensor:
 def _by_planes(
     route: Callable[[Tensor], Tensor], images: Tensor, grid: PatchGrid, value: float, types: tuple[str, ...] = ()
 ) -> Tensor:
-    """Runs a route on images of the types it moves exactly, and on the bytes of any other as planes of floats."""
+    """Runs a route on images of the types that it copies exactly, else on their bytes as planes of floats."""
     import torch
 
     whole = _cropped(images, grid, value)
@@ -296,7 +296,7 @@ def _by_planes(
 
 
 def _in_order(tensor: Tensor) -> Tensor:
-    """A copy whose strides are the usual ones, of axes of length 1 too: a view of other element size asks for that."""
+    """A copy with contiguous strides, on axes of length 1 too, as a view with another element size requires."""
     import torch
 
     return tensor.clone(memory_format=torch.contiguous_format)
@@ -304,7 +304,7 @@ def _in_order(tensor: Tensor) -> Tensor:
 
 MASKS = ('random', 'block', 'grid')
 
-# Bao et al., BEiT (2022), algorithm 1: blocks of 16 patches at least, of these aspect ratios.
+# Bao et al., BEiT (2022), algorithm 1: blocks of at least 16 patches, with aspect ratios in this range.
 _LEAST_BLOCK = 16
 _ASPECT = 0.3
 _TRIES = 100
@@ -315,10 +315,10 @@ def make_mask(shape: tuple[int, int], ratio: float, kind: str = 'random', seed: 
 
     Args:
         shape: Rows and columns of patches.
-        ratio: Share that is masked; of N patches ``int(N * (1 - ratio))`` stay visible, as MAE counts.
-        kind: ``random``: each patch alone (MAE). ``block``: rectangles (BEiT), the last of which is cut; ``grid``:
-            evenly spread; at 0.75 one patch of each 2×2 stays.
-        seed: Decides a random or block mask.
+        ratio: Share to mask; of N patches ``int(N * (1 - ratio))`` stay visible, as in MAE.
+        kind: ``random``: independent patches (MAE). ``block``: rectangles (BEiT), the last one cut to the ratio.
+            ``grid``: evenly spread; at 0.75 one patch of each 2×2 stays visible.
+        seed: Seed of a random or block mask.
 
     Returns:
         bool ``(N,)``, True where masked.
@@ -334,7 +334,7 @@ def make_mask(shape: tuple[int, int], ratio: float, kind: str = 'random', seed: 
 
 
 def _dither(shape: tuple[int, int]) -> NDArray[np.intp]:
-    """Patches in the order of an 8×8 ordered dither (Bayer, 1973): any first part of them is evenly spread."""
+    """Patches in the order of an 8×8 ordered dither (Bayer, 1973): every prefix of the order is evenly spread."""
     pattern = np.zeros((1, 1), int)
     for _ in range(3):
         pattern = np.block([[4 * pattern, 4 * pattern + 2], [4 * pattern + 3, 4 * pattern + 1]])

@@ -1,7 +1,7 @@
 """How stored values became network values, so that the image can be shown as it was before normalization.
 
-Only what is undone is followed here: channel order, value range, mean and standard deviation. Augmentations of color
-are part of what the network saw and stay.
+Only what is undone is tracked here: channel order, value range, mean and standard deviation. Color augmentations are
+part of what the network saw, so they stay.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Photometry:
     bias: NDArray[np.float64] | float = 0.0
 
     def reversed(self) -> Photometry:
-        """After the channels were put in reverse order."""
+        """After the order of the channels was reversed."""
         return Photometry(not self.bgr, np.flip(np.atleast_1d(self.gain)), np.flip(np.atleast_1d(self.bias)))
 
     def normalized(self, mean: ArrayLike, std: ArrayLike) -> Photometry:
@@ -66,7 +66,7 @@ def followed(photometry: Photometry, transform: Any, before: Any, after: Any, kn
         transform: The transform.
         before: The image that went in (array, tensor or PIL image).
         after: The image that came out.
-        known: Whether the transform is in the tables; for others a change of range is read off the values.
+        known: Whether the transform is in the tables; for others a change of range is inferred from the values.
     """
     name, package = type(transform).__name__, type(transform).__module__.split('.')[0]
     if name == 'Normalize' and known:
@@ -83,7 +83,7 @@ def followed(photometry: Photometry, transform: Any, before: Any, after: Any, kn
 
 
 def _rescaled(photometry: Photometry, before: Any, after: Any) -> Photometry:
-    """Integer images are 0-255 and float images 0-1 for torchvision's conversions."""
+    """To torchvision's conversions, integer images are 0-255 and float images 0-1."""
     if _is_float(after) and not _is_float(before):
         return photometry.scaled(_top(before))
     if _is_float(before) and not _is_float(after):
@@ -92,7 +92,7 @@ def _rescaled(photometry: Photometry, before: Any, after: Any) -> Photometry:
 
 
 def _guessed(photometry: Photometry, before: Any, after: Any) -> Photometry:
-    """An unknown transform that turns an integer image into floats up to 1 has divided by the largest integer."""
+    """An unknown transform that turns an integer image into floats up to 1 divided it by the largest integer."""
     if after is None or _is_float(before) or not _is_float(after):
         return photometry
     high = float(np.max(np.asarray(after), initial=0))
@@ -117,15 +117,15 @@ def _channels(image: Any) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Preprocessing:
-    """What a data preprocessor does after the pipeline, as far as the picture is concerned.
+    """What a data preprocessor does to an image after the pipeline.
 
     Attributes:
         swaps: Whether it reverses the channels.
-        mean: ``(C,)``, or None where it does not normalize.
+        mean: ``(C,)``, or None if it does not normalize.
         std: ``(C,)``.
-        divisor: It pads to the right and below to a multiple of this.
-        pad_value: With this value, after normalizing.
-        known: Whether its class is one whose behavior is known.
+        divisor: It pads at the right and below to a multiple of this.
+        pad_value: The value of the padding, after normalizing.
+        known: Whether the behavior of its class is known.
         name: Its class.
     """
 
@@ -139,7 +139,7 @@ class Preprocessing:
 
     @classmethod
     def of(cls, preprocessor: Any) -> Preprocessing:
-        """Read it off a built data preprocessor, its config, or None."""
+        """Reads it from a built data preprocessor or its config; None does nothing."""
         if preprocessor is None:
             return cls()
         if isinstance(preprocessor, Mapping):
@@ -159,7 +159,7 @@ class Preprocessing:
     def pad(
         self, values: NDArray[Any], photometry: Photometry, geometry: Geometry
     ) -> tuple[NDArray[np.uint8], Geometry]:
-        """The final image and geometry for values ``(C, H, W)`` that leave the pipeline."""
+        """The final image and geometry for the values ``(C, H, W)`` that the pipeline gave."""
         image, (h, w) = photometry.image(values), values.shape[-2:]
         size = tuple(-(-n // self.divisor) * self.divisor for n in (h, w))
         if size == (h, w):
@@ -174,12 +174,12 @@ class Preprocessing:
         return padded, geometry.then(crop((h, w), size, 0, 0))
 
     def resized(self, geometry: Geometry, size: tuple[int, int]) -> Geometry:
-        """For a preprocessor of unknown kind that changed the size: no exact geometry."""
+        """For a preprocessor of unknown kind that changed the size: the geometry is not exact."""
         step = resize(geometry.network_size, size)
         return replace(geometry.then(step), exact=False)
 
 
-#: Data preprocessors whose behavior the attributes above describe in full.
+#: Data preprocessors that the attributes above describe in full.
 _KNOWN = {
     'ClsDataPreprocessor', 'SelfSupDataPreprocessor', 'ImgDataPreprocessor', 'BaseDataPreprocessor',
     'DetDataPreprocessor', 'TwoNormDataPreprocessor', 'MultiModalDataPreprocessor',

@@ -11,21 +11,23 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from vistool.data.geometry import GeometricStep, Geometry
-from vistool.data.images import SUFFIXES, as_rgb, image_of, open_image, planes_of, size_of, to_rgb
+from vistool.data.geometry import GeometricStep, Geometry, crop
+from vistool.data.images import SUFFIXES, ImageLike, as_rgb, image_of, open_image, planes_of, size_of, to_rgb
 from vistool.data.photometry import Photometry, Preprocessing
 from vistool.data.replay import seeded
-from vistool.data.samples import Sample
+from vistool.data.samples import Sample, preprocess
 from vistool.data.tracing import Tracer, name_of
 from vistool.errors import InputError, message_of
 
-#: Orientation -> whether the stored image is the upright one transposed, and then mirrored across and down.
+#: Orientation → whether the stored image is the upright one transposed, then mirrored horizontally and vertically.
 _STORED = {
     1: (False, False, False),
     2: (False, True, False),
@@ -39,30 +41,30 @@ _STORED = {
 
 
 def is_loader(transform: Any) -> bool:
-    """Whether it is mmcv's image loader (or a package's child that reads files the same way)."""
+    """Whether it is mmcv's image loader, or a subclass in a package of OpenMMLab that reads files in the same way."""
     return any(
         cls.__name__ == 'LoadImageFromFile' and cls.__module__.startswith('mmcv.') for cls in type(transform).__mro__
     ) and type(transform).__module__.split('.')[0].startswith('mm')
 
 
 def is_custom_loader(transform: Any) -> bool:
-    """Whether it seems to load an image in some other way."""
+    """Whether it seems to load an image in another way."""
     return type(transform).__name__.startswith('Load') and not is_label_loader(transform)
 
 
 def is_label_loader(transform: Any) -> bool:
-    """Whether it loads what only a dataset has: annotations, proposals, captions."""
+    """Whether it loads what only a dataset has: annotations, proposals, labels."""
     name = type(transform).__name__
     return name.startswith('Load') and any(word in name for word in ('Annotation', 'Proposal', 'Label', 'Semantic'))
 
 
 def loaded(loader: Any, original: NDArray[np.uint8], orientation: int = 1) -> tuple[NDArray[Any], Photometry, Geometry]:
-    """The image as the loader hands it on, with its photometry and geometry.
+    """The image as the loader would pass it on, with its photometry and geometry.
 
     Args:
         loader: mmcv's ``LoadImageFromFile``.
         original: uint8 ``(H, W, 3)`` RGB, upright.
-        orientation: The file's EXIF orientation, for loaders that are told to ignore it.
+        orientation: The file's EXIF orientation, for loaders that are set to ignore it.
     """
     flag = str(getattr(loader, 'color_type', 'color'))
     image, geometry = original, Geometry.identity(original.shape[:2])
@@ -78,9 +80,9 @@ def loaded(loader: Any, original: NDArray[np.uint8], orientation: int = 1) -> tu
 def unloaded(
     transforms: list[Any], preprocessing: Preprocessing, original: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], Photometry]:
-    """The image for a pipeline without a loader, whose dataset brings arrays: what the later steps expect to be given.
+    """The image for a pipeline without a loader, whose dataset holds arrays: in the form that the later steps expect.
 
-    BGR where a later step turns it into RGB, gray where there is one mean, else RGB.
+    BGR if a later step converts it to RGB, gray if there is a single mean, else RGB.
     """
     if preprocessing.mean is not None and len(preprocessing.mean) == 1:
         return as_gray(original), Photometry()
@@ -98,7 +100,7 @@ def as_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _stored(upright: NDArray[np.uint8], orientation: int) -> tuple[NDArray[np.uint8], Geometry]:
-    """An image as its file stores it, before EXIF, and the way from there to the upright one."""
+    """An image as its file stores it, without the EXIF orientation, and its geometry to the upright image."""
     transposed, across, down = _STORED.get(orientation, _STORED[1])
     image = upright.transpose(1, 0, 2) if transposed else upright
     h, w = image.shape[:2]
@@ -114,12 +116,12 @@ log = logging.getLogger('vistool')
 
 
 class Pipeline:
-    """Transforms and what follows them, ready to read images.
+    """Transforms and the data preprocessor behind them, ready to read images.
 
     Args:
         transforms: Built transforms in order.
-        data_preprocessor: The model's, built or as a config; its padding belongs to the picture.
-        takes_images: Whether the transforms take a PIL image (torchvision, timm), not OpenMMLab's results dict.
+        data_preprocessor: The model's, built or as a config; its padding is part of the image.
+        takes_images: Whether the transforms take a PIL image (torchvision, timm) instead of OpenMMLab's results dict.
     """
 
     def __init__(
@@ -137,28 +139,28 @@ class Pipeline:
 
     def read(
         self,
-        source: Any,
+        source: ImageLike,
         seed: int = 0,
         index: int = 0,
         name: str | None = None,
         info: Mapping[str, Any] | None = None,
         observe: Callable[[Any, Any], None] | None = None,
     ) -> Sample:
-        """Read one image and run it through the pipeline.
+        """Reads one image and runs it through the pipeline.
 
         Args:
             source: A path, a PIL image, or a uint8 RGB array ``(H, W, 3)``.
-            seed: With ``index`` decides whatever the transforms draw; the global random states stay as they are.
+            seed: Seeds, with ``index``, whatever the transforms draw; the global random states are not changed.
             index: Position of the image in the run.
             name: Output stem; default: the file's.
-            info: What a dataset knows of the image besides (``gt_label``, annotations); without it, steps that load
-                annotations are left out.
+            info: What a dataset knows about the image (``gt_label``, annotations); without it, steps that load
+                annotations are skipped.
             observe: Called with ``(transform, value)`` after each step.
 
         Raises:
-            InputError: The file is no readable image, or a transform fails on it.
+            InputError: The file is not a readable image, or a transform fails on it.
         """
-        path = Path(source) if isinstance(source, (str, Path)) else None
+        path = Path(source) if isinstance(source, (str, PathLike)) else None
         original, orientation = original_of(source)
         try:
             with seeded(seed, index) as own:
@@ -175,10 +177,10 @@ class Pipeline:
     def _run(
         self, original: NDArray[np.uint8], orientation: int, path: Path | None, results: dict[str, Any], observe: Any
     ) -> tuple[Any, Tracer]:
-        """Start where the pipeline's own loader would have left off, and apply the rest."""
+        """Starts where the pipeline's own loader would have ended, and applies the remaining transforms."""
         if self.takes_images:
             tracer = Tracer(Geometry.identity(original.shape[:2]), Photometry(), self._warned, observe)
-            return tracer.run(self.transforms, _pil(original)), tracer
+            return tracer.run(self.transforms, Image.fromarray(original)), tracer
         labeled = len(results) > 1
         steps = [t for t in self.transforms if labeled or not is_label_loader(t)]
         first, rest = (steps[0], steps[1:]) if steps else (None, [])
@@ -192,7 +194,7 @@ class Pipeline:
         else:
             rest = rest if is_custom_loader(first) or is_loader(first) else steps
             if path is not None:
-                log.warning('the pipeline loads no images (its dataset holds them): a file goes in at its own size')
+                log.warning('the pipeline loads no images (its dataset holds them): a file is used at its own size')
             image, photometry = unloaded(rest, self.preprocessing, original)
             geometry = Geometry.identity(original.shape[:2])
         results |= {'img': image, 'img_shape': image.shape[:2], 'ori_shape': image.shape[:2]}
@@ -202,12 +204,12 @@ class Pipeline:
     def _run_own_loader(
         self, loader: Any, rest: list[Any], results: dict[str, Any], original: NDArray[np.uint8], observe: Any
     ) -> tuple[Any, Tracer]:
-        """Let a loader of the user's own (or one that keeps the file's raw values) read the file."""
+        """Lets a loader of the user's own, or one that keeps the file's raw values, read the file."""
         geometry = Geometry.identity(original.shape[:2])
         results = Tracer(None, Photometry(), self._warned, observe).run([loader], results)
         image = image_of(results)
         if size_of(image) != geometry.network_size:
-            log.warning('%s gives another size than the file has: no geometry', name_of(loader))
+            log.warning('%s changes the size of the file: maps cannot be laid over the original image', name_of(loader))
             size = size_of(image) or geometry.network_size
             geometry = replace(Geometry.identity(size), original_size=geometry.original_size, exact=False)
         top = 65535 if getattr(image, 'dtype', None) == np.uint16 else 255
@@ -216,7 +218,7 @@ class Pipeline:
         return tracer.run(rest, results), tracer
 
     def _finish(self, data: Any, tracer: Tracer, original: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
-        """The picture and geometry of the network's final input, the data preprocessor's padding included."""
+        """The image and geometry of the network's input, including the padding of the data preprocessor."""
         values = planes_of(network_input(data))
         geometry = tracer.geometry or Geometry.identity(original.shape[:2])
         if values.shape[-2:] != geometry.network_size:
@@ -229,10 +231,7 @@ class Pipeline:
         return self._measured(data, image, geometry)
 
     def _measured(self, data: Any, image: NDArray[np.uint8], geometry: Geometry) -> tuple[NDArray[np.uint8], Geometry]:
-        """For a data preprocessor of unknown kind: run it, and take any growth as padding to the right and below."""
-        from vistool.data.geometry import crop
-        from vistool.data.samples import preprocess
-
+        """Runs a data preprocessor of unknown kind and takes any growth as padding at the right and below."""
         sample = Sample(data, image)
         batch = preprocess([sample], self._preprocessor, getattr(self._preprocessor, 'device', 'cpu'))
         size = size_of(batch)
@@ -251,7 +250,7 @@ class Pipeline:
 
 
 def network_input(data: Any) -> Any:
-    """The image tensor in what a pipeline returned: ``inputs`` or ``img``, the first where there are several."""
+    """The image tensor in what a pipeline returned: ``inputs`` or ``img``, the first if there are several."""
     while not (is_image := size_of(data) is not None):
         if isinstance(data, Mapping) and data:
             key = next((key for key in ('inputs', 'img', 'pixel_values') if key in data), next(iter(data)))
@@ -261,31 +260,25 @@ def network_input(data: Any) -> Any:
         else:
             break
     if not is_image:
-        raise InputError(f'the pipeline returns {type(data).__name__}, not an image', hint='end it with PackInputs')
+        raise InputError(f'the pipeline returns a {type(data).__name__}, not an image', hint='end it with PackInputs')
     return data
 
 
-def original_of(source: Any) -> tuple[NDArray[np.uint8], int]:
+def original_of(source: ImageLike) -> tuple[NDArray[np.uint8], int]:
     """uint8 RGB, upright, and the EXIF orientation of the file it came from."""
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, PathLike)):
         image = open_image(source)
         return to_rgb(image, str(source)), _orientation(image)
-    if hasattr(source, 'getbands'):
+    if isinstance(source, Image.Image):
         return to_rgb(source), _orientation(source)
     return as_rgb(source), 1
 
 
-def _orientation(image: Any) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # damaged EXIF data raise all sorts of things
+    except Exception:  # damaged EXIF data can raise anything
         return 1
-
-
-def _pil(image: NDArray[np.uint8]) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(image)
 
 
 def _label(data: Any) -> int | None:
@@ -299,7 +292,7 @@ def _label(data: Any) -> int | None:
 
 
 def seed_inner(transforms: Sequence[Any], seed: int) -> None:
-    """Seed the generators that transforms keep for themselves: albumentations has one."""
+    """Seeds the generators that transforms own, as albumentations' do."""
     for transform in transforms:
         inner = getattr(transform, 'aug', transform)
         if hasattr(inner, 'set_random_seed'):
@@ -308,13 +301,13 @@ def seed_inner(transforms: Sequence[Any], seed: int) -> None:
 
 @dataclass
 class MultiPipeline:
-    """Several inputs from one main image and, where given, files of their own.
+    """Several inputs from one main image and, if given, from files of their own.
 
     Attributes:
         pipelines: Input name → pipeline; the order is that of positional arguments.
         positional: Whether the network takes its inputs by position; else by name.
         files: Input name → a file, or a folder with a file of the main image's name.
-        drawn: The input on which maps are drawn; default: the first that keeps the photo's places.
+        drawn: The input on which maps are drawn; default: the first with an exact geometry.
     """
 
     pipelines: Mapping[str, Pipeline]
@@ -323,10 +316,10 @@ class MultiPipeline:
     drawn: str | None = None
 
     def with_files(self, files: Mapping[str, Path], drawn: str | None = None) -> MultiPipeline:
-        """The same with these files, and maps drawn on this input.
+        """The same pipeline with these files, and maps drawn on this input.
 
         Raises:
-            InputError: If there is no such input.
+            InputError: There is no such input.
         """
         for argument, names in (('files', list(files)), ('draw_on', [drawn] if drawn else [])):
             for name in names:
@@ -335,36 +328,44 @@ class MultiPipeline:
                     raise InputError(f'the network has no input {name!r}', accepted=known, parameter=argument)
         return replace(self, files=files, drawn=drawn)
 
-    def read(self, source: Any, seed: int = 0, index: int = 0, name: str | None = None, **more: Any) -> Sample:
-        """Reads the main image and whatever other files there are; see :meth:`Pipeline.read`.
+    def read(
+        self,
+        source: ImageLike,
+        seed: int = 0,
+        index: int = 0,
+        name: str | None = None,
+        info: Mapping[str, Any] | None = None,
+        observe: Callable[[Any, Any], None] | None = None,
+    ) -> Sample:
+        """Reads the main image and the other files; see :meth:`Pipeline.read`.
 
-        All pipelines draw from the same ``(seed, index)``, so equal random transforms do the same to every input.
+        All pipelines draw from the same ``(seed, index)``, so equal random transforms treat all inputs alike.
         """
         samples = {
-            key: pipeline.read(self._file(key, source), seed, index, name, **more)
+            key: pipeline.read(self._file(key, source), seed, index, name, info, observe)
             for key, pipeline in self.pipelines.items()
         }
         tensors = {key: network_input(sample.data) for key, sample in samples.items()}
         data = tuple(tensors.values()) if self.positional else tensors
         main = next(iter(samples.values()))
-        path = source if isinstance(source, (str, Path)) else None
+        path = Path(source) if isinstance(source, (str, PathLike)) else None
         return replace(
             samples[self.drawn or self._default(samples)],
             data=data,
-            name=name or (Path(path).stem if path else main.name),
-            path=Path(path) if path else None,
+            name=name or (path.stem if path else main.name),
+            path=path,
         )
 
     def _default(self, samples: Mapping[str, Sample]) -> str:
         own = (key for key, sample in samples.items() if key not in self.files and _in_place(sample))
         return next(own, next(iter(samples)))
 
-    def _file(self, key: str, source: Any) -> Any:
+    def _file(self, key: str, source: ImageLike) -> ImageLike:
         given = self.files.get(key)
         if given is None or not given.is_dir():
             return given or source
-        if not isinstance(source, (str, Path)):
-            raise InputError(f'{key}={given} is a folder, but the main image is no file', parameter='files')
+        if not isinstance(source, (str, PathLike)):
+            raise InputError(f'{key}={given} is a folder, but the main image is not a file', parameter='files')
         stem = Path(source).stem
         found = [path for path in sorted(given.iterdir()) if path.stem == stem and path.suffix.lower() in SUFFIXES]
         if not found:
@@ -377,23 +378,20 @@ def _in_place(sample: Sample) -> bool:
 
 
 def parse_files(pairs: list[str]) -> dict[str, Path]:
-    """``NAME=PATH`` pairs of ``--input``.
+    """Reads ``NAME=PATH`` pairs.
 
     Raises:
-        InputError: If one is no pair, or the file does not exist.
+        InputError: One is not a pair, or the file does not exist.
     """
     files = {}
     for pair in pairs:
         key, equals, path = pair.partition('=')
         if not (key and equals and path):
-            raise InputError(f'{pair!r} is no NAME=PATH', parameter='files')
+            raise InputError(f'{pair!r} is not a pair NAME=PATH', parameter='files')
         if not Path(path).exists():
             raise InputError(f'no file or folder {path!r} for {key!r}', parameter='files')
         files[key] = Path(path)
     return files
-
-
-__all__ = ['Pipeline', 'build_pipeline', 'build_transforms', 'find_pipeline']
 
 
 def build_pipeline(config: Any, phase: str = 'test', data_preprocessor: Any = None) -> Pipeline | MultiPipeline:
@@ -401,9 +399,9 @@ def build_pipeline(config: Any, phase: str = 'test', data_preprocessor: Any = No
 
     Args:
         config: An mmengine Config.
-        phase: ``test`` falls back on ``val`` and on ``test_pipeline``, then on a resize and center crop to the model's
-            input size, with a warning; ``val`` and ``train`` are taken as they are named.
-        data_preprocessor: The model's, built; default: as the config describes it.
+        phase: ``test`` falls back to ``val`` and to ``test_pipeline``, then, with a warning, to a resize and center
+            crop to the model's input size; ``val`` and ``train`` are used as named.
+        data_preprocessor: The model's, built; default: the one that the config describes.
 
     Raises:
         InputError: A transform cannot be built.
@@ -425,14 +423,14 @@ def _several(inputs: Any, scope: str | None) -> MultiPipeline:
     for name, each in named.items():
         if not isinstance(each, Mapping) or not each.get('pipeline'):
             raise InputError(
-                f'the input {name} has no pipeline', accepted=f'{name}=dict(pipeline=[…])', parameter='config'
+                f'the input {name!r} has no pipeline', accepted=f'{name}=dict(pipeline=[…])', parameter='config'
             )
     pipelines = {name: Pipeline(build_transforms(each['pipeline'], scope)) for name, each in named.items()}
     return MultiPipeline(pipelines, positional=not isinstance(inputs, Mapping))
 
 
 def find_pipeline(config: Any, phase: str = 'test') -> Sequence[Any] | None:
-    """The pipeline's config for a phase, through any dataset wrappers; None where the config has none."""
+    """The config of a phase's pipeline, through any dataset wrappers; None if the config has none."""
     for name in ('test', 'val') if phase == 'test' else (phase,):
         loader = config.get(f'{name}_dataloader')
         if loader and (found := _pipeline_of(loader.get('dataset'))) is not None:
@@ -444,7 +442,7 @@ def find_pipeline(config: Any, phase: str = 'test') -> Sequence[Any] | None:
 
 
 def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
-    """Build transforms from their configs in a scope; ready-made callables are taken as they are."""
+    """Builds transforms from their configs in a scope; callables are used unchanged."""
     from mmengine.registry import TRANSFORMS, DefaultScope
 
     scope = 'mmpretrain' if scope == 'mmcls' else scope
@@ -479,7 +477,7 @@ def _pipeline_of(dataset: Any) -> Sequence[Any] | None:
 
 
 def _fallback(config: Any, phase: str) -> list[Any]:
-    """Short side to the model's input size, then a center crop."""
+    """Resizes the short side to the model's input size, then crops the center."""
     backbone = (config.get('model') or {}).get('backbone') or {}
     size = backbone.get('img_size') or 224
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
@@ -493,12 +491,13 @@ def _fallback(config: Any, phase: str) -> list[Any]:
 
 
 class Cover:
-    """Resize so that the image just covers a size, aspect ratio kept."""
+    """Resizes so that the image just covers a size, keeping its aspect ratio."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Replaces ``img``, ``(H, W[, C])``."""
         import mmcv
 
         h, w = results['img'].shape[:2]
@@ -512,7 +511,7 @@ class Pack:
     """The image as the tensor ``inputs``."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        import numpy as np
+        """Returns ``inputs``, ``(C, H, W)``, without data samples."""
         import torch
 
         image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))

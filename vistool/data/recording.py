@@ -23,7 +23,7 @@ from vistool.errors import InputError, message_of
 
 NOT_APPLIED = 'not applied'
 
-#: What the magnitude of an augmentation is called, by the transform's name.
+#: The name of an augmentation's magnitude, by the transform's name.
 _MAGNITUDES = {
     'Rotate': 'angle', 'Posterize': 'bits', 'Solarize': 'threshold', 'SolarizeAdd': 'amount', 'GaussianBlur': 'radius',
 }  # fmt: skip
@@ -31,7 +31,7 @@ _JITTER = ('brightness', 'contrast', 'saturation', 'hue')
 
 
 def described(transform: Any, drawn: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
-    """The parameters that a transform drew in its last call, each a line; empty for one that drew none.
+    """The parameters that a transform drew in its last call, one line each; empty if it drew none.
 
     Args:
         transform: The transform.
@@ -55,7 +55,7 @@ def described(transform: Any, drawn: Mapping[str, Sequence[Any]]) -> tuple[str, 
 
 
 def _turned(drawn: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether the magnitude was given a random sign, which is then what counts."""
+    """Whether the magnitude got a random sign, in which case the signed value is shown."""
     return bool(drawn.get('random_negative'))
 
 
@@ -91,7 +91,7 @@ def _place(transform: Any, value: Any) -> list[str]:
 
 
 def _params(transform: Any, value: Any) -> list[str]:
-    """What torchvision's first generation (and mmpretrain's children of it) returns from ``get_params``."""
+    """The return value of ``get_params``, of torchvision's first generation and mmpretrain's subclasses of it."""
     name, values = type(transform).__name__, value if isinstance(value, (tuple, list)) else (value,)
     if name == 'ColorJitter':
         return _jittered(transform, values)
@@ -120,7 +120,7 @@ _DESCRIPTIONS: dict[str, Callable[[Any, Any], list[str]]] = {
 
 
 def _albumentations(aug: Any) -> tuple[str, ...]:
-    """The augmentations of an albumentations pipeline that ran: each keeps the parameters of its last call."""
+    """The augmentations of an albumentations pipeline that ran; each keeps the parameters of its last call."""
     ran = [type(each).__name__ for each in _leaves(aug) if getattr(each, 'params', None)]
     return tuple(ran) or (NOT_APPLIED,)
 
@@ -131,12 +131,12 @@ def _leaves(aug: Any) -> list[Any]:
 
 
 def _generic(values: Mapping[str, Any]) -> list[str]:
-    """Named numbers; what is no small number is left out."""
+    """Numbers with their names; anything else is omitted."""
     return [f'{name.replace("_", " ")} {text}' for name, value in values.items() if (text := _text(value))]
 
 
 def _text(value: Any) -> str:
-    """A number or a few, short; ``''`` for anything else."""
+    """One number or a few, in short form; ``''`` for anything else."""
     if hasattr(value, 'detach'):
         value = value.detach().cpu().numpy()
     if isinstance(value, (bool, np.bool_, str)):
@@ -152,26 +152,26 @@ def _text(value: Any) -> str:
 
 Detail = Literal['original', 'ends', 'steps']
 
-#: Steps that load no image and change none: they have no picture of their own.
+#: Steps that neither load nor change an image: they have no picture.
 _UNSEEN = {
     'PackInputs', 'PackMultiTaskInputs', 'PackDetInputs', 'PackSegInputs', 'Collect', 'ToTensor', 'ImageToTensor',
     'LoadAnnotations', 'FilterAnnotations', 'CleanCaption', 'OFAAddObjects', 'Transpose', 'NumpyToPIL', 'PILToNumpy',
 }  # fmt: skip
 #: Containers that run each of their children on an image of its own.
 _BRANCHING = {'MultiView', 'ApplyToList'}
-#: Containers that may leave a child out: a child that then does nothing did not run.
+#: Containers that may skip a child; a child that did nothing inside them is not shown.
 _CHOOSING = {'RandomApply', 'RandomChoice', 'RandomOrder', 'AutoAugment', 'RandAugment', 'OneOf', 'SomeOf'}
 
 
 @dataclass(frozen=True, eq=False)
 class StepImage:
-    """The image after one step.
+    """The image after one step of a pipeline.
 
     Attributes:
-        step: The transform's name; ``original`` for the image as it was loaded.
-        pixels: uint8 ``(h, w, 3)`` RGB, normalization undone; a mask drawn in.
-        parameters: What the transform drew, in lines.
-        view: Which of several images of the sample; None before they part.
+        step: The transform's name; ``original`` for the loaded image.
+        pixels: uint8 ``(h, w, 3)`` RGB, with normalization undone and any mask drawn.
+        parameters: What the transform drew, one line each.
+        view: Which of several images of the sample; None before they are split.
     """
 
     step: str
@@ -184,9 +184,11 @@ class Recorder(Tracer):
     """One run of a pipeline over one sample.
 
     Args:
-        preprocessing: What the data preprocessor does afterwards; tells the channel order of images that no step loads.
-        bgr: Whether loaded images are BGR, where the user says so; None: as the loader does it.
-        detail: Whether all steps are kept, the ends alone, or only the original (the rest is then not run).
+        preprocessing: What the data preprocessor does afterwards; it gives the channel order of images that no step
+            loads.
+        bgr: Whether loaded images are BGR, as given by the user; None: as the loader returns them.
+        detail: ``steps`` keeps the images after all steps, ``ends`` the first and last, ``original`` only the loaded
+            one (the other steps do not run).
     """
 
     def __init__(self, preprocessing: Preprocessing, bgr: bool | None, detail: Detail) -> None:
@@ -198,7 +200,7 @@ class Recorder(Tracer):
         self._choosing = 0
 
     def record(self, transforms: list[Any], results: Any) -> Any:
-        """Apply the transforms; None as soon as one gives None, as mmengine's Compose does."""
+        """Applies the transforms; None as soon as one returns None, as mmengine's Compose does."""
         if images_of(results):
             swaps = self._preprocessing.swaps if self._bgr is None else self._bgr
             self.photometry = Photometry(bgr=swaps)
@@ -214,7 +216,7 @@ class Recorder(Tracer):
         return results
 
     def apply(self, transform: Any, value: Any) -> Any:
-        """Apply one transform, following those that run others on several images."""
+        """Applies one transform, following those that run others on several images."""
         name = type(transform).__name__
         if name in _BRANCHING and hasattr(transform, 'transforms'):
             with self._branching(transform):
@@ -263,7 +265,7 @@ class Recorder(Tracer):
         return out
 
     def _loaded(self, loader: Any, results: Any) -> Photometry:
-        """Channel order and range of an image that has just been loaded: mmcv's loaders give BGR."""
+        """Channel order and range of an image that was just loaded; mmcv's loaders return BGR."""
         image = images_of(results)[0]
         bgr = not getattr(loader, 'to_rgb', False) if self._bgr is None else self._bgr
         top = 65535 / 255 if getattr(image, 'dtype', None) == np.uint16 else 1.0
@@ -280,12 +282,12 @@ class Recorder(Tracer):
             self.images.append(StepImage(step, pixels, parameters, view))
 
     def _finish(self, results: Any) -> None:
-        """The network's images, from what the pipeline returned."""
+        """Keeps the network's images, from what the pipeline returned."""
         packed = results.get('inputs', results) if isinstance(results, Mapping) else results
         images = images_of(packed) or images_of(results)
         if not images:
             raise InputError(
-                f'the pipeline returns {type(results).__name__} without an image', hint='end it with PackInputs'
+                f'the pipeline returns a {type(results).__name__} without an image', hint='end it with PackInputs'
             )
         self._keep('transformed', images if len(images) > 1 else images[0])
 
@@ -299,7 +301,7 @@ def images_of(value: Any) -> list[Any]:
 
 
 def as_pixels(image: Any, photometry: Photometry) -> NDArray[np.uint8]:
-    """A copy of an image of any kind as uint8 ``(h, w, 3)`` RGB, normalization undone."""
+    """A copy of an image of any kind as uint8 ``(h, w, 3)`` RGB, with normalization undone."""
     pixels = photometry.image(planes_of(image))
     return pixels.copy() if np.shares_memory(pixels, _memory(image)) else pixels
 
@@ -309,7 +311,7 @@ def _memory(image: Any) -> NDArray[Any]:
 
 
 def with_mask(pixels: NDArray[np.uint8], mask: NDArray[Any]) -> NDArray[np.uint8]:
-    """An image with the patches grayed out that a mask hides (non-zero), whatever the mask's own resolution."""
+    """An image with the masked (non-zero) patches grayed out; the mask may have any resolution."""
     mask = np.squeeze(np.asarray(mask))
     if mask.ndim != 2:
         return pixels
@@ -322,7 +324,7 @@ def with_mask(pixels: NDArray[np.uint8], mask: NDArray[Any]) -> NDArray[np.uint8
 
 
 def rows_of(images: list[StepImage]) -> list[list[StepImage]]:
-    """Shots in rows: one for each view, the common beginning repeated."""
+    """Step images in rows: one row for each view, with the common beginning repeated."""
     views = sorted({image.view for image in images if image.view is not None})
     if not views:
         return [images]
@@ -331,17 +333,18 @@ def rows_of(images: list[StepImage]) -> list[list[StepImage]]:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What became of one sample.
+    """One sample, read, with the images of its pipeline's steps.
 
     Attributes:
-        index: Its place in the dataset.
+        index: Its index in the dataset.
         name: Output stem.
-        path: Its file, if it has one.
+        path: Its file, or None.
         label: Its ground truth.
         images: Its images: the original first, then steps or the end.
         data: What the pipeline returned.
-        photometry: How the values in ``data`` are to be shown.
-        refetched: Its place in the innermost dataset, where the dataset threw others away first; else None.
+        photometry: How the values in ``data`` are shown.
+        refetched: The index, in the innermost dataset, of the sample that replaced one that the pipeline discarded;
+            else None.
     """
 
     index: int
@@ -355,25 +358,25 @@ class Record:
 
     @property
     def original(self) -> NDArray[np.uint8]:
-        """The image as it was loaded."""
+        """The loaded image."""
         return self.images[0].pixels
 
 
 class Samples:
-    """A dataset whose samples are read and watched.
+    """A dataset whose samples are read with the images of every step.
 
     Args:
-        dataset: Built, wrappers included. Its pipelines are replaced by recording ones.
+        dataset: Built, wrappers included. Its pipelines are replaced with recording ones.
         data_preprocessor: The model's, built, as a config, or None.
-        seed: With a sample's index, decides whatever its transforms draw.
-        channel_order: ``BGR`` or ``RGB``, of loaded images; None: as their loader does it.
+        seed: Seeds, with a sample's index, whatever its transforms draw.
+        channel_order: ``BGR`` or ``RGB``, of loaded images; None: as their loader returns them.
     """
 
     def __init__(
         self, dataset: Any, data_preprocessor: Any = None, seed: int = 0, channel_order: str | None = None
     ) -> None:
         if channel_order not in (None, 'BGR', 'RGB'):
-            raise InputError(f'unknown order {channel_order!r}', accepted='BGR, RGB', parameter='channel_order')
+            raise InputError(f'unknown channel order {channel_order!r}', accepted='BGR, RGB', parameter='channel_order')
         self.dataset, self.seed = dataset, seed
         self.classes = class_names(dataset)
         self.preprocessing = Preprocessing.of(data_preprocessor)
@@ -404,12 +407,12 @@ class Samples:
         return label_of(self.info(index))
 
     def read(self, index: int, repeat: int = 0, detail: Detail = 'steps') -> Record:
-        """Run the dataset's own pipeline for one sample.
+        """Runs the dataset's own pipeline for one sample.
 
         Args:
-            index: Place in the dataset.
-            repeat: Another number, another draw: the one that seed + ``repeat`` gives.
-            detail: Whether the images after all steps are kept, the first and last alone, or only the first.
+            index: Index in the dataset.
+            repeat: The number of the draw, which is seeded with seed + ``repeat``.
+            detail: Which images are kept; see :class:`Recorder`.
 
         Raises:
             InputError: The image is not readable, or a transform fails on it.
@@ -424,10 +427,10 @@ class Samples:
         except Exception as error:
             where = _path(watch.info) or f'sample {index}'
             text = error.problem if isinstance(error, InputError) else message_of(error)
-            text = text.replace(f": '{where}'", '').replace(f': {where}', '')  # named once is enough
+            text = text.replace(f": '{where}'", '').replace(f': {where}', '')  # so that the file is named once
             raise InputError(f'{where}: {text}') from error
         if watch.done is None or not watch.done.images:
-            raise InputError(f'sample {index} went through no pipeline that loads an image')
+            raise InputError(f'no pipeline loaded an image of sample {index}')
         label, path = label_of(watch.info), _path(watch.info)
         refetched = watch.info.get('sample_idx', index) if watch.discarded else None
         name = sample_name(index, label, path, self.classes)
@@ -435,7 +438,7 @@ class Samples:
 
 
 def preprocessor_config(config: Any) -> Any:
-    """The data preprocessor's config with the model's batch augmentations, as the model would build it; or None."""
+    """The data preprocessor's config, with the model's batch augmentations, as the model would build it; or None."""
     model = config.get('model') or {}
     own = model.get('data_preprocessor') or config.get('data_preprocessor')
     if own is None:
@@ -448,7 +451,7 @@ def preprocessor_config(config: Any) -> Any:
 
 
 class _Watch:
-    """What the pipelines of a dataset did since the last start: the first run that gave something counts."""
+    """What the pipelines of a dataset did since the last start; the first run with a result counts."""
 
     def __init__(self) -> None:
         self.start(None)
@@ -473,7 +476,7 @@ class _Watch:
 
 
 class _Watched:
-    """Stands in the place of a dataset's pipeline."""
+    """Takes the place of a dataset's pipeline."""
 
     def __init__(self, pipeline: Any, watch: _Watch) -> None:
         own = pipeline.transforms if hasattr(pipeline, 'transforms') else pipeline

@@ -1,9 +1,9 @@
-"""The geometry of a transform that no table knows, found by running it again on images whose pixels say where they are.
+"""The geometry of an unknown transform, found by running it again on images that encode the position of each pixel.
 
-The transform runs on constants (0 and 1), on the coordinates ``x``, ``y`` and on ``(1 - x)^2``, ``(1 - y)^2``, with the
-random state that it met. The constants tell how much of a pixel comes from the image and how much from a border, and
-undo a change of brightness; any other transform of colors breaks the relation between coordinates and squares, so it
-is not mistaken for a warp.
+The transform runs on constants (0 and 1), on the coordinates ``x``, ``y`` and on ``(1 - x)^2``, ``(1 - y)^2``, from the
+random states of its first run. The constants show how much of a pixel comes from the image and how much from a border,
+and undo a change of brightness. Any other color transform breaks the relation between the coordinates and the squares,
+so it is not mistaken for a warp.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vistool.data.geometry import GeometricStep, Size, resize
 from vistool.data.images import is_tensor, size_of
 
 _LOCK = threading.RLock()
-"""The states are the process's: threads that read images take turns while they hold them."""
+"""The states belong to the process: threads that read images take turns with them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +37,11 @@ class RandomState:
 
     @classmethod
     def now(cls) -> RandomState:
-        """The states as they are."""
+        """The current states."""
         return cls(random.getstate(), np.random.get_state(), torch.get_rng_state())
 
     def restore(self) -> None:
-        """Put the states back."""
+        """Restores the states."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.torch)
@@ -49,7 +49,7 @@ class RandomState:
 
 @contextmanager
 def kept() -> Iterator[RandomState]:
-    """Whatever is drawn inside, the states afterwards are those from before, also after an exception."""
+    """Restores the random states at the end, also after an exception."""
     state = RandomState.now()
     try:
         yield state
@@ -59,10 +59,10 @@ def kept() -> Iterator[RandomState]:
 
 @contextmanager
 def seeded(seed: int, index: int = 0) -> Iterator[int]:
-    """Draw from states that depend on ``(seed, index)`` alone; puts the former states back.
+    """Seeds the random states from ``(seed, index)`` alone, and restores the former states at the end.
 
     Yields:
-        A 32-bit seed of the same origin, for generators that a transform keeps for itself.
+        A 32-bit seed derived from both, for generators that a transform owns.
     """
     words = np.random.SeedSequence([abs(int(seed)), abs(int(index)), int(seed < 0)]).generate_state(4)
     with _LOCK, kept():
@@ -72,20 +72,20 @@ def seeded(seed: int, index: int = 0) -> Iterator[int]:
         yield int(words[3])
 
 
-Run = Callable[[Any], Any]
+Transform = Callable[[Any], Any]
 
 
 def replay(
     transform: Any, state: RandomState, image: Any, result: Any, run: Callable[[Any, Any], Any]
 ) -> GeometricStep | None:
-    """The step of one call, or None where it cannot be told.
+    """The step of one call, or None if it cannot be determined.
 
     Args:
-        transform: A copy of the transform from before the call.
+        transform: A copy of the transform, made before the call.
         state: The random states before the call.
-        image: The image that went in, untouched.
+        image: A copy of the image that went in.
         result: The image that came out.
-        run: Calls a transform on an image (hidden in its results dict, if it works on one) and gives the image back.
+        run: Calls a transform on an image (inside its results dict, if it takes one) and returns the resulting image.
     """
 
     def again(coded: Any) -> Any:
@@ -105,8 +105,8 @@ def replay(
     return None
 
 
-def _attempt(run: Run, image: Any) -> Any:
-    """What the transform makes of an image; None if it fails on it (it was never meant for such an image)."""
+def _attempt(run: Transform, image: Any) -> Any:
+    """The transform's result; None if it fails, as it may on an image that it was not made for."""
     try:
         return run(image)
     except Exception:
@@ -117,8 +117,8 @@ def _same(a: Any, b: Any) -> bool:
     return a is not None and type(a) is type(b) and size_of(a) == size_of(b) and np.array_equal(a, b, equal_nan=False)
 
 
-def _planes(run: Run, image: Any, before: Size, fine: bool) -> list[NDArray[np.float64]] | None:
-    """The replayed codes, each ``(h, w)`` in [0, 1]; as floats, or as bytes if not ``fine``."""
+def _planes(run: Transform, image: Any, before: Size, fine: bool) -> list[NDArray[np.float64]] | None:
+    """The codes after the transform, each ``(h, w)`` in [0, 1]; sent as floats, or as bytes if not ``fine``."""
     h, w = before
     y, x = np.meshgrid((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing='ij')
     planes = []
@@ -131,7 +131,7 @@ def _planes(run: Run, image: Any, before: Size, fine: bool) -> list[NDArray[np.f
 
 
 def _like(image: Any, code: NDArray[np.float64], fine: bool) -> Any:
-    """A code as an image of the same kind, all channels alike."""
+    """A code as an image of the same kind, equal in all channels."""
     from PIL import Image
 
     pixels = code.astype(np.float32) if fine else np.rint(code * 255).astype(np.uint8)
@@ -160,7 +160,7 @@ def _step(planes: list[NDArray[np.float64]], before: Size, after: Size, fine: bo
     if zero.shape != after:
         return None
     (h, w), weight = before, np.abs(one - zero)
-    shown = weight >= 0.5 * np.percentile(weight, 95)  # at least half of the pixel is image
+    shown = weight >= 0.5 * np.percentile(weight, 95)  # at least half of the pixel comes from the image
     if weight.max() < 1e-6 or shown.sum() < max(9, 0.01 * shown.size):
         return None
     with np.errstate(divide='ignore', invalid='ignore'):
@@ -183,7 +183,7 @@ def _step(planes: list[NDArray[np.float64]], before: Size, after: Size, fine: bo
 def _fit(
     field: NDArray[np.float64], shown: NDArray[np.bool_], before: Size
 ) -> tuple[NDArray[np.float64] | None, float]:
-    """The affine map nearest to a field well inside the input, and how far off it is for all but a few pixels."""
+    """The affine map nearest to a field well inside the input, and its error for all but a few pixels."""
     h, w = before
     inner = shown & (field > 1).all(axis=-1) & (field < [w - 1, h - 1]).all(axis=-1)
     rows, columns = np.nonzero(inner)
@@ -191,27 +191,27 @@ def _fit(
         return None, np.inf
     points, targets = np.column_stack([columns + 0.5, rows + 0.5, np.ones(len(rows))]), field[inner]
     near = np.ones(len(points), bool)
-    for _ in range(3):  # borders that repeat the image bend the ends of the codes: leave the worst out
+    for _ in range(3):  # repeated borders bend the ends of the codes, so the worst are left out
         solution = np.linalg.lstsq(points[near], targets[near], rcond=None)[0]
         distance = np.abs(points @ solution - targets).max(axis=1)
         near = distance <= max(0.02, float(np.percentile(distance, 80)))
     matrix = np.vstack([solution.T, [0, 0, 1]])
     if abs(np.linalg.det(matrix)) < 1e-9:
         return None, np.inf
-    place, rim = points @ solution, min(3.0, h / 8, w / 8)  # filters bend the codes along the rim
+    place, rim = points @ solution, min(3.0, h / 8, w / 8)  # filters bend the codes along the border
     deep = (place > rim).all(axis=1) & (place < [w - rim, h - rim]).all(axis=1)
     return matrix, float(np.percentile(distance[deep], 95)) if deep.any() else np.inf
 
 
 def _snapped(matrix: NDArray[np.float64], before: Size, after: Size) -> NDArray[np.float64]:
-    """A plain copy or resize, without the fit's rounding, where the fit is that close to one."""
+    """The matrix of a plain resize, without the rounding of the fit, if the fit is close to one."""
     plain = resize(before, after).matrix
     corners = np.array([[0, 0, 1], [after[1], 0, 1], [0, after[0], 1]]).T
     return plain if np.abs((matrix - plain) @ corners).max() < 0.1 else matrix
 
 
 def _holed(step: GeometricStep, shown: NDArray[np.bool_]) -> GeometricStep:
-    """Mark as painted over what shows nothing although the map says it lies inside the input (holes)."""
+    """Marks holes as painted over: they show nothing although the map puts them inside the input."""
     h, w = step.after
     x, y = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
     place = np.stack([x, y], axis=-1) @ step.matrix[:2, :2].T + step.matrix[:2, 2]

@@ -1,4 +1,4 @@
-"""From what a user names on the command line to what a network takes."""
+"""Images named by the user → samples → the batch that a network takes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Item:
 
     Attributes:
         path: The file.
-        name: Output stem, with the sub-folders below the input folder kept; unique in the run.
+        name: Output stem, including the subfolders below the input folder; unique in the run.
     """
 
     path: Path
@@ -41,15 +41,15 @@ class Sample:
     """One image, ready for a network.
 
     Attributes:
-        data: What the pipeline returned, uncollated: a dict with the tensor ``inputs`` and ``data_samples``; for plain
-            modules a tensor ``(C, H, W)``, a tuple or a dict of tensors.
+        data: What the pipeline returned, not collated: a dict with the tensor ``inputs`` and ``data_samples``, or for
+            plain modules a tensor ``(C, H, W)``, a tuple or a dict of tensors.
         image: uint8 ``(H, W, 3)`` RGB, exactly as the network saw it, before normalization; the data preprocessor's
             padding included.
-        original: uint8 ``(H0, W0, 3)`` RGB, the file as a person sees it; None where there is no file.
-        geometry: Network pixels to original pixels; None where there is no original.
+        original: uint8 ``(H0, W0, 3)`` RGB, the file as a person sees it; None if there is no file.
+        geometry: Network pixels to original pixels; None if there is no original.
         path: The file, if there is one.
         name: Output stem.
-        label: Ground truth, where it is known.
+        label: Ground truth, if it is known.
         index: Position in the run or dataset.
     """
 
@@ -80,15 +80,15 @@ class Sample:
 
 
 def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Item]:
-    """The images that an argument names, in a fixed order, with unique output names.
+    """The images that ``spec`` names, in a fixed order, with unique output names.
 
     Args:
-        spec: A file, a folder (searched recursively, hidden files left out), a glob (``**`` too), a ``.txt`` list
-            of paths (one a line, relative to the list's folder, else to the current one; ``#`` starts a comment), or a
+        spec: A file, a folder (searched recursively, without hidden files), a glob (``**`` too), a ``.txt`` list of
+            paths (one a line, relative to the list's folder, else to the current one; ``#`` starts a comment), or a
             sequence of paths.
 
     Raises:
-        InputError: Nothing is there, or nothing in it is an image.
+        InputError: Nothing is found, or nothing found is an image.
     """
     if not isinstance(spec, (str, os.PathLike)):
         paths = list({os.path.abspath(each): Path(each) for each in spec}.values())
@@ -106,7 +106,7 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
             raise InputError(f'no image matches the pattern {text}', hint='patterns need quotes: "photos/*.jpg"')
         return _named(found, _common(found))
     names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = close_matches(path.name, names) or ('' if names else f'the folder {path.parent} has nothing in it')
+    hint = close_matches(path.name, names) or ('' if names else f'the folder {path.parent} is empty')
     raise InputError(
         f'no such file or folder: {text}', accepted='a file, a folder, a quoted pattern or a .txt list', hint=hint
     )
@@ -117,7 +117,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _walk(folder: Path) -> list[Path]:
-    """All images below a folder; linked folders are followed, each real one once."""
+    """All images below a folder; links to folders are followed, but no folder is visited twice."""
     found, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -133,11 +133,11 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def _listed(path: Path) -> list[Item]:
-    """The images of a ``.txt`` list; one that is missing stays in, so that the run can name it and go on."""
+    """The images of a ``.txt`` list. A missing one is kept, so that the run can report it and continue."""
     try:
         lines = path.read_text(encoding='utf-8-sig').splitlines()
     except UnicodeDecodeError:
-        raise InputError(f'the list {path} is no UTF-8 text') from None
+        raise InputError(f'the list {path} is not UTF-8 text') from None
     entries = [line for raw in lines if (line := raw.strip()) and not line.startswith('#')]
     if not entries:
         raise InputError(f'the list {path} names no image', accepted='one path a line')
@@ -147,7 +147,7 @@ def _listed(path: Path) -> list[Item]:
         found.append(here if here.exists() and not near.exists() else near)
     if not any(p.exists() for p in found):
         raise InputError(
-            f'none of the files that {path} lists exists, {found[0]} for one',
+            f'none of the files listed in {path} exists; the first is {found[0]}',
             hint=f'paths are relative to {path.parent.absolute()} or to the current folder',
         )
     found = list({os.path.abspath(p): p for p in found}.values())
@@ -159,7 +159,7 @@ def _common(paths: Sequence[Path]) -> Path:
 
 
 def _named(paths: Iterable[Path], root: Path) -> list[Item]:
-    """Names relative to ``root``, without suffix where that is unique (letter case aside), else with it."""
+    """Names relative to ``root``, without the suffix if that is unique (ignoring case), else with it."""
     absolute = os.path.abspath(root)
     relative = {path: Path(os.path.relpath(os.path.abspath(path), absolute)) for path in paths}
     stems = [rel.with_suffix('').as_posix().lower() for rel in relative.values()]
@@ -181,11 +181,11 @@ def _named(paths: Iterable[Path], root: Path) -> list[Item]:
 def preprocess(
     samples: Sequence[Sample], data_preprocessor: torch.nn.Module | None, device: Any = 'cpu'
 ) -> torch.Tensor | tuple[Any, ...] | dict[str, Any]:
-    """Collate samples into what the network takes, normalized, on the device.
+    """Collates samples into what the network takes, normalized, on the device.
 
     Args:
         samples: Samples whose inputs have the same size.
-        data_preprocessor: The model's, run as at test time; None: tensors are stacked as they are (integers as floats).
+        data_preprocessor: The model's, run as in testing; None stacks the tensors unchanged (integers as floats).
         device: Where the batch goes; the data preprocessor is moved there too.
 
     Returns:
@@ -218,7 +218,7 @@ def preprocess(
 
 
 def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> Any:
-    """Stack tensors, or tuples, lists and dicts of them, position by position."""
+    """Stacks tensors, or tuples, lists and dicts of them, position by position."""
     import torch
 
     first = datas[0]
@@ -238,11 +238,11 @@ def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> A
         return type(first)(_stack(list(parts), device, floats) for parts in zip(*datas, strict=True))
     if isinstance(first, np.ndarray):
         return _stack([torch.from_numpy(data) for data in datas], device, floats)
-    raise InputError(f'a sample holds {type(first).__name__}', accepted='tensors, or tuples or dicts of tensors')
+    raise InputError(f'a sample contains a {type(first).__name__}', accepted='tensors, or tuples or dicts of tensors')
 
 
 def _as_floats(batch: Any) -> Any:
-    """Base data preprocessors hand integers through; a network takes floats."""
+    """Base data preprocessors leave integers unchanged; a network takes floats."""
     import torch
 
     if isinstance(batch, torch.Tensor):

@@ -1,4 +1,4 @@
-"""Running transforms one by one while keeping track of what each does to the pixel grid and to the values."""
+"""Runs transforms one by one and tracks what each does to the pixel grid and to the values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vistool.data.photometry import Photometry, followed
 from vistool.data.replay import RandomState, replay
 from vistool.errors import InputError, message_of
 
-_logger = logging.getLogger('vistool')
+log = logging.getLogger('vistool')
 
 _RULES: dict[str, dict[str, Any]] = {
     'mmcv': OPENMMLAB,
@@ -33,7 +33,7 @@ _RULES: dict[str, dict[str, Any]] = {
     'vistool': {'Cover': stretched, 'Pack': still},
 }
 
-#: Transforms that only run others, which they keep in their attribute ``transforms``.
+#: Transforms that only run others, kept in their attribute ``transforms``.
 _CONTAINERS: dict[str, dict[str, Any]] = {
     'mmcv': dict.fromkeys(['Compose', 'KeyMapper', 'RandomChoice', 'RandomApply'], True),
     'mmengine': {'Compose': True},
@@ -46,7 +46,7 @@ _CALLS = ('transform', 'forward', '__call__')
 
 
 def find(tables: dict[str, dict[str, Any]], transform: Any) -> Any:
-    """A transform's entry, looked up along its ancestors; None where a descendant does its work in its own way."""
+    """A transform's entry, looked up along its base classes; None if a subclass overrides how it works."""
     changed = False
     for cls in type(transform).__mro__:
         entry = tables.get(cls.__module__.split('.')[0], {}).get(cls.__name__)
@@ -60,9 +60,9 @@ class Tracer:
     """One sample on its way through a pipeline.
 
     Args:
-        geometry: From the image as it enters to the original; None where the image is yet to be loaded.
+        geometry: From the image as it enters to the original; None if the image is yet to be loaded.
         photometry: Of the image as it enters.
-        warned: Names of transforms that have been warned about; added to.
+        warned: Names of transforms that were warned about; extended in place.
         observe: Called with ``(transform, value)`` after each step, inner ones included.
     """
 
@@ -79,7 +79,7 @@ class Tracer:
         self.drawn: Mapping[str, list[Any]] = {}  # by the last step's random methods
 
     def run(self, transforms: Sequence[Any], value: Any) -> Any:
-        """Apply transforms in order; InputError where one fails or gives nothing."""
+        """Applies transforms in order; an InputError if one fails or returns nothing."""
         for transform in transforms:
             value = self.apply(transform, value)
             if value is None:
@@ -87,7 +87,7 @@ class Tracer:
         return value
 
     def apply(self, transform: Any, value: Any) -> Any:
-        """Apply one transform, stepping into those that only run others."""
+        """Applies one transform, stepping into those that only run others."""
         if type(transform).__name__ == 'TorchVisonTransformWrapper':
             value['img'] = self.apply(transform.t, value['img'])
             return value
@@ -98,7 +98,7 @@ class Tracer:
 
     @contextmanager
     def _stepping_into(self, container: Any) -> Iterator[None]:
-        """Let a container call this tracer in the place of its children."""
+        """Lets a container call this tracer in place of its children."""
 
         def traced(child: Any) -> Callable[[Any], Any]:
             return lambda value: self.apply(child, value)
@@ -110,7 +110,7 @@ class Tracer:
 
     def _leaf(self, transform: Any, value: Any) -> Any:
         before = image_of(value)
-        rule = getattr(transform, 'geometry_rule', None) or find(_RULES, transform)  # a transform may bring its own
+        rule = getattr(transform, 'geometry_rule', None) or find(_RULES, transform)  # a transform may define its own
         self.drawn = {}
         if before is None:
             out = applied(transform, value)
@@ -134,14 +134,14 @@ class Tracer:
         return out
 
     def _unknown(self, transform: Any, before: Size, after: Size, several: bool) -> GeometricStep:
-        """A step that is right about the sizes only; warns once for each transform."""
+        """A step of which only the sizes are right; warns once per transform."""
         name = name_of(transform)
         if name not in self._warned:
             self._warned.add(name)
-            _logger.warning(
+            log.warning(
                 'the transform %s %s: maps cannot be laid over the original image, only over what the network saw',
                 name,
-                'returns several images' if several else 'moves pixels in a way that could not be found out',
+                'returns several images' if several else 'moves pixels in a way that could not be determined',
             )
         return replace(resize(before, after), exact=False)
 
@@ -152,7 +152,7 @@ def name_of(transform: Any) -> str:
 
 
 def applied(transform: Any, value: Any) -> Any:
-    """What a transform gives; an InputError that names it where it fails."""
+    """The transform's result; an InputError that names the transform if it fails."""
     try:
         return transform(value)
     except InputError:
@@ -162,13 +162,13 @@ def applied(transform: Any, value: Any) -> Any:
 
 
 def _keeps_image(container: Any) -> bool:
-    """Whether what a container's children call the image is the image (KeyMapper can rename)."""
+    """Whether the children of a container see the image under its usual key; KeyMapper can rename it."""
     mapping = getattr(container, 'mapping', None)
     return mapping is None or mapping.get('img', 'img') == 'img'
 
 
 def _copies(transform: Any, value: Any) -> tuple[Any, Any] | None:
-    """An unknown transform and its input as they are before the call, for a replay."""
+    """Copies of an unknown transform and its input, made before the call, for a replay."""
     try:
         return copy.deepcopy(transform), copy.deepcopy(value)
     except Exception:  # locks, handles and the like
@@ -176,7 +176,7 @@ def _copies(transform: Any, value: Any) -> tuple[Any, Any] | None:
 
 
 def _known(rule: Rule, call: TransformCall) -> GeometricStep | None:
-    """A rule's step; None where the transform is not quite the one that the rule was written for."""
+    """A rule's step; None if the transform is not exactly the one that the rule was written for."""
     try:
         step = rule(call)
     except (KeyError, AttributeError, TypeError, IndexError, ValueError):
@@ -201,10 +201,10 @@ def _replayed(saved: tuple[Any, Any] | None, state: RandomState, before: Any, af
 
 @contextmanager
 def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute for a while, also one that is a registered torch module."""
+    """Replaces an attribute inside the context, also one that is a registered torch module."""
     modules = getattr(owner, '_modules', None)
     registered = modules.pop(name) if modules and name in modules else None
-    former = owner.__dict__.get(name, owner)  # the owner itself stands for: not there
+    former = owner.__dict__.get(name, owner)  # the owner itself stands for an absent attribute
     owner.__dict__[name] = value
     try:
         yield
@@ -219,10 +219,10 @@ def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def _recording(transform: Any) -> Iterator[dict[str, list[Any]]]:
-    """Keep what a transform's random methods return while it runs, by the method's name.
+    """Records what a transform's random methods return while it runs, by the method's name.
 
-    These are mmcv's cached random methods, torchvision's ``get_params``, and for its second generation the parameters
-    that ``transform`` is given.
+    These are mmcv's cached random methods and torchvision's ``get_params``. For the second generation of torchvision's
+    transforms it records the parameters that are passed to ``transform``.
     """
     drawn: dict[str, list[Any]] = defaultdict(list)
     names = {*getattr(transform, '_methods_with_randomness', ()), 'get_params'}

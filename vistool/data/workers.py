@@ -1,4 +1,4 @@
-"""Work spread over processes, results in order."""
+"""Work distributed over processes, with the results in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Done = TypeVar('Done')
 
 
 class _Jobs:
-    """Jobs as a map-style dataset: its items are their results."""
+    """Jobs as a map-style dataset: its items are the results."""
 
     def __init__(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> None:
         self.function, self.jobs = function, jobs
@@ -24,12 +24,12 @@ class _Jobs:
 
 
 def ordered_map(function: Callable[[Job], Done], jobs: Sequence[Job], workers: int = 0) -> Iterator[Done]:
-    """``function`` of each job, in the jobs' order, whoever finishes first.
+    """Applies ``function`` to each job and yields the results in the order of the jobs.
 
     Args:
-        function: Depends on its job alone, so that the number of workers changes nothing but the time.
+        function: Must depend on its job alone, so that the number of workers changes nothing but the time.
         jobs: What to do.
-        workers: Processes beside this one; 0 works here.
+        workers: Processes beside this one; with 0, the work is done here.
     """
     if not workers:
         yield from map(function, jobs)
@@ -40,18 +40,18 @@ def ordered_map(function: Callable[[Job], Done], jobs: Sequence[Job], workers: i
         _Jobs(function, jobs),  # type: ignore[arg-type]  # a map-style dataset by its methods
         batch_size=None,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         worker_init_fn=_start,
         prefetch_factor=2,
     )
 
 
-def _as_it_is(result: Any) -> Any:
+def _unchanged(result: Any) -> Any:
     return result
 
 
 def _start(worker: int) -> None:
-    """Ctrl-C is for the main process, which stops its workers; OpenCV's threads would fight over the cores."""
+    """The main process handles Ctrl-C and stops its workers; OpenCV's threads would compete for the cores."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -54,18 +54,14 @@ def dataset_classes(config: Config) -> tuple[str, ...] | None:
     return None
 
 
-Targets = Sequence[int | str] | Sequence[Sequence[int | str]]
-"""Classes to explain: the same for each image of a batch, or a list for each image."""
-
-
 def resolve_classes(
-    wanted: Targets, scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]
+    wanted: Sequence[int | str], scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]
 ) -> Tensor:
     """The class ids to draw for each image.
 
     Args:
         wanted: Ids, names (one whole synonym, case-insensitive), ``'topN'``, or ``'label'`` for the ground truth; none
-            means ``'top1'``. Or a list of such for each image, all of one length.
+            means ``'top1'``.
         scores: ``(B, C)``.
         names: Class names by id, synonyms separated by commas; None where unknown.
         labels: Ground truth per image, None where unknown.
@@ -77,9 +73,6 @@ def resolve_classes(
     Raises:
         InputError: If an id is out of range, or a name unknown or ambiguous.
     """
-    lists = [each for each in wanted if isinstance(each, (list, tuple))]
-    if lists:
-        return _resolve_each(lists, scores, names, labels)
     columns: list[Tensor] = []
     for target in wanted or ['top1']:
         columns += _columns(str(target).strip(), scores, names, labels)
@@ -88,32 +81,6 @@ def resolve_classes(
         if not any(torch.equal(column, other) for other in unique):
             unique.append(column)
     return torch.stack(unique, 1)
-
-
-def _resolve_each(
-    wanted: Sequence[Sequence[int | str]],
-    scores: Tensor,
-    names: Sequence[str] | None,
-    labels: Sequence[int | None],
-) -> Tensor:
-    """The class ids of a list of targets for each image."""
-    if len(wanted) != len(scores):
-        raise InputError(
-            f'{len(wanted)} lists of targets for {len(scores)} images',
-            accepted='a list for each image of the batch',
-            parameter='targets',
-        )
-    rows = [
-        resolve_classes(own, scores[image : image + 1], names, labels[image : image + 1])[0]
-        for image, own in enumerate(wanted)
-    ]
-    if len({len(row) for row in rows}) > 1:
-        raise InputError(
-            f'lists of {", ".join(str(len(row)) for row in rows)} targets',
-            accepted='as many targets for each image of a batch',
-            parameter='targets',
-        )
-    return torch.stack(rows)
 
 
 def _columns(target: str, scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]) -> list[Tensor]:

@@ -24,6 +24,8 @@ from vistool.errors import InputError, cause_of, close_matches, message_of
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
+log = logging.getLogger('vistool')
+
 PACKAGES = {
     'mmpretrain': 'onedl-mmpretrain',
     'mmdet': 'onedl-mmdetection',
@@ -35,11 +37,11 @@ PACKAGES = {
     'mmocr': 'mmocr',
     'mmyolo': 'mmyolo',
 }
-"""OpenMMLab packages that ship their configs, and what to ``pip install`` for each."""
+"""OpenMMLab packages that contain their configs → what to ``pip install`` for each."""
 
 
 class PackagedModel(NamedTuple):
-    """An entry of a package's model index: a name, its config file, and the URL of its weights if there are any."""
+    """An entry of a package's model index: its name, its config file, and the URL of its weights or None."""
 
     name: str
     config: Path
@@ -47,7 +49,7 @@ class PackagedModel(NamedTuple):
 
 
 def package_folder(package: str) -> Path | None:
-    """The folder of an installed package with its configs and metafiles, or None if it has none or is not installed."""
+    """The folder with an installed package's configs and metafiles; None if there is none."""
     if not package.isidentifier():
         return None
     spec = importlib.util.find_spec(package)
@@ -57,9 +59,9 @@ def package_folder(package: str) -> Path | None:
 
 @functools.cache
 def model_index(package: str = 'mmpretrain') -> dict[str, PackagedModel]:
-    """The models that a package's metafiles name, by lower-case name: what ``mmpretrain.list_models()`` lists.
+    """The models of a package's metafiles, by lower-case name: those that ``mmpretrain.list_models()`` lists.
 
-    Read from the files themselves: 0.1 s, where importing mmpretrain takes seconds.
+    They are read from the files in 0.1 s; importing mmpretrain takes seconds.
     """
     folder = package_folder(package)
     if folder is None or not (folder / 'model-index.yml').is_file():
@@ -85,11 +87,11 @@ def _read_yaml(path: Path, loader: type) -> dict:
     if not path.is_file():
         return {}
     found = yaml.load(path.read_text(encoding='utf-8'), Loader=loader)
-    return found if isinstance(found, dict) else {}  # some packages' metafiles are bare lists of models
+    return found if isinstance(found, dict) else {}  # some packages' metafiles are plain lists of models
 
 
 def packaged_configs(package: str = 'mmpretrain') -> list[str]:
-    """Every config of an installed package as one types it, ``'mmpretrain::resnet/resnet50_8xb32_in1k.py'``."""
+    """Every config of an installed package as users type it, ``'mmpretrain::resnet/resnet50_8xb32_in1k.py'``."""
     folder = package_folder(package)
     if folder is None:
         return []
@@ -99,7 +101,7 @@ def packaged_configs(package: str = 'mmpretrain') -> list[str]:
 
 
 def find_packaged(package: str, relative: str) -> tuple[Path, str | None]:
-    """The file that ``package::relative`` stands for and, if a metafile names one, its weights' URL.
+    """The file that ``package::relative`` stands for and, if a metafile has one, the URL of its weights.
 
     Raises:
         InputError: If the package is not installed or has no such config.
@@ -118,26 +120,24 @@ def find_packaged(package: str, relative: str) -> tuple[Path, str | None]:
         hint = close_matches(spec, packaged_configs(package)) or f'look below {folder / "configs"}'
         raise InputError(f'{package} has no config {relative}', hint=hint, parameter='config')
     models = [model for model in model_index(package).values() if model.config == path]
-    own = [model for model in models if model.name == path.stem]  # before weights that were converted from elsewhere
+    own = [model for model in models if model.name == path.stem]  # preferred over weights converted from other projects
     return path, next((model.weights for model in own + models if model.weights), None)
 
 
-log = logging.getLogger('vistool')
-
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
-"""What a config file's name may end with."""
+"""Suffixes of config files."""
 
 SHOWN = 8
-"""How many configs or runs an error lists."""
+"""The number of configs or runs that an error lists."""
 
 
 def find_run(folder: Path) -> tuple[Path, str | None]:
-    """The config file of a run and its checkpoint, None before the first was written.
+    """The config file of a run and its checkpoint; None before the first is written.
 
-    The config is the one mmengine dumped into the folder, else into the newest ``<time>/vis_data``.
+    The config is the one that mmengine wrote into the folder, else into the newest ``<time>/vis_data``.
 
     Raises:
-        InputError: If ``folder`` holds no run; it lists the configs or runs that are in it instead.
+        InputError: ``folder`` is not a run; the error lists the configs or runs in it.
     """
     configs = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
     dumped = sorted(folder.glob('vis_data/config.py')) + sorted(folder.glob('*/vis_data/config.py'))
@@ -153,12 +153,12 @@ def find_run(folder: Path) -> tuple[Path, str | None]:
     name = folder.resolve().name
     config = max(configs, key=lambda path: (path.stem == name, path.stat().st_mtime, path.name))
     if len(configs) > 1:
-        log.warning('%s holds %d configs; using %s', folder, len(configs), config.name)
+        log.warning('%s contains %d configs; using %s', folder, len(configs), config.name)
     return config, checkpoint
 
 
 def find_checkpoint(folder: Path) -> str | None:
-    """A run's checkpoint: its best, else the one that ``last_checkpoint`` names, else its last; None without any."""
+    """A run's checkpoint: its best, else the one named by ``last_checkpoint``, else its last; None if it has none."""
     weights = list(folder.glob('*.pth'))
     best = [path for path in weights if path.name.startswith('best_')]
     if best:
@@ -166,14 +166,14 @@ def find_checkpoint(folder: Path) -> str | None:
     pointer = folder / 'last_checkpoint'
     if pointer.is_file():
         target = Path(pointer.read_text(encoding='utf-8').strip())
-        for path in (target, folder / target.name):  # the folder may have moved since the run
+        for path in (target, folder / target.name):  # the folder may have been moved since the run
             if path.is_file():
                 return str(path)
     return str(max(weights, key=_age)) if weights else None
 
 
 def _age(path: Path) -> tuple[int, float]:
-    """Epoch or iteration, then time: copying a folder scrambles the times."""
+    """Epoch or iteration, then time, since copying a folder changes the times."""
     number = re.search(r'(?:epoch|iter)_(\d+)', path.stem)
     return int(number[1]) if number else -1, path.stat().st_mtime
 
@@ -245,13 +245,13 @@ def _not_found(spec: str, forms: str, model_names: Iterable[str]) -> InputError:
 
 
 def _configs_near(folder: Path, most: int = 500) -> list[Path]:
-    """Config files in ``folder`` and one level below; not deeper, for it may be a home directory."""
+    """Config files in ``folder`` and one level below; not deeper, since it may be a home directory."""
     found = [path for pattern in ('*', '*/*') for path in folder.glob(pattern) if path.suffix in SUFFIXES]
     return sorted(found)[:most]
 
 
 def _syntax(error: SyntaxError, path: Path) -> InputError:
-    """Looks again for the file at fault, which may be a ``_base_``: mmengine parses a copy without a name."""
+    """Finds the faulty file, which may be a ``_base_``: mmengine parses a copy that has no name."""
     found = _faulty_file(path, set())
     culprit, fault = found if found else (Path(error.filename or path), error)
     shown = f': {fault.text.strip()}' if fault.text and fault.text.strip() else ''
@@ -279,7 +279,7 @@ def _bases(tree: ast.Module) -> list[str]:
 
 
 def _faulty_line(error: Exception) -> str | None:
-    """``file, line n`` of the user's own code that raised, or None if mmengine itself did."""
+    """``file, line n`` of the user's code that raised, or None if mmengine itself raised."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == '<module>']
     own = [frame for frame in frames if Path(frame.filename).is_file() and 'site-packages' not in frame.filename]
     return f'{own[-1].filename}, line {own[-1].lineno}' if own else None
@@ -299,8 +299,6 @@ def _text(path: Path) -> str:
         return ''
 
 
-log = logging.getLogger('vistool')
-
 FORMS = (
     'a config file, mmpretrain::FOLDER/FILE.py, a model name of mmpretrain, a run folder, '
     'timm::NAME, torchvision::NAME, hf::FOLDER'
@@ -313,8 +311,8 @@ class Source:
 
     Attributes:
         config: The config, with options merged and custom imports done.
-        name: Stem for output folders and captions: the config file's, or the run folder's or the model's name.
-        checkpoint: The run folder's, else the config's ``load_from``, else the weights its metafile names, else None.
+        name: Stem of output folders and captions: of the config file, the run folder or the model.
+        checkpoint: The run folder's, else the config's ``load_from``, else the weights in its metafile, else None.
     """
 
     config: Config
@@ -331,10 +329,10 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
         spec: A file, ``PACKAGE::FILE``, a model name, a run's folder, or ``SCHEME::NAME`` with a key of
             :data:`SCHEMES`.
         options: Changes as ``--cfg-options`` makes them, ``{'model.backbone.depth': 18}``. A ``load_from`` among them
-            goes before the run folder's checkpoint.
+            takes precedence over the run folder's checkpoint.
 
     Raises:
-        InputError: If nothing is found (close matches are told), or the config cannot be read or changed.
+        InputError: Nothing is found (the error lists close matches), or the config cannot be read or changed.
     """
     make_current_folder_importable()
     source = _find(str(spec).strip())
@@ -345,36 +343,36 @@ def require_model(source: Source) -> ConfigDict:
     """The config's ``model``.
 
     Raises:
-        InputError: If the config has none, or one that is no dict with a ``type``.
+        InputError: The config has no model, or its model is not a dict with a ``type``.
     """
     model = source.config.get('model')
     if not model:
-        raise InputError(f'{source.name} has no «model»', hint='give the config of a model', parameter='config')
+        raise InputError(f"{source.name} has no 'model'", hint='give the config of a model', parameter='config')
     if not isinstance(model, Mapping) or 'type' not in model:
         kind = 'has no type' if isinstance(model, Mapping) else f'is a {type(model).__name__}'
-        raise InputError(f'the «model» of {source.name} {kind}', accepted="dict(type='…', …)", parameter='config')
+        raise InputError(f"the 'model' of {source.name} {kind}", accepted="dict(type='…', …)", parameter='config')
     return model
 
 
 def read_config(path: str | os.PathLike[str]) -> Config:
-    """Reads one config file of any kind that mmengine knows.
+    """Reads one config file of any kind that mmengine supports.
 
     Raises:
-        InputError: For whatever goes wrong in it, naming the file and, where it is known, the line.
+        InputError: Anything goes wrong; the error names the file and, if it is known, the line.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
             f'{path} is not a config file',
             accepted=', '.join(SUFFIXES),
-            hint='mind the order of the arguments: a config comes before its checkpoint',
+            hint='check the order of the arguments: the config comes before its checkpoint',
             parameter='config',
         )
     from mmengine.config import Config
 
     try:
         return Config.fromfile(str(path))
-    except Exception as error:  # a config is code: anything can come out of it
+    except Exception as error:  # a config is code, which can raise anything
         raise _explain(error, path) from error
 
 
@@ -452,14 +450,14 @@ SCHEMES: dict[str, Callable[[str], Source]] = {
     'torchvision': _from_torchvision,
     'hf': _from_huggingface,
 }
-"""The config-free forms: what stands before ``::`` → a function from what stands behind it to a :class:`Source`."""
+"""Models without a config: the text before ``::`` → a function from the text after it to a :class:`Source`."""
 
 
 def _with_options(source: Source, options: Mapping[str, Any]) -> Source:
     for key, value in options.items():
         try:
             source.config.merge_from_dict({key: value})
-        except Exception as error:  # KeyError, TypeError, AttributeError: whatever the path runs into
+        except Exception as error:  # KeyError, TypeError or AttributeError, depending on what the path meets
             raise InputError(
                 f'{key}={value} does not fit the config: {cause_of(error)}', parameter='options'
             ) from error

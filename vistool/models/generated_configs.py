@@ -1,4 +1,4 @@
-"""Configs for models that come without one: their own data config says how a picture is prepared."""
+"""Configs for models that have none: their own data config describes the preprocessing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from vistool.errors import InputError, close_matches
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+log = logging.getLogger('vistool')
+
 IMAGENET_CLASSES = 1000
 
 
@@ -21,7 +23,7 @@ def timm_config(name: str) -> Config:
     """The config of ``timm::NAME``: mmpretrain's ``TimmClassifier``, random weights, timm's evaluation transform.
 
     Raises:
-        InputError: If timm is missing or knows no such model.
+        InputError: timm is missing or has no such model.
     """
     try:
         import timm
@@ -30,11 +32,11 @@ def timm_config(name: str) -> Config:
         raise InputError(f'timm::{name} needs timm', hint='pip install timm', parameter='config') from error
     try:
         pretrained = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
-    except RuntimeError:  # a known model, an unknown tag behind the dot
+    except RuntimeError:  # a known model with an unknown tag after the dot
         pretrained = None
     if pretrained is None:
         hint = close_matches(name, [*timm.list_models(), *timm.list_pretrained()])
-        raise InputError(f'timm knows no model {name}', hint=hint or 'see timm.list_models()', parameter='config')
+        raise InputError(f'timm has no model {name}', hint=hint or 'see timm.list_models()', parameter='config')
     data = resolve_data_config(pretrained_cfg=pretrained.to_dict())
     model = {'type': 'TimmClassifier', 'model_name': name, 'pretrained': False}
     steps = evaluation_steps(data['input_size'][1:], data['crop_pct'], data['interpolation'], data['crop_mode'])
@@ -42,7 +44,7 @@ def timm_config(name: str) -> Config:
 
 
 def _timm_classes(pretrained: Any) -> list[str]:
-    """Class names by id, each a list of synonyms where timm knows the dataset; ``[]`` where it says none."""
+    """Class names by id, each a list of synonyms if timm knows the dataset; ``[]`` if it names none."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     own = pretrained.label_descriptions or pretrained.label_names
@@ -55,28 +57,28 @@ def _timm_classes(pretrained: Any) -> list[str]:
 def evaluation_steps(
     size: tuple[int, int], crop: float, interpolation: str, mode: str = 'center'
 ) -> list[dict[str, Any]]:
-    """The usual evaluation transform as mmpretrain's: resize by pillow, then crop the center.
+    """The usual evaluation transform as mmpretrain's steps: resize with pillow, then crop the center.
 
     Args:
         size: Network input ``(H, W)`` in pixels.
-        crop: Share of the resized picture's side that is kept, in (0, 1].
-        interpolation: Pillow's name for it; ``'random'`` becomes bilinear.
-        mode: ``'squash'`` resizes to ``size / crop`` whatever the aspect ratio; anything else keeps the ratio.
+        crop: Share of the resized image's side that is kept, in (0, 1].
+        interpolation: Its name in pillow; ``'random'`` becomes bilinear.
+        mode: ``'squash'`` resizes to ``size / crop`` and ignores the aspect ratio; any other mode keeps it.
     """
     height, width = (math.floor(side / crop) for side in size)
     interpolation = 'bilinear' if interpolation == 'random' else interpolation
-    return picture_steps((height, width) if mode == 'squash' or height != width else height, size, interpolation)
+    return image_steps((height, width) if mode == 'squash' or height != width else height, size, interpolation)
 
 
-def picture_steps(
+def image_steps(
     resize: int | tuple[int, int] | None, crop: tuple[int, int] | None, interpolation: str
 ) -> list[dict[str, Any]]:
-    """Loading, resizing by pillow, cropping the center, packing.
+    """Loading, resizing with pillow, cropping the center, packing.
 
     Args:
-        resize: The short side in pixels, or ``(H, W)`` whatever the aspect ratio, or None.
+        resize: The short side in pixels, or ``(H, W)`` regardless of the aspect ratio, or None.
         crop: ``(H, W)`` or None.
-        interpolation: Pillow's name for it.
+        interpolation: Its name in pillow.
     """
     how = {'backend': 'pillow', 'interpolation': interpolation}
     steps: list[dict[str, Any]] = [{'type': 'LoadImageFromFile'}]
@@ -96,14 +98,14 @@ def evaluation_config(
     std: Sequence[float],
     classes: Sequence[str],
 ) -> Config:
-    """A config for looking at ``model`` on pictures prepared by ``steps``.
+    """A config of ``model`` whose images are preprocessed by ``steps``.
 
     Args:
         model: Its ``model`` entry.
         steps: Its test pipeline.
-        mean: Of each RGB channel, pixels being in [0, 1].
-        std: Likewise.
-        classes: Names by id; none where they are unknown. A thousand are ImageNet's.
+        mean: Mean of each RGB channel, for pixels in [0, 1].
+        std: Standard deviation of each RGB channel, for pixels in [0, 1].
+        classes: Names by id; empty if they are unknown. A thousand names are taken to be ImageNet's.
     """
     from mmengine.config import Config
 
@@ -128,13 +130,13 @@ def evaluation_config(
 
 
 def torchvision_config(name: str) -> Config:
-    """The config of ``torchvision::NAME`` or ``torchvision::NAME.WEIGHTS``: prepared for as its weights say.
+    """The config of ``torchvision::NAME`` or ``torchvision::NAME.WEIGHTS``, with the preprocessing of its weights.
 
-    Nothing is downloaded: the weights only say how pictures are prepared. ``WEIGHTS``, such as ``IMAGENET1K_V1``,
+    Nothing is downloaded: the weights only determine the preprocessing. ``WEIGHTS``, such as ``IMAGENET1K_V1``,
     defaults to torchvision's best.
 
     Raises:
-        InputError: If torchvision has no such classifier or weights.
+        InputError: torchvision has no such classifier or weights.
     """
     from torchvision import models
 
@@ -151,14 +153,12 @@ def torchvision_config(name: str) -> Config:
     transform = chosen.transforms()
     side = transform.crop_size[0]
     resize = transform.resize_size
-    steps = picture_steps(
+    steps = image_steps(
         resize[0] if len(resize) == 1 else tuple(resize), (side, transform.crop_size[-1]), transform.interpolation.value
     )
     model = {'type': 'vistool.TorchvisionClassifier', 'model_name': name}
     return evaluation_config(model, steps, transform.mean, transform.std, chosen.meta['categories'])
 
-
-log = logging.getLogger('vistool')
 
 WEIGHTS = (
     'model.safetensors',
@@ -166,23 +166,23 @@ WEIGHTS = (
     'pytorch_model.bin',
     'pytorch_model.bin.index.json',
 )
-"""Files of weights, or of the names of several such files, the best first."""
+"""Files with weights, or indices of several such files, in order of preference."""
 RESAMPLE = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')
-"""Pillow's names for its filters, by their number."""
+"""Pillow's filters by their number."""
 HALF = (0.5, 0.5, 0.5)
 
 
 def huggingface_config(folder: Path) -> tuple[Config, str | None]:
-    """The config of a folder with a ``config.json``, and the path of its weights if it holds any.
+    """The config of a folder with a ``config.json``, and the path of its weights if it has any.
 
-    Pictures are prepared as its ``preprocessor_config.json`` says; class names are ``id2label``'s. A folder of a bare
-    backbone gives a headless model.
+    The preprocessing is that of its ``preprocessor_config.json``; class names come from ``id2label``. A folder with a
+    backbone only gives a model without a head.
 
     Raises:
-        InputError: If there is no such folder or config, or the model brings its own code.
+        InputError: There is no such folder or config, or the model needs its own code.
     """
     if not (folder / 'config.json').is_file():
-        what = 'has no config.json' if folder.is_dir() else 'is no folder'
+        what = 'has no config.json' if folder.is_dir() else 'is not a folder'
         raise InputError(
             f'hf::{folder} {what}',
             accepted='a local folder with a config.json',
@@ -196,7 +196,7 @@ def huggingface_config(folder: Path) -> tuple[Config, str | None]:
     classes = [labels[key] for key in sorted(labels, key=int)]
     if not any('Classification' in name for name in settings.get('architectures') or ['Classification']):
         model['num_labels'], classes = 0, []
-    steps, mean, std = _preparation(folder, settings)
+    steps, mean, std = _preprocessing(folder, settings)
     return evaluation_config(model, steps, mean, std, classes), _weights(folder)
 
 
@@ -205,10 +205,14 @@ def _refuse_unknown(settings: Mapping[str, Any], folder: Path) -> None:
 
     kind = settings.get('model_type')
     if kind not in known:
-        own = 'brings its own code (auto_map), which is not run' if 'auto_map' in settings else 'is no image classifier'
+        own = (
+            'needs its own code (auto_map), which is not run'
+            if 'auto_map' in settings
+            else 'is not an image classifier'
+        )
         raise InputError(
-            f'hf::{folder}: its model_type {kind!r} {own}, as far as the installed transformers knows',
-            hint='load it in Python and hand the module to vistool.load()',
+            f'hf::{folder}: its model_type {kind!r} {own} in the installed transformers',
+            hint='load it in Python and pass the module to vistool.load()',
             parameter='config',
         )
 
@@ -217,7 +221,7 @@ def _weights(folder: Path) -> str | None:
     return next((str(folder / name) for name in WEIGHTS if (folder / name).is_file()), None)
 
 
-def _preparation(
+def _preprocessing(
     folder: Path, settings: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], Sequence[float], Sequence[float]]:
     """The steps of ``preprocessor_config.json``, and mean and standard deviation for pixels in [0, 1]."""
@@ -225,45 +229,45 @@ def _preparation(
     if not path.is_file():
         size = _size(settings.get('image_size') or 224)
         log.warning(
-            '%s has no preprocessor_config.json: pictures are resized to %d×%d, with mean and deviation 0.5',
+            '%s has no preprocessor_config.json: images are resized to %d×%d, with mean and standard deviation 0.5',
             folder,
             *size,
         )
-        return picture_steps(size, None, 'bilinear'), HALF, HALF
-    said = _read(path)
-    said = {**said, **said.get('image_processor', {})}
-    resize, crop = _resize(said), None
-    if said.get('do_center_crop') and said.get('crop_size'):
-        crop = _size(said['crop_size'])
-    elif isinstance(resize, int) and said.get('crop_pct'):
+        return image_steps(size, None, 'bilinear'), HALF, HALF
+    processor = _read(path)
+    processor = {**processor, **processor.get('image_processor', {})}
+    resize, crop = _resize(processor), None
+    if processor.get('do_center_crop') and processor.get('crop_size'):
+        crop = _size(processor['crop_size'])
+    elif isinstance(resize, int) and processor.get('crop_pct'):
         crop = (resize, resize)
-        resize = int(resize / said['crop_pct'])
+        resize = int(resize / processor['crop_pct'])
     elif isinstance(resize, int):
-        log.warning('%s: pictures keep their aspect ratio, so they differ in size', path)
-    chosen = said.get('resample', 2)
+        log.warning('%s: images keep their aspect ratio, so they differ in size', path)
+    chosen = processor.get('resample', 2)
     filter_name = RESAMPLE[chosen] if isinstance(chosen, int) and 0 <= chosen < len(RESAMPLE) else 'bilinear'
-    mean, std = said.get('image_mean') or HALF, said.get('image_std') or HALF
-    if said.get('do_normalize') is False:
+    mean, std = processor.get('image_mean') or HALF, processor.get('image_std') or HALF
+    if processor.get('do_normalize') is False:
         mean, std = (0.0,) * 3, (1.0,) * 3
-    unit = 255 * said.get('rescale_factor', 1 / 255) if said.get('do_rescale', True) else 255.0
-    return picture_steps(resize, crop, filter_name), [m / unit for m in mean], [s / unit for s in std]
+    unit = 255 * processor.get('rescale_factor', 1 / 255) if processor.get('do_rescale', True) else 255.0
+    return image_steps(resize, crop, filter_name), [m / unit for m in mean], [s / unit for s in std]
 
 
-def _resize(said: Mapping[str, Any]) -> int | tuple[int, int] | None:
-    """The short side, or ``(H, W)``, or None, from the several ways in which it has been written over the years."""
-    if said.get('do_resize') is False or not said.get('size'):
+def _resize(processor: Mapping[str, Any]) -> int | tuple[int, int] | None:
+    """The short side, or ``(H, W)``, or None, from the several forms that transformers has used."""
+    if processor.get('do_resize') is False or not processor.get('size'):
         return None
-    size = said['size']
+    size = processor['size']
     if isinstance(size, Mapping) and 'shortest_edge' in size:
         size = int(size['shortest_edge'])
-    elif not (isinstance(size, int) and (said.get('crop_pct') or _keeps_ratio(said))):
+    elif not (isinstance(size, int) and (processor.get('crop_pct') or _keeps_ratio(processor))):
         return _size(size)
-    # ConvNeXt's rule: small pictures are cropped, from 384 pixels on they are squashed.
-    return (size, size) if said.get('crop_pct') and size >= 384 else size
+    # ConvNeXt's rule: small images are cropped; from 384 pixels on their aspect ratio is ignored.
+    return (size, size) if processor.get('crop_pct') and size >= 384 else size
 
 
-def _keeps_ratio(said: Mapping[str, Any]) -> bool:
-    kind = str(said.get('image_processor_type') or said.get('feature_extractor_type') or '')
+def _keeps_ratio(processor: Mapping[str, Any]) -> bool:
+    kind = str(processor.get('image_processor_type') or processor.get('feature_extractor_type') or '')
     return kind.startswith(('CLIP', 'ConvNext', 'Levit', 'MobileNet', 'MobileViT', 'PoolFormer'))
 
 
@@ -281,5 +285,5 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f'{path} cannot be read: {error}', hint='download it again', parameter='config') from error
     if not isinstance(found, dict):
-        raise InputError(f'{path} holds no settings', parameter='config')
+        raise InputError(f'{path} is not a JSON object', parameter='config')
     return found

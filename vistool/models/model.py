@@ -22,6 +22,7 @@ from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import dataset_classes, fitting_names
 from vistool.models.configs import Source, require_model, resolve
+from vistool.network.capture import borrowed
 from vistool.network.outputs import class_scores, has_classes, output_count, probabilities
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ class Model:
     """A network with what is needed to feed it and to name what it says.
 
     Attributes:
-        module: The network, in eval mode on ``device``.
+        module: The network. One that the caller made stays in its mode and on its device between analyses.
         name: Short name for files and captions (the config's stem).
         config: The config it was built from, or None for a plain module.
         classes: Class names by id, or None.
-        device: Where it runs.
+        device: Where analyses run it.
         checkpoint: Where its weights came from; None for random weights or a plain module.
         transform: For a plain module, what turns a PIL image into its input tensor.
         fit: Called with the model and each batch of inputs, where images of any size are read.
@@ -145,6 +146,16 @@ class Model:
         with torch.autocast(self.device.type, kind, enabled=amp):
             yield
 
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Locks the network and prepares it for analysis, on :attr:`device`; afterwards it is as it was before."""
+        while True:
+            module = self.module
+            with borrowed(module, self.device):
+                if self.module is module:  # else it was replaced while another thread held the lock
+                    yield
+                    return
+
     def clear_cache(self) -> None:
         """Drops all cached values; to be called when the module itself is replaced."""
         self._cache.clear()
@@ -187,7 +198,7 @@ def load(
     spec: str | nn.Module | Source,
     checkpoint: str | None = None,
     *,
-    device: str | torch.device = 'cpu',
+    device: str | torch.device | None = None,
     options: Mapping[str, Any] | None = None,
     transform: Callable[[Any], Tensor] | None = None,
     classes: Sequence[str] | None = None,
@@ -198,10 +209,13 @@ def load(
 
     Args:
         spec: A config file, ``mmpretrain::…``, a model name, a run's folder, ``timm::NAME``, ``torchvision::NAME``,
-            ``hf::FOLDER`` (see ``resolve``), or an ``nn.Module`` that is ready to use.
+            ``hf::FOLDER`` (see ``resolve``), or an ``nn.Module`` that is ready to use. A module stays as it is:
+            analyses run it in eval mode, and afterwards it is as they found it.
         checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights. Left out: the run folder's, else the
             config's ``load_from``.
-        device: ``'cpu'``, ``'cuda:0'``, …
+        device: ``'cpu'``, ``'cuda:0'``, …; None means the CPU, and for a module the device that it is on. A module on
+            another device is moved for each analysis call and moved back afterwards, which takes time: move it yourself
+            if you can.
         options: Changes to the config, as ``--cfg-options`` makes them.
         transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
         classes: Class names by id; otherwise the checkpoint's, then the dataset's.
@@ -212,9 +226,10 @@ def load(
         InputError: If something cannot be found, built or loaded.
     """
     warn_of_overwritten_packages()
-    target = find_device(device)
+    if isinstance(spec, nn.Module) and device is None:
+        device = next((parameter.device for parameter in spec.parameters()), None)
+    target = find_device('cpu' if device is None else device)
     if isinstance(spec, nn.Module):
-        spec.to(target).eval()  # mmpretrain's eval() returns None, so this is not chained further
         names = tuple(classes) if classes else None
         return Model(spec, type(spec).__name__, None, names, target, None, transform)
     source = spec if isinstance(spec, Source) else resolve(spec, options)

@@ -1,4 +1,4 @@
-"""The class scores in a network's output, whatever container they come in, and their probabilities."""
+"""What is in a network's output, whatever container it comes in: class scores, probabilities, features."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
+
+from vistool.errors import InputError
+from vistool.network.tensors import Size
+from vistool.network.tokens import NoSpatialMap, find_layout
 
 _SCORES = ('logits', 'cls_score', 'pred', 'scores', 'out', 'output')
 _FEATURES = ('pooler_output', 'image_embeds', 'embeddings', 'features')
@@ -70,3 +74,43 @@ def probabilities(module: nn.Module, scores: Tensor) -> Tensor:
     if 'multi_label_classification' in problems or any('MultiLabel' in name for name in heads):
         return scores.float().sigmoid()
     return scores.float().softmax(-1)
+
+
+def pooled_features(output: Any, size: Size) -> Tensor:
+    """One feature vector per image: the class token if there is one, else the mean over the positions.
+
+    Args:
+        output: What a headless network returned: pooled features ``(B, D)``, tokens ``(B, L, D)``, a map ``(B, D, h,
+            w)``, a tuple with one of those per stage, of which the last counts, or a Hugging Face output object.
+        size: ``(H, W)`` of the network input.
+
+    Returns:
+        ``(B, D)``.
+
+    Raises:
+        InputError: If there are no features in it.
+    """
+    if isinstance(output, Mapping):
+        for key in ('pooler_output', 'image_embeds', 'last_hidden_state', 'logits'):
+            if isinstance(output.get(key), Tensor):
+                return pooled_features(output[key], size)
+        output = tuple(output.values())
+    if isinstance(output, (tuple, list)) and output:
+        return pooled_features(output[-1], size)
+    if isinstance(output, Tensor) and output.ndim in (2, 3, 4):
+        return output if output.ndim == 2 else _pool(output, size)
+    raise InputError(
+        f"the network's output ({type(output).__name__}) holds no features to compare",
+        accepted='(B, D), (B, L, D) or (B, D, h, w)',
+        parameter='reference',
+    )
+
+
+def _pool(output: Tensor, size: Size) -> Tensor:
+    try:
+        layout = find_layout(output, size)
+    except NoSpatialMap:  # pooled to one position, or tokens that form no grid
+        return output.mean((2, 3)) if output.ndim == 4 else output.mean(1)
+    if layout.axes == 'BLC' and layout.prefix:
+        return output[:, 0]
+    return layout.to_map(output).mean((2, 3))

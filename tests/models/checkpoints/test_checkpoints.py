@@ -194,7 +194,7 @@ def test_safetensors(tmp_path):
     found = read_checkpoint(str(tmp_path / 'model.safetensors')).state_dict
     assert all(torch.equal(found[name], tensor) for name, tensor in WEIGHTS.items())
     (tmp_path / 'bad.safetensors').write_bytes((tmp_path / 'model.safetensors').read_bytes()[:50])
-    with pytest.raises(InputError, match='no safetensors file'):
+    with pytest.raises(InputError, match='not a safetensors file'):
         read_checkpoint(str(tmp_path / 'bad.safetensors'))
 
 
@@ -234,7 +234,7 @@ def test_missing_files_get_the_close_matches(tmp_path):
     saved(tmp_path, WEIGHTS, 'epoch_12.pth')
     assert 'did you mean epoch_12.pth?' in error(tmp_path / 'epoch_21.pth')
     assert 'it holds epoch_12.pth' in error(tmp_path)
-    assert 'nor does its folder' in error(tmp_path / 'nowhere' / 'epoch_12.pth')
+    assert 'and its folder do not exist' in error(tmp_path / 'nowhere' / 'epoch_12.pth')
     (tmp_path / 'empty').mkdir()
     assert 'it holds no checkpoint' in error(tmp_path / 'empty')
 
@@ -257,7 +257,7 @@ def test_truncated_files(tmp_path, zipped, share):
         (b'<!DOCTYPE html>\n<html><body>404</body></html>', 'is a web page'),
         (b'hello there\n', 'is a text file'),
         (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n', 'git lfs pull'),
-        (b'\xff\xd8\xff\xe0' + bytes(100), 'is no PyTorch checkpoint'),
+        (b'\xff\xd8\xff\xe0' + bytes(100), 'is not a PyTorch checkpoint'),
         (b'PK\x03\x04' + bytes(100), 'truncated'),
         (b'\x80\x02' + bytes(100), 'is damaged'),
     ],
@@ -334,4 +334,4 @@ def test_unreachable_addresses(tmp_path, monkeypatch):
     message = error('https://example.org/net.pth')
     assert 'no route to host' in message
     assert str(tmp_path / 'checkpoints' / 'net.pth') in message
-    assert 'names no file' in error('https://example.org/')
+    assert 'does not name a file' in error('https://example.org/')

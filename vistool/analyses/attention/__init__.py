@@ -15,9 +15,8 @@ from vistool.analyses.attention.selection import Layers, Query
 from vistool.analyses.attention.statistics import read_statistics
 from vistool.analyses.base import MapAnalysis
 from vistool.errors import InputError, close_matches
-from vistool.models.classes import Targets
 from vistool.models.model import Model
-from vistool.models.subjects import as_model, as_samples
+from vistool.models.subjects import Targets, as_model, as_samples
 from vistool.registry import ANALYSES
 from vistool.results import HeadStatistics, Heatmaps
 

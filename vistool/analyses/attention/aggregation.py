@@ -16,8 +16,8 @@ from vistool.analyses.attention.capture import Collector, forward, has_class_tok
 from vistool.analyses.attention.reading import positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import Layers, Query
 from vistool.errors import InputError, message_of
-from vistool.models.classes import Targets, resolve_classes
 from vistool.models.model import Model
+from vistool.models.subjects import Targets, resolve_targets
 from vistool.network.attention_ops import AttentionOp
 from vistool.network.attention_watch import AttentionWatch, watch_attention
 from vistool.network.capture import borrowed, hooked
@@ -274,7 +274,7 @@ def follow_attention(
             return _flow(found, rows, resolved, patch_stride(module), lost=rows[..., : found.place.prefix].sum(-1))
         scores = _scores(model, output, method)
         model.fit_classes(scores.shape[1])
-        classes = resolve_classes(targets, scores.detach(), model.classes, labels)
+        classes, _ = resolve_targets(targets, scores.detach(), model.classes, labels)
         if graded:
             rows = _graded(found, scores, classes, start)
         else:

@@ -1,8 +1,7 @@
-"""Class activation maps: which pixels made the model say so.
+"""Class activation maps: which pixels are the evidence for a class.
 
 The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they explain in
-:mod:`~vistool.analyses.cam.targets`, the one forward that most of them share in :mod:`~vistool.network.forward` and
-:mod:`~vistool.analyses.cam.passes`.
+:mod:`~vistool.analyses.cam.targets`, and the forward that most of them share in :mod:`~vistool.network.forward`.
 """
 
 from __future__ import annotations
@@ -12,42 +11,46 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis
-from vistool.analyses.cam import (
-    finer,  # noqa: F401 (they register)
-    gradcam_adapter,  # noqa: F401 (they register)
-    maps,
+from vistool.analyses.cam import gradcam_adapter, maps, perturbation  # noqa: F401 (the first and last register methods)
+from vistool.analyses.cam.methods import (
+    METHODS,
+    Key,
+    Method,
+    Needs,
+    Probe,
+    find_methods,
+    register_cam,
+    register_perturbation_cam,
+    titles_of,
 )
-from vistool.analyses.cam import perturbation as ablation  # noqa: F401 (they register)
-from vistool.analyses.cam import perturbation as baselines  # noqa: F401 (they register)
-from vistool.analyses.cam.methods import METHODS, Method, Needs, find_methods, method, running, titles_of
-from vistool.analyses.cam.passes import own_maps, shared_maps
-from vistool.analyses.cam.probe import Probe
 from vistool.analyses.cam.report import Drawn, Report
-from vistool.analyses.cam.targets import Goal, custom_goal, reference_goal
+from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, param
-from vistool.models.classes import Targets, resolve_classes
 from vistool.models.model import Model
-from vistool.models.subjects import as_model, as_samples
-from vistool.network import forward as engine
+from vistool.models.subjects import Subject, Targets, as_model, as_samples, resolve_targets, same_for_all
+from vistool.network.forward import Forward, forward
 from vistool.network.layer_search import layers_to_explain
-from vistool.network.layers import find_layer, network_name
+from vistool.network.layers import find_layer, layer_names, network_name
 from vistool.network.outputs import has_classes, probabilities
-from vistool.network.tensors import input_size, map_tensors
+from vistool.network.tensors import NetworkInput, Size, input_size, map_tensors
 from vistool.network.tokens import TokenHints
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 
-__all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'method', 'running']
+__all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'register_cam', 'register_perturbation_cam']
 
 log = logging.getLogger('vistool')
 FUSIONS = ('mean', 'max', 'none')
+
+SignedMaps = dict[Key, list[Tensor]]
+"""Signed maps ``(B, h, w)`` by method and target: one per layer, or one for all layers."""
 
 
 @ANALYSES.register_module()
@@ -56,48 +59,58 @@ class CAM(MapAnalysis):
     """Class activation maps of several methods and classes from one forward.
 
     Attributes:
-        methods: Names out of :data:`~vistool.analyses.cam.methods.METHODS`, case-insensitive; ``'all'`` means those
-            that share the forward.
-        targets: Class ids, class names, ``'topN'`` or ``'label'``; none means the predicted class, or the config's
-            ``cam_target``.
-        layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``); none means the default for the network.
+        methods: A name or several from :data:`~vistool.analyses.cam.methods.METHODS`, case-insensitive; ``'all'`` means
+            those that share the forward.
+        targets: Class ids (also as a tensor), class names, ``'topN'`` or ``'label'``, for all images of a batch; or one
+            list of them for each image. None means the predicted class, or the config's ``cam_target``.
+        layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``) or as modules of the network, one or
+            several; none means the default for the network.
         aug_smooth: Average over six variants: mirrored or not, times 0.9, 1 and 1.1.
         eigen_smooth: Take the first principal component of the weighted activations instead of their sum.
-        extra_tokens: Number of tokens before the grid, where it is not to be found by looking.
-        tokens: True where the layers' output is to be read as tokens.
+        extra_tokens: Number of tokens before the grid, if it cannot be found by looking.
+        tokens: True if the layers' output is to be read as tokens.
         layer_fusion: ``'mean'`` or ``'max'`` over several layers, or ``'none'``: a column for each.
-        reference: An image (a path, a sample, or a tensor ``(C, H, W)``); the score is then the likeness of features to
-            its own.
-        score: A score that is no class's: a callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)`` for one
-            in :data:`~vistool.registry.CAM_TARGETS`.
+        reference: An image (a path, a sample, or a tensor ``(C, H, W)``); the score is then the similarity of features
+            to its own.
+        score: A score that is not a class score: a callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)``
+            for one in :data:`~vistool.registry.CAM_TARGETS`.
         contrast: Classes that FinerCAM contrasts the target with; none means the three with the nearest scores.
         seed: Of RandomCAM.
     """
 
-    methods: Sequence[str] = ('gradcam',)
+    methods: str | Sequence[str] = ('gradcam',)
     targets: Targets = ()
-    layers: Sequence[str] = ()
+    layers: str | nn.Module | Sequence[str | nn.Module] = ()
     aug_smooth: bool = False
     eigen_smooth: bool = False
     extra_tokens: int | None = None
     tokens: bool | None = None
     layer_fusion: Literal['mean', 'max', 'none'] = 'mean'
-    reference: Any = None
-    score: Any = None
-    contrast: Sequence[int | str] = ()
+    reference: str | Path | Sample | NetworkInput | None = None
+    score: Score | Mapping[str, Any] | None = None
+    contrast: Targets = ()
     seed: int = 0
 
-    def __call__(self, model: Model | nn.Module, subject: Any) -> Any:
+    @overload
+    def __call__(self, model: Model | nn.Module, subject: Sample) -> Heatmaps: ...
+
+    @overload
+    def __call__(self, model: Model | nn.Module, subject: Sequence[Sample]) -> list[Heatmaps]: ...
+
+    @overload
+    def __call__(self, model: Model | nn.Module, subject: NetworkInput) -> Heatmaps | list[Heatmaps]: ...
+
+    def __call__(self, model: Model | nn.Module, subject: Subject) -> Heatmaps | list[Heatmaps]:
         """Explains one sample or a batch.
 
         Args:
-            model: A loaded model, or any module.
+            model: A loaded model, or any module. It is used in eval mode and comes back as it was.
             subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input
-                itself: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a tuple or dict of such for a network with
-                    several inputs.
+                itself: a tensor ``(C, H, W)`` (one result) or ``(B, C, H, W)`` (a list), or a tuple or dict of such for
+                a network with several inputs.
 
         Returns:
-            A :class:`~vistool.results.Heatmaps` of kind ``cam``, or a list of them. Maps are float32 in [0, 1] at the
+            :class:`~vistool.results.Heatmaps` of kind ``cam``, or a list of them. Maps are float32 in [0, 1] at the
             network's input size.
 
         Raises:
@@ -106,28 +119,9 @@ class CAM(MapAnalysis):
         model = as_model(model)
         samples, single = as_samples(subject)
         methods = find_methods(self.methods)
-        self._check()
-        inputs = model.batch(samples)
-        found = self._layers(model, methods, inputs)
-        size, _ = input_size(inputs)
-        views = map_tensors(maps.augment, inputs) if self.aug_smooth else inputs
-        gradients = any(entry.gradients for entry in methods.values())
-        said = TokenHints(self.extra_tokens, self.tokens)
-        with engine.forward(model.module, views, found, gradients=gradients, hints=said) as run:
-            scores = (
-                run.scores[: len(samples)].detach() if run.scores is not None and has_classes(model.module) else None
-            )
-            goals = self._goals(model, samples, scores)
-            if not goals and any(entry.shows_class for entry in methods.values()):
-                raise _headless(model, methods)
-            signed = shared_maps(run, methods, goals, self.eigen_smooth)
-            values = [goal.values(run.output, run.count) for goal in goals]
-        probe = Probe(model.module, views, run.layers, found, None, self.eigen_smooth, self.seed)
-        signed |= own_maps(probe, methods, goals)
-        drawn = {key: self._finish(layers, list(found), size) for key, layers in signed.items()}
-        shares = None if scores is None else probabilities(model.module, scores).cpu()
-        report = Report(model, methods, list(found), goals, shares, values, drawn, self._settings())
-        results = [report.result(index, sample) for index, sample in enumerate(samples)]
+        self._check_options()
+        with model.borrowed():
+            results = self._explain(model, samples, methods)
         return results[0] if single else results
 
     @property
@@ -136,27 +130,57 @@ class CAM(MapAnalysis):
         variants = [name for name in ('aug_smooth', 'eigen_smooth') if getattr(self, name)]
         variants += [self.layer_fusion] if self.layer_fusion != 'mean' else []
         variants += [f'like-{Path(self.reference).stem}'] if isinstance(self.reference, (str, os.PathLike)) else []
-        return [name.lower() for name in self.methods], self.targets, self.layers, variants
+        methods = [self.methods] if isinstance(self.methods, str) else self.methods
+        return [name.lower() for name in methods], same_for_all(self.targets) or [], self.layers, variants
 
     def check(self, model: Model) -> None:
-        """Checks the names of methods and what cannot be combined."""
+        """Checks the names of methods and layers, and what cannot be combined.
+
+        Raises:
+            InputError: If something is wrong whatever the images are.
+        """
         find_methods(self.methods)
-        self._check()
+        self._check_options()
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> CAM:
-        """The same for another model, with the classes that each image's result shows.
+        """The same for another model: each image with the classes that its result shows.
 
-        Layers that were named are kept where the other model has them; otherwise its own default is taken.
+        Layers that were named are kept if the other model has them; otherwise its own default is used.
         """
         targets = [[target.id for target in result.targets if target.id is not None] for result in results]
+        names = list(results[0].layers) if self.layers and results else []
+        if not isinstance(self.layers, nn.Module) and all(isinstance(name, str) for name in self.layers):
+            names = layer_names(model.module, self.layers)
         try:
-            layers = [find_layer(model.module, name)[0] for name in self.layers]
+            layers = [find_layer(model.module, name)[0] for name in names]
         except InputError:
             layers = []
-            log.warning('%s has no layer %s: its default is drawn', model.name, ', '.join(self.layers))
-        return replace(self, targets=targets if any(targets) else (), layers=layers)
+            log.warning('%s has no layer %s: its default is used', model.name, ', '.join(names))
+        return replace(self, targets=targets if any(targets) else self.targets, layers=layers)
 
-    def _check(self) -> None:
+    def _explain(self, model: Model, samples: Sequence[Sample], methods: Mapping[str, Method]) -> list[Heatmaps]:
+        inputs = model.batch(samples)
+        layers = self._layers(model, methods, inputs)
+        size, _ = input_size(inputs)
+        views = map_tensors(maps.augment, inputs) if self.aug_smooth else inputs
+        gradients = any(entry.gradients for entry in methods.values())
+        hints = TokenHints(self.extra_tokens, self.tokens)
+        with forward(model.module, views, layers, gradients=gradients, hints=hints) as run:
+            classified = run.scores is not None and has_classes(model.module)
+            scores = run.scores[: len(samples)].detach() if classified and run.scores is not None else None
+            targets = self._targets(model, samples, scores)
+            if not targets and any(entry.shows_class for entry in methods.values()):
+                raise _headless(model, methods)
+            signed = shared_maps(run, methods, targets, self.eigen_smooth)
+            values = [target.values(run.output, run.count) for target in targets]
+        probe = Probe(model.module, views, run.layers, layers, None, self.eigen_smooth, self.seed)
+        signed |= own_maps(probe, methods, targets)
+        drawn = {key: self._finish(by_layer, list(layers), size) for key, by_layer in signed.items()}
+        shares = None if scores is None else probabilities(model.module, scores).cpu()
+        report = Report(model, methods, list(layers), targets, shares, values, drawn, self._settings())
+        return [report.result(index, sample) for index, sample in enumerate(samples)]
+
+    def _check_options(self) -> None:
         if self.layer_fusion not in FUSIONS:
             raise InputError(
                 f'unknown fusion {self.layer_fusion!r}',
@@ -164,15 +188,22 @@ class CAM(MapAnalysis):
                 hint=close_matches(str(self.layer_fusion), FUSIONS),
                 parameter='layer_fusion',
             )
-        if self.reference is not None and (self.targets or self.score is not None):
+        if self.reference is not None and (self._has_targets or self.score is not None):
             raise InputError(
-                'the score is likeness to the reference, no class', hint='leave the target out', parameter='reference'
+                f'cannot be combined with {param("targets")}',
+                hint='with a reference, similarity is explained, not a class',
+                parameter='reference',
             )
 
-    def _layers(self, model: Model, methods: Mapping[str, Method], inputs: Any) -> dict[str, nn.Module]:
+    @property
+    def _has_targets(self) -> bool:
+        return same_for_all(self.targets) != []
+
+    def _layers(self, model: Model, methods: Mapping[str, Method], inputs: NetworkInput) -> dict[str, nn.Module]:
         if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
             return {}
-        names = list(self.layers) or model.cached('layers', None, lambda: layers_to_explain(model.module, inputs))
+        names = layer_names(model.module, self.layers)
+        names = names or model.cached('layers', None, lambda: layers_to_explain(model.module, inputs))
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',
@@ -181,27 +212,32 @@ class CAM(MapAnalysis):
             )
         return dict(find_layer(model.module, name) for name in names)
 
-    def _goals(self, model: Model, samples: Sequence[Sample], scores: Tensor | None) -> list[Goal]:
-        """What the rows ask for; none for a network that gives no class scores where no other score is named."""
+    def _targets(self, model: Model, samples: Sequence[Sample], scores: Tensor | None) -> Sequence[Target]:
+        """The rows of the figure; none for a network that gives no class scores if no other score is named."""
         if self.reference is not None:
-            return [reference_goal(model, self.reference, samples)]
+            return [similarity_target(model, self.reference, samples)]
         custom = self.score if self.score is not None else (model.config or {}).get('cam_target')
-        if custom is not None and not self.targets:
-            return [custom_goal(custom, samples)]
+        if custom is not None and not self._has_targets:
+            return [custom_target(custom, samples)]
         if scores is None:
             return []
         model.fit_classes(scores.shape[1])
         labels = [sample.label for sample in samples]
-        classes = resolve_classes(self.targets, scores, model.classes, labels)
-        similar = resolve_classes(self.contrast, scores, model.classes, labels) if self.contrast else None
-        return [Goal(samples, classes=column, plain=scores, similar=similar) for column in classes.unbind(1)]
+        classes, asked = resolve_targets(self.targets, scores, model.classes, labels)
+        contrast = None
+        if same_for_all(self.contrast) != []:
+            contrast, _ = resolve_targets(self.contrast, scores, model.classes, labels)
+        return [
+            ClassTarget(column, scores, contrast, None if asked is None else asked[:, number])
+            for number, column in enumerate(classes.unbind(1))
+        ]
 
-    def _finish(self, signed: list[Tensor], layers: Sequence[str], size: tuple[int, int]) -> list[Drawn]:
+    def _finish(self, signed: list[Tensor], layers: Sequence[str], size: Size) -> list[Drawn]:
         if self.layer_fusion == 'none' and len(signed) > 1:
             return [self._draw([one], size, layer) for layer, one in zip(layers, signed, strict=True)]
         return [self._draw(signed, size)]
 
-    def _draw(self, signed: list[Tensor], size: tuple[int, int], layer: str = '') -> Drawn:
+    def _draw(self, signed: list[Tensor], size: Size, layer: str = '') -> Drawn:
         with torch.no_grad():
             unit, ranges = maps.finish(signed, size, 'max' if self.layer_fusion == 'max' else 'mean')
             if self.aug_smooth:
@@ -214,8 +250,45 @@ class CAM(MapAnalysis):
             'eigen_smooth': self.eigen_smooth,
             'extra_tokens': self.extra_tokens,
             'layer_fusion': self.layer_fusion,
-            'similar': list(self.contrast),
+            'similar': same_for_all(self.contrast) or [],
         }
+
+
+def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[Target], eigen: bool) -> SignedMaps:
+    """The maps of the methods that one forward serves, with one backward for each score."""
+    values = [layer.map(layer.value) for layer in run.layers]
+    weighting = {name: method for name, method in methods.items() if method.run is None}
+    signed: SignedMaps = {
+        (name, None): [method(value, None, eigen) for value in values]
+        for name, method in weighting.items()
+        if not method.gradients
+    }
+    kinds = dict.fromkeys(method.score for method in weighting.values() if method.gradients)
+    asked = [(number, target, kind) for number, target in enumerate(targets) for kind in kinds]
+    rows = torch.arange(run.count)
+    for step, (number, target, kind) in enumerate(asked):
+        score = target.score(run.output, rows) if kind is None else kind(target, run.output, rows)
+        gradients = run.gradients(score.sum(), last=step + 1 == len(asked))
+        laid_out = [layer.map(gradient) for layer, gradient in zip(run.layers, gradients, strict=True)]
+        for name, method in weighting.items():
+            if method.gradients and method.score is kind:
+                pairs = zip(values, laid_out, strict=True)
+                signed[name, number] = [method(value, gradient, eigen) for value, gradient in pairs]
+    return signed
+
+
+def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Target]) -> SignedMaps:
+    """The maps of the methods that run the network themselves."""
+    signed: SignedMaps = {}
+    for name, method in methods.items():
+        if method.run is None:
+            continue
+        if not method.shows_class:
+            signed[name, None] = method.run(probe)
+            continue
+        for number, target in enumerate(targets):
+            signed[name, number] = method.run(replace(probe, target=target))
+    return signed
 
 
 def _headless(model: Model, methods: Mapping[str, Method]) -> InputError:

@@ -1,9 +1,9 @@
-"""The one way to pytorch-grad-cam: methods that are bound by their own runs of the network, where it has them right.
+"""Methods taken from pytorch-grad-cam: those whose cost is in runs of the network, and which it implements correctly.
 
-Its import takes seconds, so it waits for the first call. Images go in one by one, for its maps would depend on what
-else is in the batch. It sees the score asked for as a network with one output, and the target layer's output as a map
-``(1, K, h, w)`` that passes through a module of ours: so tokens, tuples and in-place operations behind the layer are
-no concern of its.
+It takes seconds to import, so the import waits for the first call. Images go in one by one, because its maps depend on
+what else is in the batch. It sees a network whose only output is the score, and the target layer's output as a map
+``(1, K, h, w)`` that passes through a module of ours, so it does not have to handle tokens, tuples or in-place
+operations.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import functools
 import io
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,14 +22,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vistool.analyses.cam.methods import Needs, running, titles_of
-from vistool.analyses.cam.probe import Probe
+from vistool.analyses.cam.methods import Needs, Probe, register_perturbation_cam, titles_of
 from vistool.errors import InputError, message_of, param
 from vistool.network.capture import borrowed, hooked
 from vistool.network.forward import Layer
 from vistool.network.tensors import call_module, first_tensor, replace_tensor, rows
 
 log = logging.getLogger('vistool')
+
+_exclusive = threading.RLock()
+"""Held while pytorch-grad-cam runs: standard error and the choice of attention kernels are global."""
 
 
 class Scored(nn.Module):
@@ -43,22 +46,26 @@ class Scored(nn.Module):
         return self._probe.score(call_module(self.module, inputs), self._row, len(inputs))[:, None]
 
 
-@running('scorecam', 'ScoreCAM', 'Wang et al., Score-CAM, CVPR Workshops 2020', needs=Needs.RUNS | Needs.ACTIVATIONS)
+@register_perturbation_cam(
+    'scorecam', 'ScoreCAM', 'Wang et al., Score-CAM, CVPR Workshops 2020', needs=Needs.RUNS | Needs.ACTIVATIONS
+)
 def scorecam(probe: Probe) -> list[Tensor]:
     """W = softmax_k of the score of the image seen through channel k: x ⊙ min-max of A_k, enlarged corner to corner."""
     return _layer_by_layer(probe, 'ScoreCAM')
 
 
-@running(
+@register_perturbation_cam(
     'shapleycam', 'ShapleyCAM', 'Cai, CAMs as Shapley Value-based Explainers, 2025', needs=Needs.SECOND_DERIVATIVES
 )
 def shapleycam(probe: Probe) -> list[Tensor]:
     """W = mean of G − ½·H·A, H the score's second derivative; attention has one in its plain form only."""
-    with sdpa_kernel(SDPBackend.MATH):
+    with _exclusive, sdpa_kernel(SDPBackend.MATH):
         return _layer_by_layer(probe, 'ShapleyCAM')
 
 
-@running('fullgrad', 'FullGrad', 'Srinivas and Fleuret, FullGrad, NeurIPS 2019', needs=Needs.RUNS | Needs.NO_LAYER)
+@register_perturbation_cam(
+    'fullgrad', 'FullGrad', 'Srinivas and Fleuret, FullGrad, NeurIPS 2019', needs=Needs.RUNS | Needs.NO_LAYER
+)
 def fullgrad(probe: Probe) -> list[Tensor]:
     """|x ⊙ ∂y/∂x| and |b ⊙ ∂y/∂b| of every convolution and batch norm, each min-max scaled and enlarged, summed."""
     _warn_of_left_out_biases(probe.module)
@@ -73,13 +80,16 @@ def fullgrad(probe: Probe) -> list[Tensor]:
             if next(expected, None) is not layer:
                 raise AssertionError('its layers run in another order than they are defined in')
 
-        with hooked({str(index): layer for index, layer in enumerate(cam.target_layers)}, check):
+        layers = {str(index): layer for index, layer in enumerate(cam.target_layers)}
+        with _released(cam), hooked(layers, check):
             return cam(_one(probe, row), [_first], eigen_smooth=probe.eigen_smooth)
 
     return [_images(probe, 'FullGrad', image)]
 
 
-@running('refinecam', 'RefineCAM', 'Refine-CAM, arXiv 2605.14641, 2026', needs=Needs.RUNS | Needs.GRADIENTS)
+@register_perturbation_cam(
+    'refinecam', 'RefineCAM', 'Refine-CAM, arXiv 2605.14641, 2026', needs=Needs.RUNS | Needs.GRADIENTS
+)
 def refinecam(probe: Probe) -> list[Tensor]:
     """The product over the layers of their finished GradCAM++ maps."""
     if len(probe.layers) == 1:
@@ -130,11 +140,20 @@ def _images(probe: Probe, name: str, image: Callable[[int], Any]) -> Tensor:
 
 
 @contextlib.contextmanager
+def _released(cam: Any) -> Iterator[Any]:
+    """Removes the hooks of a method of pytorch-grad-cam, which otherwise stay until it is garbage-collected."""
+    try:
+        yield cam
+    finally:
+        cam.activations_and_grads.release()
+
+
+@contextlib.contextmanager
 def _guarded(probe: Probe, name: str) -> Iterator[None]:
-    """Keeps the parameters' gradients, silences the progress bars, and tells a failure in one line."""
+    """Keeps the parameters' gradients, hides the progress bars, and turns a failure into one line."""
     kept = [(parameter, parameter.grad) for parameter in probe.module.parameters()]
     try:
-        with borrowed(probe.module), contextlib.redirect_stderr(io.StringIO()):
+        with _exclusive, borrowed(probe.module), contextlib.redirect_stderr(io.StringIO()):
             yield
     except InputError:
         raise

@@ -1,4 +1,4 @@
-"""From signed maps to what is drawn: ReLU, scale to [0, 1], upsample, fuse layers, undo test-time augmentation."""
+"""The arithmetic of maps: channels to a signed map, then ReLU, scaling, upsampling, fusion of layers, augmentation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,82 @@ from torch import Tensor
 EPSILON = 1e-7
 BRIGHTNESS = (1.0, 0.9, 1.1)
 """Factors of test-time augmentation, the plain image first."""
+DENSE = 512
+"""Up to this many positions a full eigendecomposition is faster than an iteration for the first vector."""
+
+
+def principal_component(weighted: Tensor) -> Tensor:
+    """Projection of every position onto the first principal direction of the channels.
+
+    With X the column-centered ``(h·w, K)`` matrix this is X·v₁ = σ₁·u₁, taken from the smaller of the Gram matrices
+    X·Xᵀ and Xᵀ·X in float64 (a squared condition number costs half the digits).
+
+    Args:
+        weighted: ``(B, K, h, w)``; NaN counts as 0.
+
+    Returns:
+        ``(B, h, w)`` in the dtype of ``weighted``.
+    """
+    x = _centered(weighted)
+    positions, channels = x.shape[1:]
+    if positions <= channels:
+        values, vectors = torch.linalg.eigh(x @ x.transpose(1, 2))
+        projection = vectors[..., -1] * values[..., -1:].clamp_min(0).sqrt()
+    else:
+        _, vectors = torch.linalg.eigh(x.transpose(1, 2) @ x)
+        projection = (x @ vectors[..., -1:]).squeeze(-1)
+    return _signed(projection, weighted)
+
+
+def kernel_component(weighted: Tensor) -> Tensor:
+    """The first component of kernel PCA with the sigmoid kernel tanh(x·y / K + 1) over the positions.
+
+    Args:
+        weighted: ``(B, K, h, w)``; NaN counts as 0.
+
+    Returns:
+        ``(B, h, w)`` in the dtype of ``weighted``.
+    """
+    x = _centered(weighted)
+    kernel = torch.tanh(x @ x.transpose(1, 2) / x.shape[2] + 1)
+    kernel = kernel - kernel.mean(1, keepdim=True)
+    kernel = kernel - kernel.mean(2, keepdim=True)
+    if kernel.shape[1] <= DENSE or kernel.device.type != 'cpu':
+        values, vectors = torch.linalg.eigh(kernel)
+        values, vectors = values[:, -1:], vectors[..., -1]
+    else:
+        values, vectors = _largest(kernel)
+    return _signed(vectors * values.clamp_min(0).sqrt(), weighted)
+
+
+def _centered(weighted: Tensor) -> Tensor:
+    """``(B, h·w, K)`` in float64 where the device has it, with every channel's mean subtracted."""
+    double = torch.float64 if weighted.device.type != 'mps' else torch.float32
+    x = weighted.nan_to_num(nan=0.0).flatten(2).transpose(1, 2).to(double)
+    return x - x.mean(1, keepdim=True)
+
+
+def _signed(projection: Tensor, like: Tensor) -> Tensor:
+    flip = projection.amin(1).abs() > projection.amax(1).abs()
+    projection = torch.where(flip[:, None], -projection, projection)
+    return projection.unflatten(1, like.shape[2:]).to(like.dtype)
+
+
+def _largest(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalue ``(B, 1)`` of each matrix and its vector ``(B, n)``, by Lanczos iteration."""
+    import numpy as np
+    from scipy.sparse.linalg import eigsh
+
+    # not a constant vector: those lie in the kernel's null space
+    start = np.random.default_rng(0).uniform(-1, 1, symmetric.shape[1])
+    pairs = [eigsh(matrix.numpy(), k=1, which='LA', v0=start) for matrix in symmetric.detach()]
+    values, vectors = zip(*pairs, strict=True)
+    return torch.from_numpy(np.stack(values)), torch.from_numpy(np.stack(vectors)[..., 0])
+
+
+def combine(weighted: Tensor, eigen_smooth: bool = False) -> Tensor:
+    """Weighted activations ``(B, K, h, w)`` → signed map ``(B, h, w)``: their sum or first principal component."""
+    return principal_component(weighted) if eigen_smooth else weighted.sum(1)
 
 
 def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,7 +97,7 @@ def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:
         maps: ``(B, h, w)``.
 
     Returns:
-        The scaled maps and ``(B, 2)``, the values that 0 and 1 stand for.
+        The scaled maps and ``(B, 2)``, the raw values mapped to 0 and 1.
     """
     low = maps.amin((1, 2), keepdim=True)
     span = (maps - low).amax((1, 2), keepdim=True) + EPSILON
@@ -33,7 +109,7 @@ def finish(
 ) -> tuple[Tensor, Tensor | None]:
     """Signed maps of one or more layers → one map in [0, 1] at the network's input size.
 
-    Per layer: ReLU, min-max, bilinear to ``size`` (half-pixel centres); then the mean or the maximum over the layers,
+    Per layer: ReLU, min-max, bilinear to ``size`` (half-pixel centers); then the mean or the maximum over the layers,
     and min-max again.
 
     Args:
@@ -42,8 +118,8 @@ def finish(
         fusion: How several layers become one map.
 
     Returns:
-        ``(B, H, W)`` in [0, 1], and ``(B, 2)``, the values that 0 and 1 stand for: of the layer's own map after ReLU
-        for a single layer, None for several (fused, they have no unit).
+        ``(B, H, W)`` in [0, 1], and ``(B, 2)``, the raw values mapped to 0 and 1: of the layer's own map after ReLU
+        for a single layer, None for several (fused maps have no unit).
     """
     scaled, ranges = zip(*(to_unit(layer.relu()) for layer in signed), strict=True)
     grown = [F.interpolate(layer[:, None], size, mode='bilinear', align_corners=False)[:, 0] for layer in scaled]
@@ -68,6 +144,6 @@ def augment(inputs: Tensor) -> Tensor:
 
 
 def merge(maps: Tensor) -> Tensor:
-    """The mean over the variants of :func:`augment`, mirrored ones turned back: ``(6·B, H, W)`` → ``(B, H, W)``."""
+    """The mean over the variants of :func:`augment`, mirrored ones flipped back: ``(6·B, H, W)`` → ``(B, H, W)``."""
     plain, mirrored = maps.unflatten(0, (2, len(BRIGHTNESS), -1))
     return (plain + mirrored.flip(-1)).mean(0) / 2

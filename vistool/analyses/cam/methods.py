@@ -1,119 +1,77 @@
-"""The methods, one table: each with its title, its paper, what it needs, and its maths.
+"""The table of methods: each with its title, its paper, what it needs, and its formula.
 
 Most need the activations ``A`` and the gradients ``G = ∂score/∂A``, ``(B, K, h, w)``, of one shared forward. Such a
-method gives weighted activations of the same shape; their sum over the channels K (or, for the eigen methods and
-``eigen_smooth``, a principal component) is the signed map ``(B, h, w)``. Those that ask another score than the class's
-or run the network themselves are entries of the same table from their own files. ReLU, scaling, upsampling and fusion
-are the same for all and live in :mod:`vistool.analyses.cam.maps`.
+method returns weighted activations of the same shape; their sum over the channels K (or, for the eigen methods and
+``eigen_smooth``, a principal component) is the signed map ``(B, h, w)``. Methods that run the network themselves are in
+:mod:`~vistool.analyses.cam.perturbation` and :mod:`~vistool.analyses.cam.gradcam_adapter`. ReLU, scaling, upsampling
+and fusion are the same for all and are in :mod:`vistool.analyses.cam.maps`.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vistool.analyses.cam.maps import combine, kernel_component, principal_component
+from vistool.analyses.cam.targets import ClassTarget, Target, scores_of
 from vistool.errors import InputError, close_matches
+from vistool.network.forward import Layer
+from vistool.network.tensors import NetworkInput
 
-if TYPE_CHECKING:
-    from vistool.analyses.cam.probe import Probe
-    from vistool.analyses.cam.targets import Goal
-
-DENSE = 512
-"""Up to this many positions a full eigendecomposition is quicker than an iteration for its first vector."""
+CONTRASTED = 3
+"""How many classes FinerCAM contrasts the target with, where none are named."""
 
 
-def principal_component(weighted: Tensor) -> Tensor:
-    """Projection of every position onto the first principal direction of the channels.
+@dataclass(frozen=True)
+class Probe:
+    """What a method gets that runs the network itself: the network, its inputs, and the target.
 
-    With X the column-centred ``(h·w, K)`` matrix this is X·v₁ = σ₁·u₁, taken from the smaller of the Gram matrices
-    X·Xᵀ and Xᵀ·X in float64 (a squared condition number costs half the digits).
-
-    Args:
-        weighted: ``(B, K, h, w)``; NaN counts as 0.
-
-    Returns:
-        ``(B, h, w)`` in the dtype of ``weighted``.
+    Attributes:
+        module: The network, in eval mode, its parameters frozen.
+        inputs: The batch: a tensor ``(B, C, H, W)``, or a tuple or dict of tensors.
+        layers: The target layers from the shared forward: name, value, layout.
+        modules: Their modules by name.
+        target: What is explained; None for a method whose map does not depend on it.
+        eigen_smooth: Whether a principal component is asked for instead of a sum over channels.
+        seed: Of random numbers.
     """
-    x = _centred(weighted)
-    positions, channels = x.shape[1:]
-    if positions <= channels:
-        values, vectors = torch.linalg.eigh(x @ x.transpose(1, 2))
-        projection = vectors[..., -1] * values[..., -1:].clamp_min(0).sqrt()
-    else:
-        _, vectors = torch.linalg.eigh(x.transpose(1, 2) @ x)
-        projection = (x @ vectors[..., -1:]).squeeze(-1)
-    return _signed(projection, weighted)
+
+    module: nn.Module
+    inputs: NetworkInput
+    layers: tuple[Layer, ...]
+    modules: Mapping[str, nn.Module]
+    target: Target | None = None
+    eigen_smooth: bool = False
+    seed: int = 0
+
+    def score(self, output: Any, row: int, count: int) -> Tensor:
+        """The score ``(count,)`` of an output of ``count`` versions of image ``row``."""
+        assert self.target is not None
+        return self.target.score(output, torch.full((count,), row))
 
 
-def kernel_component(weighted: Tensor) -> Tensor:
-    """The first component of kernel PCA with the sigmoid kernel tanh(x·y / K + 1) over the positions.
-
-    Args:
-        weighted: ``(B, K, h, w)``; NaN counts as 0.
-
-    Returns:
-        ``(B, h, w)`` in the dtype of ``weighted``.
-    """
-    x = _centred(weighted)
-    kernel = torch.tanh(x @ x.transpose(1, 2) / x.shape[2] + 1)
-    kernel = kernel - kernel.mean(1, keepdim=True)
-    kernel = kernel - kernel.mean(2, keepdim=True)
-    if kernel.shape[1] <= DENSE or kernel.device.type != 'cpu':
-        values, vectors = torch.linalg.eigh(kernel)
-        values, vectors = values[:, -1:], vectors[..., -1]
-    else:
-        values, vectors = _largest(kernel)
-    return _signed(vectors * values.clamp_min(0).sqrt(), weighted)
-
-
-def _centred(weighted: Tensor) -> Tensor:
-    """``(B, h·w, K)`` in float64 where the device has it, every channel's mean taken off."""
-    double = torch.float64 if weighted.device.type != 'mps' else torch.float32
-    x = weighted.nan_to_num(nan=0.0).flatten(2).transpose(1, 2).to(double)
-    return x - x.mean(1, keepdim=True)
-
-
-def _signed(projection: Tensor, like: Tensor) -> Tensor:
-    flip = projection.amin(1).abs() > projection.amax(1).abs()
-    projection = torch.where(flip[:, None], -projection, projection)
-    return projection.unflatten(1, like.shape[2:]).to(like.dtype)
-
-
-def _largest(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalue ``(B, 1)`` of each matrix and its vector ``(B, n)``, by Lanczos iteration."""
-    import numpy as np
-    from scipy.sparse.linalg import eigsh
-
-    start = np.random.default_rng(0).uniform(
-        -1, 1, symmetric.shape[1]
-    )  # constant vectors lie in the kernel's null space
-    pairs = [eigsh(matrix.numpy(), k=1, which='LA', v0=start) for matrix in symmetric.detach()]
-    values, vectors = zip(*pairs, strict=True)
-    return torch.from_numpy(np.stack(values)), torch.from_numpy(np.stack(vectors)[..., 0])
-
-
-Weighing = Callable[[Tensor, Tensor], Tensor]
-Projection = Callable[[Tensor], Tensor]
-Rescore = Callable[['Goal', Any, Tensor], Tensor]
-Run = Callable[['Probe'], list[Tensor]]
+Weighting: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Projection: TypeAlias = Callable[[Tensor], Tensor]
+Rescore: TypeAlias = Callable[[Target, Any, Tensor], Tensor]
+Run: TypeAlias = Callable[[Probe], list[Tensor]]
 
 
 class Needs(enum.Flag):
-    """What a method needs; what its map costs and where it works follows from it."""
+    """What a method needs; its cost, and the networks it works with, follow from it."""
 
     ACTIVATIONS = enum.auto()
-    """The layer's output of the shared forward; alone, the map shows no class."""
+    """The layer's output from the shared forward; alone, the map does not depend on the class."""
     GRADIENTS = enum.auto()
-    """The gradient there as well: one backward through the tail for each class, whatever the number of methods."""
+    """The gradient there as well: one backward for each class, whatever the number of methods."""
     SCORE = enum.auto()
-    """The gradient of another score than the class's: one more such backward."""
+    """The gradient of another score than the target's own: one more such backward."""
     RUNS = enum.auto()
-    """Runs of the network of its own."""
+    """Further runs of the network."""
     SECOND_DERIVATIVES = enum.auto()
     """A network that can be differentiated twice."""
     NO_LAYER = enum.auto()
@@ -133,24 +91,24 @@ class Method:
         title: The name in its paper, for headings.
         paper: Where it is defined.
         needs: What it needs.
-        weigh: ``(A, G) → (B, K, h, w)``, the weighted activations; without gradients it is handed ``A`` twice.
+        weigh: ``(A, G) → (B, K, h, w)``, the weighted activations; without gradients it is given ``A`` twice.
         project: ``(B, K, h, w) → (B, h, w)`` in place of the sum over the channels.
-        score: ``(goal, output, rows) → (n,)``, the score to differentiate in place of the goal's own.
-        run: For methods that run the network themselves: ``probe → `` signed maps ``(B, h, w)``, one a layer, or one
+        score: ``(target, output, rows) → (n,)``, the score to differentiate in place of the target's own.
+        run: For methods that run the network themselves: ``probe → signed maps``, ``(B, h, w)`` for each layer, or one
             for all.
     """
 
     title: str
     paper: str
     needs: Needs
-    weigh: Weighing | None = None
+    weigh: Weighting | None = None
     project: Projection | None = None
     score: Rescore | None = None
     run: Run | None = None
 
     @property
     def shared(self) -> bool:
-        """Whether the one forward, and one backward a class, that all share is enough."""
+        """Whether the forward, and the one backward per class, that all methods share are enough."""
         return self.run is None and self.score is None
 
     @property
@@ -160,7 +118,7 @@ class Method:
 
     @property
     def shows_class(self) -> bool:
-        """Whether the map depends on the class (or other score) that is asked for."""
+        """Whether the map depends on the target."""
         return bool(self.needs & (Needs.GRADIENTS | Needs.RUNS | Needs.SECOND_DERIVATIVES))
 
     def __call__(self, activations: Tensor, gradients: Tensor | None, eigen_smooth: bool = False) -> Tensor:
@@ -170,16 +128,20 @@ class Method:
         return self.project(weighted) if self.project else combine(weighted, eigen_smooth)
 
 
-def combine(weighted: Tensor, eigen_smooth: bool = False) -> Tensor:
-    """Weighted activations ``(B, K, h, w)`` → signed map ``(B, h, w)``: their sum or first principal component."""
-    return principal_component(weighted) if eigen_smooth else weighted.sum(1)
-
+Key: TypeAlias = tuple[str, int | None]
+"""A method's name and the number of the target; None for a method whose map does not depend on it."""
 
 METHODS: dict[str, Method] = {}
-"""Name in lower case, without dashes → method."""
+"""Name in lower case, without dashes → method; in the order of the documentation, the user's own last."""
+
+_DOCUMENTED = (
+    *('gradcam', 'gradcam++', 'xgradcam', 'layercam', 'hirescam', 'gradcamelementwise', 'eigencam', 'eigengradcam'),
+    *('segeigencam', 'kpcacam', 'fem', 'ablationcam', 'randomcam', 'finercam', 'scorecam', 'shapleycam', 'fullgrad'),
+    'refinecam',
+)
 
 
-def method(
+def register_cam(
     name: str,
     title: str,
     paper: str,
@@ -187,34 +149,56 @@ def method(
     needs: Needs = Needs.GRADIENTS,
     project: Projection | None = None,
     score: Rescore | None = None,
-) -> Callable[[Weighing], Weighing]:
-    """Adds a weighing function ``(A, G) → (B, K, h, w)`` to the table, also from a user's own file."""
+) -> Callable[[Weighting], Weighting]:
+    """Registers a function ``(A, G) → (B, K, h, w)`` that weights activations; works from a user's own file too.
 
-    def add(weigh: Weighing) -> Weighing:
-        METHODS[_key(name)] = Method(title, paper, needs, weigh, project, score)
+    >>> @register_cam('sumcam', 'SumCAM', 'nobody, 2026')
+    ... def sumcam(a, g):
+    ...     return a * g.sum((2, 3), keepdim=True)
+
+    Args:
+        name: The name users type; case, dashes and underscores do not matter.
+        title: The name in its paper, for headings.
+        paper: Where it is defined.
+        needs: What it needs.
+        project: ``(B, K, h, w) → (B, h, w)`` in place of the sum over the channels.
+        score: ``(target, output, rows) → (n,)``, the score to differentiate in place of the target's own.
+    """
+
+    def register(weigh: Weighting) -> Weighting:
+        _register(name, Method(title, paper, needs, weigh, project, score))
         return weigh
 
-    return add
+    return register
 
 
-def running(name: str, title: str, paper: str, *, needs: Needs = Needs.RUNS) -> Callable[[Run], Run]:
-    """Adds a method that runs the network itself, ``probe → signed maps``, to the table."""
+def register_perturbation_cam(name: str, title: str, paper: str, *, needs: Needs = Needs.RUNS) -> Callable[[Run], Run]:
+    """Registers a function ``probe → signed maps`` that runs the network itself; see :func:`register_cam`."""
 
-    def add(run: Run) -> Run:
-        METHODS[_key(name)] = Method(title, paper, needs, run=run)
+    def register(run: Run) -> Run:
+        _register(name, Method(title, paper, needs, run=run))
         return run
 
-    return add
+    return register
 
 
-def find_methods(names: Iterable[str]) -> dict[str, Method]:
-    """The methods of these names, each once, in the order given; ``'all'`` means those that share a forward.
+def _register(name: str, method: Method) -> None:
+    """Adds a method in its documented place, whatever file registers first."""
+    METHODS[_key(name)] = method
+    ranks = {key: rank for rank, key in enumerate(_DOCUMENTED)}
+    ordered = sorted(METHODS.items(), key=lambda item: ranks.get(item[0], len(ranks)))
+    METHODS.clear()
+    METHODS.update(ordered)
+
+
+def find_methods(names: str | Iterable[str]) -> dict[str, Method]:
+    """The methods with these names, each once, in the order given; ``'all'`` means those that share a forward.
 
     Raises:
         InputError: If a name is unknown; close matches are listed.
     """
     found: dict[str, Method] = {}
-    for name in names:
+    for name in [names] if isinstance(names, str) else names:
         key = _key(name)
         if key == 'all':
             found.update({key: entry for key, entry in METHODS.items() if entry.shared and key not in found})
@@ -242,13 +226,13 @@ def _key(name: str) -> str:
     return name.lower().replace('-', '').replace('_', '').replace('plusplus', '++')
 
 
-@method('gradcam', 'GradCAM', 'Selvaraju et al., Grad-CAM, ICCV 2017')
+@register_cam('gradcam', 'GradCAM', 'Selvaraju et al., Grad-CAM, ICCV 2017')
 def gradcam(a: Tensor, g: Tensor) -> Tensor:
     """W = mean of G over the positions."""
     return g.mean((2, 3), keepdim=True) * a
 
 
-@method('gradcam++', 'GradCAM++', 'Chattopadhay et al., Grad-CAM++, WACV 2018')
+@register_cam('gradcam++', 'GradCAM++', 'Chattopadhay et al., Grad-CAM++, WACV 2018')
 def gradcam_plus_plus(a: Tensor, g: Tensor) -> Tensor:
     """W = Σ α·ReLU(G), α = G² / (2G² + S·G³ + 1e-6), S = Σ A, and 0 where G is 0."""
     square = g**2
@@ -257,31 +241,31 @@ def gradcam_plus_plus(a: Tensor, g: Tensor) -> Tensor:
     return (alpha * g.relu()).sum((2, 3), keepdim=True) * a
 
 
-@method('xgradcam', 'XGradCAM', 'Fu et al., Axiom-based Grad-CAM, BMVC 2020')
+@register_cam('xgradcam', 'XGradCAM', 'Fu et al., Axiom-based Grad-CAM, BMVC 2020')
 def xgradcam(a: Tensor, g: Tensor) -> Tensor:
     """W = Σ(G⊙A) / (Σ A + 1e-7)."""
     return (g * a).sum((2, 3), keepdim=True) / (a.sum((2, 3), keepdim=True) + 1e-7) * a
 
 
-@method('layercam', 'LayerCAM', 'Jiang et al., LayerCAM, IEEE TIP 2021')
+@register_cam('layercam', 'LayerCAM', 'Jiang et al., LayerCAM, IEEE TIP 2021')
 def layercam(a: Tensor, g: Tensor) -> Tensor:
     """Σ_k ReLU(G)⊙A."""
     return g.relu() * a
 
 
-@method('hirescam', 'HiResCAM', 'Draelos and Carin, HiResCAM, arXiv 2011.08891')
+@register_cam('hirescam', 'HiResCAM', 'Draelos and Carin, HiResCAM, arXiv 2011.08891')
 def hirescam(a: Tensor, g: Tensor) -> Tensor:
     """Σ_k G⊙A."""
     return g * a
 
 
-@method('gradcamelementwise', 'GradCAMElementWise', 'Gildenblat et al., pytorch-grad-cam, 2021')
+@register_cam('gradcamelementwise', 'GradCAMElementWise', 'Gildenblat et al., pytorch-grad-cam, 2021')
 def gradcam_element_wise(a: Tensor, g: Tensor) -> Tensor:
     """Σ_k ReLU(G⊙A)."""
     return (g * a).relu()
 
 
-@method(
+@register_cam(
     'eigencam',
     'EigenCAM',
     'Muhammad and Yeasin, Eigen-CAM, IJCNN 2020',
@@ -289,30 +273,82 @@ def gradcam_element_wise(a: Tensor, g: Tensor) -> Tensor:
     project=principal_component,
 )
 def eigencam(a: Tensor, g: Tensor) -> Tensor:
-    """The first principal component of A; shows no class."""
+    """The first principal component of A; class-agnostic."""
     return a
 
 
-@method('eigengradcam', 'EigenGradCAM', 'Gildenblat et al., pytorch-grad-cam, 2021', project=principal_component)
+@register_cam('eigengradcam', 'EigenGradCAM', 'Gildenblat et al., pytorch-grad-cam, 2021', project=principal_component)
 def eigengradcam(a: Tensor, g: Tensor) -> Tensor:
     """The first principal component of G⊙A."""
     return g * a
 
 
-@method('segeigencam', 'SegEigenCAM', 'Chung and Ying, Seg-Eigen-CAM, Appl. Sci. 2025', project=principal_component)
+@register_cam(
+    'segeigencam', 'SegEigenCAM', 'Chung and Ying, Seg-Eigen-CAM, Appl. Sci. 2025', project=principal_component
+)
 def segeigencam(a: Tensor, g: Tensor) -> Tensor:
     """The first principal component of |G|⊙A."""
     return g.abs() * a
 
 
-@method('kpcacam', 'KPCA-CAM', 'Karmani et al., KPCA-CAM, MMSP 2024', needs=Needs.ACTIVATIONS, project=kernel_component)
+@register_cam(
+    'kpcacam', 'KPCA-CAM', 'Karmani et al., KPCA-CAM, MMSP 2024', needs=Needs.ACTIVATIONS, project=kernel_component
+)
 def kpcacam(a: Tensor, g: Tensor) -> Tensor:
-    """The first component of kernel PCA of A, sigmoid kernel; shows no class."""
+    """The first component of kernel PCA of A, sigmoid kernel; class-agnostic."""
     return a
 
 
-@method('fem', 'FEM', 'Fuad et al., Features Understanding in 3D CNNs, IPTA 2020', needs=Needs.ACTIVATIONS)
+@register_cam('fem', 'FEM', 'Fuad et al., Features Understanding in 3D CNNs, IPTA 2020', needs=Needs.ACTIVATIONS)
 def fem(a: Tensor, g: Tensor) -> Tensor:
-    """W = share of positions where A > μ + 2σ of the channel; shows no class."""
+    """W = share of positions where A > μ + 2σ of the channel; class-agnostic."""
     deviation, mean = torch.std_mean(a, (2, 3), correction=0, keepdim=True)
     return (a > mean + 2 * deviation).to(a.dtype).mean((2, 3), keepdim=True) * a
+
+
+def finer_score(target: Target, output: Any, rows: Tensor) -> Tensor:
+    """Σ_d p_d·(y_c − y_d) / (Σ_d p_d + 1e-9) over the contrasted classes d, with p their softmax probabilities.
+
+    These are the classes named by the target, else those whose scores for the plain image are nearest to the target's.
+
+    Args:
+        target: A class for each image.
+        output: What the network returned for n images.
+        rows: int64 ``(n,)``, the image of each.
+
+    Returns:
+        ``(n,)``.
+
+    Raises:
+        InputError: If the target is not a class, or there is no other class.
+    """
+    if not isinstance(target, ClassTarget):
+        works = titles_of(lambda entry: entry.score is None)
+        name = getattr(target, 'name', 'the target')
+        raise InputError(f'FinerCAM compares classes, and {name} is not a class', accepted=works, parameter='methods')
+    scores = scores_of(output)
+    images = rows.to(scores.device) % len(target.classes)
+    own = target.classes[images]
+    others = (target.contrast if target.contrast is not None else nearest(target.plain, target.classes))[images]
+    shares = scores.softmax(1).gather(1, others)
+    margins = scores.gather(1, own[:, None]) - scores.gather(1, others)
+    return (shares * margins).sum(1) / (shares.sum(1) + 1e-9)
+
+
+def nearest(scores: Tensor, classes: Tensor, count: int = CONTRASTED) -> Tensor:
+    """The other classes with the nearest scores: ``(B, C)`` and ``(B,)`` → int64 ``(B, count)``, nearest first."""
+    count = min(count, scores.shape[1] - 1)
+    if count < 1:
+        raise InputError('FinerCAM needs a second class to compare with', parameter='methods')
+    distance = (scores - scores.gather(1, classes[:, None])).abs()
+    distance = distance.scatter(1, classes[:, None], torch.inf)
+    return distance.topk(count, dim=1, largest=False).indices
+
+
+register_cam(
+    'finercam',
+    'FinerCAM',
+    'Zhang et al., Finer-CAM, CVPR 2025',
+    needs=Needs.GRADIENTS | Needs.SCORE,
+    score=finer_score,
+)(gradcam)

@@ -1,4 +1,4 @@
-"""AblationCAM: a channel matters as much as the score drops without it."""
+"""CAM methods that perturb a layer: AblationCAM, and a random baseline."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistool.analyses.cam.methods import Needs, combine, running
-from vistool.analyses.cam.probe import Probe
+from vistool.analyses.cam.maps import combine
+from vistool.analyses.cam.methods import Needs, Probe, register_perturbation_cam
 from vistool.network.capture import borrowed
 from vistool.network.forward import Layer
 from vistool.network.prefix import CannotReplay, cache_prefix
@@ -19,14 +19,14 @@ from vistool.network.tensors import rows
 log = logging.getLogger('vistool')
 
 BUDGET = 2**24
-"""Bytes of ablated copies of a layer's output that run at once: as many as a processor's cache holds."""
+"""Bytes of ablated copies of a layer's output that run at once: as many as a CPU's cache holds."""
 BUDGET_ON_DEVICES = 2**28
 MOST = 256
 WHOLE = 32
-"""Copies at once where the whole network has to run."""
+"""Copies at once if the whole network has to run."""
 
 
-@running(
+@register_perturbation_cam(
     'ablationcam',
     'AblationCAM',
     'Desai and Ramaswamy, Ablation-CAM, WACV 2020',
@@ -46,9 +46,9 @@ def ablationcam(probe: Probe) -> list[Tensor]:
 def ablation_weights(probe: Probe, layer: Layer, row: int) -> Tensor:
     """The weights ``(K,)`` of a layer's channels for one image of the batch.
 
-    The network's prefix runs once. Only the tail runs for the ablated copies, many at a time, an intact one among the
-    first: if that does not reproduce the score (networks that join prefix and tail in other ways than by broadcasting,
-    or use modules for what they do in place), the whole network runs instead.
+    What comes before the layer runs once and is cached; only the rest runs for the ablated copies, many at a time. The
+    first copy is intact: if it does not reproduce the score (because the network does not broadcast the cached part, or
+    changes it in place), the whole network runs instead.
     """
     one = rows(probe.inputs, row, row + 1)
     prefix = cache_prefix(probe.module, layer.name, probe.modules[layer.name], one, layer.call)
@@ -69,11 +69,11 @@ def ablation_weights(probe: Probe, layer: Layer, row: int) -> Tensor:
 
 
 def _checked(scores: Iterator[Tensor], plain: Tensor) -> Iterator[Tensor]:
-    """``scores``, once their very first, of the intact copy, has been found to be the plain score."""
+    """``scores``, after checking that the first one, of the intact copy, is the plain score."""
     first = next(scores)
     slack = torch.finfo(plain.dtype).eps ** 0.5
     if not torch.allclose(first[:1], plain, rtol=slack, atol=slack):
-        raise CannotReplay('what comes before the layer cannot be played back')
+        raise CannotReplay('what comes before the layer cannot be replayed')
     yield first
     yield from scores
 
@@ -81,7 +81,7 @@ def _checked(scores: Iterator[Tensor], plain: Tensor) -> Iterator[Tensor]:
 def _ablated(layer: Layer, value: Tensor, chunk: int) -> Iterator[Tensor]:
     """Copies of ``value`` ``(1, …)``, ``chunk`` at a time: the first intact, then one without each channel.
 
-    One batch is used again and again, repaired where it was ablated, unless the network wrote into it.
+    One batch is reused, with the ablated channels restored, unless the network wrote into it.
     """
     whole = layer.layout.to_map(value)[0]
     batch, written = value[:0], -1
@@ -99,9 +99,11 @@ def _ablated(layer: Layer, value: Tensor, chunk: int) -> Iterator[Tensor]:
             written = batch._version
 
 
-@running('randomcam', 'RandomCAM', 'a baseline; Adebayo et al., Sanity Checks, NeurIPS 2018', needs=Needs.ACTIVATIONS)
+@register_perturbation_cam(
+    'randomcam', 'RandomCAM', 'a baseline; Adebayo et al., Sanity Checks, NeurIPS 2018', needs=Needs.ACTIVATIONS
+)
 def randomcam(probe: Probe) -> list[Tensor]:
-    """W drawn uniformly from [−1, 1] for each channel: by the seed alone, so for all images alike."""
+    """W drawn uniformly from [−1, 1] for each channel, from the seed alone: the same for all images."""
     generator = torch.Generator().manual_seed(probe.seed)
     maps = []
     for layer in probe.layers:

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool.analyses.cam.methods import Method
-from vistool.analyses.cam.passes import Key
-from vistool.analyses.cam.targets import Goal
+from vistool.analyses.cam import targets as cam_targets
+from vistool.analyses.cam.methods import Key, Method
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
@@ -52,7 +51,7 @@ class Report:
     model: Model
     methods: Mapping[str, Method]
     layers: Sequence[str]
-    goals: Sequence[Goal]
+    goals: Sequence[cam_targets.Target]
     shares: Tensor | None
     values: Sequence[Tensor | None]
     drawn: Mapping[Key, Sequence[Drawn]]
@@ -60,7 +59,9 @@ class Report:
 
     def result(self, index: int, sample: Sample) -> Heatmaps:
         """The result for image ``index`` of the batch."""
-        targets = _told_apart([self._target(number, goal, index) for number, goal in enumerate(self.goals)])
+        targets = _told_apart(
+            [self._target(number, goal, index) for number, goal in enumerate(self.goals) if goal.asks(index)]
+        )
         shares = None if self.shares is None else self.shares[index]
         wrong = shares is not None and sample.label is not None and int(shares.argmax()) != sample.label
         return Heatmaps(
@@ -104,11 +105,12 @@ class Report:
     def _by_layer(self) -> bool:
         return any(drawn.layer for column in self.drawn.values() for drawn in column)
 
-    def _target(self, number: int, goal: Goal, index: int) -> Target:
+    def _target(self, number: int, goal: cam_targets.Target, index: int) -> Target:
         value = self.values[number]
         if value is not None:
+            assert isinstance(goal, cam_targets.ScoreTarget)
             return Target(goal.name, score=float(value[index]))
-        assert goal.classes is not None and self.shares is not None
+        assert isinstance(goal, cam_targets.ClassTarget) and self.shares is not None
         return self._class(int(goal.classes[index]), self.shares[index])
 
     def _class(self, chosen: int, shares: Tensor) -> Target:

@@ -1,4 +1,4 @@
-"""What the evidence is asked for: a class, a registered score of the user's own, or likeness to a reference image."""
+"""What a map explains: a class, a score of the user's own, or the similarity to a reference image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,77 +17,114 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
 from vistool.models.model import Model
 from vistool.models.subjects import as_samples
-from vistool.network.capture import borrowed
-from vistool.network.outputs import class_scores
-from vistool.network.tensors import call_module, input_size
-from vistool.network.tokens import NoSpatialMap, find_layout
+from vistool.network.outputs import class_scores, pooled_features
+from vistool.network.tensors import NetworkInput, call_module, input_size
 from vistool.registry import CAM_TARGETS
 
-Score = Callable[[Any, Sequence[Sample]], Tensor]
-"""``(output, samples) → (n,)``: one score for each of the n images in the network's output; ``samples`` names them."""
+Score: TypeAlias = Callable[[Any, Sequence[Sample]], Tensor]
+"""``(output, samples) → (n,)``: one score for each of the n images in the network's output; ``samples`` are these."""
 
 
-@dataclass(frozen=True)
-class Goal:
-    """A score for each image of a batch: what a row of the figure shows the evidence for.
+class Target(Protocol):
+    """A score for each image of a batch, whose evidence the maps show: a row of the figure."""
 
-    Attributes:
-        samples: The images, B of them.
-        name: What the score is called; classes have their own names instead.
-        classes: int64 ``(B,)``, the class of each image, or None for a score that is no class's.
-        custom: The score where it is no class's.
-        plain: The class scores ``(B, C)`` of the images as they are, detached; None where there are none.
-        similar: int64 ``(B, S)`` classes that FinerCAM holds against; None leaves them to be found.
-    """
-
-    samples: Sequence[Sample]
-    name: str = ''
-    classes: Tensor | None = None
-    custom: Score | None = None
-    plain: Tensor | None = None
-    similar: Tensor | None = None
+    def asks(self, image: int) -> bool:
+        """Whether the score is asked for of this image; images may have different numbers of targets."""
 
     def score(self, output: Any, rows: Tensor) -> Tensor:
         """The score of each row of a network's output.
 
         Args:
             output: What the network returned for n images.
-            rows: int64 ``(n,)``, the image that each is a version of, counted modulo B.
+            rows: int64 ``(n,)``, the image that each row is a version of, counted modulo B.
 
         Returns:
             ``(n,)``.
         """
-        images = rows % len(self.samples)
-        if self.custom is not None:
-            score = self.custom(output, [self.samples[index] for index in images.tolist()])
-            if not isinstance(score, Tensor) or score.shape != images.shape:
-                shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
-                raise InputError(
-                    f'{self.name} gave {shape} for {len(images)} image(s)',
-                    accepted='a tensor (n,)',
-                    parameter='cam_target',
-                )
-            return score
-        assert self.classes is not None
-        scores = scores_of(output)
-        return scores.gather(1, self.classes[images.to(self.classes.device), None].to(scores.device))[:, 0]
 
     def values(self, output: Any, count: int) -> Tensor | None:
-        """The scores ``(B,)`` of the plain images, first of ``count``; None for classes: they have probabilities."""
-        if self.custom is None:
-            return None
+        """Scores ``(B,)`` of the plain images, the first of ``count``; None for classes (they have probabilities)."""
+
+
+@dataclass(frozen=True)
+class ClassTarget:
+    """A class for each image.
+
+    Attributes:
+        classes: int64 ``(B,)``, the class of each image.
+        plain: The class scores ``(B, C)`` of the images as they are, detached.
+        contrast: int64 ``(B, S)``, the classes that FinerCAM contrasts the target with; None leaves them to be found.
+        asked: bool ``(B,)``, for which images the class is asked for; None means all of them.
+    """
+
+    classes: Tensor
+    plain: Tensor
+    contrast: Tensor | None = None
+    asked: Tensor | None = None
+
+    def asks(self, image: int) -> bool:
+        """Whether the class is asked for of this image."""
+        return self.asked is None or bool(self.asked[image])
+
+    def score(self, output: Any, rows: Tensor) -> Tensor:
+        """The class score of each row of a network's output; see :class:`Target`."""
+        scores = scores_of(output)
+        images = (rows % len(self.classes)).to(self.classes.device)
+        return scores.gather(1, self.classes[images, None].to(scores.device))[:, 0]
+
+    def values(self, output: Any, count: int) -> None:
+        """None: classes have probabilities."""
+
+
+@dataclass(frozen=True)
+class ScoreTarget:
+    """A score that is not a class score.
+
+    Attributes:
+        samples: The images, B of them.
+        name: The name of the score.
+        function: Computes it.
+    """
+
+    samples: Sequence[Sample]
+    name: str
+    function: Score
+
+    def asks(self, image: int) -> bool:
+        """True: the score is asked for of every image."""
+        return True
+
+    def score(self, output: Any, rows: Tensor) -> Tensor:
+        """The score of each row of a network's output; see :class:`Target`.
+
+        Raises:
+            InputError: If the function returns something else than one score per row.
+        """
+        images = rows % len(self.samples)
+        score = self.function(output, [self.samples[index] for index in images.tolist()])
+        if not isinstance(score, Tensor) or score.shape != images.shape:
+            shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            raise InputError(
+                f'{self.name} gave {shape} for {len(images)} image(s)',
+                accepted='a tensor (n,)',
+                parameter='cam_target',
+            )
+        return score
+
+    def values(self, output: Any, count: int) -> Tensor:
+        """The scores ``(B,)`` of the plain images."""
         return self.score(output, torch.arange(count))[: len(self.samples)].detach().float().cpu()
 
 
 def scores_of(output: Any) -> Tensor:
     """The class scores ``(n, C)`` in a network's output."""
     scores = class_scores(output)
-    assert scores is not None  # goals for classes are made only where there are some
+    assert scores is not None  # class targets exist only for networks with class scores
     return scores
 
 
-def custom_goal(spec: Any, samples: Sequence[Sample]) -> Goal:
-    """The goal that a config's ``cam_target`` asks for.
+def custom_target(spec: Score | Mapping[str, Any], samples: Sequence[Sample]) -> ScoreTarget:
+    """The target that a config's ``cam_target`` names.
 
     Args:
         spec: A callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)`` for one in
@@ -96,10 +133,11 @@ def custom_goal(spec: Any, samples: Sequence[Sample]) -> Goal:
         samples: The images.
 
     Raises:
-        InputError: If there is none of this name, or it cannot be built.
+        InputError: If no score of this name is registered, or it cannot be built.
     """
     if not isinstance(spec, Mapping):
-        return Goal(samples, getattr(spec, 'name', '') or getattr(spec, '__name__', type(spec).__name__), custom=spec)
+        name = getattr(spec, 'name', '') or getattr(spec, '__name__', type(spec).__name__)
+        return ScoreTarget(samples, name, spec)
     options = dict(spec)
     kind = options.pop('type', None)
     target: Any = CAM_TARGETS.get(kind) if isinstance(kind, str) else kind
@@ -115,71 +153,33 @@ def custom_goal(spec: Any, samples: Sequence[Sample]) -> Goal:
     except (TypeError, ValueError) as error:
         raise InputError(f'{kind} cannot be built: {error}', parameter='cam_target') from error
     name = getattr(built, 'name', '') or (kind if isinstance(kind, str) else target.__name__)
-    return Goal(samples, name, custom=built)
+    return ScoreTarget(samples, name, built)
 
 
-def reference_goal(model: Model, reference: Any, samples: Sequence[Sample]) -> Goal:
-    """Likeness to ``reference``: the cosine of the angle between the images' features and its own.
+def similarity_target(
+    model: Model, reference: str | Path | Sample | NetworkInput, samples: Sequence[Sample]
+) -> ScoreTarget:
+    """The cosine similarity between the images' features and those of a reference image.
 
     Args:
-        model: The network, which runs on the reference once however many batches there are.
+        model: The network, which runs on the reference only once, however many batches there are.
         reference: A path, a sample, or a network input.
         samples: The images.
     """
 
-    def find() -> tuple[Any, str, Tensor]:
+    def compute() -> tuple[Any, str, Tensor]:
         read = model.read(reference) if isinstance(reference, (str, Path)) else reference
         sample = as_samples(read)[0][0]
         inputs = model.batch([sample])
-        with borrowed(model.module), torch.no_grad():
-            # the reference itself is kept, so that its id stays its own
-            return reference, sample.name, features(call_module(model.module, inputs), input_size(inputs)[0])
+        with model.borrowed(), torch.no_grad():
+            # the reference itself is cached too, so that its id stays its own
+            return reference, sample.name, pooled_features(call_module(model.module, inputs), input_size(inputs)[0])
 
     key = str(reference) if isinstance(reference, (str, Path)) else id(reference)
-    _, name, own = model.cached('reference', (key, torch.is_autocast_enabled(model.device.type)), find)
+    _, name, own = model.cached('reference', (key, torch.is_autocast_enabled(model.device.type)), compute)
 
     def similarity(output: Any, images: Sequence[Sample]) -> Tensor:
         size = next((tuple(sample.image.shape[:2]) for sample in images), (1, 1))
-        return F.cosine_similarity(features(output, (size[0], size[1])), own)
+        return F.cosine_similarity(pooled_features(output, (size[0], size[1])), own)
 
-    return Goal(samples, f'similarity to {name}', custom=similarity)
-
-
-def features(output: Any, size: tuple[int, int]) -> Tensor:
-    """One vector for each image: the class token where there is one, else the mean over the positions.
-
-    Args:
-        output: What a headless network returned: pooled features ``(B, D)``, tokens ``(B, L, D)``, a map ``(B, D, h,
-            w)``, a tuple of such, one a stage, of which the last counts, or a Hugging Face output object.
-        size: ``(H, W)`` of the network input.
-
-    Returns:
-        ``(B, D)``.
-
-    Raises:
-        InputError: If there are no features in it.
-    """
-    if isinstance(output, Mapping):
-        for key in ('pooler_output', 'image_embeds', 'last_hidden_state', 'logits'):
-            if isinstance(output.get(key), Tensor):
-                return features(output[key], size)
-        output = tuple(output.values())
-    if isinstance(output, (tuple, list)) and output:
-        return features(output[-1], size)
-    if isinstance(output, Tensor) and output.ndim in (2, 3, 4):
-        return output if output.ndim == 2 else _pooled(output, size)
-    raise InputError(
-        f"the network's output ({type(output).__name__}) holds no features to compare",
-        accepted='(B, D), (B, L, D) or (B, D, h, w)',
-        parameter='reference',
-    )
-
-
-def _pooled(output: Tensor, size: tuple[int, int]) -> Tensor:
-    try:
-        layout = find_layout(output, size)
-    except NoSpatialMap:  # pooled to one position, or tokens in no grid
-        return output.mean((2, 3)) if output.ndim == 4 else output.mean(1)
-    if layout.axes == 'BLC' and layout.prefix:
-        return output[:, 0]
-    return layout.to_map(output).mean((2, 3))
+    return ScoreTarget(samples, f'similarity to {name}', similarity)

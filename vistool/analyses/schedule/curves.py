@@ -19,6 +19,8 @@ from vistool.errors import InputError, param
 from vistool.models.configs import Source
 from vistool.results import Curve
 
+log = logging.getLogger('vistool')
+
 _ENOUGH_LAYERS = 3
 _SETTINGS = {'beta1': 'betas', 'beta2': 'betas'}
 
@@ -126,9 +128,6 @@ def warmup_length(values: NDArray[np.float64]) -> int:
     peak = int(np.argmax(values >= top - 1e-9 * abs(top)))
     rising = peak > 0 and bool((np.diff(values[: peak + 1]) >= 0).all())
     return peak + 1 if rising else 0
-
-
-log = logging.getLogger('vistool')
 
 
 def facts_line(training: TrainingPlan, main: Curve, warmup: int) -> str:

@@ -1,7 +1,11 @@
-"""Real pretrained weights that install as ordinary packages: ``demo://NAME``.
+"""Pretrained weights that install as ordinary packages: ``demo://NAME``.
 
-Each name's file is taken from its package, converted once to the names that mmpretrain uses, and kept below the user's
-cache directory. No package is imported for it.
+The file in the package is converted once to the names that mmpretrain uses, and the result is kept below the user's
+cache directory. The package itself is not imported.
+
+DINOv2 comes as an ONNX file. Its exporter kept the names of biases, norms and convolutions, but folded every Linear
+weight into an anonymous, transposed initializer, and split the position embedding into class token and patch tokens.
+The names of the nodes that read them identify them.
 """
 
 from __future__ import annotations
@@ -22,13 +26,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, message_of
 from vistool.models.checkpoints import unpickling
 from vistool.models.checkpoints.unpickling import plain
 
 if TYPE_CHECKING:
     from onnx import GraphProto
     from torch import Tensor
+
+log = logging.getLogger('vistool')
 
 _BACKBONE = 'backbone.'
 _OUTER = {
@@ -50,16 +56,16 @@ _QKV = ('query', 'key', 'value')
 
 
 def read_dinov2(path: Path) -> dict[str, Tensor]:
-    """Reads the backbone in an ONNX export of a DINOv2 model under mmpretrain's names.
+    """Reads the backbone of an ONNX export of a DINOv2 model, with mmpretrain's names.
 
     Args:
-        path: The ONNX file; other parts of its graph (a decoder, say) are left out.
+        path: The ONNX file; other parts of its graph, such as a decoder, are ignored.
 
     Returns:
         A state dict for ``mmpretrain.models.VisionTransformer``, float32.
 
     Raises:
-        InputError: ``onnx`` is missing, or the graph is not built as expected.
+        InputError: ``onnx`` is missing, or the graph has an unexpected structure.
     """
     try:
         import onnx
@@ -71,13 +77,13 @@ def read_dinov2(path: Path) -> dict[str, Tensor]:
     try:
         converted = _to_mmpretrain(weights)
     except KeyError as error:
-        problem = f'{path} is not built as expected ({error.args[0]})'
+        problem = f'{path} has an unexpected structure ({message_of(error)})'
         raise InputError(problem, hint='install another version of its package', parameter='checkpoint') from error
     return {name: torch.from_numpy(np.array(array, np.float32)) for name, array in converted.items()}
 
 
 def _named_weights(graph: GraphProto) -> dict[str, NDArray[np.float32]]:
-    """The backbone's tensors under the names they had in PyTorch."""
+    """The backbone's tensors by their names in PyTorch."""
     from onnx import numpy_helper
 
     initializers = {tensor.name: tensor for tensor in graph.initializer}
@@ -95,8 +101,9 @@ def _named_weights(graph: GraphProto) -> dict[str, NDArray[np.float32]]:
         array = numpy_helper.to_array(initializers[anonymous[0]])
         if node.op_type == 'MatMul':
             weights[f'{owner.removeprefix(_BACKBONE)}.weight'] = array.T
+        # The class token's position is concatenated, the patches' positions are reshaped to a grid.
         elif owner == f'{_BACKBONE}embeddings' and node.op_type in ('Concat', 'Reshape'):
-            positions[node.op_type] = array  # the class token's is concatenated, the patches' are reshaped to a grid
+            positions[node.op_type] = array
     if positions.keys() == {'Concat', 'Reshape'}:
         weights['embeddings.position_embeddings'] = np.concatenate([positions['Concat'], positions['Reshape']], axis=1)
     return weights
@@ -123,14 +130,13 @@ def _to_mmpretrain(weights: dict[str, NDArray[np.float32]]) -> dict[str, NDArray
 
 
 SCHEME = 'demo://'
-_FORMAT = 1  # raise when a conversion changes, so that old cache files are left alone
+_FORMAT = 1  # increase it when a conversion changes, so that old cache files are not used
 _LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
-_LOGGER = logging.getLogger('vistool')
 
 
 @dataclass(frozen=True)
 class _Demo:
-    """Where the weights of a name lie and how they become a checkpoint."""
+    """Where the weights of a name are and how they become a checkpoint."""
 
     distribution: str
     package: str
@@ -139,13 +145,13 @@ class _Demo:
 
 
 def load(name: str) -> tuple[dict[str, Any], Path]:
-    """Reads demo weights, converting them where this machine has not done so yet.
+    """Reads demo weights, converting them if the cache does not have them yet.
 
     Args:
         name: ``'efficientnet-lite0'`` or ``'dinov2-vit-small-p14'``, with or without ``demo://``.
 
     Returns:
-        A checkpoint with ``state_dict`` and ``meta``, and the file in its package that it was made from.
+        A checkpoint with ``state_dict`` and ``meta``, and the file in the package that it was made from.
 
     Raises:
         InputError: The name is unknown, or its package is not installed.
@@ -160,7 +166,7 @@ def load(name: str) -> tuple[dict[str, Any], Path]:
     cached = _cache_file(name, demo)
     if cached and (content := _read_cache(cached)):
         return content, file
-    _LOGGER.info('converting %s%s from %s', SCHEME, name, file)
+    log.info('converting %s%s from %s', SCHEME, name, file)
     content = demo.convert(file)
     if cached:
         _write_cache(cached, content)
@@ -181,7 +187,7 @@ def load_from_demo(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def register() -> None:
-    """Makes ``demo://`` work wherever mmengine takes a checkpoint, ``load_from`` and ``init_cfg`` included."""
+    """Makes ``demo://`` work wherever mmengine takes a checkpoint, including ``load_from`` and ``init_cfg``."""
     from mmengine.runner import CheckpointLoader
 
     CheckpointLoader.register_scheme(prefixes=SCHEME, loader=load_from_demo, force=True)
@@ -195,13 +201,13 @@ def _package_file(name: str, demo: _Demo) -> Path:
         raise InputError(problem, hint=hint, parameter='checkpoint')
     files = [file for root in spec.submodule_search_locations or () for file in sorted(Path(root).glob(demo.pattern))]
     if not files:
-        problem = f'the installed package {demo.distribution} holds no {demo.pattern}'
+        problem = f'the installed package {demo.distribution} has no {demo.pattern}'
         raise InputError(problem, hint=f'install it again: {hint}', parameter='checkpoint')
     return files[0]
 
 
 def _cache_file(name: str, demo: _Demo) -> Path | None:
-    """Where the converted weights are kept; None for a user without a home."""
+    """Where the converted weights are kept; None if the user has no home directory."""
     try:
         version = importlib.metadata.version(demo.distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -215,19 +221,19 @@ def _cache_file(name: str, demo: _Demo) -> Path | None:
 
 
 def _read_cache(file: Path) -> dict[str, Any] | None:
-    """The cached checkpoint, or None where there is none or it is damaged."""
+    """The cached checkpoint; None if there is none or it is damaged."""
     try:
         if not file.is_file():
             return None
         content = plain(unpickling.read_pickle(file))
     except (InputError, OSError) as error:
-        _LOGGER.info('cached weights are made anew: %s', error)
+        log.info('the cached weights are converted again: %s', error)
         return None
     return content if isinstance(content, dict) and isinstance(content.get('state_dict'), dict) else None
 
 
 def _write_cache(file: Path, content: dict[str, Any]) -> None:
-    """Writes beside the final place and renames, so that no other process ever reads half a file."""
+    """Writes to a temporary file and renames it, so that no other process ever reads half a file."""
     temporary = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -236,13 +242,13 @@ def _write_cache(file: Path, content: dict[str, Any]) -> None:
             torch.save(content, handle)
         os.replace(temporary, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        _LOGGER.info('the converted weights are not kept: %s cannot be written (%s)', file, error)
+        log.info('the converted weights are not kept: %s cannot be written (%s)', file, error)
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
 
 
 def _convert_efficientnet_lite0(file: Path) -> dict[str, Any]:
-    """EfficientNet-Lite0 under timm's names (``tf_efficientnet_lite0``), with ImageNet's classes."""
+    """EfficientNet-Lite0 with timm's names (``tf_efficientnet_lite0``) and ImageNet's classes."""
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
     weights: dict[str, Tensor] = unpickling.read_pickle(file)
@@ -253,13 +259,13 @@ def _convert_efficientnet_lite0(file: Path) -> dict[str, Any]:
 
 
 def _timm_name(name: str) -> str:
-    """A tensor's name in timm: blocks are counted within stages, and a block's layers in the order they run.
+    """A tensor's name in timm, which counts blocks within stages and a block's layers in the order in which they run.
 
     >>> _timm_name('_blocks.3._expand_conv.weight')
     'blocks.2.0.conv_pw.weight'
     """
     outer = {'_conv_stem': 'conv_stem', '_bn0': 'bn1', '_conv_head': 'conv_head', '_bn1': 'bn2', '_fc': 'classifier'}
-    # The first block expands nothing: it has two convolutions and two norms, the others three of each.
+    # The first block has no expansion: it has two convolutions and two norms, the others three of each.
     first = {'_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw', '_bn2': 'bn2'}
     inner = {'_expand_conv': 'conv_pw', '_bn0': 'bn1', '_depthwise_conv': 'conv_dw', '_bn1': 'bn2'}
     inner |= {'_project_conv': 'conv_pwl', '_bn2': 'bn3'}
@@ -273,8 +279,6 @@ def _timm_name(name: str) -> str:
 
 
 def _convert_dinov2(file: Path) -> dict[str, Any]:
-    from vistool.models.checkpoints.demo_weights import read_dinov2
-
     return {'state_dict': read_dinov2(file), 'meta': {}}
 
 

@@ -1,4 +1,4 @@
-"""Finding, reading and unwrapping checkpoints. What is read is never run; see ``unpickling``."""
+"""Finds, reads and unwraps checkpoints without running their code; see ``unpickling``."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from urllib.parse import unquote, urlparse
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, cause_of, close_matches
 from vistool.models.checkpoints import unpickling
 from vistool.models.checkpoints.unpickling import Array, plain
 
+log = logging.getLogger('vistool')
+
 INDEX = '.index.json'
-"""How the name of an index ends: ``model.safetensors.index.json``, ``pytorch_model.bin.index.json``."""
+"""Suffix of an index: ``model.safetensors.index.json``, ``pytorch_model.bin.index.json``."""
 
 
 def is_index(file: Path) -> bool:
-    """Whether a file says by its name that it is an index of others."""
+    """Whether a file is, by its name, an index of other files."""
     return file.name.endswith(INDEX)
 
 
 def shards(index: Path) -> list[Path]:
-    """The files that an index names, in order; they lie beside it.
+    """The files of an index, in order; they are in the same folder.
 
     Raises:
-        InputError: It cannot be read, names a file elsewhere, or one that does not exist.
+        InputError: It cannot be read, or names a file in another folder or one that does not exist.
     """
     names = sorted(set(_weight_map(index).values()))
     for name in names:
@@ -48,10 +50,10 @@ def shards(index: Path) -> list[Path]:
 
 
 def read_shards(index: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
-    """All tensors by name, every file read by ``read``.
+    """All tensors by name, from files read with ``read``.
 
     Raises:
-        InputError: A file does not hold what the index says.
+        InputError: A tensor of the index is in none of the files.
     """
     found: dict[str, Any] = {}
     for file in shards(index):
@@ -68,7 +70,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         found = json.loads(index.read_text(encoding='utf-8'))['weight_map']
     except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f'{index} is no index of weights ({type(error).__name__}: {error})'
+        problem = f'{index} is not an index of weights ({cause_of(error)})'
         raise InputError(problem, hint='download the folder again', parameter='checkpoint') from error
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
         raise InputError(f'{index} names no files', hint='download the folder again', parameter='checkpoint')
@@ -77,22 +79,21 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
 _ACCEPTED = f'a file ({" ".join(SUFFIXES)}), http(s)://…, demo://NAME or none'
-# In order of preference. mmengine's `state_dict` holds the averaged weights already where an EMAHook ran.
+# In order of preference. After an EMAHook, mmengine's `state_dict` already holds the averaged weights.
 _WRAPPERS = ('state_dict', 'model', 'module', 'model_state', 'model_state_dict', 'net', 'network', 'teacher', 'student')
 _AVERAGED = ('state_dict_ema', 'model_ema', 'ema', 'ema_state_dict', 'ema_model')
-_COUNTERS = ('steps', 'n_averaged')  # of averaged models; no weights
-_LOGGER = logging.getLogger('vistool')
+_COUNTERS = ('steps', 'n_averaged')  # of averaged models; not weights
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Weights as they lay in a file, unwrapped but not yet matched to a model.
+    """The weights in a file, unwrapped but not yet matched to a model.
 
     Attributes:
         state_dict: Tensors on the CPU by name, without the prefixes of wrappers (``module.``, ``_orig_mod.``).
-        meta: What mmengine stores beside them (``dataset_meta``, ``epoch``, …); plain values only.
-        source: The path, URL or ``demo://`` name it came from, as given.
-        file: The file behind it, or None where there is none.
+        meta: What mmengine stores with them (``dataset_meta``, ``epoch``, …); plain values only.
+        source: The path, URL or ``demo://`` name, as given.
+        file: The file itself, or None.
         metadata: Versions of modules (``state_dict._metadata``), by module name.
     """
 
@@ -104,7 +105,7 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the file in hex, or of all files that an index names; ``''`` where there is no file."""
+        """Digest of the file in hex, or of all files of an index; ``''`` if there is no file."""
         if self.file is None:
             return ''
         digest = hashlib.sha256()
@@ -116,7 +117,7 @@ class Checkpoint:
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes the weights were trained on, or None where the file does not say."""
+        """Names of the classes the weights were trained on, or None if the file does not contain them."""
         for holder in (self.meta.get('dataset_meta'), self.meta):
             for key in ('classes', 'CLASSES'):
                 names = holder.get(key) if isinstance(holder, Mapping) else None
@@ -129,15 +130,15 @@ def read_checkpoint(source: str | os.PathLike[str], trust: bool = False) -> Chec
     """Reads a checkpoint onto the CPU without running code from it.
 
     Args:
-        source: A path (of an index, ``….index.json``, where the weights lie in several files beside it), an
-            ``http(s)://`` address (kept in torch hub's cache) or ``demo://NAME``.
-        trust: Read pickles with Python's own reader, which runs any code in the file.
+        source: A path (of the index, ``….index.json``, if the weights are in several files), an ``http(s)://`` URL
+            (kept in torch hub's cache) or ``demo://NAME``.
+        trust: Whether pickles are read with Python's own reader, which runs any code in the file.
 
     Returns:
-        The weights with what the file says about them.
+        The weights and what the file states about them.
 
     Raises:
-        InputError: There is no such file, it cannot be read safely, or it holds no tensors.
+        InputError: There is no such file, it cannot be read safely, or it contains no tensors.
     """
     source = os.fspath(source)
     scheme = source.split('://')[0].lower() if '://' in source else ''
@@ -165,8 +166,8 @@ def _read(file: Path, trust: bool) -> Any:
         raise InputError(f'{file} needs safetensors', hint='pip install safetensors', parameter='checkpoint') from error
     try:
         return load_file(file)
-    except Exception as error:  # SafetensorError has no public base class in common with what older versions raise
-        problem = f'{file} is no safetensors file, or truncated ({error})'
+    except Exception as error:  # SafetensorError shares no public base class with what older versions raise
+        problem = f'{file} is not a safetensors file, or it is truncated ({error})'
         raise InputError(problem, hint='download or copy it again', parameter='checkpoint') from error
 
 
@@ -176,18 +177,18 @@ def _read_download(url: str, file: Path, trust: bool) -> Any:
     except InputError as error:
         if unpickling.TRUST_HINT in error.hint:
             raise
-        hint = f'delete {file} and try again'  # else the broken download would be found in the cache for ever
+        hint = f'delete {file} and try again'  # else the broken download would stay in the cache forever
         raise InputError(f'{url}: {error.problem}', hint=hint, parameter='checkpoint') from error
 
 
 def _find(source: str) -> Path:
-    """The file at a path, or an error that lists what lies near it."""
+    """The file at a path, or an error that lists the checkpoints beside it."""
     path = Path(source).expanduser()
     if path.is_file():
         return path
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
-        raise InputError(f'{path} does not exist, nor does its folder', accepted=_ACCEPTED, parameter='checkpoint')
+        raise InputError(f'{path} and its folder do not exist', accepted=_ACCEPTED, parameter='checkpoint')
     there = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)
     if path.is_dir():
         hint = f'it holds {", ".join(there[:5])}' if there else 'it holds no checkpoint'
@@ -197,20 +198,20 @@ def _find(source: str) -> Path:
 
 
 def _download(url: str) -> Path:
-    """The file in torch hub's cache, where mmengine keeps its downloads too; fetched once."""
+    """The file in torch hub's cache, which mmengine uses for downloads too; it is fetched once."""
     name = os.path.basename(unquote(urlparse(url).path))
     if not name:
-        raise InputError(f'{url} names no file', accepted=_ACCEPTED, parameter='checkpoint')
+        raise InputError(f'{url} does not name a file', accepted=_ACCEPTED, parameter='checkpoint')
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     file = folder / name
     if file.is_file():
         return file
-    _LOGGER.info('downloading %s to %s', url, file)
+    log.info('downloading %s to %s', url, file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), progress=sys.stderr.isatty())
     except Exception as error:  # URLError, HTTPError, IncompleteRead, OSError of a full disk, ValueError of a bad URL
-        hint = f'check address and network, or download it by other means to {file}'
+        hint = f'check the URL and the network, or download it to {file} by other means'
         raise InputError(f'{url} cannot be fetched ({error})', hint=hint, parameter='checkpoint') from error
     return file
 
@@ -223,7 +224,7 @@ def _unwrap(content: Any, source: str, file: Path | None) -> Checkpoint:
         raise InputError(problem, accepted='a state_dict, or a file that wraps one', parameter='checkpoint')
     weights, trail = found
     if trail and trail != ('state_dict',):
-        _LOGGER.info('%s: took the weights under %r', source, '.'.join(trail))
+        log.info('%s: took the weights under %r', source, '.'.join(trail))
     tensors: dict[str, Tensor] = {}
     for name, value in dict.items(weights):
         if isinstance(name, str) and (tensor := _tensor(value)) is not None:
@@ -246,7 +247,7 @@ def _unwrap(content: Any, source: str, file: Path | None) -> Checkpoint:
 
 
 def _weights(content: Any, trail: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]] | None:
-    """The mapping that holds tensors, and the keys that lead to it; wrappers are looked into first, then averages."""
+    """The mapping that holds tensors, and the keys that lead to it; wrappers are searched first, then averages."""
     if isinstance(content, nn.Module):
         return content.state_dict(), trail
     if not isinstance(content, dict) or len(trail) > 4:
@@ -263,12 +264,12 @@ def _weights(content: Any, trail: tuple[str, ...]) -> tuple[dict[str, Any], tupl
 def _tensor(value: Any) -> Tensor | None:
     if isinstance(value, Array) and value.value is not None and value.value.dtype.kind in 'biufc':
         return torch.from_numpy(value.value.astype(value.value.dtype.newbyteorder('='), copy=False))
-    # By way of the class: a file can give a tensor attributes that hide its methods. The result has none.
+    # Called on the class: a file can give a tensor attributes that hide its methods. The result has none.
     return Tensor.detach(value) if isinstance(value, Tensor) else None
 
 
 def _unprefixed(names: Iterable[str]) -> Callable[[str], str]:
-    """How to rename keys so that what DataParallel, DDP, averaging and torch.compile put before them is gone."""
+    """Removes from keys the prefixes of DataParallel, DDP, averaging and torch.compile."""
     cores = [name.replace('_orig_mod.', '') for name in names if name not in _COUNTERS]
     depth = 0
     while cores and all(name.startswith('module.') for name in cores):

@@ -35,7 +35,7 @@ _PLAIN_DTYPE = re.compile(r'[biufc]\d{1,2}|[SU]\d{1,6}')
 
 
 class Inert:
-    """Stands for any object that is not needed; takes whatever it is given and does nothing."""
+    """Replaces any object that is not needed; it accepts any arguments and does nothing."""
 
     def __new__(cls, *_args: Any, **_options: Any) -> Inert:  # noqa: D102 - takes what any constructor takes
         return object.__new__(cls)
@@ -48,15 +48,15 @@ class Inert:
 
 
 class HistoryBuffer(Inert):
-    """Stands for mmengine's log of one scalar."""
+    """Replaces mmengine's log of one scalar."""
 
 
 class Scheduler(Inert):
-    """Stands for mmengine's parameter schedulers."""
+    """Replaces mmengine's parameter schedulers."""
 
 
 class Dtype:
-    """Stands for ``numpy.dtype``; knows plain numbers and text only, never objects, records or sub-arrays."""
+    """Replaces ``numpy.dtype``; accepts numbers and text only, never objects, records or sub-arrays."""
 
     def __init__(self, code: Any = None, *_flags: Any) -> None:
         self.code = code if isinstance(code, str) and _PLAIN_DTYPE.fullmatch(code) else ''
@@ -70,12 +70,12 @@ class Dtype:
                 self.code = ''
 
     def numpy(self) -> np.dtype[Any] | None:
-        """The real type, or None where it is not a plain one."""
+        """The NumPy type, or None if it is not a number or text."""
         return np.dtype(self.order + self.code) if self.code else None
 
 
 class Array:
-    """Stands for ``numpy.ndarray``; ``value`` is the real array, or None where its type is not a plain one."""
+    """Replaces ``numpy.ndarray``; ``value`` is the NumPy array, or None if its type is not a number or text."""
 
     value: NDArray[Any] | None = None
 
@@ -96,7 +96,7 @@ def _scalar(dtype: Any = None, raw: Any = None, *_rest: Any) -> Any:
 
 
 def _attribute(owner: Any, name: Any, *_default: Any) -> type[Inert]:
-    """Stands for ``getattr``, which names the methods that a HistoryBuffer or a scheduler keeps; looks nothing up."""
+    """Replaces ``getattr``, which pickles of a HistoryBuffer or a scheduler use for their methods; looks nothing up."""
     if (owner is HistoryBuffer and name in _STATISTICS) or owner is Scheduler:
         return Inert
     raise pickle.UnpicklingError('GLOBAL getattr was not an allowed global by default.')
@@ -149,7 +149,7 @@ STAND_INS: dict[str, Any] = {
         Inert,
     ),
 }
-# Families too large to list: patterns for full names.
+# Families too large to list, as patterns of full names.
 FAMILIES: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(r'mmengine\.optim\.scheduler\.\w+\.\w+'), Scheduler),
     (re.compile(r'mmengine\.config\.lazy\.\w+|torch\.optim\.lr_scheduler\.\w+'), Inert),
@@ -158,13 +158,13 @@ FAMILIES: tuple[tuple[re.Pattern[str], Any], ...] = (
 
 
 def plain(value: Any) -> Any:
-    """Containers, numbers and text as they are, arrays as NumPy arrays, and None for every stand-in.
+    """Containers, numbers and text unchanged, arrays as NumPy arrays, and None for every other stand-in.
 
-    A container that is reached twice is converted once, so that a small file cannot unfold into a huge object.
+    A container that is reached twice is converted once, so that a small file cannot expand into a huge object.
     """
     try:
         return _plain(value, {})
-    except RecursionError:  # nested deeper than any honest file
+    except RecursionError:  # nested more deeply than any legitimate file
         return None
 
 
@@ -180,7 +180,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
         items.extend(_plain(item, seen) for item in value)
         return items
     if isinstance(value, tuple):
-        seen[id(value)] = None  # a tuple within itself
+        seen[id(value)] = None  # a tuple inside itself
         seen[id(value)] = tuple(_plain(item, seen) for item in value)
         return seen[id(value)]
     if isinstance(value, Array):
@@ -189,7 +189,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
 
 
 TRUST_HINT = f'if you trust its author with your computer, add {param("trust_checkpoint")}'
-# What every checkpoint names.
+# Names in every checkpoint.
 _USUAL = re.compile(r'torch\._utils\._rebuild_\w+|torch\.\w*Storage|collections\.OrderedDict|_codecs\.encode')
 _LOCK = threading.Lock()
 
@@ -199,13 +199,13 @@ def read_pickle(path: Path, trust: bool = False) -> Any:
 
     Args:
         path: The file.
-        trust: Read it with Python's own pickle, which runs any code in the file.
+        trust: Whether it is read with Python's own pickle, which runs any code in the file.
 
     Returns:
-        What was saved; objects that are no tensors, numbers, text or containers are stand-ins (see :func:`plain`).
+        The saved object; anything but tensors, numbers, text and containers is a stand-in (see :func:`plain`).
 
     Raises:
-        InputError: The file is empty, truncated, no PyTorch file, or names anything beyond the permitted list.
+        InputError: The file is empty, truncated, not a PyTorch file, or names anything that is not permitted.
     """
     _check_head(path)
     names = _names(path)
@@ -213,7 +213,7 @@ def read_pickle(path: Path, trust: bool = False) -> Any:
         if trust:
             return torch.load(path, map_location='cpu', weights_only=False)
         with _allowing(names), warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about pickle protocols and storage types; nothing a user can act on
+            warnings.simplefilter('ignore')  # about pickle protocols and storage types; a user cannot act on them
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise (_damaged(path) if trust else _refused(path, str(error), names)) from error
@@ -224,16 +224,16 @@ def read_pickle(path: Path, trust: bool = False) -> Any:
         hint = 'make it importable, or save the state_dict alone'
         raise InputError(problem, hint=hint, parameter='checkpoint') from error
     except OSError as error:
-        if error.errno == errno.EINVAL:  # a jump to before the file's start, as in a small archive without its end
+        if error.errno == errno.EINVAL:  # a seek before the start of the file, as in a small archive without its end
             raise _damaged(path) from error
         raise InputError(f'{path} cannot be read ({error.strerror or error})', parameter='checkpoint') from error
-    except Exception as error:  # a damaged file can fail anywhere in the reader, with any type of exception
+    except Exception as error:  # a damaged file can fail anywhere in the reader, with any exception
         raise _damaged(path) from error
 
 
 @contextmanager
 def _allowing(names: set[str]) -> Iterator[None]:
-    """Makes the stand-ins the only extra names that PyTorch's reader permits, then puts the process's own list back."""
+    """Makes the stand-ins the only extra names that PyTorch's reader permits, then restores the process's list."""
     allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(v, k) for k, v in STAND_INS.items()]
     allowed += [(stand_in, name) for name in names for family, stand_in in FAMILIES if family.fullmatch(name)]
     with _LOCK:
@@ -248,7 +248,7 @@ def _allowing(names: set[str]) -> Iterator[None]:
 
 
 def _names(path: Path) -> set[str]:
-    """Every ``module.name`` that the file mentions. Used to choose stand-ins and to word errors, never to decide."""
+    """Every ``module.name`` in the file. It selects stand-ins and words errors, but never permits anything."""
     names: set[str] = set()
     with suppress(Exception), open(path, 'rb') as file:
         if zipfile.is_zipfile(file):
@@ -264,7 +264,7 @@ def _names(path: Path) -> set[str]:
 
 
 def _collect_names(file: BinaryIO, names: set[str]) -> None:
-    texts: list[str] = ['', '']  # the two last pushed, which STACK_GLOBAL joins
+    texts: list[str] = ['', '']  # the last two strings pushed, which STACK_GLOBAL joins
     memo: list[str] = []
     last = ''
     for code, argument, _ in pickletools.genops(file):
@@ -284,7 +284,7 @@ def _collect_names(file: BinaryIO, names: set[str]) -> None:
 
 
 def _check_head(path: Path) -> None:
-    """Tells files that are no checkpoints by their first bytes."""
+    """Recognizes, by their first bytes, files that are not checkpoints."""
     try:
         with open(path, 'rb') as file:
             head = file.read(512)
@@ -302,13 +302,13 @@ def _check_head(path: Path) -> None:
     elif all(byte in b'\t\n\r' or 32 <= byte < 127 for byte in head):
         problem = f'{path} is a text file, not a checkpoint'
     else:
-        problem = f'{path} is no PyTorch checkpoint'
+        problem = f'{path} is not a PyTorch checkpoint'
     accepted = 'a file written by torch.save, or .safetensors'
     raise InputError(problem, accepted=accepted, hint=hint, parameter='checkpoint')
 
 
 def _refused(path: Path, message: str, names: set[str]) -> InputError:
-    """Words PyTorch's refusal: which name, and what to do."""
+    """PyTorch's refusal as an error that gives the name at fault and the next step."""
     found = re.search(r'GLOBAL (\S+)(?: was not an allowed| whose module)', message)
     foreign = sorted(name for name in names - STAND_INS.keys() if not _USUAL.fullmatch(name))
     if found:
@@ -317,15 +317,15 @@ def _refused(path: Path, message: str, names: set[str]) -> InputError:
     elif foreign and 'Unsupported operand' in message:
         name = foreign[0]
     elif 'Unsupported operand' in message:
-        problem = f'{path} is damaged, or pickled in a protocol that the safe reader does not know'
+        problem = f'{path} is damaged, or pickled with a protocol that the safe reader does not support'
         return InputError(problem, hint=f'save it again with torch.save; {TRUST_HINT}', parameter='checkpoint')
     elif re.search('unrecognized function|Can only|persistent', message):
-        problem = f'{path} asks for more than to hold weights'
+        problem = f'{path} does more than hold weights'
         return InputError(problem, hint=f'do not use it; {TRUST_HINT}', parameter='checkpoint')
     else:
         return _damaged(path)
     if any(known.startswith('torch.nn.modules.') for known in {*names, name}):
-        problem = f'{path} holds a whole pickled model, of classes that could run code when loaded ({name})'
+        problem = f'{path} contains a whole pickled model, whose classes could run code when loaded ({name})'
         return InputError(problem, hint=f'save model.state_dict() instead; {TRUST_HINT}', parameter='checkpoint')
     problem = f'{path} names {name}, which could run code when loaded'
     return InputError(problem, hint=TRUST_HINT, parameter='checkpoint')

@@ -1,16 +1,21 @@
-"""Fits the weights of a checkpoint to a model, and says in one line what did not fit.
+"""Loads the weights of a checkpoint into a model, and reports in one line what did not fit.
 
-The rule for refusing, counted over parameter tensors (buffers left out). A *part* is a child of the model below the
-wrappers that hold everything (``backbone``, ``head``; ``layer1`` … ``fc`` for a flat model). A checkpoint fits when
+A checkpoint is refused by the following rule, which counts parameter tensors and ignores buffers. A *part* is a child
+of the model below the wrappers around everything (``backbone``, ``head``; ``layer1`` … ``fc`` for a flat model). A
+checkpoint fits if
 
 - at least a tenth of the model's parameters are loaded,
-- no more have another shape than are loaded, and
-- within the parts that got anything at all, at least 70 % of the model's parameters are loaded, and at least 70 % of
-  the checkpoint's are used.
+- no more parameters differ in shape than are loaded, and
+- in the parts that got anything at all, at least 70 % of the model's parameters are loaded, and at least 70 % of the
+  checkpoint's are used.
 
-So whole parts may be absent, new or of another shape: a backbone without its head, another number of classes, a
-detector around a backbone. But a part must not be a patchwork, as when ResNet-50 is given ResNet-101's weights, many of
-whose names and shapes agree.
+So whole parts may be missing, new or of another shape: a backbone without its head, another number of classes, a
+detector around a backbone. But a part must not be a mixture, as when ResNet-50 is given the weights of ResNet-101,
+which agree with it in many names and shapes.
+
+Vision transformers are published under several layouts of names. Those are converted to mmpretrain's: DINO's and timm's
+(``blocks.0.mlp.fc1``), DINOv2's with its blocks flat (``blocks.0``) or in chunks (``blocks.0.0``), and that of Hugging
+Face's ViT and DINOv2 (``encoder.layer.0.attention.attention.query``), whose query, key and value are stacked.
 """
 
 from __future__ import annotations
@@ -26,25 +31,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError
+from vistool.errors import InputError, message_of
 
 if TYPE_CHECKING:
     from vistool.models.checkpoints.reading import Checkpoint
 
+log = logging.getLogger('vistool')
+
 TABLE = 'relative_position_bias_table'
-_LOGGER = logging.getLogger('vistool')
 
 
 def resize_bias_tables(weights: dict[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Fits every bias table to the window of the model.
+    """Resizes every bias table to the window of the model.
 
     Args:
-        weights: The checkpoint under the model's names. A table is ``((2h-1)(2w-1), heads)`` for a square window, with
-            three more rows at the end where there is a class token.
+        weights: The checkpoint with the model's names. A table is ``((2h-1)(2w-1), heads)`` for a square window, with
+            three more rows at the end if there is a class token.
         parameters: The model's parameters by name.
 
     Returns:
-        The weights with resized tables, without the index buffers that belonged to the old ones.
+        The weights with resized tables, without the index buffers of the old ones.
     """
     resized = dict(weights)
     for name, table in weights.items():
@@ -56,12 +62,12 @@ def resize_bias_tables(weights: dict[str, Tensor], parameters: Mapping[str, Tens
             continue
         resized[name] = resize_table(table, (old[0], old[0]), (new[0], new[0]))
         resized.pop(name.replace(TABLE, 'relative_position_index'), None)
-        _LOGGER.info('%s resized from %d to %d rows', name, len(table), len(target))
+        log.info('%s resized from %d to %d rows', name, len(table), len(target))
     return resized
 
 
 def _grid(rows: int) -> tuple[int, int] | None:
-    """Side of the square of offsets and the rows after it, or None where it is no square."""
+    """Side of the square of offsets and the number of rows after it; None if it is not a square."""
     return next(
         ((isqrt(rows - extra), extra) for extra in (0, 3) if isqrt(rows - extra) ** 2 == rows - extra > 0), None
     )
@@ -132,8 +138,8 @@ def convert_vision_transformer(
         expected: Names of the model's parameters.
 
     Returns:
-        What layout it was, and the tensors by the model's names; None where model or checkpoint is nothing of the kind.
-        Tensors that have no counterpart keep their names.
+        The name of the layout, and the tensors by the model's names; None if the model or the checkpoint is of another
+        kind. Tensors without a counterpart keep their names.
     """
     expected = set(expected)
     target = next((name.removesuffix(_TARGET) for name in expected if name.endswith(_TARGET)), None)
@@ -168,14 +174,14 @@ def convert_vision_transformer(
 
 
 def _head(name: str, own: str, expected: set[str]) -> str | None:
-    """The model's name for the classifier's tensors, which lie outside the backbone's prefix."""
+    """The model's name for the classifier's tensors, which are outside the backbone's prefix."""
     match = re.fullmatch(r'(?:head|classifier)\.(weight|bias)', own) or re.fullmatch(r'classifier\.(weight|bias)', name)
     renamed = f'head.layers.head.{match[1]}' if match else ''
     return renamed if renamed in expected else None
 
 
 def _stacked(name: str) -> tuple[str, int] | None:
-    """For a query, key or value of its own: the name of the stack, and the place in it."""
+    """For a separate query, key or value: the name of the stacked tensor, and the position in it."""
     match = re.fullmatch(r'(?:encoder\.)?layers?\.(\d+)\.(.+)\.(weight|bias)', name)
     if match and match[2] in _PARTS:
         return f'layers.{match[1]}.attn.qkv.{match[3]}', _PARTS[match[2]]
@@ -203,7 +209,7 @@ def _in_block(number: str, inner: str, table: Mapping[str, str]) -> str | None:
 
 
 class Mismatch(NamedTuple):
-    """A tensor that both sides have, with its shape in the checkpoint and in the model."""
+    """A tensor of both checkpoint and model, with its shape in each."""
 
     name: str
     found: tuple[int, ...]
@@ -212,14 +218,14 @@ class Mismatch(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What of a checkpoint went into a model. Names are the model's.
+    """The result of loading a checkpoint into a model. Names are the model's.
 
     Attributes:
-        missing: Tensors of the model that the checkpoint lacks; they keep their initial values.
-        unexpected: Tensors of the checkpoint that the model lacks; they are not used.
+        missing: Tensors that only the model has; they keep their initial values.
+        unexpected: Tensors that only the checkpoint has; they are not used.
         mismatched: Tensors whose shapes differ; they are not used.
         loaded: Tensors that were loaded.
-        renamed: How the checkpoint's names were changed to match (``"'backbone.' removed"``), or ``''``.
+        renamed: How the checkpoint's names were changed to match, such as ``"'backbone.' removed"``, or ``''``.
     """
 
     missing: tuple[str, ...] = ()
@@ -229,14 +235,14 @@ class LoadReport:
     renamed: str = ''
 
     def __str__(self) -> str:
-        """One line for a person; ``''`` where everything fits."""
+        """One line for the user; ``''`` if everything fits."""
         parts = []
         if self.missing:
             parts.append(f'missing in the checkpoint, so left as initialized: {summarize(self.missing)}')
         if self.mismatched:
             shown = [f'{name} ({_size(found)}, not {_size(wanted)})' for name, found, wanted in self.mismatched[:3]]
             more = f', … {len(self.mismatched) - 3} more' if len(self.mismatched) > 3 else ''
-            parts.append(f'of another shape than in the model, so not loaded: {", ".join(shown)}{more}')
+            parts.append(f'different in shape from the model, so not loaded: {", ".join(shown)}{more}')
         if self.unexpected:
             parts.append(f'not in the model, so not used: {summarize(self.unexpected)}')
         return '; '.join(parts)
@@ -263,17 +269,16 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 _PREFIXES = ('backbone.', 'encoder.', 'model.', 'module.')
-# Buffers that a model computes by itself; not worth a message.
+# Buffers that a model computes itself; they are not reported.
 _DERIVED = ('num_batches_tracked', 'relative_position_index', 'relative_coords_table', 'attn_mask')
 _LEAST_OF_MODEL = 0.1
 _LEAST_OF_PART = 0.7
 _HINT = 'check that config and checkpoint belong together'
-_LOGGER = logging.getLogger('vistool')
 
 
 @dataclass
-class _Plan:
-    """One way to fit a checkpoint: which tensor goes where. Nothing is copied before it is carried out."""
+class _Match:
+    """One way to match a checkpoint to a model: which tensor goes where. :meth:`copy` then copies the tensors."""
 
     renamed: str = ''
     copies: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -281,7 +286,7 @@ class _Plan:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
 
-    def carry_out(self) -> LoadReport:
+    def copy(self) -> LoadReport:
         with torch.no_grad():
             for target, value in self.copies.values():
                 target.copy_(value)
@@ -298,50 +303,50 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     """Loads a checkpoint into a model, in place.
 
     The modules' own loading hooks run (they rename keys, resize position embeddings and bias tables). Prefixes are
-    removed or added where that makes more names match. What is missing, unexpected or of another shape is told in one
-    warning. On an error the model is as it was.
+    removed or added if more names match that way. One warning reports what is missing, unexpected or different in
+    shape. On an error the model is left unchanged.
 
     Args:
         module: The model; its parameters keep dtype and device.
         checkpoint: The weights.
 
     Returns:
-        What was loaded and what was not; buffers that a model computes by itself (BatchNorm's
-        ``num_batches_tracked``, Swin's indices) are not reported.
+        What was loaded and what was not; buffers that a model computes itself (BatchNorm's ``num_batches_tracked``,
+        Swin's indices) are not reported.
 
     Raises:
-        InputError: The checkpoint belongs to another architecture (the rule stands at the top of this file).
+        InputError: The checkpoint belongs to another architecture, by the rule at the top of this file.
     """
     parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    plan = _best_plan(module, checkpoint, parameters)
-    _refuse_misfit(module, parameters, plan, checkpoint)
+    match = _best_match(module, checkpoint, parameters)
+    _refuse_misfit(module, parameters, match, checkpoint)
     try:
-        report = plan.carry_out()
-    except RuntimeError as error:  # a sparse or quantized tensor, say
-        problem = f'{checkpoint.source} holds tensors that cannot be copied into the model ({error})'
+        report = match.copy()
+    except RuntimeError as error:  # for example a sparse or quantized tensor
+        problem = f'{checkpoint.source} holds tensors that cannot be copied into the model ({message_of(error)})'
         raise InputError(problem, hint=_HINT, parameter='checkpoint') from error
     if report.renamed:
-        _LOGGER.info('%s: names matched with %s', checkpoint.source, report.renamed)
+        log.info('%s: names matched with %s', checkpoint.source, report.renamed)
     if text := str(report):
-        _LOGGER.warning('%s: %s', checkpoint.source or 'checkpoint', text)
+        log.warning('%s: %s', checkpoint.source or 'checkpoint', text)
     return report
 
 
-def _best_plan(module: nn.Module, checkpoint: Checkpoint, parameters: list[str]) -> _Plan:
-    """The plan that loads most, trying other prefixes only where the names as they are load less than half."""
-    best = _plan(module, checkpoint, '', lambda name: name)
+def _best_match(module: nn.Module, checkpoint: Checkpoint, parameters: list[str]) -> _Match:
+    """The match that loads most. Other prefixes are tried only if the unchanged names load less than half."""
+    best = _match(module, checkpoint, '', lambda name: name)
     if 2 * len(best.copies) >= len(parameters):
         return best
     for note, rename in _renamings(list(checkpoint.state_dict), parameters):
-        plan = _plan(module, checkpoint, note, rename)
-        if len(plan.copies) > len(best.copies):
-            best = plan
+        match = _match(module, checkpoint, note, rename)
+        if len(match.copies) > len(best.copies):
+            best = match
     if 2 * len(best.copies) < len(parameters):
         converted = convert_vision_transformer(checkpoint.state_dict, parameters)
         if converted is not None:
             note, weights = converted
-            plan = _plan(module, replace(checkpoint, state_dict=weights), note, lambda name: name)
-            best = plan if len(plan.copies) > len(best.copies) else best
+            match = _match(module, replace(checkpoint, state_dict=weights), note, lambda name: name)
+            best = match if len(match.copies) > len(best.copies) else best
     return best
 
 
@@ -359,9 +364,9 @@ def _replacing(old: str, new: str) -> Callable[[str], str]:
     return lambda name: new + name.removeprefix(old) if name.startswith(old) else name
 
 
-def _plan(module: nn.Module, checkpoint: Checkpoint, note: str, rename: Callable[[str], str]) -> _Plan:
-    """Lets the model's own loading machinery run with its hooks, but takes every tensor out before it is copied."""
-    plan = _Plan(note)
+def _match(module: nn.Module, checkpoint: Checkpoint, note: str, rename: Callable[[str], str]) -> _Match:
+    """Runs the model's own loading with its hooks, but takes every tensor out before it is copied."""
+    match = _Match(note)
     weights = {rename(name): value for name, value in checkpoint.state_dict.items()}
     weights = resize_bias_tables(weights, dict(module.named_parameters(remove_duplicate=False)))
     versions = {rename(f'{name}.' if name else '')[:-1]: value for name, value in checkpoint.metadata.items()}
@@ -373,26 +378,26 @@ def _plan(module: nn.Module, checkpoint: Checkpoint, note: str, rename: Callable
             if value is None:
                 continue
             if target.ndim == 0 and value.shape == (1,):
-                value = value[0]  # scalars as PyTorch 0.3 saved them
+                value = value[0]  # a scalar as PyTorch 0.3 saved it
             if value.shape == target.shape:
-                plan.copies[key] = (target, value)
+                match.copies[key] = (target, value)
             elif not key.endswith(_DERIVED):
-                plan.mismatched[key] = Mismatch(key, tuple(value.shape), tuple(target.shape))
+                match.mismatched[key] = Mismatch(key, tuple(value.shape), tuple(target.shape))
 
-    # Registered last, so that it sees the keys and shapes that the module's own hooks have made.
+    # Registered last, so that it sees the keys and shapes after the module's own hooks.
     handles = [part.register_load_state_dict_pre_hook(take) for part in module.modules()]
     try:
         keys = module.load_state_dict(_with_metadata(weights, versions), strict=False)
-    except Exception as error:  # a hook may fail in any way on tensors of another model
-        problem = f'{checkpoint.source} is refused by the model ({error})'
+    except Exception as error:  # a hook can raise anything on the tensors of another model
+        problem = f'{checkpoint.source} does not fit the model ({message_of(error)})'
         raise InputError(problem, hint=_HINT, parameter='checkpoint') from error
     finally:
         for handle in handles:
             handle.remove()
-    taken = plan.copies.keys() | plan.mismatched.keys()
-    plan.missing = [key for key in keys.missing_keys if key not in taken and not key.endswith(_DERIVED)]
-    plan.unexpected = [key for key in keys.unexpected_keys if not key.endswith(_DERIVED)]
-    return plan
+    taken = match.copies.keys() | match.mismatched.keys()
+    match.missing = [key for key in keys.missing_keys if key not in taken and not key.endswith(_DERIVED)]
+    match.unexpected = [key for key in keys.unexpected_keys if not key.endswith(_DERIVED)]
+    return match
 
 
 def _with_metadata(weights: dict[str, Tensor], metadata: Mapping[str, Any]) -> Any:
@@ -409,16 +414,16 @@ def _own_tensors(part: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, buffer
 
 
-def _refuse_misfit(module: nn.Module, parameters: list[str], plan: _Plan, checkpoint: Checkpoint) -> None:
-    """Raises where the checkpoint belongs to another architecture; the rule stands at the top of this file."""
-    wanted = set(parameters) or set(plan.copies)
-    loaded = wanted & plan.copies.keys()
-    mismatched = wanted & plan.mismatched.keys()
+def _refuse_misfit(module: nn.Module, parameters: list[str], match: _Match, checkpoint: Checkpoint) -> None:
+    """Raises if the checkpoint belongs to another architecture, by the rule at the top of this file."""
+    wanted = set(parameters) or set(match.copies)
+    loaded = wanted & match.copies.keys()
+    mismatched = wanted & match.mismatched.keys()
     part = _part_of(wanted)
     touched = {part(name) for name in loaded}
     of_model = [name for name in wanted if part(name) in touched]
     buffers = {name.rpartition('.')[2] for name, _ in module.named_buffers()} | {'running_mean', 'running_var'}
-    surplus = [name for name in plan.unexpected if name.rpartition('.')[2] not in buffers]
+    surplus = [name for name in match.unexpected if name.rpartition('.')[2] not in buffers]
     of_checkpoint = [name for name in (*loaded, *mismatched, *surplus) if part(name) in touched]
     fits = (
         loaded
@@ -428,8 +433,8 @@ def _refuse_misfit(module: nn.Module, parameters: list[str], plan: _Plan, checkp
     )
     if fits:
         return
-    spare = [*plan.unexpected, *sorted(mismatched)] or list(checkpoint.state_dict)
-    lacking = [*(name for name in plan.missing if name in wanted), *sorted(mismatched)] or parameters
+    spare = [*match.unexpected, *sorted(mismatched)] or list(checkpoint.state_dict)
+    lacking = [*(name for name in match.missing if name in wanted), *sorted(mismatched)] or parameters
     amount = f'only {len(loaded)} of the' if loaded else 'none of the'
     raise InputError(
         f"{checkpoint.source or 'the checkpoint'} is of another architecture: it fits {amount} model's {len(wanted)} "

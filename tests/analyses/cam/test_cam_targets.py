@@ -1,4 +1,4 @@
-"""What the maps explain besides a class: FinerCAM's difference, registered scores, likeness to a reference image."""
+"""What the maps explain besides a class: FinerCAM's difference, registered scores, similarity to a reference image."""
 
 import naive_cam
 import numpy as np
@@ -11,32 +11,33 @@ from torch import nn
 
 import vistool as vt
 from vistool import CAM
-from vistool.analyses.cam.finer import finer_score, nearest
-from vistool.analyses.cam.targets import Goal, features
+from vistool.analyses.cam.methods import finer_score, nearest
+from vistool.analyses.cam.targets import ClassTarget
 from vistool.errors import InputError
+from vistool.network.outputs import pooled_features
 from vistool.registry import CAM_TARGETS
 
 SCORES = torch.tensor([[1.0, 3.0, 2.5, -1.0, 2.9], [0.0, 0.1, 5.0, 4.0, 4.9]], dtype=torch.float64)
 
 
 def goal(classes, **options):
-    return Goal([None, None], classes=torch.tensor(classes), plain=SCORES, **options)
+    return ClassTarget(torch.tensor(classes), SCORES, **options)
 
 
-def test_similar_classes_have_the_nearest_scores():
+def test_contrasted_classes_have_the_nearest_scores():
     assert nearest(SCORES, torch.tensor([1, 2])).tolist() == [[4, 2, 0], [4, 3, 1]]
     assert nearest(SCORES[:, :2], torch.tensor([1, 0])).tolist() == [[0], [1]]
     with pytest.raises(InputError, match='second class'):
         nearest(SCORES[:, :1], torch.tensor([0, 0]))
 
 
-@pytest.mark.parametrize('similar', [None, [[0, 3], [1, 4]]])
-def test_finer_score_is_the_papers(similar):
+@pytest.mark.parametrize('contrast', [None, [[0, 3], [1, 4]]])
+def test_finer_score_is_the_papers(contrast):
     found = finer_score(
-        goal([1, 2], similar=None if similar is None else torch.tensor(similar)), SCORES, torch.arange(2)
+        goal([1, 2], contrast=None if contrast is None else torch.tensor(contrast)), SCORES, torch.arange(2)
     )
     for row, label in enumerate([1, 2]):
-        others = similar[row] if similar else nearest(SCORES, torch.tensor([1, 2]))[row].tolist()
+        others = contrast[row] if contrast else nearest(SCORES, torch.tensor([1, 2]))[row].tolist()
         assert found[row].item() == pytest.approx(naive_cam.finer_score(SCORES[row].numpy(), label, others))
 
 
@@ -115,13 +116,13 @@ def test_similarity_on_a_vit_with_every_kind_of_method():
 
 def test_features_that_are_none():
     with pytest.raises(InputError, match='no features to compare'):
-        features(torch.zeros(3), (4, 4))
+        pooled_features(torch.zeros(3), (4, 4))
 
 
 def test_without_a_reference_a_headless_network_has_class_free_maps_only():
     with pytest.raises(InputError, match=r'LayerCAM needs class scores.*accepted: EigenCAM, .*RandomCAM; .*reference'):
         CAM(['layercam'], layers=['layer'])(Backbone(), torch.randn(1, 3, 8, 8).double())
-    with pytest.raises(InputError, match='leave the target out'):
+    with pytest.raises(InputError, match='cannot be combined with targets'):
         CAM(targets=[1], reference=torch.zeros(3, 8, 8))(Backbone(), torch.zeros(1, 3, 8, 8).double())
 
 
@@ -170,15 +171,15 @@ def test_errors():
         run(score={'type': 'Mine'})
     with pytest.raises(InputError, match=r'gave \(1, 4\) for 1 image'):
         run(score=lambda output, samples: output)
-    with pytest.raises(InputError, match=r'FinerCAM compares classes, and margin is none; accepted: GradCAM'):
+    with pytest.raises(InputError, match=r'FinerCAM compares classes, and margin is not a class; accepted: GradCAM'):
         run(score=margin, methods=['finercam'])
 
 
 USER_FILE = """
-from vistool.analyses.cam import method
+from vistool.analyses.cam import register_cam
 from vistool.registry import CAM_TARGETS
 
-@method('sum-cam', 'SumCAM', 'ours, 2026')
+@register_cam('sum-cam', 'SumCAM', 'ours, 2026')
 def sumcam(a, g):
     return a
 
@@ -239,6 +240,6 @@ def test_dinov2_likens_a_photo_to_itself_mirrored_more_than_to_others():
     handle = model.module.backbone.ln1.register_forward_hook(lambda module, args, output: norm.update(out=output))
     inputs = model.batch([cat])
     with torch.no_grad():
-        found = features(model.module(inputs), tuple(inputs.shape[2:]))
+        found = pooled_features(model.module(inputs), tuple(inputs.shape[2:]))
     handle.remove()
     assert torch.equal(found, norm['out'][:, 0])  # the class token after the final norm
