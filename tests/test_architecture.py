@@ -18,8 +18,8 @@ LAYERS = (
     ('vistool.models',),
     ('vistool.network',),
     ('vistool.data',),
-    ('vistool.environment', 'vistool.registry'),
-    ('vistool.errors', 'vistool.display'),
+    ('vistool.display', 'vistool.environment', 'vistool.registry'),
+    ('vistool.errors',),
 )
 """Rooms and top-level files, the highest first. An import goes to a lower layer, or stays in its own room."""
 
@@ -28,10 +28,7 @@ FOREIGN_OPTIONS = {'--local-dir', '--nproc-per-node'}
 
 # What the branches that are under way still have to remove; empty when they have all landed.
 ARROWS_TODAY = {'vistool.gallery.runs → vistool.runs.manifest'}
-READERS_TODAY = {
-    *(f'vistool.analyses.{room}' for room in ('attention', 'cam', 'featmap', 'schedule')),
-    *('vistool.visualization.channels', 'vistool.visualization.heatmaps'),
-}
+READERS_TODAY = {'vistool.analyses.featmap', 'vistool.visualization.heatmaps'}
 CIRCLES_TODAY = True
 
 
@@ -155,17 +152,23 @@ def options() -> set[str]:
 
 
 def provenance_readers() -> set[str]:
-    """Modules that read a result's ``provenance``: only its writers and the fingerprint of a resumed run may."""
+    """Modules that read a result's ``provenance``: only its writers and the fingerprint of a resumed run may.
+
+    Handing it on to another result, ``provenance={**result.provenance, …}``, is writing it.
+    """
     allowed = ('vistool.results', 'vistool.visualization.raw', 'vistool.runs.manifest')
     found = set()
     for module, tree in trees():
-        called = {
-            id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)
-        }  # Model.provenance() writes it
-        for node in ast.walk(tree):
-            reads = isinstance(node, ast.Attribute) and node.attr == 'provenance' and isinstance(node.ctx, ast.Load)
-            if reads and id(node) not in called and not module.startswith(allowed):
-                found.add(module)
+        nodes = list(ast.walk(tree))
+        written = {id(node.func) for node in nodes if isinstance(node, ast.Call)}  # Model.provenance(), which writes it
+        for node in nodes:
+            if isinstance(node, ast.keyword) and node.arg == 'provenance':
+                written |= {id(inner) for inner in ast.walk(node.value)}
+        reads = (node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load))
+        if not module.startswith(allowed) and any(
+            node.attr == 'provenance' and id(node) not in written for node in reads
+        ):
+            found.add(module)
     return found
 
 

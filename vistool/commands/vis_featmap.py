@@ -111,8 +111,6 @@ def analysis_of(args: argparse.Namespace) -> FeatureMaps:
         check_folder(Path(args.save_basis).parent, 'save_basis')
     if args.basis and args.foreground:
         raise InputError('the loaded basis says what foreground is', hint='leave it out', parameter='foreground')
-    if args.all_channels:
-        check_folder(Path(args.all_channels), 'all_channels')
     return options.taken(
         FeatureMaps,
         args,

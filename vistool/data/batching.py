@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.data.datasets import Label, label_of, scope_of
+from vistool.data.datasets import Label, label_of
 from vistool.data.images import planes_of
 from vistool.data.photometry import Photometry, Preprocessing
 from vistool.data.recording import Record, preprocessor_config, with_mask
@@ -51,7 +51,7 @@ class Batcher:
         self.size = int(loader.get('batch_size') or 1)
         self.shuffles = bool(sampler.get('shuffle', False))
         self.seed, self.training = seed, phase == 'train'
-        self._scope = scope_of(config)
+        self._config = config
         with self._scoped():
             self._collate = _collate_function(loader.get('collate_fn'))
             self._preprocessor = _built(preprocessor_config(config))
@@ -99,9 +99,9 @@ class Batcher:
         )
 
     def _scoped(self) -> Any:
-        from mmengine.registry import DefaultScope
+        from vistool.registry import in_scope
 
-        return DefaultScope.overwrite_default_scope(self._scope)
+        return in_scope(self._config, 'mmpretrain')
 
 
 def replace_mean(photometry: Photometry, does: Preprocessing, preprocessor: Any, view: int) -> Photometry:

@@ -148,6 +148,20 @@ def class_name(index: int, names: tuple[str, ...] | None) -> str:
     return names[index].split(',')[0].strip()
 
 
+def classes_called(name: str, names: Sequence[str]) -> list[int]:
+    """Ids of the classes with ``name`` as one of their synonyms or as their whole name; case and ``_`` are ignored."""
+    wanted = _normalized(name)
+    return [
+        index
+        for index, entry in enumerate(names)
+        if wanted in (_normalized(entry), *(_normalized(part) for part in entry.split(',')))
+    ]
+
+
+def _normalized(name: str) -> str:
+    return ' '.join(name.lower().replace('_', ' ').split())
+
+
 def _task_text(value: Any) -> str:
     return ','.join(map(str, value)) if isinstance(value, (list, tuple, np.ndarray)) else str(value)
 
@@ -169,12 +183,13 @@ def open_dataset(config: Any, phase: str, with_pipeline: bool = True) -> Any:
     described = dataset_config(config, phase)
     if not with_pipeline:
         described = _without_pipelines(described)
-    scope = scope_of(config)
-    from mmengine.registry import DATASETS, DefaultScope
+    from mmengine.registry import DATASETS
 
-    with DefaultScope.overwrite_default_scope(scope):
+    from vistool.registry import in_scope, scope_of
+
+    with in_scope(config, 'mmpretrain'):
         try:
-            _register(scope)
+            _register(scope_of(config, 'mmpretrain'))
             with DATASETS.switch_scope_and_registry(None) as registry:
                 offline = _offline(described, registry)
             dataset = DATASETS.build(offline)
@@ -205,12 +220,6 @@ def dataset_config(config: Any, phase: str) -> dict[str, Any]:
             parameter='phase',
         )
     return _plain(dataset)
-
-
-def scope_of(config: Any) -> str:
-    """Whose registries a config's names are looked up in; mmpretrain's where it does not say."""
-    scope = config.get('default_scope') or 'mmpretrain'
-    return 'mmpretrain' if scope == 'mmcls' else str(scope)
 
 
 def _register(scope: str) -> None:
@@ -496,8 +505,7 @@ def _class_id(text: str, names: Sequence[str] | None) -> int:
         return index
     if names is None:
         raise InputError(f'class {text!r}: the dataset has no class names', accepted='ids', parameter='classes')
-    synonyms = [{_normalized(part) for part in [entry, *entry.split(',')]} for entry in names]
-    hits = [index for index, each in enumerate(synonyms) if _normalized(text) in each]
+    hits = classes_called(text, names)
     if len(hits) > 1:
         listed = ', '.join(f'{index} ({names[index]})' for index in hits)
         raise InputError(f'class {text!r} is ambiguous: {listed}', hint='give the id', parameter='classes')
@@ -506,7 +514,3 @@ def _class_id(text: str, names: Sequence[str] | None) -> int:
         hint = close_matches(text, pool) or f'the first are {", ".join(entry.split(",")[0] for entry in names[:5])}'
         raise InputError(f'no class {text!r}', accepted='an id or a whole class name', hint=hint, parameter='classes')
     return hits[0]
-
-
-def _normalized(name: str) -> str:
-    return ' '.join(name.lower().replace('_', ' ').split())

@@ -137,6 +137,12 @@ class Pipeline:
         if not self.preprocessing.known:
             log.warning('%s is not a known data preprocessor; its padding is measured', self.preprocessing.name)
 
+    def with_transforms(self, transforms: Sequence[Callable[[Any], Any]]) -> Pipeline:
+        """Other transforms before the same data preprocessor."""
+        other = Pipeline(transforms, takes_images=self.takes_images)
+        other.preprocessing, other._preprocessor = self.preprocessing, self._preprocessor
+        return other
+
     def read(
         self,
         source: ImageLike,

@@ -1,4 +1,4 @@
-"""The names of a network's classes: the checkpoint's or the dataset's, where there is one for each output."""
+"""Class names of a network, and the class ids that a user asks for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vistool.data.datasets import classes_called
 from vistool.errors import InputError, close_matches
 
 if TYPE_CHECKING:
@@ -19,24 +20,26 @@ log = logging.getLogger('vistool')
 
 
 def fitting_names(name: str, found: Sequence[Sequence[str] | None], count: int | None) -> tuple[str, ...] | None:
-    """The first of several lists of class names that has one name for each output; a warning where it is not the first.
+    """The first of several lists of class names with one name for each output; a warning if it is not the first list.
 
     Args:
-        name: The model's, for the message.
-        found: Lists of names, the best first; those that are None or empty are passed over.
-        count: How many outputs there are; None where nobody knows.
+        name: The model's name, for the message.
+        found: Lists of names in order of preference; those that are None or empty are ignored.
+        count: The number of outputs; None if it is unknown.
     """
     known = [tuple(names) for names in found if names]
     fitting = [names for names in known if count is None or len(names) == count]
     if known and known[0] not in fitting:
-        told = 'others are taken' if fitting else 'classes are told by their number'
-        log.warning('%s: %d class names do not belong to %d outputs; %s', name, len(known[0]), count, told)
+        instead = 'others are used' if fitting else 'classes are shown by their number'
+        log.warning('%s: %d class names do not belong to %d outputs; %s', name, len(known[0]), count, instead)
     return fitting[0] if fitting else None
 
 
 def dataset_classes(config: Config) -> tuple[str, ...] | None:
     """The class names of the config's dataset: its own ``metainfo``, else the METAINFO of its type."""
-    from mmengine.registry import DATASETS, DefaultScope
+    from mmengine.registry import DATASETS
+
+    from vistool.registry import in_scope
 
     for phase in ('test', 'val', 'train'):
         dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset') or {}
@@ -44,8 +47,7 @@ def dataset_classes(config: Config) -> tuple[str, ...] | None:
             dataset = dataset['dataset']
         meta = dataset.get('metainfo') or {}
         if not meta and isinstance(dataset.get('type'), str):
-            scope = DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine')
-            with scope, DATASETS.switch_scope_and_registry(None) as registry:
+            with in_scope(config), DATASETS.switch_scope_and_registry(None) as registry:
                 kind = registry.get(dataset['type'])
             meta = getattr(kind, 'METAINFO', None) or {}
         names = meta.get('classes', meta.get('CLASSES'))
@@ -57,21 +59,21 @@ def dataset_classes(config: Config) -> tuple[str, ...] | None:
 def resolve_classes(
     wanted: Sequence[int | str], scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]
 ) -> Tensor:
-    """The class ids to draw for each image.
+    """The class ids to explain for each image.
 
     Args:
-        wanted: Ids, names (one whole synonym, case-insensitive), ``'topN'``, or ``'label'`` for the ground truth; none
-            means ``'top1'``.
+        wanted: Ids, names (one whole synonym, case-insensitive), ``'topN'``, or ``'label'`` for the ground truth;
+            empty means ``'top1'``.
         scores: ``(B, C)``.
-        names: Class names by id, synonyms separated by commas; None where unknown.
-        labels: Ground truth per image, None where unknown.
+        names: Class names by id, with synonyms separated by commas; None if unknown.
+        labels: Ground truth per image, None if unknown.
 
     Returns:
-        int64 ``(B, T)``; a class that is asked for twice (as an id and as top 1, say) appears once per image where all
-        images agree.
+        int64 ``(B, T)``. A class that is requested twice, for example as an id and as top 1, appears once if that holds
+        for all images.
 
     Raises:
-        InputError: If an id is out of range, or a name unknown or ambiguous.
+        InputError: An id is out of range, or a name is unknown or ambiguous.
     """
     columns: list[Tensor] = []
     for target in wanted or ['top1']:
@@ -110,15 +112,9 @@ def class_id(name: str, names: Sequence[str] | None, *, missing_ok: bool = False
     """The id of the class one of whose synonyms is ``name``, case-insensitively.
 
     Raises:
-        InputError: If there is none (close matches are listed; None instead with ``missing_ok``) or there are several.
+        InputError: There is none (the error lists close matches; with ``missing_ok``, None is returned) or several.
     """
-    wanted = ' '.join(name.lower().replace('_', ' ').split())
-    synonyms = [
-        [' '.join(part.lower().replace('_', ' ').split()) for part in entry.split(',')] for entry in names or ()
-    ]
-    hits = [index for index, parts in enumerate(synonyms) if wanted in parts]
-    if not hits:
-        hits = [index for index, entry in enumerate(names or ()) if entry.lower() == name.lower()]
+    hits = classes_called(name, names or ())
     if len(hits) == 1:
         return hits[0]
     if hits:

@@ -1,9 +1,10 @@
-"""Config + checkpoint → a model in eval mode that reads images and tells its scores."""
+"""Config + checkpoint → a model in eval mode that reads images."""
 
 from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vistool.data.datasets import class_name
+from vistool.data.images import ImageLike
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
 from vistool.environment import warn_of_overwritten_packages
@@ -23,42 +26,32 @@ from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import dataset_classes, fitting_names
 from vistool.models.configs import Source, require_model, resolve
 from vistool.network.capture import borrowed
-from vistool.network.outputs import class_scores, has_classes, output_count, probabilities
+from vistool.network.outputs import output_count
+from vistool.network.tensors import NetworkInput
 
 if TYPE_CHECKING:
     from mmengine import Config
-
-__all__ = [
-    'Model',
-    'build_module',
-    'class_scores',
-    'dataset_classes',
-    'find_device',
-    'has_classes',
-    'load',
-    'probabilities',
-]
 
 log = logging.getLogger('vistool')
 T = TypeVar('T')
 
 RANDOM = 'none'
-"""The checkpoint argument that asks for random weights."""
+"""The checkpoint that stands for random weights."""
 
 
 @dataclass
 class Model:
-    """A network with what is needed to feed it and to name what it says.
+    """A network with its preprocessing and its class names.
 
     Attributes:
         module: The network. One that the caller made stays in its mode and on its device between analyses.
-        name: Short name for files and captions (the config's stem).
-        config: The config it was built from, or None for a plain module.
+        name: Short name for files and captions: the stem of the config.
+        config: The config that it was built from; None for a plain module.
         classes: Class names by id, or None.
-        device: Where analyses run it.
-        checkpoint: Where its weights came from; None for random weights or a plain module.
-        transform: For a plain module, what turns a PIL image into its input tensor.
-        fit: Called with the model and each batch of inputs, where images of any size are read.
+        device: The device that analyses run it on.
+        checkpoint: Its weights; None for random weights or a plain module.
+        transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
+        adapt_to_input: Called with the model and each batch of inputs; see :mod:`vistool.models.input_size`.
     """
 
     module: nn.Module
@@ -68,29 +61,29 @@ class Model:
     device: torch.device = field(default_factory=lambda: torch.device('cpu'))
     checkpoint: Checkpoint | None = None
     transform: Callable[[Any], Tensor] | None = None
-    fit: Callable[[Model, Any], None] | None = None
+    adapt_to_input: Callable[[Model, NetworkInput], None] | None = None
     _cache: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def pipeline(self) -> Pipeline | MultiPipeline:
-        """The test pipeline of the config, followed by its data preprocessor; one per input where there are several."""
+        """The test pipeline of the config and its data preprocessor; one per input if there are several inputs."""
         if self.config is not None:
             return build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
         if self.transform is None:
             raise InputError(
                 f'{self.name} has no preprocessing, so it cannot read an image',
-                hint='give load() a transform, or hand the analysis a tensor',
+                hint='give load() a transform, or pass a tensor to the analysis',
             )
         return Pipeline([self.transform], takes_images=True)
 
     @property
     def data_preprocessor(self) -> nn.Module | None:
-        """The config's data preprocessor as built into the model, or None."""
+        """The data preprocessor that is built into the model, or None."""
         return getattr(self.module, 'data_preprocessor', None)
 
     def read(
         self,
-        image: Any,
+        image: ImageLike,
         *,
         seed: int = 0,
         index: int = 0,
@@ -100,48 +93,55 @@ class Model:
         """Runs the test pipeline on an image.
 
         Args:
-            image: A path, a PIL image or an RGB uint8 array ``(H, W, 3)``.
-            seed: With ``index`` decides whatever random transforms draw.
+            image: A path, a PIL image, or a uint8 RGB array ``(H, W, 3)``.
+            seed: Seeds, with ``index``, whatever random transforms draw.
             index: Position of the image in the run.
             name: Output stem; default: the file's.
-            info: What a dataset knows of it besides, such as ``gt_label``.
+            info: What a dataset knows about the image, such as ``gt_label``.
         """
         return self.pipeline.read(image, seed=seed, index=index, name=name, info=info)
 
     def use_files(self, files: Mapping[str, Path], drawn: str | None = None) -> None:
-        """For a network with several inputs: which have files of their own, and on which one maps are drawn.
+        """For a network with several inputs: sets their files, and the input on which maps are drawn.
 
         Args:
             files: Input name → file, or folder with a file of the main image's name.
-            drawn: Input name; default: the first that keeps the photo's places.
+            drawn: Input name; default: the first with an exact geometry.
+
+        Raises:
+            InputError: There is no such input.
         """
         if not files and drawn is None:
             return
         if not isinstance(self.pipeline, MultiPipeline):
             raise InputError(
                 f'{self.name} takes one input',
-                hint='its config would name them: inputs = dict(NAME=dict(pipeline=[…]), …)',
+                hint='several inputs are named in the config: inputs = dict(NAME=dict(pipeline=[…]), …)',
                 parameter='files' if files else 'draw_on',
             )
         self.pipeline = self.pipeline.with_files(files, drawn)
 
-    def batch(self, samples: Sequence[Sample]) -> Any:
-        """The network input for ``samples``: a tensor ``(B, C, H, W)``, or a tuple or dict of tensors."""
+    def batch(self, samples: Sequence[Sample]) -> NetworkInput:
+        """The network input for ``samples``: a tensor ``(B, C, H, W)``, or a tuple or dict of tensors.
+
+        Raises:
+            InputError: The samples differ in size, or the network cannot take their size.
+        """
         inputs = preprocess(samples, self.data_preprocessor, self.device)
-        if self.fit:
-            self.fit(self, inputs)
+        if self.adapt_to_input:
+            self.adapt_to_input(self, inputs)
         return inputs
 
     @property
     def weights_name(self) -> str:
-        """A short name of the weights, for figures that compare checkpoints: ``'best_epoch_3'``, ``'none'``."""
+        """Short name of the weights, for figures that compare checkpoints: ``'best_epoch_3'``, ``'none'``."""
         if self.checkpoint is None:
             return RANDOM
         return PurePath(self.checkpoint.source.removeprefix('demo://')).stem
 
     @contextmanager
     def precision(self, amp: bool) -> Iterator[None]:
-        """Mixed precision inside the context where ``amp`` is true: fp16 on CUDA, bf16 elsewhere."""
+        """Mixed precision inside the context if ``amp`` is true: fp16 on CUDA, bf16 elsewhere."""
         kind = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
         with torch.autocast(self.device.type, kind, enabled=amp):
             yield
@@ -176,17 +176,15 @@ class Model:
         return value
 
     def fit_classes(self, count: int) -> None:
-        """Forgets class names that are not as many as the network's outputs: they would name the wrong things."""
+        """Drops the class names if the network has another number of outputs: they would be wrong."""
         self.classes = fitting_names(self.name, [self.classes], count)
 
     def class_name(self, index: int) -> str:
-        """The first synonym of a class («tabby» of «tabby, tabby cat»), or ``'class 281'`` where names are unknown."""
-        if self.classes is None or index >= len(self.classes):
-            return f'class {index}'
-        return self.classes[index].split(',')[0].strip()
+        """The first synonym of a class, ``'tabby'`` of ``'tabby, tabby cat'``; ``'class 281'`` if it has no name."""
+        return class_name(index, self.classes)
 
     def provenance(self) -> dict[str, Any]:
-        """What a provenance says of the model: config, checkpoint and its hash."""
+        """Config, checkpoint and the hash of its file, as plain JSON values."""
         return {
             'config': self.name,
             'checkpoint': self.checkpoint.source if self.checkpoint else None,
@@ -195,8 +193,8 @@ class Model:
 
 
 def load(
-    spec: str | nn.Module | Source,
-    checkpoint: str | None = None,
+    config_or_module: str | os.PathLike[str] | nn.Module | Source,
+    checkpoint: str | os.PathLike[str] | None = None,
     *,
     device: str | torch.device | None = None,
     options: Mapping[str, Any] | None = None,
@@ -208,40 +206,39 @@ def load(
     """Builds a model and loads its weights.
 
     Args:
-        spec: A config file, ``mmpretrain::…``, a model name, a run's folder, ``timm::NAME``, ``torchvision::NAME``,
-            ``hf::FOLDER`` (see ``resolve``), or an ``nn.Module`` that is ready to use. A module stays as it is:
-            analyses run it in eval mode, and afterwards it is as they found it.
-        checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights. Left out: the run folder's, else the
+        config_or_module: A config file, ``mmpretrain::…``, a model name, a run's folder, ``timm::NAME``,
+            ``torchvision::NAME``, ``hf::FOLDER`` (see :func:`vistool.models.configs.resolve`), or an ``nn.Module``. A
+            module is left unchanged: analyses run it in eval mode and restore it afterwards.
+        checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights; default: the run folder's, else the
             config's ``load_from``.
-        device: ``'cpu'``, ``'cuda:0'``, …; None means the CPU, and for a module the device that it is on. A module on
-            another device is moved for each analysis call and moved back afterwards, which takes time: move it yourself
-            if you can.
-        options: Changes to the config, as ``--cfg-options`` makes them.
+        device: ``'cpu'``, ``'cuda:0'``, …; None means the CPU, or for a module the device that it is on. A module on
+            another device is moved for each analysis and moved back afterwards, which takes time.
+        options: Changes to the config, ``{'model.backbone.depth': 18}``.
         transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
-        classes: Class names by id; otherwise the checkpoint's, then the dataset's.
-        trust_checkpoint: Whether the checkpoint's pickle may run code.
-        seed: Of random weights.
+        classes: Class names by id; default: the checkpoint's, else the dataset's.
+        trust_checkpoint: Whether the pickle of the checkpoint may run code.
+        seed: Seed of random weights.
 
     Raises:
-        InputError: If something cannot be found, built or loaded.
+        InputError: Something cannot be found, built or loaded.
     """
     warn_of_overwritten_packages()
-    if isinstance(spec, nn.Module) and device is None:
-        device = next((parameter.device for parameter in spec.parameters()), None)
+    if isinstance(config_or_module, nn.Module):
+        module = config_or_module
+        own = next((parameter.device for parameter in module.parameters()), 'cpu')
+        target = find_device(own if device is None else device)
+        return Model(module, type(module).__name__, None, tuple(classes or ()) or None, target, None, transform)
     target = find_device('cpu' if device is None else device)
-    if isinstance(spec, nn.Module):
-        names = tuple(classes) if classes else None
-        return Model(spec, type(spec).__name__, None, names, target, None, transform)
-    source = spec if isinstance(spec, Source) else resolve(spec, options)
-    wanted = checkpoint or source.checkpoint
+    source = config_or_module if isinstance(config_or_module, Source) else resolve(config_or_module, options)
+    wanted = os.fspath(checkpoint) if checkpoint else source.checkpoint
     if wanted is None:
         raise InputError(
-            f'none given, and {source.name} names none (load_from)',
+            f'none given, and {source.name} has no load_from',
             accepted="a path, a URL, demo://NAME, or 'none' for random weights",
             parameter='checkpoint',
         )
     if wanted == RANDOM:
-        log.warning('%s: random weights, as asked for with «none»: what is drawn means nothing', source.name)
+        log.warning("%s: random weights, as requested with 'none': the maps are meaningless", source.name)
         weights = None
     else:
         weights = read_checkpoint(wanted, trust=trust_checkpoint)
@@ -256,7 +253,7 @@ def load(
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """The device called ``name``; an InputError where this machine has no such device."""
+    """The device called ``name``; an InputError if this machine has no such device."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -270,17 +267,17 @@ def build_module(source: Source, seed: int = 0) -> nn.Module:
     """Builds the network of a config through the registry of its ``default_scope``, with random weights.
 
     Raises:
-        InputError: If the config has no model or the model cannot be built.
+        InputError: The config has no model, or the model cannot be built.
     """
-    from mmengine.registry import MODELS, DefaultScope
+    from mmengine.registry import MODELS
 
-    import vistool.registry  # noqa: F401  brings in vistool's own models
+    from vistool.registry import in_scope  # also registers vistool's own models
 
     config = source.config
     spec = require_model(source).copy()
     if config.get('data_preprocessor') is not None:
         spec.setdefault('data_preprocessor', config.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine'), torch.random.fork_rng([]):
+    with in_scope(config), torch.random.fork_rng([]):
         torch.manual_seed(seed)
         try:
             apart = None if _takes_preprocessor(spec['type']) else spec.pop('data_preprocessor', None)
@@ -305,14 +302,14 @@ def build_module(source: Source, seed: int = 0) -> nn.Module:
 
 
 def _takes_preprocessor(kind: Any) -> bool:
-    """Whether a model class can be given a data preprocessor; a user's plain ``nn.Module`` mostly cannot."""
+    """Whether a model class takes a data preprocessor; a user's plain ``nn.Module`` usually does not."""
     from mmengine.registry import MODELS
 
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(None) as registry:
             kind = registry.get(kind)
     if not isinstance(kind, type):
-        return True  # unknown, which building it will tell, or a function
+        return True  # a function, or an unknown name, which the registry will report
     parameters = inspect.signature(kind).parameters
     named = 'data_preprocessor' in parameters
     return named or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -111,7 +111,7 @@ def _place(taken: Tensor, image: Tensor | None, size: Size) -> Size:
 
 def as_pair(value: Any) -> Size:
     """A setting of a module, one number or two."""
-    return (int(value), int(value)) if isinstance(value, int) else _both(value)
+    return (int(value), int(value)) if isinstance(value, (int, float)) else _both(value)
 
 
 def _both(values: Any) -> Size:

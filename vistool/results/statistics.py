@@ -45,7 +45,6 @@ class LayerStatistics:
     Attributes:
         model: The model's name.
         layer: The layer's name.
-        count: Positions, over all images.
         mean: Mean.
         std: Standard deviation (population).
         zeros: Share of exact zeros, in [0, 1].
@@ -56,7 +55,6 @@ class LayerStatistics:
 
     model: str
     layer: str
-    count: int
     mean: Array
     std: Array
     zeros: Array

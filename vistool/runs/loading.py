@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ def config_of(source: Source | Model | nn.Module) -> Any:
     return None if isinstance(source, nn.Module) else source.config
 
 
-def load_models(models: Models, first: Source | Model | nn.Module, seed: int) -> list[Model]:
-    """The models of a run, ready to read images.
+@contextmanager
+def opened_models(models: Models, first: Source | Model | nn.Module, seed: int) -> Iterator[list[Model]]:
+    """The models of a run, ready to read images; those that the caller made are restored at the end.
 
     Args:
         models: Which.
@@ -50,15 +52,16 @@ def load_models(models: Models, first: Source | Model | nn.Module, seed: int) ->
         InputError: One of them cannot be found, built or loaded.
     """
     sources = [first, *(find_source(each, models) for each in models.compare)]
-    adapt = sizing(models.img_size, models.fit)
-    loaded = []
-    for spec, source in zip((models.first, *models.compare), sources, strict=True):
-        model = _load(spec, source, models, seed)
-        model.use_files(models.files, models.draw_on)
-        if adapt is not None:
-            adapt(model)
-        loaded.append(model)
-    return loaded
+    resize = sizing(models.img_size, models.fit)
+    with ExitStack() as restored:
+        loaded = []
+        for spec, source in zip((models.first, *models.compare), sources, strict=True):
+            model = _load(spec, source, models, seed)
+            model.use_files(models.files, models.draw_on)
+            if resize is not None:
+                restored.callback(resize(model).remove)
+            loaded.append(model)
+        yield loaded
 
 
 def _load(spec: ModelSpec, source: Source | Model | nn.Module, models: Models, seed: int) -> Model:
@@ -108,6 +111,7 @@ def read_views(models: Sequence[Model], item: AnyItem, seed: int, index: int = 0
     else:
         first = models[0].read(item.path, seed=seed, index=index, name=item.name)
     photo = first.original if first.path is None else first.path
+    assert photo is not None, 'an image was read, so there is one'
     others = [model.read(photo, seed=seed, index=first.index or 0, name=first.name) for model in models[1:]]
     return (first, *others)
 

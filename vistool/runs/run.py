@@ -15,6 +15,7 @@ from vistool.analyses.base import MapAnalysis, Views
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.gallery.build import build_gallery, check_others
+from vistool.models.configs import Source
 from vistool.models.model import Model
 from vistool.results import Heatmaps, Result
 from vistool.runs.batches import Batches
@@ -26,8 +27,8 @@ from vistool.runs.loading import (
     find_source,
     is_one_file,
     labels,
-    load_models,
     name_of,
+    opened_models,
     read_views,
 )
 from vistool.runs.manifest import Manifest, groups_of, with_their_batches
@@ -45,7 +46,7 @@ from vistool.runs.spec import (
     Selection,
 )
 from vistool.visualization.backends import open_backends
-from vistool.visualization.files import file_name, is_file
+from vistool.visualization.files import check_folder, file_name, is_file
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, sheet
 
@@ -257,9 +258,14 @@ class _Run:
         self.items: Sequence[AnyItem] = find_items(spec.images, source)
         self.out = spec.output.path(name_of(source), spec.tool)
         self.visualizer = self.open_output()
-        self.models = load_models(spec.models, source, spec.seed)
-        for model in self.models:
-            self.analysis.check(model)
+        with opened_models(spec.models, source, spec.seed) as self.models:
+            for model in self.models:
+                self.analysis.check(model)
+            return self.explain_all(source)
+
+    def explain_all(self, source: Source | Model | nn.Module) -> RunSummary:
+        """What comes after the models are loaded."""
+        spec = self.spec
         self.batches: Batches[AnyItem, _Written] = Batches(
             self.read, self.explain, self.write, spec.execution.batch_size, spec.execution.workers,
             cancelled=self.ask_cancelled,
@@ -283,7 +289,9 @@ class _Run:
     def open_output(self) -> Visualizer:
         """What writes, after a check that it can."""
         output = self.spec.output
-        folders = {'all_channels': output.all_channels} if output.all_channels else {}
+        folders = {'channels': output.all_channels} if output.all_channels else {}
+        if output.all_channels:
+            check_folder(Path(output.all_channels), 'all_channels')
         visualizer = Visualizer(self.out, output.style, output.save_raw, output.show, output.panels, companions=folders)
         visualizer.check(1 if self.spec.selection else len(self.items))
         return visualizer

@@ -48,7 +48,7 @@ def predict(model: Model, samples: Sequence[Sample], amp: bool = False) -> list[
     """
     import torch
 
-    with torch.no_grad(), model.precision(amp):
+    with model.borrowed(), torch.no_grad(), model.precision(amp):
         scores = class_scores(model.module(model.batch(samples)))
     if scores is None:
         raise InputError(f'{model.name} gives no class scores', hint='leave it out', parameter='only')

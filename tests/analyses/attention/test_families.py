@@ -261,7 +261,7 @@ def test_a_wrong_product_is_refused(monkeypatch):
     monkeypatch.setattr(watch.AttentionWatch, '_leaf', lambda self, output: output * 1.00005)
     assert Attention()(module, inputs)[0].provenance['layers'][0]['residual'] == pytest.approx(5e-5, rel=0.05)
     monkeypatch.setattr(watch.AttentionWatch, '_leaf', lambda self, output: output * 1.01)
-    with pytest.raises(InputError, match='misses the module'):
+    with pytest.raises(InputError, match='differs from the module'):
         Attention()(module, inputs)
 
 

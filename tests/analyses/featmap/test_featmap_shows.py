@@ -1,4 +1,4 @@
-"""What is made of a layer's values: reductions, channels, colours, similarities, statistics, comparisons."""
+"""What is made of a layer's values: reductions, channels, colors, similarities, statistics, comparisons."""
 
 import csv
 import io
@@ -12,9 +12,10 @@ from torch import nn
 from vistool import FeatureMaps, InputError
 from vistool.analyses.featmap.pca import Positions, basis_bytes, otsu, principal, read_basis
 from vistool.analyses.featmap.reductions import cosine, linear_cka, parse_channels
-from vistool.analyses.featmap.statistics import measure, merge
+from vistool.analyses.featmap.statistics import BatchStatistics
 from vistool.models.subjects import as_model, as_samples
-from vistool.results import ChannelStack, ChannelStatistics, LayerChannels
+from vistool.network.features import Feature
+from vistool.results import ChannelStack, LayerChannels
 from vistool.visualization.channels import channel_pictures
 from vistool.visualization.color_mapping import choose_looks
 from vistool.visualization.kinds import to_raw
@@ -126,7 +127,7 @@ def test_pca_has_one_basis_over_all_images_and_stays_in_its_stretch(inputs, raw)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_basis_survives_its_file_and_gives_the_same_colours(inputs, tmp_path):
+def test_a_basis_survives_its_file_and_gives_the_same_colors(inputs, tmp_path):
     plan = FeatureMaps(layers=['first'], reduction='pca')
     model, samples = as_model(Net()), as_samples(inputs)[0]
     fitted = plan.fit([model], [[samples]], 2)
@@ -157,8 +158,8 @@ def test_the_foreground_is_what_does_not_fill_the_border(sign):
     maps[0][inside] += 5 * sign
     positions = Positions(1)
     positions.add(torch.from_numpy(maps))
-    colours = positions.learn(foreground=True).colours(torch.from_numpy(maps))
-    assert (colours[~inside] == 0).all() and (colours[inside].max(1) > 0).all()
+    colors = positions.learn(foreground=True).colors(torch.from_numpy(maps))
+    assert (colors[~inside] == 0).all() and (colors[inside].max(1) > 0).all()
 
 
 def test_otsu_parts_two_heaps():
@@ -238,11 +239,11 @@ def test_compared_channels_are_the_first_models(inputs):
     assert np.array_equal(result.maps[2].values, other[channel])
 
 
-def test_compared_colours_come_from_one_basis(inputs):
+def test_compared_colors_come_from_one_basis(inputs):
     result = compared(Net(0), Net(1), inputs=inputs, layers=['first'], reduction='pca')[0]
     assert result.maps[0].values.shape == result.maps[1].values.shape == (8, 12, 3)
     assert result.maps[2].values.ndim == 2  # the first component's difference, signed
-    with pytest.raises(InputError, match='6 and 5 channels have no PCA basis in common'):
+    with pytest.raises(InputError, match='6 and 5 channels cannot share a PCA basis'):
         compared(Net(0), Net(1, width=5), inputs=inputs, layers=['first'], reduction='pca')
 
 
@@ -291,10 +292,9 @@ def test_statistics_over_batches_are_those_of_all_at_once():
     torch.manual_seed(0)
     maps = torch.randn(6, 3, 4, 5).relu() + torch.tensor([0.0, 1000.0, 0.0])[:, None, None]
     maps[:, 2] = 0
-    whole = None
-    for image in maps:
-        whole = merge(whole, ChannelStatistics(layers=(measure('net', 'layer', image),)))
-    rows = list(csv.DictReader(io.StringIO(to_raw(whole).data.decode())))
+    first, *others = (BatchStatistics.of({'net': [Feature('layer', batch)]}) for batch in maps.split([1, 3, 2]))
+    kept = sum(others, first)
+    rows = list(csv.DictReader(io.StringIO(to_raw(kept).data.decode())))
     flat = maps.double().numpy().transpose(1, 0, 2, 3).reshape(3, -1)
     assert [int(row['channel']) for row in rows] == [0, 1, 2] and {row['layer'] for row in rows} == {'layer'}
     for name, expected in {
@@ -306,7 +306,7 @@ def test_statistics_over_batches_are_those_of_all_at_once():
         'dead': [0, 0, 1],
     }.items():
         np.testing.assert_allclose([float(row[name]) for row in rows], expected, rtol=1e-9, atol=1e-12)
-    assert {curve.parameter for curve in channel_curves(whole).curves} == {'mean', 'std', 'share of zeros'}
+    assert {curve.parameter for curve in channel_curves(kept).curves} == {'mean', 'std', 'share of zeros'}
 
 
 def seed_bilinear(channel, rate, left):
@@ -325,7 +325,7 @@ def seed_bilinear(channel, rate, left):
     return out
 
 
-@pytest.mark.parametrize('align', ['center', 'corner'])
+@pytest.mark.parametrize('align', ['centre', 'corner'])
 def test_enlarging_is_the_seeds(align):
     from vistool.visualization.draw import resize_map
 
@@ -348,7 +348,7 @@ def test_every_channel_is_written_and_the_sum(tmp_path):
     low, high = np.unravel_index(maps.argmin(), maps.shape), np.unravel_index(maps.argmax(), maps.shape)
     bound, equal = np.abs(maps).max(), dict(channel_pictures(maps * 0 + maps[low], (16, 24), Style()))
     assert maps[low] < 0 < maps[high] and bound > 0 and equal['channel_00'].shape == (16, 24, 3)
-    # the same value has the same colour in whichever channel it stands
+    # the same value has the same color in whichever channel it stands
     twice = np.stack([maps[0], maps[1]])
     twice[1, 2, 3] = twice[0, 1, 1]
     drawn = dict(channel_pictures(twice, (4, 6), Style()))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.analyses.attention.aggregation import Flow
-from vistool.analyses.attention.reading import Reading
+from vistool.analyses.attention.aggregation import Aggregation
+from vistool.analyses.attention.capture import Reading
 from vistool.analyses.attention.selection import Query, find_heads
 from vistool.data.geometry import crop
 from vistool.data.samples import Sample
@@ -187,12 +187,13 @@ def _result(
     )
 
 
-def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: Mapping[str, Any]) -> Heatmaps:
+def flow_result(model: Model, sample: Sample, image: int, flow: Aggregation, settings: Mapping[str, Any]) -> Heatmaps:
     """The maps of one image through all layers: queries, or classes with their scores, down."""
     size = sample.image.shape[0], sample.image.shape[1]
     maps = flow.maps[image].float().cpu().numpy()
     view = seen(sample, covered_size(size, (maps.shape[1], maps.shape[2]), flow.patch))
     targets = _targets(model, flow, image)
+    maps = maps[: len(targets)] if targets else maps
     rows = [f'{t.name} {t.score:.2f}' for t in targets] or [q.label if len(maps) > 1 else '' for q in flow.queries]
     method = settings['method']
     entries: list[Heatmap] = []
@@ -217,11 +218,14 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Flow, settings: 
     return _result(model, sample, view, entries, said, points, {**found, **settings}, targets)
 
 
-def _targets(model: Model, flow: Flow, image: int) -> list[Target]:
+def _targets(model: Model, flow: Aggregation, image: int) -> list[Target]:
     if flow.classes is None or flow.scores is None:
         return []
     shares = probabilities(model.module, flow.scores)[image]
-    ids = [int(index) for index in flow.classes[image]]
+    chosen = (
+        flow.classes[image] if flow.asked is None else flow.classes[image][flow.asked[image].to(flow.classes.device)]
+    )
+    ids = [int(index) for index in chosen]
     return [Target(model.class_name(index), index, float(shares[index])) for index in ids]
 
 

@@ -1,15 +1,16 @@
-"""Which layers, heads and queries are asked for."""
+"""Which layers, heads and queries the user asks for."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from vistool.errors import InputError, close_matches
-from vistool.network.layers import find_layer
+from vistool.network.layers import find_layer, layer_names
 
 _LAYERS = 'indices, negative ones too, ranges (0:4, -3:), names of modules, all'
 _HEADS = 'all, mean, max, or numbers of heads'
@@ -17,14 +18,14 @@ _QUERIES = 'cls, mean, X,Y in pixels of the photo, or the number of a token'
 
 
 @dataclass(frozen=True)
-class Layers:
-    """A choice of attention layers, which are counted in the order in which they run.
+class LayerChoice:
+    """A choice of attention layers, which are numbered in the order in which they run.
 
     Attributes:
         words: As the user gave them.
         names: Canonical dotted names among them.
-        depth: How many layers from the end may be wanted; 0 where none is counted from there.
-        everything: Whether a layer may be wanted that cannot be told by its number alone.
+        depth: How many layers from the end may be wanted; 0 if none is counted from there.
+        everything: Whether layers may be wanted whose numbers are not known while the network runs.
     """
 
     words: tuple[str, ...]
@@ -33,12 +34,16 @@ class Layers:
     everything: bool
 
     @classmethod
-    def parse(cls, wanted: Sequence[int | str], root: nn.Module) -> Layers:
-        """Reads words such as ``-1``, ``0:4``, ``backbone.layers[-1]`` or ``all``; commas separate too.
+    def parse(cls, wanted: int | str | nn.Module | Sequence[int | str | nn.Module], root: nn.Module) -> LayerChoice:
+        """Reads words such as ``-1``, ``0:4``, ``backbone.layers[-1]`` or ``all``, also separated by commas.
+
+        Modules of ``root`` may be given in place of their names.
 
         Raises:
-            InputError: If a name is no module, or a word is nothing of the kind.
+            InputError: If a word is not accepted.
         """
+        given = [wanted] if isinstance(wanted, (int, str, nn.Module)) else wanted
+        wanted = [layer_names(root, each)[0] if isinstance(each, nn.Module) else each for each in given]
         words = tuple(part for word in wanted for part in str(word).replace(' ', '').split(',') if part)
         names, depth, everything = [], 0, False
         for word in words:
@@ -56,11 +61,11 @@ class Layers:
         return cls(words, tuple(names), depth, everything)
 
     def now(self, index: int, name: str) -> bool:
-        """Whether a layer is wanted, as far as can be told while the network runs."""
+        """Whether a layer is wanted, as far as is known while the network runs."""
         return self.everything or str(index) in self.words or any(_inside(name, outer) for outer in self.names)
 
     def resolve(self, names: Sequence[str]) -> dict[int, bool]:
-        """The numbers of the wanted layers, in order, and whether each was asked for by itself (not by ``all``).
+        """The numbers of the wanted layers, in order, and whether each was asked for by itself, not by ``all``.
 
         Raises:
             InputError: If there is no such layer.
@@ -105,14 +110,19 @@ def _slice(word: str) -> slice | None:
     return slice(*(int(part) if part else None for part in match.groups())) if match else None
 
 
-def find_heads(wanted: Sequence[int | str], count: int) -> list[int | str]:
-    """What is drawn of ``count`` heads: their numbers, ``'mean'`` and ``'max'``; ``'all'`` is the mean and every head.
+def heads_of(wanted: int | str | Sequence[int | str]) -> list[int | str]:
+    """Heads as users give them, one or several, as a list."""
+    return [wanted] if isinstance(wanted, (int, str)) else list(wanted)
+
+
+def find_heads(wanted: int | str | Sequence[int | str], count: int) -> list[int | str]:
+    """What is shown of ``count`` heads: numbers, ``'mean'`` and ``'max'``; ``'all'`` is the mean and every head.
 
     Raises:
         InputError: If there is no such head.
     """
     found: list[int | str] = []
-    words = [part.strip().lower() for each in wanted for part in str(each).split(',')]
+    words = [part.strip().lower() for each in heads_of(wanted) for part in str(each).split(',')]
     for word in words:
         if word == 'all':
             found += ['mean', *range(count)]
@@ -122,20 +132,24 @@ def find_heads(wanted: Sequence[int | str], count: int) -> list[int | str]:
             found.append(int(word) % count)
         else:
             known = re.fullmatch(r'[+-]?\d+', word)
-            problem = f'no head {word}: the layer has {count}' if known else f'{word!r} is no head'
+            problem = f'no head {word}: the layer has {count}' if known else f'{word!r} is not a head'
             raise InputError(problem, accepted=f'{_HEADS} (0 to {count - 1})', parameter='heads')
     return list(dict.fromkeys(found)) or ['mean', *range(count)]
 
 
+QueryWord: TypeAlias = str | int | Sequence[float]
+QueryWords: TypeAlias = QueryWord | Sequence[QueryWord]
+
+
 @dataclass(frozen=True)
 class Query:
-    """From where one looks.
+    """A query: the token whose attention is shown.
 
     Attributes:
         kind: ``'auto'`` (the class token, else the mean), ``'cls'``, ``'mean'``, ``'point'`` or ``'token'``.
-        x: Of a point, in pixels of the photo.
-        y: Of a point.
-        index: Of a token, prefix tokens counted.
+        x: For a point, in pixels of the photo.
+        y: For a point.
+        index: For a token, prefix tokens counted.
     """
 
     kind: str
@@ -145,7 +159,7 @@ class Query:
 
     @property
     def label(self) -> str:
-        """What the figure says."""
+        """Its name in the figure."""
         if self.kind == 'point':
             return f'({self.x:g}, {self.y:g})'
         return {'cls': 'CLS', 'mean': 'mean query', 'token': f'token {self.index}'}.get(self.kind, '')
@@ -165,4 +179,10 @@ class Query:
         number = r'\s*([+-]?\d+(?:\.\d*)?)\s*'
         if match := re.fullmatch(rf'\(?{number},{number}\)?', text):
             return cls('point', float(match[1]), float(match[2]))
-        raise InputError(f'{text!r} is no query', accepted=_QUERIES, parameter='queries')
+        raise InputError(f'{text!r} is not a query', accepted=_QUERIES, parameter='queries')
+
+    @classmethod
+    def parse_all(cls, words: QueryWords) -> list[Query]:
+        """Reads one word or several; none means ``auto``. A single point is ``'x,y'`` or ``[(x, y)]``."""
+        given: list[Any] = [words] if isinstance(words, (str, int)) else list(words)
+        return [cls.parse(word) for word in given or ['auto']]

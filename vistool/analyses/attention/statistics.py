@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import Collector, forward, has_class_token
-from vistool.analyses.attention.reading import verify
-from vistool.analyses.attention.selection import Layers
+from vistool.analyses.attention.capture import Collector, forward, has_class_token, verify
+from vistool.analyses.attention.selection import LayerChoice
 from vistool.network.attention_ops import AttentionOp
 from vistool.network.attention_watch import watch_attention
 from vistool.network.capture import borrowed
 from vistool.network.embedding import patch_stride
-from vistool.network.tensors import input_size
+from vistool.network.tensors import NetworkInput, input_size
 from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
 
 MEASURES = ('entropy', 'distance', 'cls', 'prefix', 'padding')
@@ -46,7 +45,7 @@ class LayerMeasures:
         ]
 
 
-def read_statistics(module: nn.Module, inputs: Any, layers: Layers) -> list[LayerMeasures]:
+def read_statistics(module: nn.Module, inputs: NetworkInput, layers: LayerChoice) -> list[LayerMeasures]:
     """Measures every head of the wanted layers in one forward, a chunk of queries at a time."""
     size, batch = input_size(inputs)
     classes = has_class_token(module)

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import overload
 
 from torch import nn
 
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.analyses.featmap import comparison
 from vistool.analyses.featmap import report as drawing
-from vistool.analyses.featmap.layer_matching import features_of, layers_of
-from vistool.analyses.featmap.pca import Basis, LayerBasis, Positions, basis_bytes, read_basis
-from vistool.analyses.featmap.reductions import CHOICES, CRITERIA, check_choice, parse_channels
-from vistool.analyses.featmap.statistics import measure, merge
+from vistool.analyses.featmap.pca import Basis, LayerBasis, Positions, basis_bytes, learn_basis, read_basis
+from vistool.analyses.featmap.plan import Plan, matched_features, matching_layers
+from vistool.analyses.featmap.reductions import parse_channels
+from vistool.analyses.featmap.statistics import BatchStatistics
 from vistool.data.samples import Sample
-from vistool.errors import InputError, param
 from vistool.models.model import Model
-from vistool.models.subjects import as_model, as_samples
-from vistool.network.features import Feature, features
-from vistool.network.layers import find_target_layers, unwrapped
-from vistool.network.stages import find_stages
+from vistool.models.subjects import Subject, as_model, as_samples
+from vistool.network.features import Feature
+from vistool.network.tensors import NetworkInput
 from vistool.network.tokens import TokenHints
 from vistool.registry import ANALYSES
-from vistool.results import ChannelStack, ChannelStatistics, Heatmaps, LayerChannels, Result
+from vistool.results import ChannelStack, Heatmaps, LayerChannels, Result
 
 __all__ = ['Basis', 'Feature', 'FeatureMaps', 'LayerBasis', 'basis_bytes', 'read_basis']
-
-log = logging.getLogger('vistool')
 
 
 @ANALYSES.register_module()
@@ -38,218 +33,192 @@ class FeatureMaps(MapAnalysis):
     """Feature maps of any layers of any network, from a forward that stops after the last of them.
 
     Attributes:
-        layers: Layers in dotted form (``'backbone.layer3[-1]'``); ``NAME@2`` means its second call in a forward,
-            ``NAME@all`` each call. None: each stage of the backbone, found by watching sizes; of a plain transformer
-            four even blocks.
-        reduction: One of :data:`~vistool.analyses.featmap.reductions.CHOICES`; ``''`` means ``none`` where channels
-            are chosen, else ``mean``.
+        layers: Layers in dotted form (``'backbone.layer3[-1]'``) or as modules of the network, one or several;
+            ``NAME@2`` means its second call in a forward, ``NAME@all`` each call. None: each stage of the backbone,
+            found by watching sizes; four evenly spaced blocks of a plain transformer.
+        reduction: One of :data:`~vistool.analyses.featmap.reductions.CHOICES`; ``''`` means ``none`` if channels are
+            chosen, else ``mean``.
         topk: Show this many channels of each layer.
         criterion: What makes a channel one of the top: ``mean``, ``max``, ``norm`` or ``std`` over positions.
-        channels: Show these channels: numbers and ranges (``'7-11'``).
+        channels: Show these channels: numbers and ranges (``'7-11'``), one or several.
         similar_to: ``(x, y)`` in pixels of the original: show the cosine similarity of every position to the one there.
-        foreground: With ``pca``: part the foreground along the first component, then colour it alone.
-        basis: With ``pca``: colours learned before. None: from the images of the call.
-        extra_tokens: Number of tokens before the grid, where it is not to be found by looking.
-        tokens: True where the layers' output is to be read as tokens.
-        staged: Whether ``layers`` are the network's own stages, numbered in titles; set where they are found.
-        stats: Whether results have statistics of their channels beside them; a run merges them over all images.
-        all_channels: Whether results have every channel of the layers beside them.
+        foreground: With ``pca``: separate the foreground by the first component, then color it alone.
+        basis: With ``pca``: a basis learned before. None: learned from the images of the call.
+        extra_tokens: Number of tokens before the grid, if it cannot be found by looking.
+        tokens: True if the layers' output is to be read as tokens.
+        stats: Whether results get statistics of every channel over their batch as their companion ``stats``.
+        all_channels: Whether each result gets every channel as its companion ``channels``.
+        staged: Whether ``layers`` are the network's own stages, numbered in titles; :meth:`fit` sets it.
     """
 
-    layers: Sequence[str] = ()
+    layers: str | nn.Module | Sequence[str | nn.Module] = ()
     reduction: str = ''
     topk: int | None = None
     criterion: str = 'mean'
-    channels: Sequence[int | str] = ()
+    channels: int | str | Sequence[int | str] = ()
     similar_to: Sequence[tuple[float, float]] = ()
     foreground: bool = False
     basis: Basis | None = None
     extra_tokens: int | None = None
     tokens: bool | None = None
-    staged: bool = False
     stats: bool = False
     all_channels: bool = False
+    staged: bool = False
 
-    def __call__(self, model: Model | nn.Module, subject: Any) -> Any:
+    @overload
+    def __call__(self, model: Model | nn.Module, subject: Sample) -> Heatmaps: ...
+
+    @overload
+    def __call__(self, model: Model | nn.Module, subject: Sequence[Sample]) -> list[Heatmaps]: ...
+
+    @overload
+    def __call__(self, model: Model | nn.Module, subject: NetworkInput) -> Heatmaps | list[Heatmaps]: ...
+
+    def __call__(self, model: Model | nn.Module, subject: Subject) -> Heatmaps | list[Heatmaps]:
         """Feature maps of one sample or a batch.
 
         Args:
-            model: A loaded model, or any module.
+            model: A loaded model, or any module. It is used in eval mode and comes back as it was.
             subject: A sample, a list of samples (one batch; a list of results comes back), or the network's input
-                itself: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a tuple or dict of such for several inputs.
+                itself: a tensor ``(C, H, W)`` (one result) or ``(B, C, H, W)`` (a list), or a tuple or dict of such for
+                several inputs.
 
         Returns:
-            A :class:`~vistool.results.Heatmaps` of kind ``feature``, or a list of them. Maps are the layer's own values
+            :class:`~vistool.results.Heatmaps` of kind ``feature``, or a list of them. Maps are the layer's own values
             at its own size.
 
         Raises:
-            InputError: If a layer or option does not exist or does not fit the model.
+            InputError: If a layer or parameter does not exist or does not fit the model.
         """
-        plan, model = self.checked(), as_model(model)
+        model = as_model(model)
         samples, single = as_samples(subject)
-        plan = plan.located(model, samples)
-        found = plan.features(model, samples)
-        if plan.reduction == 'pca':
-            plan = replace(plan, basis=plan._basis_for(model, [found]))
-        results = plan._with_companions(drawing.results(plan, model, samples, found), samples, {model.name: found})
+        with model.borrowed():
+            plan = self.plan().located(model, samples)
+            found = plan.features(model, samples)
+        if plan.reduction == 'pca' and plan.basis is None:
+            plan = replace(plan, basis=learn_basis(model, [found], plan.foreground))
+        results = drawing.results(plan, model, samples, found)
+        results = self._with_companions(results, [(model.name, '', found)], samples)
         return results[0] if single else results
 
-    def features(self, model: Model, samples: Sequence[Sample]) -> list[Feature]:
-        """The layers' whole outputs for one batch."""
-        root = unwrapped(model.module)
-        targets = find_target_layers(root, self.located(model, samples).layers)
-        return features(root, model.batch(samples), targets, TokenHints(self.extra_tokens, self.tokens))
+    def plan(self) -> Plan:
+        """The parameters, checked, with defaults filled in.
 
-    def located(self, model: Model, samples: Sequence[Sample]) -> FeatureMaps:
-        """With the model's stages as layers, where none are named."""
-        if self.layers:
-            return self
-        names = find_stages(model.module, model.batch(samples[:1]))
-        log.info('layers of %s: %s (its stages)', model.name, ', '.join(names))
-        return replace(self, layers=names, staged=True)
-
-    def check(self, model: Model) -> None:
-        """Checks options that are unknown or contradict each other."""
-        self.checked()
-
-    def fit(self, models: Sequence[Model], batches: Iterable[Views], count: int) -> FeatureMaps:
-        """The analysis with the default layers, and with a PCA basis that is learned from all images and models."""
-        plan = self.checked()
-        if not plan.layers:
-            first = next(iter(batches), None)
-            if first is None:
-                return plan
-            plan = plan.located(models[0], first[0])
-        if plan.reduction != 'pca' or plan.basis is not None:
-            return plan
-        pooled: list[Positions] = []
-        names: list[str] = []
-        for views in batches:
-            every = features_of(plan, models, views)
-            names = [feature.name for feature in every[0]]
-            pooled = pooled or [Positions(count * len(models)) for _ in names]
-            _collect(pooled, every)
-        learned = {name: each.learn(plan.foreground) for name, each in zip(names, pooled, strict=True)}
-        return replace(plan, basis=_basis(models[0], learned)) if learned else plan
-
-    def compare(
-        self, models: Sequence[Model], views: Sequence[Sequence[Sample]], names: Sequence[str]
-    ) -> list[Heatmaps]:
-        """The same layers and channels of several models, and their signed differences from the first.
-
-        Args:
-            models: The models.
-            views: For each model the same images as it reads them.
-            names: What tells the models apart.
+        Raises:
+            InputError: If values are unknown or contradict each other.
         """
-        plan = self.checked().located(models[0], views[0])
-        every = features_of(plan, models, views)
-        if plan.reduction == 'pca':
-            plan = replace(plan, basis=plan._basis_for(models[0], every))
-        results = comparison.results(plan, models, views, every, names)
-        return plan._with_companions(results, views[0], dict(zip(names, every, strict=True)))
+        channels = [self.channels] if isinstance(self.channels, (int, str)) else self.channels
+        layers = (self.layers,) if isinstance(self.layers, (str, nn.Module)) else tuple(self.layers)
+        return Plan.of(
+            self.reduction,
+            self.topk,
+            parse_channels(channels),
+            layers=layers,
+            criterion=self.criterion,
+            similar_to=tuple(self.similar_to),
+            foreground=self.foreground,
+            basis=self.basis,
+            hints=TokenHints(self.extra_tokens, self.tokens),
+            staged=self.staged,
+        )
+
+    @property
+    def reduces(self) -> str:
+        """The parameter that asks for a result over the whole run."""
+        return 'stats' if self.stats else ''
 
     @property
     def choices(self) -> Sequence[object]:
         """What the user chose, for file names."""
         points = [f'at-{x:.10g},{y:.10g}' for x, y in self.similar_to]
-        shown = self.reduction or ('' if self.topk or self.channels or points else 'mean')
+        channels = [self.channels] if isinstance(self.channels, (int, str)) else self.channels
+        shown = self.reduction or ('' if self.topk or channels or points else 'mean')
         top = f'top{self.topk}-{self.criterion}' if self.topk else ''
-        kinds = [kind for kind in (shown, top, *self.channels, *points) if kind != '']
+        kinds = [kind for kind in (shown, top, *channels, *points) if kind != '']
         return self.layers, kinds, 'foreground' if self.foreground else ''
 
-    @property
-    def reduces(self) -> str:
-        """Statistics are merged over all images."""
-        return 'stats' if self.stats else ''
+    def check(self, model: Model) -> None:
+        """Checks the parameters.
 
-    def reduce(self, before: Mapping[str, Result], results: Sequence[Heatmaps]) -> Mapping[str, Result]:
-        """Merges the statistics of a batch with those before."""
-        whole = before.get('stats')
-        for result in results:
-            part = result.companions.get('stats')
-            if isinstance(part, ChannelStatistics):
-                whole = merge(whole if isinstance(whole, ChannelStatistics) else None, part)
-        return {} if whole is None else {'stats': whole}
+        Raises:
+            InputError: If values are unknown or contradict each other.
+        """
+        self.plan()
+
+    def fit(self, models: Sequence[Model], batches: Iterable[Views], count: int) -> FeatureMaps:
+        """The analysis with what is the same over a whole run: the default layers, and the basis of PCA.
+
+        A basis is learned from all models together; see :meth:`MapAnalysis.fit`.
+        """
+        plan, fitted = self.plan(), self
+        if not plan.layers:
+            first = next(iter(batches), None)
+            if first is None:
+                return self
+            plan = plan.located(models[0], first[0])
+            fitted = replace(self, layers=plan.layers, staged=plan.staged)
+        if plan.reduction != 'pca' or plan.basis is not None:
+            return fitted
+        pooled: list[Positions] = []
+        names: list[str] = []
+        for views in batches:
+            every = matched_features(plan, models, views)
+            names = [feature.name for feature in every[0]]
+            pooled = pooled or [Positions(count * len(models)) for _ in names]
+            for positions, *same in zip(pooled, *every, strict=True):
+                positions.add_all(same)
+        learned = {name: each.learn(plan.foreground) for name, each in zip(names, pooled, strict=True)}
+        return replace(fitted, basis=Basis.of(models[0], learned)) if learned else fitted
+
+    def compare(self, models: Sequence[Model], views: Views, names: Sequence[str]) -> list[Heatmaps]:
+        """The same layers and channels of several models, and their signed differences from the first.
+
+        See :meth:`MapAnalysis.compare`.
+        """
+        plan = self.plan().located(models[0], views[0])
+        every = matched_features(plan, models, views)
+        if plan.reduction == 'pca' and plan.basis is None:
+            plan = replace(plan, basis=learn_basis(models[0], every, plan.foreground))
+        results = comparison.results(plan, models, views, every, names)
+        seen = [(name, name, found) for name, found in zip(names, every, strict=True)]
+        return self._with_companions(results, seen, views[0])
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> FeatureMaps:
         """The same for another model, with the layers and channels that the results show."""
-        shown = [found for result in results for found in result.provenance['channels'].values()]
-        chosen = {channel for found in shown for channel in found or ()}
-        return replace(self, layers=layers_of(self, model, None), channels=sorted(chosen), topk=None)
+        chosen = {channel for found in results[0].provenance['channels'].values() for channel in found or ()}
+        return replace(self, layers=matching_layers(self.plan(), model, None), channels=sorted(chosen), topk=None)
 
-    def checked(self) -> FeatureMaps:
-        """With defaults filled in.
-
-        Raises:
-            InputError: If options are unknown or contradict each other.
-        """
-        channels = parse_channels(self.channels)
-        reduction = self.reduction or ('none' if self.topk is not None or channels else 'mean')
-        check_choice(reduction, CHOICES, 'reduction')
-        check_choice(self.criterion, tuple(CRITERIA), 'criterion')
-        given = [name for name, value in (('topk', self.topk is not None), ('channels', channels)) if value]
-        if len(given) > 1:
-            raise InputError(f'given with {param("channels")}', hint='choose one of the two', parameter='topk')
-        if given and reduction in ('pca', 'select_max'):
-            raise InputError(
-                f'{reduction} looks at all channels', hint=f'leave out {param(given[0])}', parameter='reduction'
-            )
-        if self.similar_to and (given or self.reduction not in ('', 'mean')):
-            other = given[0] if given else 'reduction'
-            raise InputError('looks at all channels', hint=f'leave out {param(other)}', parameter='similar_to')
-        if reduction != 'pca' and (self.foreground or self.basis is not None):
-            option = 'foreground' if self.foreground else 'basis'
-            raise InputError('is for colours by PCA', hint=f'add {param("reduction", "pca")}', parameter=option)
-        return replace(self, channels=channels, reduction=reduction)
+    def reduce(self, before: Mapping[str, Result], results: Sequence[Heatmaps]) -> Mapping[str, Result]:
+        """Adds the statistics of a batch to those of the batches before."""
+        batch = results[0].companions.get('stats') if results else None
+        if not isinstance(batch, BatchStatistics):
+            return before
+        known = before.get('stats')
+        return {'stats': known + batch if isinstance(known, BatchStatistics) else batch}
 
     def _with_companions(
-        self, results: Sequence[Heatmaps], samples: Sequence[Sample], features: Mapping[str, Sequence[Feature]]
+        self,
+        results: list[Heatmaps],
+        seen: Sequence[tuple[str, str, Sequence[Feature]]],
+        samples: Sequence[Sample],
     ) -> list[Heatmaps]:
-        """Results with the statistics and the channels beside them that were asked for; features by model."""
-        found = []
-        for index, (result, sample) in enumerate(zip(results, samples, strict=True)):
-            own = [(name, each.name, each.maps[index]) for name, layers in features.items() for each in layers]
-            companions: dict[str, Result] = {}
-            if self.stats:
-                companions['stats'] = ChannelStatistics(layers=tuple(measure(*each) for each in own))
-            if self.all_channels:
-                several = len(features) > 1
-                companions['all_channels'] = ChannelStack(
-                    layers=tuple(
-                        LayerChannels(layer, maps.float().cpu().numpy(), name if several else '')
-                        for name, layer, maps in own
-                    ),
-                    size=(sample.image.shape[0], sample.image.shape[1]),
-                    name=sample.name,
-                )
-            found.append(replace(result, companions={**result.companions, **companions}))
-        return found
-
-    def _basis_for(self, model: Model, every: Sequence[Sequence[Feature]]) -> Basis:
-        """The basis given, or one learned from these features (of one batch, by model)."""
-        if self.basis is not None:
-            return self.basis
-        pooled = [Positions(sum(len(found[0].maps) for found in every)) for _ in every[0]]
-        _collect(pooled, every)
-        names = [feature.name for feature in every[0]]
-        learned = {name: each.learn(self.foreground) for name, each in zip(names, pooled, strict=True)}
-        return _basis(model, learned)
-
-
-def _collect(pooled: Sequence[Positions], every: Sequence[Sequence[Feature]]) -> None:
-    for found in every:
-        for positions, feature, first in zip(pooled, found, every[0], strict=True):
-            if feature.maps.shape[1] != first.maps.shape[1]:
-                raise InputError(
-                    f'{first.maps.shape[1]} and {feature.maps.shape[1]} channels have no PCA basis in common '
-                    f'({first.name} and {feature.name})',
-                    hint=f'compare by another {param("reduction")}',
-                    parameter='compare',
-                )
-            for maps in feature.maps:
-                positions.add(maps)
-
-
-def _basis(model: Model, learned: dict[str, LayerBasis]) -> Basis:
-    return Basis(learned, model.name, model.checkpoint.sha256 if model.checkpoint else '')
+        """Results with what else was asked for; ``seen`` is a name, a folder and the features of each model."""
+        shared: dict[str, Result] = {}
+        if self.stats:
+            shared['stats'] = BatchStatistics.of({name: found for name, _, found in seen})
+        if not self.all_channels:
+            return [replace(result, companions=shared) for result in results] if shared else results
+        stacks = [
+            ChannelStack(
+                layers=tuple(
+                    LayerChannels(feature.name, feature.maps[index].float().cpu().numpy(), folder)
+                    for _, folder, found in seen
+                    for feature in found
+                ),
+                size=(sample.image.shape[0], sample.image.shape[1]),
+                name=sample.name,
+            )
+            for index, sample in enumerate(samples)
+        ]
+        pairs = zip(results, stacks, strict=True)
+        return [replace(result, companions={**shared, 'channels': stack}) for result, stack in pairs]

@@ -6,12 +6,13 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from vistool.analyses.featmap import report as drawing
+from vistool.analyses.featmap.plan import Plan
 from vistool.analyses.featmap.reductions import cosine, linear_cka, resampled
 from vistool.analyses.featmap.report import Picture
 from vistool.data.samples import Sample
@@ -19,9 +20,6 @@ from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.features import Feature
 from vistool.results import Heatmap, Heatmaps, NetworkView
-
-if TYPE_CHECKING:
-    from vistool.analyses.featmap import FeatureMaps
 
 log = logging.getLogger('vistool')
 
@@ -38,7 +36,7 @@ class _Column:
 
 
 def results(
-    plan: FeatureMaps,
+    plan: Plan,
     models: Sequence[Model],
     views: Sequence[Sequence[Sample]],
     every: Sequence[Sequence[Feature]],
@@ -84,15 +82,13 @@ def results(
     return drawn
 
 
-def _comparable(plan: FeatureMaps, every: Sequence[Sequence[Feature]], k: int) -> bool:
+def _comparable(plan: Plan, every: Sequence[Sequence[Feature]], k: int) -> bool:
     """Whether maps of model ``k`` can stand on the first model's scale: cosines always can."""
     widths = [[feature.maps.shape[1] for feature in found] for found in (every[0], every[k])]
     return bool(plan.similar_to) or widths[0] == widths[1]
 
 
-def _in_order(
-    maps: Sequence[Heatmap], columns: Sequence[_Column], several: bool, plan: FeatureMaps
-) -> tuple[Heatmap, ...]:
+def _in_order(maps: Sequence[Heatmap], columns: Sequence[_Column], several: bool, plan: Plan) -> tuple[Heatmap, ...]:
     """All models for one query (or layer), then all for the next: what belongs together stands together."""
     places = [drawing.placed(plan, c.pictures[0], c.feature, c.number, several).row for c in columns]
     order = {place: number for number, place in enumerate(dict.fromkeys(places))}
@@ -109,7 +105,7 @@ def _others(models: Sequence[Model], every: Sequence[Sequence[Feature]], names: 
 
 
 def _columns(
-    plan: FeatureMaps,
+    plan: Plan,
     every: Sequence[Sequence[Feature]],
     seen: Sequence[Sample],
     index: int,
@@ -126,7 +122,7 @@ def _columns(
 
 
 def _own(
-    plan: FeatureMaps,
+    plan: Plan,
     columns: Sequence[_Column],
     k: int,
     seen: Sequence[Sample],
@@ -169,7 +165,7 @@ def _alike(column: _Column, k: int, names: Sequence[str], name: str, numbers: li
 
 
 def _differences(
-    plan: FeatureMaps,
+    plan: Plan,
     columns: Sequence[_Column],
     k: int,
     names: Sequence[str],

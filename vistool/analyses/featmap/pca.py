@@ -1,4 +1,4 @@
-"""Principal components as colours: one basis over all images of a run, with a fixed sign, to be kept in a file."""
+"""Principal components as colors: one basis over all images of a run, with a fixed sign, that can be saved."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vistool.errors import InputError, param
+from vistool.models.model import Model
+from vistool.network.features import Feature
 
 Array = NDArray[np.float64]
 
 MOST_POSITIONS = 200_000
-"""A basis is learned from at most about this many positions; of more, evenly spaced ones are taken from each image."""
+"""A basis is learned from about this many positions at most, evenly spaced in each image."""
 
 _PERCENTILES = (2, 98)
 _BINS = 256
@@ -25,14 +27,14 @@ _BINS = 256
 
 @dataclass(frozen=True)
 class LayerBasis:
-    """Three directions in the channels of one layer, and the stretch of each that the colours span.
+    """Three directions in the channels of one layer, and the range of each that the colors span.
 
     Attributes:
         mean: ``(C,)``.
         components: ``(3, C)``, orthonormal.
-        low: ``(3,)``; the projections that are 0 in a colour (the 2nd percentile).
+        low: ``(3,)``; the projections that are 0 in a color (the 2nd percentile).
         high: ``(3,)``; those that are 1 (the 98th).
-        first: ``(2, C)``: mean and direction that tell foreground from background; None where all is coloured.
+        first: ``(2, C)``: mean and direction that separate foreground from background; None if everything is colored.
         threshold: A position is foreground where its projection on ``first`` is larger.
     """
 
@@ -44,18 +46,18 @@ class LayerBasis:
     threshold: float = 0.0
 
     def project(self, maps: Tensor) -> Array:
-        """``(C, h, w)`` → ``(h, w, 3)``, before any stretch."""
+        """``(C, h, w)`` → ``(h, w, 3)``, before scaling."""
         positions = maps.double().cpu().numpy().transpose(1, 2, 0)
         return (positions - self.mean) @ self.components.T
 
-    def colours(self, maps: Tensor) -> NDArray[np.float32]:
+    def colors(self, maps: Tensor) -> NDArray[np.float32]:
         """``(C, h, w)`` → float32 ``(h, w, 3)`` in [0, 1]; background is black."""
         span = np.where(self.high > self.low, self.high - self.low, 1.0)
-        colours = np.clip((self.project(maps) - self.low) / span, 0, 1)
+        colors = np.clip((self.project(maps) - self.low) / span, 0, 1)
         if self.first is not None:
             positions = maps.double().cpu().numpy().transpose(1, 2, 0)
-            colours[(positions - self.first[0]) @ self.first[1] <= self.threshold] = 0
-        return colours.astype(np.float32)
+            colors[(positions - self.first[0]) @ self.first[1] <= self.threshold] = 0
+        return colors.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,12 @@ class Basis:
     model: str = ''
     sha256: str = ''
 
-    def of(self, layer: str, channels: int, source: str = 'basis') -> LayerBasis:
+    @classmethod
+    def of(cls, model: Model, layers: Mapping[str, LayerBasis]) -> Basis:
+        """The bases learned from a model's layers."""
+        return cls(layers, model.name, model.checkpoint.sha256 if model.checkpoint else '')
+
+    def layer(self, layer: str, channels: int, source: str = 'basis') -> LayerBasis:
         """The basis of a layer.
 
         Raises:
@@ -96,7 +103,7 @@ class Positions:
     """Feature vectors of one layer, collected image by image.
 
     Attributes:
-        images: How many images will come; decides how many positions of each are kept.
+        images: How many images will be added; determines how many positions of each are kept.
     """
 
     images: int
@@ -104,7 +111,7 @@ class Positions:
     _at_border: list[NDArray[np.bool_]] = field(default_factory=list)
 
     def add(self, maps: Tensor) -> None:
-        """Takes in ``(C, h, w)``."""
+        """Adds the features ``(C, h, w)`` of one image."""
         channels, height, width = maps.shape
         border = np.ones((height, width), bool)
         border[1:-1, 1:-1] = False
@@ -112,11 +119,29 @@ class Positions:
         self._vectors.append(maps.double().cpu().numpy().reshape(channels, -1).T[::step])
         self._at_border.append(border.ravel()[::step])
 
+    def add_all(self, features: Sequence[Feature]) -> None:
+        """Adds the features of one layer for the images of a batch, from several models.
+
+        Raises:
+            InputError: If their channels differ in number.
+        """
+        first = features[0]
+        for feature in features:
+            if feature.maps.shape[1] != first.maps.shape[1]:
+                raise InputError(
+                    f'{first.maps.shape[1]} and {feature.maps.shape[1]} channels cannot share a PCA basis '
+                    f'({first.name} and {feature.name})',
+                    hint=f'compare by another {param("reduction")}',
+                    parameter='compare',
+                )
+            for maps in feature.maps:
+                self.add(maps)
+
     def learn(self, foreground: bool = False) -> LayerBasis:
-        """The basis of what was collected.
+        """The basis of the collected positions.
 
         Args:
-            foreground: First part foreground from background along the first component, then learn from the
+            foreground: First separate foreground from background along the first component, then learn from the
                 foreground alone.
 
         Raises:
@@ -124,7 +149,7 @@ class Positions:
         """
         vectors = np.concatenate(self._vectors)
         if vectors.shape[1] < 3:
-            raise InputError(f'{vectors.shape[1]} channel(s) make no three colours', parameter='reduction')
+            raise InputError(f'{vectors.shape[1]} channel(s) do not make three colors', parameter='reduction')
         if not np.isfinite(vectors).all():
             raise InputError('the features hold NaN or infinity', parameter='reduction')
         first, threshold = None, 0.0
@@ -138,19 +163,35 @@ class Positions:
         return LayerBasis(mean, components, low, high, first, threshold)
 
 
+def learn_basis(model: Model, every: Sequence[Sequence[Feature]], foreground: bool) -> Basis:
+    """The basis of one batch, from the features of each model.
+
+    Args:
+        model: The first model, whose name the basis gets.
+        every: One list of features per model, layer by layer.
+        foreground: As in :meth:`Positions.learn`.
+    """
+    learned = {}
+    for same in zip(*every, strict=True):
+        positions = Positions(sum(len(feature.maps) for feature in same))
+        positions.add_all(same)
+        learned[same[0].name] = positions.learn(foreground)
+    return Basis.of(model, learned)
+
+
 def principal(vectors: Array, count: int) -> Array:
     """The first ``count`` principal directions of ``(N, C)`` as ``(count, C)``, largest variance first.
 
     The sign is fixed: of a direction's entries the one that is largest in magnitude is positive.
     """
-    centred = vectors - vectors.mean(0)
-    if len(centred) < centred.shape[1]:
-        _, left = np.linalg.eigh(centred @ centred.T)  # as many equations as positions, fewer than channels
-        directions = (centred.T @ left[:, ::-1][:, :count]).T
+    centered = vectors - vectors.mean(0)
+    if len(centered) < centered.shape[1]:
+        _, left = np.linalg.eigh(centered @ centered.T)  # as many equations as positions, fewer than channels
+        directions = (centered.T @ left[:, ::-1][:, :count]).T
         norms = np.linalg.norm(directions, axis=1, keepdims=True)
         directions = np.divide(directions, norms, out=np.zeros_like(directions), where=norms > 1e-12)
     else:
-        directions = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count].T
+        directions = np.linalg.eigh(centered.T @ centered)[1][:, ::-1][:, :count].T
     if len(directions) < count:
         directions = np.concatenate([directions, np.zeros((count - len(directions), vectors.shape[1]))])
     largest = np.take_along_axis(directions, np.abs(directions).argmax(1)[:, None], axis=1)
@@ -158,7 +199,7 @@ def principal(vectors: Array, count: int) -> Array:
 
 
 def _split(vectors: Array, at_border: NDArray[np.bool_]) -> tuple[Array, float]:
-    """Mean and first direction, turned so that foreground is large, and the threshold between (Otsu's)."""
+    """Mean and first direction, oriented so that foreground is large, and Otsu's threshold."""
     mean, direction = vectors.mean(0), principal(vectors, 1)[0]
     values = (vectors - mean) @ direction
     threshold = otsu(values)
@@ -169,7 +210,7 @@ def _split(vectors: Array, at_border: NDArray[np.bool_]) -> tuple[Array, float]:
 
 
 def otsu(values: Array) -> float:
-    """The threshold that parts values into two classes of the largest variance between them (Otsu, 1979)."""
+    """The threshold that separates values into two classes of the largest variance between them (Otsu, 1979)."""
     counts, edges = np.histogram(values, _BINS)
     middles = (edges[:-1] + edges[1:]) / 2
     below, mass = np.cumsum(counts), np.cumsum(counts * middles)
@@ -199,10 +240,10 @@ def basis_bytes(basis: Basis) -> bytes:
 
 
 def read_basis(path: Path | str) -> Basis:
-    """The basis in a file that :func:`basis_bytes` made.
+    """The basis in a file written from :func:`basis_bytes`.
 
     Raises:
-        InputError: If there is no such file, or it holds something else.
+        InputError: If there is no such file, or it does not hold a basis.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -222,7 +263,9 @@ def read_basis(path: Path | str) -> Basis:
         raise InputError(f'no file {str(path)!r}', parameter='basis') from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
         raise InputError(
-            f'{str(path)!r} holds no basis', accepted=f'a file written with {param("save_basis")}', parameter='basis'
+            f'{str(path)!r} does not hold a basis',
+            accepted=f'a file written with {param("save_basis")}',
+            parameter='basis',
         ) from error
 
 

@@ -14,16 +14,16 @@ from vistool.errors import InputError, close_matches
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:
-    """Linear centred kernel alignment (Kornblith et al., ICML 2019) over positions.
+    """Linear centered kernel alignment (Kornblith et al., ICML 2019) over positions.
 
     Args:
         first: ``(C, h, w)``.
         second: ``(D, h, w)``; the number of channels may differ.
 
     Returns:
-        ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) of the centred ``(h·w, C)`` and ``(h·w, D)``, in [0, 1]; NaN where either is constant.
+        ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) of the centered ``(h·w, C)`` and ``(h·w, D)``, in [0, 1]; NaN where either is constant.
     """
-    x, y = (_centred(maps) for maps in (first, second))
+    x, y = (_centered(maps) for maps in (first, second))
     if len(x) <= max(x.shape[1], y.shape[1]):
         # Fewer positions than channels: the same number from the positions' Gram matrices
         kernel_x, kernel_y = x @ x.T, y @ y.T
@@ -34,20 +34,20 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
 
 
 def cosine(first: Tensor, second: Tensor) -> float:
-    """Cosine of the angle between two features as long vectors; NaN where the sizes differ or one is 0."""
+    """Cosine of the angle between two features as flat vectors; NaN if the sizes differ or one is 0."""
     if first.shape != second.shape:
         return float('nan')
     x, y = first.double().flatten(), second.double().flatten()
     return float((x @ y) / (x.norm() * y.norm()))
 
 
-def _centred(maps: Tensor) -> Tensor:
+def _centered(maps: Tensor) -> Tensor:
     positions = maps.double().flatten(1).T
     return positions - positions.mean(0)
 
 
 def resampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """``(C, h, w)`` at ``size``, bilinear between cell centres, averaged where made smaller."""
+    """``(C, h, w)`` at ``size``, bilinear between cell centers, averaged when shrinking."""
     if tuple(maps.shape[1:]) == size:
         return maps
     return torch.nn.functional.interpolate(maps[None], size, mode='bilinear', align_corners=False, antialias=True)[0]
@@ -62,7 +62,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """``(C, h, w)`` → ``(h, w)``."""
 
 CHOICES = (*REDUCTIONS, 'select_max', 'pca', 'none')
-"""All values of a reduction: also the channel of the largest mean, colours by PCA, every channel."""
+"""All values of a reduction: also the channel with the largest mean, colors by PCA, every channel."""
 
 CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {
     'mean': lambda maps: maps.flatten(1).mean(1),
@@ -70,11 +70,11 @@ CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {
     'norm': lambda maps: torch.linalg.vector_norm(maps.flatten(1), dim=1),
     'std': lambda maps: maps.flatten(1).std(1, correction=0),
 }
-"""What makes a channel one of the top: ``(C, h, w)`` → ``(C,)``."""
+"""What ranks the channels: ``(C, h, w)`` → ``(C,)``."""
 
 
 def check_choice(value: str, accepted: Sequence[str], argument: str) -> str:
-    """``value`` where it is one of ``accepted``.
+    """``value`` if it is one of ``accepted``.
 
     Raises:
         InputError: If not.
@@ -111,13 +111,14 @@ def parse_channels(words: Sequence[str | int]) -> tuple[int, ...]:
     for word in (part for each in words for part in str(each).split(',') if part):
         first, dash, last = word.partition('-')
         if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise InputError(f'{word!r} is no channel', accepted='numbers and ranges: 0 5 7-11', parameter='channels')
+            accepted = 'numbers and ranges: 0 5 7-11'
+            raise InputError(f'{word!r} is not a channel', accepted=accepted, parameter='channels')
         found += range(int(first), int(last if dash else first) + 1)
     return tuple(dict.fromkeys(found))
 
 
 def check_channels(channels: Sequence[int], count: int, layer: str) -> None:
-    """Makes sure that a layer of ``count`` channels has all of ``channels``.
+    """Checks that a layer of ``count`` channels has all of ``channels``.
 
     Raises:
         InputError: If not.

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vistool.analyses.featmap.plan import Plan
 from vistool.analyses.featmap.reductions import REDUCTIONS, check_channels, find_cell, similarity, top_channels
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
 from vistool.network.features import Feature
 from vistool.results import Heatmap, Heatmaps
-
-if TYPE_CHECKING:
-    from vistool.analyses.featmap import FeatureMaps
 
 COSINE = 'cosine similarity'
 
@@ -40,7 +38,7 @@ class Picture:
     signed: NDArray[np.float32] | None = None
 
 
-def choose_channels(plan: FeatureMaps, feature: Feature, index: int) -> list[int] | None:
+def choose_channels(plan: Plan, feature: Feature, index: int) -> list[int] | None:
     """The channels of a layer that are shown for one image; None for all of them together."""
     maps = feature.maps[index]
     if plan.topk is not None:
@@ -55,7 +53,7 @@ def choose_channels(plan: FeatureMaps, feature: Feature, index: int) -> list[int
 
 
 def pictures(
-    plan: FeatureMaps, feature: Feature, index: int, sample: Sample, channels: Sequence[int] | None, layer: str
+    plan: Plan, feature: Feature, index: int, sample: Sample, channels: Sequence[int] | None, layer: str
 ) -> list[Picture]:
     """The maps of one layer and image.
 
@@ -74,8 +72,8 @@ def pictures(
         return [Picture(similarity(maps, *cell), f'({x:g}, {y:g})', maps) for (x, y), cell in named]
     if plan.reduction == 'pca':
         assert plan.basis is not None
-        basis = plan.basis.of(layer, len(maps))
-        return [Picture(basis.colours(maps), 'pca', maps, basis.project(maps)[..., 0].astype(np.float32))]
+        basis = plan.basis.layer(layer, len(maps))
+        return [Picture(basis.colors(maps), 'pca', maps, basis.project(maps)[..., 0].astype(np.float32))]
     if channels is not None:
         check_channels(channels, len(maps), feature.name)
     if plan.reduction in REDUCTIONS:
@@ -84,7 +82,7 @@ def pictures(
     return [Picture(_array(maps[c]), f'channel {c}', maps[c : c + 1]) for c in channels or ()]
 
 
-def results(plan: FeatureMaps, model: Model, samples: Sequence[Sample], found: Sequence[Feature]) -> list[Heatmaps]:
+def results(plan: Plan, model: Model, samples: Sequence[Sample], found: Sequence[Feature]) -> list[Heatmaps]:
     """One figure per image."""
     drawn = []
     for index, sample in enumerate(samples):
@@ -112,7 +110,7 @@ def results(plan: FeatureMaps, model: Model, samples: Sequence[Sample], found: S
     return drawn
 
 
-def placed(plan: FeatureMaps, picture: Picture, feature: Feature, number: int, several: bool) -> Heatmap:
+def placed(plan: Plan, picture: Picture, feature: Feature, number: int, several: bool) -> Heatmap:
     """A map in its row and column: layers across; channels across and layers down; queries down."""
     layer = title(plan, feature, number)
     row, column, footer = '', layer, ''
@@ -134,14 +132,14 @@ def placed(plan: FeatureMaps, picture: Picture, feature: Feature, number: int, s
     )
 
 
-def title(plan: FeatureMaps, feature: Feature, number: int) -> str:
+def title(plan: Plan, feature: Feature, number: int) -> str:
     """``'stage 3 · 14×14×320'``, or the layer's own name with its size."""
     if feature.name in plan.layers:  # a comparison may leave out the first ones
         number = list(plan.layers).index(feature.name)
     return f'stage {number + 1} · {feature.size}' if plan.staged else f'{feature.name} · {feature.size}'
 
 
-def said(plan: FeatureMaps, found: Sequence[Feature]) -> list[str]:
+def said(plan: Plan, found: Sequence[Feature]) -> list[str]:
     """What is constant over a figure: the layer, where there is one, and how its channels are shown."""
     by = f' by {plan.criterion}'
     how = {
@@ -158,7 +156,7 @@ def said(plan: FeatureMaps, found: Sequence[Feature]) -> list[str]:
     return [text for text in (*alone, how) if text]
 
 
-def queries(plan: FeatureMaps, rows: Sequence[str] = ('',)) -> dict[str, tuple[float, float]]:
+def queries(plan: Plan, rows: Sequence[str] = ('',)) -> dict[str, tuple[float, float]]:
     """Row → the middle of the query's pixel; rows of several models end in the model's name."""
     found = {}
     for x, y in plan.similar_to:
@@ -169,7 +167,7 @@ def queries(plan: FeatureMaps, rows: Sequence[str] = ('',)) -> dict[str, tuple[f
 
 
 def described(
-    plan: FeatureMaps,
+    plan: Plan,
     model: Model,
     sample: Sample,
     found: Sequence[Feature],
@@ -187,7 +185,7 @@ def described(
         'channels': dict(chosen),
         'similar_to': [list(point) for point in plan.similar_to],
         'basis': basis,
-        'extra_tokens': plan.extra_tokens,
+        'extra_tokens': plan.hints and plan.hints.prefix,
         **sample.provenance(),
         'versions': versions(),
     }

@@ -1,61 +1,109 @@
-"""Per-channel statistics of layers, of one image and merged over all images of a run."""
+"""Per-channel statistics of layers over all images of a run."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from vistool.network.features import Feature
 from vistool.results import ChannelStatistics, LayerStatistics
 
+Array = NDArray[np.float64]
 
-def measure(model: str, layer: str, maps: Tensor) -> LayerStatistics:
-    """The statistics of one layer's channels over the positions of its maps.
 
-    Args:
-        model: The model's name.
-        layer: The layer's name.
-        maps: ``(C, h, w)``.
+@dataclass
+class Channels:
+    """Running sums over the positions of all images, one entry per channel; float64.
+
+    Attributes:
+        count: Positions seen.
     """
-    values = maps.detach().double().cpu().flatten(1)
-    mean = values.mean(1)
-    return LayerStatistics(
-        model=model,
-        layer=layer,
-        count=values.shape[1],
-        mean=mean.numpy(),
-        std=(values - mean[:, None]).square().mean(1).sqrt().numpy(),
-        zeros=(values == 0).double().mean(1).numpy(),
-        low=values.amin(1).numpy(),
-        high=values.amax(1).numpy(),
-        dead=(values == 0).all(1).numpy(),
-    )
+
+    count: int
+    total: Array
+    squares: Array
+    zeros: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, maps: Tensor) -> Channels:
+        """Of a batch ``(B, C, h, w)``."""
+        values = maps.detach().double().cpu().transpose(0, 1).flatten(1)
+        shift = values.mean(1)
+        return cls(
+            values.shape[1],
+            shift.numpy() * values.shape[1],
+            (values - shift[:, None]).square().sum(1).numpy(),
+            (values == 0).sum(1).double().numpy(),
+            values.amin(1).numpy(),
+            values.amax(1).numpy(),
+        )
+
+    def __add__(self, other: Channels) -> Channels:
+        # Squares are about each part's own mean (Chan et al., 1979), so that a large mean costs no digits
+        between = self.total / self.count - other.total / other.count
+        count = self.count + other.count
+        return Channels(
+            count,
+            self.total + other.total,
+            self.squares + other.squares + between**2 * (self.count * other.count / count),
+            self.zeros + other.zeros,
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+        )
+
+    @property
+    def mean(self) -> Array:
+        """Over all positions of all images."""
+        return self.total / self.count
+
+    @property
+    def std(self) -> Array:
+        """Over all positions of all images (population)."""
+        return np.sqrt(self.squares / self.count)
+
+    @property
+    def share_of_zeros(self) -> Array:
+        """In [0, 1]; exact zeros only."""
+        return self.zeros / self.count
+
+    @property
+    def dead(self) -> NDArray[np.bool_]:
+        """Channels that are zero everywhere in all images."""
+        return self.zeros == self.count
 
 
-def merge(first: ChannelStatistics | None, second: ChannelStatistics) -> ChannelStatistics:
-    """The statistics of two sets of images together; ``None``: of no image yet."""
-    if first is None:
-        return second
-    layers = {(each.model, each.layer): each for each in first.layers}
-    for each in second.layers:
-        key = (each.model, each.layer)
-        layers[key] = _merge(layers[key], each) if key in layers else each
-    return replace(first, layers=tuple(layers.values()))
+@dataclass(frozen=True, kw_only=True)
+class BatchStatistics(ChannelStatistics):
+    """Statistics of channels over some images, which can be added to those over other images.
 
+    Attributes:
+        sums: The sums they are computed from, by model and layer.
+    """
 
-def _merge(one: LayerStatistics, other: LayerStatistics) -> LayerStatistics:
-    """Variances about each part's own mean (Chan et al., 1979), so that a large mean costs no digits."""
-    count = one.count + other.count
-    share, rest = one.count / count, other.count / count
-    variance = one.std**2 * share + other.std**2 * rest + (one.mean - other.mean) ** 2 * (share * rest)
-    return replace(
-        one,
-        count=count,
-        mean=one.mean * share + other.mean * rest,
-        std=np.sqrt(variance),
-        zeros=one.zeros * share + other.zeros * rest,
-        low=np.minimum(one.low, other.low),
-        high=np.maximum(one.high, other.high),
-        dead=one.dead & other.dead,
-    )
+    sums: Mapping[tuple[str, str], Channels]
+
+    @classmethod
+    def of(cls, features: Mapping[str, Sequence[Feature]]) -> BatchStatistics:
+        """The statistics of one batch, from the features of each model by its name."""
+        found = {(model, each.name): Channels.of(each.maps) for model, several in features.items() for each in several}
+        return cls._from_sums(found)
+
+    def __add__(self, other: BatchStatistics) -> BatchStatistics:
+        both = {key: self.sums[key] + more for key, more in other.sums.items() if key in self.sums}
+        return self._from_sums({**self.sums, **other.sums, **both})
+
+    @classmethod
+    def _from_sums(cls, sums: Mapping[tuple[str, str], Channels]) -> BatchStatistics:
+        layers = tuple(
+            LayerStatistics(
+                model, layer, found.mean, found.std, found.share_of_zeros, found.low, found.high, found.dead
+            )
+            for (model, layer), found in sums.items()
+        )
+        return cls(layers=layers, sums=sums)

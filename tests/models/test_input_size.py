@@ -1,4 +1,4 @@
-"""Networks that take one image size are built again for another, with the same weights."""
+"""Photos at a size of the user's own: networks that take one size are built again for it, with the same weights."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from mmengine import Config
 import vistool as vt
 from vistool.errors import InputError
 from vistool.models.configs import Source
-from vistool.models.input_size import find_strict, patch_size, refit, sizing
+from vistool.models.input_size import adapt_to_input, find_fixed_size, patch_size, sizing
 
 ARCH = {'embed_dims': 32, 'num_layers': 2, 'num_heads': 2, 'feedforward_channels': 64}
 TNT = {'embed_dims_outer': 32, 'embed_dims_inner': 16, 'num_layers': 2, 'num_heads_outer': 2, 'num_heads_inner': 2}
@@ -69,7 +69,7 @@ def build(spec):
 def test_the_attention_of_a_size_of_the_users_own(name):
     model = build(NETWORKS[name])
     before = {key: value.clone() for key, value in model.module.state_dict().items()}
-    side, patch = find_strict(model.module).size[0], patch_size(model.module)[0]
+    side, patch = find_fixed_size(model.module).size[0], patch_size(model.module)[0]
     assert (side, patch) == (64, 32 if 'torchvision' in name else 16)
     sizing('128,128' if 'torchvision' in name else '128,96', 'crop')(model)
     result = vt.Attention()(model, model.read(np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)))
@@ -89,9 +89,9 @@ def test_the_size_it_was_built_for_gives_the_same(name):
     model = build(NETWORKS[name])
     image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     module, own = model.module, model.module(image)
-    refit(model, (64, 64))
+    adapt_to_input(model, (64, 64))
     assert model.module is module
-    refit(model, (128, 128))
+    adapt_to_input(model, (128, 128))
     assert model.module is not module
     with pytest.raises((AssertionError, RuntimeError)):
         model.module(image)  # built for the other one now
@@ -105,7 +105,7 @@ def test_beits_biases_follow_the_distance_between_tokens():
     with torch.no_grad():  # a bias that is the horizontal offset, as a share of the image's width
         across = torch.arange(7).float() - 3
         attention.relative_position_bias_table[:49] = (across.expand(7, 7).reshape(-1, 1)) / 4
-    refit(model, (64, 128))
+    adapt_to_input(model, (64, 128))
     attention = model.module.backbone.layers[0].attn
     assert attention.window_size == (4, 8)
     bias = attention.relative_position_bias_table[attention.relative_position_index].detach()[1:, 1:, 0]
@@ -122,7 +122,7 @@ def test_sizes_that_cannot_be(name, size, message):
     model = build(NETWORKS[name])
     module = model.module
     with pytest.raises(InputError, match=message) as error:
-        refit(model, size)
+        adapt_to_input(model, size)
     assert error.value.parameter == 'img_size' and model.module is module
 
 
@@ -130,5 +130,23 @@ def test_others_are_left_alone():
     spec = classifier({'type': 'VisionTransformer', 'arch': ARCH, 'img_size': 64, 'patch_size': 16})
     model = build(spec)
     module = model.module
-    refit(model, (128, 96))
+    adapt_to_input(model, (128, 96))
     assert model.module is module
+
+
+@pytest.mark.parametrize('name', ['CaiT', 'timm ViT'])
+def test_a_model_is_itself_again_after_it_was_sized(name):
+    spec = {
+        'type': 'TimmClassifier',
+        'model_name': 'vit_tiny_patch16_224',
+        'img_size': 64,
+        'depth': 2,
+        'num_classes': 5,
+    }
+    model = build(NETWORKS.get(name, spec))
+    module, pipeline = model.module, model.pipeline
+    sized = sizing('128,96', 'crop')(model)
+    vt.Attention()(model, model.read(np.zeros((70, 90, 3), np.uint8)))
+    sized.remove()
+    assert model.module is module and model.pipeline is pipeline and model.adapt_to_input is None
+    assert not any(child._forward_pre_hooks for child in module.modules())
