@@ -8,7 +8,7 @@ import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,9 @@ def browse(args: argparse.Namespace) -> int:
         chosen = _chosen(args, samples)
         return write_report(args, source, samples, chosen, style, workers(args, len(chosen)))
     if args.mode == 'batch':
-        analysis.batcher = Batcher(source.config, args.phase, args.seed)
-        args.shuffle |= analysis.batcher.shuffles and not args.indices
+        batcher = Batcher(source.config, args.phase, args.seed)
+        analysis = replace(analysis, batcher=batcher)
+        args.shuffle |= batcher.shuffles and not args.indices
     chosen = _chosen(args, samples)
     each = analysis.per_picture
     jobs = [(number, chosen[place : place + each]) for number, place in enumerate(range(0, len(chosen), each))]
