@@ -1,4 +1,4 @@
-"""A dataset as its pipeline feeds it to the network: sample by sample, and as a whole in numbers."""
+"""A dataset as its pipeline passes it to the network: sample by sample, and as a whole in numbers."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Tiles = list[list[GridImage]]
 
 
 @ANALYSES.register_module()
-@dataclass
+@dataclass(frozen=True)
 class BrowseDataset:
     """Samples of a dataset as pictures.
 
     Attributes:
         mode: ``original`` (as loaded), ``transformed`` (as the network sees it), ``concat`` (both), ``pipeline`` (after
             each step) or ``batch`` (after collating, the data preprocessor and batch augmentations).
-        repeats: How many times each sample goes through its pipeline; draw k is the one that seed + k gives.
-        sheet: Rows and columns of a sheet of many samples; None: as the samples need.
-        batcher: For ``batch``: what makes samples a batch.
+        repeats: How many times each sample goes through its pipeline; draw k is seeded with seed + k.
+        sheet: Rows and columns of a sheet of many samples; None: as many as needed.
+        batcher: For ``batch``: turns samples into a batch.
     """
 
     mode: Mode = 'transformed'
@@ -43,7 +43,7 @@ class BrowseDataset:
     batcher: Batcher | None = None
 
     def __post_init__(self) -> None:
-        """Check the parameters.
+        """Checks the parameters.
 
         Raises:
             InputError: The mode is unknown, or a number is below 1.
@@ -53,7 +53,7 @@ class BrowseDataset:
             hint = close_matches(self.mode, modes)
             raise InputError(f'unknown mode {self.mode!r}', accepted=', '.join(modes), hint=hint, parameter='mode')
         if self.repeats < 1:
-            raise InputError(f'{self.repeats} is no number of repeats', accepted='1 or more', parameter='repeats')
+            raise InputError(f'{self.repeats} is not a number of repeats', accepted='1 or more', parameter='repeats')
         if self.repeats > 1 and self.mode in ('original', 'batch'):
             raise InputError(
                 f'nothing to repeat in {self.mode} mode',
@@ -62,11 +62,15 @@ class BrowseDataset:
             )
         if self.sheet is not None and min(self.sheet) < 1:
             rows, columns = self.sheet
-            raise InputError(f'no sheet of {rows} by {columns}', accepted='1 or more of each', parameter='sheet')
+            raise InputError(
+                f'a sheet cannot have {rows} rows and {columns} columns',
+                accepted='1 or more of each',
+                parameter='sheet',
+            )
 
     @property
     def per_picture(self) -> int:
-        """How many samples one picture shows."""
+        """The number of samples that one picture shows."""
         if self.mode == 'batch':
             return self.batcher.size if self.batcher else 1
         if self.sheet is None:
@@ -77,16 +81,16 @@ class BrowseDataset:
         return rows * max(1, columns // 2 if self.mode == 'concat' else columns)
 
     def __call__(self, samples: Samples, indices: Sequence[int], number: int = 0) -> ImageGrid:
-        """Read and arrange samples.
+        """Reads and arranges samples.
 
         Args:
             samples: The dataset.
-            indices: Which samples the picture shows.
-            number: Of the batch, for what batch augmentations draw.
+            indices: The samples that the picture shows.
+            number: The number of the batch; it seeds batch augmentations.
 
         Returns:
-            The pictures; without rows where no sample could be read. ``samples`` has a row of numbers for each draw,
-            ``failed`` the index of and the reason for each sample that could not be read.
+            The pictures; no rows if no sample could be read. ``samples`` has a row of numbers for each draw, ``failed``
+            the index and the reason for each sample that could not be read.
         """
         records, failed = [], []
         for index in indices:
@@ -115,7 +119,7 @@ class BrowseDataset:
         if self.mode == 'transformed':
             flat = [tile for row in rows for tile in row]
             rows = _wrapped(flat, len(flat) if len(flat) <= 6 else math.ceil(math.sqrt(len(flat))))
-        first = rows[-1][0]  # the label closes the sample's rows
+        first = rows[-1][0]  # the label is below the sample's last row
         rows[-1][0] = GridImage(first.pixels, first.title, _footer(samples, draws[0], self.mode))
         return rows
 
@@ -136,17 +140,18 @@ class BrowseDataset:
         return [[original, *[GridImage(e.pixels, (*(e.title or ('transformed',)), _size(e.pixels))) for e in ends]]]
 
     def _batch(self, samples: Samples, records: list[Record], number: int) -> list[Tiles]:
-        assert self.batcher is not None, 'batch mode needs a batcher'
+        if self.batcher is None:
+            raise InputError('needed in batch mode', accepted='a vistool.data.batching.Batcher', parameter='batcher')
         blocks = []
-        for record, fed in zip(records, self.batcher(records, number), strict=True):
-            footer = (*label_lines(fed.label, samples.classes), f'#{record.index}')
-            several = len(fed.views) > 1
-            tiles = [GridImage(view, (f'view {k + 1}',) if several else ()) for k, view in enumerate(fed.views)]
+        for record, batched in zip(records, self.batcher(records, number), strict=True):
+            footer = (*label_lines(batched.label, samples.classes), f'#{record.index}')
+            several = len(batched.views) > 1
+            tiles = [GridImage(view, (f'view {k + 1}',) if several else ()) for k, view in enumerate(batched.views)]
             blocks.append([[GridImage(tiles[0].pixels, tiles[0].title, footer), *tiles[1:]]])
         return blocks
 
     def _arranged(self, blocks: list[Tiles]) -> tuple[tuple[GridImage, ...], ...]:
-        """Blocks of one row side by side, the others one below the other."""
+        """Blocks of one row side by side; others one below the other."""
         if self.mode == 'pipeline' or any(len(block) > 1 for block in blocks):
             return tuple(tuple(row) for block in blocks for row in block)
         tiles = [tile for block in blocks for tile in block[0]]
@@ -167,7 +172,7 @@ def _step_tile(image: StepImage) -> GridImage:
 
 
 def _named(image: StepImage, draw: int | None, several: bool) -> GridImage:
-    """A finished image, titled with what varies: the draw, the view."""
+    """A finished image, with the draw and the view in its title if they vary."""
     parts = [] if draw is None else [f'draw {draw + 1}']
     parts += [f'view {image.view + 1}'] if several and image.view is not None else []
     return GridImage(image.pixels, (' · '.join(parts),) if parts else ())
@@ -185,7 +190,7 @@ def _size(pixels: Any) -> str:
 
 
 def _facts(samples: Samples, record: Record, draw: int) -> dict[str, Any]:
-    """A line of the table that ``--save-raw`` writes."""
+    """One draw of a sample as a row of numbers."""
     parameters = '; '.join(
         f'{image.step}{"" if image.view is None else f" (view {image.view + 1})"}: {", ".join(image.parameters)}'
         for image in record.images
@@ -205,7 +210,7 @@ def _facts(samples: Samples, record: Record, draw: int) -> dict[str, Any]:
     }
 
 
-#: Further off than this share of the standard deviation, or by this factor of it, is said in words.
+#: A mean off by more than this share of the standard deviation, or a spread off by this factor, is reported.
 _SHIFT, _SPREAD = 0.25, 1.33
 _CHANNELS = ('red', 'green', 'blue')
 
@@ -215,12 +220,12 @@ class Measured:
     """The numbers of one sample.
 
     Attributes:
-        index: Its place in the dataset.
+        index: Its index in the dataset.
         classes: Its class ids.
         size: ``(height, width)`` as loaded.
-        moments: ``(3, 2)`` mean and mean square of R, G, B in 0-255, as the network sees the image.
-        expected: ``(3, 2)`` mean and standard deviation of R, G, B that are taken off and divided by; None: neither.
-        error: Why it could not be read, else ``''``.
+        moments: ``(3, 2)`` mean and mean square of R, G, B in 0-255, of the image that the network sees.
+        expected: ``(3, 2)`` mean and standard deviation of R, G, B in the normalization; None without one.
+        error: Why it could not be read, or ``''``.
     """
 
     index: int
@@ -243,16 +248,20 @@ class Measured:
 
 
 @ANALYSES.register_module()
-@dataclass
+@dataclass(frozen=True)
 class DatasetReport:
-    """What a dataset is like as a whole."""
+    """A whole dataset in numbers: its classes, image sizes and colors, and the images that cannot be read."""
 
     def __call__(self, samples: Samples, indices: Sequence[int]) -> DatasetSummary:
-        """Measure samples and sum up."""
+        """Measures samples and summarizes them.
+
+        Raises:
+            InputError: No sample could be read.
+        """
         return self.summed(samples, (self.measured(samples, index) for index in indices))
 
     def measured(self, samples: Samples, index: int) -> Measured:
-        """The numbers of one sample; its pipeline runs once."""
+        """The numbers of one sample, whose pipeline runs once."""
         try:
             record = samples.read(index, detail='ends')
             values = planes_of(network_input(record.data))
@@ -268,7 +277,7 @@ class DatasetReport:
         return Measured(index, class_ids(record.label), size, moments, None if plain else np.array(expected))
 
     def summed(self, samples: Samples, measured: Iterable[Measured]) -> DatasetSummary:
-        """The summary of all samples' numbers.
+        """Summarizes the numbers of all samples.
 
         Raises:
             InputError: No sample could be read.
@@ -307,7 +316,7 @@ def verdict(found: NDArray[np.float64], expected: NDArray[np.float64] | None) ->
 
     Args:
         found: ``(3, 2)`` mean and standard deviation of R, G, B.
-        expected: The same, of the config; None where it does not normalize.
+        expected: The same of the config; None if it does not normalize.
     """
     if expected is None:
         return 'the config does not normalize'

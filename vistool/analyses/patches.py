@@ -1,14 +1,15 @@
-"""How an image is cut into tokens: by a network's own embedding, or by sizes that are given."""
+"""How an image is cut into tokens: by a network's embedding, or with given sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.images import ImageLike, original_of
 from vistool.data.patches import MASKS, PatchGrid, Size, by, filling, fitting, make_mask, pair, window
 from vistool.environment import versions
 from vistool.errors import InputError, close_matches
@@ -18,8 +19,10 @@ from vistool.results import Cut, GridImage, ImageGrid
 if TYPE_CHECKING:
     from torch import nn
 
+    from vistool.data.samples import Sample
     from vistool.models.model import Model
     from vistool.network.embedding import Embedding, Step
+    from vistool.network.tensors import NetworkInput
 
 FITS = ('resize', 'crop', 'pad')
 Pixels = NDArray[np.uint8]
@@ -40,7 +43,7 @@ def caption(grid: PatchGrid, special: Sequence[str] = (), noun: str = 'tokens') 
 
 
 def limit_size(image: Pixels, longest: int | None) -> Pixels:
-    """The image made smaller where its longest side has more pixels than that."""
+    """The image, made smaller if its longest side has more pixels than ``longest``."""
     if not longest or max(size_of(image)) <= longest:
         return image
     import cv2
@@ -52,14 +55,14 @@ def limit_size(image: Pixels, longest: int | None) -> Pixels:
 
 
 def fit_image(image: Pixels, patch: Size, stride: Size, how: str, color: tuple[int, int, int]) -> Pixels:
-    """The image at a size that patches cover without rest.
+    """The image at a size that patches cover without a remainder.
 
     Args:
         image: uint8 ``(H, W, 3)``.
         patch: Size of a patch.
         stride: From one patch to the next.
-        how: ``resize`` (smaller, as little as needed), ``crop`` (the middle), ``pad`` (at the right and below).
-        color: Of the padding.
+        how: ``resize`` (as little smaller as possible), ``crop`` (to the center), ``pad`` (at the right and below).
+        color: The color of the padding.
 
     Raises:
         InputError: The patch is larger than the image, or the stride than the patch.
@@ -86,10 +89,12 @@ def fit_image(image: Pixels, patch: Size, stride: Size, how: str, color: tuple[i
 
 
 def windowed(image: Pixels, cut: Cut, embedding: Embedding | None) -> tuple[GridImage, ...]:
-    """One mosaic for each way in which windows lie."""
+    """One mosaic for each arrangement of the windows."""
     windows = embedding.windows if embedding else ()
     if not windows:
-        raise InputError("this network's attention has no windows", accepted='Swin and its kin', parameter='windows')
+        raise InputError(
+            "this network's attention has no windows", accepted='Swin and similar networks', parameter='windows'
+        )
     rows, columns = cut.grid.shape
     tiles = []
     for each in windows:
@@ -100,7 +105,7 @@ def windowed(image: Pixels, cut: Cut, embedding: Embedding | None) -> tuple[Grid
 
 
 def overlapping(image: Pixels, cut: Cut, steps: Sequence[Step]) -> tuple[tuple[GridImage, ...], ...]:
-    """Above, the patches in full; below, the fields of four neighbors from the middle on the image."""
+    """The patches in full, and below them the receptive fields of four neighbors in the center of the image."""
     grids = [step.grid for step in steps] or [cut.grid]
     mosaics, fields = [], []
     for number, grid in enumerate(grids):
@@ -120,7 +125,7 @@ def _step_title(steps: Sequence[Step], number: int, grid: PatchGrid) -> str:
 
 
 def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:
-    """The image with the padding of the widest grid, and four neighboring patches outlined on it."""
+    """The image with the padding of the widest grid, with four neighboring patches outlined."""
     row, column = max(grid.shape[0] // 2 - 1, 0), max(grid.shape[1] // 2 - 1, 0)
     chosen = [
         r * grid.shape[1] + c
@@ -135,15 +140,6 @@ def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:
     return GridImage(np.ascontiguousarray(padded), ('the fields of four neighbors',), boxes=outlined)
 
 
-def pixels_of(subject: Any) -> Pixels:
-    """A path, a PIL image or an array as uint8 ``(H, W, 3)`` RGB."""
-    from vistool.data.images import as_rgb, read_image, to_rgb
-
-    if isinstance(subject, (str, bytes)) or hasattr(subject, '__fspath__'):
-        return read_image(subject)
-    return to_rgb(subject) if hasattr(subject, 'getbands') else as_rgb(subject)
-
-
 def size_of(image: Pixels) -> Size:
     """Height and width."""
     return image.shape[0], image.shape[1]
@@ -156,19 +152,19 @@ class Patches:
 
     Attributes:
         patch_size: Size of a patch, or ``(height, width)``; needed without a model, read from one otherwise.
-        stride: From one patch to the next; default: the patch's size. Without a model only.
-        pad: Width of the border around each patch in pixels of the image; default: a 32nd of the patch.
-        pad_value: Gray level or RGB color of borders, and of what ``fit='pad'`` adds.
-        fit: What becomes of an image that patches do not cover without rest: it is made smaller (``resize``), its edges
-            are cut off (``crop``), or it is extended at the right and below (``pad``). Without a model only.
-        max_size: Longest side, in pixels, beyond which an image is made smaller first. Without a model only.
-        order: Write the patches' numbers on them, where they can be read.
-        sequence: Lay the tokens out as the row that the network sees, special tokens included.
-        windows: Draw the windows that attention is confined to, plain and shifted.
-        mask_ratio: Share of the patches to mask, as for masked-image modelling.
-        mask: ``random``, ``block`` or ``grid``; see :mod:`vistool.data.patches`.
-        highlight: Numbers of patches to bring out.
-        seed: Of the mask; the image's index is added to it.
+        stride: From one patch to the next; default: the patch's size. Only without a model.
+        pad: Width of the border around each patch, in pixels of the image; default: a 32nd of the patch.
+        pad_value: Gray level or RGB color of the borders and of the padding.
+        fit: What happens to an image that patches do not cover without a remainder: it is made smaller (``resize``),
+            cropped to the center (``crop``), or padded at the right and below (``pad``). Only without a model.
+        max_size: Longest side, in pixels, to which larger images are first reduced. Only without a model.
+        order: Whether the patches' numbers are written on them, where they are legible.
+        sequence: Whether the tokens are shown as the sequence that the network receives, special tokens included.
+        windows: Whether the windows of windowed attention are drawn, plain and shifted.
+        mask_ratio: Share of the patches to mask, as in masked image modeling.
+        mask: ``random``, ``block`` or ``grid``; see :func:`vistool.data.patches.make_mask`.
+        highlight: Numbers of patches to highlight.
+        seed: Seed of the mask; the image's index is added to it.
     """
 
     patch_size: int | tuple[int, int] | None = None
@@ -186,7 +182,7 @@ class Patches:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Checks what can be checked without an image.
+        """Checks the parameters.
 
         Raises:
             InputError: A value is not accepted.
@@ -194,17 +190,19 @@ class Patches:
         for name, size in (('patch_size', self.patch_size), ('stride', self.stride)):
             if size is not None:
                 try:
-                    pair(size, name.strip('-').replace('-', ' '))
+                    pair(size, name.replace('_', ' '))
                 except InputError as error:
                     raise error.under(name) from None
         if self.pad is not None and not self.pad >= 0:
-            raise InputError(f'a border of {self.pad} pixels', accepted='0 or more', parameter='pad')
+            raise InputError(f'a border cannot have {self.pad} pixels', accepted='0 or more', parameter='pad')
         if self.max_size is not None and self.max_size < 1:
-            raise InputError(f'{self.max_size} pixels', accepted='1 or more', parameter='max_size')
+            raise InputError(f'a side cannot have {self.max_size} pixels', accepted='1 or more', parameter='max_size')
         if any(not 0 <= level <= 255 for level in self.color):
-            raise InputError(f'{self.pad_value!r} is no color', accepted='0 to 255', parameter='pad_value')
+            raise InputError(f'{self.pad_value!r} is not a color', accepted='0 to 255', parameter='pad_value')
         if self.mask_ratio is not None and not 0 <= self.mask_ratio <= 1:
-            raise InputError(f'{self.mask_ratio} is no share of the patches', accepted='0 to 1', parameter='mask_ratio')
+            raise InputError(
+                f'{self.mask_ratio} is not a share of the patches', accepted='0 to 1', parameter='mask_ratio'
+            )
         for option, value, known in (('mask', self.mask, MASKS), ('fit', self.fit, FITS)):
             if value not in known:
                 hint = close_matches(value, known)
@@ -212,28 +210,38 @@ class Patches:
 
     @property
     def color(self) -> tuple[int, int, int]:
-        """The borders' color, RGB."""
+        """The color of the borders, RGB."""
         if isinstance(self.pad_value, int):
             return self.pad_value, self.pad_value, self.pad_value
         red, green, blue = self.pad_value
         return red, green, blue
 
-    def __call__(self, model: Model | nn.Module | None, subject: Any) -> Any:
-        """Cuts one image or several.
+    @overload
+    def __call__(self, model: None, subject: ImageLike) -> ImageGrid: ...
+    @overload
+    def __call__(self, model: Model | nn.Module, subject: Sample) -> ImageGrid: ...
+    @overload
+    def __call__(self, model: Model | nn.Module, subject: list[Sample]) -> list[ImageGrid]: ...
+    @overload
+    def __call__(self, model: Model | nn.Module, subject: NetworkInput) -> ImageGrid | list[ImageGrid]: ...
+    def __call__(
+        self, model: Model | nn.Module | None, subject: ImageLike | Sample | list[Sample] | NetworkInput
+    ) -> ImageGrid | list[ImageGrid]:
+        """Shows how one image or several are cut.
 
         Args:
-            model: A loaded model or any module, whose embedding is looked at; None: the sizes given are used.
+            model: A loaded model or any module, whose embedding is shown; None uses the given sizes.
             subject: With a model, a sample, a list of samples, or network inputs ``(C, H, W)`` or ``(B, C, H, W)``.
-                Without, a picture: a path, a PIL image, or uint8 ``(H, W, 3)``.
+                Without a model, an image: a path, a PIL image, or a uint8 RGB array ``(H, W, 3)``.
 
         Returns:
-            A :class:`~vistool.results.ImageGrid`, or a list of them.
+            One result, or a list of them for several samples.
 
         Raises:
-            InputError: The network cuts no patches, or the options do not fit it or the image.
+            InputError: The network has no patches, or a parameter does not fit it or the image.
         """
         if model is None:
-            return self._by_sizes(subject)
+            return self._by_sizes(cast(ImageLike, subject))
         given = {'patch_size': self.patch_size, 'stride': self.stride, 'max_size': self.max_size}
         for option, value in given.items():
             if value is not None:
@@ -246,7 +254,7 @@ class Patches:
         from vistool.network.embedding import find_embedding
 
         model = as_model(model)
-        samples, single = as_samples(subject)
+        samples, single = as_samples(cast('Sample | list[Sample] | NetworkInput', subject))
         results = []
         for sample in samples:
             embedding = find_embedding(model.module, model.batch([sample]))
@@ -255,19 +263,19 @@ class Patches:
             results.append(replace(grid, caption=f'{model.name} · {grid.caption}').with_provenance(**facts))
         return results[0] if single else results
 
-    def _by_sizes(self, subject: Any) -> ImageGrid:
+    def _by_sizes(self, subject: ImageLike) -> ImageGrid:
         if self.patch_size is None:
             raise InputError('needed without a config', accepted='16, or 16,8 (height, width)', parameter='patch_size')
         if self.windows:
-            raise InputError('windows are a matter of the network', hint='name a config', parameter='windows')
+            raise InputError('only networks have windows', hint='give a config', parameter='windows')
         patch = pair(self.patch_size, 'patch size')
         stride = patch if self.stride is None else pair(self.stride, 'stride')
-        image = limit_size(pixels_of(subject), self.max_size)
+        image = limit_size(original_of(subject)[0], self.max_size)
         image = fit_image(image, patch, stride, self.fit, self.color)
         return self._views(image, PatchGrid.over(size_of(image), patch, stride), None, 0)
 
     def _views(self, image: Pixels, grid: PatchGrid, embedding: Embedding | None, index: int) -> ImageGrid:
-        """The pictures that were asked for, with one caption."""
+        """The requested pictures, with one caption."""
         wrong = [number for number in self.highlight if not 0 <= number < grid.count]
         if wrong:
             raise InputError(f'no patch {wrong[0]}', accepted=f'0 to {grid.count - 1}', parameter='highlight')
@@ -289,7 +297,7 @@ class Patches:
         if self.sequence:
             if embedding is not None and not embedding.attends:
                 raise InputError(
-                    'this network keeps its patches as a map; there is no sequence',
+                    'this network keeps its patches as a map, so it has no sequence',
                     accepted='a vision transformer',
                     parameter='sequence',
                 )

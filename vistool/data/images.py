@@ -47,6 +47,23 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
     return to_rgb(open_image(path), str(path))
 
 
+def original_of(source: ImageLike) -> tuple[NDArray[np.uint8], int]:
+    """uint8 RGB, upright, and the EXIF orientation of the file it came from."""
+    if isinstance(source, (str, PathLike)):
+        image = open_image(source)
+        return to_rgb(image, str(source)), _orientation(image)
+    if isinstance(source, Image.Image):
+        return to_rgb(source), _orientation(source)
+    return as_rgb(source), 1
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged EXIF data can raise anything
+        return 1
+
+
 def open_image(path: str | PathLike[str]) -> Image.Image:
     """A file as a decoded PIL image in its own mode, its EXIF orientation not applied; raises as :func:`read_image`."""
     path = Path(path)

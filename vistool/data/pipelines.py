@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vistool.data.geometry import GeometricStep, Geometry, crop
-from vistool.data.images import SUFFIXES, ImageLike, as_rgb, image_of, open_image, planes_of, size_of, to_rgb
+from vistool.data.images import SUFFIXES, ImageLike, image_of, original_of, planes_of, size_of
 from vistool.data.photometry import Photometry, Preprocessing
 from vistool.data.replay import seeded
 from vistool.data.samples import Sample, preprocess
@@ -268,23 +268,6 @@ def network_input(data: Any) -> Any:
     if not is_image:
         raise InputError(f'the pipeline returns a {type(data).__name__}, not an image', hint='end it with PackInputs')
     return data
-
-
-def original_of(source: ImageLike) -> tuple[NDArray[np.uint8], int]:
-    """uint8 RGB, upright, and the EXIF orientation of the file it came from."""
-    if isinstance(source, (str, PathLike)):
-        image = open_image(source)
-        return to_rgb(image, str(source)), _orientation(image)
-    if isinstance(source, Image.Image):
-        return to_rgb(source), _orientation(source)
-    return as_rgb(source), 1
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except Exception:  # damaged EXIF data can raise anything
-        return 1
 
 
 def _label(data: Any) -> int | None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from vistool.data.geometry import Size
-from vistool.data.images import ImageLike
-from vistool.data.pipelines import Pipeline, build_transforms, original_of
+from vistool.data.images import ImageLike, original_of
+from vistool.data.pipelines import Pipeline, build_transforms
 from vistool.data.samples import Sample
 from vistool.data.tracing import name_of
 from vistool.errors import InputError, message_of, param
