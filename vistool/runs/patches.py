@@ -65,8 +65,11 @@ def draw_patches(spec: PatchesSpec, callbacks: Callbacks | None = None) -> RunSu
     for index, item in enumerate(items):
         callbacks.progress(index, len(items))
         try:
-            subject = model.read(item.path, seed=spec.seed, index=index) if model else item.path
-            result = spec.analysis(model, subject).with_provenance(command=spec.command, seed=spec.seed)
+            if model is None:
+                result = spec.analysis(None, item.path)
+            else:
+                result = spec.analysis(model, model.read(item.path, seed=spec.seed, index=index))
+            result = result.with_provenance(command=spec.command, seed=spec.seed)
             paths = visualizer.write(result, file_name(item.name, *spec.choices))
         except InputError as error:
             if len(items) == 1:
