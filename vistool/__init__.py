@@ -4,6 +4,7 @@
 >>> model = vt.load('configs/efficientnet_lite/efficientnet-lite0_in1k.py')
 >>> result = vt.CAM(['gradcam', 'layercam'], targets=['espresso', 'cup'])(model, model.read('demo/coffee.png'))
 >>> paths = vt.save(result, 'figure.pdf')
+>>> summary = vt.run(model, 'photos/', vt.CAM(), out='maps', gallery=True)
 
 Names are resolved at first use: importing the package imports nothing heavy.
 """
@@ -11,60 +12,122 @@ Names are resolved at first use: importing the package imports nothing heavy.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vistool import display
 from vistool.environment import __version__ as __version__
 
 if TYPE_CHECKING:
     from vistool.analyses.attention import Attention
+    from vistool.analyses.base import MapAnalysis
     from vistool.analyses.cam import CAM
     from vistool.analyses.dataset import BrowseDataset, DatasetReport
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
+    from vistool.data.geometry import Geometry
+    from vistool.data.samples import Sample
     from vistool.errors import InputError
     from vistool.models.model import Model, load
+    from vistool.results import (
+        ChannelStack,
+        ChannelStatistics,
+        Coordinates,
+        Curve,
+        Curves,
+        DatasetSummary,
+        GridImage,
+        HeadStatistics,
+        Heatmap,
+        Heatmaps,
+        ImageGrid,
+        NetworkView,
+        Result,
+        Target,
+    )
+    from vistool.runs.progress import Failure, RunSummary
+    from vistool.runs.run import run
     from vistool.visualization import overlay, render, save, show
+    from vistool.visualization.style import Style
 
 __all__ = [
     'CAM',
     'Attention',
     'BrowseDataset',
+    'ChannelStack',
+    'ChannelStatistics',
+    'Coordinates',
+    'Curve',
+    'Curves',
     'DatasetReport',
+    'DatasetSummary',
+    'Failure',
     'FeatureMaps',
+    'Geometry',
+    'GridImage',
+    'HeadStatistics',
+    'Heatmap',
+    'Heatmaps',
+    'ImageGrid',
     'InputError',
+    'MapAnalysis',
     'Model',
+    'NetworkView',
     'Patches',
+    'Result',
+    'RunSummary',
+    'Sample',
     'Schedule',
+    'Style',
+    'Target',
     'load',
     'overlay',
     'render',
+    'run',
     'save',
     'show',
 ]
 
 _HOMES = {
-    'Attention': 'vistool.analyses.attention',
-    'CAM': 'vistool.analyses.cam',
-    'BrowseDataset': 'vistool.analyses.dataset',
-    'DatasetReport': 'vistool.analyses.dataset',
-    'InputError': 'vistool.errors',
-    'Model': 'vistool.models.model',
-    'FeatureMaps': 'vistool.analyses.featmap',
-    'Patches': 'vistool.analyses.patches',
-    'Schedule': 'vistool.analyses.schedule',
-    'load': 'vistool.models.model',
-    'overlay': 'vistool.visualization',
-    'render': 'vistool.visualization',
-    'save': 'vistool.visualization',
-    'show': 'vistool.visualization',
+    'vistool.analyses.attention': ('Attention',),
+    'vistool.analyses.base': ('MapAnalysis',),
+    'vistool.analyses.cam': ('CAM',),
+    'vistool.analyses.dataset': ('BrowseDataset', 'DatasetReport'),
+    'vistool.analyses.featmap': ('FeatureMaps',),
+    'vistool.analyses.patches': ('Patches',),
+    'vistool.analyses.schedule': ('Schedule',),
+    'vistool.data.geometry': ('Geometry',),
+    'vistool.data.samples': ('Sample',),
+    'vistool.errors': ('InputError',),
+    'vistool.models.model': ('Model', 'load'),
+    'vistool.results': (
+        'ChannelStack',
+        'ChannelStatistics',
+        'Coordinates',
+        'Curve',
+        'Curves',
+        'DatasetSummary',
+        'GridImage',
+        'HeadStatistics',
+        'Heatmap',
+        'Heatmaps',
+        'ImageGrid',
+        'NetworkView',
+        'Result',
+        'Target',
+    ),
+    'vistool.runs.progress': ('Failure', 'RunSummary'),
+    'vistool.runs.run': ('run',),
+    'vistool.visualization': ('overlay', 'render', 'save', 'show'),
+    'vistool.visualization.style': ('Style',),
 }
+"""Which module has which names: they are imported when they are first used."""
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
@@ -72,7 +135,7 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-def _render(result: Any) -> bytes:
+def _render(result: Result) -> bytes:
     from vistool.visualization.pictures import render
 
     return render(result)

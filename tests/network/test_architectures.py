@@ -125,7 +125,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize('name', UNKNOWN)
-def test_measuring_finds_the_layer_of_a_network_that_the_table_does_not_know(name, networks, monkeypatch, caplog):
+def test_search_finds_the_layer_of_a_network_that_the_table_does_not_know(name, networks, monkeypatch, caplog):
     case, module, image = networks(name)
     monkeypatch.setattr('vistool.network.layers.DEFAULT_LAYERS', {})
     assert layers_to_explain(module, image) == [UNKNOWN[name]]

@@ -1,4 +1,4 @@
-"""Many images at once: what one image gives alone, with broken ones told and skipped."""
+"""Many images at once: what one image gives alone, with broken ones reported and skipped."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ from vistool.commands.vis_cam import main
 from vistool.data.samples import Sample
 from vistool.errors import InputError
 from vistool.runs.batches import Batches
-from vistool.runs.progress import report, throughput
+from vistool.runs.progress import throughput
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 
@@ -61,7 +61,10 @@ def sample(size, number):
 
 
 def batches(explain=list, write=lambda result, each, seconds: Path(result.name), read=None, **options):
-    return Batches(read or (lambda index, size: sample(size, index)), explain, write, **options)
+    def read_views(index, item):
+        return (sample(item, index) if read is None else read(index, item),)
+
+    return Batches(read_views, lambda views: explain(views[0]), write, **options)
 
 
 def unexpected(index, item, error):
@@ -92,7 +95,7 @@ def test_no_batch_reaches_over_a_group_and_the_unwanted_is_explained_but_not_wri
         [(2, 2)] * 10, written.append, unexpected, groups=[[0, 1, 2, 3], [6, 7], [9]], unwanted={1, 6}
     )
     assert groups == [[0, 1, 2], [3], [6, 7], [9]]
-    assert written == [Path(name) for name in '02379']
+    assert [path for path in written if path] == [Path(name) for name in '02379']
 
 
 def test_reading_runs_ahead_but_not_far():
@@ -129,7 +132,7 @@ def test_a_failing_writer_stops_the_run():
         batches(write=write, batch_size=2).run([(2, 2)] * 50, print, unexpected)
 
 
-def test_what_cannot_be_explained_is_told_and_the_others_beside_it_are_written():
+def test_what_cannot_be_explained_is_reported_and_the_others_beside_it_are_written():
     def explain(samples):
         if any(each.index in (1, 5) for each in samples):
             raise InputError('no such pixel')
@@ -176,11 +179,11 @@ def test_no_memory_for_one_image_is_an_error_that_says_so():
     def explain(samples):
         raise torch.OutOfMemoryError('CUDA out of memory')
 
-    with pytest.raises(InputError, match='memory does not suffice'):
+    with pytest.raises(InputError, match='not enough memory'):
         batches(explain, batch_size=4).run([(2, 2)] * 9, print, unexpected)
 
 
-def test_the_clock_tells_what_is_waited_for():
+def test_the_clock_counts_what_is_waited_for():
     def read(index, size):
         time.sleep(0.02)
         return sample(size, index)
@@ -191,5 +194,14 @@ def test_the_clock_tells_what_is_waited_for():
     assert throughput([run.clock, run.clock]).startswith('40 images in ')
 
 
-def test_report_counts(caplog):
-    assert report([], 3) == 0
+def test_a_cancelled_pass_writes_what_it_has_explained_and_no_more():
+    written, read_ahead = [], []
+
+    def read(index, item):
+        read_ahead.append(index)
+        return sample((2, 2), index)
+
+    run = batches(read=read, batch_size=2, cancelled=lambda: run.clock.images >= 6)
+    run.run(range(100), written.append, unexpected)
+    assert [path.name for path in written] == list('012345')
+    assert len(read_ahead) < 20

@@ -1,14 +1,19 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import nn
 
 import vistool as vt
 from vistool.commands.vis_cam import main
 from vistool.models.model import Model
 from vistool.results import Heatmap, Heatmaps, Layer, Target, side_by_side
-from vistool.runs.comparison import labels
+from vistool.runs.loading import labels
 from vistool.visualization.color_mapping import map_colors
 from vistool.visualization.facets import facets
 from vistool.visualization.style import Style
@@ -102,6 +107,89 @@ def test_labels_tell_checkpoints_apart_where_names_do_not():
     assert labels([first, first]) == ['none', 'none']
 
 
+class Counted(nn.Module):
+    """A small network that counts its forward passes."""
+
+    def __init__(self, seed, width=8):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.features = nn.Sequential(
+            nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2, 1)
+        )
+        self.head = nn.Linear(2 * width, 6)
+        self.sizes = []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return self.head(self.features(x).mean((2, 3)))
+
+
+def loaded(seed, name, size=32):
+    def transform(image):
+        assert threading.current_thread() is not threading.main_thread()
+        return torch.from_numpy(np.asarray(image.convert('RGB').resize((size, size)), np.float32) / 255).permute(
+            2, 0, 1
+        )
+
+    model = vt.load(Counted(seed), transform=transform)
+    model.name = name
+    return model
+
+
+@pytest.fixture(scope='module')
+def forty(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('forty')
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(folder / f'{number:02d}.png')
+    return folder
+
+
+def maps_of(path):
+    with np.load(path) as raw:
+        return [each for group in range(len(raw['groups'])) for each in raw[f'maps_{group}']]
+
+
+def read(model, photo):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(model.read, photo).result()
+
+
+def test_three_models_are_batched_and_give_the_maps_of_single_runs(forty, tmp_path):
+    """Every image of every model is read in the reading pool; ``transform`` checks that."""
+    cam = vt.CAM(['gradcam', 'layercam'], layers=['features.3'], targets=['top2'])
+    models = [loaded(0, 'a'), loaded(1, 'b'), loaded(2, 'c', 48)]
+    summary = vt.run(models[0], forty, cam, compare=models[1:], out=tmp_path, batch_size=8, save_raw=True)
+    assert summary.done == 40 and not summary.failures
+    assert [model.module.sizes for model in models] == [[8] * 5] * 3
+    for name in ('07', '39'):
+        found = maps_of(tmp_path / f'{name}_gradcam-layercam_top2_features.3_vs-b-c.npz')
+        photo = forty / f'{name}.png'
+        first = cam(models[0], read(models[0], photo))
+        same = vt.CAM(cam.methods, layers=cam.layers, targets=[target.id for target in first.targets])
+        expected = [*first.maps, *(each for model in models[1:] for each in same(model, read(model, photo)).maps)]
+        assert len(found) == len(expected) == 3 * 2 * 2
+        for each in expected:
+            near = [np.abs(each.values - other).max() for other in found if other.shape == each.values.shape]
+            assert min(near) < 1e-5
+
+
+def test_images_of_another_size_in_the_other_model_are_batched_by_size(forty, tmp_path):
+    first, other = loaded(0, 'a'), loaded(1, 'b')
+    transform = other.transform
+
+    def sized(image):
+        return nn.functional.interpolate(transform(image)[None], 48 if image.getpixel((0, 0))[0] < 128 else 32)[0]
+
+    other.transform = sized
+    summary = vt.run(
+        first, forty, vt.CAM(layers=['features.3']), compare=[other], out=tmp_path, batch_size=40, workers=1
+    )
+    assert summary.done == 40
+    assert first.module.sizes == [40]
+    assert len(other.module.sizes) == 2 and sum(other.module.sizes) == 40
+
+
 @pytest.mark.parametrize('extra', [[], ['--method', 'gradcam', 'layercam', '--target-category', '281', 'espresso']])
 def test_the_command_line(tmp_path, extra):
     argv = ['demo/coffee.png', CONFIG, '--compare', CONFIG, 'none', '--save-raw', *extra]
@@ -126,9 +214,11 @@ def test_a_dataset_of_the_config_tells_ground_truth(tmp_path, capsys):
     assert '@val' in capsys.readouterr().err
 
 
-def test_from_python_the_same_classes_are_followed():
+def test_each_image_of_a_batch_keeps_its_own_classes():
     model = vt.load(CONFIG)
-    cam = vt.CAM(targets=['espresso'])
-    first = cam(model, model.read('demo/coffee.png'))
-    again = cam.follow([first], model)(model, model.read('demo/chelsea.png'))
-    assert again.targets[0].id == 967
+    samples = [model.read(f'demo/{name}') for name in ('coffee.png', 'chelsea.png')]
+    cam = vt.CAM()
+    first = cam(model, samples)
+    again = cam.follow(first, model)(model, samples[::-1])
+    assert [result.targets[0].id for result in first] == [967, 282]
+    assert [result.targets[0].id for result in again] == [967, 282]  # held to the first's, whatever is shown

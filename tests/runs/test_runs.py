@@ -22,7 +22,7 @@ from vistool.commands.vis_attention import main as vis_attention
 from vistool.commands.vis_cam import main as vis_cam
 from vistool.commands.vis_featmap import main as vis_featmap
 from vistool.errors import InputError
-from vistool.runs.launch import hint_at_gpu, joined
+from vistool.runs.distributed import distributed, hint_at_gpu
 
 SMALL = ['mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'none']
 LABELLED = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
@@ -265,7 +265,7 @@ def test_a_gallery_is_made_of_the_run_and_of_another_beside_it(main, photos, tmp
 def test_a_process_started_by_torchrun_without_the_launcher_says_so(monkeypatch):
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
     monkeypatch.setenv('WORLD_SIZE', '2')
-    with pytest.raises(InputError, match='launcher pytorch'), joined('none'):
+    with pytest.raises(InputError, match='launcher pytorch'), distributed('none'):
         pass
 
 

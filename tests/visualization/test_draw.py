@@ -151,7 +151,7 @@ def test_nearest_takes_the_pixel_under_the_centre(h, w, height, width):
     np.testing.assert_array_equal(resize_map(values, (height, width), 'nearest'), values[np.ix_(rows, columns)])
 
 
-@pytest.mark.parametrize('align', ['centre', 'corner'])
+@pytest.mark.parametrize('align', ['center', 'corner'])
 def test_whole_enlargement_by_nearest_repeats_pixels(align):
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(resize_map(values, (8, 12), 'nearest', align), values.repeat(4, 0).repeat(4, 1))

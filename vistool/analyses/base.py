@@ -25,7 +25,12 @@ class MapAnalysis(ABC):
     2. :meth:`fit` once, for what must be known over all images first;
     3. the analysis itself for each batch, or :meth:`compare` where there are several models;
     4. :meth:`reduce` after each batch, for what there is only one of in the whole run.
+
+    Attributes:
+        layers: The layers that were named, if any were.
     """
+
+    layers: object = ()
 
     def check(self, model: Model) -> None:  # noqa: B027 (optional)
         """Checks parameters that can be wrong whatever the images are.
@@ -51,6 +56,16 @@ class MapAnalysis(ABC):
     @abstractmethod
     def __call__(self, model: Model, samples: Any) -> Any:
         """Results of one batch: one per sample, in their order."""
+
+    @property
+    def reduces(self) -> str:
+        """The parameter that asks for a result over the whole run, such as ``'stats'``; ``''`` where none does."""
+        return ''
+
+    @property
+    def choices(self) -> Sequence[object]:
+        """What the user chose, for file names: another choice never overwrites the pictures of the last."""
+        return ()
 
     def reduce(self, before: Mapping[str, Result], results: Sequence[Heatmaps]) -> Mapping[str, Result]:
         """Adds a batch to what there is only one of in the whole run, such as statistics over all images.

@@ -1,4 +1,4 @@
-"""Where an exception becomes one line and an exit code, and where paths are announced."""
+"""The boundary to the shell: exceptions become one line and an exit code, paths go to stdout, progress to stderr."""
 
 from __future__ import annotations
 
@@ -11,36 +11,32 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TextIO
+from dataclasses import replace
+from typing import TYPE_CHECKING, TextIO
 
-from vistool import provenance
 from vistool.commands.parser import Parser
 from vistool.errors import InputError, cause_of, log_speller
 
-_KEPT = 1 << 30
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-
-def tune_process() -> None:
-    """Lets waiting threads sleep, and keeps freed memory for the next layer.
-
-    OpenMP's threads spin while they wait, which takes the cores from those that read and write images. And glibc hands
-    a large tensor's memory back to the system as soon as it is freed, so that every layer of a network on the CPU has
-    its pages mapped and cleared anew, up to half the time of a forward pass.
-    """
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    if any(name.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for name in os.environ):
-        return
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if os.name == 'posix' else None
-    if mallopt is not None:  # glibc
-        mallopt(_M_MMAP_THRESHOLD, _KEPT)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT)
-
+if TYPE_CHECKING:
+    from vistool.analyses.base import MapAnalysis
+    from vistool.runs.progress import RunSummary
+    from vistool.runs.spec import RunSpec
 
 OK, SOME_FAILED, BAD_INPUT, OWN_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done; some items of a batch failed; bad input; a fault of vistool's own; interrupted."""
+
+CARRIED_OUT = (
+    'out', 'resume', 'overwrite', 'gallery', 'launcher', 'local_rank', 'workers', 'log_level', 'debug', 'not_show',
+    'show', 'backends', 'panels', 'trust_checkpoint',
+)  # fmt: skip
+"""Parameters that say how a run is carried out and where its files go; a deterministic run leaves them out of the
+command line that it records."""
+
+_KEPT = 1 << 30
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 log = logging.getLogger('vistool')
 _stdout: ContextVar[TextIO] = ContextVar('stdout')
@@ -53,10 +49,10 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
     """
     debug = '--debug' in (sys.argv if argv is None else argv)
     tune_process()
-    log_speller.spelling = parser.spelling
+    before, log_speller.spelling = log_speller.spelling, parser.spelling
     try:
         args = parser.parse(argv)
-        args.command = provenance.command(parser.prog, None if argv is None else list(argv))
+        args.command = parser.command(argv, CARRIED_OUT if getattr(args, 'deterministic', False) else ())
         _set_up_logging(args.log_level, debug)
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())  # a config's custom_imports find the user's own files
@@ -81,6 +77,46 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         if library:
             return _complain(library, BAD_INPUT)
         return _complain(f'{cause_of(error)}; run with --debug for the traceback', OWN_FAULT)
+    finally:
+        log_speller.spelling = before
+
+
+def tune_process() -> None:
+    """Lets waiting threads sleep, and keeps freed memory for the next layer.
+
+    OpenMP's threads spin while they wait, which takes the cores from those that read and write images. And glibc hands
+    a large tensor's memory back to the system as soon as it is freed, so that every layer of a network on the CPU has
+    its pages mapped and cleared anew, up to half the time of a forward pass.
+    """
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    if any(name.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if os.name == 'posix' else None
+    if mallopt is not None:  # glibc
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def execute(spec: RunSpec, fitted: Callable[[MapAnalysis], None] | None = None) -> int:
+    """Carries out a run, with its paths on stdout and a progress bar on stderr.
+
+    Args:
+        spec: The run.
+        fitted: Called with the analysis once it knows what it has to know over all images.
+
+    Returns:
+        The exit code.
+    """
+    from vistool.runs import run
+
+    with progress_bar() as progress:
+        callbacks = run.Callbacks(written=announce, progress=progress)
+        return exit_code(run.execute(spec, replace(callbacks, fitted=fitted) if fitted else callbacks))
+
+
+def exit_code(summary: RunSummary) -> int:
+    """The exit code of a run."""
+    return SOME_FAILED if summary.failures else OK
 
 
 def announce(lines: Iterable[object]) -> None:
@@ -89,6 +125,32 @@ def announce(lines: Iterable[object]) -> None:
     for line in lines:
         stdout.write(f'{line}\n')  # in one piece: several processes may share a pipe
         stdout.flush()
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """One progress bar on stderr, for several items on a terminal; yields what moves it: ``(finished, total)``."""
+    with contextlib.ExitStack() as stack:
+        show: Callable[[int], object] | None = None
+
+        def progress(finished: int, total: int) -> None:
+            nonlocal show
+            if show is None:
+                show = stack.enter_context(_bar(total)) if total > 1 and sys.stderr.isatty() else lambda finished: None
+            show(finished)
+
+        yield progress
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task('', total=total)
+        yield lambda finished: bar.update(task, completed=finished)
 
 
 def _complain(message: str, code: int) -> int:

@@ -6,16 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vistool import commands as cli
+from vistool.commands import boundary, options
+from vistool.commands.parser import Parser
 
 
-def build_parser() -> cli.Parser:
+def build_parser() -> Parser:
     """The command line of browse_dataset."""
-    parser = cli.Parser(
+    parser = Parser(
         'browse_dataset', __doc__, 'browse_dataset configs/demo_dataset/plain.py --mode pipeline --show-number 4'
     )
-    cli.add_model(parser, checkpoint=False)
-    add_selection(parser)
+    options.add_model(parser, checkpoint=False)
+    _add_selection(parser)
     group = parser.add_argument_group('picture')
     modes = 'original|transformed|concat|pipeline|batch'
     group.add_argument('-m', '--mode', default='transformed', metavar=modes, help='default: transformed')
@@ -28,19 +29,17 @@ def build_parser() -> cli.Parser:
     group.add_argument('--bgr2rgb', action='store_true', help='the same as --channel-order BGR')
     out = ('-o', '--out', '--output-dir', '--out-dir', '--save-path')
     group.add_argument(*out, dest='out', metavar='PATH', help='folder, or a file for one picture; default: work_dirs/…')
-    group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
-    group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
+    options.add_width(group)
     group.add_argument('--save-raw', action='store_true', help='write index, path, label, sizes, parameters (.csv)')
     group.add_argument('--show', action='store_true', help='open a window for each picture as well')
     group.add_argument('-i', '--show-interval', type=float, default=2.0, metavar='S', help='seconds a window stays')
-    group.add_argument('--report', action='store_true', help='one page: classes, sizes, colours, bad files')
-    cli.add_run(parser, model=False)
+    group.add_argument('--report', action='store_true', help='one page: classes, sizes, colors, bad files')
+    options.add_run(parser, model=False)
     parser.add_argument('--workers', type=int, metavar='N', help='processes that read and draw; 0: this one alone')
     return parser
 
 
-def add_selection(parser: cli.Parser) -> None:
-    """Which samples."""
+def _add_selection(parser: Parser) -> None:
     group = parser.add_argument_group('samples')
     group.add_argument(
         '-p', '--phase', default='train', metavar='train|val|test', help='which dataset (default: train)'
@@ -54,14 +53,28 @@ def add_selection(parser: cli.Parser) -> None:
 
 def work(args: argparse.Namespace) -> int:
     """Opens the dataset, reads, draws, writes."""
-    from vistool.runs.browsing import browse
+    from vistool.analyses.dataset import BrowseDataset
+    from vistool.runs.datasets import DatasetSpec, browse, report
+    from vistool.runs.run import Callbacks
+    from vistool.runs.spec import Output
 
-    return browse(args)
+    order = args.channel_order.upper() if args.channel_order else 'BGR' if args.bgr2rgb else None
+    spec = options.taken(
+        DatasetSpec,
+        args,
+        options=options.config_options(args.options),
+        channel_order=order,
+        analysis=BrowseDataset(args.mode, args.repeats, tuple(args.sheet) if args.sheet else None),
+        output=Output(args.out, options.style_of(args), args.save_raw, show=args.show),
+    )
+    with boundary.progress_bar() as progress:
+        carry_out = report if args.report else browse
+        return boundary.exit_code(carry_out(spec, Callbacks(boundary.announce, progress)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return cli.run(work, build_parser(), argv)
+    return boundary.run(work, build_parser(), argv)
 
 
 if __name__ == '__main__':

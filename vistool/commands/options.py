@@ -1,69 +1,126 @@
-"""The arguments that commands share."""
+"""The options that commands share, and what they are translated into.
+
+The ``dest`` of an option is the parameter that it sets, so errors find the option's name.
+"""
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vistool.commands.parser import Parser
-from vistool.errors import InputError
+from vistool.errors import InputError, param
 
-
-def style_of(args: argparse.Namespace) -> Any:
-    """The :class:`~vistool.visualization.style.Style` that the picture options ask for."""
+if TYPE_CHECKING:
+    from vistool.analyses.base import MapAnalysis
+    from vistool.runs.spec import Models, Output, RunSpec
     from vistool.visualization.style import Style
 
-    align: Any = getattr(args, 'align', None) or 'centre'
-    align = 'centre' if align == 'center' else align
-    width: Any = int(args.width) if args.width and args.width.isdigit() else args.width
-    alpha: Any = args.alpha
-    if alpha is not None and alpha != 'heat':
-        try:
-            alpha = float(alpha)
-        except ValueError:
-            raise InputError(f'{alpha!r} is no opacity', accepted='0 to 1, or heat', parameter='alpha') from None
-    return Style(
-        layout=args.layout,
-        width=width,
-        dpi=args.dpi,
-        scale=args.scale,
-        colormap=args.colormap,
-        alpha=alpha,
-        colorbar=args.colorbar,
-        interpolation=args.interpolation,
-        view=args.view,
-        align=align,
-        arrangement=tuple(args.arrangement) if getattr(args, 'arrangement', None) else None,
+T = TypeVar('T')
+
+
+def run_spec(args: argparse.Namespace, tool: str, analysis: MapAnalysis, style: Style | None = None) -> RunSpec:
+    """The run that parsed arguments ask for.
+
+    Args:
+        args: With the options of :func:`add_model`, :func:`add_compare`, :func:`add_inputs`, :func:`add_picture`,
+            :func:`add_batch` and :func:`add_run`.
+        tool: The command's name.
+        analysis: What to do with the images.
+        style: How results are drawn; None: as the picture options say.
+    """
+    from vistool.runs.spec import Execution, RunSpec, Selection
+
+    return RunSpec(
+        analysis,
+        models_of(args),
+        args.images,
+        taken(Selection, args),
+        taken(Execution, args),
+        output_of(args, style),
+        args.seed,
+        tool,
+        args.command,
     )
 
 
-def out_path(args: argparse.Namespace, config: str, command: str) -> Path:
-    """``--out``, or the default folder of this config and command."""
-    return Path(args.out) if args.out else Path('work_dirs') / config / command
+def taken(kind: type[T], args: argparse.Namespace, **more: Any) -> T:
+    """A dataclass whose fields are arguments of their own names.
 
-
-def file_name(item: str, *choices: object) -> str:
-    """A picture's name: the image's, then whatever the user chose for this run (method, class, layer, checkpoint).
-
-    So another choice never overwrites the last one's picture. Lists are joined by ``-``; what was not chosen is
-    left out.
+    Args:
+        kind: The dataclass.
+        args: Parsed arguments; fields without one keep their default.
+        more: Fields that go before the arguments.
     """
-    parts = [item]
-    for choice in choices:
-        text = '-'.join(map(str, choice)) if isinstance(choice, (list, tuple)) else str(choice or '')
-        if text:
-            parts.append(re.sub(r'[^\w.+=-]+', '-', text).strip('-')[:80])
-    return '_'.join(parts)
+    names = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(args, name) for name in names if hasattr(args, name)} | more)
 
 
-def config_options(pairs: Sequence[str]) -> dict[str, Any]:
+def models_of(args: argparse.Namespace) -> Models:
+    """The models that arguments name."""
+    from vistool.data.pipelines import parse_files
+    from vistool.runs.spec import Models, ModelSpec
+
+    compare = []
+    for words in args.compare:
+        if len(words) > 2:
+            raise InputError(
+                f'{" ".join(words)!r}: {len(words)} words',
+                accepted='CONFIG, or CONFIG CHECKPOINT',
+                hint=f'put positionals before {param("compare")}',
+                parameter='compare',
+            )
+        compare.append(ModelSpec(*words))
+    return taken(
+        Models,
+        args,
+        first=ModelSpec(args.config, args.checkpoint),
+        compare=tuple(compare),
+        options=config_options(args.options),
+        files=parse_files(args.files),
+    )
+
+
+def output_of(args: argparse.Namespace, style: Style | None = None) -> Output:
+    """What arguments ask to be written."""
+    from vistool.runs.spec import Output
+
+    more: dict[str, Any] = {'style': style or style_of(args)}
+    if getattr(args, 'gallery', None) is not None:
+        more['gallery'] = tuple(args.gallery)
+    if hasattr(args, 'backends'):
+        more['backends'] = tuple(args.backends)
+    return taken(Output, args, **more)
+
+
+def style_of(args: argparse.Namespace, **more: Any) -> Style:
+    """The style that the picture options ask for.
+
+    Args:
+        args: Parsed arguments.
+        more: Fields that go before the arguments.
+    """
+    from vistool.visualization.style import Style
+
+    fields: dict[str, Any] = {'width': int(args.width) if args.width and args.width.isdigit() else args.width}
+    alpha = getattr(args, 'alpha', None)
+    if alpha is not None and alpha != 'heat':
+        try:
+            fields['alpha'] = float(alpha)
+        except ValueError:
+            raise InputError(f'{alpha!r} is not an opacity', accepted='0 to 1, or heat', parameter='alpha') from None
+    if getattr(args, 'arrangement', None):
+        fields['arrangement'] = tuple(args.arrangement)
+    return taken(Style, args, **{**fields, **more})
+
+
+def config_options(pairs: Sequence[str]) -> Mapping[str, Any]:
     """``K=V`` pairs read as OpenMMLab's tools read them.
 
     Raises:
-        InputError: If one is no pair.
+        InputError: If one is not a pair.
     """
     if not pairs:
         return {}
@@ -72,14 +129,22 @@ def config_options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         if '=' not in pair or pair.startswith('='):
             raise InputError(
-                f'{pair!r} is no KEY=VALUE', accepted='model.backbone.depth=18 data.x="[a,b]"', parameter='options'
+                f'{pair!r} is not KEY=VALUE', accepted='model.backbone.depth=18 data.x="[a,b]"', parameter='options'
             )
     reader = argparse.ArgumentParser(add_help=False)
     reader.add_argument('--cfg-options', nargs='+', action=DictAction)
     try:
-        return reader.parse_args(['--cfg-options', *pairs]).cfg_options
+        options: Mapping[str, Any] = reader.parse_args(['--cfg-options', *pairs]).cfg_options
     except (ValueError, AssertionError, SyntaxError) as error:
         raise InputError(f'{" ".join(pairs)!r} cannot be read: {error}', parameter='options') from error
+    return options
+
+
+def add_images(parser: Parser, *, datasets: bool = True) -> None:
+    """``img``; ``datasets``: also those of the config."""
+    every = 'image file, folder, quoted glob, .txt list, or @train, @val, @test'
+    files = 'image file, folder, quoted glob, or .txt list of paths'
+    parser.add_argument('images', metavar='img', help=every if datasets else files)
 
 
 def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
@@ -96,42 +161,39 @@ def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
 
 
 def add_picture(parser: Parser, *, maps: bool = True) -> None:
-    """Where pictures go and how they look; ``maps``: also how heat maps are coloured."""
+    """Where pictures go and how they look; ``maps``: also how heat maps are colored."""
     group = parser.add_argument_group('picture')
     group.add_argument(
-        '-o',
-        '--out',
-        '--save-path',
-        '--out-dir',
-        '--output-dir',
-        dest='out',
-        metavar='PATH',
+        '-o', '--out', '--save-path', '--out-dir', '--output-dir', dest='out', metavar='PATH',
         help='a file (png, jpg, webp, pdf, svg), else a folder; default: work_dirs/<config>/<command>/',
-    )
+    )  # fmt: skip
     group.add_argument(
         '--layout',
         default='grid',
         metavar='grid|overlay',
         help="titled figure, or the bare overlay at the network's size",
     )
-    group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
-    group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
+    add_width(group)
     if maps:
         _add_maps(group)
-    else:
-        parser.set_defaults(scale=None, colormap=None, alpha=None, colorbar=None, interpolation=None, view=None)
     group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
     group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
     group.add_argument('--show', action='store_true', help='open a window as well')
 
 
+def add_width(group: argparse._ArgumentGroup) -> None:
+    """The size of pictures."""
+    group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
+    group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
+
+
 def _add_maps(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        '--scale', metavar='each|shared|percentile', help='colour scale of each map, one for all, or without outliers'
+        '--scale', metavar='each|shared|percentile', help='color scale of each map, one for all, or without outliers'
     )
-    group.add_argument('--colormap', metavar='NAME', help='any matplotlib colour map')
-    group.add_argument('--alpha', metavar='A|heat', help='weight of the colours, 0 to 1; heat: transparent where cold')
-    group.add_argument('--colorbar', action='store_true', default=None, help='draw colour bars')
+    group.add_argument('--colormap', metavar='NAME', help='any matplotlib color map')
+    group.add_argument('--alpha', metavar='A|heat', help='weight of the colors, 0 to 1; heat: transparent where cold')
+    group.add_argument('--colorbar', action='store_true', default=None, help='draw color bars')
     group.add_argument('--interpolation', metavar='nearest|bilinear|bicubic', help='how maps are enlarged')
     group.add_argument('--view', metavar='original|network', help='draw on the whole file, or on what the network saw')
     group.add_argument('--sheet', metavar='FILE', help='put all images of the run on pages as well')
@@ -143,14 +205,24 @@ def add_run(parser: Parser, *, model: bool = True) -> None:
     if model:
         group.add_argument('--device', default='cpu', help='cpu (default), cuda:0, …')
     group.add_argument('--seed', type=int, default=0, help='of random transforms and random weights (default: 0)')
-    group.add_argument('--cfg-options', nargs='+', default=[], metavar='K=V', help='changes to the config')
+    add_config_options(group)
     if model:
         group.add_argument('--trust-checkpoint', action='store_true', help="let the checkpoint's pickle run code")
+    add_logging(parser, group)
+
+
+def add_config_options(group: argparse._ArgumentGroup) -> None:
+    """Changes to the config."""
+    group.add_argument(
+        '--cfg-options', dest='options', nargs='+', default=[], metavar='K=V', help='changes to the config'
+    )
+
+
+def add_logging(parser: Parser, group: argparse._ArgumentGroup) -> None:
+    """What is said on stderr."""
     group.add_argument('--log-level', default='info', metavar='LEVEL', help='debug, info (default), warning, error')
     group.add_argument('--debug', action='store_true', help='show tracebacks')
-    parser.add_argument(
-        '--not-show', action='store_true', help=argparse.SUPPRESS
-    )  # older tools' option, the default here
+    parser.add_argument('--not-show', action='store_true', help=argparse.SUPPRESS)  # of older tools; the default here
 
 
 def add_compare(parser: Parser) -> None:
@@ -167,11 +239,25 @@ def add_compare(parser: Parser) -> None:
 
 def add_inputs(parser: Parser) -> None:
     """Files of a network with several inputs."""
-    group = parser.add_argument_group('several inputs (for configs with «inputs»)')
+    group = parser.add_argument_group('several inputs (for configs with "inputs")')
     group.add_argument(
-        '--input', nargs='+', default=[], metavar='NAME=PATH', help='a file for an input, or a folder of files'
+        '--input',
+        dest='files',
+        nargs='+',
+        default=[],
+        metavar='NAME=PATH',
+        help='a file for an input, or a folder of files',
     )
     group.add_argument('--draw-on', metavar='NAME', help='the input to draw maps on; default: the first with places')
+
+
+def add_tokens(parser: Parser) -> None:
+    """How a layer's output is laid out."""
+    group = parser.add_argument_group('layout of tokens (found by looking at the model; these override)')
+    group.add_argument('--vit-like', dest='tokens', action='store_true', help='the layers give tokens (B, L, C)')
+    group.add_argument(
+        '--num-extra-tokens', dest='extra_tokens', type=int, metavar='N', help='tokens before the grid; 0 is a value'
+    )
 
 
 def add_batch(parser: Parser) -> None:
@@ -183,13 +269,18 @@ def add_batch(parser: Parser) -> None:
         '--workers', type=int, default=2, metavar='N', help='threads that read and that write (default: 2)'
     )
     group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
-    group.add_argument('--resume', action='store_true', help='go on with the run in the output folder')
+    group.add_argument('--resume', action='store_true', help='continue the run in the output folder')
     group.add_argument('--overwrite', action='store_true', help='start again, whatever the output folder holds')
     group.add_argument(
-        '--gallery', nargs='*', metavar='RUN', help='a web page over the run; of other runs (folders) beside it'
+        '--gallery', nargs='*', metavar='RUN', help='a web page over the run; other runs (folders) stand beside it'
     )
     group.add_argument(
-        '--vis-backend', nargs='+', default=[], metavar='NAME', help='pictures go there too: tensorboard, wandb, …'
+        '--vis-backend',
+        dest='backends',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='pictures go there too: tensorboard, wandb, …',
     )
     group.add_argument(
         '--launcher', default='none', metavar='none|pytorch|slurm', help='what started the processes of this run'
@@ -205,5 +296,5 @@ def _add_selection(parser: Parser) -> None:
     group.add_argument('--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19')
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='of a dataset: ids or names')
     group.add_argument('--per-class', type=int, metavar='N', help='of a dataset: N of each class, drawn with --seed')
-    group.add_argument('--only', metavar='wrong|right|uncertain', help='by what the model makes of them')
+    group.add_argument('--only', metavar='wrong|right|uncertain', help='by what the model predicts')
     group.add_argument('--max-samples', type=int, metavar='N', help='N of them, drawn with --seed')

@@ -5,39 +5,48 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vistool import commands as cli
+from vistool.commands import boundary, options
+from vistool.commands.parser import Parser
+from vistool.errors import InputError, param
+
+if TYPE_CHECKING:
+    from vistool.analyses.base import MapAnalysis
+    from vistool.analyses.featmap import FeatureMaps
 
 
-def build_parser() -> cli.Parser:
+def build_parser() -> Parser:
     """The command line of vis_featmap."""
     example = (
         'vis_featmap demo/coffee.png configs/efficientnet_lite/efficientnet-lite0_in1k.py --compare '
         'configs/efficientnet_lite/efficientnet-lite0_in1k.py none'
     )
-    parser = cli.Parser('vis_featmap', __doc__, example)
-    parser.add_argument('img', help='image file, folder, quoted glob, .txt list, or @train, @val, @test')
-    cli.add_model(parser)
+    parser = Parser('vis_featmap', __doc__, example)
+    options.add_images(parser)
+    options.add_model(parser)
     _add_features(parser)
-    cli.add_compare(parser)
-    cli.add_inputs(parser)
-    cli.add_picture(parser)
+    options.add_compare(parser)
+    options.add_inputs(parser)
+    options.add_picture(parser)
     look = parser.add_argument_group('look of feature maps')
     look.add_argument('--overlay', action='store_true', help='over the photo instead of beside it')
-    look.add_argument('--align', metavar='center|corner', help='what enlarging aligns, where it interpolates')
+    look.add_argument(
+        '--align', default='center', metavar='center|corner', help='what enlarging aligns, where it interpolates'
+    )
     look.add_argument('--arrangement', nargs=2, type=int, metavar=('R', 'C'), help='rows and columns of tiles')
-    cli.add_batch(parser)
-    cli.add_run(parser)
-    rare = parser.add_argument_group('layout of tokens (found by looking at the model; these override)')
-    rare.add_argument('--vit-like', action='store_true', help='the layers give tokens (B, L, C)')
-    rare.add_argument('--num-extra-tokens', type=int, metavar='N', help='tokens before the grid; 0 is a value')
+    options.add_batch(parser)
+    options.add_run(parser)
+    options.add_tokens(parser)
     return parser
 
 
-def _add_features(parser: cli.Parser) -> None:
+def _add_features(parser: Parser) -> None:
     group = parser.add_argument_group('features')
     group.add_argument(
         '--target-layers',
+        dest='layers',
         nargs='+',
         default=[],
         metavar='LAYER',
@@ -45,31 +54,109 @@ def _add_features(parser: cli.Parser) -> None:
     )
     group.add_argument('--preview-model', action='store_true', help='list the layers with their output shapes and stop')
     group.add_argument(
-        '--channel-reduction', default='', metavar='NAME', help='mean (default), sum, max, norm, select_max, pca, none'
+        '--channel-reduction',
+        dest='reduction',
+        default='',
+        metavar='NAME',
+        help='mean (default), sum, max, norm, select_max, pca, none',
     )
     group.add_argument('--topk', type=int, metavar='N', help='the N strongest channels of each layer')
-    group.add_argument('--topk-by', default='mean', metavar='NAME', help='… by mean (default), max, norm or std')
+    group.add_argument(
+        '--topk-by', dest='criterion', default='mean', metavar='NAME', help='… by mean (default), max, norm or std'
+    )
     group.add_argument('--channels', nargs='+', default=[], metavar='C', help='these channels: 0 5 7-11')
     group.add_argument('--similar-to', nargs='+', default=[], metavar='X,Y', help='cosine similarity to these pixels')
-    group.add_argument('--foreground', action='store_true', help='with pca: colour the foreground alone')
-    group.add_argument('--save-basis', metavar='FILE', help='with pca: keep the colours for another run (.npz)')
-    group.add_argument('--load-basis', metavar='FILE', help='with pca: colours kept before')
+    group.add_argument('--foreground', action='store_true', help='with pca: color the foreground alone')
+    group.add_argument('--save-basis', metavar='FILE', help='with pca: keep the colors for another run (.npz)')
+    group.add_argument('--load-basis', dest='basis', metavar='FILE', help='with pca: colors kept before')
     group.add_argument('--all-channels', metavar='DIR', help='each channel as its own picture as well, and their sum')
     group.add_argument('--stats', action='store_true', help='numbers per channel over all images as well (.csv, plot)')
 
 
 def work(args: argparse.Namespace) -> int:
     """Loads, runs up to the last layer, and draws."""
-    from vistool.runs.features import Run, preview
-
     if args.preview_model:
         return preview(args)
-    return Run(args).draw()
+    args.align = {'centre': 'center'}.get(args.align, args.align)
+    if args.overlay:
+        args.alpha, args.interpolation = args.alpha or '0.5', args.interpolation or 'bilinear'
+    spec = options.run_spec(args, 'vis_featmap', analysis_of(args))
+
+    def save_basis(fitted: MapAnalysis) -> None:
+        from vistool.analyses.featmap.pca import basis_bytes
+        from vistool.visualization.files import write_file
+
+        basis = getattr(fitted, 'basis', None)
+        if basis is not None:
+            path = Path(args.save_basis)
+            write_file(path, basis_bytes(basis), 'save_basis')
+            boundary.announce([path])
+
+    return boundary.execute(spec, save_basis if args.save_basis else None)
+
+
+def analysis_of(args: argparse.Namespace) -> FeatureMaps:
+    """The analysis that the options ask for.
+
+    Raises:
+        InputError: They contradict each other, or nothing can be written where they say.
+    """
+    from vistool.analyses.featmap import FeatureMaps
+    from vistool.analyses.featmap.pca import read_basis
+    from vistool.visualization.files import check_folder
+
+    if args.save_basis:
+        if args.reduction != 'pca':
+            raise InputError('is for colors by PCA', hint=f'add {param("reduction", "pca")}', parameter='save_basis')
+        check_folder(Path(args.save_basis).parent, 'save_basis')
+    if args.basis and args.foreground:
+        raise InputError('the loaded basis says what foreground is', hint='leave it out', parameter='foreground')
+    return options.taken(
+        FeatureMaps,
+        args,
+        basis=read_basis(args.basis) if args.basis else None,
+        similar_to=[parse_point(word) for word in args.similar_to],
+        tokens=args.tokens or None,
+        all_channels=bool(args.all_channels),
+    )
+
+
+def parse_point(word: str) -> tuple[float, float]:
+    """``'250,100'`` as numbers.
+
+    Raises:
+        InputError: If it is not two numbers.
+    """
+    try:
+        x, y = (float(part) for part in word.split(','))
+    except ValueError:
+        raise InputError(f'{word!r} is not a pixel', accepted='X,Y such as 250,100', parameter='similar_to') from None
+    return x, y
+
+
+def preview(args: argparse.Namespace) -> int:
+    """Lists the network's modules with what they give for the first image, on stdout; needs no checkpoint."""
+    from vistool.models.configs import resolve
+    from vistool.models.model import Model, build_module, find_device
+    from vistool.network.stages import module_tree
+    from vistool.runs.loading import find_items, read_views
+
+    models = options.models_of(args)
+    source = resolve(args.config, models.options)
+    item = find_items(args.images, source)[0]
+    device = find_device(models.device)
+    module = build_module(source, args.seed).to(device)
+    module.eval()
+    model = Model(module, source.name, source.config, device=device)
+    model.use_files(models.files, models.draw_on)
+    inputs = model.batch(read_views([model], item, args.seed))
+    boundary.announce(module_tree(model.module, inputs))
+    return boundary.OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return cli.run(work, build_parser(), argv)
+    return boundary.run(work, build_parser(), argv)
 
 
 if __name__ == '__main__':

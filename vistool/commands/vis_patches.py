@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from vistool import commands as cli
+from vistool.commands import boundary, options
+from vistool.commands.parser import Parser
+from vistool.errors import InputError
 
 
-def build_parser() -> cli.Parser:
+def build_parser() -> Parser:
     """The command line of vis_patches."""
-    parser = cli.Parser(
+    parser = Parser(
         'vis_patches',
         __doc__,
         'vis_patches demo/astronaut.png --patch-size 64 --pad 2\n'
         '  vis_patches demo/astronaut.png configs/dinov2/vit-small-p14_dinov2-pre_headless.py --order',
     )
-    parser.add_argument('img', help='image file, folder, quoted glob, or .txt list')
+    options.add_images(parser, datasets=False)
     parser.add_argument(
         'config',
         nargs='?',
@@ -27,35 +30,82 @@ def build_parser() -> cli.Parser:
     sizes.add_argument('--patch-size', metavar='N|H,W', help='size of a patch in pixels')
     sizes.add_argument('--stride', metavar='N|H,W', help="from one patch to the next (default: the patch's size)")
     sizes.add_argument(
-        '--fit', default='resize', metavar='HOW', help='images that are no multiple: resize (default), crop, pad'
+        '--fit', default='resize', metavar='HOW', help='images that are not a multiple: resize (default), crop, pad'
     )
     sizes.add_argument('--max-size', type=int, metavar='N', help='make larger images smaller first')
     group = parser.add_argument_group('what is drawn')
     group.add_argument(
         '--pad', type=float, metavar='PX', help='border around each patch (default: a 32nd of the patch)'
     )
-    group.add_argument('--pad-value', default='255', metavar='V|R,G,B', help='its colour (default: 255, white)')
+    group.add_argument('--pad-value', default='255', metavar='V|R,G,B', help='its color (default: 255, white)')
     group.add_argument('--order', action='store_true', help='write token numbers on the patches where they can be read')
     group.add_argument('--sequence', action='store_true', help='the row of tokens that the transformer sees')
     group.add_argument('--windows', action='store_true', help="Swin's windows, plain and shifted")
     group.add_argument('--mask-ratio', type=float, metavar='R', help='share of patches to mask, 0 to 1')
     group.add_argument('--mask', default='random', metavar='KIND', help='random (default), block, grid')
     group.add_argument('--highlight', nargs='+', default=[], metavar='TOKEN', help='numbers of patches to bring out')
-    cli.add_picture(parser, maps=False)
-    cli.add_run(parser)
+    options.add_picture(parser, maps=False)
+    options.add_run(parser)
     return parser
 
 
 def work(args: argparse.Namespace) -> int:
     """Loads, cuts and draws."""
-    from vistool.runs.patches import draw_patches
+    from vistool.analyses.patches import Patches
+    from vistool.runs.patches import PatchesSpec, draw_patches
+    from vistool.runs.run import Callbacks
 
-    return draw_patches(args)
+    analysis = options.taken(
+        Patches,
+        args,
+        patch_size=numbers(args.patch_size, 'patch_size', (1, 2)),
+        stride=numbers(args.stride, 'stride', (1, 2)),
+        pad_value=numbers(args.pad_value, 'pad_value', (1, 3)),
+        highlight=tuple(numbers(value, 'highlight', (1,)) for value in args.highlight),
+    )
+    spec = options.taken(
+        PatchesSpec,
+        args,
+        analysis=analysis,
+        options=options.config_options(args.options),
+        output=options.output_of(args),
+        choices=choices(args),
+    )
+    with boundary.progress_bar() as progress:
+        return boundary.exit_code(draw_patches(spec, Callbacks(boundary.announce, progress)))
+
+
+def numbers(text: str | None, parameter: str, counts: tuple[int, ...]) -> Any:
+    """``'16'`` → 16, ``'16,8'`` → (16, 8); None stays None.
+
+    Raises:
+        InputError: The text is something else, or has another count of numbers.
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(int(part) for part in text.split(','))
+    except ValueError:
+        values = ()
+    if len(values) not in counts:
+        accepted = ' or '.join(','.join('N' * count) for count in counts)
+        raise InputError(f'{text!r} is not a whole number', accepted=accepted, parameter=parameter)
+    return values[0] if len(values) == 1 else values
+
+
+def choices(args: argparse.Namespace) -> tuple[object, ...]:
+    """What file names say besides the image's own."""
+    views = [view for view in ('order', 'sequence', 'windows') if getattr(args, view)]
+    masked = f'{args.mask}-{args.mask_ratio}' if args.mask_ratio is not None else ''
+    border = None if args.pad is None else f'{args.pad:g}'
+    looks = (('pad', border, None), ('pad-value', args.pad_value, '255'), ('fit', args.fit, 'resize'))
+    other = [f'{name}-{value}' for name, value, usual in (*looks, ('max', args.max_size, None)) if value != usual]
+    return args.patch_size, args.stride, views, masked, args.highlight, other
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return cli.run(work, build_parser(), argv)
+    return boundary.run(work, build_parser(), argv)
 
 
 if __name__ == '__main__':

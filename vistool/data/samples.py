@@ -79,16 +79,22 @@ class Sample:
         }
 
 
-def find_inputs(spec: str | os.PathLike[str]) -> list[Item]:
+def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Item]:
     """The images that ``spec`` names, in a fixed order, with unique output names.
 
     Args:
-        spec: A file, a folder (searched recursively, without hidden files), a glob (``**`` too), or a ``.txt`` list
-            of paths (one a line, relative to the list's folder, else to the current one; ``#`` starts a comment).
+        spec: A file, a folder (searched recursively, without hidden files), a glob (``**`` too), a ``.txt`` list of
+            paths (one a line, relative to the list's folder, else to the current one; ``#`` starts a comment), or a
+            sequence of paths.
 
     Raises:
         InputError: Nothing is found, or nothing found is an image.
     """
+    if not isinstance(spec, (str, os.PathLike)):
+        paths = list({os.path.abspath(each): Path(each) for each in spec}.values())
+        if not paths:
+            raise InputError('no image given', accepted='one path or more', parameter='images')
+        return _named(paths, _common(paths))
     text, path = os.fspath(spec), Path(spec).expanduser()
     if path.is_dir():
         return _named(_walk(path), path)

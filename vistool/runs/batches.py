@@ -1,4 +1,4 @@
-"""Many images through one analysis: read by a pool, batched through the network, drawn and written by a pool."""
+"""Many images through one analysis: a pool reads them, the calling thread explains them in batches, a pool writes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vistool.errors import InputError, param
-from vistool.runs.progress import Clock, progress
+from vistool.runs.progress import Clock
 
 if TYPE_CHECKING:
     from vistool.data.samples import Sample
-    from vistool.results import Result
+    from vistool.results import Heatmaps
 
 T = TypeVar('T')
 W = TypeVar('W')
@@ -28,13 +28,18 @@ class Read:
 
     Attributes:
         index: Position of its item.
-        sample: The image.
+        views: The image as each model reads it.
         seconds: What reading took.
     """
 
     index: int
-    sample: Sample
+    views: tuple[Sample, ...]
     seconds: float
+
+    @property
+    def sample(self) -> Sample:
+        """The image as the first model reads it."""
+        return self.views[0]
 
 
 @dataclass
@@ -42,27 +47,28 @@ class Batches(Generic[T, W]):
     """One pass over many items.
 
     Attributes:
-        read: ``(index, item) → sample``; runs in a pool. An :class:`~vistool.errors.InputError` skips the item.
-        explain: Samples of one network-input size → one result each; runs in the calling thread.
+        read: ``(index, item) → the image as each model reads it``; runs in a pool. An
+            :class:`~vistool.errors.InputError` skips the item.
+        explain: ``views[model][image]`` of one network-input size → one result per image; runs in the calling thread.
         write: ``(result, sample, seconds spent so far) → what was written``; runs in a pool.
         batch_size: Images per call of ``explain``; halved where the memory does not suffice.
         workers: Threads of each pool.
         clock: Where the time goes.
-        shown: Whether a progress bar may be shown.
+        cancelled: Asked before each batch; once it says so, no further images are explained.
     """
 
-    read: Callable[[int, T], Sample]
-    explain: Callable[[list[Sample]], Sequence[Result]]
-    write: Callable[[Result, Sample, float], W]
+    read: Callable[[int, T], tuple[Sample, ...]]
+    explain: Callable[[list[list[Sample]]], Sequence[Heatmaps]]
+    write: Callable[[Heatmaps, Sample, float], W]
     batch_size: int = 1
     workers: int = 2
     clock: Clock = field(default_factory=Clock)
-    shown: bool = True
+    cancelled: Callable[[], bool] = lambda: False
 
     def run(
         self,
         items: Sequence[T],
-        done: Callable[[W], None],
+        done: Callable[[W | None], None],
         failed: Callable[[int, T, InputError], None],
         groups: Sequence[Sequence[int]] | None = None,
         unwanted: Collection[int] = (),
@@ -71,10 +77,11 @@ class Batches(Generic[T, W]):
 
         Args:
             items: What ``read`` takes.
-            done: Called with what ``write`` returned for each item, in order, in the calling thread.
+            done: Called with what ``write`` returned for each item, in order, in the calling thread; with None for an
+                unwanted one.
             failed: Called with the position, the item and the reason for each that cannot be read or explained.
-            groups: Positions of the items to take; no batch reaches over the end of a group. Default: all, in one.
-            unwanted: Positions that are read and explained, so that a batch is always the same one, but not written.
+            groups: Positions of the items to take; no batch spans two groups. Default: all, in one.
+            unwanted: Positions that are read and explained, so that batches are always the same, but not written.
 
         Raises:
             InputError: If the only item cannot be read, no image can be explained, or a file cannot be written.
@@ -86,26 +93,26 @@ class Batches(Generic[T, W]):
             if total == 1:
                 raise error
             failed(index, items[index], error)
-            advance()
 
         def settle(left: int) -> None:
             while len(pending) > left:  # memory stays flat
                 with self.clock.part('write'):
                     written = pending.popleft().result()
                 done(written)
-                advance()
 
         pending: deque[Future[W]] = deque()
         with (
             ThreadPoolExecutor(self.workers, 'read') as readers,
             ThreadPoolExecutor(self.workers, 'write') as writers,
-            progress(total, self.shown) as advance,
         ):
             try:
                 for batch in self._batches(items, groups, readers, fail):
+                    if self.cancelled():
+                        readers.shutdown(cancel_futures=True)
+                        break
                     for each, result, seconds in self._explained(batch, fail):
                         if each.index in unwanted:
-                            advance()
+                            done(None)
                         else:
                             pending.append(writers.submit(self.write, result, each.sample, seconds))
                     settle(2 * self.batch_size + self.workers)
@@ -116,12 +123,12 @@ class Batches(Generic[T, W]):
                 readers.shutdown(cancel_futures=True)
                 raise
 
-    def walk(self, items: Sequence[T], groups: Sequence[Sequence[int]] | None = None) -> Iterator[list[Sample]]:
-        """The batches that :meth:`run` will see, for what looks at all images first; unreadable ones are left out."""
+    def walk(self, items: Sequence[T], groups: Sequence[Sequence[int]] | None = None) -> Iterator[list[list[Sample]]]:
+        """The batches that :meth:`run` will see, as ``views[model][image]``; unreadable images are left out."""
         groups = [range(len(items))] if groups is None else groups
         with ThreadPoolExecutor(self.workers, 'read') as readers:
             for batch in self._batches(items, groups, readers, lambda index, error: None):
-                yield [each.sample for each in batch]
+                yield _views(batch)
 
     def _batches(
         self,
@@ -130,11 +137,11 @@ class Batches(Generic[T, W]):
         readers: ThreadPoolExecutor,
         fail: Callable[[int, InputError], None],
     ) -> Iterator[list[Read]]:
-        """Consecutive samples of one group and one input size, at most ``batch_size`` of them."""
-        places = ((number, index) for number, group in enumerate(groups) for index in group)
+        """Consecutive images of one group and one input size, at most ``batch_size`` of them."""
+        positions = ((number, index) for number, group in enumerate(groups) for index in group)
         batch: list[Read] = []
         current = 0
-        for number, index, future in self._prefetched(items, places, readers):
+        for number, index, future in self._prefetched(items, positions, readers):
             try:
                 with self.clock.part('decode'):
                     found = future.result()
@@ -151,17 +158,17 @@ class Batches(Generic[T, W]):
             yield batch
 
     def _prefetched(
-        self, items: Sequence[T], places: Iterable[tuple[int, int]], readers: ThreadPoolExecutor
+        self, items: Sequence[T], positions: Iterable[tuple[int, int]], readers: ThreadPoolExecutor
     ) -> Iterator[tuple[int, int, Future[Read]]]:
         """Group and position with the read under way, a bounded number at a time, in order."""
 
         def timed(index: int) -> Read:
             start = time.perf_counter()
-            sample = self.read(index, items[index])
-            return Read(index, sample, time.perf_counter() - start)
+            views = self.read(index, items[index])
+            return Read(index, views, time.perf_counter() - start)
 
         waiting: deque[tuple[int, int, Future[Read]]] = deque()
-        for number, index in places:
+        for number, index in positions:
             waiting.append((number, index, readers.submit(timed, index)))
             if len(waiting) > 2 * self.batch_size + self.workers:
                 yield waiting.popleft()
@@ -170,8 +177,8 @@ class Batches(Generic[T, W]):
 
     def _explained(
         self, batch: list[Read], fail: Callable[[int, InputError], None]
-    ) -> Iterator[tuple[Read, Result, float]]:
-        """Results with the seconds spent on each; what cannot be explained beside others is tried alone."""
+    ) -> Iterator[tuple[Read, Heatmaps, float]]:
+        """Results with the seconds spent on each; if a batch cannot be explained, its images are tried one by one."""
         if len(batch) > self.batch_size:  # it was made before the memory ran out
             while batch:
                 part = batch[: self.batch_size]
@@ -181,7 +188,7 @@ class Batches(Generic[T, W]):
         start_time = time.perf_counter()
         try:
             with self.clock.part('forward'):
-                results = list(self.explain([each.sample for each in batch]))
+                results = list(self.explain(_views(batch)))
         except InputError as error:
             yield from self._one_by_one(batch, fail, error)
             return
@@ -200,13 +207,13 @@ class Batches(Generic[T, W]):
 
     def _one_by_one(
         self, batch: list[Read], fail: Callable[[int, InputError], None], error: InputError
-    ) -> Iterator[tuple[Read, Result, float]]:
-        """What fails for some images is told of them; what fails for all of the first is wrong with the options."""
+    ) -> Iterator[tuple[Read, Heatmaps, float]]:
+        """Images that fail are reported; if every image of the first batch fails, the parameters are at fault."""
         refused = [(batch[0].index, error)] if len(batch) == 1 else []
         for each in batch if len(batch) > 1 else []:
             try:
                 with self.clock.part('forward'):
-                    (result,) = self.explain([each.sample])
+                    (result,) = self.explain(_views([each]))
             except InputError as reason:
                 refused.append((each.index, reason))
                 continue
@@ -221,16 +228,20 @@ class Batches(Generic[T, W]):
         """Smaller batches from here on; called outside the handler, whose traceback would keep the memory."""
         if size == 1:
             raise InputError(
-                'the memory does not suffice for one image',
+                'there is not enough memory for one image',
                 hint=f'use a smaller input, {param("amp")}, fewer methods or classes, or another device',
                 parameter='device',
             )
         self.batch_size = size // 2
-        log.warning('out of memory with %d images: batches of %d from here on', size, self.batch_size)
+        log.warning('out of memory with %d images: using batches of %d from here on', size, self.batch_size)
         import torch
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _views(batch: Sequence[Read]) -> list[list[Sample]]:
+    return [list(samples) for samples in zip(*(each.views for each in batch), strict=True)]
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -1,13 +1,12 @@
-"""What a batch run has done so far, in its output folder: ``run.json``, and one line per image in ``manifest.jsonl``.
+"""What a run has done so far, in its output folder: ``run.json``, and one entry per image in ``manifest.jsonl``.
 
-While a run goes on, each process appends to a file of its own (``manifest-0.jsonl`` …), a line only when its files are
-written; at the end they are merged. So a run may be killed at any moment: what has no whole line is done again.
+During a run each process appends to a file of its own (``manifest-0.jsonl`` …), an entry only after its files are
+written; at the end they are merged. So a run may be killed at any moment: an image without a whole entry is done again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,101 +16,108 @@ from typing import Any
 
 from vistool.errors import InputError, param
 from vistool.gallery.runs import LINES, RUN
-from vistool.runs.launch import Place
+from vistool.runs.distributed import DistInfo
 from vistool.visualization.files import unwritable, write_file
+
+FORMAT = 2
+"""The version of these files. Files without a version were written by earlier code."""
 
 _OF_RANK = re.compile(r'manifest-\d+\.jsonl')
 _HALF_WRITTEN = re.compile(r'\..+\.\d+\.\d+\.tmp')
-_STAMP = ('index', 'input', 'bytes', 'mtime')
+_IDENTITY = ('index', 'input', 'bytes', 'mtime')
 
 
 @dataclass
 class Manifest:
-    """The record of a run, as one of its processes keeps it.
+    """The manifest of a run, as one of its processes keeps it.
 
     Attributes:
         folder: The run's output folder.
-        place: This process.
-        done: Lines of images that were done before, by name.
+        dist: This process.
+        done: Entries of images that were done before, by name.
     """
 
     folder: Path
-    place: Place = field(default_factory=Place)
+    dist: DistInfo = field(default_factory=DistInfo)
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def begin(
-        cls, folder: Path, about: Mapping[str, Any], place: Place, resume: bool = False, overwrite: bool = False
+        cls, folder: Path, record: Mapping[str, Any], dist: DistInfo, resume: bool = False, overwrite: bool = False
     ) -> Manifest:
-        """Opens the record of a run; all its processes have to call this.
+        """Opens the manifest of a run; every process has to call this.
 
         Args:
             folder: The run's output folder.
-            about: What ``run.json`` is to say; its ``settings`` are compared with those of an earlier run.
-            place: This process.
-            resume: Whether to go on with the run that is there; without one it starts from the beginning.
-            overwrite: Whether to start again whatever is there.
+            record: What ``run.json`` is to say; its ``settings`` are compared with those of an earlier run.
+            dist: This process.
+            resume: Whether to continue the run that is there; without one the run starts from the beginning.
+            overwrite: Whether to start again, whatever is there.
 
         Raises:
-            InputError: The run that is there had other settings, or is unfinished and neither option is given.
+            InputError: The run that is there had other settings, is of another version, or is unfinished and neither
+                option is given.
         """
         problem = None
-        if place.first:
+        if dist.is_main:
             try:
-                _prepare(folder, about, resume, overwrite)
+                _prepare(folder, record, resume, overwrite)
             except InputError as error:
                 problem = error
-        problem = next((each for each in place.gather(problem) if each), None)
+        problem = next((each for each in dist.gather(problem) if each), None)
         if problem:
             raise problem
-        return cls(folder, place, {line['name']: line for line in read_lines(folder)} if resume else {})
+        return cls(folder, dist, {entry['name']: entry for entry in read_entries(folder)} if resume else {})
 
-    def has(self, stamp: Mapping[str, Any]) -> bool:
-        """Whether an image is done: its line is there, it is the same file as then, and what was written is intact.
+    def has(self, fingerprint: Mapping[str, Any]) -> bool:
+        """Whether an image is done: it has an entry, it is the same file as then, and what was written is intact.
 
         Args:
-            stamp: Its :func:`stamp`.
+            fingerprint: What the image is known by; its ``name`` finds the entry.
         """
-        line = self.done.get(stamp['name'])
-        if line is None or line.get('error') or any(line.get(key) != stamp[key] for key in _STAMP if key in stamp):
+        entry = self.done.get(fingerprint['name'])
+        if entry is None or entry.get('error'):
             return False
-        return all(intact(self.folder, file) for file in line['files'])
+        if any(entry.get(key) != fingerprint[key] for key in _IDENTITY if key in fingerprint):
+            return False
+        return all(intact(self.folder, file) for file in entry['files'])
 
     def failed(self, name: str) -> bool:
         """Whether an image could not be read or explained before."""
         return bool(self.done.get(name, {}).get('error'))
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Appends an image's line, in one write."""
-        path = self.folder / f'manifest-{self.place.rank}.jsonl'
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Appends an image's entry, in one write."""
+        path = self.folder / f'manifest-{self.dist.rank}.jsonl'
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open('a', encoding='utf-8') as file:
-                file.write(json.dumps(line, ensure_ascii=False) + '\n')
+                file.write(json.dumps(entry, ensure_ascii=False) + '\n')
         except OSError as error:
             raise unwritable(path, error) from error
 
     def finish(self) -> Path:
-        """Merges the processes' files into ``manifest.jsonl``; all processes have to call this."""
-        self.place.wait()
-        if self.place.first:
+        """Merges the processes' files into ``manifest.jsonl``; every process has to call this."""
+        self.dist.wait()
+        if self.dist.is_main:
             merge(self.folder)
-        self.place.wait()
+        self.dist.wait()
         return self.folder / LINES
 
 
-def _prepare(folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+def _prepare(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
     """What one process does before all of them begin."""
     before = _read_run(folder)
     unfinished = any(_OF_RANK.fullmatch(path.name) for path in folder.glob('manifest-*.jsonl'))
-    if before is not None and not overwrite:
+    if before is not None and not overwrite and (resume or unfinished):
+        _check_format(folder, before)
         if resume:
-            _check_same(folder, before, about)
-        elif unfinished:
-            count = sum(1 for line in read_lines(folder) if not line.get('error'))
+            _check_same(folder, before, record)
+        else:
+            count = sum(1 for entry in read_entries(folder) if not entry.get('error'))
             raise InputError(
                 f'{str(folder)!r} holds an unfinished run ({count} images done)',
-                accepted=f'{param("resume")} to go on with it, {param("overwrite")} to start again, or another folder',
+                accepted=f'{param("resume")} to continue it, {param("overwrite")} to start again, or another folder',
                 parameter='out',
             )
     if resume and before is not None and not overwrite:
@@ -120,7 +126,7 @@ def _prepare(folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bo
     else:
         for path in (folder / LINES, *folder.glob('manifest-*.jsonl')):
             path.unlink(missing_ok=True)
-    write_file(folder / RUN, (json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True) + '\n').encode())
+    write_file(folder / RUN, (json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True) + '\n').encode())
 
 
 def _read_run(folder: Path) -> dict[str, Any] | None:
@@ -136,10 +142,21 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _check_same(folder: Path, before: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    old, new = before.get('settings', {}), about['settings']
+def _check_format(folder: Path, before: Mapping[str, Any]) -> None:
+    if before.get('format') != FORMAT:
+        raise InputError(
+            f'the run in {str(folder)!r} was written by another version of vistool and cannot be continued',
+            hint=f'use another folder, or {param("overwrite")} to start again',
+            parameter='out',
+        )
+
+
+def _check_same(folder: Path, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    old, new = before.get('settings', {}), record['settings']
     changed = [
-        f'{key}: {old.get(key)!r} → {new.get(key)!r}' for key in sorted({*old, *new}) if old.get(key) != new.get(key)
+        f'{param(key) if key.isidentifier() else key}: {old.get(key)!r} → {new.get(key)!r}'
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
     ]
     if changed:
         raise InputError(
@@ -149,26 +166,26 @@ def _check_same(folder: Path, before: Mapping[str, Any], about: Mapping[str, Any
         )
 
 
-def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """All whole lines of a run's record, merged or not; a later line of the same image comes later."""
+def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
+    """All whole entries of a run's manifest, merged or not; a later entry of the same image comes later."""
     for path in (folder / LINES, *sorted(folder.glob('manifest-*.jsonl'))):
         if not path.exists():
             continue
         with path.open(encoding='utf-8', errors='replace') as file:
             for text in file:
                 try:
-                    line = json.loads(text)
+                    entry = json.loads(text)
                 except ValueError:  # the process was killed while it wrote this
                     continue
-                if isinstance(line, dict) and 'name' in line and text.endswith('\n'):
-                    yield line
+                if isinstance(entry, dict) and 'name' in entry and text.endswith('\n'):
+                    yield entry
 
 
 def merge(folder: Path) -> None:
-    """All lines into ``manifest.jsonl``, one per image, in the order of the run; the processes' files go."""
-    lines = {line['name']: line for line in read_lines(folder)}
-    ordered = sorted(lines.values(), key=lambda line: (line['index'], line['name']))
-    text = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in ordered)
+    """Merges all entries into ``manifest.jsonl``, one per image, in the order of the run; removes the others' files."""
+    entries = {entry['name']: entry for entry in read_entries(folder)}
+    ordered = sorted(entries.values(), key=lambda entry: (entry['index'], entry['name']))
+    text = ''.join(json.dumps(entry, ensure_ascii=False) + '\n' for entry in ordered)
     write_file(folder / LINES, text.encode())
     for path in folder.glob('manifest-*.jsonl'):
         if _OF_RANK.fullmatch(path.name):
@@ -176,34 +193,14 @@ def merge(folder: Path) -> None:
 
 
 def remove_half_written(folder: Path) -> None:
-    """Removes what killed processes left of files that they were writing."""
+    """Removes the files that killed processes were writing."""
     for path in folder.rglob('.*.tmp'):
         if _HALF_WRITTEN.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
-def stamp(item: Any, index: int) -> dict[str, Any]:
-    """What an image is known by: its name, and its file's path, size and time, or its index where there is no file.
-
-    Args:
-        item: Has a ``name``, a ``path`` (or None) and, in a dataset, an ``index``.
-        index: Position in the run.
-    """
-    path = item.path
-    found: dict[str, Any] = {'name': item.name, 'input': None if path is None else str(path)}
-    if path is None or hasattr(item, 'index'):
-        found['index'] = index
-    if path is not None:
-        try:
-            status = os.stat(path)
-        except OSError:
-            return {**found, 'bytes': None, 'mtime': None}
-        found |= {'bytes': status.st_size, 'mtime': status.st_mtime}
-    return found
-
-
 def file_entry(folder: Path, path: Path) -> dict[str, Any]:
-    """A written file as the record names it: relative to the folder where it lies in it, with size and CRC-32."""
+    """A written file as the manifest names it: relative to the run's folder if it lies there, with size and CRC-32."""
     data = path.read_bytes()
     inside = path.is_relative_to(folder)
     name = (path.relative_to(folder) if inside else path.absolute()).as_posix()
@@ -216,11 +213,11 @@ def intact(folder: Path, file: Mapping[str, Any]) -> bool:
         data = (folder / file['name']).read_bytes()
     except OSError:
         return False
-    return len(data) == file['bytes'] and f'{zlib.crc32(data):08x}' == file['crc32']
+    return bool(len(data) == file['bytes'] and f'{zlib.crc32(data):08x}' == file['crc32'])
 
 
 def with_their_batches(order: Sequence[int], pending: Iterable[int], failed: Iterable[int], size: int) -> list[int]:
-    """Pending images, and for those that failed before also the others of their batch, which were explained without.
+    """Pending images, and for those that failed before also the others of their batch, whose batch was smaller then.
 
     Args:
         order: Positions of all images of the run.
@@ -237,20 +234,20 @@ def with_their_batches(order: Sequence[int], pending: Iterable[int], failed: Ite
 
 
 def groups_of(
-    order: Sequence[int], pending: Iterable[int], place: Place, batch_size: int, fixed: bool
+    order: Sequence[int], pending: Iterable[int], dist: DistInfo, batch_size: int, fixed: bool
 ) -> list[list[int]]:
-    """Which images this process takes, as groups that no batch reaches over.
+    """Which images this process takes, as groups; no batch spans two groups.
 
     Args:
         order: Positions of all images of the run.
         pending: Those that are not done.
-        place: This process.
+        dist: This process.
         batch_size: Images per batch.
-        fixed: Whether batches are cut from ``order``, so that each image always has the same ones beside it, whatever
-            was done before and however many processes there are.
+        fixed: Whether batches are cut from ``order``, so that each image is always in the same batch, whatever was done
+            before and however many processes there are.
     """
     left = set(pending)
     if not fixed:
-        return [place.share([index for index in order if index in left])]
+        return [dist.share([index for index in order if index in left])]
     windows = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
-    return place.share([window for window in windows if left.intersection(window)])
+    return dist.share([window for window in windows if left.intersection(window)])

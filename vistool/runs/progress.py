@@ -1,33 +1,78 @@
-"""What a run tells its user on the way and at its end."""
+"""What a run reports of itself: where its time goes, and how it ended."""
 
 from __future__ import annotations
 
 import logging
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from vistool.errors import InputError, param
 
 log = logging.getLogger('vistool')
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An item that could not be read or explained, and why."""
+    """An item that could not be read or explained.
+
+    Attributes:
+        item: Its path or name.
+        error: Why.
+    """
 
     item: str
-    reason: str
+    error: InputError
+
+    @property
+    def reason(self) -> str:
+        """Why, in one line."""
+        return str(self.error)
+
+    def __repr__(self) -> str:
+        return f'{self.item}: {self.reason}'
 
 
-def described(item: object) -> str:
-    """What an item is called in messages: its path, else its name."""
-    return str(getattr(item, 'path', None) or getattr(item, 'name', item))
+@dataclass(frozen=True, repr=False)
+class RunSummary:
+    """How a run ended.
+
+    Attributes:
+        out: The folder or file that it wrote to.
+        done: Items that it wrote.
+        skipped: Items that were done before (``resume``).
+        failures: Items that could not be read or explained.
+        files: The files that this process wrote, in order.
+        seconds: How long it took.
+        cancelled: Whether it was cancelled; ``resume`` continues it.
+    """
+
+    out: Path
+    done: int = 0
+    skipped: int = 0
+    failures: tuple[Failure, ...] = ()
+    files: tuple[Path, ...] = ()
+    seconds: float = 0.0
+    cancelled: bool = False
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput over the whole run, loading the model included."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+    def __repr__(self) -> str:
+        parts = [f'{self.done} done']
+        parts += [f'{self.skipped} skipped'] * bool(self.skipped)
+        parts += [f'{len(self.failures)} failed'] * bool(self.failures)
+        parts += ['cancelled'] * self.cancelled
+        return f'RunSummary({", ".join(parts)} in {self.seconds:.1f} s: {len(self.files)} files in {str(self.out)!r})'
 
 
 @dataclass
 class Clock:
-    """Where the time of the thread that drives a run goes; reading and writing count when it waits for them.
+    """Where the time of the thread that drives a run goes; reading and writing count while it waits for them.
 
     Attributes:
         images: How many were explained.
@@ -53,7 +98,7 @@ def throughput(clocks: Sequence[Clock]) -> str:
     """One line on a run: images per second over all processes, and where their time went.
 
     Args:
-        clocks: One per process that ran side by side.
+        clocks: One per process.
     """
     images = sum(clock.images for clock in clocks)
     elapsed = max(time.perf_counter() - clocks[0].started, 1e-9)
@@ -63,25 +108,9 @@ def throughput(clocks: Sequence[Clock]) -> str:
     return f'{images:,} images in {elapsed:.1f} s: {images / elapsed:.1f} images/s ({shares} of the time)'
 
 
-def report(failures: Sequence[Failure], total: int) -> int:
-    """Tells on stderr what failed; returns the exit code (0: nothing, 1: some)."""
+def log_failures(failures: Sequence[Failure], total: int) -> None:
+    """Logs which items failed and why."""
     for failure in failures:
-        log.error('%s: %s', failure.item, failure.reason)
+        log.error('%s: %s', failure.item, failure.error.line(param))
     if failures:
         log.error('%d of %d images failed; the others are written', len(failures), total)
-    return 1 if failures else 0
-
-
-@contextmanager
-def progress(total: int, shown: bool = True) -> Iterator[Callable[[], None]]:
-    """One progress bar on stderr, for several items on a terminal; yields what moves it one step on."""
-    if total < 2 or not shown or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task('', total=total)
-        yield lambda: bar.advance(task)

@@ -169,7 +169,7 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def resize_map(
-    values: Map, size: tuple[int, int], interpolation: Interpolation = 'bilinear', align: Align = 'centre'
+    values: Map, size: tuple[int, int], interpolation: Interpolation = 'bilinear', align: Align = 'center'
 ) -> Map:
     """A map at ``(height, width)``; values are interpolated, never colours.
 
@@ -177,7 +177,7 @@ def resize_map(
         values: ``(h, w)`` or ``(h, w, C)``.
         size: Height and width to bring it to.
         interpolation: ``nearest``, ``bilinear`` or ``bicubic`` (a = -0.75, not antialiased).
-        align: ``centre``: ``src + 0.5 = (dst + 0.5) * in / out``, as torch with ``align_corners=False``; ``corner``:
+        align: ``center``: ``src + 0.5 = (dst + 0.5) * in / out``, as torch with ``align_corners=False``; ``corner``:
             ``src = dst * in / out``. Beyond the edge the edge's value goes on.
     """
     if values.shape[:2] == tuple(size):
@@ -185,16 +185,16 @@ def resize_map(
     if interpolation == 'nearest':
         rows = _nearest(values.shape[0], size[0], align)
         return values[rows][:, _nearest(values.shape[1], size[1], align)]
-    if align == 'centre':
+    if align == 'center':
         return cast(Map, cv2.resize(values, size[::-1], interpolation=_CV2_INTERPOLATION[interpolation]))
     down, across = (_taps(n, m, interpolation) for n, m in zip(values.shape[:2], size, strict=True))
     return np.einsum('yi,ij...,xj->yx...', down, values, across, optimize=True).astype(np.float32)
 
 
-def _nearest(count: int, wanted: int, align: Align = 'centre') -> NDArray[np.intp]:
+def _nearest(count: int, wanted: int, align: Align = 'center') -> NDArray[np.intp]:
     # Integers, because count / wanted in floating point can fall just below a pixel's edge.
     positions = np.arange(wanted)
-    if align == 'centre':
+    if align == 'center':
         return (2 * positions + 1) * count // (2 * wanted)
     return positions * count // wanted
 

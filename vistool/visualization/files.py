@@ -111,6 +111,23 @@ def _marked(safe: str, name: str) -> str:
     return f'{safe}-{hashlib.sha256(name.encode(errors="replace")).hexdigest()[:6]}'.lstrip('-')
 
 
+def file_name(item: str, *choices: object) -> str:
+    """A picture's name: the image's, then whatever was chosen for this run (method, class, layer, checkpoint).
+
+    So another choice never overwrites the pictures of the last.
+
+    Args:
+        item: The image's name.
+        choices: Words, or lists of them, which are joined by ``-``; empty ones are left out.
+    """
+    parts = [item]
+    for choice in choices:
+        text = '-'.join(map(str, choice)) if isinstance(choice, (list, tuple)) else str(choice or '')
+        if text:
+            parts.append(re.sub(r'[^\w.+=-]+', '-', text).strip('-')[:80])
+    return '_'.join(parts)
+
+
 def check_folder(folder: Path, argument: str = 'out') -> None:
     """Make sure that files can be written in ``folder``, which need not exist; nothing is left behind.
 

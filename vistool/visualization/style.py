@@ -12,7 +12,7 @@ Layout = Literal['grid', 'overlay']
 Scale = Literal['each', 'shared', 'percentile']
 View = Literal['original', 'network']
 Interpolation = Literal['nearest', 'bilinear', 'bicubic']
-Align = Literal['centre', 'corner']
+Align = Literal['center', 'corner']
 Theme = Literal['darkgrid', 'whitegrid', 'dark', 'white', 'ticks']
 
 _PAPER_WIDTHS = {'column': 3.25, 'text': 6.875}
@@ -38,7 +38,7 @@ class Style:
             0.5 for CAM; the others are drawn without the photo.
         colorbar: Whether bars are drawn. None: for feature maps, and where scales are shared.
         interpolation: How a map is brought to the size of a tile. None: bilinear for CAM, else nearest.
-        align: Whether enlarging aligns the ``centre`` or the ``corner`` of the first pixels.
+        align: Whether enlarging aligns the ``center`` or the ``corner`` of the first pixels.
         arrangement: Rows and columns of the tiles of one row of the figure. None: as many columns as fit.
         view: ``original`` draws on the whole file, ``network`` on what the network saw. None: original for CAM.
         theme: seaborn's style of that name, for curves.
@@ -53,7 +53,7 @@ class Style:
     alpha: float | Literal['heat'] | None = None
     colorbar: bool | None = None
     interpolation: Interpolation | None = None
-    align: Align = 'centre'
+    align: Align = 'center'
     view: View | None = None
     arrangement: tuple[int, int] | None = None
     theme: Theme = 'whitegrid'

@@ -31,7 +31,7 @@ def test_amp_stays_within_two_hundredths_on_a_convolutional_network(tmp_path, ca
 
 
 def test_amp_stays_within_two_hundredths_on_a_transformer():
-    """DINOv2, likeness to another photo, at 16×16 tokens."""
+    """DINOv2, similarity to another photo, at 16×16 tokens."""
     model = vt.load('configs/dinov2/vit-small-p14_dinov2-pre_headless.py')
     coffee, other = (
         F.interpolate(model.batch([model.read(path)]), (224, 224), mode='bilinear')

@@ -1,6 +1,6 @@
-"""Several processes on one run, started by torchrun or Slurm, as OpenMMLab's test scripts are.
+"""Several processes in one run, started by torchrun or Slurm, as OpenMMLab's test scripts are.
 
-Processes exchange a few plain objects only, so that the group is gloo's everywhere: it needs no GPU.
+Processes exchange only a few plain objects, so the process group uses gloo everywhere: it does not need a GPU.
 """
 
 from __future__ import annotations
@@ -32,52 +32,52 @@ _PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Place:
+class DistInfo:
     """This process among those of a run.
 
     Attributes:
         rank: Its number.
-        world: How many there are.
-        local: Its number on this machine.
+        world_size: How many there are.
+        local_rank: Its number on this machine.
     """
 
     rank: int = 0
-    world: int = 1
-    local: int = 0
+    world_size: int = 1
+    local_rank: int = 0
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that does what is done once."""
+    def is_main(self) -> bool:
+        """Whether this process does what is done once."""
         return self.rank == 0
 
     def device(self, name: str) -> str:
         """``'cuda'`` as this process's own GPU; other names stay."""
-        return f'cuda:{self.local}' if name == 'cuda' and self.world > 1 else name
+        return f'cuda:{self.local_rank}' if name == 'cuda' and self.world_size > 1 else name
 
     def share(self, values: Sequence[T]) -> list[T]:
-        """This process's part of ``values``, as mmengine's sampler deals them out."""
-        if self.world == 1:
+        """This process's part of ``values``, dealt out as mmengine's sampler does."""
+        if self.world_size == 1:
             return list(values)
         from mmengine.dataset import DefaultSampler
 
         return [values[index] for index in DefaultSampler(values, shuffle=False, round_up=False)]
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank; all have to call it."""
-        if self.world == 1:
+        """The values of all processes, by rank; every process has to call it."""
+        if self.world_size == 1:
             return [value]
         from mmengine.dist import all_gather_object
 
         return list(all_gather_object(value))
 
     def wait(self) -> None:
-        """Goes on when all processes are here."""
+        """Returns when every process has called it."""
         self.gather(None)
 
 
 @contextmanager
-def joined(launcher: str, device: str = 'cpu') -> Iterator[Place]:
-    """Joins the processes of a run, and leaves them at the end.
+def distributed(launcher: str, device: str = 'cpu') -> Iterator[DistInfo]:
+    """Joins the process group of a run, and leaves it at the end.
 
     Args:
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
@@ -91,7 +91,7 @@ def joined(launcher: str, device: str = 'cpu') -> Iterator[Place]:
     if launcher == 'none':
         if 'TORCHELASTIC_RUN_ID' in os.environ and int(os.environ.get('WORLD_SIZE', 1)) > 1:
             raise InputError('started by torchrun', hint=f'add {param("launcher")} pytorch', parameter='launcher')
-        yield Place()
+        yield DistInfo()
         return
     missing = [name for name in _NEEDED[launcher] if name not in os.environ]
     if missing:
@@ -100,8 +100,8 @@ def joined(launcher: str, device: str = 'cpu') -> Iterator[Place]:
         )
     if launcher == 'slurm':
         _read_slurm()
-    # Functions of these modules have the group that exists when they are imported as a default value. Imported later,
-    # they would keep it alive, and with it threads that abort the process as Python ends.
+    # Functions of these modules take the process group that exists when they are imported as a default value. Imported
+    # later, they would keep it alive, and with it threads that abort the process when Python exits.
     import torch.distributed.fsdp.sharded_grad_scaler
     import torch.distributed.nn.functional
     import torch.distributed.optim.zero_redundancy_optimizer
@@ -110,18 +110,18 @@ def joined(launcher: str, device: str = 'cpu') -> Iterator[Place]:
         from mmengine.dist import init_dist
 
         init_dist('pytorch', backend='gloo', timeout=int(_PATIENCE.total_seconds()))
-    else:  # mmengine's own start asks for a GPU
+    else:  # mmengine's own initialization needs a GPU
         torch.distributed.init_process_group('gloo', timeout=_PATIENCE)
     from torch.distributed import destroy_process_group
 
     try:
-        yield Place(*(int(os.environ[name]) for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')))
+        yield DistInfo(*(int(os.environ[name]) for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')))
     finally:
         destroy_process_group()
 
 
 def _read_slurm() -> None:
-    """Slurm's variables as torch.distributed names them, as mmengine reads them; without asking for a GPU."""
+    """Sets torch.distributed's variables from Slurm's, as mmengine does, but without a GPU."""
     import subprocess
 
     nodes = os.environ['SLURM_NODELIST']
@@ -142,7 +142,7 @@ def _read_slurm() -> None:
 
 
 def hint_at_gpu(device: str, count: int) -> None:
-    """Tells of a GPU that has nothing to do while many images run on the CPU."""
+    """Logs that a GPU is idle while many images run on the CPU."""
     import torch
 
     if device == 'cpu' and count > 1 and torch.cuda.is_available():
@@ -151,13 +151,13 @@ def hint_at_gpu(device: str, count: int) -> None:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Numbers that do not depend on how many threads or processes a run has; the settings are put back afterwards."""
+    """Makes numbers independent of how many threads or processes a run has; restores the settings afterwards."""
     if not wanted:
         yield
         return
     import torch
 
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # asked for by cuBLAS
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # required by cuBLAS
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn: Any = torch.backends.cudnn

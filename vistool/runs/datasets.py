@@ -1,0 +1,259 @@
+"""The runs of browse_dataset: samples drawn in workers and written in order, or measured for a report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vistool.analyses.dataset import BrowseDataset, DatasetReport, Measured
+from vistool.data.batching import Batcher
+from vistool.data.datasets import choose
+from vistool.data.recording import Samples
+from vistool.data.workers import ordered_map
+from vistool.errors import InputError
+from vistool.models.configs import Source, resolve
+from vistool.results import DatasetSummary, ImageGrid
+from vistool.runs.progress import Failure, RunSummary, log_failures
+from vistool.runs.run import Callbacks
+from vistool.runs.spec import Output, PathLike
+from vistool.visualization.files import file_name, write_file
+from vistool.visualization.grids import rescaled
+from vistool.visualization.pictures import open_window, picture_bytes
+from vistool.visualization.style import Style
+from vistool.visualization.visualizer import Visualizer
+
+log = logging.getLogger('vistool')
+
+SHOWN_BY_DEFAULT = 64
+"""Samples shown where neither a number nor an output is given."""
+_WORTH_WORKERS = 32
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Which samples of a dataset are shown, how, and where they are written.
+
+    Attributes:
+        config: The config of the dataset.
+        options: Changes to the config.
+        phase: ``'train'``, ``'val'`` or ``'test'``.
+        indices: Positions: ``7``, ``'-1'``, ``'10-19'``; none: all.
+        classes: Class ids or names; none: all.
+        per_class: At most this many of each class.
+        shuffle: Whether the order is drawn, with the seed.
+        show_number: At most this many, or ``'all'``; None: all, but 64 where no output and no indices are given.
+        channel_order: ``'BGR'`` or ``'RGB'``, of loaded images; None: as their loader says.
+        analysis: How samples are shown.
+        rescale_factor: How much larger pixels are drawn; None: tiles have their natural size.
+        output: What is written.
+        show_interval: Seconds for which a window stays open.
+        workers: Processes that read and draw; 0: this one alone; None: some where there are many samples.
+        seed: Of random transforms.
+    """
+
+    config: PathLike
+    options: Mapping[str, Any] = field(default_factory=dict)
+    phase: str = 'train'
+    indices: Sequence[int | str] = ()
+    classes: Sequence[int | str] = ()
+    per_class: int | None = None
+    shuffle: bool = False
+    show_number: int | str | None = None
+    channel_order: str | None = None
+    analysis: BrowseDataset = field(default_factory=BrowseDataset)
+    rescale_factor: float | None = None
+    output: Output = field(default_factory=Output)
+    show_interval: float = 2.0
+    workers: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        factor = self.rescale_factor
+        if factor is not None and not 0 < factor <= 1000:
+            raise InputError(f'{factor} is not a factor', accepted='above 0', parameter='rescale_factor')
+        if self.show_interval < 0:
+            raise InputError(f'{self.show_interval} seconds', accepted='0 or more', parameter='show_interval')
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f'{self.workers} workers', accepted='0 or more', parameter='workers')
+        if factor is not None and self.output.style.width:
+            raise InputError('both a factor and a width', hint='give one of them', parameter='rescale_factor')
+
+    def open(self) -> tuple[Source, Samples]:
+        """The config and its dataset.
+
+        Raises:
+            InputError: They cannot be found or read.
+        """
+        source = resolve(self.config, self.options)
+        return source, Samples.of(source.config, self.phase, self.seed, self.channel_order)
+
+    def choose(self, samples: Samples, shuffle: bool) -> list[int]:
+        """Positions of the samples that are shown, in order."""
+        text = self.show_number
+        if text not in (None, 'all') and not str(text).lstrip('+-').isdigit():
+            raise InputError(
+                f'{text!r} is not a number of images', accepted='1 or more, or all', parameter='show_number'
+            )
+        limited = text is None and not self.output.out and not self.indices
+        number = SHOWN_BY_DEFAULT if limited else None if text is None or text == 'all' else int(text)
+        indices, classes = [str(each) for each in self.indices], [str(each) for each in self.classes]
+        chosen = choose(samples, indices, classes, self.per_class, shuffle, number)
+        if limited and len(chosen) == SHOWN_BY_DEFAULT < len(samples):
+            log.info('%d of %s; -n all', len(chosen), f'{len(samples):,}')
+        return chosen
+
+    def processes(self, total: int) -> int:
+        """How many processes work: as given, else some where there are many images and no window is opened."""
+        if self.workers is not None:
+            return 0 if self.output.show else self.workers
+        return 0 if self.output.show or total < _WORTH_WORKERS else min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Page:
+    """One picture, ready to be written.
+
+    Attributes:
+        data: The file's bytes; None where no sample could be read.
+        result: What it shows, without its pixels unless it is to be shown in a window.
+    """
+
+    data: bytes | None
+    result: ImageGrid
+
+
+@dataclass
+class _Drawing:
+    """``(number, indices) → page``; runs in a worker."""
+
+    analysis: BrowseDataset
+    samples: Samples
+    style: Style
+    suffix: str
+    factor: float | None
+    keep: bool
+
+    def __call__(self, job: tuple[int, Sequence[int]]) -> _Page:
+        """Reads and draws the samples of one picture."""
+        number, indices = job
+        result = self.analysis(self.samples, indices, number)
+        if not result.rows:
+            return _Page(None, result)
+        style = rescaled(result, self.factor, self.style) if self.factor is not None else self.style
+        data = picture_bytes(result, style, self.suffix)
+        return _Page(data, result if self.keep else replace(result, rows=()))
+
+
+def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
+    """Draws samples of a dataset.
+
+    Raises:
+        InputError: The dataset cannot be opened, nothing can be written, or the only sample cannot be read.
+    """
+    callbacks, started = callbacks or Callbacks(), time.perf_counter()
+    source, samples = spec.open()
+    analysis, output = spec.analysis, spec.output
+    shuffle = spec.shuffle
+    if analysis.mode == 'batch':
+        batcher = Batcher(source.config, spec.phase, spec.seed)
+        analysis = replace(analysis, batcher=batcher)
+        shuffle |= batcher.shuffles and not spec.indices
+    chosen = spec.choose(samples, shuffle)
+    size = analysis.per_picture
+    jobs = [(number, chosen[start : start + size]) for number, start in enumerate(range(0, len(chosen), size))]
+    out = output.path(source.name, 'browse_dataset')
+    visualizer = Visualizer(out, output.style, show=output.show)
+    visualizer.check(len(jobs))
+    drawing = _Drawing(analysis, samples, output.style, visualizer.suffix, spec.rescale_factor, output.show)
+    choices = _choices(spec)
+    kind = 'batch' if analysis.mode == 'batch' else 'sheet' if analysis.sheet else ''
+    rows: list[Mapping[str, Any]] = []
+    failures: list[Failure] = []
+    files: list[Path] = []
+    for number, page in enumerate(ordered_map(drawing, jobs, spec.processes(len(chosen)))):
+        callbacks.progress(number, len(jobs))
+        failures += [Failure(f'sample {index}', InputError(reason)) for index, reason in page.result.failed]
+        if page.data is None:
+            continue
+        rows += page.result.samples if output.save_raw else []  # kept to the end: a kilobyte a sample
+        name = file_name(f'{kind}-{number + 1:04d}' if kind else page.result.name, *choices)
+        files.append(visualizer.put(name, page.data))
+        callbacks.written(files[-1:])
+        if output.show:
+            open_window(page.result, output.style, name, spec.show_interval)
+    callbacks.progress(len(jobs), len(jobs))
+    if len(chosen) == 1 and failures:
+        raise failures[0].error
+    if output.save_raw:
+        files.append(_write_table(rows, visualizer, file_name('samples', *choices)))
+        callbacks.written(files[-1:])
+    log_failures(failures, len(chosen))
+    done = len(chosen) - len(failures)
+    return RunSummary(out, done, 0, tuple(failures), tuple(files), time.perf_counter() - started)
+
+
+def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
+    """Measures samples of a dataset and writes one page about them.
+
+    Raises:
+        InputError: The dataset cannot be opened, no sample can be read, or nothing can be written.
+    """
+    callbacks, started = callbacks or Callbacks(), time.perf_counter()
+    source, samples = spec.open()
+    chosen, output = spec.choose(samples, spec.shuffle), spec.output
+    out = output.path(source.name, 'browse_dataset')
+    visualizer = Visualizer(out, output.style, save_raw=output.save_raw)
+    visualizer.check()
+    analysis = DatasetReport()
+    measured: list[Measured] = []
+    for each in ordered_map(partial(analysis.measured, samples), chosen, spec.processes(len(chosen))):
+        callbacks.progress(len(measured), len(chosen))
+        measured.append(each)
+    callbacks.progress(len(chosen), len(chosen))
+    title = f'{source.name} · {spec.phase} · {len(chosen):,} of {len(samples):,} samples'
+    result = replace(analysis.summed(samples, measured), title=title)
+    files = visualizer.write(result, file_name('report', spec.phase, spec.classes))
+    callbacks.written(files)
+    log.info('%s', _line(result))
+    failures = [Failure(f'sample {index}', InputError(reason)) for index, reason in result.failed]
+    log_failures(failures, len(chosen))
+    done = len(chosen) - len(failures)
+    return RunSummary(out, done, 0, tuple(failures), tuple(files), time.perf_counter() - started)
+
+
+def _choices(spec: DatasetSpec) -> tuple[object, ...]:
+    """What the run varies, for file names."""
+    repeats = spec.analysis.repeats
+    drawn = f'x{repeats}' if repeats > 1 else ''
+    return spec.phase, spec.analysis.mode, spec.classes, drawn, f'seed{spec.seed}' if spec.seed else ''
+
+
+def _write_table(rows: Sequence[Mapping[str, Any]], visualizer: Visualizer, name: str) -> Path:
+    """Writes the numbers of all samples as a table: beside the picture where there is one file, else in the folder."""
+    buffer = io.StringIO()
+    fields = list(rows[0]) if rows else ['index']
+    writer = csv.DictWriter(buffer, fields, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    out = Path(str(visualizer.out))
+    path = out.with_suffix('.csv') if out.suffix.lower() == visualizer.suffix else out / f'{name}.csv'
+    write_file(path, buffer.getvalue().encode())
+    return path
+
+
+def _line(result: DatasetSummary) -> str:
+    def numbers(values: Any) -> str:
+        return ' '.join(f'{value:.1f}' for value in values)
+
+    found = f'mean {numbers(result.found[:, 0])}, std {numbers(result.found[:, 1])} (R, G, B)'
+    if result.expected is not None:
+        found += f'; config: mean {numbers(result.expected[:, 0])}, std {numbers(result.expected[:, 1])}'
+    return f'{found}: {result.verdict}'
