@@ -18,7 +18,7 @@ from torchvision.models import resnet50
 
 from vistool.network.features import features
 from vistool.network.layers import find_target_layers
-from vistool.visualization.channels import write_channels
+from vistool.visualization.heatmaps import write_channels
 from vistool.visualization.style import Style
 
 RATE = 8

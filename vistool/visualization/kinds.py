@@ -30,10 +30,9 @@ from vistool.results import (
     Result,
 )
 from vistool.visualization import raster, raw
-from vistool.visualization.channels import as_heatmaps, channel_files
 from vistool.visualization.files import encode_pixels
 from vistool.visualization.grids import bare_tiles, grid_scene
-from vistool.visualization.heatmaps import heatmaps_scene, overlays, panel_scenes
+from vistool.visualization.heatmaps import as_heatmaps, channel_files, heatmaps_scene, overlays, panel_scenes
 from vistool.visualization.scene import Pixels, Scene
 from vistool.visualization.style import Page, Style
 
