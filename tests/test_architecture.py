@@ -29,7 +29,7 @@ FOREIGN_OPTIONS = {'--local-dir', '--nproc-per-node'}
 # What the branches that are under way still have to remove; empty when they have all landed.
 ARROWS_TODAY = {'vistool.gallery.runs → vistool.runs.manifest'}
 READERS_TODAY = {'vistool.analyses.featmap', 'vistool.visualization.heatmaps'}
-CIRCLES_TODAY = True
+CIRCLES_TODAY = [['vistool.gallery', 'vistool.runs']]
 
 
 @functools.cache
@@ -181,11 +181,11 @@ def test_imports_point_down() -> None:
 
 
 def test_no_circle_between_files() -> None:
-    assert CIRCLES_TODAY or circles(imports()) == []
+    assert circles(imports()) == []
 
 
 def test_no_circle_between_packages() -> None:
-    assert CIRCLES_TODAY or circles(package_imports()) == []
+    assert [circle for circle in circles(package_imports()) if circle not in CIRCLES_TODAY] == []
 
 
 def test_options_belong_to_commands() -> None:
