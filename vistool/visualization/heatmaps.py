@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -377,13 +377,16 @@ def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heat
     return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)
 
 
-def channel_files(result: ChannelStack, style: Style) -> Iterator[tuple[str, Pixels]]:
-    """All pictures of a stack by path without suffix: ``[MODEL/]IMAGE/LAYER/channel_0000`` …, then ``sum``."""
+def channel_files(result: ChannelStack, style: Style) -> Iterator[tuple[str, Callable[[], Pixels]]]:
+    """All pictures of a stack, each drawn when called, by path without suffix.
+
+    Paths are ``[MODEL/]IMAGE/LAYER/channel_0000`` …, then ``sum``.
+    """
     for each in result.layers:
         parts = [*([each.model] if each.model else []), result.name, each.layer]
         folder = '/'.join(safe_name(part) for part in parts)
-        for name, pixels in channel_pictures(each.values, result.size, style):
-            yield f'{folder}/{name}', pixels
+        for name, colors in _colored(each.values, style):
+            yield f'{folder}/{name}', partial(_paint, colors, result.size, style)
 
 
 def channel_pictures(maps: NDArray[np.float32], size: tuple[int, int], style: Style) -> Iterator[tuple[str, Pixels]]:
@@ -395,8 +398,7 @@ def channel_pictures(maps: NDArray[np.float32], size: tuple[int, int], style: St
         style: Its ``scale`` (one for all channels unless ``each``; the sum has its own), ``colormap``,
             ``interpolation`` and ``align``.
     """
-    digits = len(str(len(maps) - 1))
-    for name, colors in _colored(maps, style, digits):
+    for name, colors in _colored(maps, style):
         yield name, _paint(colors, size, style)
 
 
@@ -410,8 +412,9 @@ def as_heatmaps(result: ChannelStack) -> Heatmaps:
     return Heatmaps('feature', np.full((*result.size, 3), 255, np.uint8), tuple(maps), provenance=result.provenance)
 
 
-def _colored(maps: NDArray[np.float32], style: Style, digits: int) -> Iterator[tuple[str, ColorMapping]]:
+def _colored(maps: NDArray[np.float32], style: Style) -> Iterator[tuple[str, ColorMapping]]:
     """The channels on one scale, and their sum on its own."""
+    digits = len(str(len(maps) - 1))
     total = maps.sum(0, dtype=np.float64).astype(np.float32)
     items = [Heatmap(values, Coordinates(layer='channels', channel=number)) for number, values in enumerate(maps)]
     items.append(Heatmap(total, Coordinates(layer='sum', reduction='sum')))
