@@ -47,7 +47,7 @@ def followed(tmp_path_factory):
             assert not target.exists()
             target.write_text(text)
         elif kind == 'append':
-            target.write_text(target.read_text() + text)
+            target.write_text(f'{target.read_text()}\n\n{text}')
         elif kind == 'insert':
             before = target.read_text()
             assert before.count(f'{line}\n') == 1
