@@ -89,13 +89,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    'vistool.analyses.attention': ('Attention',),
     'vistool.analyses.base': ('MapAnalysis',),
-    'vistool.analyses.cam': ('CAM',),
-    'vistool.analyses.dataset': ('BrowseDataset', 'DatasetReport'),
-    'vistool.analyses.featmap': ('FeatureMaps',),
-    'vistool.analyses.patches': ('Patches',),
-    'vistool.analyses.schedule': ('Schedule',),
     'vistool.data.geometry': ('Geometry',),
     'vistool.data.samples': ('Sample',),
     'vistool.errors': ('InputError',),
@@ -121,13 +115,17 @@ _HOMES = {
     'vistool.visualization': ('overlay', 'render', 'save', 'show'),
     'vistool.visualization.style': ('Style',),
 }
-"""Which module has which names: they are imported when they are first used."""
+"""The names of each module, imported at first use; the analyses are those of ``registry.ANALYSIS_MODULES``."""
 
 
 def __getattr__(name: str) -> object:
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)
+    if name in __all__:
+        from vistool.registry import ANALYSIS_MODULES
+
+        return getattr(importlib.import_module(ANALYSIS_MODULES[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

@@ -26,16 +26,17 @@ def photo(height, width, seed=0):
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def heatmap(name, seed=0, size=(7, 7), **more):
-    return Heatmap(np.random.default_rng(seed).random(size, np.float32), name, **more)
+def heatmap(seed=0, size=(7, 7), more=None, **place):
+    return Heatmap(np.random.default_rng(seed).random(size, np.float32), place, **(more or {}))
 
 
 def cam(height=375, width=500, maps=None, **more):
     maps = maps or (
-        heatmap('gradcam/tabby', 0, group='backbone.norm', row='tabby 0.83', column='GradCAM'),
-        heatmap('layercam/tabby', 1, group='backbone.norm', row='tabby 0.83', column='LayerCAM'),
+        heatmap(0, more={'score': 0.83}, method='gradcam', target='tabby', layer='backbone.norm'),
+        heatmap(1, more={'score': 0.83}, method='layercam', target='tabby', layer='backbone.norm'),
     )
-    return Heatmaps('cam', photo(height, width), maps, **more)
+    titles = {'gradcam': 'GradCAM', 'layercam': 'LayerCAM'}
+    return Heatmaps('cam', photo(height, width), maps, titles=titles, **more)
 
 
 def read(folder, entry):
@@ -86,7 +87,7 @@ def test_a_hot_spot_lies_where_it_lies_in_the_photo(tmp_path):
     geometry = Geometry(np.array([[1, 0, 200], [0, 1, 0], [0, 0, 1]], np.float64), (200, 200), (200, 400))
     values = np.zeros((200, 200), np.float32)
     values[:100, :100] = 1
-    result = cam(maps=(Heatmap(values, 'gradcam/x', column='GradCAM'),), original=original, geometry=geometry)
+    result = cam(maps=(Heatmap(values, {'method': 'gradcam'}),), original=original, geometry=geometry)
     result = replace(result, image=np.ascontiguousarray(original[:, 200:]))
     tiles = write_tiles(result, tmp_path, Style(), 'x')
     before, after = (read(tmp_path, tile).astype(int) for tile in tiles)
@@ -99,7 +100,7 @@ def test_a_hot_spot_lies_where_it_lies_in_the_photo(tmp_path):
 
 
 def test_attention_cells_are_exact(tmp_path):
-    heads = tuple(heatmap(f'head {i}', i, (4, 4), group='layers.11', column=f'head {i}') for i in range(12))
+    heads = tuple(heatmap(i, (4, 4), layer='layers.11', head=i) for i in range(12))
     result = Heatmaps('attention', photo(64, 64), heads)
     tiles = write_tiles(result, tmp_path, Style(), 'x')
     assert len(tiles) == 13 and all(PurePosixPath(tile['file']).suffix == '.png' for tile in tiles[1:])
@@ -112,23 +113,24 @@ def test_attention_cells_are_exact(tmp_path):
 
 def test_features_are_named_by_reduction_and_layer(tmp_path):
     maps = (
-        heatmap('stages.0/mean', group='stages.0', column='stage 1 · 8×8×4', size=(8, 8)),
-        heatmap('difference/stages.0/mean', group='difference: stages.0', column='stage 1 · 8×8×4', footer='CKA 0.90'),
+        heatmap(0, (8, 8), layer='stages.0', reduction='mean', model='base'),
+        heatmap(1, (8, 8), layer='stages.0', reduction='mean', model='ours'),
+        heatmap(2, (8, 8), {'metrics': {'cka': 0.9}}, layer='stages.0', reduction='mean', model='ours', minus='base'),
     )
     tiles = write_tiles(Heatmaps('feature', photo(64, 64), maps), tmp_path, Style(), 'x')
     assert [(tile['method'], tile['layer']) for tile in tiles[1:]] == [
         ('mean', 'stages.0'),
+        ('mean', 'ours: stages.0'),
         ('mean', 'difference: stages.0'),
     ]
-    assert 'footer' not in tiles[1] and tiles[2]['footer'] == 'CKA 0.90'
+    assert 'footer' not in tiles[1] and tiles[3]['footer'] == 'CKA 0.90'
 
 
 def test_layers_in_columns_are_no_part_of_the_method(tmp_path):
     maps = tuple(
-        heatmap('gradcam/x', group=layer, column=f'GradCAM · {layer}', note='no positive evidence')
-        for layer in ('layer3', 'layer4')
+        Heatmap(np.zeros((7, 7), np.float32), {'method': 'gradcam', 'layer': layer}) for layer in ('layer3', 'layer4')
     )
-    tiles = write_tiles(cam(maps=maps), tmp_path, Style(), 'x')
+    tiles = write_tiles(cam(maps=maps, layers=('layer3', 'layer4')), tmp_path, Style(), 'x')
     assert [(tile['method'], tile['layer']) for tile in tiles[1:]] == [('GradCAM', 'layer3'), ('GradCAM', 'layer4')]
     assert tiles[1]['note'] == 'no positive evidence'
 
@@ -137,17 +139,17 @@ def test_another_network_brings_its_own_photo_once(tmp_path):
     mine, theirs = photo(64, 64), photo(64, 64, seed=5)
     other = NetworkView(theirs, None)
     maps = (
-        heatmap('mean', 0, (4, 4), column='base'),
-        heatmap('ours/mean', 1, (4, 4), column='ours', view=other),
-        heatmap('ours/head 1', 2, (4, 4), column='ours', view=NetworkView(theirs.copy(), None)),
-        heatmap('same/mean', 3, (4, 4), column='same', view=NetworkView(mine.copy(), None)),
+        heatmap(0, (4, 4), model='base', head='mean'),
+        heatmap(1, (4, 4), {'view': other}, model='ours', head='mean'),
+        heatmap(2, (4, 4), {'view': NetworkView(theirs.copy(), None)}, model='ours', head=1),
+        heatmap(3, (4, 4), {'view': NetworkView(mine.copy(), None)}, model='same', head='mean'),
     )
     tiles = write_tiles(Heatmaps('attention', mine, maps), tmp_path, Style(), 'x')
     photos = [tile for tile in tiles if tile['kind'] == 'photo']
     named = {tile['name']: tile.get('photo') for tile in tiles if tile['kind'] == 'map'}
     assert len(photos) == 2 and tiles[0] is photos[0]
     assert named == {
-        'mean': None,
+        'base/mean': None,
         'ours/mean': photos[1]['file'],
         'ours/head 1': photos[1]['file'],
         'same/mean': None,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from vistool.data.geometry import Geometry
-from vistool.results import Heatmap, Heatmaps
+from vistool.results import Coordinates, Heatmap, Heatmaps, Target
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -23,7 +26,7 @@ def centre_crop(original: np.ndarray, size: int) -> tuple[np.ndarray, Geometry]:
 
 def heatmaps(
     rows: tuple[str, ...] = ('espresso 0.95',),
-    columns: tuple[str, ...] = ('GradCAM',),
+    columns: tuple[str | int, ...] = ('GradCAM',),
     kind: str = 'cam',
     size: tuple[int, int] = (160, 240),
     crop: int = 96,
@@ -33,9 +36,35 @@ def heatmaps(
     image, geometry = centre_crop(original, crop)
     generator = np.random.default_rng(1)
     cells = 8
+    names, targets = AXES[kind], [target(row) for row in rows]
     maps = tuple(
-        Heatmap(generator.random((cells, cells), np.float32), f'{column}/{row}', 'layer', row, column)
-        for row in rows
+        Heatmap(
+            generator.random((cells, cells), np.float32),
+            Coordinates({'layer': 'layer', names[0]: shown.name, names[1]: column}),
+            score=shown.score,
+        )
+        for shown in targets
         for column in columns
     )
-    return Heatmaps(**{'kind': kind, 'image': image, 'maps': maps, 'original': original, 'geometry': geometry, **more})
+    given = {'kind': kind, 'image': image, 'maps': maps, 'original': original, 'geometry': geometry}
+    if kind == 'cam':
+        given |= {'targets': tuple(targets), 'titles': {str(column): str(column) for column in columns}}
+    return Heatmaps(**{**given, **more})
+
+
+AXES = {'cam': ('target', 'method'), 'attention': ('query', 'head'), 'feature': ('query', 'layer')}
+"""The coordinates that become rows and columns."""
+
+
+def target(text: str) -> Target:
+    """``'espresso 0.95'``, ``'cat'``."""
+    name, _, score = text.rpartition(' ')
+    return Target(name, score=float(score)) if name else Target(text)
+
+
+def models(result: Heatmaps, names: Sequence[str], difference: bool = False) -> Heatmaps:
+    """The same maps of several models, and the last one minus the first."""
+    maps = [item.at(model=name) for name in names for item in result.maps]
+    if difference:
+        maps += [item.at(model=names[-1], minus=names[0]) for item in result.maps]
+    return replace(result, maps=tuple(maps))

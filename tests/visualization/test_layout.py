@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_results import centre_crop, heatmaps, photo
+from sample_results import centre_crop, heatmaps, models, photo
 
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError
-from vistool.results import GridImage, Heatmap, Heatmaps, ImageGrid
+from vistool.results import GridImage, Heatmap, Heatmaps, ImageGrid, Target
 from vistool.visualization import raster
 from vistool.visualization import text as fonts
 from vistool.visualization.colors import lookup_table
@@ -74,14 +74,15 @@ def tiles(scene: Scene):
     st.booleans(),
 )  # fmt: skip
 def test_every_figure_is_well_laid_out(rows, columns, kind, width, scale, colorbar, size, vector, compared):
-    result = heatmaps(CLASSES[:rows], METHODS[:columns], kind, size, caption='resnet50 · layer4', ground_truth='tea')
-    result = result.with_provenance(compare=[]) if compared else result
+    wrong = {'label': Target('tea', 1), 'prediction': Target('espresso', 2)}
+    result = heatmaps(CLASSES[:rows], METHODS[:columns], kind, size, model='resnet50', **wrong)
+    result = models(result, ('base', 'ours'), difference=kind == 'feature') if compared else result
     style = Style(width=width, scale=scale, colorbar=colorbar)
     scene = scene_of(result, style, vector)
     check_scene(scene)
     heights = [item.box.height for item in tiles(scene)]
     assert heights == pytest.approx([heights[0]] * len(heights))
-    assert len(tiles(scene)) >= rows * columns + 1
+    assert len(tiles(scene)) >= len(result.maps) + 1
     total = style.page(vector).width
     assert total is None or scene.width == pytest.approx(total)
 
@@ -92,12 +93,12 @@ def test_one_map_is_titled_by_its_class_with_the_score():
 
 
 def test_one_class_titles_methods_and_says_the_class_once():
-    scene = scene_of(heatmaps(columns=METHODS[:3], caption='resnet50'))
+    scene = scene_of(heatmaps(columns=METHODS[:3], model='resnet50'))
     assert [item.text for item in scene.texts] == ['resnet50 · espresso 0.95', *METHODS[:3]]
 
 
 def test_paper_has_no_constants():
-    texts = [item.text for item in scene_of(heatmaps(columns=METHODS[:2], caption='resnet50'), vector=True).texts]
+    texts = [item.text for item in scene_of(heatmaps(columns=METHODS[:2], model='resnet50'), vector=True).texts]
     assert texts == list(METHODS[:2])
 
 
@@ -113,15 +114,22 @@ def lines_of_tiles(scene: Scene):
 
 def without(result: Heatmaps, column: str) -> Heatmaps:
     """The result where a method shows no class: it stands in the first row alone."""
-    maps = tuple(m for m in result.maps if m.column != column or m.row == result.rows[0])
-    return dataclasses.replace(result, maps=maps)
+    shown = [
+        m for m in result if m.coordinates['method'] != column or m.coordinates['target'] == result.targets[0].name
+    ]
+    free = [{name: value for name, value in m.coordinates.items() if name != 'target'} for m in shown]
+    maps = [
+        dataclasses.replace(m, coordinates=place) if place['method'] == column else m
+        for m, place in zip(shown, free, strict=True)
+    ]
+    return dataclasses.replace(result, maps=tuple(maps))
 
 
 def test_a_method_that_shows_no_class_leaves_a_gap_so_that_columns_mean_one_thing():
     result = without(heatmaps(CLASSES[::2], METHODS[:3]), METHODS[1])
     scene = scene_of(result)
     first, second = ([item.box.x for item in line] for line in lines_of_tiles(scene))
-    assert len(first) == 4 and second == [first[0], first[1], first[3]]
+    assert len(first) == 4 and second == [first[1], first[3]]
     assert [item.text for item in scene.texts if not item.vertical] == list(METHODS[:3])
 
 
@@ -134,7 +142,7 @@ def test_rows_that_wrap_wrap_alike():
     assert len(lines) == 3 * each > 3
     for one, other in zip(lines[:each], lines[each : 2 * each], strict=True):
         assert {item.box.x for item in other} <= {item.box.x for item in one}
-    assert sum(map(len, lines)) == 3 * (1 + len(METHODS)) - 2
+    assert sum(map(len, lines)) == 1 + 3 * len(METHODS) - 2  # the photo once
 
 
 @pytest.mark.parametrize('size', [(30, 900), (900, 30), (12, 12), (1, 400)], ids=str)
@@ -167,12 +175,16 @@ def test_a_page_of_a_sheet_titles_each_column_once_wherever_it_starts():
 
 
 def test_ground_truth_is_red():
-    (truth,) = [item for item in scene_of(heatmaps(ground_truth='cup')).texts if item.text.startswith('GT')]
+    (truth,) = [
+        item
+        for item in scene_of(heatmaps(label=Target('cup', 1), prediction=Target('espresso', 2))).texts
+        if item.text.startswith('GT')
+    ]
     assert truth.text == 'GT: cup' and truth.color == RED
 
 
 def test_notes_are_drawn_on_their_tile():
-    maps = (Heatmap(np.zeros((4, 4), np.float32), 'a', note='no positive evidence'),)
+    maps = (Heatmap(np.zeros((4, 4), np.float32)),)
     scene = scene_of(heatmaps(maps=maps))
     note = [item for item in scene.texts if item.ground is not None]
     assert ' '.join(item.text for item in note) == 'no positive evidence'
@@ -181,7 +193,7 @@ def test_notes_are_drawn_on_their_tile():
 
 
 def test_attention_stands_in_rows_of_six_after_input_and_mean():
-    heads = ('mean', *(f'head {i}' for i in range(12)))
+    heads = ('mean', *range(12))
     for width, beside in (('text', True), ('column', False)):
         scene = scene_of(heatmaps(columns=heads, kind='attention', size=(96, 96)), Style(width=width))
         lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
@@ -190,38 +202,39 @@ def test_attention_stands_in_rows_of_six_after_input_and_mean():
 
 def test_compared_rows_are_broken_at_the_same_columns():
     stages = [f'stage {i}' for i in range(1, 6)]
-    plain = heatmaps(('base', 'ours', 'difference'), stages, 'feature', size=(96, 96))
-    result = plain.with_provenance(compare=[])
+    maps = tuple(
+        Heatmap(m.values, {'reduction': 'mean', 'layer': m.coordinates['layer']})
+        for m in heatmaps(('a',), stages, 'feature')
+    )
+    result = models(heatmaps(kind='feature', maps=maps, size=(96, 96)), ('base', 'ours'), difference=True)
     scene = scene_of(result, Style(width='column'))
     lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
     labels = [item.text for item in sorted(scene.texts, key=lambda item: item.y) if item.vertical]
     titles = [item.text for item in sorted(scene.texts, key=lambda item: (item.y, item.x)) if 'stage' in item.text]
     assert labels == ['base', 'ours', 'difference'] * (len(lines) // 3) and len(lines) > 3
     assert sum(lines) == 1 + 15 and titles == stages  # the photo once; each title once, above its column
-    heads = ('mean', *(f'head {i}' for i in range(6)))
-    few = tuple(
-        m for m in heatmaps(('base', 'ours'), heads, 'attention').maps if (m.row, m.column) != ('ours', 'head 5')
-    )
-    scene = scene_of(heatmaps(kind='attention', maps=few).with_provenance(compare=[]), Style(width='column'))
+    both = models(heatmaps(('CLS',), ('mean', *range(6)), 'attention'), ('base', 'ours'))
+    few = tuple(m for m in both if (m.coordinates['model'], m.coordinates['head']) != ('ours', 5))
+    scene = scene_of(heatmaps(kind='attention', maps=few), Style(width='column'))
     lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
     assert sum(lines) == 1 + 13 and len(lines) == 4
 
 
 def test_layers_without_heads_have_no_lead():
-    layers = [f'layer {i}' for i in range(12)]
+    layers = [f'layer{i}' for i in range(12)]
     scene = scene_of(heatmaps(layers, ('mean',), 'attention', size=(96, 96)), Style(width='text'))
     lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
     assert lines == [7, 6]
 
 
 def test_the_input_stands_once_where_all_rows_have_the_same():
-    scene = scene_of(heatmaps(('layer 0', 'layer 1'), ('mean', 'head 0'), 'attention', size=(96, 96)))
+    scene = scene_of(heatmaps(('token1', 'token2'), ('mean', 0), 'attention', size=(96, 96)))
     lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
     assert lines == [3, 2]
 
 
 def test_the_query_is_ringed_in_the_input_only():
-    result = heatmaps(('a', 'b'), ('mean', 'head 0'), 'attention', queries={'a': (80.0, 50.0), 'b': (100.0, 60.0)})
+    result = heatmaps(('a', 'b'), ('mean', 0), 'attention', queries={'a': (80.0, 50.0), 'b': (100.0, 60.0)})
     scene = scene_of(result)
     rings = {path.clip for path in scene.paths}
     inputs = [tiles(scene)[0].box, tiles(scene)[3].box]
@@ -244,7 +257,7 @@ def test_bars_only_where_scales_are_compared():
 
 
 def test_rows_of_one_group_share_a_bar():
-    scene = scene_of(heatmaps(('base', 'ours'), ('stage 1',), 'feature', queries={'x': (0, 0)}))
+    scene = scene_of(heatmaps(('a', 'b'), ('stage 1',), 'feature', queries={'a': (0, 0), 'b': (9, 9)}))
     (bar,) = bars(scene)
     boxes = [item.box for item in tiles(scene)]
     assert bar.box.y == pytest.approx(min(box.y for box in boxes))
@@ -253,7 +266,9 @@ def test_rows_of_one_group_share_a_bar():
 
 def test_signed_features_are_white_at_zero_and_share_one_scale_per_group():
     values = [np.array([[-1, 0], [0, 0.5]], np.float32), np.array([[2, 0], [0, 0]], np.float32)]
-    result = heatmaps(kind='feature', maps=tuple(Heatmap(v, str(i), 'g', '', str(i)) for i, v in enumerate(values)))
+    result = heatmaps(
+        kind='feature', maps=tuple(Heatmap(v, {'layer': 'g', 'channel': i}) for i, v in enumerate(values))
+    )
     first, second = (np.unique(item.tile((2, 2)).reshape(-1, 3), axis=0) for item in tiles(scene_of(result))[1:])
     table = lookup_table('RdBu_r')
     assert (first == table[128]).all(1).any() and (second == table[128]).all(1).any()
@@ -264,7 +279,7 @@ def test_signed_features_are_white_at_zero_and_share_one_scale_per_group():
 def test_equal_values_have_equal_colours_on_a_shared_scale():
     flat = [np.full((2, 2), v, np.float32) for v in (1.0, 0.5)]
     spans = [(0, 2), (0, 4)]
-    maps = tuple(Heatmap(v, n, 'g', '', n, span) for v, n, span in zip(flat, 'ab', spans, strict=True))
+    maps = tuple(Heatmap(v, {'method': n}, range=span) for v, n, span in zip(flat, 'ab', spans, strict=True))
     result = heatmaps(maps=maps)
     shared, alone = Style(scale='shared', alpha=1.0, view='network'), Style(alpha=1.0, view='network')
     one, two = (item.tile((4, 4)) for item in tiles(scene_of(result, shared))[1:])
@@ -306,25 +321,25 @@ def test_an_inexact_geometry_means_the_networks_view():
 
 
 def test_overlays_have_the_networks_size_and_exact_arithmetic():
-    result = heatmaps(maps=(Heatmap(np.ones((96, 96), np.float32), 'a'),))
+    result = heatmaps(maps=(Heatmap(np.ones((96, 96), np.float32)),))
     (drawn,) = [image for _, image in overlays(result, Style())]
     np.testing.assert_array_equal(drawn, np.rint(0.5 * result.image + 0.5 * lookup_table('jet')[255]))
 
 
 def test_colour_maps_are_drawn_as_they_are():
     colors = np.random.default_rng(0).random((3, 3, 3), np.float32)
-    result = heatmaps(kind='feature', maps=(Heatmap(colors, 'pca'),))
+    result = heatmaps(kind='feature', maps=(Heatmap(colors, {'layer': 'a', 'reduction': 'pca'}),))
     np.testing.assert_array_equal(tiles(scene_of(result))[1].tile((3, 3)), np.rint(colors * 255))
 
 
 def test_a_batch_axis_left_on_is_explained():
     with pytest.raises(InputError, match=r'batch axis.*maps\[0\]'):
-        scene_of(heatmaps(maps=(Heatmap(np.zeros((1, 7, 7), np.float32), 'a'),)))
+        scene_of(heatmaps(maps=(Heatmap(np.zeros((1, 7, 7), np.float32)),)))
 
 
 def test_panels_have_the_photos_size_and_no_text():
     scenes = panel_scenes(heatmaps(columns=METHODS[:2]), Style())
-    assert [name for name, _ in scenes] == ['input', 'GradCAM/espresso 0.95', 'GradCAM++/espresso 0.95']
+    assert [name for name, _ in scenes] == ['input', 'GradCAM/espresso', 'GradCAM++/espresso']
     assert all((s.width, s.height) == (240, 160) and not s.texts for _, s in scenes)
 
 
@@ -379,7 +394,7 @@ def test_a_result_is_not_changed_by_drawing():
 
 
 def test_many_channels_stand_in_a_square():
-    maps = tuple(Heatmap(np.full((2, 2), i, np.float32), str(i), 'g', '', f'channel {i}') for i in range(100))
+    maps = tuple(Heatmap(np.full((2, 2), i, np.float32), {'layer': 'g', 'channel': i}) for i in range(100))
     scene = scene_of(Heatmaps('feature', photo(32, 32), maps))
     check_scene(scene)
     lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]

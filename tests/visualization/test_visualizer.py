@@ -15,7 +15,7 @@ from PIL import Image
 from sample_results import heatmaps, photo
 
 from vistool.errors import InputError
-from vistool.results import Curve, Curves, GridImage, Heatmap, ImageGrid
+from vistool.results import Curve, Curves, GridImage, Heatmap, ImageGrid, Target
 from vistool.visualization import files
 from vistool.visualization import text as fonts
 from vistool.visualization.files import safe_name
@@ -91,7 +91,7 @@ def test_pdf_has_type_42_fonts_and_the_right_size(tmp_path, kind):
 
 def test_svg_text_is_text_and_dollars_are_no_formulas(tmp_path):
     result = heatmaps(('$\\frac cat$ 0.95',), TWO)
-    save(replace(result, ground_truth='a_$1$'), tmp_path / 'a.svg', width=700)
+    save(replace(result, label=Target('a_$1$', 1), prediction=Target('b', 2)), tmp_path / 'a.svg', width=700)
     text = (tmp_path / 'a.svg').read_text()
     for line in ('GradCAM', 'LayerCAM', 'GT: a_$1$', '$\\frac cat$ 0.95'):
         assert f'>{line}</text>' in text
@@ -166,17 +166,18 @@ def test_failures_leave_the_old_file_and_nothing_else(tmp_path, monkeypatch, err
 
 
 def test_a_result_that_cannot_be_drawn_leaves_nothing(tmp_path):
-    bad = heatmaps(maps=(Heatmap(np.zeros((1, 7, 7), np.float32), 'a'),))
+    bad = heatmaps(maps=(Heatmap(np.zeros((1, 7, 7), np.float32)),))
     with pytest.raises(InputError):
         Visualizer(tmp_path / 'out', Style(), save_raw=True, panels=tmp_path / 'p').write(bad, 'a')
     assert not os.listdir(tmp_path)
 
 
 def test_raw_round_trip(tmp_path):
+    first = np.random.default_rng(0).random((5, 4), np.float32)
     maps = (
-        Heatmap(np.random.default_rng(0).random((5, 4), np.float32), 'gradcam/猫', 'g1', range=(0.0, 2.0)),
-        Heatmap(np.ones((5, 4), np.float32), 'gradcam/cup', 'g1'),
-        Heatmap(np.full((2, 2), -3, np.float32), 'x', 'g2'),
+        Heatmap(first, {'method': 'gradcam', 'target': '猫', 'layer': 'g1'}, range=(0.0, 2.0)),
+        Heatmap(np.ones((5, 4), np.float32), {'method': 'gradcam', 'target': 'cup', 'layer': 'g1'}),
+        Heatmap(np.full((2, 2), -3, np.float32), {'method': 'x', 'layer': 'g2'}),
     )
     result = heatmaps(maps=maps, provenance={'seed': 1, 'scores': (0.5,), 'name': '猫', 'score': np.float32(0.5)})
     writer = Visualizer(tmp_path / 'a.jpg', Style(), save_raw=True)
@@ -206,8 +207,8 @@ def test_curves_are_written_as_a_table(tmp_path):
 def test_overlay_layout_writes_each_map(tmp_path):
     writer = Visualizer(tmp_path, Style(layout='overlay'))
     names = [path.name for path in writer.write(RESULTS['heatmaps'], 'cat')]
-    assert names == ['cat_GradCAM-espresso_0.95.png', 'cat_LayerCAM-espresso_0.95.png']
-    assert cv2.imread(str(tmp_path / 'cat_GradCAM-espresso_0.95.png')).shape == (96, 96, 3)
+    assert names == ['cat_GradCAM-espresso.png', 'cat_LayerCAM-espresso.png']
+    assert cv2.imread(str(tmp_path / 'cat_GradCAM-espresso.png')).shape == (96, 96, 3)
     assert Visualizer(tmp_path / 'one.png', Style(layout='overlay')).write(heatmaps(), 'x') == [tmp_path / 'one.png']
     with pytest.raises(InputError, match='layout'):
         save(heatmaps(), tmp_path / 'x.pdf', layout='overlay')
@@ -215,7 +216,7 @@ def test_overlay_layout_writes_each_map(tmp_path):
 
 def test_panels_are_of_one_size(tmp_path):
     written = Visualizer(None, Style(), panels=tmp_path).write(RESULTS['heatmaps'], 'a/cat')
-    assert [path.name for path in written] == ['input.png', 'GradCAM-espresso_0.95.png', 'LayerCAM-espresso_0.95.png']
+    assert [path.name for path in written] == ['input.png', 'GradCAM-espresso.png', 'LayerCAM-espresso.png']
     assert {cv2.imread(str(path)).shape for path in written} == {(160, 240, 3)}
 
 

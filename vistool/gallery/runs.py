@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vistool.errors import InputError, param
-from vistool.runs.manifest import LINES, RUN
 
 ARGUMENT = 'gallery'
+RUN, LINES = 'run.json', 'manifest.jsonl'
+"""The files of a run in its output folder: what was run, and one entry per image."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from vistool.results import Heatmap, Heatmaps
 from vistool.visualization import raster
 from vistool.visualization.draw import resize_image
+from vistool.visualization.facets import Facet, facets
 from vistool.visualization.files import encode_pixels, safe_name, write_file
 from vistool.visualization.heatmaps import panel_scenes
 from vistool.visualization.scene import Pixels
@@ -50,9 +50,10 @@ def write_tiles(result: Heatmaps, folder: Path, style: Style, name: str) -> list
     photo = raster.paint(scenes[0][1], density)
     entries = [writer.put({'kind': 'photo', 'name': 'photo'}, photo, '.jpg')]
     own: list[tuple[Pixels, str]] = []
-    for item, (_, scene) in zip(result.maps, scenes[1:], strict=True):
-        entry = {**_described(result, item), **_photo_of(result, style, item, own, writer, entries)}
-        bare = result.kind != 'cam' and style.alpha is None and style.layout != 'overlay' and not item.spotlight
+    for item, facet, (_, scene) in zip(result.maps, facets(result).tiles, scenes[1:], strict=True):
+        entry = {**_described(facet), **_photo_of(result, style, item, own, writer, entries)}
+        photo_below = result.kind == 'cam' or style.alpha is not None or style.layout == 'overlay'
+        bare = not photo_below and 'share' not in item.coordinates
         entries.append(writer.put(entry, raster.paint(scene, density), '.png' if bare else '.jpg'))
     return entries
 
@@ -96,27 +97,14 @@ def _photo_of(
     return {'photo': entry['file']}
 
 
-def _described(result: Heatmaps, item: Heatmap) -> dict[str, Any]:
-    entry: dict[str, Any] = {
+def _described(facet: Facet) -> dict[str, Any]:
+    entry = {
         'kind': 'map',
-        'name': item.name,
-        'row': item.row,
-        'column': item.column,
-        'layer': item.group,
-        'method': _method(result, item),
+        'name': facet.name,
+        'row': facet.row,
+        'column': facet.column,
+        'layer': facet.group,
+        'method': facet.method,
     }
-    return {**entry, **dict(_remarks(item))}
-
-
-def _remarks(item: Heatmap) -> Iterator[tuple[str, str]]:
-    if item.note:
-        yield 'note', item.note
-    if item.footer:
-        yield 'footer', item.footer
-
-
-def _method(result: Heatmaps, item: Heatmap) -> str:
-    """What the map is of: the figure's column (a method, a head), but for features, whose columns are layers."""
-    if result.kind == 'feature':
-        return item.name.rpartition('/')[2]
-    return item.column.removesuffix(item.group).removesuffix(' · ') or item.column
+    remarks = {'note': facet.note, 'footer': facet.footer}
+    return {**entry, **{name: text for name, text in remarks.items() if text}}

@@ -1,7 +1,7 @@
 """Classifiers of torchvision and Hugging Face as models for configs, beside mmpretrain's ``TimmClassifier``.
 
-A config names them ``type='vistool.TorchvisionClassifier'`` and ``type='vistool.HuggingFaceClassifier'``. For
-other tools than vistool's, it brings them in by ``custom_imports = dict(imports=['vistool.registry'])``.
+In a config they are ``type='vistool.TorchvisionClassifier'`` and ``type='vistool.HuggingFaceClassifier'``. A config for
+other tools than vistool's imports them with ``custom_imports = dict(imports=['vistool.registry'])``.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from vistool.registry import MODELS
 class TorchvisionClassifier(BaseClassifier):
     """A classifier of ``torchvision.models``, with the interface of mmpretrain's classifiers.
 
-    Its state dict has torchvision's own names: checkpoints of torchvision load as they are, and those saved load there.
+    Its state dict has torchvision's own names, so torchvision's checkpoints load unchanged, and its own load there.
 
     Args:
-        model_name: A name that ``torchvision.models.get_model`` knows.
+        model_name: A name that ``torchvision.models.get_model`` accepts.
         *args: Passed on to the model.
         loss: Config of the classification loss, or the loss itself.
         train_cfg: ``augments`` are batch augmentations for training.
-        data_preprocessor: Config of the data preprocessor; mmpretrain's ``ClsDataPreprocessor`` where it names no type.
-        init_cfg: As every mmengine module's.
+        data_preprocessor: Config of the data preprocessor; mmpretrain's ``ClsDataPreprocessor`` if it has no type.
+        init_cfg: See mmengine's ``BaseModule``.
         **kwargs: Passed on to the model (``num_classes``, …).
     """
 
@@ -74,19 +74,19 @@ class TorchvisionClassifier(BaseClassifier):
             return self.loss(inputs, data_samples)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
-        raise RuntimeError(f'mode {mode!r} is none of tensor, loss, predict')
+        raise RuntimeError(f'unknown mode {mode!r}; accepted: tensor, loss, predict')
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
-        """The last feature map ``(B, C, h, w)`` of models that keep their feature extractor apart."""
+        """The last feature map ``(B, C, h, w)`` of models with a separate feature extractor."""
         features = getattr(self.model, 'features', None)
         if features is None:
-            raise NotImplementedError(f'{type(self.model).__name__} of torchvision keeps no feature extractor apart')
+            raise NotImplementedError(f"torchvision's {type(self.model).__name__} has no separate feature extractor")
         return features(inputs)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[DataSample] | None) -> dict[str, Tensor]:
         """The classification loss of a batch; labels may be one-hot scores."""
         scores = self.model(inputs)
-        scores = scores if isinstance(scores, Tensor) else scores[0]  # Inception gives auxiliary scores while it trains
+        scores = scores if isinstance(scores, Tensor) else scores[0]  # Inception returns auxiliary scores in training
         if not data_samples:
             raise ValueError('the loss needs data samples with labels')
         if 'gt_score' in data_samples[0]:
@@ -106,14 +106,14 @@ class TorchvisionClassifier(BaseClassifier):
 
 @MODELS.register_module()
 class HuggingFaceClassifier(_HuggingFaceClassifier):
-    """mmpretrain's wrapper of ``transformers`` models, which here also takes checkpoints as they lie on the Hub.
+    """mmpretrain's wrapper of ``transformers`` models, which also takes checkpoints in the form they have on the Hub.
 
-    Their names are those of the version of transformers that wrote them, and may be a bare backbone's; transformers
-    itself maps them onto the model.
+    Their names are those of the version of transformers that wrote them, and may be those of a backbone alone;
+    transformers itself maps them to the model.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with _quiet():  # a backbone's config has labels that num_labels=0 contradicts
+        with _quiet():  # it warns of labels in a backbone's config that num_labels=0 contradicts
             super().__init__(*args, **kwargs)
         self.register_load_state_dict_pre_hook(_translate)
 
@@ -129,9 +129,9 @@ def _with_prefix(module: nn.Module, state_dict: dict[str, Any], prefix: str, *re
 
 
 def _translate(module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """Renames a checkpoint's tensors as the installed transformers does, the wrapper's prefix kept.
+    """Renames a checkpoint's tensors as the installed transformers does, keeping the wrapper's prefix.
 
-    Runs after mmpretrain's hook, which has put ``model.`` before every name.
+    Runs after mmpretrain's hook, which puts ``model.`` before every name.
     """
     own = f'{prefix}model.'
     model: Any = module.model
@@ -147,7 +147,7 @@ def _translate(module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest
 
 
 def _loaded_by_transformers(model: Any, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors that transformers takes from a checkpoint, by the model's names, and the names that it cannot use."""
+    """The tensors that transformers uses from a checkpoint, by the model's names, and the names that it cannot use."""
     with _quiet():
         loaded, report = type(model).from_pretrained(
             None, config=model.config, state_dict=given, output_loading_info=True, ignore_mismatched_sizes=True
@@ -160,7 +160,7 @@ def _loaded_by_transformers(model: Any, given: dict[str, Tensor]) -> tuple[dict[
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences notes and bars of transformers; load reports are vistool's own."""
+    """Silences messages and progress bars of transformers; vistool reports what was loaded."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,9 +1,9 @@
 """What analyses return: frozen kinds of result that hold numbers and coordinates, and draw nothing."""
 
-from vistool.results.base import COORDINATES, Coordinates, Result
+from vistool.results.base import COORDINATES, Coordinate, Coordinates, Result
 from vistool.results.curves import Curve, Curves
 from vistool.results.grids import Cut, GridImage, ImageGrid
-from vistool.results.heatmaps import Heatmap, Heatmaps, NetworkView, Target, side_by_side
+from vistool.results.heatmaps import Heatmap, Heatmaps, Layer, Mass, NetworkView, Target, Top, distinct, side_by_side
 from vistool.results.statistics import (
     ChannelStack,
     ChannelStatistics,
@@ -17,6 +17,7 @@ __all__ = [
     'COORDINATES',
     'ChannelStack',
     'ChannelStatistics',
+    'Coordinate',
     'Coordinates',
     'Curve',
     'Curves',
@@ -27,10 +28,14 @@ __all__ = [
     'Heatmap',
     'Heatmaps',
     'ImageGrid',
+    'Layer',
     'LayerChannels',
     'LayerStatistics',
+    'Mass',
     'NetworkView',
     'Result',
     'Target',
+    'Top',
+    'distinct',
     'side_by_side',
 ]

@@ -1,36 +1,28 @@
-"""What analyses return: frozen, inert kinds of result.
+"""Heat maps of one image: values with coordinates, and how to select among them.
 
-Maps are kept as tidy data: a flat tuple in which each entry says in which row and column of a figure it belongs. The
-visualizer arranges; an analysis never lays anything out.
+Maps are tidy data: a flat tuple in which each map says what it is by its coordinates. Which coordinate becomes a row of
+a figure, which a column, and how a title reads is decided in :mod:`vistool.visualization.facets`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.geometry import Geometry
-from vistool.results.base import Result
+from vistool.errors import InputError, close_matches
+from vistool.results.base import Coordinate, Coordinates, Result
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Kind = Literal['cam', 'attention', 'feature']
-
-
-@dataclass(frozen=True)
-class NetworkView:
-    """What one network saw of the photo: of use where several networks are compared, whose preprocessing may differ.
-
-    Attributes:
-        image: uint8 ``(H, W, 3)`` RGB, before normalisation.
-        geometry: Network pixels to original pixels; None where there is no original.
-    """
-
-    image: NDArray[np.uint8]
-    geometry: Geometry | None
+Array = NDArray[np.float32]
+Wanted = Coordinate | Sequence[Coordinate] | None
 
 
 @dataclass(frozen=True)
@@ -53,61 +45,135 @@ class Target:
         return {key: value for key, value in found.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class Heatmap:
-    """One map and its place in the figure.
+@dataclass(frozen=True, eq=False)
+class NetworkView:
+    """What one network saw of the photo: needed where models are compared whose preprocessing differs.
 
     Attributes:
-        values: float32 ``(h, w)``, or ``(h, w, 3)`` in [0, 1] for maps that are colours by themselves (PCA).
-        name: Name within ``group`` in the raw file, unique there (``'gradcam/espresso'``, ``'head 3'``).
-        group: Group in the raw file; all maps of a group have one shape (a layer, usually).
-        row: What the figure's row stands for (a class with its score, a query, a model).
-        column: What the figure's column stands for (a method, a head, a stage).
-        range: The values that 0 and 1 stood for, where ``values`` were scaled to [0, 1]; else None.
-        note: A remark drawn on the tile («no positive evidence»).
-        footer: A line under the tile (a score of its own, a similarity).
-        mask: bool ``(h, w)``, places that are outlined on the map; else None.
-        spotlight: Whether the photo is drawn, bright where ``values`` are 1 and dark where they are 0.
-        view: What the map's own network saw, where that is another one than the result's; else None.
-        scale: Maps of one name share a colour scale by default; ``''`` means that ``group`` names it.
-        signed: Whether colours are centred at zero even where all values lie on one side (a difference).
+        image: uint8 ``(H, W, 3)`` RGB, before normalization.
+        geometry: Network pixels to original pixels; None where there is no original.
     """
 
-    values: NDArray[np.float32]
-    name: str
-    group: str = ''
-    row: str = ''
-    column: str = ''
-    range: tuple[float, float] | None = None
-    note: str = ''
-    footer: str = ''
-    mask: NDArray[np.bool_] | None = None
-    spotlight: bool = False
-    view: NetworkView | None = None
-    scale: str = ''
-    signed: bool = False
+    image: NDArray[np.uint8]
+    geometry: Geometry | None
 
 
 @dataclass(frozen=True)
-class Heatmaps(Result):
-    """Heat maps over one image, from a CAM, an attention head or a channel.
+class Layer:
+    """The layer that a map was taken from, in its own network.
 
     Attributes:
-        kind: Decides the default look: ``cam`` (overlay, jet), ``attention`` (inferno, nearest), ``feature`` (viridis,
-            or red-blue about zero for signed values).
-        image: uint8 ``(H, W, 3)`` RGB, exactly what the network saw, before normalisation.
+        name: Its dotted name.
+        number: Its number among the attention layers, from 0, or among the stages of the backbone, from 1; None where
+            it was named by the user.
+        size: Channels, height and width of its output; None where that does not apply.
+        mixed: Whether attention heads were mixed after the softmax, so that weights may be negative.
+    """
+
+    name: str
+    number: int | None = None
+    size: tuple[int, int, int] | None = None
+    mixed: bool = False
+
+
+@dataclass(frozen=True)
+class Mass:
+    """Where the attention of one query goes, as shares of 1 averaged over the heads.
+
+    Attributes:
+        layer: The layer's name.
+        query: The query.
+        image: Share on the tokens of the image.
+        prefix: Share on each token before them (the class token, registers).
+        padding: Share on padding.
+    """
+
+    layer: str
+    query: str
+    image: float
+    prefix: tuple[float, ...]
+    padding: float
+
+
+@dataclass(frozen=True)
+class Top:
+    """How channels were chosen: the ``count`` strongest by ``criterion`` over positions."""
+
+    count: int
+    criterion: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Heatmap:
+    """One map.
+
+    Attributes:
+        values: float32 ``(h, w)``, or ``(h, w, 3)`` in [0, 1] for maps that are colors by themselves (PCA).
+        coordinates: What the map is, as :data:`~vistool.results.COORDINATES` lists. Maps of compared models that belong
+            together differ in ``model`` alone: their ``layer`` is that of the first model.
+        layer: The layer of the map's own network; None where the map is not of one layer of that name.
+        range: The raw values mapped to 0 and 1, where ``values`` were scaled to [0, 1]; else None.
+        score: The model's score for the target. A map that shows no class has that of the target it is listed with.
+        metrics: Numbers about the map, such as ``cka`` and ``cosine`` of compared features.
+        signed: float32, the map before ReLU and scaling, ``(h, w)`` at the layer's own size (for PCA features the first
+            component); None where there is no single such map (layers or augmented views were averaged).
+        mask: bool ``(h, w)``, the fewest positions that hold a share of the map's sum; else None.
+        view: What the map's own network saw, where it differs from the result's; else None.
+        diverging: Whether zero is the natural middle of the values: a difference, a cosine, mixed heads.
+        comparable: Whether the values are on the scale of the first model's.
+        resampled_from: Height and width of the compared map before it was resampled to this size; else None.
+    """
+
+    values: Array
+    coordinates: Coordinates = field(default_factory=Coordinates)
+    layer: Layer | None = None
+    range: tuple[float, float] | None = None
+    score: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    signed: Array | None = None
+    mask: NDArray[np.bool_] | None = None
+    view: NetworkView | None = None
+    diverging: bool = False
+    comparable: bool = True
+    resampled_from: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Accepts any mapping as coordinates."""
+        if not isinstance(self.coordinates, Coordinates):
+            object.__setattr__(self, 'coordinates', Coordinates(self.coordinates))
+
+    def at(self, **more: Coordinate) -> Heatmap:
+        """The same map with more coordinates, or other values of them."""
+        return replace(self, coordinates=Coordinates({**self.coordinates, **more}))
+
+    def __repr__(self) -> str:
+        size = '×'.join(map(str, self.values.shape))
+        return f'Heatmap {size} ({self.coordinates!r})'
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Heatmaps(Result):
+    """Heat maps over one image, from a CAM, attention heads or channels.
+
+    ``result['gradcam', 'cup']`` is the one map with these coordinate values; :meth:`sel` and :meth:`isel` give a result
+    with fewer maps. Iterating gives the maps.
+
+    Attributes:
+        kind: ``cam``, ``attention`` or ``feature``; decides the default look.
+        image: uint8 ``(H, W, 3)`` RGB, exactly what the network saw, before normalization.
         maps: The maps, in the order in which they are drawn. Each covers the whole network input.
         original: uint8 ``(H0, W0, 3)`` RGB, the file as a person sees it (EXIF applied); None where there is none.
         geometry: Network pixels to original pixels; None where there is no original.
-        queries: For each row that has one, the query's ``(x, y)`` in original pixels (without a geometry: network
-            pixels).
-        caption: What is constant over the figure, said once.
-        ground_truth: Label of the image where it is known and the prediction is wrong, else ``''``.
-        model: Name of the model.
-        targets: What the maps explain, with the model's score for each.
+        model: Name of the model; ``''`` where models of several names are compared.
+        label: The image's own class, where it is known.
         prediction: The most likely class, whatever is explained; None where there are no classes.
+        targets: What the maps explain, with the model's score for each.
         titles: The methods that made the maps: id → title (``{'gradcam': 'GradCAM'}``).
         layers: Names of the layers that were looked at.
+        queries: Query → ``(x, y)`` in original pixels, for queries that are points (without a geometry: network
+            pixels).
+        mass: For attention, where each query's attention goes.
+        top: For features, how channels were chosen, where the strongest were.
     """
 
     kind: Kind
@@ -115,14 +181,15 @@ class Heatmaps(Result):
     maps: tuple[Heatmap, ...]
     original: NDArray[np.uint8] | None = None
     geometry: Geometry | None = None
-    queries: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    caption: str = ''
-    ground_truth: str = ''
     model: str = ''
-    targets: tuple[Target, ...] = ()
+    label: Target | None = None
     prediction: Target | None = None
+    targets: tuple[Target, ...] = ()
     titles: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
+    queries: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    mass: tuple[Mass, ...] = ()
+    top: Top | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -130,96 +197,232 @@ class Heatmaps(Result):
         return tuple(self.titles.values())
 
     @property
-    def rows(self) -> tuple[str, ...]:
-        """The rows of the figure, in order of first appearance."""
-        return tuple(dict.fromkeys(heatmap.row for heatmap in self.maps))
+    def coordinates(self) -> dict[str, tuple[Coordinate, ...]]:
+        """The values of each coordinate, in order of first appearance."""
+        found: dict[str, dict[Coordinate, None]] = {}
+        for name in Coordinates({name: 0 for item in self.maps for name in item.coordinates}):
+            found[name] = {item.coordinates[name]: None for item in self.maps if name in item.coordinates}
+        return {name: tuple(values) for name, values in found.items()}
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of the figure, in order of first appearance."""
-        return tuple(dict.fromkeys(heatmap.column for heatmap in self.maps))
+    def __iter__(self) -> Iterator[Heatmap]:
+        return iter(self.maps)
+
+    def __getitem__(self, key: Coordinate | tuple[Coordinate, ...]) -> Heatmap:
+        """The one map that has all these coordinate values, in any order.
+
+        Raises:
+            InputError: No map has them, or more than one.
+        """
+        wanted = key if isinstance(key, tuple) else (key,)
+        for each in wanted:
+            if not any(self._matches(item, name, each) for item in self.maps for name in item.coordinates):
+                raise self._absent(each, self.coordinates)
+        found = [
+            item
+            for item in self.maps
+            if all(any(self._matches(item, name, each) for name in item.coordinates) for each in wanted)
+        ]
+        if len(found) != 1:
+            said = ', '.join(map(repr, wanted))
+            listed = '; '.join(repr(item.coordinates) for item in (found or self.maps)[:6])
+            count = f'{len(found)} maps have' if found else 'no map has'
+            raise InputError(
+                f'{count} {said}: {listed}{" …" if len(found or self.maps) > 6 else ""}',
+                hint='name more coordinates, or use sel' if found else '',
+            )
+        return found[0]
+
+    def sel(self, **wanted: Wanted) -> Heatmaps:
+        """The maps with these coordinates, as a result of its own.
+
+        Args:
+            wanted: For each coordinate a value, several values, or None for the maps that do not have it. The end of a
+                dotted layer name is enough (``layer='layer4'``), and a method's title.
+
+        Raises:
+            InputError: A coordinate or value does not exist.
+        """
+        maps = self.maps
+        for name, value in wanted.items():
+            self._check_name(name)
+            if value is None:
+                maps = tuple(item for item in maps if name not in item.coordinates)
+                continue
+            values = [value] if isinstance(value, (str, int, float)) else list(value)
+            for each in values:
+                if not any(self._matches(item, name, each) for item in self.maps):
+                    raise self._absent(each, {name: self.coordinates[name]})
+            maps = tuple(item for item in maps if any(self._matches(item, name, each) for each in values))
+        return self._with(maps)
+
+    def isel(self, **wanted: int | Sequence[int]) -> Heatmaps:
+        """The maps at these positions along coordinates, as a result of its own.
+
+        Args:
+            wanted: For each coordinate a position among its values, or several; negative ones count from the end.
+
+        Raises:
+            InputError: A coordinate or position does not exist.
+        """
+        chosen: dict[str, Wanted] = {}
+        for name, value in wanted.items():
+            self._check_name(name)
+            known = self.coordinates[name]
+            places = [value] if isinstance(value, int) else list(value)
+            for place in places:
+                if not -len(known) <= place < len(known):
+                    raise InputError(
+                        f'no {name} at position {place}', accepted=f'0 to {len(known) - 1}', parameter=name
+                    )
+            chosen[name] = [known[place] for place in places]
+        maps = tuple(item for item in self.maps if all(_has(item, name, chosen[name]) for name in chosen))
+        return self._with(maps)
+
+    def to_array(self) -> Array:
+        """All values as one float32 array ``(K, h, w)``, in the order of ``maps``.
+
+        Raises:
+            InputError: The maps differ in size.
+        """
+        sizes = {item.values.shape for item in self.maps}
+        if len(sizes) > 1:
+            listed = ', '.join('×'.join(map(str, size)) for size in sorted(sizes))
+            raise InputError(f'the maps have several sizes: {listed}', hint='select a layer or a model with sel')
+        return np.stack([item.values for item in self.maps]) if self.maps else np.empty((0, 0, 0), np.float32)
+
+    def to_frame(self) -> DataFrame:
+        """One row per map: its coordinates, ``score``, ``low`` and ``high`` of its range, its metrics, its size."""
+        from pandas import DataFrame
+
+        rows = []
+        for item in self.maps:
+            low, high = item.range or (None, None)
+            numbers = {'score': item.score, 'low': low, 'high': high, **item.metrics}
+            rows.append({**item.coordinates, **numbers, 'height': item.values.shape[0], 'width': item.values.shape[1]})
+        return DataFrame(
+            rows, columns=list(dict.fromkeys([*self.coordinates, *(name for row in rows for name in row)]))
+        )
+
+    def __repr__(self) -> str:
+        told = [f'{name}: {_listed(values)}' for name, values in self.coordinates.items()]
+        return '; '.join([f'Heatmaps of kind {self.kind}, {len(self.maps)} maps', *told])
+
+    def _matches(self, item: Heatmap, name: str, wanted: Coordinate) -> bool:
+        """Whether a coordinate has a value, by its title or the end of its dotted name too."""
+        value = item.coordinates.get(name)
+        if value is None or isinstance(value, str) != isinstance(wanted, str):
+            return False
+        if value == wanted:
+            return True
+        if not isinstance(wanted, str) or not isinstance(value, str):
+            return False
+        if any(value == other for each in self.maps if (other := each.coordinates.get(name)) == wanted):
+            return False
+        return (name == 'layer' and value.endswith(f'.{wanted}')) or (
+            name == 'method' and self.titles.get(value) == wanted
+        )
+
+    def _check_name(self, name: str) -> None:
+        known = self.coordinates
+        if name not in known:
+            raise InputError(
+                f'the maps have no coordinate {name!r}', accepted=', '.join(known), hint=close_matches(name, known)
+            )
+
+    def _absent(self, value: Coordinate, known: Mapping[str, Sequence[Coordinate]]) -> InputError:
+        every = [str(each) for values in known.values() for each in values]
+        listed = '; '.join(f'{name}: {_listed(values, 12)}' for name, values in known.items())
+        return InputError(f'no map has {value!r}', accepted=listed, hint=close_matches(str(value), every))
+
+    def _with(self, maps: tuple[Heatmap, ...]) -> Heatmaps:
+        """The same result with fewer maps, and only what belongs to them."""
+        kept = replace(self, maps=maps)
+        known = kept.coordinates
+        free = any('target' not in item.coordinates for item in maps)
+        targets = known.get('target', ())
+        return replace(
+            kept,
+            targets=tuple(t for n, t in enumerate(self.targets) if t.name in targets or (free and not n)),
+            titles={key: title for key, title in self.titles.items() if key in known.get('method', ())},
+            layers=tuple(name for name in self.layers if name in known.get('layer', ())) or self.layers,
+            queries={query: point for query, point in self.queries.items() if query in known.get('query', ())},
+            mass=tuple(
+                each
+                for each in self.mass
+                if each.layer in known.get('layer', ()) and each.query in known.get('query', ())
+            ),
+        )
+
+
+def _has(item: Heatmap, name: str, values: Wanted) -> bool:
+    return isinstance(values, list) and name in item.coordinates and item.coordinates[name] in values
+
+
+def _listed(values: Sequence[Coordinate], most: int = 6) -> str:
+    more = [f'… {len(values) - most} more'] if len(values) > most else []
+    return ', '.join([*map(str, values[:most]), *more])
 
 
 def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
-    """Results of one image from several models as one: models in columns, or in rows where heads are in columns.
+    """Results of one image from several models as one, along the coordinate ``model``.
 
     Args:
-        results: One per model; the first one's image, ground truth and queries stand for all. Rows must agree, apart
-            from the scores behind them, which go under the tiles.
-        names: What tells the models apart.
+        results: One per model. The first one's image, label, targets and queries stand for all; its maps decide what
+            is compared. Layers and targets of the others correspond by position, everything else by value.
+        names: What tells the models apart; equal names are numbered.
 
     Returns:
-        One result. Each map that comes from another network keeps what that network saw. Attention maps of one size
-        that stand for the same share a colour scale; on grids of different sizes probabilities cannot be compared.
+        One result. Each map of another network keeps what that network saw, and its own layer.
     """
-    base = results[0]
-    provenance = {
-        **base.provenance,
-        'compare': [{'model': n, **r.provenance} for n, r in zip(names[1:], results[1:], strict=True)],
+    names, base = distinct(names), results[0]
+    order = {key: place for place, key in enumerate(dict.fromkeys(key for key, _ in _keyed(base)))}
+    homes = {key: item.coordinates for key, item in _keyed(base)}
+    found: list[tuple[tuple[int, int, int], Heatmap]] = []
+    rows = {_row(key): None for key in order}
+    place_of_row = {row: place for place, row in enumerate(rows)}
+    stacked = any(len(result.coordinates.get('head', ())) > 1 for result in results)
+    for number, (result, name) in enumerate(zip(results, names, strict=True)):
+        view = None if number == 0 else NetworkView(result.image, result.geometry)
+        for place, (key, item) in enumerate(_keyed(result)):
+            if _row(key) not in place_of_row or (not stacked and key not in order):
+                continue
+            like = homes.get(key) or next(home for other, home in homes.items() if _row(other) == _row(key))
+            shared = {each: like[each] for each in ('layer', 'target') if each in like and each in item.coordinates}
+            rank = (place_of_row[_row(key)], number, place) if stacked else (order[key], number, place)
+            found.append((rank, replace(item.at(**shared, model=name), view=view)))
+    maps = tuple(item for _, item in sorted(found, key=lambda pair: pair[0]))
+    compared = [{'model': n, **r.provenance} for n, r in zip(names[1:], results[1:], strict=True)]
+    provenance = {**base.provenance, 'compare': compared}
+    return replace(base, maps=maps, model='', provenance=provenance)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names with a number after those that were there before: ``none``, ``none (2)``."""
+    return [
+        f'{name} ({names[: place + 1].count(name)})' if name in names[:place] else name
+        for place, name in enumerate(names)
+    ]
+
+
+def _keyed(result: Heatmaps) -> list[tuple[tuple[tuple[str, Coordinate], ...], Heatmap]]:
+    """Each map with what corresponds between models: layers and targets by position, the rest by value."""
+    places = {
+        name: {value: place for place, value in enumerate(result.coordinates.get(name, ()))}
+        for name in ('layer', 'target')
     }
-    if base.kind == 'attention':
-        results = _one_scale(results)
-        if any(len(result.columns) > 1 for result in results):
-            return replace(_stacked(results, names), provenance=provenance)
-    several = len(base.columns) > 1
-    maps: list[Heatmap] = []
-    for row in range(len(base.rows)):
-        for column in base.columns:
-            for number, (result, name) in enumerate(zip(results, names, strict=True)):
-                heading = f'{column} · {name}' if several else name
-                for item in _of_row(result, row):
-                    if item.column == column:
-                        maps.append(_beside(item, base, row, heading, name, number, result))
-    constant = '' if several or not base.columns else base.columns[0]
-    return replace(base, maps=tuple(maps), caption=constant, provenance=provenance)
+    return [
+        (
+            tuple(
+                (name, places[name][value] if name in places else value)
+                for name, value in item.coordinates.items()
+                if name != 'model'
+            ),
+            item,
+        )
+        for item in result.maps
+    ]
 
 
-def _stacked(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
-    """Every row of the first model's figure, followed by the same row of the others."""
-    base = results[0]
-    maps: list[Heatmap] = []
-    queries: dict[str, tuple[float, float]] = {}
-    for number, title in enumerate(base.rows):
-        for model, (result, name) in enumerate(zip(results, names, strict=True)):
-            label = ' · '.join(filter(None, [title, name]))
-            if title in base.queries:
-                queries[label] = base.queries[title]
-            for item in _of_row(result, number):
-                beside = _beside(item, base, number, item.column, name, model, result)
-                maps.append(replace(beside, row=label))
-    return replace(base, maps=tuple(maps), queries=queries, caption='')
-
-
-def _of_row(result: Heatmaps, row: int) -> list[Heatmap]:
-    title = result.rows[min(row, len(result.rows) - 1)]
-    return [item for item in result.maps if item.row == title]
-
-
-def _one_scale(results: Sequence[Heatmaps]) -> list[Heatmaps]:
-    """Attention maps with a colour scale for each place of the figure and size of a map."""
-    scaled = []
-    for result in results:
-        rows = result.rows
-        maps = [
-            item
-            if item.range is not None or item.spotlight
-            else replace(item, scale=f'{rows.index(item.row)}/{item.column}/{item.values.shape}')
-            for item in result.maps
-        ]
-        scaled.append(replace(result, maps=tuple(maps)))
-    return scaled
-
-
-def _beside(item: Heatmap, base: Heatmaps, row: int, column: str, name: str, number: int, result: Heatmaps) -> Heatmap:
-    view = None if number == 0 else NetworkView(result.image, result.geometry)
-    title, _, score = item.row.rpartition(' ')
-    scored = bool(title and re.fullmatch(r'\d\.\d\d', score))  # «espresso 0.95», not «layer 9»
-    return replace(
-        item,
-        name=f'{name}/{item.name}',
-        group=f'{name}: {item.group}' if number else item.group,
-        row=base.rows[row].rpartition(' ')[0] if scored else item.row,
-        column=column,
-        footer=f'{title} {score}' if scored else item.footer,
-        view=view,
-    )
+def _row(key: tuple[tuple[str, Coordinate], ...]) -> tuple[tuple[str, Coordinate], ...]:
+    """The part of a key that is the same for all heads of a layer and query."""
+    return tuple(pair for pair in key if pair[0] != 'head')

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vistool.errors import InputError, param
+from vistool.gallery.runs import LINES, RUN
 from vistool.runs.distributed import DistInfo
 from vistool.visualization.files import unwritable, write_file
 
-RUN, LINES = 'run.json', 'manifest.jsonl'
 FORMAT = 2
 """The version of these files. Files without a version were written by earlier code."""
 

@@ -153,10 +153,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of tiles, some places of which may be empty, and a label at its left."""
+    """A line of tiles, some places of which may be empty, and a label.
+
+    Attributes:
+        cells: The tiles.
+        label: The label, written upwards.
+        label_at: The column before which labels stand; all lines of a picture agree.
+    """
 
     cells: tuple[Cell | None, ...]
     label: str = ''
+    label_at: int = 0
 
 
 def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem]:

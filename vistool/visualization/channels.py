@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.results import ChannelStack, Heatmap, Heatmaps
-from vistool.visualization.color_mapping import Look, choose_looks
+from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps
+from vistool.visualization.color_mapping import ColorMapping, map_colors
 from vistool.visualization.draw import colorize, resize_map
 from vistool.visualization.files import safe_name
 from vistool.visualization.scene import Pixels
@@ -34,31 +34,33 @@ def channel_pictures(maps: NDArray[np.float32], size: tuple[int, int], style: St
             ``interpolation`` and ``align``.
     """
     digits = len(str(len(maps) - 1))
-    for name, look in _looks(maps, style, digits):
-        yield name, _paint(look, size, style)
+    for name, colors in _colored(maps, style, digits):
+        yield name, _paint(colors, size, style)
 
 
 def as_heatmaps(result: ChannelStack) -> Heatmaps:
     """A stack as one figure of all channels."""
     maps = [
-        Heatmap(values, f'{each.layer}/channel {channel}', each.layer, '', f'channel {channel}')
+        Heatmap(values, Coordinates({'layer': each.layer, 'channel': channel}))
         for each in result.layers
         for channel, values in enumerate(each.values)
     ]
     return Heatmaps('feature', np.full((*result.size, 3), 255, np.uint8), tuple(maps), provenance=result.provenance)
 
 
-def _looks(maps: NDArray[np.float32], style: Style, digits: int) -> Iterator[tuple[str, Look]]:
-    items = [Heatmap(values, f'channel_{number:0{digits}}', 'channels') for number, values in enumerate(maps)]
-    items.append(Heatmap(maps.sum(0, dtype=np.float64).astype(np.float32), 'sum', 'sum'))
+def _colored(maps: NDArray[np.float32], style: Style, digits: int) -> Iterator[tuple[str, ColorMapping]]:
+    """The channels on one scale, and their sum on its own."""
+    total = maps.sum(0, dtype=np.float64).astype(np.float32)
+    items = [Heatmap(values, Coordinates(layer='channels', channel=number)) for number, values in enumerate(maps)]
+    items.append(Heatmap(total, Coordinates(layer='sum', reduction='sum')))
     nothing = np.zeros((1, 1, 3), np.uint8)
-    looks = choose_looks(Heatmaps('feature', nothing, tuple(items)), style)
-    return zip([item.name for item in items], looks, strict=True)
+    names = [*(f'channel_{number:0{digits}}' for number in range(len(maps))), 'sum']
+    return zip(names, map_colors(Heatmaps('feature', nothing, tuple(items)), style), strict=True)
 
 
-def _paint(look: Look, size: tuple[int, int], style: Style) -> Pixels:
-    if look.interpolation == 'nearest':
+def _paint(mapping: ColorMapping, size: tuple[int, int], style: Style) -> Pixels:
+    if mapping.interpolation == 'nearest':
         # Colors before sizes: a nearest neighbor has the same color, and there are fewer values to look up.
-        colors = colorize(look.values, look.table)
+        colors = colorize(mapping.values, mapping.table)
         return np.ascontiguousarray(resize_map(colors, size, 'nearest', style.align))  # type: ignore[arg-type]
-    return colorize(resize_map(look.values, size, look.interpolation, style.align), look.table)
+    return colorize(resize_map(mapping.values, size, mapping.interpolation, style.align), mapping.table)

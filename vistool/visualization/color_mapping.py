@@ -1,4 +1,4 @@
-"""The colours of each map: its table, the values at the table's ends, and how strongly it covers the photo."""
+"""The color mapping of each map: its table, the values at the table's ends, and its weight over the photo."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vistool.results import Heatmap, Heatmaps
 from vistool.visualization.bars import Bar
 from vistool.visualization.colors import lookup_table
 from vistool.visualization.draw import Map, check_map, normalise
+from vistool.visualization.facets import scale_of
 from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Interpolation, Style
 
@@ -21,11 +22,11 @@ _PERCENTILES = (2, 98)
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one map is coloured.
+class ColorMapping:
+    """How one map is colored.
 
     Attributes:
-        values: ``(h, w)`` scaled to [0, 1], or ``(h, w, 3)`` colours.
+        values: ``(h, w)`` scaled to [0, 1], or ``(h, w, 3)`` colors.
         table: uint8 ``(256, 3)``.
         bar: The scale, where a bar is to be drawn.
         alpha: Weight over the photo; None: drawn without the photo.
@@ -39,30 +40,32 @@ class Look:
     interpolation: Interpolation
 
 
-def choose_looks(result: Heatmaps, style: Style) -> tuple[Look, ...]:
-    """One look for each of the result's maps.
+def map_colors(result: Heatmaps, style: Style) -> tuple[ColorMapping, ...]:
+    """One color mapping for each of the result's maps.
 
     Raises:
-        InputError: A map has a batch axis left on, or the colour map is unknown.
+        InputError: A map has a batch axis left on, or the colormap is unknown.
     """
-    maps = [replace(item, values=check_map(item.values, f'heat map {item.name!r}')) for item in result.maps]
+    maps = [replace(item, values=check_map(item.values, f'heat map ({item.coordinates!r})')) for item in result.maps]
     keys = [_scale_key(result, style, index) for index in range(len(maps))]
     members: dict[str, list[Heatmap]] = {}
     for item, key in zip(maps, keys, strict=True):
         members.setdefault(key, []).append(item)
     spans = {key: _span(result, style, sharing) for key, sharing in members.items()}
     with_bar = style.colorbar if style.colorbar is not None else style.scale == 'shared' or result.kind == 'feature'
-    looks = []
+    mappings = []
     for item, key in zip(maps, keys, strict=True):
         low, high, signed = spans[key]
         # A difference stays red-blue whatever is asked for: only a diverging map shows where zero is.
-        chosen = None if item.signed else style.colormap
+        chosen = None if item.diverging else style.colormap
         table = lookup_table(chosen or (_SIGNED if signed else _COLORMAPS[result.kind]))
         colors = item.values.ndim == 3
         values = item.values if colors else normalise(_restored(result, style, item), low, high)
         bar = Bar(key, low, high, table) if with_bar and not colors else None
-        looks.append(Look(values, table, bar, _alpha(result, style), style.interpolation or _interpolation(result)))
-    return tuple(looks)
+        mappings.append(
+            ColorMapping(values, table, bar, _alpha(result, style), style.interpolation or _interpolation(result))
+        )
+    return tuple(mappings)
 
 
 def _interpolation(result: Heatmaps) -> Interpolation:
@@ -78,12 +81,13 @@ def _alpha(result: Heatmaps, style: Style) -> float | Literal['heat'] | None:
 def _scale_key(result: Heatmaps, style: Style, index: int) -> str:
     """Maps with one key share a scale."""
     item = result.maps[index]
+    scale = scale_of(result, item)
     if style.scale == 'shared':
-        return f'all {item.scale}' if item.signed else 'all'
+        return f'all {scale}' if item.diverging else 'all'
     if style.scale != 'each' and result.kind == 'feature':
-        return f'group {item.scale or item.group}'
-    if style.scale != 'each' and result.kind == 'attention' and item.scale:
-        return item.scale  # one head of several models
+        return f'group {scale}'
+    if style.scale != 'each' and result.kind == 'attention' and scale:
+        return scale  # one head of several models
     # A CAM map is in [0, 1] already: all of them have the same bar.
     return 'unit' if result.kind == 'cam' else f'map {index}'
 
@@ -108,8 +112,8 @@ def _span(result: Heatmaps, style: Style, maps: Sequence[Heatmap]) -> tuple[floa
     if style.scale == 'percentile':
         low, high = (float(end) for end in np.percentile(np.concatenate(finite), _PERCENTILES))
     if result.kind != 'feature' and low >= 0:
-        return 0.0, high, False  # no attention, or no evidence, is the coldest colour
-    if any(m.signed for m in maps) or (result.kind == 'feature' and low < 0):
+        return 0.0, high, False  # no attention, or no evidence, is the coldest color
+    if any(m.diverging for m in maps) or (result.kind == 'feature' and low < 0):
         bound = max(-low, high)
         return -bound, bound, True
     return low, high, False

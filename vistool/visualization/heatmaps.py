@@ -1,4 +1,4 @@
-"""Heat maps to a scene: input first, methods (heads, layers) in columns, classes (queries, models) in rows."""
+"""Heat maps to a scene: facets to tiles, tiles to lines that fit the page."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import numpy as np
 
 from vistool.errors import InputError
 from vistool.results import Heatmap, Heatmaps
+from vistool.results.heatmaps import Kind
 from vistool.visualization.cells import Cell, Line, Outline, Ring, contours
-from vistool.visualization.color_mapping import Look, choose_looks
+from vistool.visualization.color_mapping import ColorMapping, map_colors
 from vistool.visualization.draw import blend, colorize, overlay, resize_image, rgb_map
+from vistool.visualization.facets import Facet, Facets, facets
 from vistool.visualization.scene import RED, Pixels, Scene, Tile
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import NARROWEST, Measures, arrange, natural_height, single
-from vistool.visualization.views import View, choose_view, query_place
+from vistool.visualization.views import View, choose_view
 
 _HEADS_PER_LINE = 6
 _MOSAIC = 36  # more maps than this are laid out as a square
@@ -36,23 +38,25 @@ class Row:
 
 
 def lines_of(
-    result: Heatmaps, rows: Sequence[Row], page: Page, arrangement: tuple[int, int] | None = None
+    kind: Kind, rows: Sequence[Row], page: Page, compared: bool = False, arrangement: tuple[int, int] | None = None
 ) -> list[Line]:
     """Rows cut into lines that fit the page; the lead stands beside the first line, or above where there is no room."""
-    if len(rows) == 1 and result.kind == 'cam':
+    if len(rows) == 1 and kind == 'cam':
         rows = [replace(rows[0], lead=(), cells=(*filter(None, rows[0].lead), *rows[0].cells))]  # one flow of tiles
     count = max(len(row.cells) for row in rows)
-    if 'compare' in result.provenance and result.kind != 'cam' and len(rows) > 1 and arrangement is None:
-        return _blocks(result, rows, page)
+    label_at = _label_at(kind, rows)
+    if compared and kind != 'cam' and len(rows) > 1 and arrangement is None:
+        return _blocks(kind, rows, page)
     if arrangement is not None:
-        return _finished(cut(rows, _columns_of(arrangement, count), beside=True, even=False), rows)
-    most = _HEADS_PER_LINE if result.kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
+        lines = cut(rows, _columns_of(arrangement, count), beside=True, even=False, label_at=label_at)
+        return _finished(lines, rows)
+    most = _HEADS_PER_LINE if kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
     widest = min(count, most)
     # A mosaic of all channels is one picture, however small its tiles.
-    least = 0.0 if count > _MOSAIC else _least_width(result, page, rows)
+    least = 0.0 if count > _MOSAIC else _least_width(kind, page, rows)
     # Heads stand in full lines of six or below their mean, but not in fewer beside it.
-    for per_line in range(widest, 0, -1) if result.kind != 'attention' else (widest,):
-        lines = cut(rows, per_line, beside=True)
+    for per_line in range(widest, 0, -1) if kind != 'attention' else (widest,):
+        lines = cut(rows, per_line, beside=True, label_at=label_at)
         if min(Measures(lines, page).column_widths()) >= least or (per_line == 1 and not page.paper):
             return _finished(lines, rows)
     for per_line in range(widest, 0, -1):
@@ -62,13 +66,11 @@ def lines_of(
     return _finished(lines, rows)
 
 
-def _blocks(result: Heatmaps, rows: Sequence[Row], page: Page) -> list[Line]:
+def _blocks(kind: Kind, rows: Sequence[Row], page: Page) -> list[Line]:
     """Rows of several models: what is compared stays below each other, so all rows are broken at the same columns."""
     count = max(len(row.cells) for row in rows)
-    widest, least = (
-        min(count, _HEADS_PER_LINE) if result.kind == 'attention' else count,
-        _least_width(result, page, rows),
-    )
+    widest = min(count, _HEADS_PER_LINE) if kind == 'attention' else count
+    least = _least_width(kind, page, rows)
     lines: list[Line] = []
     for per_line in range(widest, 0, -1):
         each = math.ceil(count / math.ceil(count / per_line))
@@ -82,6 +84,11 @@ def _blocks(result: Heatmaps, rows: Sequence[Row], page: Page) -> list[Line]:
     return lines
 
 
+def _label_at(kind: Kind, rows: Sequence[Row]) -> int:
+    """The column before which labels stand: that of the maps, where the input of a CAM is drawn once for all rows."""
+    return 1 if kind == 'cam' and any(not any(row.lead) for row in rows) else 0
+
+
 def _columns_of(arrangement: tuple[int, int], count: int) -> int:
     rows, columns = arrangement
     if rows * columns < count:
@@ -93,7 +100,7 @@ def _columns_of(arrangement: tuple[int, int], count: int) -> int:
     return columns
 
 
-def cut(rows: Sequence[Row], per_line: int, beside: bool, even: bool = True) -> list[Line]:
+def cut(rows: Sequence[Row], per_line: int, beside: bool, even: bool = True, label_at: int = 0) -> list[Line]:
     """Each row on lines of at most ``per_line`` tiles; the lead ``beside`` the first of them, or on a line above."""
     lines: list[Line] = []
     for row in rows:
@@ -105,7 +112,8 @@ def cut(rows: Sequence[Row], per_line: int, beside: bool, even: bool = True) -> 
         blocks: list[tuple[Cell | None, ...]] = [*([row.lead] if any(row.lead) else []), *chunks]
         if beside:
             blocks = [(*(empty if number else row.lead), *chunk) for number, chunk in enumerate(chunks)]
-        lines.extend(Line(block, '' if number else row.label) for number, block in enumerate(blocks))
+        at = label_at if beside else 0
+        lines.extend(Line(block, '' if number else row.label, at) for number, block in enumerate(blocks))
     return lines
 
 
@@ -127,19 +135,19 @@ def _titled_once(lines: Sequence[Line]) -> list[Line]:
     return [lines[0], *bare]
 
 
-def _least_width(result: Heatmaps, page: Page, rows: Sequence[Row]) -> float:
+def _least_width(kind: Kind, page: Page, rows: Sequence[Row]) -> float:
     """How narrow a tile may get before a line is broken."""
     if page.paper:
-        return 34.0 if result.kind != 'cam' else 52.0 if len(rows) == 1 else 40.0
+        return 34.0 if kind != 'cam' else 52.0 if len(rows) == 1 else 40.0
     if page.width is not None:
         return 90.0
     aspect = max(next(cell.aspect for cell in rows[0].cells if cell), NARROWEST)
     natural = math.floor(natural_height(aspect) * aspect) - 1.0
-    return min(180.0, natural) if result.kind != 'cam' or len(rows) > 1 else natural
+    return min(180.0, natural) if kind != 'cam' or len(rows) > 1 else natural
 
 
 _SHADE = np.float32(0.8)  # how dark the photo gets outside a spotlight
-_OUTLINE = (0, 230, 255)  # seen on every colour of inferno
+_OUTLINE = (0, 230, 255)  # visible on every color of inferno
 
 
 def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
@@ -153,9 +161,11 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
     Raises:
         InputError: A map or image cannot be drawn; the message says why.
     """
-    rows, constants = _rows(result, style, always_label=False)
-    caption = ' · '.join(dict.fromkeys(text for text in (result.caption, *constants) if text))
-    return arrange(lines_of(result, rows, page, style.arrangement), page, caption)
+    painter = _Painter(result, style)
+    rows, constants = _rows(painter, always_label=False)
+    caption = ' · '.join(dict.fromkeys(text for text in (painter.facets.caption, *constants) if text))
+    compared = painter.facets.compared
+    return arrange(lines_of(result.kind, rows, page, compared, style.arrangement), page, caption)
 
 
 def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest: float | None = None) -> list[Scene]:
@@ -167,11 +177,12 @@ def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest:
         page: Measures of a page.
         tallest: Height of a page in units; None: 9 in on paper, 4000 px on the screen.
     """
+    figures = [(result.kind, _rows(_Painter(result, style), always_label=True)[0]) for result in results]
+    label_at = max((_label_at(kind, rows) for kind, rows in figures), default=0)
     lines: list[Line] = []
-    for result in results:
-        rows, _ = _rows(result, style, always_label=True)
+    for _, rows in figures:
         # Lines are not broken: down a sheet, a column means one thing.
-        lines.extend(cut(rows, max(len(row.cells) for row in rows), beside=True))
+        lines.extend(cut(rows, max(len(row.cells) for row in rows), beside=True, label_at=label_at))
     tallest = tallest or (648.0 if page.paper else 4000.0)
     pages: list[list[Line]] = []
     header = lines[0] if lines else None
@@ -215,8 +226,11 @@ def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
     """The input and each map, by name: untitled, at the photo's own size, one unit a pixel."""
     painter = _Painter(result, style)
     page = Page(paper=False, width=None, density=1.0)
-    cells = [('input', _input_cell(result, painter, result.rows, first=False))]
-    cells += [(m.name, _map_cell(m, look, painter)) for m, look in zip(result.maps, painter.looks, strict=True)]
+    cells = [('input', _input_cell(painter, painter.facets.rows, first=False))]
+    cells += [
+        (facet.name, _map_cell(item, facet, colors, painter))
+        for item, facet, colors in zip(result.maps, painter.facets.tiles, painter.colors, strict=True)
+    ]
     return [(name, single(cell, painter.view.size, page)) for name, cell in cells]
 
 
@@ -224,8 +238,8 @@ def overlays(result: Heatmaps, style: Style) -> list[tuple[str, Pixels]]:
     """Each map by name, blended over the network's image at its own size, uint8 ``(H, W, 3)``, and nothing else."""
     painter = _Painter(result, replace(style, layout='overlay', view='network'))
     views = [painter.view_of(item) for item in result.maps]
-    tiles = [painter.tile(look, view)(view.size) for look, view in zip(painter.looks, views, strict=True)]
-    return [(item.name, tile) for item, tile in zip(result.maps, tiles, strict=True)]
+    tiles = [painter.tile(colors, view)(view.size) for colors, view in zip(painter.colors, views, strict=True)]
+    return [(facet.name, tile) for facet, tile in zip(painter.facets.tiles, tiles, strict=True)]
 
 
 class _Painter:
@@ -235,7 +249,8 @@ class _Painter:
         if not result.maps:
             raise ValueError('a result without maps cannot be drawn')
         self.view: View = choose_view(result, style)
-        self.looks = choose_looks(result, style)
+        self.colors = map_colors(result, style)
+        self.facets = facets(result)
         self.align = style.align
         self.style = style
         self.result = result
@@ -248,51 +263,70 @@ class _Painter:
         """The figure's view, or the map's own where it comes from another network."""
         return self.view if item.view is None else choose_view(self.result, self.style, item.view)
 
-    def tile(self, look: Look, view: View, spotlight: bool = False) -> Tile:
+    def tile(self, mapping: ColorMapping, view: View, spotlight: bool = False) -> Tile:
+        """Draws a map; with ``spotlight`` the photo, bright where the map is 1 and dark where it is 0."""
+
         def draw(size: tuple[int, int]) -> Pixels:
-            values, covered = view.map_at(look.values, size, look.interpolation, self.align)
+            values, covered = view.map_at(mapping.values, size, mapping.interpolation, self.align)
             photo = self.photo if view.photo is self.view.photo else partial(resize_image, view.photo)
             everywhere = covered is None or bool(covered.all())
             if spotlight:
                 return blend(photo(size), np.zeros_like(photo(size)), _SHADE * (1 - values))
-            if look.alpha is not None:
-                return overlay(photo(size), np.clip(values, 0, 1), look.table, look.alpha, covered)
-            colors = rgb_map(values) if values.ndim == 3 else colorize(values, look.table)
+            if mapping.alpha is not None:
+                return overlay(photo(size), np.clip(values, 0, 1), mapping.table, mapping.alpha, covered)
+            colors = rgb_map(values) if values.ndim == 3 else colorize(values, mapping.table)
             return colors if everywhere else blend(photo(size), colors, 1.0, covered)
 
         return draw
 
 
-def _rows(result: Heatmaps, style: Style, always_label: bool) -> tuple[list[Row], list[str]]:
+@dataclass(frozen=True)
+class _Tile:
+    """A map, where it stands, and its cell."""
+
+    item: Heatmap
+    facet: Facet
+    cell: Cell
+
+
+def _rows(painter: _Painter, always_label: bool) -> tuple[list[Row], list[str]]:
     """The figure's rows, and the names that are constant over it."""
-    painter = _Painter(result, style)
-    several_rows, several_columns = len(result.rows) > 1, len(result.columns) > 1
-    one_line = not always_label and not (several_rows and (several_columns or result.queries))
-    cells = {id(m): _map_cell(m, look, painter) for m, look in zip(result.maps, painter.looks, strict=True)}
-    rows = []
-    for number, name in enumerate([''] if one_line else result.rows):
-        maps = [m for m in result.maps if one_line or m.row == name]
-        titled: list[Cell | None] = [
-            replace(cells[id(m)], title=_title(m, result, one_line, always_label)) if m else None
-            for m in (maps if one_line else _by_column(maps, result.columns))
+    result, arrangement = painter.result, painter.facets
+    rows_of, columns_of = arrangement.rows, arrangement.columns
+    several_rows, several_columns = len(rows_of) > 1, len(columns_of) > 1
+    one_line = not always_label and not (several_rows and (several_columns or arrangement.points))
+    tiles = [
+        _Tile(item, facet, _map_cell(item, facet, colors, painter))
+        for item, facet, colors in zip(result.maps, arrangement.tiles, painter.colors, strict=True)
+    ]
+    rows, photos = [], []
+    for number, name in enumerate([''] if one_line else rows_of):
+        own = [tile for tile in tiles if one_line or tile.facet.row == name]
+        cells: list[Cell | None] = [
+            replace(tile.cell, title=_title(tile.facet, arrangement, one_line, always_label)) if tile else None
+            for tile in (own if one_line else _by_column(own, columns_of))
         ]
-        names = result.rows if one_line else (name,)
-        lead: list[Cell | None] = [_input_cell(result, painter, names, number == 0, maps[0])]
-        if result.kind == 'attention' and len(maps) > 2 and maps[0].column == 'mean' != maps[1].column:
-            lead.append(titled.pop(0))
-        rows.append(Row(name, tuple(lead), tuple(titled)))
-    if result.kind != 'cam':
-        firsts = [next(m for m in result.maps if one_line or m.row == row.label) for row in rows]
-        rows = _inputs_once(rows, [(item.view or result).image.tobytes() for item in firsts])
-    constant_row = '' if several_rows or (len(result.maps) == 1 and result.rows[0]) else result.rows[0]
-    constants = [constant_row, '' if several_columns or not _said(result) else result.columns[0]]
-    return rows, constants
+        names = rows_of if one_line else (name,)
+        lead: list[Cell | None] = [_input_cell(painter, names, number == 0, own[0].item)]
+        if len(own) > 2 and _shows_mean(own[0].item) and not _shows_mean(own[1].item):
+            lead.append(cells.pop(0))
+        rows.append(Row(name, tuple(lead), tuple(cells)))
+        photos.append((result if result.kind == 'cam' else own[0].item.view or result).image.tobytes())
+    rows = _inputs_once(rows, photos)
+    constant_row = '' if several_rows or (len(result.maps) == 1 and rows_of[0]) else rows_of[0]
+    said = len(result.maps) > 1 or bool(rows_of[0])  # else the only column is the title of the only tile
+    return rows, [constant_row, '' if several_columns or not said else columns_of[0]]
 
 
-def _by_column(maps: Sequence[Heatmap], columns: Sequence[str]) -> Sequence[Heatmap | None]:
+def _shows_mean(item: Heatmap) -> bool:
+    """Whether a map is the mean over the heads, which stands beside the input."""
+    return item.coordinates.get('head') == 'mean'
+
+
+def _by_column(tiles: Sequence[_Tile], columns: Sequence[str]) -> Sequence[_Tile | None]:
     """A row's maps with a gap for each column that it lacks; as they are where a column has several."""
-    places = {item.column: item for item in maps}
-    return [places.get(column) for column in columns] if len(places) == len(maps) else maps
+    places = {tile.facet.column: tile for tile in tiles}
+    return [places.get(column) for column in columns] if len(places) == len(tiles) else tiles
 
 
 def _inputs_once(rows: Sequence[Row], photos: Sequence[bytes]) -> list[Row]:
@@ -306,42 +340,36 @@ def _inputs_once(rows: Sequence[Row], photos: Sequence[bytes]) -> list[Row]:
     return found
 
 
-def _said(result: Heatmaps) -> bool:
-    """Whether the only column is not already the title of the only tile."""
-    return len(result.maps) > 1 or bool(result.rows[0])
-
-
-def _title(item: Heatmap, result: Heatmaps, one_line: bool, always_label: bool) -> tuple[str, ...]:
+def _title(facet: Facet, arrangement: Facets, one_line: bool, always_label: bool) -> tuple[str, ...]:
     """What varies from tile to tile: the column, or in a single line the row where only that varies."""
-    if len(result.columns) > 1:
-        text = item.column
+    if len(arrangement.columns) > 1:
+        text = facet.column
     elif one_line:
-        text = item.row or item.column
+        text = facet.row or facet.column
     else:
-        text = item.column if always_label else ''
+        text = facet.column if always_label else ''
     return (text,) if text else ()
 
 
-def _map_cell(item: Heatmap, look: Look, painter: _Painter) -> Cell:
+def _map_cell(item: Heatmap, facet: Facet, colors: ColorMapping, painter: _Painter) -> Cell:
     view = painter.view_of(item)
     height, width = view.size
     outline = view.outline()
-    marks = [outline] if outline and look.alpha is not None else []
+    marks = [outline] if outline and colors.alpha is not None else []
     if item.mask is not None:
         marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
-    footer = (item.footer,) if item.footer else ()
-    tile = painter.tile(look, view, item.spotlight)
-    return Cell(tile, width / height, footer=footer, note=item.note, marks=tuple(marks), bar=look.bar)
+    footer = (facet.footer,) if facet.footer else ()
+    tile = painter.tile(colors, view, 'share' in item.coordinates)
+    return Cell(tile, width / height, footer=footer, note=facet.note, marks=tuple(marks), bar=colors.bar)
 
 
-def _input_cell(
-    result: Heatmaps, painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None
-) -> Cell:
+def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None) -> Cell:
+    result, arrangement = painter.result, painter.facets
     seen = None if item is None or result.kind == 'cam' else item.view
     view = painter.view if item is None or seen is None else painter.view_of(item)
     height, width = view.size
-    places = [query_place(result, view, name, seen) for name in names]
-    rings = tuple(Ring(*place) for place in dict.fromkeys(places) if place)
-    wrong = f'GT: {result.ground_truth}' if result.ground_truth and first else ''
+    points = [arrangement.points[name] for name in names if name in arrangement.points]
+    rings = tuple(Ring(*view.point(point, (seen or result).geometry)) for point in dict.fromkeys(points))
+    wrong = f'GT: {arrangement.ground_truth}' if arrangement.ground_truth and first else ''
     photo = painter.photo if view is painter.view else partial(resize_image, view.photo)
     return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.results import Curves, Heatmap, Heatmaps, ImageGrid, Result
+from vistool.visualization.facets import facets
 
 # zlib's fastest level: float maps hardly get smaller with more.
 _COMPRESSION = 1
@@ -39,16 +40,16 @@ def _provenance(result: Result) -> NDArray[Any]:
 
 
 def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
-    groups: dict[str, list[Heatmap]] = {}
-    for item in result.maps:
-        groups.setdefault(item.group, []).append(item)
+    groups: dict[str, list[tuple[str, Heatmap]]] = {}
+    for facet, item in zip(facets(result).tiles, result.maps, strict=True):
+        groups.setdefault(facet.group, []).append((facet.name, item))
     arrays: dict[str, NDArray[Any]] = {'groups': np.array(list(groups), dtype=np.str_)}
     for index, maps in enumerate(groups.values()):
-        arrays[f'maps_{index}'] = np.stack([np.asarray(item.values, np.float32) for item in maps])
-        arrays[f'names_{index}'] = np.array([item.name for item in maps], dtype=np.str_)
-        if any(item.range is not None for item in maps):
+        arrays[f'maps_{index}'] = np.stack([np.asarray(item.values, np.float32) for _, item in maps])
+        arrays[f'names_{index}'] = np.array([name for name, _ in maps], dtype=np.str_)
+        if any(item.range is not None for _, item in maps):
             nothing = (np.nan, np.nan)
-            arrays[f'range_{index}'] = np.array([item.range or nothing for item in maps], np.float32)
+            arrays[f'range_{index}'] = np.array([item.range or nothing for _, item in maps], np.float32)
     arrays['image'] = np.asarray(result.image, np.uint8)
     return arrays
 

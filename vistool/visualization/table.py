@@ -54,6 +54,7 @@ class Measures:
         self.wanted = max((cell.height for cell in cells), default=0.0)
         self.unit = max((cell.unit for cell in cells), default=0)
         self.gap = page.gap
+        self.label_at = max(line.label_at for line in lines)
         self.label_lines, self.room = 0, 0.0
         labels = [line.label for line in lines if line.label]
         self.picture = self._tile_height()
@@ -78,7 +79,7 @@ class Measures:
 
     @property
     def label(self) -> float:
-        """Width of the labels at the left."""
+        """Width of the column of labels."""
         return self.label_lines * self.page.font * fonts.LINE_HEIGHT + (self.page.gap if self.label_lines else 0.0)
 
     def _labels_fit(self, labels: Sequence[str]) -> bool:
@@ -115,8 +116,9 @@ class Measures:
 
     def lefts(self) -> list[float]:
         """Left edges of the columns."""
-        x, edges = self.left + self.label, []
-        for width, bar in zip(self.widths, self.bars, strict=True):
+        x, edges = self.left, []
+        for column, (width, bar) in enumerate(zip(self.widths, self.bars, strict=True)):
+            x += self.label if column == self.label_at else 0.0
             edges.append(x)
             x += width + bar + self.gap
         return edges
@@ -195,9 +197,10 @@ def _readable(measures: Measures) -> bool:
 def _line_items(line: Line, measures: Measures, top: float) -> Iterator[ImageItem | TextItem | PathItem]:
     page = measures.page
     label = fitting.wrap(line.label, page.font, measures.height, max(1, measures.label_lines))
+    start = measures.lefts()[measures.label_at] - measures.label
     for place, text in enumerate(label):
         free = measures.label_lines - len(label)  # shorter labels stand next to their tile
-        x = measures.left + ((free + place) * fonts.LINE_HEIGHT + fonts.ASCENT) * page.font
+        x = start + ((free + place) * fonts.LINE_HEIGHT + fonts.ASCENT) * page.font
         yield TextItem(x, top + measures.height / 2, text, page.font, anchor='centre', vertical=True)
     for cell, left, width in zip(line.cells, measures.lefts(), measures.widths, strict=False):
         if cell is None:

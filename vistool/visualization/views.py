@@ -53,6 +53,19 @@ class View:
             points = self.geometry.to_original(points * (columns, rows)) / (width, height)
         return tuple((float(x), float(y)) for x, y in points)
 
+    def point(self, point: tuple[float, float], geometry: Geometry | None) -> tuple[float, float]:
+        """A point in pixels of the original, as fractions of the view's width and height.
+
+        Args:
+            point: ``(x, y)``; without a ``geometry`` in network pixels.
+            geometry: The way from what the network saw to the original.
+        """
+        place = np.array([point], np.float64)
+        if self.geometry is None and geometry is not None:
+            place = geometry.to_network(place)
+        height, width = self.size
+        return float(place[0, 0]) / width, float(place[0, 1]) / height
+
     def outline(self) -> Outline | None:
         """The border of the network's crop, or None where the crop shows everything."""
         if self.geometry is None:
@@ -91,22 +104,3 @@ def choose_view(result: Heatmaps, style: Style, seen: NetworkView | None = None)
             logging.getLogger('vistool').warning('the way back to the original is unknown; drawn on the network view')
         return View(image, None)
     return View(to_uint8(result.original, 'original of the result'), seen.geometry)
-
-
-def query_place(result: Heatmaps, view: View, row: str, seen: NetworkView | None = None) -> tuple[float, float] | None:
-    """Where a row's query is in the view, as fractions of its width and height; None where the row has none.
-
-    Args:
-        result: The maps.
-        view: Where to mark it.
-        row: The row's name.
-        seen: What the row's own network saw; None: what the result says.
-    """
-    if row not in result.queries:
-        return None
-    point = np.array([result.queries[row]], np.float64)
-    geometry = (seen or result).geometry
-    if view.geometry is None and geometry is not None:
-        point = geometry.to_network(point)
-    height, width = view.size
-    return float(point[0, 0]) / width, float(point[0, 1]) / height

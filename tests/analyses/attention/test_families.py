@@ -14,6 +14,7 @@ from vistool import Attention
 from vistool.errors import InputError
 from vistool.network.attention_watch import watch_attention
 from vistool.network.token_layout import find_token_layout
+from vistool.visualization.facets import facets
 
 SLOW = ('mmpretrain HiViT', 'mmpretrain LeViT')
 
@@ -119,11 +120,10 @@ def test_windows_are_stitched(make, size, grid, layer):
     assert hooks(module) == before
     for result in results:
         assert result.provenance['layers'][0]['residual'] < 1e-5
-        heads = [m for m in result.maps if m.row == '' or 'query' in m.row]
-        assert heads[0].values.shape == grid
+        assert result.maps[0].values.shape == grid and result.maps[0].coordinates['query'] == 'mean query'
         for mass in result.provenance['mass']:
             assert mass['image'] + mass['padding'] == pytest.approx(1, abs=1e-5)
-        asked = next(m.values for m in result.maps if 'query' not in m.row and m.column == 'mean')
+        asked = result.isel(query=1)['mean'].values
         row, column = int(0.6 * size[0] * grid[0] / size[0]), int(0.4 * size[1] * grid[1] / size[1])
         assert asked[row, column] > 0  # a query is in its own window
 
@@ -188,7 +188,8 @@ def test_the_recipe_tells_what_leaks_to_padding(layer):
         own = leaks[image == number][where.windows[image == number] >= 0]
         (mass,) = result.provenance['mass']
         assert mass['padding'] == pytest.approx(float(own.mean()), rel=1e-4) and mass['padding'] > 0.01
-        assert f'{mass["padding"]:.0%} on padding' in result.caption
+        assert f'{mass["padding"]:.0%} on padding' in facets(result).caption
+        assert result.mass[0].padding == mass['padding']
         assert result.provenance['layers'][0]['residual'] < 1e-5
 
 
@@ -224,10 +225,10 @@ def test_talking_heads_show_what_the_values_are_multiplied_with():
     own = attention.proj((weights @ values).transpose(1, 2).reshape(1, 16, 32))
     torch.testing.assert_close(own, attention(inside[0]))  # these weights, not those before the mixing
     assert shown.min() < 0 and (shown.sum((1, 2)) - 1).abs().max() > 0.1
-    assert all(m.signed for m in results[0].maps)
+    assert all(m.diverging for m in results[0])
     (layer,) = results[0].provenance['layers']
-    assert layer['mixed'] and layer['residual'] < 1e-9 and 'heads mixed' in results[0].caption
-    measured = Attention(layers=[0, -1], stats=True)(module, image)[0].provenance['statistics']
+    assert layer['mixed'] and layer['residual'] < 1e-9 and 'heads mixed' in facets(results[0]).caption
+    measured = Attention(layers=[0, -1], stats=True)(module, image)[0].companions['stats'].rows
     assert [math.isnan(row['entropy']) for row in measured] == [True] * 4 + [False] * 4
     with pytest.raises(InputError, match='mixed heads'):
         Attention(method='rollout', layers=[0, 1])(module, image)

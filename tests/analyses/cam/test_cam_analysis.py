@@ -9,6 +9,7 @@ from torch import nn
 from vistool import CAM
 from vistool.analyses.cam.methods import METHODS, Needs, find_methods
 from vistool.errors import InputError
+from vistool.visualization.facets import facets
 
 
 class Net(nn.Module):
@@ -38,7 +39,7 @@ def test_all_means_those_that_share_one_forward(net):
     assert set(find_methods(['all'])) == set(FAMILY.split())
     result = CAM(['all'], targets=[1, 2], layers=['two'])(model, inputs[0])
     assert model.runs == 1
-    names = [entry.name for entry in result.maps]
+    names = [tile.name for tile in facets(result).tiles]
     assert len(set(names)) == len(names) == 11 + 8  # three of them show no class and appear once
     assert {'eigencam', 'kpcacam', 'fem', 'gradcam/class 1', 'gradcam/class 2'} <= set(names)
 
@@ -67,8 +68,9 @@ def test_without_fusion_there_is_a_column_for_each_layer(net):
     model, inputs = net
     cam = CAM(['gradcam', 'eigencam', 'refinecam'], targets=[0, 1], layers=['one', 'two'], layer_fusion='none')
     result = cam(model, inputs[0])
-    assert result.columns == ('GradCAM · one', 'GradCAM · two', 'EigenCAM · one', 'EigenCAM · two', 'RefineCAM')
-    assert [(entry.group, entry.name) for entry in result.maps if entry.column.startswith('GradCAM')] == [
+    tiles = facets(result).tiles
+    assert facets(result).columns == ('GradCAM · one', 'GradCAM · two', 'EigenCAM · one', 'EigenCAM · two', 'RefineCAM')
+    assert [(tile.group, tile.name) for tile in tiles if tile.method == 'GradCAM'] == [
         ('one', 'gradcam/class 0'),
         ('two', 'gradcam/class 0'),
         ('one', 'gradcam/class 1'),
@@ -76,7 +78,8 @@ def test_without_fusion_there_is_a_column_for_each_layer(net):
     ]
     assert result.provenance['layer_fusion'] == 'none'
     alone = CAM(['gradcam'], targets=[0], layers=['one', 'two'], layer_fusion='none')(model, inputs[0])
-    assert alone.columns == ('one', 'two') and alone.caption == 'Net · GradCAM'  # what varies, and what does not
+    shown = facets(alone)
+    assert shown.columns == ('one', 'two') and shown.caption == 'Net · GradCAM'  # what varies, and what does not
     with pytest.raises(InputError, match=r"unknown fusion 'median'; accepted: mean, max, none"):
         CAM(layers=['one'], layer_fusion='median')(model, inputs)
 
@@ -92,7 +95,7 @@ def test_random_weights_depend_on_the_seed_alone(net):
     np.testing.assert_allclose(single.maps[0].values, expected, atol=1e-6)
     other = CAM(['randomcam'], layers=['two'], seed=4)(model, inputs[1])
     assert np.abs(other.maps[0].values - single.maps[0].values).max() > 0.1
-    assert single.maps[0].name == 'randomcam'
+    assert facets(single).tiles[0].name == 'randomcam' and 'target' not in single.maps[0].coordinates
 
 
 @pytest.mark.parametrize('name', list(METHODS))
@@ -115,9 +118,9 @@ def test_the_table_says_what_each_needs():
 def test_a_method_without_a_layer_needs_none(net):
     model, inputs = net
     result = CAM(['fullgrad'], targets=[2])(model, inputs[0])
-    assert result.provenance['layers'] == [] and result.caption == 'Net'
+    assert result.layers == () and facets(result).caption == 'Net'
     both = CAM(['fullgrad', 'gradcam'], targets=[2])(model, inputs[0])  # the table does not know this network
-    assert len(both.provenance['layers']) == 1
+    assert len(both.layers) == 1
 
 
 def test_classes_of_one_name_are_told_apart_by_their_ids(net):
@@ -126,6 +129,6 @@ def test_classes_of_one_name_are_told_apart_by_their_ids(net):
     model, inputs = net
     named = vt.load(model, classes=['crane, bird', 'cup', 'crane, machine', 'tea', 'pot', 'cat'])
     result = CAM(['gradcam', 'eigencam'], targets=[0, 1, 2], layers=['two'])(named, inputs[0])
-    names = [entry.name for entry in result.maps]
+    names = [tile.name for tile in facets(result).tiles]
     assert names == ['gradcam/crane (0)', 'eigencam', 'gradcam/cup', 'gradcam/crane (2)']
-    assert len(result.rows) == 3 and [target['id'] for target in result.provenance['targets']] == [0, 1, 2]
+    assert len(facets(result).rows) == 3 and [target.id for target in result.targets] == [0, 1, 2]

@@ -42,7 +42,7 @@ def test_amp_stays_within_two_hundredths_on_a_transformer():
     with model.precision(True):
         mixed = cam(model.module, coffee)[0]
     for a, b in zip(full.maps, mixed.maps, strict=True):
-        assert 0 < np.abs(a.values - b.values).max() <= 2e-2, a.name
+        assert 0 < np.abs(a.values - b.values).max() <= 2e-2, a
 
 
 @pytest.mark.parametrize('amp', [False, True])

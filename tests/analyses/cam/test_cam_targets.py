@@ -16,6 +16,7 @@ from vistool.analyses.cam.targets import ClassTarget
 from vistool.errors import InputError
 from vistool.network.outputs import pooled_features
 from vistool.registry import CAM_TARGETS
+from vistool.visualization.facets import facets
 
 SCORES = torch.tensor([[1.0, 3.0, 2.5, -1.0, 2.9], [0.0, 0.1, 5.0, 4.0, 4.9]], dtype=torch.float64)
 
@@ -79,8 +80,8 @@ def test_similarity_to_a_reference_is_the_cosine_of_pooled_features(shape):
         signed = naive_cam.gradcam(a[0].detach().numpy(), gradient[0].numpy())
         np.testing.assert_allclose(result.maps[0].values, naive_cam.finish([signed], (8, 12)), atol=1e-6)
         assert result.provenance['targets'] == [{'name': 'similarity to 0', 'score': pytest.approx(score.item())}]
-        assert [entry.name for entry in result.maps] == ['gradcam/similarity to 0', 'eigencam']
-        assert result.maps[0].row == f'similarity to 0 {score.item():.2f}'
+        assert [tile.name for tile in facets(result).tiles] == ['gradcam/similarity to 0', 'eigencam']
+        assert facets(result).rows == (f'similarity to 0 {score.item():.2f}',)
 
 
 def test_the_reference_is_read_and_run_once_for_all_batches_until_the_weights_change(tmp_path):
@@ -151,7 +152,7 @@ def test_a_score_of_ones_own_is_as_good_as_a_class(method):
     expected = CAM([method], layers=['layer'], targets=[1], aug_smooth=method == 'gradcam')(same, images)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a.maps[0].values, b.maps[0].values, atol=1e-5)
-        assert a.maps[0].name == f'{method}/margin'
+        assert a.maps[0].coordinates['method'] == method and a.maps[0].coordinates['target'] == 'margin'
 
 
 def test_scores_know_their_images():

@@ -13,6 +13,7 @@ from vistool import FeatureMaps, InputError
 from vistool.network.features import features
 from vistool.network.layers import find_target_layers
 from vistool.network.stages import find_stages
+from vistool.visualization.facets import facets
 
 
 def hooked_by_hand(network, layer, inputs):
@@ -129,7 +130,9 @@ def test_a_layer_never_reached_is_an_error_that_says_so(shared):
 def test_an_in_place_activation_behind_the_layer_does_not_reach_what_is_kept(shared):
     network, inputs = shared
     (result,) = shown(network, inputs, 'layer', 'act')
-    layer, act = (np.stack([m.values for m in result.maps if m.group == name]) for name in ('layer', 'act'))
+    layer, act = (
+        np.stack([m.values for m in result.maps if m.coordinates['layer'] == name]) for name in ('layer', 'act')
+    )
     assert layer.min() < 0 and np.array_equal(act, np.maximum(layer, 0))
 
 
@@ -147,7 +150,9 @@ def test_module_prefixes_and_wrapped_models(shared):
     (plain,) = shown(network, inputs, 'layer')
     for model, layer in ((network, 'module.layer'), (nn.DataParallel(network), 'layer')):
         (result,) = shown(model, inputs, layer)
-        assert result.maps[0].group == 'layer' and np.array_equal(plain.maps[1].values, result.maps[1].values)
+        assert result.maps[0].coordinates['layer'] == 'layer' and np.array_equal(
+            plain.maps[1].values, result.maps[1].values
+        )
 
 
 def test_the_model_is_left_as_it_was(shared):
@@ -320,9 +325,11 @@ def test_stages_of_t2t_are_its_token_transformers_and_the_backbone():
 def test_stages_are_distinct_layers_that_can_be_drawn(name):
     network, inputs, _, _ = build(name)
     results = FeatureMaps()(network, inputs)
-    names = [item.group for item in results[0].maps]
+    names = [item.coordinates['layer'] for item in results[0].maps]
     assert 1 <= len(names) <= 8 and len(set(names)) == len(names)
-    assert [item.column.split(' · ')[0] for item in results[0].maps] == [f'stage {k + 1}' for k in range(len(names))]
+    assert [tile.column.split(' · ')[0] for tile in facets(results[0]).tiles] == [
+        f'stage {k + 1}' for k in range(len(names))
+    ]
 
 
 def test_a_pooled_layer_and_a_container_are_errors():

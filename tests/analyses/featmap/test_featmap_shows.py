@@ -17,7 +17,8 @@ from vistool.models.subjects import as_model, as_samples
 from vistool.network.features import Feature
 from vistool.results import ChannelStack, LayerChannels
 from vistool.visualization.channels import channel_pictures
-from vistool.visualization.color_mapping import choose_looks
+from vistool.visualization.color_mapping import map_colors
+from vistool.visualization.facets import facets
 from vistool.visualization.kinds import to_raw
 from vistool.visualization.plots import channel_curves
 from vistool.visualization.style import Style
@@ -66,7 +67,7 @@ def values(network, inputs, image=0, **options):
 def test_reductions(inputs, raw, name, reduce):
     found, result = values(Net(), inputs, reduction=name)
     np.testing.assert_allclose(found[0], reduce(raw[0]), rtol=1e-5, atol=1e-6)
-    assert result.provenance['reduction'] == name and result.maps[0].column == 'first · 8×12×6'
+    assert result.provenance['reduction'] == name and facets(result).columns == ('first · 8×12×6',)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,8 @@ def test_top_channels(inputs, raw, criterion, score):
     for image in (0, 1):
         found, result = values(Net(), inputs, image, topk=3, criterion=criterion)
         best = np.argsort(-score(raw[image]))[:3]
-        assert [item.column for item in result.maps] == [f'channel {channel}' for channel in best]
+        assert [item.coordinates['channel'] for item in result] == [int(channel) for channel in best]
+        assert facets(result).columns == tuple(f'channel {channel}' for channel in best)
         assert np.array_equal(found, raw[image][best])
 
 
@@ -96,15 +98,17 @@ def test_chosen_channels_in_their_order_and_reduced(inputs, raw):
 
 def test_all_channels_of_a_layer_share_a_scale_and_layers_do_not(inputs):
     result = FeatureMaps(layers=['first', 'second'], reduction='none')(Net(), inputs)[0]
-    looks = choose_looks(result, Style())
-    ends = {item.group: (look.bar.low, look.bar.high) for item, look in zip(result.maps, looks, strict=True)}
+    looks = map_colors(result, Style())
+    ends = {
+        item.coordinates['layer']: (look.bar.low, look.bar.high) for item, look in zip(result.maps, looks, strict=True)
+    }
     for layer, (low, high) in ends.items():
-        every = np.stack([item.values for item in result.maps if item.group == layer])
+        every = np.stack([item.values for item in result.sel(layer=layer)])
         assert -low == high == pytest.approx(np.abs(every).max())  # signed: centred at zero
     assert len({(look.bar.key, look.bar.low) for look in looks}) == 2
-    assert len({look.bar.key for look in choose_looks(result, Style(scale='shared'))}) == 1
-    clipped = choose_looks(result, Style(scale='percentile'))[0].bar
-    every = np.stack([item.values for item in result.maps if item.group == 'first'])
+    assert len({look.bar.key for look in map_colors(result, Style(scale='shared'))}) == 1
+    clipped = map_colors(result, Style(scale='percentile'))[0].bar
+    every = np.stack([item.values for item in result.sel(layer='first')])
     assert clipped.high == pytest.approx(np.abs(np.percentile(every, (2, 98))).max())
 
 
@@ -174,8 +178,8 @@ def test_similarity_is_the_cosine_to_the_position_under_the_pixel(inputs, raw):
         expected = np.einsum('chw,c->hw', vectors, vectors[:, row, column])
         np.testing.assert_allclose(item.values, expected, atol=1e-6)
         assert item.values[row, column] == pytest.approx(1, abs=1e-6)
-    assert result.rows == ('(5, 2)', '(23, 15)') and result.queries['(5, 2)'] == (5.5, 2.5)
-    assert len({look.bar.key for look in choose_looks(result, Style())}) == 1
+    assert facets(result).rows == ('(5, 2)', '(23, 15)') and result.queries['(5, 2)'] == (5.5, 2.5)
+    assert len({look.bar.key for look in map_colors(result, Style())}) == 1
 
 
 def naive_cka(x, y):
@@ -205,8 +209,8 @@ def compared(*networks, inputs, **options):
 
 def test_compared_maps_share_a_scale_and_the_difference_is_signed(inputs):
     result = compared(Net(0), Net(1), inputs=inputs, layers=['first', 'second'])[0]
-    assert result.rows == ('m0', 'm1', 'difference') and len(result.maps) == 6
-    looks = choose_looks(result, Style())
+    assert facets(result).rows == ('m0', 'm1', 'difference') and len(result.maps) == 6
+    looks = map_colors(result, Style())
     for column in (0, 1):
         base, ours, difference = result.maps[column], result.maps[2 + column], result.maps[4 + column]
         assert np.array_equal(difference.values, ours.values - base.values)
@@ -217,25 +221,26 @@ def test_compared_maps_share_a_scale_and_the_difference_is_signed(inputs):
     told = result.provenance['similarity'][0]
     assert told['cka'] == pytest.approx(linear_cka(*features), abs=1e-6)
     assert told['cosine'] == pytest.approx(cosine(*features), abs=1e-6)
-    assert result.maps[4].footer == f'CKA {told["cka"]:.2f} · cos {told["cosine"]:.2f}'.replace('-', '−')
+    assert facets(result).tiles[4].footer == f'CKA {told["cka"]:.2f} · cos {told["cosine"]:.2f}'.replace('-', '−')
     json.dumps(result.provenance, allow_nan=False)
 
 
 def test_a_model_compared_with_itself_differs_in_nothing(inputs):
     for options in ({}, {'reduction': 'pca'}, {'topk': 2}, {'similar_to': [(3, 3)]}):
         result = compared(Net(), Net(), inputs=inputs, layers=['first'], **options)[0]
-        differences = [item for item in result.maps if 'difference' in item.row]
+        differences = result.sel(minus='m0').maps
+        footers = [tile.footer for tile in facets(result).tiles if 'difference' in tile.row]
         assert differences and all(not item.values.any() for item in differences)
-        assert all(item.footer == 'CKA 1.00 · cos 1.00' for item in differences)
+        assert footers == ['CKA 1.00 · cos 1.00'] * len(differences)
 
 
 def test_compared_channels_are_the_first_models(inputs):
     result = compared(Net(0), Net(1), inputs=inputs, layers=['first'], topk=2)[0]
     alone = FeatureMaps(layers=['first'], topk=2)(Net(0), inputs)[0]
-    assert result.columns == alone.columns
+    assert facets(result).columns == facets(alone).columns
     with torch.no_grad():
         other = Net(1).first(inputs)[0].numpy()
-    channel = int(result.columns[0].split()[1])
+    channel = result.coordinates['channel'][0]
     assert np.array_equal(result.maps[2].values, other[channel])
 
 
@@ -249,8 +254,8 @@ def test_compared_colors_come_from_one_basis(inputs):
 
 def test_layers_of_other_widths_have_their_own_scale_and_cka_but_no_difference(inputs):
     result = compared(Net(0), Net(1, width=5), inputs=inputs, layers=['first', 'second'])[0]
-    assert result.rows == ('m0', 'm1') and len(result.maps) == 4
-    looks = choose_looks(result, Style())
+    assert facets(result).rows == ('m0', 'm1') and len(result.maps) == 4
+    looks = map_colors(result, Style())
     with torch.no_grad():
         features = [network.first(inputs)[0] for network in (Net(0), Net(1, width=5))]
     assert looks[0].bar != looks[2].bar
@@ -259,8 +264,9 @@ def test_layers_of_other_widths_have_their_own_scale_and_cka_but_no_difference(i
     )
     told = result.provenance['similarity'][0]
     assert told['cka'] == pytest.approx(linear_cka(*features), abs=1e-6) and told['cosine'] is None
-    assert result.maps[2].footer == f'8×12×5 · CKA {told["cka"]:.2f}'
-    assert result.maps[2].column == result.maps[0].column == 'first · 8×12×6'
+    tiles = facets(result).tiles
+    assert tiles[2].footer == f'8×12×5 · CKA {told["cka"]:.2f}'
+    assert tiles[2].column == tiles[0].column == 'first · 8×12×6'
     with pytest.raises(InputError, match='channel 5 of first has no counterpart in m1, whose first has 5 channels'):
         compared(Net(0), Net(1, width=5), inputs=inputs, layers=['first'], channels=[5])
     cosines = compared(Net(0), Net(1, width=5), inputs=inputs, layers=['first'], similar_to=[(3, 3)])[0]
@@ -283,9 +289,10 @@ def test_networks_of_other_depth_are_compared_from_their_ends(first, second):
     count = min(first[0], second[0])
     names = [[str(k) for k in range(1, stages + 1)][-count:] for stages in (first[0], second[0])]
     assert result.provenance['layers'] == names[0] and result.provenance['compare'][0]['layers'] == names[1]
-    titles = [item.column.split(' · ')[0] for item in result.maps[:count]]
+    tiles = facets(result).tiles
+    titles = [tile.column.split(' · ')[0] for tile in tiles[:count]]
     assert titles == [f'stage {k}' for k in range(1, first[0] + 1)][-count:]
-    assert all('CKA' in item.footer for item in result.maps[-count:])
+    assert all('CKA' in tile.footer for tile in tiles[-count:])
 
 
 def test_statistics_over_batches_are_those_of_all_at_once():

@@ -242,7 +242,9 @@ class CAM(MapAnalysis):
             unit, ranges = maps.finish(signed, size, 'max' if self.layer_fusion == 'max' else 'mean')
             if self.aug_smooth:
                 unit, ranges = maps.merge(unit), None
-        return Drawn(unit.float().cpu().numpy(), None if ranges is None else ranges.float().cpu().numpy(), layer)
+            alone = signed[0].float().cpu().numpy() if len(signed) == 1 and not self.aug_smooth else None
+        limits = None if ranges is None else ranges.float().cpu().numpy()
+        return Drawn(unit.float().cpu().numpy(), limits, layer, alone)
 
     def _settings(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Finished maps → results: classes down, methods (and layers) across, and how it all came about."""
+"""Finished maps → results with coordinates and provenance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vistool.analyses.cam.methods import Key, Method
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
-from vistool.results import Heatmap, Heatmaps, Target
+from vistool.results import Coordinate, Coordinates, Heatmap, Heatmaps, Layer, Target
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,16 @@ class Drawn:
 
     Attributes:
         values: float32 ``(B, H, W)`` in [0, 1].
-        ranges: ``(B, 2)``, the values that 0 and 1 stood for, where they have a unit.
+        ranges: ``(B, 2)``, the raw values mapped to 0 and 1, where they have a unit.
         layer: The layer, where each has a map of its own.
+        signed: float32 ``(B, h, w)`` before ReLU and scaling, at the layer's own size; None where maps of several
+            layers or augmented views were averaged.
     """
 
     values: NDArray[np.float32]
     ranges: NDArray[np.float32] | None
     layer: str = ''
+    signed: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,17 @@ class Report:
         targets = _told_apart(
             [self._target(number, goal, index) for number, goal in enumerate(self.goals) if goal.asks(index)]
         )
-        shares = None if self.shares is None else self.shares[index]
-        wrong = shares is not None and sample.label is not None and int(shares.argmax()) != sample.label
+        prediction = self._prediction(index)
         return Heatmaps(
             kind='cam',
             image=sample.image,
             maps=tuple(self._maps(index, targets)),
             original=sample.original,
             geometry=sample.geometry,
-            caption=' · '.join([self.model.name, *self._constants]),
-            ground_truth=self.model.class_name(sample.label) if wrong and sample.label is not None else '',
             model=self.model.name,
             targets=targets,
-            prediction=(prediction := self._prediction(index)),
+            label=None if sample.label is None else Target(self.model.class_name(sample.label), sample.label),
+            prediction=prediction,
             titles={name: method.title for name, method in self.methods.items()},
             layers=tuple(self.layers),
             provenance={
@@ -93,17 +94,6 @@ class Report:
     @property
     def _group(self) -> str:
         return '+'.join(self.layers)
-
-    @property
-    def _constants(self) -> list[str]:
-        """What all maps share: the layer, or the only method where layers stand side by side."""
-        if not self._by_layer:
-            return [self._group] if self._group else []
-        return [method.title for method in self.methods.values()] if len(self.methods) == 1 else []
-
-    @property
-    def _by_layer(self) -> bool:
-        return any(drawn.layer for column in self.drawn.values() for drawn in column)
 
     def _target(self, number: int, goal: cam_targets.Target, index: int) -> Target:
         value = self.values[number]
@@ -125,24 +115,27 @@ class Report:
     def _maps(self, index: int, targets: Sequence[Target]) -> Iterator[Heatmap]:
         """Row by row; a method that shows no class stands in the first row only."""
         for number in range(max(1, len(targets))):
-            for name, method in self.methods.items():
+            for name in self.methods:
                 free = (name, None) in self.drawn
                 if free and number:
                     continue
                 for drawn in self.drawn[name, None if free else number]:
-                    yield self._map(index, name, method, drawn, targets[number] if targets else None, free)
+                    yield self._map(index, name, drawn, targets[number] if targets else None, free)
 
-    def _map(self, index: int, name: str, method: Method, drawn: Drawn, target: Target | None, free: bool) -> Heatmap:
-        values, ranges = drawn.values[index], drawn.ranges
-        alone = self._by_layer and len(self.methods) == 1
+    def _map(self, index: int, name: str, drawn: Drawn, target: Target | None, free: bool) -> Heatmap:
+        ranges, layer = drawn.ranges, drawn.layer or self._group
+        place: dict[str, Coordinate] = {'model': self.model.name, 'method': name}
+        if layer:
+            place['layer'] = layer
+        if target is not None and not free:
+            place['target'] = target.name
         return Heatmap(
-            values=values,
-            name=name if target is None or free else f'{name}/{target.name}',
-            group=drawn.layer or self._group,
-            row='' if target is None else f'{target.name} {target.score:.2f}',
-            column=' · '.join(filter(None, ['' if alone else method.title, drawn.layer])),
+            drawn.values[index],
+            Coordinates(place),
+            layer=Layer(layer) if layer else None,
             range=None if ranges is None else (float(ranges[index, 0]), float(ranges[index, 1])),
-            note='no positive evidence' if values.max() == 0 else '',
+            score=None if target is None else target.score,
+            signed=None if drawn.signed is None else drawn.signed[index],
         )
 
 

@@ -185,7 +185,7 @@ class FeatureMaps(MapAnalysis):
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> FeatureMaps:
         """The same for another model, with the layers and channels that the results show."""
-        chosen = {channel for found in results[0].provenance['channels'].values() for channel in found or ()}
+        chosen = {int(channel) for channel in results[0].coordinates.get('channel', ())}
         return replace(self, layers=matching_layers(self.plan(), model, None), channels=sorted(chosen), topk=None)
 
     def reduce(self, before: Mapping[str, Result], results: Sequence[Heatmaps]) -> Mapping[str, Result]:

@@ -1,4 +1,4 @@
-"""The same layers of several models: on one scale, with signed differences and two numbers for how alike they are."""
+"""The same layers of several models: on one scale, with signed differences and two measures of similarity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.features import Feature
-from vistool.results import Heatmap, Heatmaps, NetworkView
+from vistool.results import Coordinate, Heatmap, Heatmaps, NetworkView, distinct
 
 log = logging.getLogger('vistool')
 
@@ -47,38 +47,24 @@ def results(
     Values of layers with other channels than the first model's are neither on its scale nor to be subtracted: such a
     model has a scale of its own and no difference, only CKA below its maps.
     """
+    names = distinct(names)
     drawn = []
-    same_model = [models[0].name] if len({model.name for model in models}) == 1 else []
+    same_model = models[0].name if len({model.name for model in models}) == 1 else ''
     for index, sample in enumerate(views[0]):
         seen = [samples[index] for samples in views]
         _check_views(sample, seen[1:], names)
         chosen = {feature.name: drawing.choose_channels(plan, feature, index) for feature in every[0]}
         _check_channels(every, chosen, names)
         columns = _columns(plan, every, seen, index, chosen)
-        numbers: list[dict[str, Any]] = []
-        maps = [_own(plan, columns, k, seen, names, every, numbers) for k in range(len(models))]
+        maps = [_own(plan, columns, k, seen, names, every) for k in range(len(models))]
         for k in range(1, len(models)):
             if _comparable(plan, every, k):
-                maps.append(_differences(plan, columns, k, names, len(every[0]) > 1, numbers))
-        rows = [*names, *_difference_rows(names)]
-        drawn.append(
-            Heatmaps(
-                kind='feature',
-                image=sample.image,
-                maps=_in_order([item for row in maps for item in row], columns, len(every[0]) > 1, plan),
-                original=sample.original,
-                geometry=sample.geometry,
-                queries=drawing.queries(plan, rows),
-                caption=' · '.join([*same_model, *drawing.said(plan, every[0])]),
-                model=models[0].name,
-                layers=tuple(feature.name for feature in every[0]),
-                provenance={
-                    **drawing.described(plan, models[0], sample, every[0], chosen),
-                    'compare': _others(models, every, names),
-                    'similarity': numbers,
-                },
-            )
-        )
+                maps.append(_differences(plan, columns, k, names, every))
+        placed = _in_order([item for row in maps for item in row])
+        numbers = [_numbers(item) for row in maps for item in row if item.metrics]
+        entries = drawing.described(plan, models[0], sample, every[0], chosen)
+        more = {'compare': _others(models, every, names), 'similarity': numbers}
+        drawn.append(drawing.result(plan, sample, placed, same_model, every[0], {**entries, **more}))
     return drawn
 
 
@@ -88,12 +74,15 @@ def _comparable(plan: Plan, every: Sequence[Sequence[Feature]], k: int) -> bool:
     return bool(plan.similar_to) or widths[0] == widths[1]
 
 
-def _in_order(maps: Sequence[Heatmap], columns: Sequence[_Column], several: bool, plan: Plan) -> tuple[Heatmap, ...]:
-    """All models for one query (or layer), then all for the next: what belongs together stands together."""
-    places = [drawing.placed(plan, c.pictures[0], c.feature, c.number, several).row for c in columns]
-    order = {place: number for number, place in enumerate(dict.fromkeys(places))}
-    ranks = [order[places[number % len(places)]] for number in range(len(maps))]
-    return tuple(item for _, item in sorted(zip(ranks, maps, strict=True), key=lambda pair: pair[0]))
+def _in_order(maps: Sequence[Heatmap]) -> list[Heatmap]:
+    """All models for one query (or layer of which channels are shown), then all for the next."""
+
+    def together(item: Heatmap) -> Coordinate | None:
+        by_channel = 'channel' in item.coordinates and 'reduction' not in item.coordinates
+        return item.coordinates.get('query') or (item.coordinates.get('layer') if by_channel else None)
+
+    order = list(dict.fromkeys(together(item) for item in maps))
+    return sorted(maps, key=lambda item: order.index(together(item)))
 
 
 def _others(models: Sequence[Model], every: Sequence[Sequence[Feature]], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -128,40 +117,32 @@ def _own(
     seen: Sequence[Sample],
     names: Sequence[str],
     every: Sequence[Sequence[Feature]],
-    numbers: list[dict[str, Any]],
 ) -> list[Heatmap]:
-    """The maps of one model, on the scales of the first, or on its own with CKA below."""
+    """The maps of one model, on the scales of the first, or on its own with the similarity to the first."""
     view = None if np.array_equal(seen[k].image, seen[0].image) else NetworkView(seen[k].image, seen[k].geometry)
-    several, comparable = len(every[0]) > 1, _comparable(plan, every, k)
+    comparable = _comparable(plan, every, k)
     found = []
     for column in columns:
-        item = drawing.placed(plan, column.pictures[k], column.feature, column.number, several)
-        layer = every[k][column.number]
-        if not comparable:
-            alike = _alike(column, k, names, item.name, numbers)
-            size = '' if plan.reduction == 'none' else layer.size  # the size in the column's title is the first's
-            item = replace(item, scale=f'{names[k]}: {layer.name}', footer=' · '.join(filter(None, [size, alike])))
-        found.append(
-            replace(
-                item,
-                name=f'{names[k]}/{item.name}' if k else item.name,
-                group=f'{names[k]}: {layer.name}' if k else item.group,
-                row=_row(item.row, names[k]),
-                view=view,
-            )
-        )
+        own = drawing.layer_of(plan, every[k][column.number], column.number)
+        item = drawing.as_map(plan, column.pictures[k], column.feature, own).at(model=names[k])
+        metrics = {} if comparable else _similarity(column, k)
+        found.append(replace(item, view=view, comparable=comparable, metrics=metrics))
     return found
 
 
-def _alike(column: _Column, k: int, names: Sequence[str], name: str, numbers: list[dict[str, Any]]) -> str:
-    """CKA and cosine of a map's channels in model ``k`` and the first, as a footer; appended to ``numbers`` too."""
+def _similarity(column: _Column, k: int) -> dict[str, float]:
+    """CKA and cosine of a map's channels in model ``k`` and the first; NaN where a channel count does not allow one."""
     base, other = column.pictures[0].source, column.pictures[k].source
     moved = resampled(other.to(base), (base.shape[1], base.shape[2]))
-    alike = {'cka': linear_cka(base, moved), 'cosine': cosine(base, moved)}
-    known = {kind: None if math.isnan(value) else round(value, 6) for kind, value in alike.items()}
-    numbers.append({'model': names[k], 'map': name, **known})
-    pairs = zip(('CKA', 'cos'), alike.values(), strict=True)
-    return ' · '.join(f'{short} {_two_digits(value)}' for short, value in pairs if not math.isnan(value))
+    return {'cka': linear_cka(base, moved), 'cosine': cosine(base, moved)}
+
+
+def _numbers(item: Heatmap) -> dict[str, Any]:
+    """The similarities of a map, for the provenance."""
+    place = item.coordinates
+    shown = place.get('query') or (f'channel {place["channel"]}' if 'channel' in place else place.get('reduction'))
+    known = {kind: None if math.isnan(value) else round(value, 6) for kind, value in item.metrics.items()}
+    return {'model': place['model'], 'map': f'{place["layer"]}/{shown}', **known}
 
 
 def _differences(
@@ -169,49 +150,33 @@ def _differences(
     columns: Sequence[_Column],
     k: int,
     names: Sequence[str],
-    several: bool,
-    numbers: list[dict[str, Any]],
+    every: Sequence[Sequence[Feature]],
 ) -> list[Heatmap]:
-    """Model ``k`` minus the first, each with CKA and cosine below, which also go to ``numbers``."""
-    label = _difference_rows(names)[k - 1]
+    """Model ``k`` minus the first, each with CKA and cosine."""
     found = []
     for column in columns:
         base, other = column.pictures[0], column.pictures[k]
         size = (base.source.shape[1], base.source.shape[2])
-        item = drawing.placed(plan, base, column.feature, column.number, several)
+        layer = drawing.layer_of(plan, column.feature, column.number)
+        height, width = other.source.shape[1:]
+        item = drawing.as_map(plan, base, column.feature, layer).at(model=names[k], minus=names[0])
         found.append(
             replace(
                 item,
                 values=_difference(base, other, size),
-                name=f'{label}/{item.name}',
-                group=f'{label}: {item.group}',
-                row=_row(item.row, label),
-                scale=f'difference: {item.scale}',
-                signed=True,
-                footer=_alike(column, k, names, item.name, numbers),
-                note='' if tuple(other.source.shape[1:]) == size else 'from {}×{}'.format(*other.source.shape[1:]),
+                signed=None,
+                diverging=True,
+                metrics=_similarity(column, k),
+                resampled_from=None if (height, width) == size else (height, width),
             )
         )
     return found
-
-
-def _two_digits(value: float) -> str:
-    text = f'{value:.2f}'.replace('-', '−')
-    return '0.00' if text == '−0.00' else text
 
 
 def _difference(base: Picture, other: Picture, size: tuple[int, int]) -> np.ndarray:
     before = base.values if base.signed is None else base.signed
     after = other.values if other.signed is None else other.signed
     return resampled(torch.from_numpy(after)[None], size)[0].numpy() - before
-
-
-def _difference_rows(names: Sequence[str]) -> list[str]:
-    return ['difference'] if len(names) == 2 else [f'{name} − {names[0]}' for name in names[1:]]
-
-
-def _row(row: str, name: str) -> str:
-    return f'{row} · {name}' if row else name
 
 
 def _check_channels(

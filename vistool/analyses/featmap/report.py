@@ -1,4 +1,4 @@
-"""Features to maps in their places in a figure."""
+"""Features to maps with their coordinates."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
 from vistool.network.features import Feature
-from vistool.results import Heatmap, Heatmaps
-
-COSINE = 'cosine similarity'
+from vistool.results import Coordinates, Heatmap, Heatmaps, Layer, Top
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One map of one image, before it has a place among those of other layers and models.
+    """One map of one layer and image, before it is compared with those of other models.
 
     Attributes:
-        values: float32 ``(h, w)``, or ``(h, w, 3)`` colours.
-        label: What it shows of its layer: ``'mean'``, ``'channel 17'``, ``'(250, 100)'``.
+        values: float32 ``(h, w)``, or ``(h, w, 3)`` colors.
+        place: What it shows of its layer, as coordinates: ``reduction``, ``channel`` or ``query``.
         source: ``(c, h, w)``: the channels that it was made of.
-        signed: ``(h, w)`` to take differences of, where ``values`` are colours; else None.
+        signed: ``(h, w)``, the first component, where ``values`` are colors; else None.
     """
 
     values: NDArray[np.float32]
-    label: str
+    place: Coordinates
     source: Tensor
     signed: NDArray[np.float32] | None = None
 
@@ -69,21 +67,23 @@ def pictures(
     if plan.similar_to:
         cells = [find_cell(point, sample, (maps.shape[1], maps.shape[2])) for point in plan.similar_to]
         named = zip(plan.similar_to, cells, strict=True)
-        return [Picture(similarity(maps, *cell), f'({x:g}, {y:g})', maps) for (x, y), cell in named]
+        return [Picture(similarity(maps, *cell), Coordinates(query=f'({x:g}, {y:g})'), maps) for (x, y), cell in named]
     if plan.reduction == 'pca':
         assert plan.basis is not None
         basis = plan.basis.layer(layer, len(maps))
-        return [Picture(basis.colors(maps), 'pca', maps, basis.project(maps)[..., 0].astype(np.float32))]
+        first = basis.project(maps)[..., 0].astype(np.float32)
+        return [Picture(basis.colors(maps), Coordinates(reduction='pca'), maps, first)]
     if channels is not None:
         check_channels(channels, len(maps), feature.name)
     if plan.reduction in REDUCTIONS:
         chosen = maps if channels is None else maps[list(channels)]
-        return [Picture(_array(REDUCTIONS[plan.reduction](chosen)), plan.reduction, chosen)]
-    return [Picture(_array(maps[c]), f'channel {c}', maps[c : c + 1]) for c in channels or ()]
+        return [Picture(_array(REDUCTIONS[plan.reduction](chosen)), Coordinates(reduction=plan.reduction), chosen)]
+    shown = {'reduction': plan.reduction} if plan.reduction == 'select_max' else {}
+    return [Picture(_array(maps[c]), Coordinates({**shown, 'channel': c}), maps[c : c + 1]) for c in channels or ()]
 
 
 def results(plan: Plan, model: Model, samples: Sequence[Sample], found: Sequence[Feature]) -> list[Heatmaps]:
-    """One figure per image."""
+    """One result per image."""
     drawn = []
     for index, sample in enumerate(samples):
         maps: list[Heatmap] = []
@@ -91,79 +91,61 @@ def results(plan: Plan, model: Model, samples: Sequence[Sample], found: Sequence
         for number, feature in enumerate(found):
             channels = chosen[feature.name] = choose_channels(plan, feature, index)
             for picture in pictures(plan, feature, index, sample, channels, feature.name):
-                maps.append(placed(plan, picture, feature, number, several=len(found) > 1))
-        caption = ' · '.join((model.name, *said(plan, found)))
-        drawn.append(
-            Heatmaps(
-                kind='feature',
-                image=sample.image,
-                maps=tuple(maps),
-                original=sample.original,
-                geometry=sample.geometry,
-                queries=queries(plan),
-                caption=caption,
-                model=model.name,
-                layers=tuple(feature.name for feature in found),
-                provenance=described(plan, model, sample, found, chosen),
-            )
-        )
+                maps.append(as_map(plan, picture, feature, layer_of(plan, feature, number)).at(model=model.name))
+        entries = described(plan, model, sample, found, chosen)
+        drawn.append(result(plan, sample, maps, model.name, found, entries))
     return drawn
 
 
-def placed(plan: Plan, picture: Picture, feature: Feature, number: int, several: bool) -> Heatmap:
-    """A map in its row and column: layers across; channels across and layers down; queries down."""
-    layer = title(plan, feature, number)
-    row, column, footer = '', layer, ''
-    if plan.similar_to:
-        row = picture.label
-    elif plan.reduction == 'select_max':
-        footer = picture.label
-    elif plan.reduction == 'none':
-        row, column = layer if several else '', picture.label
-    return Heatmap(
-        values=picture.values,
-        name=f'{feature.name}/{picture.label}',
-        group=feature.name,
-        row=row,
-        column=column,
-        footer=footer,
-        scale=COSINE if plan.similar_to else feature.name,
-        signed=bool(plan.similar_to),
+def result(
+    plan: Plan,
+    sample: Sample,
+    maps: Sequence[Heatmap],
+    model: str,
+    found: Sequence[Feature],
+    entries: Mapping[str, Any],
+) -> Heatmaps:
+    """A result of one image.
+
+    Args:
+        plan: What to show.
+        sample: The image.
+        maps: Its maps.
+        model: The model's name, ``''`` where several are compared.
+        found: The layers' features, of the first model.
+        entries: The provenance.
+    """
+    return Heatmaps(
+        kind='feature',
+        image=sample.image,
+        maps=tuple(maps),
+        original=sample.original,
+        geometry=sample.geometry,
+        model=model,
+        layers=tuple(feature.name for feature in found),
+        queries={f'({x:g}, {y:g})': (x + 0.5, y + 0.5) for x, y in plan.similar_to},
+        top=None if plan.topk is None else Top(plan.topk, plan.criterion),
+        provenance=entries,
     )
 
 
-def title(plan: Plan, feature: Feature, number: int) -> str:
-    """``'stage 3 · 14×14×320'``, or the layer's own name with its size."""
+def as_map(plan: Plan, picture: Picture, feature: Feature, layer: Layer) -> Heatmap:
+    """A picture of a layer with its coordinates."""
+    return Heatmap(
+        picture.values,
+        Coordinates({**picture.place, 'layer': feature.name}),
+        layer=layer,
+        signed=picture.signed,
+        diverging=bool(plan.similar_to),
+    )
+
+
+def layer_of(plan: Plan, feature: Feature, number: int) -> Layer:
+    """A layer with its size and, where the layers are the network's stages, its number."""
     if feature.name in plan.layers:  # a comparison may leave out the first ones
         number = list(plan.layers).index(feature.name)
-    return f'stage {number + 1} · {feature.size}' if plan.staged else f'{feature.name} · {feature.size}'
-
-
-def said(plan: Plan, found: Sequence[Feature]) -> list[str]:
-    """What is constant over a figure: the layer, where there is one, and how its channels are shown."""
-    by = f' by {plan.criterion}'
-    how = {
-        'mean': 'mean over channels',
-        'sum': 'sum over channels',
-        'max': 'maximum over channels',
-        'norm': 'norm over channels',
-        'select_max': 'channel of the largest mean',
-        'pca': 'principal components 1–3 as red, green, blue',
-        'none': f'top {plan.topk} channels{by}' if plan.topk else '',
-    }[plan.reduction]
-    how = 'cosine similarity to the position ringed' if plan.similar_to else how
-    alone = [title(plan, found[0], 0)] if len(found) == 1 and plan.reduction == 'none' else []
-    return [text for text in (*alone, how) if text]
-
-
-def queries(plan: Plan, rows: Sequence[str] = ('',)) -> dict[str, tuple[float, float]]:
-    """Row → the middle of the query's pixel; rows of several models end in the model's name."""
-    found = {}
-    for x, y in plan.similar_to:
-        for name in rows:
-            label = f'({x:g}, {y:g})'
-            found[f'{label} · {name}' if name else label] = (x + 0.5, y + 0.5)
-    return found
+    channels, height, width = feature.maps.shape[1:]
+    return Layer(feature.name, number + 1 if plan.staged else None, (channels, height, width))
 
 
 def described(

@@ -1,4 +1,4 @@
-"""What the optimizer will do over a training run: every parameter group's rate, momentum and decay at every step."""
+"""What the optimizer does in a training run: the rate, momentum and decay of every parameter group at every step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -35,9 +35,13 @@ from vistool.models.configs import Source, resolve
 from vistool.registry import ANALYSES
 from vistool.results import Curve, Curves
 
-__all__ = ['Schedule']
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 log = logging.getLogger('vistool')
+
+ConfigLike: TypeAlias = 'str | os.PathLike[str] | Source | Config'
+"""A config as users give it: what :func:`~vistool.models.configs.resolve` takes, or a resolved one."""
 
 
 @ANALYSES.register_module()
@@ -45,14 +49,14 @@ log = logging.getLogger('vistool')
 class Schedule:
     """The schedule of one or several configs, exactly as mmengine's Runner would step it.
 
-    No Runner is made, no image read and no network run; the model is built, without weights, only where the parameter
+    No Runner is built, no image is read and no network runs. The model is built, without weights, only if the parameter
     groups depend on it.
 
     Attributes:
         parameters: ``lr``, ``momentum``, ``wd``, ``betas`` or ``all``.
         dataset_size: Images in the training set; None reads its annotations.
-        ngpus: GPUs that train.
-        auto_scale_lr: Whether the rate is scaled to the real batch, as ``tools/train.py --auto-scale-lr`` does.
+        ngpus: The number of GPUs.
+        auto_scale_lr: Whether the rate is scaled to the real batch size, as ``tools/train.py --auto-scale-lr`` does.
     """
 
     parameters: Sequence[str] = ('lr',)
@@ -60,23 +64,22 @@ class Schedule:
     ngpus: int = 1
     auto_scale_lr: bool = False
 
-    def __call__(self, configs: Any, logs: Sequence[str | Path] = ()) -> Curves:
-        """Works out the schedules.
+    def __call__(self, configs: ConfigLike | Sequence[ConfigLike], logs: Sequence[str | Path] = ()) -> Curves:
+        """Computes the schedules.
 
         Args:
-            configs: A config file, ``mmpretrain::…``, a resolved ``Source`` or an mmengine ``Config``; or
-                several.
-            logs: ``scalars.json`` of real runs, in the order of the configs, to be drawn over what was planned.
+            configs: A config file, ``mmpretrain::…``, a resolved ``Source`` or an mmengine ``Config``; or several.
+            logs: ``scalars.json`` of real runs, in the order of the configs, to be drawn over the plan.
 
         Returns:
-            Curves with the value that is in force during each iteration, counted from 0.
+            Curves with the value during each iteration, counted from 0.
 
         Raises:
-            InputError: If a config cannot be read, trains nothing, schedules nothing, or would fail in training.
+            InputError: A config cannot be read, trains nothing, has no schedule, or would fail in training.
         """
         one = isinstance(configs, (str, os.PathLike, Source)) or hasattr(configs, 'merge_from_dict')
-        listed = [configs] if one else configs
-        sources = _named_apart([_source(each) for each in listed])
+        listed = cast('Sequence[ConfigLike]', [configs] if one else configs)
+        sources = _with_unique_names([_source(each) for each in listed])
         if not sources:
             raise InputError('no config given', parameter='config')
         if len(logs) > len(sources):
@@ -137,16 +140,15 @@ class Schedule:
         return made
 
 
-def _source(config: Any) -> Source:
+def _source(config: ConfigLike) -> Source:
     if isinstance(config, Source):
         return config
-    if hasattr(config, 'merge_from_dict'):
-        name = os.path.splitext(os.path.basename(config.filename or ''))[0] or 'config'
-        return Source(config, name)
-    return resolve(config)
+    if isinstance(config, (str, os.PathLike)):
+        return resolve(config)
+    return Source(config, os.path.splitext(os.path.basename(config.filename or ''))[0] or 'config')
 
 
-def _named_apart(sources: Sequence[Source]) -> list[Source]:
+def _with_unique_names(sources: Sequence[Source]) -> list[Source]:
     named: list[Source] = []
     for source in sources:
         before = sum(each.name == source.name or each.name.startswith(f'{source.name} #') for each in named)
@@ -170,7 +172,7 @@ def _remarks(source: Source, settings: Sequence[dict[str, Any]], training: Train
         log.warning('%s schedules by epoch in a loop that counts iterations: such schedulers never step', source.name)
     if training.accumulation > 1:
         count = training.accumulation
-        log.info('%s: the weights change every %d iterations, the schedule steps at each', source.name, count)
+        log.info('%s: the weights change every %d iterations; the schedule steps in each', source.name, count)
     for name in hooks.names:
         log.info('%s: followed the hook %s', source.name, name)
 

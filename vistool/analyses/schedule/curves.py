@@ -1,4 +1,4 @@
-"""Recordings of many groups to few curves: equal ones merged, each told by what sets it apart."""
+"""Recordings of many groups → few curves: equal ones are merged, and each is named by what distinguishes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vistool.analyses.schedule.optimizers import Group, OptimizerPlan
 from vistool.analyses.schedule.replay import Recording
 from vistool.analyses.schedule.training import TrainingPlan
-from vistool.errors import InputError, param
+from vistool.errors import InputError, message_of, param
 from vistool.models.configs import Source
 from vistool.results import Curve
 
@@ -27,13 +27,13 @@ _SETTINGS = {'beta1': 'betas', 'beta2': 'betas'}
 
 @dataclass(frozen=True)
 class Merged:
-    """Groups whose values agree over the whole run.
+    """Groups with equal values over the whole run.
 
     Attributes:
-        members: Their positions.
-        name: What sets them apart (``'layer 3'``, ``'lr 0.001'``), unique; ``'all'`` where there is but one.
-        layer: Their layer, where the groups come from layer-wise decay and share one.
-        size: Numbers in their parameters; 0 where unknown.
+        members: Positions of the groups.
+        name: What distinguishes them (``'layer 3'``, ``'lr 0.001'``), unique; ``'all'`` if there is only one.
+        layer: Their common layer, if the groups come from layer-wise decay.
+        size: How many numbers their parameters hold; 0 if unknown.
     """
 
     members: tuple[int, ...]
@@ -43,7 +43,7 @@ class Merged:
 
 
 def merge(plan: OptimizerPlan, parameter: str, recording: Recording) -> list[Merged]:
-    """The groups of an optimizer that have equal curves, as one each, in order of layer or first appearance."""
+    """Merges the groups of an optimizer with equal curves, in order of layer or of first appearance."""
     same: dict[bytes, int] = {}
     columns = [same.setdefault(recording.rows[:, each].tobytes(), each) for each in range(recording.rows.shape[1])]
     found: dict[int, list[int]] = {}
@@ -55,7 +55,7 @@ def merge(plan: OptimizerPlan, parameter: str, recording: Recording) -> list[Mer
     merged: list[Merged] = []
     for bundle, layer in zip(bundles, layers, strict=True):
         groups = [plan.groups[index] for index in bundle]
-        name = 'all' if len(bundles) == 1 else f'layer {layer}' if ramp else _told_apart(groups, parameter)
+        name = 'all' if len(bundles) == 1 else f'layer {layer}' if ramp else _distinction(groups, parameter)
         taken = sum(each.name == name or each.name.startswith(f'{name} #') for each in merged)
         unique = f'{name} #{taken + 1}' if taken else name
         merged.append(Merged(tuple(bundle), unique, layer if ramp else None, sum(group.size for group in groups)))
@@ -68,7 +68,7 @@ def _layer(groups: Sequence[Group]) -> int | None:
     return only if isinstance(only, int) else None
 
 
-def _told_apart(groups: Sequence[Group], parameter: str) -> str:
+def _distinction(groups: Sequence[Group], parameter: str) -> str:
     key = _SETTINGS.get(parameter, parameter)
     value = groups[0].settings.get(key)
     if groups[0].settings.get('fix_lr'):
@@ -86,11 +86,11 @@ def curves(
 
     Args:
         config: The config's name.
-        optimizer: The optimizer's name among several, else ``''``.
-        parameter: As recorded.
+        optimizer: The optimizer's name among several, or ``''``.
+        parameter: The parameter, as recorded.
         recording: Its values.
-        merged: What :func:`merge` made of it.
-        label: What the legend calls the config; ``''`` where there is only one.
+        merged: The result of :func:`merge`.
+        label: The name of the config in the legend; ``''`` if there is only one.
     """
     steps = np.arange(int(recording.counts.sum()), dtype=np.int64)
     last = max((each.layer or 0 for each in merged), default=0)
@@ -98,13 +98,13 @@ def curves(
     for each in merged:
         group = f'{optimizer}: {each.name}' if optimizer else each.name
         order = None if each.layer is None else each.layer / max(last, 1)
-        told = _legend(each, group, label, each is merged[-1])
-        made.append(Curve(steps, recording.column(each.members[0]), config, group, parameter, order, told))
+        text = _legend(each, group, label, each is merged[-1])
+        made.append(Curve(steps, recording.column(each.members[0]), config, group, parameter, order, text))
     return made
 
 
 def _legend(each: Merged, group: str, label: str, last: bool) -> str:
-    if each.layer is not None:  # the bar tells the layers; the last layer's line stands for the config
+    if each.layer is not None:  # the color bar shows the layers; the last layer's line represents the config
         return label if last else ''
     counted = f' ({_amount(each.size)} parameters)' if each.size else ''
     own = '' if group == 'all' else f'{group}{counted}'
@@ -119,7 +119,7 @@ def _amount(size: int) -> str:
 
 
 def warmup_length(values: NDArray[np.float64]) -> int:
-    """Iterations of a rise from the first value to the highest, that one included; 0 where there is no such rise.
+    """Iterations from the first value up to and including the highest; 0 if the values do not rise until there.
 
     Args:
         values: ``(T,)``.
@@ -136,7 +136,7 @@ def facts_line(training: TrainingPlan, main: Curve, warmup: int) -> str:
     Args:
         training: The counts.
         main: The highest curve of the first parameter drawn.
-        warmup: Its iterations of warm-up.
+        warmup: The length of its warm-up, in iterations.
     """
     parts = []
     if training.by_epoch:
@@ -155,15 +155,15 @@ def facts_line(training: TrainingPlan, main: Curve, warmup: int) -> str:
 
 
 def warn_of_batch(source: Source, training: TrainingPlan, scale: bool) -> float:
-    """The factor of the learning rate; a warning where the config's rate was meant for another batch.
+    """The factor of the learning rate; a warning if the config's rate is meant for another batch size.
 
     Args:
         source: The config.
         training: The counts.
-        scale: Whether scaling was asked for.
+        scale: Whether scaling was requested.
 
     Raises:
-        InputError: If the config does not say which batch its rate was meant for.
+        InputError: The config does not say which batch size its rate is meant for.
     """
     settings = source.config.get('auto_scale_lr') or {}
     base = settings.get('base_batch_size')
@@ -193,10 +193,10 @@ _ACCEPTED = 'vis_data/scalars.json of a run'
 
 
 def read_log(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Steps ``(N,)``, counted from 0 as the planned ones, and the rate of the first parameter group at each ``(N,)``.
+    """Reads a log: steps ``(N,)``, counted from 0, and the rate of the first parameter group at each, ``(N,)``.
 
     Raises:
-        InputError: If it cannot be read or holds no rate.
+        InputError: It cannot be read or contains no rate.
     """
     path = Path(path)
     try:
@@ -212,12 +212,14 @@ def read_log(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines):
-                continue  # a run that is still writing
-            raise InputError(f'{path}, line {number}: no JSON', accepted=_ACCEPTED, parameter='logs') from error
+                continue  # a run that is still writing its log
+            raise InputError(
+                f'{path}, line {number}: {message_of(error)}', accepted=_ACCEPTED, parameter='logs'
+            ) from error
         rate = entry.get('lr') if isinstance(entry, dict) else None
         step = entry.get('step', entry.get('iter')) if rate is not None else None
         if isinstance(rate, (int, float)) and isinstance(step, int) and math.isfinite(rate):
-            found[step - 1] = float(rate)  # mmengine counts the iteration that was done; a resumed run repeats some
+            found[step - 1] = float(rate)  # mmengine logs completed iterations; a resumed run repeats some
     if not found:
         raise InputError(f'{path} holds no learning rate', accepted=_ACCEPTED, parameter='logs')
     steps = np.array(sorted(found), dtype=np.int64)

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from vistool.analyses.schedule.scopes import cheapest_scope, in_scope, types_of
+from vistool.analyses.schedule.scopes import cheapest_scope, training_scope, type_name, types_of
 from vistool.errors import InputError, cause_of, close_matches, param
 from vistool.models.configs import Source, require_model
 
-# Networks read numbers out of these while they are built (drop-path rates, indices); the meta device holds none.
+# Networks read values from these while they are built (drop-path rates, indices); the meta device has none.
 _WITH_VALUES = {torch.linspace, torch.arange, torch.tensor, torch.as_tensor, torch.meshgrid}
 
 
@@ -41,7 +41,7 @@ class _ValuesOnCpu(TorchFunctionMode):
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Tensors made inside have no storage, except the few whose values decide about a network's shape."""
+    """Tensors created inside have no storage, except the few whose values determine a network's shape."""
     with torch.device('meta'), _ValuesOnCpu():
         yield
 
@@ -52,19 +52,19 @@ _WITHOUT_GROUPS = (
 
 
 class _Offline(OSError):
-    """A connection that was not made."""
+    """A connection that was refused."""
 
 
 def build_bare(source: Source) -> nn.Module:
     """The config's model on the meta device.
 
     Raises:
-        InputError: If it cannot be built, or would have to download something first.
+        InputError: It cannot be built, or would have to download something first.
     """
     settings = _untrained(require_model(source))
     if source.config.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', source.config.data_preprocessor)
-    with in_scope(source.config), _offline():
+    with training_scope(source.config), _offline():
         from mmengine.registry import MODELS
 
         try:
@@ -74,13 +74,13 @@ def build_bare(source: Source) -> nn.Module:
             except NotImplementedError as error:
                 if 'meta tensor' not in str(error):
                     raise
-                return MODELS.build(settings)  # it sets weights while it is built (LoRA does), so there have to be some
-        except Exception as error:  # models are foreign code
+                return MODELS.build(settings)  # it sets weights while it is built, as LoRA does, so they must exist
+        except Exception as error:  # a model is foreign code, which can raise anything
             raise _explain(source, error) from error
 
 
 def _untrained(settings: Any) -> Any:
-    """The same model without checkpoints to start from; some networks load theirs while they are built."""
+    """The same model without pretrained checkpoints, which some networks load while they are built."""
     if isinstance(settings, dict):
         kept = {key: value for key, value in settings.items() if not _loads(key, value)}
         return type(settings)({key: _untrained(value) for key, value in kept.items()})
@@ -96,10 +96,10 @@ def _loads(key: str, value: Any) -> bool:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Nobody expects a command that draws a curve to fetch gigabytes, so connections are refused inside."""
+    """Refuses connections inside: a command that draws a curve must not download gigabytes."""
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise _Offline('no connection is made for a schedule')
+        raise _Offline('a schedule makes no connection')
 
     switches = ('HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE')
     before = {name: os.environ.get(name) for name in switches}
@@ -135,7 +135,7 @@ def _explain(source: Source, error: Exception) -> InputError:
     )
 
 
-# Wrappers that need a GPU or a process group; what they change (precision, sharding) is nothing a schedule sees.
+# Wrappers that need a GPU or a process group; what they change (precision, sharding) does not affect a schedule.
 _WRAPPERS = ('OptimWrapper', 'AmpOptimWrapper', 'ApexOptimWrapper', 'DeepSpeedOptimWrapper')
 
 
@@ -145,8 +145,8 @@ class Group:
 
     Attributes:
         settings: Its hyper-parameters as the optimizer holds them, without the parameters.
-        names: Names of its parameters; empty where the model was not needed.
-        size: How many numbers those hold; 0 where the model was not needed.
+        names: Names of its parameters; empty if the model was not needed.
+        size: How many numbers those hold; 0 if the model was not needed.
     """
 
     settings: Mapping[str, Any]
@@ -159,8 +159,8 @@ class OptimizerPlan:
     """An optimizer's groups.
 
     Attributes:
-        name: Its key among several optimizers; ``''`` for the only one.
-        kind: Name of its class.
+        name: Its key among several optimizers; ``''`` for a single one.
+        kind: The name of its class.
         defaults: Its defaults, as ``torch.optim.Optimizer`` keeps them.
         groups: Its groups, in order.
     """
@@ -172,10 +172,10 @@ class OptimizerPlan:
 
 
 def read_optimizers(source: Source) -> list[OptimizerPlan]:
-    """The optimizers and groups of a config. The model is built, without weights, only where the groups depend on it.
+    """The optimizers and groups of a config. The model is built, without weights, only if the groups depend on it.
 
     Raises:
-        InputError: If something of it cannot be built here.
+        InputError: Something in it cannot be built here.
     """
     settings = _portable(source.config.optim_wrapper)
     if settings.get('constructor') or settings.get('paramwise_cfg'):
@@ -199,7 +199,7 @@ def _through_the_model(source: Source, settings: dict[str, Any]) -> list[Optimiz
     from vistool.analyses.schedule.optimizers import build_bare
 
     model = build_bare(source)
-    with in_scope(source.config):
+    with training_scope(source.config):
         wrapper = _built(source, 'optim_wrapper', lambda: build_optim_wrapper(model, settings))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     if isinstance(wrapper, OptimWrapperDict):
@@ -210,7 +210,7 @@ def _through_the_model(source: Source, settings: dict[str, Any]) -> list[Optimiz
 def _built(source: Source, what: str, build: Any) -> Any:
     try:
         return build()
-    except Exception as error:  # constructors and optimizers are foreign code
+    except Exception as error:  # constructors and optimizers are foreign code, which can raise anything
         kinds = ', '.join(str(kind) for kind in types_of(source.config.optim_wrapper.get('optimizer')))
         raise InputError(
             f'the {what} ({kinds}) of {source.name} cannot be built: {cause_of(error)}',
@@ -220,11 +220,10 @@ def _built(source: Source, what: str, build: Any) -> Any:
 
 
 def _portable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The same wrapper without what only a GPU or a cluster can build."""
+    """The same wrapper without the parts that need a GPU or a cluster."""
     plain: dict[str, Any] = {key: copy.deepcopy(value) for key, value in settings.items() if value is not None}
     kind = plain.get('type', 'OptimWrapper')
-    name = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
-    if name in _WRAPPERS and plain.get('optimizer'):
+    if type_name(kind) in _WRAPPERS and plain.get('optimizer'):
         kept = ('optimizer', 'constructor', 'paramwise_cfg')
         plain = {'type': 'OptimWrapper', **{key: plain[key] for key in kept if key in plain}}
     optimizer = plain.get('optimizer')
@@ -248,11 +247,11 @@ def _plan(name: str, optimizer: torch.optim.Optimizer, names: Mapping[int, str])
 Reader = Callable[[Mapping[str, Any]], float]
 """Reads one parameter off a group's settings."""
 PARAMETERS = ('lr', 'momentum', 'wd', 'betas', 'all')
-"""The names people type."""
+"""The names that users type."""
 
 
 def _momentum(group: Mapping[str, Any]) -> float:
-    # mmengine's momentum schedulers keep Adam's first beta under this name
+    # mmengine's momentum schedulers store Adam's first beta under this name
     return group['momentum'] if 'momentum' in group else group['betas'][0]
 
 
@@ -269,10 +268,10 @@ _MEANING = {'lr': ('lr',), 'momentum': ('momentum',), 'wd': ('weight_decay',), '
 
 
 def check_parameters(names: Sequence[str], scheduled: Sequence[str] = ()) -> None:
-    """Refuses a name that is neither one of :data:`PARAMETERS` nor what some scheduler's ``param_name`` says.
+    """Checks that each name is in :data:`PARAMETERS` or is the ``param_name`` of a scheduler.
 
     Raises:
-        InputError: With the names that are accepted.
+        InputError: A name is unknown; the error lists those that are accepted.
     """
     accepted = [*PARAMETERS, *scheduled]
     for name in names:
@@ -286,14 +285,14 @@ def check_parameters(names: Sequence[str], scheduled: Sequence[str] = ()) -> Non
 
 
 def parameter_readers(names: Sequence[str], plan: OptimizerPlan) -> dict[str, Reader]:
-    """What to record of an optimizer's groups.
+    """What to record from an optimizer's groups.
 
     Args:
-        names: As typed; ``all`` stands for the rate, momentum or betas, and weight decay, where the optimizer has them.
+        names: As typed; ``all`` stands for rate, momentum or betas, and weight decay, as far as the optimizer has them.
         plan: The optimizer.
 
     Raises:
-        InputError: If the optimizer lacks one that was asked for by name.
+        InputError: The optimizer lacks one that was requested by name.
     """
     own = [name for name in ('lr', 'momentum', 'betas', 'wd') if _has(plan, name)]
     found: dict[str, Reader] = {}

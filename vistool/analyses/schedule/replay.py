@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 
 from vistool.analyses.schedule.hooks import Hooks, StandInRunner
 from vistool.analyses.schedule.optimizers import Group, OptimizerPlan, Reader
-from vistool.analyses.schedule.scopes import cheapest_scope
+from vistool.analyses.schedule.scopes import cheapest_scope, type_name
 from vistool.analyses.schedule.training import TrainingPlan
 from vistool.errors import InputError, cause_of
 from vistool.models.configs import Source
 
-# Settings that may hold one value for each group; then groups cannot share.
+# Settings that may hold one value for each group; groups cannot be merged then.
 _PER_GROUP = ('eta_max', 'min_value')
 _PACKAGES = ('mmengine', 'mmpretrain')
 
 
 def scheduler_settings(source: Source, optimizer: str) -> list[dict[str, Any]]:
-    """The scheduler settings that apply to one optimizer (``''``: the only one).
+    """The scheduler settings of one optimizer (``''`` for a single one).
 
     Raises:
-        InputError: If there are none, or they are no dicts.
+        InputError: There are none for this optimizer, or they are not dicts.
     """
     found = source.config.get('param_scheduler')
     if not found:
@@ -40,8 +40,8 @@ def scheduler_settings(source: Source, optimizer: str) -> list[dict[str, Any]]:
         if optimizer not in found:
             known = ', '.join(map(str, found))
             raise InputError(
-                f'{source.name} schedules {known}, but its optimizer is called {optimizer or "nothing"}',
-                hint='give each optimizer its schedulers by its own name',
+                f'{source.name} has schedulers for {known}, but its optimizer is called {optimizer or "nothing"}',
+                hint='list the schedulers of each optimizer under its name',
                 parameter='config',
             )
         found = found[optimizer]
@@ -58,7 +58,7 @@ def build_schedulers(
     """The schedulers of one optimizer.
 
     Raises:
-        InputError: If one cannot be built; mmengine would stop there as well.
+        InputError: A scheduler cannot be built; training would stop there as well.
     """
     from mmengine.optim import scheduler as _  # noqa: F401  (registers mmengine's)
     from mmengine.registry import PARAM_SCHEDULERS
@@ -71,8 +71,8 @@ def build_schedulers(
             shared = {'optimizer': optimizer, 'epoch_length': training.epoch_length}
             try:
                 built.append(PARAM_SCHEDULERS.build(given, default_args=shared))
-            except Exception as error:  # schedulers may be foreign code
-                where = f'param_scheduler[{index}] of {source.name} ({_type_name(each)})'
+            except Exception as error:  # a scheduler can be foreign code, which can raise anything
+                where = f'param_scheduler[{index}] of {source.name} ({type_name(each["type"])})'
                 raise InputError(
                     f'{where} cannot be built: {cause_of(error)}',
                     hint='training would stop there as well',
@@ -82,18 +82,18 @@ def build_schedulers(
 
 
 def may_merge(settings: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether equal groups stay equal: every scheduler is of a known package and has one value for all groups."""
+    """Whether equal groups stay equal: every scheduler is from a known package and has one value for all groups."""
     listed = any(isinstance(each.get(key), (list, tuple)) for each in settings for key in _PER_GROUP)
     return not listed and all(_known(each['type']) for each in settings)
 
 
 def plateaus(settings: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether some scheduler waits for a metric."""
-    return any('ReduceOnPlateau' in _type_name(each) for each in settings)
+    """Whether a scheduler waits for a metric."""
+    return any('ReduceOnPlateau' in type_name(each['type']) for each in settings)
 
 
 def never_steps(settings: Sequence[Mapping[str, Any]], training: TrainingPlan) -> bool:
-    """Whether some scheduler counts epochs in a loop that has only one."""
+    """Whether a scheduler counts epochs in a loop that has only one."""
     return not training.by_epoch and any(
         each.get('by_epoch', True) and not each.get('convert_to_iter_based') for each in settings
     )
@@ -107,22 +107,17 @@ def _known(kind: Any) -> bool:
     return kind in PARAM_SCHEDULERS.module_dict or kind == 'CosineAnnealingWeightDecay'
 
 
-def _type_name(settings: Mapping[str, Any]) -> str:
-    kind = settings['type']
-    return kind if isinstance(kind, str) else kind.__name__
-
-
 _NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Values of one parameter over a run, kept once where they stay.
+    """Values of one parameter over a run; a value that stays the same is stored once.
 
     Attributes:
         rows: float64 ``(N, K)``, one column per distinct group.
-        counts: int64 ``(N,)``: for how many iterations each row holds.
-        places: For each group of the plan, its column.
+        counts: int64 ``(N,)``, the number of iterations for which each row is valid.
+        places: The column of each group of the plan.
     """
 
     rows: NDArray[np.float64]
@@ -130,12 +125,12 @@ class Recording:
     places: Sequence[int]
 
     def column(self, group: int) -> NDArray[np.float64]:
-        """float64 ``(T,)``: the value of a group in force during each iteration."""
+        """float64 ``(T,)``, the value of a group during each iteration."""
         return np.repeat(self.rows[:, self.places[group]], self.counts)
 
 
 class StandIn(torch.optim.Optimizer):
-    """An optimizer of groups that hold no weights."""
+    """An optimizer whose groups have no weights."""
 
     def __init__(self, defaults: Mapping[str, Any], groups: Sequence[Group]) -> None:
         self.defaults = dict(defaults)
@@ -143,7 +138,7 @@ class StandIn(torch.optim.Optimizer):
         self.param_groups = [{'params': [torch.zeros(1)], **group.settings} for group in groups]
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Nothing; schedulers wrap it to see in which order they are called."""
+        """Does nothing; schedulers wrap it to check the order of calls."""
 
 
 def replay(
@@ -158,19 +153,19 @@ def replay(
 
     Args:
         plan: The optimizer and its groups.
-        build: From an optimizer to its schedulers.
+        build: Builds the schedulers of an optimizer.
         training: The counts.
-        hooks: Hooks that may change the rate as well.
-        readers: For each parameter to record, how to read it off a group.
-        merge: Whether equal groups may share one; a setting given as a list, one value a group, forbids it.
+        hooks: Hooks that may change the rate too.
+        readers: For each parameter to record, how to read it from a group.
+        merge: Whether equal groups may be merged; not if a setting lists one value per group.
 
     Raises:
-        InputError: If a scheduler or hook fails on the way, as it would in training.
+        InputError: A scheduler or hook fails, as it would in training.
     """
     if not merge:
         return _together(plan, list(plan.groups), build, training, hooks, readers)
     found = {}
-    # apart, so that what stays constant costs nothing; but a hook is called once a moment, whatever it sets
+    # Separately, so that constant parameters cost nothing; but a hook must be called once per moment.
     for names in [list(readers)] if hooks.names else [[name] for name in readers]:
         kinds, places = _distinct(plan.groups, names)
         chosen = {name: readers[name] for name in names}
@@ -190,24 +185,24 @@ def _together(
     optimizer = StandIn(plan.defaults, groups)
     handed: Any = optimizer
     if len(groups) == len(plan.groups) > 1 or hooks.names:
-        handed = OptimWrapper(optimizer)  # with the extra group that mmengine keeps for the base settings
+        handed = OptimWrapper(optimizer)  # with the extra group that mmengine adds for the base settings
     schedulers = build(handed)
-    optimizer._global_step = 0  # type: ignore[attr-defined]  # no weights are updated; schedulers need not warn of it
+    optimizer._global_step = 0  # type: ignore[attr-defined]  # no weights are updated, about which schedulers would warn
     stepper = _Stepper(training, optimizer.param_groups, schedulers, hooks, StandInRunner(training, handed), readers)
     stepper.walk()
     return stepper.recorded()
 
 
 def _building(build: Callable[[Any], list[Any]], names: Sequence[str]) -> Callable[[Any], list[Any]]:
-    """The same, of the schedulers that set what is recorded under these names."""
+    """The same, restricted to the schedulers that set the parameters of these names."""
     wanted = {'momentum' if name == 'beta1' else name for name in names}
     return lambda optimizer: [each for each in build(optimizer) if each.param_name in wanted]
 
 
 def _distinct(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[Group], list[int]]:
-    """The groups that differ in some of these parameters, and for each group which of them it is.
+    """The groups that differ in one of these parameters, and for each group the position of its equal among them.
 
-    A scheduler sets a parameter from that parameter's own values alone, so the others need not agree.
+    A scheduler computes a parameter from its own values alone, so the other parameters need not agree.
     """
     keys = {*names, 'fix_lr'}
     keys |= {'momentum', 'betas'} if keys & {'momentum', 'beta1', 'beta2'} else set()
@@ -225,7 +220,7 @@ def _distinct(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[Group
 
 
 class _Stepper:
-    """Walks through the run from one moment at which something can change to the next."""
+    """Steps through the run, from each moment at which something can change to the next."""
 
     def __init__(
         self,
@@ -236,23 +231,23 @@ class _Stepper:
         runner: StandInRunner,
         readers: Mapping[str, Reader],
     ) -> None:
-        self.plan_, self.groups, self.hooks, self.runner = training, groups, hooks, runner
-        # A plateau is stepped by validation; its metric is taken to improve always, and then it does nothing.
+        self.training, self.groups, self.hooks, self.runner = training, groups, hooks, runner
+        # Validation steps a plateau scheduler. Its metric is assumed to improve always, so that it does nothing.
         moving = [each for each in schedulers if not getattr(each, 'need_val_args', False)]
         self.by_epoch = [each for each in moving if each.by_epoch]
         self.by_iter = [each for each in moving if not each.by_epoch]
         self.names, self.readers = list(readers), list(readers.values())
         moments = hooks.moments.get('before_train_iter'), hooks.moments.get('after_train_iter')
-        self.slow = any(moments) or bool(hooks.late.get('after_train_iter'))  # nothing can be skipped
+        self.slow = any(moments) or bool(hooks.late.get('after_train_iter'))  # no iteration can be skipped
         self.rows, self.counts = array('d'), array('q')
 
     def walk(self) -> None:
         """Takes every step of the run."""
-        length = self.plan_.epoch_length if self.plan_.by_epoch else self.plan_.iterations
+        length = self.training.epoch_length if self.training.by_epoch else self.training.iterations
         assert length is not None  # read_training gives one wherever epochs count
         try:
             self.hooks.call('before_train', self.runner)
-            for epoch in range(self.plan_.epochs):
+            for epoch in range(self.training.epochs):
                 self.hooks.call('before_train_epoch', self.runner)
                 self._epoch(length)
                 self.hooks.call('after_train_epoch', self.runner)
@@ -278,19 +273,19 @@ class _Stepper:
             waits = [_wait(scheduler) for scheduler in self.by_iter]
             active = [each for each, wait in zip(self.by_iter, waits, strict=True) if not wait]
             idle = [each for each, wait in zip(self.by_iter, waits, strict=True) if wait]
-            # as far as the same schedulers act: until one falls silent or another awakes
+            # as long as the same schedulers act: until one ends or another begins
             stretch = min([left, *filter(None, waits), *map(_lasts, active)])
             if active:
                 self._walk(stretch, active)
             else:
                 self._record(stretch)
             for scheduler in idle:
-                scheduler._global_step += stretch  # all that its step does outside [begin, end)
+                scheduler._global_step += stretch  # the only effect of its step outside [begin, end)
             left -= stretch
             self.runner.iter += stretch
 
     def _walk(self, count: int, active: Sequence[Any]) -> None:
-        """Iterations after each of which the same schedulers act."""
+        """Takes ``count`` iterations after each of which the same schedulers act."""
         extend, groups, readers, steps = self.rows.extend, self.groups, self.readers, [each.step for each in active]
         for _ in range(count):
             for read in readers:
@@ -315,7 +310,7 @@ class _Stepper:
         self.counts.append(count)
 
     def recorded(self) -> dict[str, Recording]:
-        """What was recorded, by parameter."""
+        """The recordings by parameter."""
         counts, rows = np.array(self.counts, dtype=np.int64), np.array(self.rows, dtype=np.float64)
         table = rows.reshape(len(counts), len(self.readers), len(self.groups))
         places = range(len(self.groups))
@@ -323,7 +318,7 @@ class _Stepper:
 
 
 def _wait(scheduler: Any) -> int:
-    """After how many more iterations this scheduler's step does something; 0 for the step after this one."""
+    """The number of iterations after which this scheduler's step has an effect; 0 for the next step."""
     if not _plain(scheduler):
         return 0
     following = scheduler._global_step + 1
@@ -333,10 +328,10 @@ def _wait(scheduler: Any) -> int:
 
 
 def _lasts(scheduler: Any) -> int:
-    """For how many iterations an acting scheduler goes on acting."""
+    """The number of iterations for which a scheduler continues to act."""
     return scheduler.end - scheduler._global_step - 1 if _plain(scheduler) else _NEVER
 
 
 def _plain(scheduler: Any) -> bool:
-    """Whether its step is mmengine's own, which outside [begin, end) only counts."""
+    """Whether its step is mmengine's own, which only counts outside [begin, end)."""
     return type(scheduler).step in (_ParamScheduler.step, MomentumSchedulerMixin.step)

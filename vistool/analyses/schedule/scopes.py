@@ -1,4 +1,4 @@
-"""Registries under a config's own default scope, entered only where a name needs it."""
+"""Registries in the default scope of a config, entered only if a name needs it; names of types in configs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vistool.errors import InputError
 from vistool.models.configs import PACKAGES
+from vistool.registry import in_scope, scope_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -17,16 +18,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def in_scope(config: Config) -> Iterator[None]:
-    """Registries resolve names as the config's training would, and mmengine logs nothing below an error.
+def training_scope(config: Config) -> Iterator[None]:
+    """Makes registries resolve names as the config's training would, and mmengine log errors only.
 
     Raises:
-        InputError: If the scope's package is not installed.
+        InputError: The package of the scope is not installed.
     """
     from mmengine.logging import MMLogger
-    from mmengine.registry import DefaultScope
 
-    scope = config.get('default_scope') or 'mmengine'
+    scope = scope_of(config)
     if scope in PACKAGES and importlib.util.find_spec(scope) is None:
         raise InputError(
             f'the config needs the package {scope}, which is not installed',
@@ -37,7 +37,7 @@ def in_scope(config: Config) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with DefaultScope.overwrite_default_scope(scope):
+        with in_scope(config):
             yield
     finally:
         logger.setLevel(level)
@@ -45,29 +45,34 @@ def in_scope(config: Config) -> Iterator[None]:
 
 @contextmanager
 def cheapest_scope(config: Config, registry: Registry, settings: Any) -> Iterator[Any]:
-    """Enters the config's scope, or mmengine's own where that gives the same without importing the scope's package.
+    """Enters the config's scope, or mmengine's if that gives the same result without importing the scope's package.
 
-    mmengine knows the plain names (SGD, LinearLR …) itself, and no OpenMMLab package gives them another meaning;
-    importing mmpretrain takes longer than everything else a plain schedule needs.
+    mmengine itself defines the common names (SGD, LinearLR, …), and no OpenMMLab package redefines them. Importing
+    mmpretrain takes longer than everything else that a simple schedule needs.
 
     Args:
         config: The config.
-        registry: mmengine's root registry of what is to be built.
-        settings: What is to be built.
+        registry: mmengine's root registry for the objects to build.
+        settings: The configs of the objects to build.
 
     Yields:
         The settings to build from.
     """
     known = all(isinstance(kind, str) and kind in registry.module_dict for kind in types_of(settings))
-    scopes = {config.get('default_scope') or 'mmengine', *scopes_of(settings)}
+    scopes = {scope_of(config), *scopes_of(settings)}
     if known and scopes <= {'mmengine', *PACKAGES} and not config.get('custom_imports') and not registry.children:
         from mmengine.registry import DefaultScope
 
         with DefaultScope.overwrite_default_scope('mmengine'):
             yield _unscoped(settings)
         return
-    with in_scope(config):
+    with training_scope(config):
         yield settings
+
+
+def type_name(kind: Any) -> str:
+    """The name of a ``type`` in a config, which is a name or a class; without its package."""
+    return (kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))).rpartition('.')[2]
 
 
 def types_of(settings: Any) -> list[Any]:
@@ -76,7 +81,7 @@ def types_of(settings: Any) -> list[Any]:
 
 
 def scopes_of(settings: Any) -> list[Any]:
-    """Every ``_scope_`` in nested settings: the package whose config they were taken from."""
+    """Every ``_scope_`` in nested settings: the package whose config they come from."""
     return _values_of(settings, '_scope_')
 
 

@@ -1,4 +1,4 @@
-"""How long a training run is: its loop, its iterations per epoch, and the batch, read from the config alone."""
+"""The length of a training run: its loop, its iterations per epoch and its batch, read from the config alone."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vistool.analyses.schedule.scopes import in_scope
+from vistool.analyses.schedule.scopes import training_scope, type_name
 from vistool.errors import InputError, cause_of, param
 from vistool.models.configs import Source
 
 log = logging.getLogger('vistool')
 
 _PUBLISHED = {'CIFAR10': 50_000, 'CIFAR100': 50_000, 'MNIST': 60_000, 'FashionMNIST': 60_000, 'ImageNet': 1_281_167}
-_SLOW = 5.0  # seconds after which a hint is due
+_SLOW = 5.0  # seconds after which the hint is given
 
 
 def read_size(source: Source) -> int:
-    """Images in the training set: its annotations are read, no image is, and nothing is downloaded.
+    """The number of images in the training set; its annotations are read, but no image, and nothing is downloaded.
 
-    Where the files are absent, the training sets that everybody has in one size are taken at that size, with a warning.
+    If the files are missing, a training set of a published size is assumed to have that size, with a warning.
 
     Raises:
-        InputError: If the dataset cannot be read and its size is not known.
+        InputError: The dataset cannot be read and its size is unknown.
     """
     settings = (source.config.get('train_dataloader') or {}).get('dataset')
     if not isinstance(settings, Mapping):
         raise InputError(
-            f'{source.name} names no training set',
+            f'{source.name} has no training set',
             hint=f'give its size with {param("dataset_size")}',
             parameter='config',
         )
     start = time.monotonic()
     try:
-        with in_scope(source.config):
+        with training_scope(source.config):
             from mmengine.registry import DATASETS
 
             size = len(DATASETS.build(_without_pipeline(settings)))
-    except Exception as error:  # a dataset is foreign code, and its files may be anything
+    except Exception as error:  # a dataset is foreign code, which can raise anything
         return _published(source, settings, error)
     if time.monotonic() - start > _SLOW:
         log.info(f'reading the annotations took a while; {param("dataset_size")} %d skips it', size)
@@ -49,7 +49,7 @@ def read_size(source: Source) -> int:
 
 
 def _without_pipeline(settings: Mapping[str, Any]) -> Any:
-    """The dataset's settings without transforms, which may import much, and without downloads."""
+    """The dataset's settings without transforms, which may import many packages, and without downloads."""
     plain: Any = copy.deepcopy(settings)
 
     def strip(node: Any) -> None:
@@ -63,13 +63,13 @@ def _without_pipeline(settings: Mapping[str, Any]) -> Any:
                 strip(value)
 
     strip(plain)
-    if _name(plain) in ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'):
+    if type_name(plain.get('type', '')) in ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'):
         plain['download'] = False
     return plain
 
 
 def _published(source: Source, settings: Mapping[str, Any], error: Exception) -> int:
-    name = _name(settings)
+    name = type_name(settings.get('type', ''))
     whole = settings.get('split', 'train') in ('', 'train') and not settings.get('indices')
     own = settings.get('ann_file') or settings.get('test_mode')
     if name in _PUBLISHED and whole and not own:
@@ -83,11 +83,6 @@ def _published(source: Source, settings: Mapping[str, Any], error: Exception) ->
         hint=f'give its size with {param("dataset_size")}',
         parameter='config',
     ) from error
-
-
-def _name(settings: Mapping[str, Any]) -> str:
-    kind = settings.get('type', '')
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
 _OLD_KEYS = {
@@ -106,13 +101,13 @@ class TrainingPlan:
     """The counts that a schedule depends on.
 
     Attributes:
-        by_epoch: Whether the loop counts epochs; an iteration-based loop is one long epoch to mmengine.
+        by_epoch: Whether the loop counts epochs; to mmengine, an iteration-based loop is a single long epoch.
         epochs: Epochs of the loop; 1 for an iteration-based one.
-        iterations: All iterations.
-        epoch_length: The dataloader's length, or None where an iteration-based loop does not need it.
-        per_gpu: Images of one GPU's batch; None where the config does not tell.
-        ngpus: GPUs.
-        accumulation: Iterations whose gradients make one update of the weights.
+        iterations: Iterations in all.
+        epoch_length: The dataloader's length; None if an iteration-based loop does not need it.
+        per_gpu: Images in the batch of one GPU; None if the config does not say.
+        ngpus: The number of GPUs.
+        accumulation: Iterations whose gradients are added for one update of the weights.
     """
 
     by_epoch: bool
@@ -130,26 +125,26 @@ class TrainingPlan:
 
 
 def read_training(source: Source, dataset_size: int | None, ngpus: int) -> TrainingPlan:
-    """The run that a config describes.
+    """The training run that a config describes.
 
     Args:
         source: The config.
-        dataset_size: Images in the training set; None reads the dataset's annotations where the run depends on them.
-        ngpus: GPUs.
+        dataset_size: Images in the training set; None reads the dataset's annotations if the run depends on them.
+        ngpus: The number of GPUs.
 
     Raises:
-        InputError: If the config has another form, trains nothing, or the numbers do not fit.
+        InputError: The config has an unsupported form, trains nothing, or the numbers contradict each other.
     """
     if ngpus < 1:
         raise InputError(f'{ngpus} GPUs cannot train', accepted='1 or more', parameter='ngpus')
     if dataset_size is not None and dataset_size < 1:
-        raise InputError(f'a dataset of {dataset_size} images', accepted='1 or more', parameter='dataset_size')
+        raise InputError(f'a dataset cannot have {dataset_size} images', accepted='1 or more', parameter='dataset_size')
     config = source.config
     _require_training(source)
     by_epoch = _counts_epochs(source, config.train_cfg)
     loader = config.get('train_dataloader') or {}
     if isinstance(loader, (list, tuple)):
-        raise _refusal(source, 'has several train_dataloaders, which the plain training loops do not take')
+        raise _refusal(source, "has several train_dataloaders, which mmengine's training loops do not take")
     length = None
     if by_epoch or dataset_size is not None or _converts(config.get('param_scheduler')):
         length = _epoch_length(source, loader, dataset_size, ngpus)
@@ -171,7 +166,7 @@ def _require_training(source: Source) -> None:
     if old:
         forms = ', '.join(f'{key} → {new}' for key, new in old.items())
         raise InputError(
-            f'{source.name} has the form before MMEngine ({", ".join(old)})',
+            f'{source.name} has the form used before MMEngine ({", ".join(old)})',
             accepted='param_scheduler, train_cfg and optim_wrapper',
             hint=f'rewrite {forms}',
             parameter='config',
@@ -181,19 +176,19 @@ def _require_training(source: Source) -> None:
 
 def _counts_epochs(source: Source, train_cfg: Mapping[str, Any]) -> bool:
     if not isinstance(train_cfg, Mapping):
-        raise _refusal(source, 'has a train_cfg that is no dict')
+        raise _refusal(source, 'has a train_cfg that is not a dict')
     kind = train_cfg.get('type')
     if kind is None:
         if 'by_epoch' not in train_cfg:
-            raise _refusal(source, 'has a train_cfg with neither by_epoch nor type, where mmengine stops as well')
+            raise _refusal(source, 'has a train_cfg with neither by_epoch nor type, which mmengine refuses as well')
         return bool(train_cfg['by_epoch'])
-    name = kind if isinstance(kind, str) else kind.__name__
-    known = _LOOPS.get(name.rpartition('.')[2])
+    name = type_name(kind)
+    known = _LOOPS.get(name)
     if known is None:
         raise InputError(
-            f'{source.name} trains in a {name}, whose course is not known',
+            f'{source.name} trains with the loop {name}, which is not supported',
             accepted=', '.join(_LOOPS),
-            hint=f'draw it with {param("options")} train_cfg.type=… if it counts as one of them does',
+            hint=f'use {param("options")} train_cfg.type=… if it counts like one of them',
             parameter='config',
         )
     return known
@@ -206,16 +201,14 @@ def _epoch_length(source: Source, loader: Mapping[str, Any], dataset_size: int |
     batch = loader.get('batch_size')
     if not isinstance(batch, int) or batch < 1:
         raise InputError(
-            f'{source.name} has no batch size, so its epochs have no length',
+            f'{source.name} has no batch size, so the length of its epochs is unknown',
             hint=f'give one with {param("options")} train_dataloader.batch_size=64',
             parameter='config',
         )
     per_epoch = loader.get('num_batch_per_epoch')
-    if per_epoch:  # the dataset is cut to just that many
+    if per_epoch:  # the dataset is cut to this many
         dataset_size = int(per_epoch) * batch * ngpus
     if dataset_size is None:
-        pass
-
         dataset_size = read_size(source)
     if dataset_size < batch * ngpus:
         raise InputError(
@@ -229,12 +222,10 @@ def _epoch_length(source: Source, loader: Mapping[str, Any], dataset_size: int |
 
 
 def _samples(sampler: Mapping[str, Any], size: int, ngpus: int) -> int:
-    """What ``len(sampler)`` is on the first GPU."""
-    kind = sampler.get('type', 'DefaultSampler')
-    name = kind if isinstance(kind, str) else kind.__name__
-    if name.rpartition('.')[2] == 'InfiniteSampler':
-        return size  # mmengine's says the whole dataset's length on every GPU
-    return math.ceil(size / ngpus)  # padded or not, the first GPU gets the most
+    """``len(sampler)`` on the first GPU."""
+    if type_name(sampler.get('type', 'DefaultSampler')) == 'InfiniteSampler':
+        return size  # mmengine's returns the length of the whole dataset on every GPU
+    return math.ceil(size / ngpus)  # with padding or without, the first GPU gets the most
 
 
 def _drops_last(loader: Mapping[str, Any]) -> bool:
@@ -247,7 +238,7 @@ def _drops_last(loader: Mapping[str, Any]) -> bool:
 def _whole(source: Source, train_cfg: Mapping[str, Any], key: str) -> int:
     value = train_cfg.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
-        raise _refusal(source, f'has train_cfg.{key}={value!r}, which is no positive whole number')
+        raise _refusal(source, f'has train_cfg.{key}={value!r}, which is not a positive whole number')
     return int(value)
 
 

@@ -1,0 +1,370 @@
+"""Coordinates to rows, columns and words: the one place that decides how maps are arranged and what is said of them.
+
+Every title, caption, footer, note and file name of heat maps is made here from coordinates and numbers. What varies
+becomes a row or a column; what is constant is said once, in the caption.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from vistool.results import Coordinate, Heatmap, Heatmaps, Layer
+
+COSINE = 'cosine similarity'
+
+
+@dataclass(frozen=True)
+class Facet:
+    """Where one map stands in the figure, and what is said of it.
+
+    Attributes:
+        row: Label of its row.
+        column: Title of its column.
+        name: Its name in files, unique within ``group``.
+        group: Its group in the raw file; the maps of a group have one size.
+        method: What the gallery calls this map among those of one layer: the method, the head, the reduction.
+        footer: A line under the tile.
+        note: A remark drawn on the tile.
+        query: The query whose position is ringed on the row's photo, where there is one.
+    """
+
+    row: str
+    column: str
+    name: str
+    group: str
+    method: str
+    footer: str = ''
+    note: str = ''
+    query: str = ''
+
+
+@dataclass(frozen=True)
+class Facets:
+    """The arrangement of a result's maps.
+
+    Attributes:
+        tiles: One entry per map, in the order of the maps.
+        caption: What is constant over the figure.
+        points: Row → ``(x, y)`` of its query in original pixels, for the rows that have one.
+        ground_truth: The image's own class where the prediction is wrong, else ``''``.
+        compared: Whether several models are compared.
+    """
+
+    tiles: tuple[Facet, ...]
+    caption: str
+    points: Mapping[str, tuple[float, float]]
+    ground_truth: str
+    compared: bool
+
+    @cached_property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of the figure, in order of first appearance."""
+        return tuple(dict.fromkeys(tile.row for tile in self.tiles))
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the figure, in order of first appearance."""
+        return tuple(dict.fromkeys(tile.column for tile in self.tiles))
+
+
+def facets(result: Heatmaps) -> Facets:
+    """Arranges the maps of a result: methods, heads or stages across; classes, queries, layers or models down."""
+    arranger = {'cam': _Cam, 'attention': _Attention, 'feature': _Features}[result.kind](result)
+    tiles = tuple(arranger.facet(item) for item in result.maps)
+    points = {tile.row: result.queries[tile.query] for tile in tiles if tile.query in result.queries}
+    return Facets(tiles, arranger.caption(), points, _ground_truth(result), arranger.compared)
+
+
+def scale_of(result: Heatmaps, item: Heatmap) -> str:
+    """Maps with one such key have values on one scale; ``''`` where a map stands alone.
+
+    Attention of compared models: the same head, query and layer, on grids of one size. Features: a layer, its
+    differences, or cosine similarities.
+    """
+    place = item.coordinates
+    if result.kind == 'attention':
+        alone = len(result.coordinates.get('model', ())) < 2 or item.range is not None or 'share' in place
+        same = [f'{name}={value}' for name, value in place.items() if name != 'model']
+        return '' if alone else f'{", ".join(same)} {item.values.shape}'
+    if result.kind != 'feature':
+        return ''
+    if not item.comparable and item.layer is not None:
+        return f'{place["model"]}: {item.layer.name}'
+    scale = COSINE if 'query' in place else str(place.get('layer', ''))
+    return f'difference: {scale}' if 'minus' in place else scale
+
+
+def score_text(name: str, score: float | None) -> str:
+    """``'espresso 0.95'``."""
+    return name if score is None else f'{name} {score:.2f}'
+
+
+def size_text(layer: Layer | None) -> str:
+    """Rows, columns and channels of a layer: ``'14×14×320'``."""
+    if layer is None or layer.size is None:
+        return ''
+    channels, height, width = layer.size
+    return f'{height}×{width}×{channels}'
+
+
+def _ground_truth(result: Heatmaps) -> str:
+    label, prediction = result.label, result.prediction
+    return label.name if label is not None and prediction is not None and label.id != prediction.id else ''
+
+
+def _joined(*parts: str) -> str:
+    return ' · '.join(part for part in parts if part)
+
+
+class _Arranger:
+    """What the kinds have in common."""
+
+    def __init__(self, result: Heatmaps) -> None:
+        self.result = result
+        self.values = result.coordinates
+        self.models = self.values.get('model', ())
+        self.compared = len(self.models) > 1
+        first = self.models[0] if self.models else None
+        own = [item for item in result.maps if item.coordinates.get('model') == first]
+        self.first_layers = {item.coordinates.get('layer'): item.layer for item in own}
+
+    def varies(self, name: str) -> bool:
+        """Whether a coordinate has more than one value."""
+        return len(self.values.get(name, ())) > 1
+
+    def facet(self, item: Heatmap) -> Facet:
+        """Where a map stands."""
+        raise NotImplementedError
+
+    def caption(self) -> str:
+        """What is constant."""
+        raise NotImplementedError
+
+    def own_layer(self, item: Heatmap) -> str:
+        """The name of a map's layer in its own network."""
+        return item.layer.name if item.layer is not None else str(item.coordinates.get('layer', ''))
+
+    def group(self, item: Heatmap, name: str) -> str:
+        """A group, with the model before it for all models but the first."""
+        model = item.coordinates.get('model')
+        return f'{model}: {name}' if self.compared and model != self.models[0] else name
+
+    def beside(self, item: Heatmap, column: str, columns: Sequence[str]) -> str:
+        """The column of a map where models stand beside each other."""
+        model = str(item.coordinates.get('model', ''))
+        if not self.compared:
+            return column
+        return _joined(column, model) if len(columns) > 1 else model
+
+
+class _Cam(_Arranger):
+    """Methods across (and layers, where each has a map of its own), classes down."""
+
+    def __init__(self, result: Heatmaps) -> None:
+        super().__init__(result)
+        several = len(result.layers) > 1
+        self.apart = {name for name in result.layers if several and name in self.values.get('layer', ())}
+        self.alone = bool(self.apart) and len(result.titles) == 1
+        self.columns = list(dict.fromkeys(self.column(item) for item in result.maps))
+
+    def column(self, item: Heatmap) -> str:
+        method, layer = item.coordinates.get('method', ''), item.coordinates.get('layer')
+        title = self.result.titles.get(str(method), str(method))
+        return _joined('' if self.alone else title, str(layer) if layer in self.apart else '')
+
+    def facet(self, item: Heatmap) -> Facet:
+        method, target = str(item.coordinates.get('method', '')), item.coordinates.get('target')
+        # A map that shows no class stands in the first row.
+        shown = str(target) if target is not None else self.result.targets[0].name if self.result.targets else ''
+        name = method if target is None else f'{method}/{target}'
+        scored = score_text(shown, item.score) if shown else ''
+        column = self.beside(item, self.column(item), self.columns)
+        return Facet(
+            row=shown if self.compared else scored,
+            column=column,
+            method=column if self.compared or self.alone else self.result.titles.get(method, method),
+            name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
+            group=self.group(item, self.own_layer(item)),
+            footer=scored if self.compared else '',
+            note='no positive evidence' if item.values.max() == 0 else '',
+        )
+
+    def caption(self) -> str:
+        if self.compared:
+            return '' if len(self.columns) > 1 else self.columns[0]
+        if self.apart:
+            return _joined(self.result.model, next(iter(self.result.titles.values())) if self.alone else '')
+        return _joined(self.result.model, '+'.join(self.result.layers))
+
+
+class _Attention(_Arranger):
+    """Heads across; layers, queries, classes and models down."""
+
+    def __init__(self, result: Heatmaps) -> None:
+        super().__init__(result)
+        self.stacked = self.compared and self.varies('head')
+        self.columns = list(dict.fromkeys(self.column(item) for item in result.maps))
+
+    def column(self, item: Heatmap) -> str:
+        head = item.coordinates.get('head')
+        if head is None:
+            return str(item.coordinates.get('method', ''))
+        return f'head {head}' if isinstance(head, int) else str(head)
+
+    def row(self, item: Heatmap) -> str:
+        """Layer and query, or the class, and the share of the attention that is highlighted."""
+        place = item.coordinates
+        first = self.first_layers.get(place.get('layer'))
+        parts = [f'layer {first.number}' if self.varies('layer') and first is not None else '']
+        if 'target' in place:
+            parts.append(str(place['target']) if self.compared else score_text(str(place['target']), item.score))
+        elif self.varies('query'):
+            parts.append(str(place.get('query', '')))
+        return _joined(*parts, f'{place["share"]:.0%} of the mass' if 'share' in place else '')
+
+    def name(self, item: Heatmap) -> str:
+        place = item.coordinates
+        parts = [str(place['query'])] if self.varies('query') and 'target' not in place else []
+        if 'head' in place:
+            parts.append(self.column(item))
+        else:
+            parts.insert(0, str(place.get('method', '')))
+        if 'target' in place:
+            parts.append(score_text(str(place['target']), item.score))
+        if 'share' in place:
+            parts.append(f'{place["share"]:.0%}')
+        return '/'.join(parts)
+
+    def facet(self, item: Heatmap) -> Facet:
+        place, name, row = item.coordinates, self.name(item), self.row(item)
+        model = str(place.get('model', ''))
+        scored = self.compared and not self.stacked and 'target' in place
+        column = self.column(item) if self.stacked else self.beside(item, self.column(item), self.columns)
+        return Facet(
+            row=_joined(row, model) if self.stacked else row,
+            column=column,
+            method=column,
+            name=f'{model}/{name}' if self.compared else name,
+            group=self.group(item, self.own_layer(item) if 'head' in place else str(place.get('method', ''))),
+            footer=score_text(str(place['target']), item.score) if scored else '',
+            query=str(place.get('query', '')),
+        )
+
+    def caption(self) -> str:
+        if self.compared:
+            return '' if self.stacked or len(self.columns) > 1 else self.columns[0]
+        queries = self.values.get('query', ())
+        query = str(queries[0]) if len(queries) == 1 else ''
+        if 'head' not in self.values:
+            method = next(iter(self.result.titles.values()), '')
+            return _joined(self.result.model, method, f'{len(self.result.layers)} layers', query)
+        layers = self.values.get('layer', ())
+        return _joined(
+            self.result.model,
+            str(layers[0]) if len(layers) == 1 else '',
+            query,
+            self.shares() if len(self.result.mass) == 1 else '',
+            'heads mixed after the softmax' if any(item.layer and item.layer.mixed for item in self.result) else '',
+        )
+
+    def shares(self) -> str:
+        """The shares that the maps do not show."""
+        (mass,) = self.result.mass
+        parts = []
+        if mass.prefix:
+            share = sum(mass.prefix)
+            name = 'the class token' if len(mass.prefix) == 1 else 'prefix tokens'
+            parts.append(f'{"<1%" if share < 0.005 else f"{share:.0%}"} on {name}')
+        if mass.padding >= 0.005:
+            parts.append(f'{mass.padding:.0%} on padding')
+        return ', '.join(parts)
+
+
+class _Features(_Arranger):
+    """Stages across, or channels across and layers down; queries and models down."""
+
+    _HOW: Mapping[Coordinate | None, str] = {
+        'mean': 'mean over channels',
+        'sum': 'sum over channels',
+        'max': 'maximum over channels',
+        'norm': 'norm over channels',
+        'select_max': 'channel of the largest mean',
+        'pca': 'principal components 1–3 as red, green, blue',
+    }
+
+    def title(self, item: Heatmap) -> str:
+        """``'stage 3 · 14×14×320'``, or the layer's own name with its size; of the first model where several are."""
+        layer = self.first_layers.get(item.coordinates.get('layer')) or item.layer
+        if layer is None or layer.number is None:
+            return _joined(str(item.coordinates.get('layer', '')), size_text(layer))
+        return _joined(f'stage {layer.number}', size_text(layer))
+
+    def what(self, item: Heatmap) -> str:
+        """What of its layer a map shows: ``'mean'``, ``'channel 17'``, ``'(250, 100)'``."""
+        place = item.coordinates
+        if 'query' in place:
+            return str(place['query'])
+        return f'channel {place["channel"]}' if 'channel' in place else str(place.get('reduction', ''))
+
+    def facet(self, item: Heatmap) -> Facet:
+        place, layer = item.coordinates, str(item.coordinates.get('layer', ''))
+        what, model = self.what(item), self.model_row(item)
+        by_channel = 'channel' in place and 'reduction' not in place
+        row = what if 'query' in place else self.title(item) if by_channel and self.varies('layer') else ''
+        name = f'{layer}/{what}' if layer else what
+        group = layer if 'minus' in place else self.own_layer(item)
+        other = self.compared and ('minus' in place or place.get('model') != self.models[0])
+        return Facet(
+            row=_joined(row, model) if self.compared else row,
+            column=what if by_channel else self.title(item),
+            method=what,
+            name=f'{model}/{name}' if other else name,
+            group=f'{model}: {group}' if other else group,
+            footer=self.footer(item, by_channel),
+            note='from {}×{}'.format(*item.resampled_from) if item.resampled_from else '',
+            query=str(place.get('query', '')),
+        )
+
+    def model_row(self, item: Heatmap) -> str:
+        """The model, or which difference this is."""
+        place = item.coordinates
+        if 'minus' not in place:
+            return str(place.get('model', ''))
+        return 'difference' if len(self.models) == 2 else f'{place["model"]} − {place["minus"]}'
+
+    def footer(self, item: Heatmap, by_channel: bool) -> str:
+        """Which channel is the strongest, or how similar two models are."""
+        place = item.coordinates
+        similarity = _joined(
+            *(
+                f'{short} {_two_digits(item.metrics[name])}'
+                for name, short in (('cka', 'CKA'), ('cosine', 'cos'))
+                if not math.isnan(item.metrics.get(name, math.nan))
+            )
+        )
+        if 'minus' in place:
+            return similarity
+        if not item.comparable:  # the size in the column's title is the first model's
+            return _joined('' if by_channel else size_text(item.layer), similarity)
+        return self.what(item) if place.get('reduction') == 'select_max' else ''
+
+    def caption(self) -> str:
+        first = self.result.maps[0]
+        by_channel = 'channel' in first.coordinates and 'reduction' not in first.coordinates
+        if 'query' in first.coordinates:
+            how = f'{COSINE} to the position ringed'
+        elif by_channel:
+            top = self.result.top
+            how = f'top {top.count} channels by {top.criterion}' if top else ''
+        else:
+            how = self._HOW.get(first.coordinates.get('reduction'), '')
+        alone = self.title(first) if by_channel and not self.varies('layer') else ''
+        return _joined(self.result.model, alone, how)
+
+
+def _two_digits(value: float) -> str:
+    text = f'{value:.2f}'.replace('-', '−')
+    return '0.00' if text == '−0.00' else text
