@@ -74,17 +74,20 @@ def test_the_last_of_several_lines_for_an_image_counts(tmp_path):
 @pytest.mark.parametrize(
     ('spoil', 'message'),
     [
-        (lambda f: (f / 'manifest.jsonl').unlink(), r'no finished run: there is no manifest.jsonl.*resume'),
-        (lambda f: (f / 'run.json').unlink(), r'no finished run: there is no run.json'),
-        (lambda f: (f / 'run.json').write_text('{'), r'run.json is no JSON'),
-        (lambda f: (f / 'run.json').write_text('[]'), r'run.json is no JSON object'),
-        (lambda f: (f / 'manifest.jsonl').open('a').write('{"index": 7, "na'), r'manifest.jsonl, line 8 is no JSON'),
-        (lambda f: (f / 'manifest.jsonl').open('a').write('7\n'), r'line 8 is no JSON object'),
+        (lambda f: (f / 'manifest.jsonl').unlink(), r'not hold a finished run: manifest.jsonl is missing.*resume'),
+        (lambda f: (f / 'run.json').unlink(), r'not hold a finished run: run.json is missing'),
+        (lambda f: (f / 'run.json').write_text('{'), r'run.json is not valid JSON'),
+        (lambda f: (f / 'run.json').write_text('[]'), r'run.json is not a JSON object'),
+        (
+            lambda f: (f / 'manifest.jsonl').open('a').write('{"index": 7, "na'),
+            r'line 8 is not valid JSON',
+        ),
+        (lambda f: (f / 'manifest.jsonl').open('a').write('7\n'), r'line 8 is not a JSON object'),
         (lambda f: (f / 'manifest.jsonl').write_bytes(b'\xff\xfe'), r'cannot read'),
         (lambda f: (f / 'manifest.jsonl').write_text(''), r'has no tiles to show; .*gallery resume'),
     ],
 )
-def test_what_is_no_finished_run_is_refused(tmp_path, spoil, message):
+def test_what_is_not_a_finished_run_is_refused(tmp_path, spoil, message):
     folder = write_run(tmp_path / 'run', small_lines())
     spoil(folder)
     with pytest.raises(InputError, match=f'(?s)^gallery: .*{message}'):
@@ -118,7 +121,7 @@ def test_a_run_without_tiles_says_how_to_get_them(tmp_path):
     lines = [{key: value for key, value in each.items() if key != 'tiles'} for each in small_lines()]
     with pytest.raises(InputError, match='has no tiles to show; run the same command again with gallery resume'):
         build_gallery(write_run(tmp_path, lines, pictures=False))
-    with pytest.raises(InputError, match='no finished run'):
+    with pytest.raises(InputError, match='not hold a finished run'):
         build_gallery(tmp_path / 'nowhere')
 
 

@@ -146,7 +146,7 @@ def test_opens_from_disk_with_every_picture(page, small):
     assert page.one('h1').text == 'small-net' and page.driver.title == 'small-net · vis_cam'
 
 
-def test_right_and_wrong_differ_by_more_than_colour(page, small):
+def test_right_and_wrong_differ_by_more_than_color(page, small):
     page.open(small)
     shapes = {
         kind: page.js('return arguments[0].querySelector("path").getAttribute("d")', page.one(f'.mark.{kind}'))

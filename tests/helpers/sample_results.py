@@ -16,7 +16,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[:height, :width])
 
 
-def centre_crop(original: np.ndarray, size: int) -> tuple[np.ndarray, Geometry]:
+def center_crop(original: np.ndarray, size: int) -> tuple[np.ndarray, Geometry]:
     """The middle square of a photo, and the way back; no resizing, so that pixels stay pixels."""
     height, width = original.shape[:2]
     top, left = (height - size) // 2, (width - size) // 2
@@ -33,7 +33,7 @@ def heatmaps(
     **more: object,
 ) -> Heatmaps:
     original = photo(*size)
-    image, geometry = centre_crop(original, crop)
+    image, geometry = center_crop(original, crop)
     generator = np.random.default_rng(1)
     cells = 8
     names, targets = AXES[kind], [target(row) for row in rows]

@@ -199,7 +199,7 @@ def test_several_results_at_once(tmp_path):
     assert vt.save(results, tmp_path / 'sheet.pdf') == [tmp_path / 'sheet.pdf']
 
 
-def test_a_misspelt_style_lists_near_names():
+def test_a_misspelled_style_lists_near_names():
     with pytest.raises(InputError, match=r"unknown style 'widht'; accepted: .*did you mean width"):
         vt.show(cam(), widht='column')
     with pytest.raises(InputError, match=r"format: unknown format 'gif'; accepted: png, jpg"):

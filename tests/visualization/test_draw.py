@@ -13,7 +13,7 @@ from vistool.visualization.draw import (  # fmt: skip
     blend,
     check_map,
     colorize,
-    normalise,
+    normalize,
     overlay,
     resize_image,
     resize_map,
@@ -38,21 +38,21 @@ def test_unknown_colormap_lists_close_names():
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50))
-def test_colours_are_those_that_matplotlib_gives(values):
+def test_colors_are_those_that_matplotlib_gives(values):
     array = np.array([values], np.float32)
     expected = matplotlib.colormaps['jet'](array, bytes=True)[..., :3]
     np.testing.assert_array_equal(colorize(array, lookup_table('jet')), expected)
 
 
-def test_nan_is_coloured_as_cold():
+def test_nan_is_colored_as_cold():
     table = lookup_table('viridis')
     np.testing.assert_array_equal(colorize(np.array([[np.nan, 0.0]], np.float32), table), table[[[0, 0]]])
 
 
-def test_normalise_is_exact_at_the_ends_and_flat_maps_are_cold():
+def test_normalize_is_exact_at_the_ends_and_flat_maps_are_cold():
     values = np.array([[-3.0, 1.0, 5.0]], np.float32)
-    np.testing.assert_array_equal(normalise(values, -3, 5), [[0, 0.5, 1]])
-    np.testing.assert_array_equal(normalise(np.full((2, 2), 7, np.float32), 7, 7), np.zeros((2, 2)))
+    np.testing.assert_array_equal(normalize(values, -3, 5), [[0, 0.5, 1]])
+    np.testing.assert_array_equal(normalize(np.full((2, 2), 7, np.float32), 7, 7), np.zeros((2, 2)))
 
 
 @given(st.integers(0, 20), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
@@ -65,7 +65,7 @@ def test_overlay_is_the_weighted_mean_and_keeps_the_photos_brightness(seed, alph
     np.testing.assert_array_equal(overlay(image, values, table, alpha), expected)
 
 
-def test_heat_leaves_cold_pixels_alone_and_hot_ones_mostly_coloured():
+def test_heat_leaves_cold_pixels_alone_and_hot_ones_mostly_colored():
     image = np.full((1, 2, 3), 200, np.uint8)
     table = lookup_table('jet')
     drawn = overlay(image, np.array([[0.0, 1.0]], np.float32), table, 'heat')
@@ -91,10 +91,10 @@ def test_blend_does_not_change_its_input():
 @pytest.mark.parametrize(
     'image', [np.full((4, 4, 3), -0.1), np.linspace(0, 1.5, 48).reshape(4, 4, 3), np.full((4, 4, 3), np.nan)]
 )
-def test_normalised_images_are_refused_with_the_reason(image):
-    with pytest.raises(InputError, match='before normalisation'):
+def test_normalized_images_are_refused_with_the_reason(image):
+    with pytest.raises(InputError, match='before normalization'):
         to_uint8(image)
-    with pytest.raises(InputError, match='before normalisation'):
+    with pytest.raises(InputError, match='before normalization'):
         overlay(image, np.zeros((4, 4), np.float32), lookup_table('jet'))
 
 
@@ -117,14 +117,14 @@ def test_a_batch_axis_left_on_a_map_is_named(shape):
         check_map(np.zeros(shape))
 
 
-def test_maps_of_one_row_and_colours_pass():
+def test_maps_of_one_row_and_colors_pass():
     assert check_map(np.zeros((1, 5))).shape == (1, 5)
     assert check_map(np.zeros((1, 5, 3))).shape == (1, 5, 3)
 
 
 @settings(max_examples=40, deadline=None)
 @given(SIZES, SIZES, SIZES, SIZES, st.sampled_from(['bilinear', 'bicubic']))
-def test_centre_alignment_is_torchs(h, w, height, width, interpolation):
+def test_center_alignment_is_torchs(h, w, height, width, interpolation):
     values = np.random.default_rng(h * w).random((h, w), np.float32)
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(values)[None, None], (height, width), mode=interpolation, align_corners=False
@@ -144,7 +144,7 @@ def test_corner_alignment_samples_at_dst_times_in_over_out(h, w, height, width):
 
 @settings(max_examples=40, deadline=None)
 @given(SIZES, SIZES, SIZES, SIZES)
-def test_nearest_takes_the_pixel_under_the_centre(h, w, height, width):
+def test_nearest_takes_the_pixel_under_the_center(h, w, height, width):
     values = np.arange(h * w, dtype=np.float32).reshape(h, w)
     rows = [int((2 * i + 1) * h // (2 * height)) for i in range(height)]
     columns = [int((2 * j + 1) * w // (2 * width)) for j in range(width)]

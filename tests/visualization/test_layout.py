@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_results import centre_crop, heatmaps, models, photo
+from sample_results import center_crop, heatmaps, models, photo
 
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError
@@ -29,7 +29,7 @@ def text_box(item: TextItem) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of a line; the height is that of capitals, and of descenders where there are any."""
     drop = 0.0 if set(item.text) <= set('0123456789.−e') else 0.22 * item.size
     width, rise = fonts.text_width(item.text, item.size), 0.76 * item.size
-    shift = {'left': 0.0, 'centre': width / 2, 'right': width}[item.anchor]
+    shift = {'left': 0.0, 'center': width / 2, 'right': width}[item.anchor]
     if item.vertical:
         return item.x - rise, item.y - width + shift, item.x + drop, item.y + shift
     return item.x - shift, item.y - rise, item.x - shift + width, item.y + drop
@@ -276,7 +276,7 @@ def test_signed_features_are_white_at_zero_and_share_one_scale_per_group():
     assert {'2', '−2', '0'} <= {item.text for item in scene_of(result).texts}
 
 
-def test_equal_values_have_equal_colours_on_a_shared_scale():
+def test_equal_values_have_equal_colors_on_a_shared_scale():
     flat = [np.full((2, 2), v, np.float32) for v in (1.0, 0.5)]
     spans = [(0, 2), (0, 4)]
     maps = tuple(Heatmap(v, {'method': n}, range=span) for v, n, span in zip(flat, 'ab', spans, strict=True))
@@ -315,7 +315,7 @@ def test_without_a_way_back_the_networks_view_is_drawn(change):
 
 def test_an_inexact_geometry_means_the_networks_view():
     original = photo(160, 240)
-    image, geometry = centre_crop(original, 96)
+    image, geometry = center_crop(original, 96)
     geometry = Geometry(geometry.matrix, (96, 96), (160, 240), exact=False)
     np.testing.assert_array_equal(tiles(scene_of(heatmaps(geometry=geometry)))[0].tile((96, 96)), image)
 
@@ -326,7 +326,7 @@ def test_overlays_have_the_networks_size_and_exact_arithmetic():
     np.testing.assert_array_equal(drawn, np.rint(0.5 * result.image + 0.5 * lookup_table('jet')[255]))
 
 
-def test_colour_maps_are_drawn_as_they_are():
+def test_color_maps_are_drawn_as_they_are():
     colors = np.random.default_rng(0).random((3, 3, 3), np.float32)
     result = heatmaps(kind='feature', maps=(Heatmap(colors, {'layer': 'a', 'reduction': 'pca'}),))
     np.testing.assert_array_equal(tiles(scene_of(result))[1].tile((3, 3)), np.rint(colors * 255))

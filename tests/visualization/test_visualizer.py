@@ -74,7 +74,7 @@ def test_png_holds_the_painted_pixels(tmp_path):
     np.testing.assert_array_equal(written, picture_pixels(RESULTS['heatmaps'], Style()))
 
 
-def test_jpeg_keeps_colour_at_full_resolution(tmp_path):
+def test_jpeg_keeps_color_at_full_resolution(tmp_path):
     save(RESULTS['heatmaps'], tmp_path / 'a.jpg')
     with Image.open(tmp_path / 'a.jpg') as image:
         assert {component[1:3] for component in image.layer} == {(1, 1)}

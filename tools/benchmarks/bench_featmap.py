@@ -18,8 +18,9 @@ from torchvision.models import resnet50
 
 from vistool.network.features import features
 from vistool.network.layers import find_target_layers
-from vistool.visualization.channels import write_channels
+from vistool.results import ChannelStack, LayerChannels
 from vistool.visualization.style import Style
+from vistool.visualization.visualizer import write_folder
 
 RATE = 8
 
@@ -88,8 +89,9 @@ def main() -> None:
     size = (maps.shape[1] * RATE, maps.shape[2] * RATE)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        stack = ChannelStack(layers=(LayerChannels('layer4', maps),), size=size, name='photo')
         writers: dict[str, Callable[[], object]] = {
-            'vistool, bilinear': lambda: write_channels(maps, size, Style(interpolation='bilinear'), folder / 'a'),
+            'vistool, bilinear': lambda: write_folder(stack, folder / 'a', Style(interpolation='bilinear')),
             'plotting loop': lambda: plotting_loop(maps[: args.loop_channels], folder),
         }
         seconds = measure(writers, max(2, args.rounds // 2))

@@ -53,7 +53,7 @@ function fillBar() {
     $('scope').hidden = true;
     $('query').placeholder = 'File …';
   }
-  // Heads and channels are no methods.
+  // Heads and channels are not methods.
   if (OVER === 'Map') $('method-field').firstChild.textContent = 'Map';
   for (const over of document.querySelectorAll('.over')) over.textContent = OVER;
   for (const id of ['low', 'high']) {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vistool.errors import InputError, param
 from vistool.gallery.data import as_script, page_data
-from vistool.gallery.runs import ARGUMENT, Run, read_run
+from vistool.gallery.runs import ARGUMENT, FinishedRun, read_run
 from vistool.visualization.files import write_file
 
 _SCRIPTS = ('model.js', 'elements.js', 'cards.js', 'bar.js', 'detail.js', 'page.js')
@@ -32,7 +32,7 @@ def build_gallery(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
         The page and its data.
 
     Raises:
-        InputError: A folder holds no finished run, has no tiles or a broken manifest; two runs have no image in
+        InputError: A folder does not hold a finished run, has no tiles or a broken manifest; two runs have no image in
             common; or the page cannot be written.
     """
     folder = Path(folder)
@@ -47,11 +47,11 @@ def build_gallery(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
     return paths
 
 
-def check_others(folder: Path, others: Sequence[Path]) -> list[Run]:
+def check_others(folder: Path, others: Sequence[Path]) -> list[FinishedRun]:
     """The finished runs that are to stand beside the one in ``folder``, which need not be there yet.
 
     Raises:
-        InputError: A folder holds no finished run or has no tiles, or is named twice.
+        InputError: A folder does not hold a finished run or has no tiles, or is named twice.
     """
     places = [Path(each).resolve() for each in (*others, folder)]
     if len(set(places)) < len(places):
@@ -59,7 +59,7 @@ def check_others(folder: Path, others: Sequence[Path]) -> list[Run]:
     return [read_run(Path(each)) for each in others]
 
 
-def _title(run: Run, others: int) -> str:
+def _title(run: FinishedRun, others: int) -> str:
     parts = [run.facts.get('config'), run.facts.get('tool'), 'compared' if others else '']
     return ' · '.join(str(part) for part in parts if part) or 'vistool'
 
@@ -94,7 +94,7 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _copy(run: Run, folder: Path, home: str) -> list[Path]:
+def _copy(run: FinishedRun, folder: Path, home: str) -> list[Path]:
     """Copy the tiles of another run below this one's gallery."""
     copied = []
     for file in sorted({str(tile['file']) for line in run.images for tile in line.get('tiles') or ()}):

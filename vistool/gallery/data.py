@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from vistool.gallery.runs import Run, matched, run_names
+from vistool.gallery.runs import FinishedRun, matched, run_names
 
 Line = Mapping[str, Any]
 _RATIOS = (0.75, 1.6)  # of a card's picture: wider and taller ones get bands at their sides
 
 
-def page_data(runs: Sequence[Run], homes: Sequence[str]) -> dict[str, Any]:
+def page_data(runs: Sequence[FinishedRun], homes: Sequence[str]) -> dict[str, Any]:
     """Everything that the page shows.
 
     Args:
@@ -112,11 +112,11 @@ def tile_url(file: str, home: str) -> str:
 
 
 def _quoted(path: str) -> str:
-    # A name that is no UTF-8 keeps its bytes.
+    # A name that is not UTF-8 keeps its bytes.
     return quote(path, errors='surrogateescape')
 
 
-def _facts(run: Run, rows: Sequence[Sequence[Line | None]], place: int) -> dict[str, Any]:
+def _facts(run: FinishedRun, rows: Sequence[Sequence[Line | None]], place: int) -> dict[str, Any]:
     facts, labels = run.facts, [(row[place], _constant(row)['label']) for row in rows]
     seen = [line for line, _ in labels if line is not None]
     judged = [
@@ -161,7 +161,7 @@ def finite(value: Any) -> float | None:
     return round(float(value), 5)
 
 
-def _ratio(runs: Sequence[Run]) -> float:
+def _ratio(runs: Sequence[FinishedRun]) -> float:
     """Width by height of the cards' pictures: as most photos have it."""
     ratios = [
         tile['width'] / tile['height']

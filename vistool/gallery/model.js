@@ -60,7 +60,7 @@ function offeredShows() {
   return images.some((image) => image.failed) ? [...wanted, 'errors'] : wanted;
 }
 
-// Maps that are drawn without the photo are no overlays.
+// Maps that are drawn without the photo are not overlays.
 const bare = (map) => map[2].endsWith('.png');
 const OVER = images.some((image) => image.runs.some((run) => run && (run.maps || []).some(bare))) ? 'Map' : 'Overlay';
 

@@ -17,7 +17,7 @@ RUN, LINES = 'run.json', 'manifest.jsonl'
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run.
 
     Attributes:
@@ -31,16 +31,16 @@ class Run:
     images: tuple[Mapping[str, Any], ...]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> FinishedRun:
     """A finished run that has tiles.
 
     Raises:
-        InputError: The folder holds no finished run, a line is broken, or there is not one tile.
+        InputError: The folder does not hold a finished run, a line is broken, or there is not one tile.
     """
     for name in (RUN, LINES):
         if not (folder / name).is_file():
             raise InputError(
-                f'{str(folder)!r} holds no finished run: there is no {name}',
+                f'{str(folder)!r} does not hold a finished run: {name} is missing',
                 accepted='the output folder of a finished run over several images',
                 hint=f'finish the run with {param("resume")}' if folder.is_dir() else '',
                 parameter=ARGUMENT,
@@ -59,10 +59,10 @@ def read_run(folder: Path) -> Run:
             hint=f'run the same command again with {param("gallery")} {param("resume")}',
             parameter=ARGUMENT,
         )
-    return Run(folder, facts, images)
+    return FinishedRun(folder, facts, images)
 
 
-def run_names(runs: Sequence[Run]) -> list[str]:
+def run_names(runs: Sequence[FinishedRun]) -> list[str]:
     """What tells runs apart: their configs, or their folders where the configs are the same."""
     for names in (
         [str(run.facts.get('config') or run.folder.resolve().name) for run in runs],
@@ -73,7 +73,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     return [f'{run.folder.resolve().name} ({number})' for number, run in enumerate(runs, 1)]
 
 
-def matched(runs: Sequence[Run]) -> list[tuple[Mapping[str, Any] | None, ...]]:
+def matched(runs: Sequence[FinishedRun]) -> list[tuple[Mapping[str, Any] | None, ...]]:
     """The same images of several runs side by side: matched by input path, else by name.
 
     Args:
@@ -133,9 +133,9 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise InputError(f'{where} is no JSON: {error}', hint=_AGAIN, parameter=ARGUMENT) from error
+        raise InputError(f'{where} is not valid JSON: {error}', hint=_AGAIN, parameter=ARGUMENT) from error
     if not isinstance(value, dict):
-        raise InputError(f'{where} is no JSON object', hint=_AGAIN, parameter=ARGUMENT)
+        raise InputError(f'{where} is not a JSON object', hint=_AGAIN, parameter=ARGUMENT)
     return value
 
 
@@ -163,7 +163,7 @@ def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
         raise InputError(f'{where}: the field {wrong!r} is not as vistool writes it', hint=_AGAIN, parameter=ARGUMENT)
     for path in _paths(line):
         if not isinstance(path, str) or path.startswith('/') or '..' in path.split('/'):
-            raise InputError(f'{where}: {path!r} is no file of the run', hint=_AGAIN, parameter=ARGUMENT)
+            raise InputError(f'{where}: {path!r} is not a file of the run', hint=_AGAIN, parameter=ARGUMENT)
     return line
 
 

@@ -45,10 +45,9 @@ from vistool.runs.spec import (
     RunSpec,
     Selection,
 )
-from vistool.visualization.backends import open_backends
 from vistool.visualization.files import check_folder, file_name, is_file
 from vistool.visualization.style import Style
-from vistool.visualization.visualizer import Visualizer, sheet
+from vistool.visualization.visualizer import Visualizer, open_backends, sheet
 
 log = logging.getLogger('vistool')
 

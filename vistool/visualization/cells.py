@@ -1,19 +1,83 @@
-"""Tiles with what is said about them, before they have a place."""
+"""Tiles, color bars and marks, before they have a place."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vistool.errors import param
 from vistool.visualization import text as fonts
-from vistool.visualization.bars import Bar
-from vistool.visualization.scene import BLACK, WHITE, Box, Color, PathItem, TextItem, Tile
+from vistool.visualization.draw import Map, colorize
+from vistool.visualization.scene import BLACK, WHITE, Box, Color, ImageItem, PathItem, Pixels, TextItem, Tile
 from vistool.visualization.style import Page
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The scale of a map: the values at the ends of a 256-color table. Equal scales have equal keys."""
+
+    key: str
+    low: float
+    high: float
+    table: Pixels = field(compare=False)
+
+
+def bar_width(bar: Bar, page: Page) -> float:
+    """Room that a bar takes beside a tile: a gap, the strip and its numbers."""
+    widest = max(fonts.text_width(text, page.small_font) for _, text in _ticks(bar))
+    return page.gap + _slimness(page) + 0.5 * page.gap + widest
+
+
+def _slimness(page: Page) -> float:
+    return 4.0 if page.paper else 7.0
+
+
+def _ticks(bar: Bar) -> list[tuple[float, str]]:
+    """Places on a bar, 0 at its lower end, and the numbers there."""
+    ticks = [(0.0, number(bar.low)), (1.0, number(bar.high))]
+    if bar.low < 0 < bar.high:
+        ticks.insert(1, (-bar.low / (bar.high - bar.low), '0'))
+    return ticks
+
+
+def number(value: float) -> str:
+    """A value with three digits: ``0.125``, ``1230``, ``2.1e−5``."""
+    if value == 0 or not math.isfinite(value):
+        return '0' if value == 0 else str(value)
+    if 1e-3 <= abs(value) < 1e5:
+        digits = max(0, 2 - math.floor(math.log10(abs(value))))
+        text = f'{value:.{digits}f}'
+        text = text.rstrip('0').rstrip('.') if '.' in text else text
+    else:
+        mantissa, exponent = f'{value:.1e}'.split('e')
+        text = f'{mantissa}e{int(exponent)}'
+    return text.replace('-', '−')
+
+
+def bar_items(bar: Bar, left: float, top: float, bottom: float, page: Page) -> Iterator[ImageItem | TextItem]:
+    """The strip and its numbers, with the strip's left edge at ``left``."""
+    slim, size = _slimness(page), page.small_font
+    yield ImageItem(Box(left, top, slim, bottom - top), partial(_gradient, bar.table))
+    free = bottom - top - 2 * size
+    for place, text in _ticks(bar):
+        if 0 < place < 1 and not size < place * free + size / 2 < free:
+            continue  # no room for the zero between the ends
+        # The end labels lie within the bar's length; 0.76 of the size is the height of a digit.
+        baseline = bottom - place * (bottom - top - 0.76 * size)
+        yield TextItem(left + slim + 0.5 * page.gap, baseline, text, size)
+
+
+def _gradient(table: Pixels, size: tuple[int, int]) -> Pixels:
+    height, width = size
+    values: Map = np.linspace(1, 0, height, dtype=np.float32)[:, None].repeat(width, axis=1)
+    return colorize(values, table)
+
 
 Point = tuple[int, int]
 
@@ -109,7 +173,7 @@ class Labels:
     """Short texts, each in the middle of one of equal fields of a tile; all of them are drawn, or none.
 
     Attributes:
-        texts: Where, in fractions of the tile's width and height; what; its colour.
+        texts: Where, in fractions of the tile's width and height; what; its color.
         field: Width and height of a field, likewise.
     """
 
@@ -129,11 +193,11 @@ class Cell:
         aspect: Width divided by height.
         title: Lines above.
         footer: Lines below.
-        title_color: Colour of the title.
-        footer_color: Colour of the footer.
+        title_color: Color of the title.
+        footer_color: Color of the footer.
         note: A remark on the tile.
         marks: Lines drawn over the tile.
-        bar: Its colour scale, where a bar is to be drawn.
+        bar: Its color scale, where a bar is to be drawn.
         height: How high it would like to be on the screen, in pixels; 0: as other tiles are.
         unit: Its parts are equally large where its height is a multiple of this many pixels; 0: it has no parts.
     """
@@ -175,8 +239,8 @@ def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem
     if isinstance(mark, Ring):
         radius = min(max(0.03 * box.height, 2.5 * thin), 0.2 * min(box.width, box.height))
         angles = np.linspace(0, 2 * np.pi, 33)[:-1]
-        centre_x, centre_y = box.x + mark.x * box.width, box.y + mark.y * box.height
-        points = tuple((centre_x + radius * float(np.cos(a)), centre_y + radius * float(np.sin(a))) for a in angles)
+        center_x, center_y = box.x + mark.x * box.width, box.y + mark.y * box.height
+        points = tuple((center_x + radius * float(np.cos(a)), center_y + radius * float(np.sin(a))) for a in angles)
         yield PathItem(points, BLACK, 3.5 * thin, box)
         yield PathItem(points, WHITE, 1.8 * thin, box)
         return
@@ -203,7 +267,7 @@ def _label_items(mark: Labels, box: Box, page: Page) -> Iterator[TextItem]:
     for x, y, text, color in mark.texts:
         left, base = box.x + x * box.width, box.y + y * box.height + 0.36 * size
         halo = WHITE if color == BLACK else BLACK
-        yield TextItem(left, base, text, size, color, 'centre', halo=halo)
+        yield TextItem(left, base, text, size, color, 'center', halo=halo)
 
 
 def _unit_width(text: str) -> float:

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 
 from vistool.results import Heatmap, Heatmaps
-from vistool.visualization.bars import Bar
+from vistool.visualization.cells import Bar
 from vistool.visualization.colors import lookup_table
-from vistool.visualization.draw import Map, check_map, normalise
+from vistool.visualization.draw import Map, check_map, normalize
 from vistool.visualization.facets import scale_of
 from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Interpolation, Style
@@ -60,7 +60,7 @@ def map_colors(result: Heatmaps, style: Style) -> tuple[ColorMapping, ...]:
         chosen = None if item.diverging else style.colormap
         table = lookup_table(chosen or (_SIGNED if signed else _COLORMAPS[result.kind]))
         colors = item.values.ndim == 3
-        values = item.values if colors else normalise(_restored(result, style, item), low, high)
+        values = item.values if colors else normalize(_restored(result, style, item), low, high)
         bar = Bar(key, low, high, table) if with_bar and not colors else None
         mappings.append(
             ColorMapping(values, table, bar, _alpha(result, style), style.interpolation or _interpolation(result))

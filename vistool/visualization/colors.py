@@ -1,4 +1,4 @@
-"""Colour maps as tables of 256 RGB bytes, so that a picture can be coloured without importing matplotlib."""
+"""Color maps as tables of 256 RGB bytes, so that a picture can be colored without importing matplotlib."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vistool.errors import InputError, close_matches
 
-# Tables of matplotlib's colour maps of these names (a test compares them), kept because importing matplotlib takes
+# Tables of matplotlib's color maps of these names (a test compares them), kept because importing matplotlib takes
 # longer than drawing forty pictures.
 _TABLES = Path(__file__).with_name('colormaps.npy')
 
@@ -23,7 +23,7 @@ def _bundled() -> dict[str, NDArray[np.uint8]]:
 
 @lru_cache(maxsize=32)
 def lookup_table(name: str) -> NDArray[np.uint8]:
-    """The colour map ``name`` as a read-only uint8 ``(256, 3)`` RGB table.
+    """The color map ``name`` as a read-only uint8 ``(256, 3)`` RGB table.
 
     Args:
         name: Any name that ``matplotlib.colormaps`` knows; upper and lower case are told apart as there.
@@ -44,8 +44,8 @@ def _from_matplotlib(name: str) -> NDArray[np.uint8]:
     if name not in colormaps:
         near = close_matches(name, colormaps)
         raise InputError(
-            f'unknown colour map {name!r}',
-            accepted='any matplotlib colour map (jet, viridis, inferno, RdBu_r …)',
+            f'unknown color map {name!r}',
+            accepted='any matplotlib color map (jet, viridis, inferno, RdBu_r …)',
             hint=near,
             parameter='colormap',
         )

@@ -30,7 +30,7 @@ _MOST_POINTS = 4000
 
 
 def draw_lines(axes: Any, curves: Sequence[Curve], axis: Axis) -> list[Any]:
-    """Draws the curves of a panel and returns their colours."""
+    """Draws the curves of a panel and returns their colors."""
     colors = _colors(axes, curves)
     for curve, color in zip(curves, colors, strict=True):
         steps, values = (curve.steps, curve.values) if curve.measured else _thinned(curve)
@@ -40,7 +40,7 @@ def draw_lines(axes: Any, curves: Sequence[Curve], axis: Axis) -> list[Any]:
 
 
 def ramp_color(order: float) -> Any:
-    """The colour of a place on the ramp of layers, 0 to 1."""
+    """The color of a place on the ramp of layers, 0 to 1."""
     return colormaps[_RAMP](_PALE + (1 - _PALE) * order)
 
 
@@ -97,7 +97,7 @@ class Axis:
     Attributes:
         lengths: Iterations per epoch by config, where known.
         unit: ``both`` (epochs below, iterations above) where all configs share one epoch length; ``epoch`` where they
-            differ; ``iteration`` where some are unknown; else the name of something that is no training (channels).
+            differ; ``iteration`` where some are unknown; else the name of something else, such as channels.
     """
 
     lengths: Mapping[str, float]
@@ -351,7 +351,7 @@ def _zoomed(axes: Any, curves: Sequence[Curve], axis: Axis, reach: float) -> Non
 
 
 def _headings(made: Figure, result: Curves, page: Page) -> None:
-    """The title, and the facts in grey; on paper no facts, and no title that only repeats the config's name."""
+    """The title, and the facts in gray; on paper no facts, and no title that only repeats the config's name."""
     size, small = page.font * page.points, page.small_font * page.points
     width, height = (side * _POINTS_PER_INCH for side in made.get_size_inches())
     repeats = result.title in {curve.config for curve in result.curves}
@@ -360,7 +360,7 @@ def _headings(made: Figure, result: Curves, page: Page) -> None:
         lines += [(line, small, '0.4') for line in _wrapped(result.facts, width / (0.58 * small))]
     if not lines:
         return
-    # An empty heading of as many lines makes room; the lines themselves differ in size and colour.
+    # An empty heading of as many lines makes room; the lines themselves differ in size and color.
     made.suptitle('\n'.join([' '] * len(lines)), fontsize=size)
     for index, (line, points, color) in enumerate(lines):
         place = 1 - (1.3 + 1.35 * index) * size / height

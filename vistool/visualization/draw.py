@@ -1,4 +1,4 @@
-"""Arrays to arrays: colours, overlays, sizes. All images are uint8 RGB, all maps float32."""
+"""Arrays to arrays: colors, overlays, sizes. All images are uint8 RGB, all maps float32."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def to_uint8(image: Any, name: str = 'image') -> Pixels:
         uint8 ``(H, W, 3)``.
 
     Raises:
-        InputError: The values are those of a normalised image, or the shape is not that of one image.
+        InputError: The values are those of a normalized image, or the shape is not that of one image.
     """
     array = np.asarray(image)
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1):
@@ -46,9 +46,9 @@ def to_uint8(image: Any, name: str = 'image') -> Pixels:
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= 1):
         raise InputError(
-            f'the {name} has values from {low:.3g} to {high:.3g}, as after normalisation with mean and std',
+            f'the {name} has values from {low:.3g} to {high:.3g}, as after normalization with mean and std',
             accepted='uint8, or float in [0, 1]',
-            hint='give the image as it was before normalisation',
+            hint='give the image as it was before normalization',
         )
     return np.rint(array * 255).astype(np.uint8)
 
@@ -62,7 +62,7 @@ def _shape_hint(array: NDArray[Any]) -> str:
 
 
 def check_map(values: Any, name: str = 'heat map') -> Map:
-    """A heat map as float32 ``(h, w)``, or ``(h, w, 3)`` for one that is colours already.
+    """A heat map as float32 ``(h, w)``, or ``(h, w, 3)`` for one that is colors already.
 
     Raises:
         InputError: The shape is another one; a batch axis left on is named as such.
@@ -75,11 +75,11 @@ def check_map(values: Any, name: str = 'heat map') -> Map:
             hint='take one map of the batch, such as maps[0]',
         )
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or 0 in array.shape:
-        raise InputError(f'the {name} has shape {array.shape}', accepted='(h, w), or (h, w, 3) for colours')
+        raise InputError(f'the {name} has shape {array.shape}', accepted='(h, w), or (h, w, 3) for colors')
     return np.asarray(array, np.float32)
 
 
-def normalise(values: Map, low: float, high: float) -> Map:
+def normalize(values: Map, low: float, high: float) -> Map:
     """``values`` with ``low`` at 0 and ``high`` at 1, clipped; all 0 where the two are equal. NaN stays NaN."""
     if not high > low:
         return np.where(np.isnan(values), values, np.float32(0)).astype(np.float32)
@@ -87,7 +87,7 @@ def normalise(values: Map, low: float, high: float) -> Map:
 
 
 def colorize(values: Map, table: Pixels) -> Pixels:
-    """Values in [0, 1], ``(h, w)``, as colours of a ``(256, 3)`` table; 256 equal bins, NaN as the first."""
+    """Values in [0, 1], ``(h, w)``, as colors of a ``(256, 3)`` table; 256 equal bins, NaN as the first."""
     index = np.clip(values * np.float32(256), 0, 255)
     if np.isnan(index).any():
         index = np.nan_to_num(index)
@@ -101,7 +101,7 @@ def blend(image: Pixels, colors: Pixels, alpha: float | Map, covered: NDArray[np
     Args:
         image: uint8 ``(h, w, 3)``.
         colors: uint8 ``(h, w, 3)``.
-        alpha: Weight of the colours, one number or ``(h, w)``.
+        alpha: Weight of the colors, one number or ``(h, w)``.
         covered: ``(h, w)``; None where all is.
     """
     if isinstance(alpha, np.ndarray):
@@ -130,13 +130,13 @@ def overlay(
 
     Args:
         image: uint8 ``(h, w, 3)``, or float in [0, 1].
-        values: In [0, 1], ``(h, w)``, or colours ``(h, w, 3)``; NaN is left untinted.
-        table: Colours, uint8 ``(256, 3)``.
-        alpha: Weight of the colours, or ``heat``: proportional to the value.
+        values: In [0, 1], ``(h, w)``, or colors ``(h, w, 3)``; NaN is left untinted.
+        table: Colors, uint8 ``(256, 3)``.
+        alpha: Weight of the colors, or ``heat``: proportional to the value.
         covered: Where the map is; None: everywhere.
 
     Raises:
-        InputError: The image is normalised, the map has a batch axis, or their sizes differ.
+        InputError: The image is normalized, the map has a batch axis, or their sizes differ.
     """
     image, values = to_uint8(image), check_map(values)
     if values.shape[:2] != image.shape[:2]:
@@ -151,7 +151,7 @@ def overlay(
 
 
 def rgb_map(values: Map) -> Pixels:
-    """A map of colours in [0, 1] as uint8; values beyond are clipped."""
+    """A map of colors in [0, 1] as uint8; values beyond are clipped."""
     return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
 
 
@@ -171,7 +171,7 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 def resize_map(
     values: Map, size: tuple[int, int], interpolation: Interpolation = 'bilinear', align: Align = 'center'
 ) -> Map:
-    """A map at ``(height, width)``; values are interpolated, never colours.
+    """A map at ``(height, width)``; values are interpolated, never colors.
 
     Args:
         values: ``(h, w)`` or ``(h, w, C)``.

@@ -23,7 +23,7 @@ SUFFIXES = RASTER_SUFFIXES + VECTOR_SUFFIXES
 _OPTIONS = {
     # Level 1 with one fixed filter: a third of the time of the default, for files a tenth larger.
     '.png': (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG),
-    # Colours are the message: keep them at full resolution (4:4:4).
+    # Colors are the message: keep them at full resolution (4:4:4).
     '.jpg': (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
     '.webp': (),
 }
@@ -138,7 +138,7 @@ def check_folder(folder: Path, argument: str = 'out') -> None:
     while not os.path.lexists(existing):
         existing = existing.parent
     if not existing.is_dir():
-        raise InputError(f'cannot write in {str(folder)!r}: {str(existing)!r} is no folder', parameter=argument)
+        raise InputError(f'cannot write in {str(folder)!r}: {str(existing)!r} is not a folder', parameter=argument)
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass

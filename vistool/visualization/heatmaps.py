@@ -1,21 +1,23 @@
-"""Heat maps to a scene: facets to tiles, tiles to lines that fit the page."""
+"""Heat maps to a scene: facets to tiles, tiles to lines that fit the page; every channel as a picture of its own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vistool.errors import InputError
-from vistool.results import Heatmap, Heatmaps
+from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps
 from vistool.results.heatmaps import Kind
 from vistool.visualization.cells import Cell, Line, Outline, Ring, contours
 from vistool.visualization.color_mapping import ColorMapping, map_colors
-from vistool.visualization.draw import blend, colorize, overlay, resize_image, rgb_map
+from vistool.visualization.draw import blend, colorize, overlay, resize_image, resize_map, rgb_map
 from vistool.visualization.facets import Facet, Facets, facets
+from vistool.visualization.files import safe_name
 from vistool.visualization.scene import RED, Pixels, Scene, Tile
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import NARROWEST, Measures, arrange, natural_height, single
@@ -373,3 +375,57 @@ def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heat
     wrong = f'GT: {arrangement.ground_truth}' if arrangement.ground_truth and first else ''
     photo = painter.photo if view is painter.view else partial(resize_image, view.photo)
     return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)
+
+
+def channel_files(result: ChannelStack, style: Style) -> Iterator[tuple[str, Callable[[], Pixels]]]:
+    """All pictures of a stack, each drawn when called, by path without suffix.
+
+    Paths are ``[MODEL/]IMAGE/LAYER/channel_0000`` …, then ``sum``.
+    """
+    for each in result.layers:
+        parts = [*([each.model] if each.model else []), result.name, each.layer]
+        folder = '/'.join(safe_name(part) for part in parts)
+        for name, colors in _colored(each.values, style):
+            yield f'{folder}/{name}', partial(_paint, colors, result.size, style)
+
+
+def channel_pictures(maps: NDArray[np.float32], size: tuple[int, int], style: Style) -> Iterator[tuple[str, Pixels]]:
+    """Each channel and the sum of all, by file stem, as uint8 ``(*size, 3)`` RGB; made one by one.
+
+    Args:
+        maps: ``(C, h, w)``.
+        size: Height and width of the pictures.
+        style: Its ``scale`` (one for all channels unless ``each``; the sum has its own), ``colormap``,
+            ``interpolation`` and ``align``.
+    """
+    for name, colors in _colored(maps, style):
+        yield name, _paint(colors, size, style)
+
+
+def as_heatmaps(result: ChannelStack) -> Heatmaps:
+    """A stack as one figure of all channels."""
+    maps = [
+        Heatmap(values, Coordinates({'layer': each.layer, 'channel': channel}))
+        for each in result.layers
+        for channel, values in enumerate(each.values)
+    ]
+    return Heatmaps('feature', np.full((*result.size, 3), 255, np.uint8), tuple(maps), provenance=result.provenance)
+
+
+def _colored(maps: NDArray[np.float32], style: Style) -> Iterator[tuple[str, ColorMapping]]:
+    """The channels on one scale, and their sum on its own."""
+    digits = len(str(len(maps) - 1))
+    total = maps.sum(0, dtype=np.float64).astype(np.float32)
+    items = [Heatmap(values, Coordinates(layer='channels', channel=number)) for number, values in enumerate(maps)]
+    items.append(Heatmap(total, Coordinates(layer='sum', reduction='sum')))
+    nothing = np.zeros((1, 1, 3), np.uint8)
+    names = [*(f'channel_{number:0{digits}}' for number in range(len(maps))), 'sum']
+    return zip(names, map_colors(Heatmaps('feature', nothing, tuple(items)), style), strict=True)
+
+
+def _paint(mapping: ColorMapping, size: tuple[int, int], style: Style) -> Pixels:
+    if mapping.interpolation == 'nearest':
+        # Colors before sizes: a nearest neighbor has the same color, and there are fewer values to look up.
+        colors = colorize(mapping.values, mapping.table)
+        return np.ascontiguousarray(resize_map(colors, size, 'nearest', style.align))  # type: ignore[arg-type]
+    return colorize(resize_map(mapping.values, size, mapping.interpolation, style.align), mapping.table)

@@ -13,7 +13,8 @@ Register :func:`to_scene` instead for a picture that is laid out in tiles; it ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import TYPE_CHECKING
@@ -30,10 +31,9 @@ from vistool.results import (
     Result,
 )
 from vistool.visualization import raster, raw
-from vistool.visualization.channels import as_heatmaps, channel_files
 from vistool.visualization.files import encode_pixels
 from vistool.visualization.grids import bare_tiles, grid_scene
-from vistool.visualization.heatmaps import heatmaps_scene, overlays, panel_scenes
+from vistool.visualization.heatmaps import as_heatmaps, channel_files, heatmaps_scene, overlays, panel_scenes
 from vistool.visualization.scene import Pixels, Scene
 from vistool.visualization.style import Page, Style
 
@@ -220,5 +220,8 @@ def _(result: ChannelStack) -> Raw:
 
 @to_files.register(ChannelStack)
 def _(result: ChannelStack, style: Style) -> Iterator[tuple[str, bytes]]:
-    for name, pixels in channel_files(result, style):
-        yield f'{name}.png', encode_pixels(pixels, '.png')
+    def drawn(file: tuple[str, Callable[[], Pixels]]) -> tuple[str, bytes]:
+        return f'{file[0]}.png', encode_pixels(file[1](), '.png')
+
+    with ThreadPoolExecutor(2, 'channels') as pool:  # OpenCV draws and encodes without holding Python's lock
+        yield from pool.map(drawn, channel_files(result, style))

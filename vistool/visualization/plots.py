@@ -161,7 +161,7 @@ def _colors(axes: Any, result: DatasetSummary) -> None:
             axes.errorbar(place + 0.12, mean, yerr=spread, fmt='s', mfc='white', color=_GRAY, capsize=3, label=label)
     axes.set_xticks(range(3), list(_CHANNELS))
     axes.set(ylim=(0, 255), ylabel='mean ± standard deviation', xlim=(-0.5, 2.5))
-    axes.set_title('what the network gets, and the normalisation' if result.expected is not None else 'pixel values')
+    axes.set_title('what the network gets, and the normalization' if result.expected is not None else 'pixel values')
     axes.legend(frameon=False, ncols=2, loc='upper right')
 
 

@@ -60,7 +60,7 @@ def _paint_text(canvas: Pixels, item: TextItem, density: float) -> None:
     if not item.text:
         return
     mask, baseline, advance = fonts.text_mask(item.text, item.size * density)
-    shift = {'left': 0.0, 'centre': advance / 2, 'right': float(advance)}[item.anchor]
+    shift = {'left': 0.0, 'center': advance / 2, 'right': float(advance)}[item.anchor]
     if item.vertical:
         mask = np.rot90(mask)
         left = round(item.x * density) - baseline
@@ -95,7 +95,7 @@ def _paint_path(canvas: Pixels, item: PathItem, density: float) -> None:
     area = np.ascontiguousarray(canvas[top : top + height, left : left + width])
     if area.size == 0:
         return
-    # OpenCV's integer coordinates are pixel centres, ours are pixel edges.
+    # OpenCV's integer coordinates are pixel centers, ours are pixel edges.
     points = (np.array(item.points) * density - (left, top) - 0.5) * (1 << _FRACTION_BITS)
     corners = [np.rint(points).astype(np.int32)]
     cv2.polylines(area, corners, True, item.color, max(1, round(item.width * density)), cv2.LINE_AA, _FRACTION_BITS)

@@ -18,7 +18,7 @@ Tile = Callable[[tuple[int, int]], Pixels]
 Color = tuple[int, int, int]
 
 BLACK: Color = (0, 0, 0)
-GREY: Color = (110, 110, 110)
+GRAY: Color = (110, 110, 110)
 WHITE: Color = (255, 255, 255)
 RED: Color = (200, 0, 0)
 
@@ -61,10 +61,10 @@ class TextItem:
         text: The line.
         size: Font size in units.
         color: RGB.
-        anchor: ``left``, ``centre`` or ``right``; along the reading direction.
+        anchor: ``left``, ``center`` or ``right``; along the reading direction.
         vertical: Whether the text runs upwards.
-        ground: Colour of a box behind the text, or None.
-        halo: Colour of a soft outline around the letters, or None.
+        ground: Color of a box behind the text, or None.
+        halo: Color of a soft outline around the letters, or None.
     """
 
     x: float

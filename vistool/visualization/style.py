@@ -30,11 +30,11 @@ class Style:
         width: ``column`` (3.25 in), ``text`` (6.875 in), ``screen`` (tiles of about 320 px), or the total width in
             pixels. None: ``column`` for PDF and SVG, else ``screen``.
         dpi: Pixels per inch of pictures for paper, also of the photos inside a PDF.
-        scale: ``each`` gives every map its own colour scale, ``shared`` one scale to all maps of the picture
+        scale: ``each`` gives every map its own color scale, ``shared`` one scale to all maps of the picture
             (differences have their own). None: one scale per group for feature maps, else each. ``percentile``: as
             None, but ending at the 2nd and 98th percentile.
-        colormap: A matplotlib colour map. None: jet for CAM, inferno for attention, viridis or RdBu_r for features.
-        alpha: Weight of the colours over the photo, in [0, 1], or ``heat``: transparent where the map is cold. None:
+        colormap: A matplotlib color map. None: jet for CAM, inferno for attention, viridis or RdBu_r for features.
+        alpha: Weight of the colors over the photo, in [0, 1], or ``heat``: transparent where the map is cold. None:
             0.5 for CAM; the others are drawn without the photo.
         colorbar: Whether bars are drawn. None: for feature maps, and where scales are shared.
         interpolation: How a map is brought to the size of a tile. None: bilinear for CAM, else nearest.
@@ -73,12 +73,14 @@ class Style:
         _check_choice('theme', self.theme, get_args(Theme))
         _check_width(self.width)
         if self.arrangement is not None and min(self.arrangement) < 1:
-            raise InputError(f'{self.arrangement} is no arrangement', accepted='at least 1 1', parameter='arrangement')
+            raise InputError(
+                f'{self.arrangement} is not an arrangement', accepted='at least 1 1', parameter='arrangement'
+            )
         _check_size(self.size)
         if isinstance(self.dpi, bool) or not isinstance(self.dpi, int) or not 30 <= self.dpi <= 2400:
-            raise InputError(f'{self.dpi!r} is no resolution', accepted='30 to 2400 dots per inch', parameter='dpi')
+            raise InputError(f'{self.dpi!r} is not a resolution', accepted='30 to 2400 dots per inch', parameter='dpi')
         if self.alpha is not None and self.alpha != 'heat' and not _is_fraction(self.alpha):
-            raise InputError(f'{self.alpha!r} is no opacity', accepted='0 to 1, or heat', parameter='alpha')
+            raise InputError(f'{self.alpha!r} is not an opacity', accepted='0 to 1, or heat', parameter='alpha')
         if self.colormap is not None:
             lookup_table(self.colormap)
 
@@ -157,7 +159,7 @@ def _check_width(width: Any) -> None:
     if width in (None, 'column', 'text', 'screen') or (pixels and 64 <= width <= 16384):
         return
     raise InputError(
-        f'{width!r} is no width', accepted='column, text, screen, or 64 to 16384 pixels', parameter='width'
+        f'{width!r} is not a width', accepted='column, text, screen, or 64 to 16384 pixels', parameter='width'
     )
 
 
@@ -165,7 +167,7 @@ def _check_size(size: Any) -> None:
     if size is None or (len(size) == 2 and all(1 <= side <= _LONGEST_SIDE for side in size)):
         return
     raise InputError(
-        f'{"*".join(f"{side:g}" for side in size)} is no window size',
+        f'{"*".join(f"{side:g}" for side in size)} is not a window size',
         accepted=f'W*H in inches, each 1 to {_LONGEST_SIDE:g}, such as 12*7',
         parameter='size',
     )

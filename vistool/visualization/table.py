@@ -10,9 +10,8 @@ import numpy as np
 
 from vistool.visualization import text as fitting
 from vistool.visualization import text as fonts
-from vistool.visualization.bars import Bar, bar_items, bar_width
-from vistool.visualization.cells import Cell, Line, mark_items
-from vistool.visualization.scene import GREY, WHITE, Box, ImageItem, PathItem, Scene, TextItem
+from vistool.visualization.cells import Bar, Cell, Line, bar_items, bar_width, mark_items
+from vistool.visualization.scene import GRAY, WHITE, Box, ImageItem, PathItem, Scene, TextItem
 from vistool.visualization.style import Page
 
 # A tile on the screen has the area of a square of this side: tall and wide photos are equally easy to see.
@@ -134,8 +133,8 @@ def single(cell: Cell, size: tuple[int, int], page: Page) -> Scene:
 def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
     """Lines of tiles as a picture.
 
-    All tiles have one height. Columns are as wide as their widest tile, in which the others are centred. A bar stands
-    after the last of neighbouring tiles that share a scale, and spans lines that share it.
+    All tiles have one height. Columns are as wide as their widest tile, in which the others are centerd. A bar stands
+    after the last of neighboring tiles that share a scale, and spans lines that share it.
 
     Args:
         lines: What to draw, from the top.
@@ -148,7 +147,7 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
     y = page.margin
     if caption and not page.paper:
         for text in fitting.wrap(caption, page.small_font, measures.width - 2 * page.margin, _CAPTION_LINES):
-            items.append(TextItem(page.margin, y + fonts.ASCENT * page.small_font, text, page.small_font, GREY))
+            items.append(TextItem(page.margin, y + fonts.ASCENT * page.small_font, text, page.small_font, GRAY))
             y += fonts.LINE_HEIGHT * page.small_font
         y += page.gap
     tops: list[float] = []
@@ -201,7 +200,7 @@ def _line_items(line: Line, measures: Measures, top: float) -> Iterator[ImageIte
     for place, text in enumerate(label):
         free = measures.label_lines - len(label)  # shorter labels stand next to their tile
         x = start + ((free + place) * fonts.LINE_HEIGHT + fonts.ASCENT) * page.font
-        yield TextItem(x, top + measures.height / 2, text, page.font, anchor='centre', vertical=True)
+        yield TextItem(x, top + measures.height / 2, text, page.font, anchor='center', vertical=True)
     for cell, left, width in zip(line.cells, measures.lefts(), measures.widths, strict=False):
         if cell is None:
             continue
@@ -219,15 +218,15 @@ def _cell_texts(cell: Cell, box: Box, page: Page) -> Iterator[TextItem]:
     for number, text in enumerate(cell.title):
         # Counted from the tile upwards, so that shorter titles stand next to their tile.
         baseline = box.y - (len(cell.title) - number) * step + fonts.ASCENT * size
-        yield TextItem(middle, baseline, fitting.elide(text, size, box.width), size, cell.title_color, 'centre')
+        yield TextItem(middle, baseline, fitting.elide(text, size, box.width), size, cell.title_color, 'center')
     for number, text in enumerate(cell.footer):
         baseline = box.bottom + number * step + fonts.ASCENT * size
-        yield TextItem(middle, baseline, fitting.elide(text, size, box.width), size, cell.footer_color, 'centre')
+        yield TextItem(middle, baseline, fitting.elide(text, size, box.width), size, cell.footer_color, 'center')
     size = page.small_font
     note = fitting.wrap(cell.note, size, box.width - size, 3)
     for number, text in enumerate(note):
         baseline = box.bottom - (len(note) - number) * size * fonts.LINE_HEIGHT + (fonts.ASCENT - 0.3) * size
-        yield TextItem(middle, baseline, text, size, WHITE, 'centre', ground=(40, 40, 40))
+        yield TextItem(middle, baseline, text, size, WHITE, 'center', ground=(40, 40, 40))
 
 
 def _bar_items(lines: Sequence[Line], measures: Measures, tops: Sequence[float]) -> Iterator[ImageItem | TextItem]:

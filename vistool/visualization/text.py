@@ -194,7 +194,7 @@ def clean(text: str) -> str:
 def elide(text: str, size: float, width: float) -> str:
     """``text`` with its middle left out where it is wider than ``width``; ``''`` where nothing fits.
 
-    A number at the end («Egyptian cat 0.36») is kept whole where there is room for more than it.
+    A number at the end ("Egyptian cat 0.36") is kept whole where there is room for more than it.
     """
     text = clean(text)
     if text_width(text, size) <= width:
@@ -225,7 +225,7 @@ def _without_middle(text: str, kept: int) -> str:
     return text[:head].rstrip() + '…' + (text[-tail:].lstrip() if tail else '')
 
 
-# A line may be broken at spaces, after «·», and between any two CJK characters.
+# A line may be broken at spaces, after "·", and between any two CJK characters.
 _TOKEN = re.compile(r'\s*(?:[\u2e80-\u9fff\uac00-\ud7af\uff01-\uff60]|[^\s\u2e80-\u9fff\uac00-\ud7af\uff01-\uff60]+)')
 
 _HUMP = re.compile(r'(?<=[a-z0-9+])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])')
@@ -247,7 +247,7 @@ def wrap(text: str, size: float, width: float, lines: int) -> list[str]:
 def _first_line(text: str, size: float, width: float) -> str:
     ends = [match.end() for match in _TOKEN.finditer(text)]
     fitting = [end for end in ends if text_width(text[:end].removesuffix(' ·'), size) <= width]
-    # «stage 3 · 14×14×320» breaks at its dot, where what follows has room enough then
+    # "stage 3 · 14×14×320" breaks at its dot, where what follows has room enough then
     dots = [end for end in fitting if text[:end].endswith(' ·') and text_width(text[end:].strip(), size) <= width]
     if not fitting:
         ends = _best_part(text, ends[0], size, width) or ends
@@ -255,7 +255,7 @@ def _first_line(text: str, size: float, width: float) -> str:
 
 
 def _best_part(text: str, end: int, size: float, width: float) -> list[int]:
-    """Where to break «EigenGradCAM», which ends at ``end``, between two of its parts: as evenly as can be."""
+    """Where to break "EigenGradCAM", which ends at ``end``, between two of its parts: as evenly as can be."""
     parts = [match.start() for match in _HUMP.finditer(text[:end])]
     pairs = [(text_width(text[:part], size), text_width(text[part:], size), part) for part in parts]
     fitting = [(max(first, rest), part) for first, rest, part in pairs if first <= width]

@@ -31,7 +31,7 @@ from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Scene, 
 from vistool.visualization.style import Page
 
 _POINTS_PER_INCH = 72.0
-_ALIGNMENT = {'left': 'left', 'centre': 'center', 'right': 'right'}
+_ALIGNMENT = {'left': 'left', 'center': 'center', 'right': 'right'}
 _METADATA: dict[str, dict[str, None]] = {
     'pdf': {'Creator': None, 'Producer': None, 'CreationDate': None},
     'svg': {'Creator': None, 'Date': None, 'Format': None, 'Type': None},
@@ -59,7 +59,7 @@ def parameters(more: dict[str, Any] | None = None) -> Iterator[None]:
         matplotlib.rcParams.update(settings)
         logger = logging.getLogger('matplotlib.font_manager')
         level = logger.level
-        logger.setLevel(logging.ERROR)  # a CJK font in another weight than asked for is no news
+        logger.setLevel(logging.ERROR)  # fonts often lack the weight asked for
         try:
             yield
         finally:
@@ -108,7 +108,7 @@ def _paint_text(axes: Any, item: TextItem, page: Page, order: int) -> None:
         return
     if item.ground is not None:
         width = fonts.text_width(item.text, item.size)
-        shift = {'left': 0.0, 'centre': width / 2, 'right': width}[item.anchor]
+        shift = {'left': 0.0, 'center': width / 2, 'right': width}[item.anchor]
         corner = item.x - shift - 0.2 * item.size, item.y - 0.95 * item.size
         box = Rectangle(corner, width + 0.4 * item.size, 1.27 * item.size, linewidth=0, zorder=order)
         box.set_facecolor(_fractions(item.ground))
@@ -134,7 +134,7 @@ def _paint_text(axes: Any, item: TextItem, page: Page, order: int) -> None:
 def _halo(item: TextItem, page: Page, order: int) -> Any:
     """The outline of the letters as a line under them; path effects would turn the text itself into lines."""
     width = fonts.text_width(item.text, item.size)
-    shift = {'left': 0.0, 'centre': width / 2, 'right': width}[item.anchor]
+    shift = {'left': 0.0, 'center': width / 2, 'right': width}[item.anchor]
     outline = TextPath((0, 0), item.text, size=item.size, prop=FontProperties(family=_families(item.text)))
     place = Affine2D().scale(1, -1).translate(item.x - shift, item.y)
     color = (*_fractions(item.halo or item.color), 0.8)

@@ -40,7 +40,7 @@ class View:
         if self.geometry is None:
             return resize_map(values, size, interpolation, align), None
         if interpolation == 'bicubic' or align == 'corner':
-            # Warping knows only centres and straight lines, so the enlargement happens on the network's grid.
+            # Warping knows only centers and straight lines, so the enlargement happens on the network's grid.
             values = resize_map(values, self.geometry.network_size, interpolation, align)
         warped, covered = self.geometry.warp(values, size, 'nearest' if interpolation == 'nearest' else 'bilinear')
         return warped, covered

@@ -16,9 +16,9 @@ from vistool.analyses.featmap.statistics import BatchStatistics
 from vistool.models.subjects import as_model, as_samples
 from vistool.network.features import Feature
 from vistool.results import ChannelStack, LayerChannels
-from vistool.visualization.channels import channel_pictures
 from vistool.visualization.color_mapping import map_colors
 from vistool.visualization.facets import facets
+from vistool.visualization.heatmaps import channel_pictures
 from vistool.visualization.kinds import to_raw
 from vistool.visualization.plots import channel_curves
 from vistool.visualization.style import Style
@@ -104,7 +104,7 @@ def test_all_channels_of_a_layer_share_a_scale_and_layers_do_not(inputs):
     }
     for layer, (low, high) in ends.items():
         every = np.stack([item.values for item in result.sel(layer=layer)])
-        assert -low == high == pytest.approx(np.abs(every).max())  # signed: centred at zero
+        assert -low == high == pytest.approx(np.abs(every).max())  # signed: centerd at zero
     assert len({(look.bar.key, look.bar.low) for look in looks}) == 2
     assert len({look.bar.key for look in map_colors(result, Style(scale='shared'))}) == 1
     clipped = map_colors(result, Style(scale='percentile'))[0].bar
@@ -183,10 +183,10 @@ def test_similarity_is_the_cosine_to_the_position_under_the_pixel(inputs, raw):
 
 
 def naive_cka(x, y):
-    """With centred Gram matrices over positions, as the definition by HSIC has it."""
+    """With centerd Gram matrices over positions, as the definition by HSIC has it."""
     n = x.shape[1] * x.shape[2]
-    centre = np.eye(n) - np.ones((n, n)) / n
-    grams = [centre @ m.reshape(len(m), -1).T @ m.reshape(len(m), -1) @ centre for m in (x, y)]
+    center = np.eye(n) - np.ones((n, n)) / n
+    grams = [center @ m.reshape(len(m), -1).T @ m.reshape(len(m), -1) @ center for m in (x, y)]
     return np.trace(grams[0] @ grams[1]) / np.sqrt(np.trace(grams[0] @ grams[0]) * np.trace(grams[1] @ grams[1]))
 
 
@@ -317,7 +317,7 @@ def test_statistics_over_batches_are_those_of_all_at_once():
 
 
 def seed_bilinear(channel, rate, left):
-    """The seed's loop in float: positions by the alignment, then four neighbours."""
+    """The seed's loop in float: positions by the alignment, then four neighbors."""
     height, width = channel.shape
     out = np.zeros((height * rate, width * rate))
     for i in range(out.shape[0]):
@@ -332,7 +332,7 @@ def seed_bilinear(channel, rate, left):
     return out
 
 
-@pytest.mark.parametrize('align', ['centre', 'corner'])
+@pytest.mark.parametrize('align', ['center', 'corner'])
 def test_enlarging_is_the_seeds(align):
     from vistool.visualization.draw import resize_map
 
