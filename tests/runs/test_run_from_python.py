@@ -151,7 +151,11 @@ class Silent(vt.MapAnalysis):
 
     def __call__(self, model, samples):
         return [
-            vt.Heatmaps('feature', each.image, (vt.Heatmap(each.image.mean(2).astype(np.float32), 'gray'),))
+            vt.Heatmaps(
+                'feature',
+                each.image,
+                (vt.Heatmap(each.image.mean(2).astype(np.float32), vt.Coordinates(reduction='gray')),),
+            )
             for each in samples
         ]
 
