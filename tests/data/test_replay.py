@@ -102,7 +102,7 @@ def test_what_no_affine_map_fits_keeps_its_field():
 def test_perspective_and_elastic_through_markers(make, on_tensor):
     steps = [T.PILToTensor(), make()] if on_tensor else [make(), T.PILToTensor()]
     pipeline, seen = Pipeline(steps, takes_images=True), 0
-    for point in np.random.default_rng(0).uniform([20, 18], [60, 42], (8, 2)):
+    for point in np.random.default_rng(0).uniform([20, 18], [60, 42], (4, 2)):
         y, x = np.indices(SIZE) + 0.5
         gray = np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / 8) * 255
         sample = pipeline.read(np.repeat(np.rint(gray).astype(np.uint8)[..., None], 3, 2), seed=2)
@@ -113,7 +113,7 @@ def test_perspective_and_elastic_through_markers(make, on_tensor):
         if sample.geometry.exact:
             seen += 1
             np.testing.assert_allclose(center, sample.geometry.to_network([point])[0], atol=0.5)
-    assert seen == 8
+    assert seen == 4
 
 
 @pytest.mark.parametrize('change', [

@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 import torch
 from mmengine import Config
+from torchvision.models import VisionTransformer
+from torchvision.models._api import register_model
 
 import vistool as vt
 from vistool.errors import InputError
 from vistool.models.configs import Source
 from vistool.models.input_size import adapt_to_input, find_fixed_size, patch_size, sizing
+
+
+@register_model()
+def vit_tiny_for_tests(*, weights=None, progress=True, **kwargs):
+    return VisionTransformer(
+        patch_size=32, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=5, **kwargs
+    )
+
 
 ARCH = {'embed_dims': 32, 'num_layers': 2, 'num_heads': 2, 'feedforward_channels': 64}
 TNT = {'embed_dims_outer': 32, 'embed_dims_inner': 16, 'num_layers': 2, 'num_heads_outer': 2, 'num_heads_inner': 2}
@@ -43,7 +53,7 @@ NETWORKS = {
         'num_heads': 2,
         'num_classes': 5,
     },
-    'torchvision ViT': {'type': 'vistool.TorchvisionClassifier', 'model_name': 'vit_b_32', 'image_size': 64},
+    'torchvision ViT': {'type': 'vistool.TorchvisionClassifier', 'model_name': 'vit_tiny_for_tests', 'image_size': 64},
 }
 PIPELINE = [
     {'type': 'LoadImageFromFile'},

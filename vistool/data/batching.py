@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from vistool.data.photometry import Photometry, Preprocessing
 from vistool.data.recording import Record, preprocessor_config, with_mask
 from vistool.data.replay import seeded
 from vistool.errors import InputError, message_of
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,7 @@ class Batcher:
         InputError: The data preprocessor cannot be built.
     """
 
-    def __init__(self, config: Any, phase: str, seed: int = 0) -> None:
+    def __init__(self, config: Config, phase: str, seed: int = 0) -> None:
         loader = config.get(f'{phase}_dataloader') or {}
         sampler = (loader.get('batch_sampler') or {}).get('sampler') or loader.get('sampler') or {}
         self.size = int(loader.get('batch_size') or 1)

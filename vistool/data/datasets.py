@@ -13,12 +13,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vistool.errors import InputError, close_matches, message_of, param
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 #: A class id, several ids, a score for each class, one label per task, or None.
 Label = int | tuple[int, ...] | np.ndarray | dict[str, Any] | None
@@ -169,7 +172,7 @@ def _task_text(value: Any) -> str:
 PHASES = ('train', 'val', 'test')
 
 
-def open_dataset(config: Any, phase: str, with_pipeline: bool = True) -> Any:
+def open_dataset(config: Config, phase: str, with_pipeline: bool = True) -> Any:
     """Builds the dataset of a config for a phase and reads its annotations; no image is opened.
 
     Args:
@@ -200,7 +203,7 @@ def open_dataset(config: Any, phase: str, with_pipeline: bool = True) -> Any:
     return dataset
 
 
-def dataset_config(config: Any, phase: str) -> dict[str, Any]:
+def dataset_config(config: Config, phase: str) -> dict[str, Any]:
     """The config of a phase's dataset, as plain dictionaries.
 
     Raises:
@@ -389,7 +392,7 @@ class DatasetItems(Sequence[DatasetItem]):
         return DatasetItem(source, sample_name(place, label, path, self.classes), place, label, known)
 
 
-def dataset_items(config: Any, phase: str) -> DatasetItems:
+def dataset_items(config: Config, phase: str) -> DatasetItems:
     """The samples of a config's dataset; its own pipeline is not built.
 
     Args:
@@ -425,8 +428,30 @@ def sample_name(index: int, label: Label, path: Path | None, names: tuple[str, .
 Mode = Literal['original', 'transformed', 'concat', 'pipeline', 'batch']
 
 
+class LabeledSamples(Protocol):
+    """Samples whose labels can be read without their images.
+
+    Attributes:
+        classes: Names of the classes by id, or None.
+    """
+
+    classes: tuple[str, ...] | None
+
+    def label(self, index: int) -> Label:
+        """The label of one sample."""
+        ...
+
+
+class SeededSamples(LabeledSamples, Protocol):
+    """A dataset of such samples, with a seed for a random order."""
+
+    seed: int
+
+    def __len__(self) -> int: ...
+
+
 def choose(
-    samples: Any,
+    samples: SeededSamples,
     indices: Sequence[str] = (),
     classes: Sequence[str] = (),
     per_class: int | None = None,
@@ -436,7 +461,7 @@ def choose(
     """Indices of the samples to show, in order.
 
     Args:
-        samples: Has a length, ``classes``, ``seed`` and ``label(index)``; labels are read only as needed.
+        samples: The samples; labels are read only as needed.
         indices: ``7``, ``-1``, ``10-19``, ``1,2,5``; empty means all.
         classes: Ids or names (one whole synonym); a sample of any of them is taken.
         per_class: At most this many of each class.
@@ -477,7 +502,7 @@ def at_indices(texts: Sequence[str], length: int) -> list[int]:
 
 
 def of_classes(
-    samples: Any, pool: Sequence[int], classes: Sequence[str], per_class: int | None, number: int | None
+    samples: LabeledSamples, pool: Sequence[int], classes: Sequence[str], per_class: int | None, number: int | None
 ) -> list[int]:
     """The samples of ``pool`` in any of the ``classes``, at most ``per_class`` of each and ``number`` in all."""
     wanted = {_class_id(text, samples.classes) for text in classes}

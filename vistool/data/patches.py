@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Size = tuple[int, int]
+Images = TypeVar('Images', 'Tensor', NDArray[Any])
+"""Images as a tensor or as a numpy array."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def filling(image: Size, patch: Size, stride: Size) -> Size:
     return _size(patch[i] + math.ceil(max(image[i] - patch[i], 0) / stride[i]) * stride[i] for i in range(2))
 
 
-def split_einops(images: Any, grid: PatchGrid, value: float = 0) -> Any:
+def split_einops(images: Images, grid: PatchGrid, value: float = 0) -> Images:
     """Patches of an image, or of a batch, as einops writes it: ``'c (h h1) (w w1) -> (h w) c h1 w1'``.
 
     Args:
@@ -220,7 +222,7 @@ split = split_einops
 """The fastest of the three (``tools/benchmarks/bench_patches.py``), which the commands use."""
 
 
-def join(patches: Any, grid: PatchGrid, fill: float = 0) -> Any:
+def join(patches: Images, grid: PatchGrid, fill: float = 0) -> Images:
     """The inverse of the three routes: the image, with every covered pixel restored.
 
     Args:
@@ -234,9 +236,9 @@ def join(patches: Any, grid: PatchGrid, fill: float = 0) -> Any:
     from einops import rearrange
 
     rows, columns = grid.shape
-    tiles = rearrange(patches, '... (h w) c h1 w1 -> ... c h1 w1 h w', h=rows, w=columns)
-    size = (grid.stop[0] - grid.start[0], grid.stop[1] - grid.start[1])
-    whole = _empty(patches, (*tiles.shape[:-4], *size), fill)
+    tiles: Any = rearrange(patches, '... (h w) c h1 w1 -> ... c h1 w1 h w', h=rows, w=columns)
+    size: Size = (grid.stop[0] - grid.start[0], grid.stop[1] - grid.start[1])
+    whole: Any = _empty(patches, (*tiles.shape[:-4], *size), fill)
     (h, w), (down, across) = grid.patch, grid.stride
     for y in reversed(range(h)):  # later patches start nearer, so this order lets them write last
         for x in reversed(range(w)):
@@ -245,7 +247,7 @@ def join(patches: Any, grid: PatchGrid, fill: float = 0) -> Any:
     return window(whole, (-grid.start[0], -grid.start[1]), grid.image, fill)
 
 
-def _cropped(images: Any, grid: PatchGrid, value: float) -> Any:
+def _cropped(images: Images, grid: PatchGrid, value: float) -> Images:
     """The part of the padded image that patches cover."""
     if tuple(images.shape[-2:]) != tuple(grid.image) or images.ndim not in (3, 4):
         shape = tuple(images.shape)
@@ -253,7 +255,7 @@ def _cropped(images: Any, grid: PatchGrid, value: float) -> Any:
     return window(images, grid.start, (grid.stop[0] - grid.start[0], grid.stop[1] - grid.start[1]), value)
 
 
-def window(images: Any, corner: Size, size: Size, value: float) -> Any:
+def window(images: Images, corner: Size, size: Size, value: float) -> Images:
     """``size`` pixels from ``corner`` on; pixels outside the image are set to ``value``."""
     height, width = images.shape[-2:]
     (top, left), (bottom, right) = corner, (corner[0] + size[0], corner[1] + size[1])

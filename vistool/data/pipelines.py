@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from vistool.data.replay import seeded
 from vistool.data.samples import Sample, preprocess
 from vistool.data.tracing import Tracer, name_of
 from vistool.errors import InputError, message_of
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 #: Orientation → whether the stored image is the upright one transposed, then mirrored horizontally and vertically.
 _STORED = {
@@ -383,7 +386,7 @@ def parse_files(pairs: list[str]) -> dict[str, Path]:
     return files
 
 
-def build_pipeline(config: Any, phase: str = 'test', data_preprocessor: Any = None) -> Pipeline | MultiPipeline:
+def build_pipeline(config: Config, phase: str = 'test', data_preprocessor: Any = None) -> Pipeline | MultiPipeline:
     """The pipeline that a config runs its images through.
 
     Args:
@@ -418,7 +421,7 @@ def _several(inputs: Any, scope: str | None) -> MultiPipeline:
     return MultiPipeline(pipelines, positional=not isinstance(inputs, Mapping))
 
 
-def find_pipeline(config: Any, phase: str = 'test') -> Sequence[Any] | None:
+def find_pipeline(config: Config, phase: str = 'test') -> Sequence[Any] | None:
     """The config of a phase's pipeline, through any dataset wrappers; None if the config has none."""
     for name in ('test', 'val') if phase == 'test' else (phase,):
         loader = config.get(f'{name}_dataloader')
@@ -465,7 +468,7 @@ def _pipeline_of(dataset: Any) -> Sequence[Any] | None:
     return None
 
 
-def _fallback(config: Any, phase: str) -> list[Any]:
+def _fallback(config: Config, phase: str) -> list[Any]:
     """Resizes the short side to the model's input size, then crops the center."""
     backbone = (config.get('model') or {}).get('backbone') or {}
     size = backbone.get('img_size') or 224

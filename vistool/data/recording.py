@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from vistool.data.pipelines import seed_inner
 from vistool.data.replay import seeded
 from vistool.data.tracing import Tracer, applied, attribute, name_of
 from vistool.errors import InputError, message_of
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 NOT_APPLIED = 'not applied'
 
@@ -387,7 +390,7 @@ class Samples:
             base.pipeline = _Watched(getattr(base, 'pipeline', None), self._watch)
 
     @classmethod
-    def of(cls, config: Any, phase: str = 'train', seed: int = 0, channel_order: str | None = None) -> Samples:
+    def of(cls, config: Config, phase: str = 'train', seed: int = 0, channel_order: str | None = None) -> Samples:
         """The samples of a config's dataset.
 
         Raises:
@@ -437,7 +440,7 @@ class Samples:
         return Record(index, name, path, label, watch.done.images, data, watch.done.photometry, refetched)
 
 
-def preprocessor_config(config: Any) -> Any:
+def preprocessor_config(config: Config) -> Any:
     """The data preprocessor's config, with the model's batch augmentations, as the model would build it; or None."""
     model = config.get('model') or {}
     own = model.get('data_preprocessor') or config.get('data_preprocessor')

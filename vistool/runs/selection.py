@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from vistool.data.datasets import DatasetItems, at_indices, class_ids, of_classes
+from vistool.data.datasets import DatasetItems, LabeledSamples, at_indices, class_ids, of_classes
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.model import Model
@@ -86,14 +86,14 @@ def select(
     indices = [str(each) for each in selection.indices]
     pool = list(dict.fromkeys(at_indices(indices, count))) if indices else list(range(count))
     if classes:
-        pool = of_classes(items, pool, classes, None, None)
+        pool = of_classes(cast(LabeledSamples, items), pool, classes, None, None)
     unread: list[int] = []
     if selection.only and pool:
         pool, unread = _by_outcome(selection.only, items, pool, predictions, seed)
     elif selection.per_class or selection.max_samples:
         pool = np.random.default_rng(abs(seed)).permutation(pool).tolist()
     if selection.per_class:
-        pool = of_classes(items, pool, classes, selection.per_class, selection.max_samples)
+        pool = of_classes(cast(LabeledSamples, items), pool, classes, selection.per_class, selection.max_samples)
     chosen = sorted([*(pool[: selection.max_samples] if selection.max_samples else pool), *unread])
     if not chosen:
         only = [selection.only] if selection.only else []
