@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -18,7 +18,7 @@ from vistool.data.pipelines import network_input
 from vistool.data.recording import Detail, Record, Samples, StepImage, rows_of
 from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
-from vistool.results import DatasetSummary, GridImage, ImageGrid
+from vistool.results import Coordinate, Coordinates, DatasetSummary, GridImage, ImageGrid
 
 _DETAILS: dict[str, Detail] = {'original': 'original', 'pipeline': 'steps'}
 Tiles = list[list[GridImage]]
@@ -107,6 +107,7 @@ class BrowseDataset:
         name = records[0][0].name if records else ''
         return ImageGrid(
             self._arranged(blocks),
+            mode=self.mode,
             name=name,
             samples=tuple(table),
             failed=tuple(failed),
@@ -120,7 +121,7 @@ class BrowseDataset:
             flat = [tile for row in rows for tile in row]
             rows = _wrapped(flat, len(flat) if len(flat) <= 6 else math.ceil(math.sqrt(len(flat))))
         first = rows[-1][0]  # the label is below the sample's last row
-        rows[-1][0] = GridImage(first.pixels, first.title, _footer(samples, draws[0], self.mode))
+        rows[-1][0] = _labeled(first, draws[0], label_lines(draws[0].label, samples.classes), draws[0].refetched)
         return rows
 
     def _rows(self, record: Record, draw: int) -> Tiles:
@@ -128,26 +129,39 @@ class BrowseDataset:
         if self.mode == 'original':
             return [[GridImage(image.pixels) for image in row[:1]] for row in views]
         if self.mode == 'pipeline':
-            rows = [[_step_tile(image) for image in row] for row in views]
-            for number, row in enumerate(rows):
-                which = [f'draw {draw + 1}'] * (self.repeats > 1) + [f'view {number + 1}'] * (len(rows) > 1)
-                row[0] = GridImage(row[0].pixels, (' · '.join(['original', *which]), *row[0].title[1:]))
-            return rows
-        ends = [_named(row[-1], draw if self.repeats > 1 else None, len(views) > 1) for row in views]
+            return [
+                [
+                    _tile(image, {**self._which(draw, number, len(views)), 'step': image.step if place else 'original'})
+                    for place, image in enumerate(row)
+                ]
+                for number, row in enumerate(views)
+            ]
+        last = [row[-1] for row in views]
+        ends = [_tile(image, self._which(draw, image.view, len(views))) for image in last]
         if self.mode == 'transformed':
             return [ends]
-        original = GridImage(record.original, ('original', _size(record.original)))
-        return [[original, *[GridImage(e.pixels, (*(e.title or ('transformed',)), _size(e.pixels))) for e in ends]]]
+        original = GridImage(record.original, coordinates=Coordinates(step='original'))
+        return [
+            [original, *[replace(e, coordinates=Coordinates({**e.coordinates, 'step': 'transformed'})) for e in ends]]
+        ]
+
+    def _which(self, draw: int, view: int | None, views: int) -> dict[str, Coordinate]:
+        """The draw and the view, where there are several."""
+        found: dict[str, Coordinate] = {'draw': draw} if self.repeats > 1 else {}
+        return {**found, 'view': view} if views > 1 and view is not None else found
 
     def _batch(self, samples: Samples, records: list[Record], number: int) -> list[Tiles]:
         if self.batcher is None:
             raise InputError('needed in batch mode', accepted='a vistool.data.batching.Batcher', parameter='batcher')
         blocks = []
         for record, batched in zip(records, self.batcher(records, number), strict=True):
-            footer = (*label_lines(batched.label, samples.classes), f'#{record.index}')
             several = len(batched.views) > 1
-            tiles = [GridImage(view, (f'view {k + 1}',) if several else ()) for k, view in enumerate(batched.views)]
-            blocks.append([[GridImage(tiles[0].pixels, tiles[0].title, footer), *tiles[1:]]])
+            tiles = [
+                GridImage(view, coordinates=Coordinates({'view': k} if several else {}))
+                for k, view in enumerate(batched.views)
+            ]
+            first = _labeled(tiles[0], record, label_lines(batched.label, samples.classes), None)
+            blocks.append([[first, *tiles[1:]]])
         return blocks
 
     def _arranged(self, blocks: list[Tiles]) -> tuple[tuple[GridImage, ...], ...]:
@@ -167,26 +181,14 @@ def _wrapped(tiles: list[GridImage], columns: int) -> Tiles:
     return [tiles[place : place + columns] for place in range(0, len(tiles), columns)]
 
 
-def _step_tile(image: StepImage) -> GridImage:
-    return GridImage(image.pixels, (image.step, _size(image.pixels), *image.parameters))
+def _tile(image: StepImage, place: Mapping[str, Coordinate]) -> GridImage:
+    return GridImage(image.pixels, coordinates=Coordinates(place), parameters=tuple(image.parameters))
 
 
-def _named(image: StepImage, draw: int | None, several: bool) -> GridImage:
-    """A finished image, with the draw and the view in its title if they vary."""
-    parts = [] if draw is None else [f'draw {draw + 1}']
-    parts += [f'view {image.view + 1}'] if several and image.view is not None else []
-    return GridImage(image.pixels, (' · '.join(parts),) if parts else ())
-
-
-def _footer(samples: Samples, record: Record, mode: str) -> tuple[str, ...]:
-    place = [f'#{record.index}'] + ([_size(record.original)] if mode == 'original' else [])
-    if record.refetched is not None:
-        place.append(f'replaced by #{record.refetched}')
-    return (*label_lines(record.label, samples.classes), ' · '.join(place))
-
-
-def _size(pixels: Any) -> str:
-    return f'{pixels.shape[1]}×{pixels.shape[0]}'
+def _labeled(tile: GridImage, record: Record, label: Sequence[str], refetched: int | None) -> GridImage:
+    """The tile that bears the sample's label and index."""
+    place = Coordinates({**tile.coordinates, 'sample': record.index})
+    return replace(tile, coordinates=place, label=tuple(label), refetched=refetched)
 
 
 def _facts(samples: Samples, record: Record, draw: int) -> dict[str, Any]:

@@ -85,7 +85,7 @@ function slideRange(moved) {
 
 const flip = () => change({ view: state.view === 'photo' ? 'overlay' : 'photo' });
 
-// A click switches; while a button is held for longer, it switches only so long.
+// A click toggles; a button that is held down longer takes effect only until it is released.
 function holdOrToggle(button, action) {
   let timer = 0, held = false;
   const release = () => { clearTimeout(timer); timer = 0; if (held) action(); };

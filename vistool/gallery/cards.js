@@ -1,4 +1,4 @@
-// The grid: only the cards in sight, and the one that has the focus, are elements.
+// The grid: only the visible cards and the focused one exist as elements.
 
 const CARD_WIDTHS = { s: 132, m: 200, l: 320 };
 const GAP = 14;
@@ -62,7 +62,7 @@ function layOut() {
   const room = $('grid').clientWidth;
   const least = Math.min(room, CARD_WIDTHS[state.size] * (COMPARED ? RUNS.length * 0.9 : 1));
   grid.columns = Math.max(1, Math.floor((room + GAP) / (least + GAP)));
-  // Two in a row on a phone, whatever their size.
+  // Two in a row on a phone, at any size.
   if (!COMPARED && grid.columns === 1 && room >= 300 && state.size !== 'l') grid.columns = 2;
   grid.width = Math.floor((room - GAP * (grid.columns - 1)) / grid.columns);
   $('grid').style.setProperty('--ratio', DATA.ratio);

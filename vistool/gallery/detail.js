@@ -1,4 +1,4 @@
-// One image enlarged: photo against overlay, all its maps, and what is known of it.
+// One image enlarged: photo and overlay, all its maps, and what is known about it.
 
 const detail = { image: null, map: 0, wipe: 50, opener: null };
 const MODES = { overlay: OVER, photo: 'Photo', slide: 'Slide' };
@@ -6,7 +6,7 @@ const MODES = { overlay: OVER, photo: 'Photo', slide: 'Slide' };
 const ownRun = (image) => image.runs[OWN] || image.runs.find(Boolean);
 const mapsOf = (run) => (run && run.maps) || [];
 
-// The same map of another run: of the same method and class, else in the same place, else of the same method.
+// The same map in another run: the same method and class, else the same place, else the same method.
 function counterpart(run, maps, place) {
   const wanted = maps[place];
   const others = mapsOf(run);
@@ -102,7 +102,7 @@ function setMode(mode) {
 function showMode() {
   const mode = state.mode || 'overlay';
   $('detail').dataset.mode = mode;
-  // Hidden, it keeps its place: the picture must not jump.
+  // It keeps its space while hidden, so that the picture does not jump.
   $('wipe-field').classList.toggle('unseen', mode !== 'slide');
   for (const button of $('modes').children) {
     const chosen = button.dataset.mode === mode;

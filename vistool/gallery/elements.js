@@ -1,4 +1,4 @@
-// Elements made of properties and text alone: nothing from the data is ever read as markup.
+// Elements are made of properties and text alone: nothing in the data is read as markup.
 
 const $ = (id) => document.getElementById(id);
 
@@ -38,7 +38,7 @@ const scoreText = (score) => (score === null || score === undefined ? '' : score
 const signed = (value) => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`;
 const countText = (count) => count.toLocaleString('en');
 
-// The photo below, the map over it; which of them is seen is decided by the style sheet.
+// The photo below, the map above it; the style sheet decides which is visible.
 function pictures(photo, map, lazy) {
   const under = (map && map[4]) || photo;
   const loading = lazy ? 'lazy' : 'eager';

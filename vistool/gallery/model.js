@@ -1,4 +1,4 @@
-// The data, what the user asks of it, and the address that keeps it.
+// The data, the user's selection, and the address that stores it.
 
 const DATA = window.VISTOOL_GALLERY || { runs: [], images: [], maps: [], ratio: 1.333, missing: true };
 const RUNS = DATA.runs;
@@ -42,7 +42,7 @@ const images = DATA.images.map((raw, id) => {
 });
 const byName = new Map(images.map((image) => [image.name, image]));
 
-// What the gallery's own run is called where there is little room.
+// A short name of the gallery's own run, where there is little room.
 const OWN_NAME = COMPARED ? (RUNS[OWN].name.length > 14 ? `${RUNS[OWN].name.slice(0, 13)}…` : RUNS[OWN].name) : '';
 const SHOWS = {
   all: ['All', () => true],
@@ -84,7 +84,7 @@ const classNames = [...new Set(images.flatMap((image) => [...(image.label ? [ima
   ...image.runs.flatMap((run) => (run && run.prediction ? [run.prediction[1]] : []))]))].sort(collator.compare);
 const exactNames = new Set(classNames.map((name) => name.toLowerCase()));
 
-// The ends of the score filter: probabilities as they are, other scores from the least to the largest.
+// The ends of the score filter: 0 to 1, wider where scores are not probabilities.
 const EXTENT = (() => {
   let low = 0, high = 1;
   for (const { score } of images) if (score !== null) { low = Math.min(low, score); high = Math.max(high, score); }
@@ -94,7 +94,7 @@ const STEPS = 100;
 const hasScores = images.some((image) => image.score !== null);
 const bounds = () => [state.min === '' ? EXTENT[0] : Number(state.min), state.max === '' ? EXTENT[1] : Number(state.max)];
 
-// A whole class name means that class alone, a whole number that class id; anything else is looked for anywhere.
+// A whole class name selects that class, a number that class id; any other text is searched for everywhere.
 function searcher() {
   const query = state.q.trim().toLowerCase();
   if (!query) return () => true;
@@ -110,7 +110,7 @@ function searcher() {
 const fits = (map) => (!state.method || DATA.maps[map[0]][0] === state.method)
   && (!state.layer || DATA.maps[map[0]][1] === state.layer);
 
-// The map on a card: the one that method and layer ask for, or the nearest that this run has.
+// The map on a card: the selected method and layer, or the nearest that this run has.
 function coverOf(run) {
   const maps = (run && run.maps) || [];
   return maps.find(fits) || maps.find((map) => !state.method || DATA.maps[map[0]][0] === state.method) || maps[0] || null;

@@ -1,10 +1,10 @@
-// The keys, and the start.
+// Keyboard shortcuts and start-up.
 
 const typing = (target) => target instanceof Element && target.matches('input, select, textarea, summary');
 let spaceSince = 0;
 
 function spaceTarget(target) {
-  // Space presses the button that has the focus, except on a card, where it flips.
+  // Space presses the focused button; on a card it flips the picture.
   return !typing(target) && !(target instanceof Element && target.matches('button:not(.card), a'));
 }
 
@@ -68,7 +68,7 @@ function onKey(event) {
 
 function onKeyUp(event) {
   if (event.key !== ' ' || !spaceSince) return;
-  // A button would take the release for a click.
+  // A button would treat the release as a click.
   if (spaceTarget(event.target)) event.preventDefault();
   if (performance.now() - spaceSince > 350) flipHere();
   spaceSince = 0;

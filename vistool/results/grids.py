@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.patches import PatchGrid
-from vistool.results.base import Result
+from vistool.results.base import Coordinates, Result
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,11 +50,16 @@ class GridImage:
 
     Attributes:
         pixels: uint8 ``(h, w, 3)`` RGB.
-        title: Heading lines above the picture.
-        footer: Lines under it (label, index).
-        wrong: Whether the footer is drawn in red.
+        title: Heading lines of the picture's own; most pictures are titled by their coordinates.
+        footer: Lines of its own under it.
+        wrong: Whether the lines under it are drawn in red.
         cut: How it is cut into patches; None: it is drawn whole.
         boxes: Rectangles to draw on it, each in its own color: left, top, right, bottom in its pixels.
+        coordinates: What it is, as far as it applies: the ``step`` of a pipeline after which it was taken (``original``
+            before the first, ``transformed`` after the last), ``draw`` and ``view`` (from 0), the ``sample``'s index.
+        parameters: What the step drew, as text.
+        label: The lines of the sample's label.
+        refetched: The index of the sample that the pipeline gave instead; None: it is this one.
     """
 
     pixels: NDArray[np.uint8]
@@ -63,6 +68,10 @@ class GridImage:
     wrong: bool = False
     cut: Cut | None = None
     boxes: tuple[tuple[int, int, int, int], ...] = ()
+    coordinates: Coordinates = field(default_factory=Coordinates)
+    parameters: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+    refetched: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class ImageGrid(Result):
     Attributes:
         rows: The pictures, row by row; rows may differ in length.
         caption: One line for the whole grid.
+        mode: What the pictures are, as :class:`~vistool.analyses.dataset.BrowseDataset` names it.
         name: Of the first sample shown.
         samples: One row of numbers for each sample that was read.
         failed: Index and reason of each sample that could not be read.
@@ -79,6 +89,7 @@ class ImageGrid(Result):
 
     rows: tuple[tuple[GridImage, ...], ...]
     caption: str = ''
+    mode: str = ''
     name: str = ''
     samples: tuple[Mapping[str, Any], ...] = ()
     failed: tuple[tuple[int, str], ...] = ()

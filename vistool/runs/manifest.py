@@ -117,7 +117,7 @@ def _prepare(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: b
             count = sum(1 for entry in read_entries(folder) if not entry.get('error'))
             raise InputError(
                 f'{str(folder)!r} holds an unfinished run ({count} images done)',
-                accepted=f'{param("resume")} to continue it, {param("overwrite")} to start again, or another folder',
+                accepted=f'{param("resume", True)} to continue it, {param("overwrite", True)} to start again, or another folder',
                 parameter='out',
             )
     if resume and before is not None and not overwrite:
@@ -137,7 +137,9 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, OSError) as error:
         raise InputError(
-            f'{str(path)!r} cannot be read: {error}', hint=f'{param("overwrite")} starts again', parameter='resume'
+            f'{str(path)!r} cannot be read: {error}',
+            hint=f'{param("overwrite", True)} starts again',
+            parameter='resume',
         ) from error
     return found if isinstance(found, dict) else None
 
@@ -146,7 +148,7 @@ def _check_format(folder: Path, before: Mapping[str, Any]) -> None:
     if before.get('format') != FORMAT:
         raise InputError(
             f'the run in {str(folder)!r} was written by another version of vistool and cannot be continued',
-            hint=f'use another folder, or {param("overwrite")} to start again',
+            hint=f'use another folder, or {param("overwrite", True)} to start again',
             parameter='out',
         )
 
@@ -161,7 +163,7 @@ def _check_same(folder: Path, before: Mapping[str, Any], record: Mapping[str, An
     if changed:
         raise InputError(
             f'the run in {str(folder)!r} had other settings: {"; ".join(changed[:4])}',
-            hint=f'use another folder, or {param("overwrite")} to start again',
+            hint=f'use another folder, or {param("overwrite", True)} to start again',
             parameter='resume',
         )
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.data.samples import Sample
-from vistool.errors import InputError, param
+from vistool.errors import InputError, log_speller, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.models.configs import Source
 from vistool.models.model import Model
@@ -427,7 +427,7 @@ class _Run:
         """Records what could not be read or explained."""
         self.failures.append(Failure(str(item.path or item.name), error))
         if self.manifest is not None:
-            self.manifest.add(failed_entry(item, index, str(error)))
+            self.manifest.add(failed_entry(item, index, error.line(log_speller.spelling)))
         self.report_progress(1)
 
     def announce(self, paths: Sequence[Path]) -> None:

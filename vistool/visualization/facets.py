@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from vistool.results import Coordinate, Heatmap, Heatmaps, Layer
+from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, Layer
 
 COSINE = 'cosine similarity'
 
@@ -95,6 +95,34 @@ def scale_of(result: Heatmaps, item: Heatmap) -> str:
         return f'{place["model"]}: {item.layer.name}'
     scale = COSINE if 'query' in place else str(place.get('layer', ''))
     return f'difference: {scale}' if 'minus' in place else scale
+
+
+def grid_title(image: GridImage) -> tuple[str, ...]:
+    """The lines above a picture of a grid: its step with size and drawn parameters, its draw and view."""
+    if image.title or not image.coordinates:
+        return image.title
+    place, size = image.coordinates, pixels_text(image)
+    which = _joined(*(f'{name} {int(place[name]) + 1}' for name in ('draw', 'view') if name in place))
+    step = place.get('step')
+    if step is None:
+        return (which,) if which else ()
+    if step == 'original':
+        return _joined('original', which), size, *image.parameters
+    return (which or 'transformed', size) if step == 'transformed' else (str(step), size, *image.parameters)
+
+
+def grid_footer(image: GridImage, mode: str) -> tuple[str, ...]:
+    """The lines under a picture of a grid: the sample's label, its index, and what was read instead of it."""
+    if 'sample' not in image.coordinates:
+        return image.footer
+    replaced = '' if image.refetched is None else f'replaced by #{image.refetched}'
+    index = f'#{image.coordinates["sample"]}'
+    return (*image.label, _joined(index, pixels_text(image) if mode == 'original' else '', replaced))
+
+
+def pixels_text(image: GridImage) -> str:
+    """Width and height of a picture: ``'640×480'``."""
+    return f'{image.pixels.shape[1]}×{image.pixels.shape[0]}'
 
 
 def score_text(name: str, score: float | None) -> str:

@@ -15,6 +15,7 @@ from vistool.data.patches import split
 from vistool.results import Cut, GridImage, ImageGrid
 from vistool.visualization.cells import Cell, Labels, Line, Mark, Outline, label_room
 from vistool.visualization.draw import resize_image, to_uint8
+from vistool.visualization.facets import grid_footer, grid_title
 from vistool.visualization.scene import BLACK, RED, WHITE, Color, Pixels, Scene
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import arrange
@@ -272,7 +273,7 @@ def grid_scene(result: ImageGrid, page: Page) -> Scene:
     """
     if not any(result.rows):
         raise ValueError('a grid without pictures cannot be drawn')
-    lines = [Line(tuple(_cell(image, page) for image in row)) for row in result.rows if row]
+    lines = [Line(tuple(_cell(image, result.mode, page) for image in row)) for row in result.rows if row]
     return arrange(lines, page, result.caption)
 
 
@@ -280,16 +281,15 @@ def grid_scene(result: ImageGrid, page: Page) -> Scene:
 _BOX_COLORS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 
 
-def _cell(image: GridImage, page: Page) -> Cell:
+def _cell(image: GridImage, mode: str, page: Page) -> Cell:
     pixels = to_uint8(image.pixels, 'picture')
     if image.cut is not None:
         return mosaic_cell(image, image.cut, pixels, page)
     height, width = pixels.shape[:2]
     color = RED if image.wrong else BLACK
     marks = tuple(_outline(box, index, (width, height)) for index, box in enumerate(image.boxes))
-    return Cell(
-        partial(resize_image, pixels), width / height, image.title, image.footer, footer_color=color, marks=marks
-    )
+    title, footer = grid_title(image), grid_footer(image, mode)
+    return Cell(partial(resize_image, pixels), width / height, title, footer, footer_color=color, marks=marks)
 
 
 def _outline(box: tuple[int, int, int, int], index: int, size: tuple[int, int]) -> Outline:
