@@ -115,9 +115,10 @@ def _prepare(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: b
             _check_same(folder, before, record)
         else:
             count = sum(1 for entry in read_entries(folder) if not entry.get('error'))
+            options = f'{param("resume", True)} to continue it, {param("overwrite", True)} to start again'
             raise InputError(
                 f'{str(folder)!r} holds an unfinished run ({count} images done)',
-                accepted=f'{param("resume", True)} to continue it, {param("overwrite", True)} to start again, or another folder',
+                accepted=f'{options}, or another folder',
                 parameter='out',
             )
     if resume and before is not None and not overwrite:
