@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from vistool.runs import loading
+from vistool.runs import inputs
 
 LOADED = {}
 
@@ -12,7 +12,7 @@ LOADED = {}
 @pytest.fixture(autouse=True)
 def _models_are_loaded_once(monkeypatch):
     """A command with the config, weights and seed of an earlier one gets its network; runs leave it as it was."""
-    load = loading.load
+    load = inputs.load
 
     def load_once(source, checkpoint=None, **options):
         key = (source.name, repr(source.config), source.checkpoint, checkpoint, *map(repr, options.items()))
@@ -20,4 +20,4 @@ def _models_are_loaded_once(monkeypatch):
             LOADED[key] = load(source, checkpoint, **options)
         return copy.copy(LOADED[key])
 
-    monkeypatch.setattr(loading, 'load', load_once)
+    monkeypatch.setattr(inputs, 'load', load_once)

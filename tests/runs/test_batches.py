@@ -14,8 +14,7 @@ import vistool as vt
 from vistool.commands.vis_cam import main
 from vistool.data.samples import Sample
 from vistool.errors import InputError
-from vistool.runs.batches import Batches
-from vistool.runs.progress import throughput
+from vistool.runs.batches import Batches, throughput
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 

@@ -373,7 +373,7 @@ def test_a_full_disk_ends_the_run_with_what_was_done_intact(many, undisturbed, t
     done = subprocess.run([*OWN_MOUNTS, 'sh', '-c', script, 'sh', *words], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     error = done.stderr.strip().splitlines()[-1]
-    assert 'No space left' in error and 'make room' in error and '--resume goes on' in error
+    assert 'No space left' in error and 'make room' in error and '--resume continues' in error
     whole = {name: data for name, data in files(out).items() if name.endswith(('.png', '.npz'))}
     assert whole and all(undisturbed[name] == data for name, data in whole.items())
     subprocess.run([sys.executable, *command(many, out, '--resume')], check=True, stdout=subprocess.DEVNULL)

@@ -8,7 +8,7 @@ from vistool.data.datasets import dataset_items
 from vistool.data.samples import Item
 from vistool.errors import InputError
 from vistool.models.configs import resolve
-from vistool.runs.selection import Prediction, select
+from vistool.runs.inputs import Prediction, select
 from vistool.runs.spec import Selection
 
 LABELLED = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
