@@ -45,8 +45,8 @@ if TYPE_CHECKING:
         Result,
         Target,
     )
-    from vistool.runs.progress import Failure, RunSummary
     from vistool.runs.run import run
+    from vistool.runs.spec import Failure, RunSummary
     from vistool.visualization import overlay, render, save, show
     from vistool.visualization.style import Style
 
@@ -110,7 +110,7 @@ _HOMES = {
         'Result',
         'Target',
     ),
-    'vistool.runs.progress': ('Failure', 'RunSummary'),
+    'vistool.runs.spec': ('Failure', 'RunSummary'),
     'vistool.runs.run': ('run',),
     'vistool.visualization': ('overlay', 'render', 'save', 'show'),
     'vistool.visualization.style': ('Style',),

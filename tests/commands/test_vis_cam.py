@@ -85,8 +85,10 @@ def test_options(capsys, tmp_path, options):
             image.load()
 
 
-@pytest.mark.parametrize('suffix', ['png', 'jpg', 'webp', 'pdf', 'svg'])
-@pytest.mark.parametrize('option', ['-o', '--save-path', '--out-dir', '--output_dir'])
+@pytest.mark.parametrize(
+    ('suffix', 'option'),
+    [('png', '-o'), ('jpg', '--save-path'), ('webp', '--out-dir'), ('pdf', '--output_dir'), ('svg', '--out')],
+)
 def test_a_picture_suffix_makes_one_file(capsys, tmp_path, suffix, option):
     target = tmp_path / 'deep' / f'figure.{suffix}'
     assert run(capsys, COFFEE, CONFIG, option, target)[:2] == (0, f'{target}\n')

@@ -84,7 +84,7 @@ def test_the_last_of_several_lines_for_an_image_counts(tmp_path):
         ),
         (lambda f: (f / 'manifest.jsonl').open('a').write('7\n'), r'line 8 is not a JSON object'),
         (lambda f: (f / 'manifest.jsonl').write_bytes(b'\xff\xfe'), r'cannot read'),
-        (lambda f: (f / 'manifest.jsonl').write_text(''), r'has no tiles to show; .*gallery resume'),
+        (lambda f: (f / 'manifest.jsonl').write_text(''), r'has no tiles to show; .*gallery=True and resume=True'),
     ],
 )
 def test_what_is_not_a_finished_run_is_refused(tmp_path, spoil, message):
@@ -113,13 +113,13 @@ def test_what_is_not_a_finished_run_is_refused(tmp_path, spoil, message):
 )
 def test_lines_of_another_shape_are_refused(tmp_path, change):
     folder = write_run(tmp_path, [*small_lines(), {**small_lines()[0], 'index': 9, **change}], pictures=False)
-    with pytest.raises(InputError, match=r'^gallery: .*line 8: .*; run the same command again'):
+    with pytest.raises(InputError, match=r'^gallery: .*line 8: .*; run it again'):
         build_gallery(folder)
 
 
 def test_a_run_without_tiles_says_how_to_get_them(tmp_path):
     lines = [{key: value for key, value in each.items() if key != 'tiles'} for each in small_lines()]
-    with pytest.raises(InputError, match='has no tiles to show; run the same command again with gallery resume'):
+    with pytest.raises(InputError, match='has no tiles to show; run it again with gallery=True and resume=True'):
         build_gallery(write_run(tmp_path, lines, pictures=False))
     with pytest.raises(InputError, match='not hold a finished run'):
         build_gallery(tmp_path / 'nowhere')

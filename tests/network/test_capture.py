@@ -172,3 +172,47 @@ def test_sizes_are_noted_from_maps_and_from_what_is_said_of_tokens(output, args,
     grids = Grids()
     grids.watch(output, args, module)
     assert grids.sizes == sizes
+
+
+class Named(OrderedDict):
+    """A mapping of a kind that torch's pytree does not know."""
+
+    extra = 1
+
+
+def test_containers_in_which_nothing_changes_are_not_rebuilt():
+    kept, changed = [torch.zeros(1)], torch.ones(1)
+    outer = {'a': kept, 'b': (changed, 'text')}
+    found = replace_tensor(outer, changed, torch.zeros(1))
+    assert found['a'] is kept and found is not outer and outer['b'][0] is changed
+    assert replace_tensor(outer, torch.ones(1), changed) is outer
+
+
+def test_every_kind_of_container_keeps_its_kind_and_its_places():
+    from transformers.modeling_outputs import BaseModelOutput
+
+    from vistool.network.tensors import copied, leaves, tensors
+
+    old, new = torch.zeros(1), torch.ones(1)
+    containers = [
+        (old, 1),
+        [old, None],
+        Pair(1, old),
+        Holder(3, old),
+        {'a': old},
+        OrderedDict(a=old),
+        Named(a=old),
+        BaseModelOutput(last_hidden_state=new * 2, attentions=(old,)),
+        torch.max(torch.zeros(2, 3), 1),
+    ]
+    for value in containers:
+        first = next(iter(tensors(value)))
+        found = replace_tensor(value, first, new)
+        assert type(found) is type(value) and next(iter(tensors(found))) is new
+        assert next(iter(tensors(value))) is first
+        assert all(
+            a is not b and torch.equal(a, b) for a, b in zip(tensors(copied(value)), tensors(value), strict=True)
+        )
+    assert [place for place, _ in leaves({'a': [old, Pair(old, 2)], 'b': old})] == [
+        '[a][0]', '[a][1][0]', '[a][1][1]', '[b]'
+    ]  # fmt: skip

@@ -10,50 +10,45 @@ import pytest
 import torch
 from PIL import Image
 
+import vistool as vt
 from vistool.commands.vis_cam import main
 from vistool.data.samples import Sample
 from vistool.errors import InputError
-from vistool.runs.batches import Batches
-from vistool.runs.progress import throughput
+from vistool.runs.batches import Batches, throughput
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """40 images of different sizes, in sub-folders, with equal names; three of them broken."""
+    """20 images of different sizes, in sub-folders, with equal names; three of them broken."""
     root = tmp_path_factory.mktemp('many')
     photos = [Image.open(f'demo/{name}').convert('RGB') for name in ('coffee.png', 'chelsea.png', 'rocket.jpg')]
     rng = np.random.default_rng(0)
-    for number in range(40):
+    for number in range(20):
         path = root / ('ab'[number % 2]) / f'{number // 2:02d}.jpg'
         path.parent.mkdir(exist_ok=True)
         height, width = (int(side) for side in rng.integers(60, 300, 2))
         photos[number % 3].resize((width, height)).save(path)
-        if number in (3, 17, 38):
+        if number in (3, 13, 18):
             path.write_bytes(path.read_bytes()[: 200 if number == 3 else 0] or b'not an image')
     return root
 
 
-def raw(path):
-    with np.load(path) as data:
-        return data['maps_0']
-
-
-def test_a_batch_gives_what_single_runs_give(folder, tmp_path, capsys):
+def test_a_batch_gives_what_single_images_give(folder, tmp_path, capsys):
     options = [CONFIG, '--save-raw', '--layout', 'overlay', '--method', 'gradcam', 'eigencam']
-    assert main([str(folder), *options, '-o', str(tmp_path / 'batch'), '--batch-size', '7']) == 1
+    assert main([str(folder), *options, '-o', str(tmp_path), '--batch-size', '7']) == 1
     captured = capsys.readouterr()
-    assert len([line for line in captured.out.splitlines() if line.endswith('.npz')]) == 37
+    assert len([line for line in captured.out.splitlines() if line.endswith('.npz')]) == 17
     broken = [line for line in captured.err.splitlines() if line.startswith('error: ')]
-    assert len(broken) == 4 and '3 of 40 images failed' in broken[-1]
-    for name in ('b/01', 'b/08', 'a/19'):
+    assert len(broken) == 4 and '3 of 20 images failed' in broken[-1]
+    for name in ('b/01', 'b/06', 'a/09'):
         assert any(f'{name}.jpg' in line for line in broken)
-    for name in ('a/00', 'b/05', 'a/12'):
-        single = tmp_path / 'single.png'
-        assert main([str(folder / f'{name}.jpg'), *options, '-o', str(single)]) == 0
-        together = raw(tmp_path / 'batch' / f'{name}_gradcam-eigencam.npz')
-        np.testing.assert_allclose(together, raw(single.with_suffix('.npz')), atol=1e-5)
+    model = vt.load(CONFIG)
+    for name in ('a/00', 'b/05', 'a/07'):
+        alone = vt.CAM(['gradcam', 'eigencam'])(model, model.read(folder / f'{name}.jpg'))
+        with np.load(tmp_path / f'{name}_gradcam-eigencam.npz') as together:
+            np.testing.assert_allclose(together['maps_0'], [each.values for each in alone.maps], atol=1e-5)
 
 
 def sample(size, number):

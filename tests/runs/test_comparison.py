@@ -13,7 +13,7 @@ import vistool as vt
 from vistool.commands.vis_cam import main
 from vistool.models.model import Model
 from vistool.results import Heatmap, Heatmaps, Layer, Target, side_by_side
-from vistool.runs.loading import labels
+from vistool.runs.inputs import labels
 from vistool.visualization.color_mapping import map_colors
 from vistool.visualization.facets import facets
 from vistool.visualization.style import Style

@@ -15,8 +15,17 @@ from vistool.data.datasets import DatasetItem
 from vistool.data.samples import Item
 from vistool.errors import InputError
 from vistool.runs.distributed import DistInfo
-from vistool.runs.manifest import FORMAT, Manifest, file_entry, groups_of, merge, read_entries, with_their_batches
-from vistool.runs.records import fingerprint, plain
+from vistool.runs.manifest import (
+    FORMAT,
+    Manifest,
+    file_entry,
+    fingerprint,
+    groups_of,
+    merge,
+    plain,
+    read_entries,
+    with_their_batches,
+)
 
 RECORD = {'format': FORMAT, 'settings': {'methods': ['GradCAM'], 'checkpoint contents': ['ab']}}
 

@@ -1,4 +1,4 @@
-"""Runs over many images: recorded, gone on with, shared between processes, chosen from a dataset."""
+"""Runs over many images: recorded, resumed, shared between processes, chosen from a dataset."""
 
 import contextlib
 import io
@@ -74,13 +74,11 @@ def test_the_record_says_of_each_image_what_was_done(tmp_path, capsys):
     assert about['tool'] == 'vis_cam' and about['checkpoint'] == 'demo://efficientnet-lite0' and about['sha256']
 
 
-@pytest.mark.parametrize('main', [vis_cam, vis_attention, vis_featmap])
-def test_a_run_that_lost_files_and_lines_is_made_whole_again(main, photos, tmp_path, capsys):
-    model = ['timm::vit_tiny_patch16_224', 'none', '--layers', '0'] if main is vis_attention else SMALL
-    common = [str(photos), *model, '--batch-size', '3', '--deterministic', '--save-raw']
+def test_a_run_that_lost_files_and_lines_is_made_whole_again(photos, tmp_path, capsys):
+    common = [str(photos), *SMALL, '--batch-size', '3', '--deterministic', '--save-raw']
     one, other = tmp_path / 'one', tmp_path / 'other'
-    assert main([*common, '-o', str(one)]) == 0
-    assert main([*common, '-o', str(other)]) == 0
+    assert vis_cam([*common, '-o', str(one)]) == 0
+    assert vis_cam([*common, '-o', str(other)]) == 0
     whole = files(one)
     assert whole == files(other) and len(whole) == 2 * 11 + 2
     pictures = sorted(other.glob('*.png'))
@@ -90,26 +88,30 @@ def test_a_run_that_lost_files_and_lines_is_made_whole_again(main, photos, tmp_p
     (other / 'manifest-0.jsonl').write_text(''.join(record[:6]) + record[6][:40])
     (other / 'manifest.jsonl').unlink()
     capsys.readouterr()
-    assert main([*common, '-o', str(other), '--resume']) == 0
+    assert vis_cam([*common, '-o', str(other), '--resume']) == 0
     assert files(other) == whole
     again = capsys.readouterr()
     assert '5 of 11 images are done already' in again.err and len(again.out.split()) == 2 * 6
-    assert main([*common, '-o', str(other), '--resume']) == 0
+    assert vis_cam([*common, '-o', str(other), '--resume']) == 0
     assert capsys.readouterr().out == '' and files(other) == whole
 
 
-def test_without_fixed_batches_maps_agree_to_the_last_digits(photos, tmp_path):
-    one, other = tmp_path / 'one', tmp_path / 'other'
-    common = [str(photos), *SMALL, '--save-raw', '--batch-size', '4']
-    assert vis_cam([*common, '-o', str(one)]) == 0 and vis_cam([*common, '-o', str(other)]) == 0
-    for path in sorted(other.glob('*.npz'))[::2]:
-        path.unlink()
-    assert vis_cam([*common, '-o', str(other), '--resume', '--workers', '1']) == 0
-    for path in sorted(one.glob('*.npz')):
-        with np.load(path) as first, np.load(other / path.name) as second:
-            np.testing.assert_allclose(first['maps_0'], second['maps_0'], atol=1e-5)
-        pixels = [np.asarray(Image.open(folder / f'{path.stem}.png'), int) for folder in (one, other)]
-        assert abs(pixels[0] - pixels[1]).max() <= 1
+@pytest.mark.parametrize(
+    ('main', 'model'),
+    [
+        (vis_cam, SMALL),
+        (vis_attention, ['timm::vit_tiny_patch16_224', 'none', '--layers', '0', '--heads', 'mean']),
+        (vis_featmap, [*SMALL, '--target-layers', 'backbone.layer1']),
+    ],
+)
+def test_each_command_makes_a_gallery_over_a_folder(main, model, tmp_path, capsys):
+    photos = make_photos(tmp_path / 'photos', 2)
+    out = tmp_path / 'out'
+    assert main([str(photos), *model, '-o', str(out), '--gallery']) == 0
+    assert str(out / 'gallery' / 'index.html') in capsys.readouterr().out and (out / 'gallery' / 'data.js').is_file()
+    for line in lines(out):
+        assert line['tiles'][0]['kind'] == 'photo' and len(line['tiles']) > 1
+        assert all((out / tile['file']).is_file() for tile in line['tiles'])
 
 
 def test_other_options_another_config_or_checkpoint_are_refused(photos, tmp_path, capsys):
@@ -155,7 +157,7 @@ def test_an_image_deleted_during_the_run_is_told(photos, tmp_path, capsys):
     ('more', 'said'),
     [
         (['--resume', '--overwrite'], '--resume'),
-        (['--resume', '--sheet', 'sheet.png'], '--sheet'),
+        (['--resume', '--sheet', 'sheet.png'], '--sheet: needs every image; --resume processes only'),
         (['--launcher', 'mpi'], 'accepted: none, pytorch, slurm'),
         (['--launcher', 'pytorch'], 'torchrun'),
         (['--launcher', 'slurm'], 'SLURM_PROCID'),
@@ -185,39 +187,18 @@ def names_of(folder):
     return sorted(path.name[:6] for path in folder.glob('*.png'))
 
 
-def test_images_of_a_dataset_are_chosen_by_place_class_and_number(tmp_path):
-    common = ['@train', LABELLED, '--layout', 'overlay', '--batch-size', '4']
-
-    def run(name, *more):
-        assert vis_cam([*common, '-o', str(tmp_path / name), *more]) == 0
-        return names_of(tmp_path / name)
-
-    assert run('places', '--indices', '8', '0-2', '-8') == ['000000', '000001', '000002', '000008']
-    tabbies = run('classes', '--classes', 'tabby')
-    assert len(tabbies) == 3 and all('tabby' in path.name for path in (tmp_path / 'classes').glob('*.png'))
-    each = run('each', '--per-class', '1')
-    assert len(each) == 3
-    drawn = run('drawn', '--max-samples', '4', '--seed', '5')
-    assert len(drawn) == 4 and drawn == run('again', '--max-samples', '4', '--seed', '5')
-    assert any(drawn != run(f'other{seed}', '--max-samples', '4', '--seed', str(seed)) for seed in (6, 7))
-
-
-def test_images_are_chosen_by_what_the_model_makes_of_them(tmp_path, capsys):
+def test_images_are_chosen_by_what_the_model_predicts(tmp_path, capsys):
     everything = tmp_path / 'all'
-    assert vis_cam(['@train', LABELLED, '-o', str(everything)]) == 0
+    assert vis_cam(['@train', LABELLED, '-o', str(everything), '--layout', 'overlay']) == 0
     found = lines(everything)
     wrong = [line['index'] for line in found if line['prediction']['id'] != line['label']['id']]
-    right = [line['index'] for line in found if line['prediction']['id'] == line['label']['id']]
-    assert wrong and right
-    for only, wanted in (('wrong', wrong), ('right', right)):
-        out = tmp_path / only
-        assert vis_cam(['@train', LABELLED, '-o', str(out), '--only', only]) == 0
-        assert [line['index'] for line in lines(out)] == wanted
+    assert wrong and len(wrong) < 9
     surest = max((line for line in found if line['index'] in wrong), key=lambda line: line['prediction']['score'])
-    assert vis_cam(['@train', LABELLED, '-o', str(tmp_path / 'one'), '--only', 'wrong', '--max-samples', '1']) == 0
+    common = ['@train', LABELLED, '--layout', 'overlay']
+    assert vis_cam([*common, '-o', str(tmp_path / 'one'), '--only', 'wrong', '--max-samples', '1']) == 0
     assert [line['index'] for line in lines(tmp_path / 'one')] == [surest['index']]
     capsys.readouterr()
-    assert vis_cam(['@train', LABELLED, '-o', str(tmp_path / 'none'), '--only', 'right', '--classes', 'zebra']) == 2
+    assert vis_cam([*common, '-o', str(tmp_path / 'none'), '--only', 'right', '--classes', 'zebra']) == 2
     assert 'zebra' in capsys.readouterr().err
 
 
@@ -243,23 +224,16 @@ def test_pictures_go_to_tensorboard_as_well(photos, tmp_path):
     assert len(list((out / 'vis_data' / 'vis_image').glob('*.png'))) == 11
 
 
-@pytest.mark.parametrize('main', [vis_cam, vis_attention, vis_featmap])
-def test_a_gallery_is_made_of_the_run_and_of_another_beside_it(main, photos, tmp_path, capsys):
-    model = ['timm::vit_tiny_patch16_224', 'none', '--layers', '0'] if main is vis_attention else SMALL
-    common = [str(photos), *model, '--batch-size', '4']
+def test_a_gallery_of_a_run_and_of_another_beside_it(photos, tmp_path, capsys):
+    common = [str(photos), *SMALL, '--batch-size', '4', '--indices', '0-3']
     base, ours = tmp_path / 'base', tmp_path / 'ours'
-    assert main([*common, '-o', str(base)]) == 0
+    assert vis_cam([*common, '-o', str(base)]) == 0
     capsys.readouterr()
-    assert main([*common, '-o', str(ours), '--gallery', str(base)]) == 2
+    assert vis_cam([*common, '-o', str(ours), '--gallery', str(base)]) == 2
     assert '--gallery' in capsys.readouterr().err and not ours.exists()
-    assert main([*common, '-o', str(base), '--gallery', '--resume']) == 0  # adds what is missing
-    assert main([*common, '-o', str(ours), '--seed', '1', '--gallery', str(base), '--resume', '--overwrite']) == 2
-    assert main([*common, '-o', str(ours), '--seed', '1', '--gallery', str(base)]) == 0
-    page = ours / 'gallery' / 'index.html'
-    assert str(page) in capsys.readouterr().out and (ours / 'gallery' / 'data.js').is_file()
-    for line in lines(ours):
-        assert line['tiles'][0]['kind'] == 'photo' and len(line['tiles']) > 1
-        assert all((ours / tile['file']).is_file() for tile in line['tiles'])
+    assert vis_cam([*common, '-o', str(base), '--gallery', '--resume']) == 0  # adds what is missing
+    assert vis_cam([*common, '-o', str(ours), '--seed', '1', '--gallery', str(base)]) == 0
+    assert (ours / 'gallery' / 'compared').is_dir()
 
 
 def test_a_process_started_by_torchrun_without_the_launcher_says_so(monkeypatch):
@@ -399,7 +373,7 @@ def test_a_full_disk_ends_the_run_with_what_was_done_intact(many, undisturbed, t
     done = subprocess.run([*OWN_MOUNTS, 'sh', '-c', script, 'sh', *words], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     error = done.stderr.strip().splitlines()[-1]
-    assert 'No space left' in error and 'make room' in error and '--resume goes on' in error
+    assert 'No space left' in error and 'make room' in error and '--resume continues' in error
     whole = {name: data for name, data in files(out).items() if name.endswith(('.png', '.npz'))}
     assert whole and all(undisturbed[name] == data for name, data in whole.items())
     subprocess.run([sys.executable, *command(many, out, '--resume')], check=True, stdout=subprocess.DEVNULL)

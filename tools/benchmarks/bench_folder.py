@@ -34,8 +34,8 @@ def draw_folder(model: vt.Model, items: list[Item], out: Path, batch: int, style
     cam, visualizer = vt.CAM(), Visualizer(out, style)
     start = time.perf_counter()
     Batches(
-        lambda index, item: model.read(item.path, index=index, name=item.name),
-        lambda samples: cam(model, samples),
+        lambda index, item: (model.read(item.path, index=index, name=item.name),),
+        lambda views: cam(model, views[0]),
         lambda result, sample, seconds: visualizer.write(result, sample.name),
         batch,
     ).run(items, lambda paths: None, lambda index, item, error: print(error))

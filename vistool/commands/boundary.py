@@ -22,8 +22,7 @@ from vistool.errors import InputError, cause_of, log_speller
 
 if TYPE_CHECKING:
     from vistool.analyses.base import MapAnalysis
-    from vistool.runs.progress import RunSummary
-    from vistool.runs.spec import RunSpec
+    from vistool.runs.spec import RunSpec, RunSummary
 
 OK, SOME_FAILED, BAD_INPUT, OWN_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done; some items of a batch failed; bad input; a fault of vistool's own; interrupted."""

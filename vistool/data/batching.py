@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vistool.data.datasets import Label, label_of
 from vistool.data.images import planes_of
-from vistool.data.photometry import Photometry, Preprocessing
+from vistool.data.photometry import Photometry, Preprocessing, float_array
 from vistool.data.recording import Record, preprocessor_config, with_mask
 from vistool.data.replay import seeded
 from vistool.errors import InputError, message_of
@@ -112,14 +112,10 @@ def replace_mean(photometry: Photometry, does: Preprocessing, preprocessor: Any,
     if does.swaps:
         photometry = photometry.reversed()
     if view and getattr(preprocessor, 'second_mean', None) is not None:
-        does = replace(does, mean=_numbers(preprocessor.second_mean), std=_numbers(preprocessor.second_std))
+        does = replace(does, mean=float_array(preprocessor.second_mean), std=float_array(preprocessor.second_std))
     if does.mean is None or does.std is None:
         return photometry
     return photometry.normalized(does.mean, does.std)
-
-
-def _numbers(values: Any) -> NDArray[np.float64]:
-    return np.asarray(values.detach().cpu() if hasattr(values, 'detach') else values, np.float64).reshape(-1)
 
 
 def _collate_function(described: Any) -> Any:

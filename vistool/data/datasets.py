@@ -405,12 +405,18 @@ def dataset_items(config: Config, phase: str) -> DatasetItems:
     return DatasetItems(open_dataset(config, phase, with_pipeline=False))
 
 
-def source_of(info: dict[str, Any]) -> Path | NDArray[np.uint8] | None:
-    """A sample's image: its file, the first of several files, or an array in memory in the dataset's channel order."""
+def path_of(info: Mapping[str, Any]) -> Path | None:
+    """A sample's image file, the first if there are several; None if it has none."""
     path = info.get('img_path')
     path = path[0] if isinstance(path, (list, tuple)) and path else path
+    return None if path is None else Path(str(path))
+
+
+def source_of(info: dict[str, Any]) -> Path | NDArray[np.uint8] | None:
+    """A sample's image: its file, the first of several files, or an array in memory in the dataset's channel order."""
+    path = path_of(info)
     if path is not None:
-        return Path(str(path))
+        return path
     image = info.get('img')
     if image is None:
         return None

@@ -149,7 +149,7 @@ class Preprocessing:
         else:
             name, read = type(preprocessor).__name__, lambda key, default=None: getattr(preprocessor, key, default)
         swaps = any(bool(read(key, False)) for key in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr', '_channel_conversion'))
-        mean, std = ((None if (v := read(key)) is None else _floats(v)) for key in ('mean', 'std'))
+        mean, std = ((None if (v := read(key)) is None else float_array(v)) for key in ('mean', 'std'))
         pads = name not in _NEVER_PAD
         return cls(
             swaps, mean, std, int(read('pad_size_divisor', 1) or 1) if pads else 1, float(read('pad_value', 0) or 0),
@@ -187,6 +187,7 @@ _KNOWN = {
 _NEVER_PAD = {'SelfSupDataPreprocessor', 'TwoNormDataPreprocessor', 'BaseDataPreprocessor'}
 
 
-def _floats(values: Any) -> NDArray[np.float64]:
+def float_array(values: Any) -> NDArray[np.float64]:
+    """A tensor, array or list as a float64 vector."""
     values = values.detach().cpu().numpy() if hasattr(values, 'detach') else values
     return np.asarray(values, np.float64).reshape(-1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.data.datasets import Label, bases, class_names, info_of, label_of, open_dataset, sample_name
+from vistool.data.datasets import Label, bases, class_names, info_of, label_of, open_dataset, path_of, sample_name
 from vistool.data.images import planes_of, size_of
 from vistool.data.photometry import Photometry, Preprocessing
 from vistool.data.pipelines import seed_inner
@@ -428,13 +428,13 @@ class Samples:
                     seed_inner(base.pipeline.transforms, own)
                 data = self.dataset[index]
         except Exception as error:
-            where = _path(watch.info) or f'sample {index}'
+            where = path_of(watch.info) or f'sample {index}'
             text = error.problem if isinstance(error, InputError) else message_of(error)
             text = text.replace(f": '{where}'", '').replace(f': {where}', '')  # so that the file is named once
             raise InputError(f'{where}: {text}') from error
         if watch.done is None or not watch.done.images:
             raise InputError(f'no pipeline loaded an image of sample {index}')
-        label, path = label_of(watch.info), _path(watch.info)
+        label, path = label_of(watch.info), path_of(watch.info)
         refetched = watch.info.get('sample_idx', index) if watch.discarded else None
         name = sample_name(index, label, path, self.classes)
         return Record(index, name, path, label, watch.done.images, data, watch.done.photometry, refetched)
@@ -467,7 +467,9 @@ class _Watch:
     def run(self, transforms: list[Any], results: Any) -> Any:
         recorder = self.make()
         if not self._found:
-            self.info = {k: copy.copy(v) for k, v in results.items() if k != 'img'} if _named(results) else {}
+            self.info = (
+                {k: copy.copy(v) for k, v in results.items() if k != 'img'} if isinstance(results, Mapping) else {}
+            )
         out = recorder.record(transforms, results)
         if self._found:
             return out  # a wrapper that mixes samples asks for more of them
@@ -488,13 +490,3 @@ class _Watched:
 
     def __call__(self, results: Any) -> Any:
         return self._watch.run(self.transforms, results)
-
-
-def _named(results: Any) -> bool:
-    return isinstance(results, Mapping)
-
-
-def _path(info: Mapping[str, Any]) -> Path | None:
-    path = info.get('img_path')
-    path = path[0] if isinstance(path, (list, tuple)) and path else path
-    return Path(str(path)) if path is not None else None

@@ -102,7 +102,7 @@ def _copy(run: FinishedRun, folder: Path, home: str) -> list[Path]:
         try:
             data = (run.folder / file).read_bytes()
         except OSError as error:
-            hint = f'run its command again with {param("gallery")} {param("resume")}'
+            hint = f'run it again with {param("gallery", True)} and {param("resume", True)}'
             raise InputError(f'a tile of {str(run.folder)!r} is gone: {file}', hint=hint, parameter=ARGUMENT) from error
         write_file(target, data, ARGUMENT)
         copied.append(target)

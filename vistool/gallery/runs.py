@@ -42,7 +42,7 @@ def read_run(folder: Path) -> FinishedRun:
             raise InputError(
                 f'{str(folder)!r} does not hold a finished run: {name} is missing',
                 accepted='the output folder of a finished run over several images',
-                hint=f'finish the run with {param("resume")}' if folder.is_dir() else '',
+                hint=f'finish the run with {param("resume", True)}' if folder.is_dir() else '',
                 parameter=ARGUMENT,
             )
     facts = _parsed(_text(folder / RUN), str(folder / RUN))
@@ -56,7 +56,7 @@ def read_run(folder: Path) -> FinishedRun:
     if not any(line.get('tiles') for line in images):
         raise InputError(
             f'the run in {str(folder)!r} has no tiles to show',
-            hint=f'run the same command again with {param("gallery")} {param("resume")}',
+            hint=f'run it again with {param("gallery", True)} and {param("resume", True)}',
             parameter=ARGUMENT,
         )
     return FinishedRun(folder, facts, images)
@@ -139,7 +139,7 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     return value
 
 
-_AGAIN = f'run the same command again with {param("gallery")} {param("resume")}'
+_AGAIN = f'run it again with {param("gallery", True)} and {param("resume", True)}'
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     'index': (int, type(None)),
     'name': str,

@@ -98,7 +98,7 @@ def suggestion(module: nn.Module, inputs: NetworkInput, avoid: str) -> str:
 def last_used(calls: Sequence[Activation], output: Any) -> int:
     """The last of a layer's calls in one forward whose output influences the score through more than the first token.
 
-    Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalises by ``ln1``
+    Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalizes by ``ln1``
     before its last attention, then again before its last feed-forward layer, where patch tokens no longer reach the
     score.
     """
@@ -125,7 +125,7 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
         suggest: Layer → a hint that names another.
 
     Raises:
-        InputError: If it is zero at every position of the map but not at the tokens before it, as behind a
+        InputError: If it is zero at every position of the map but not at the tokens before it, as after a
             transformer's last attention.
     """
     if layout.to_map(gradient).any():

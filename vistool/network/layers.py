@@ -105,6 +105,12 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
     return path, module
 
 
+def words_for(layers: int | str | nn.Module | Sequence[int | str | nn.Module]) -> list[str]:
+    """Layers as users give them, for file names: words as they are, modules by their class."""
+    given = [layers] if isinstance(layers, (int, str, nn.Module)) else layers
+    return [type(layer).__name__ if isinstance(layer, nn.Module) else str(layer) for layer in given]
+
+
 def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Module]) -> list[str]:
     """Layers as users give them, one or several, by name or as modules of ``root``, as names.
 

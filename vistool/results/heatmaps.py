@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -196,8 +197,8 @@ class Heatmaps(Result):
         """Titles of the methods that made the maps."""
         return tuple(self.titles.values())
 
-    @property
-    def coordinates(self) -> dict[str, tuple[Coordinate, ...]]:
+    @cached_property
+    def coordinates(self) -> Mapping[str, tuple[Coordinate, ...]]:
         """The values of each coordinate, in order of first appearance."""
         found: dict[str, dict[Coordinate, None]] = {}
         for name in Coordinates({name: 0 for item in self.maps for name in item.coordinates}):

@@ -7,11 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vistool.errors import InputError, param
-from vistool.runs.progress import Clock
 
 if TYPE_CHECKING:
     from vistool.data.samples import Sample
@@ -40,6 +40,44 @@ class Read:
     def sample(self) -> Sample:
         """The image as the first model reads it."""
         return self.views[0]
+
+
+@dataclass
+class Clock:
+    """Where the time of the thread that drives a run goes; reading and writing count while it waits for them.
+
+    Attributes:
+        images: How many were explained.
+        seconds: Seconds by part: ``decode``, ``forward``, ``write``.
+        started: When the run began, in seconds of :func:`time.perf_counter`.
+    """
+
+    images: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {'decode': 0.0, 'forward': 0.0, 'write': 0.0})
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Adds the time spent inside to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+
+def throughput(clocks: Sequence[Clock]) -> str:
+    """One line on a run: images per second over all processes, and where their time went.
+
+    Args:
+        clocks: One per process.
+    """
+    images = sum(clock.images for clock in clocks)
+    elapsed = max(time.perf_counter() - clocks[0].started, 1e-9)
+    parts = {name: sum(clock.seconds[name] for clock in clocks) for name in clocks[0].seconds}
+    total = max(sum(parts.values()), 1e-9)
+    shares = ', '.join(f'{name} {share / total:.0%}' for name, share in parts.items())
+    return f'{images:,} images in {elapsed:.1f} s: {images / elapsed:.1f} images/s ({shares} of the time)'
 
 
 @dataclass

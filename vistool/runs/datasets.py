@@ -21,9 +21,8 @@ from vistool.data.workers import ordered_map
 from vistool.errors import InputError
 from vistool.models.configs import Source, resolve
 from vistool.results import DatasetSummary, ImageGrid
-from vistool.runs.progress import Failure, RunSummary, log_failures
 from vistool.runs.run import Callbacks
-from vistool.runs.spec import Output, PathLike
+from vistool.runs.spec import Failure, Output, PathLike, RunSummary, log_failures
 from vistool.visualization.files import file_name, write_file
 from vistool.visualization.grids import rescaled
 from vistool.visualization.pictures import open_window, picture_bytes

@@ -13,9 +13,8 @@ from vistool.data.samples import find_inputs
 from vistool.errors import InputError
 from vistool.models.configs import resolve
 from vistool.models.model import Model, build_module, find_device
-from vistool.runs.progress import Failure, RunSummary, log_failures
 from vistool.runs.run import Callbacks
-from vistool.runs.spec import Images, Output, PathLike
+from vistool.runs.spec import Failure, Images, Output, PathLike, RunSummary, log_failures
 from vistool.visualization.files import file_name
 from vistool.visualization.visualizer import Visualizer
 

@@ -13,15 +13,16 @@ from torch import nn
 
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.data.samples import Sample
-from vistool.errors import InputError, param
+from vistool.errors import InputError, log_speller, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.models.configs import Source
 from vistool.models.model import Model
 from vistool.results import Heatmaps, Result
-from vistool.runs.batches import Batches
+from vistool.runs.batches import Batches, throughput
 from vistool.runs.distributed import DistInfo, deterministic, distributed, hint_at_gpu
-from vistool.runs.loading import (
+from vistool.runs.inputs import (
     AnyItem,
+    Prediction,
     config_of,
     find_items,
     find_source,
@@ -29,21 +30,31 @@ from vistool.runs.loading import (
     labels,
     name_of,
     opened_models,
+    predict,
     read_views,
+    select,
 )
-from vistool.runs.manifest import Manifest, groups_of, with_their_batches
-from vistool.runs.progress import Failure, RunSummary, log_failures, throughput
-from vistool.runs.records import entry_of, failed_entry, fingerprint, run_record
-from vistool.runs.selection import Prediction, predict, select
+from vistool.runs.manifest import (
+    Manifest,
+    entry_of,
+    failed_entry,
+    fingerprint,
+    groups_of,
+    run_record,
+    with_their_batches,
+)
 from vistool.runs.spec import (
     Execution,
+    Failure,
     Images,
     Models,
     ModelSpec,
     Output,
     PathLike,
     RunSpec,
+    RunSummary,
     Selection,
+    log_failures,
 )
 from vistool.visualization.files import check_folder, file_name, is_file
 from vistool.visualization.style import Style
@@ -427,7 +438,7 @@ class _Run:
         """Records what could not be read or explained."""
         self.failures.append(Failure(str(item.path or item.name), error))
         if self.manifest is not None:
-            self.manifest.add(failed_entry(item, index, str(error)))
+            self.manifest.add(failed_entry(item, index, error.line(log_speller.spelling)))
         self.report_progress(1)
 
     def announce(self, paths: Sequence[Path]) -> None:

@@ -1,7 +1,8 @@
-"""What a run is asked to do, as typed values: which models, which images, how it is carried out, what it writes."""
+"""What a run is asked to do, as typed values (models, images, execution, output), and how it ended."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from vistool.analyses.base import MapAnalysis
 from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.visualization.style import Style
+
+log = logging.getLogger('vistool')
 
 PathLike: TypeAlias = 'str | Path'
 Images: TypeAlias = 'PathLike | Sequence[PathLike]'
@@ -204,3 +207,67 @@ class RunSpec:
     def on_device(self, device: str) -> RunSpec:
         """The same run on another device."""
         return replace(self, models=replace(self.models, device=device))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item that could not be read or explained.
+
+    Attributes:
+        item: Its path or name.
+        error: Why.
+    """
+
+    item: str
+    error: InputError
+
+    @property
+    def reason(self) -> str:
+        """Why, in one line."""
+        return str(self.error)
+
+    def __repr__(self) -> str:
+        return f'{self.item}: {self.reason}'
+
+
+@dataclass(frozen=True, repr=False)
+class RunSummary:
+    """How a run ended.
+
+    Attributes:
+        out: The folder or file that it wrote to.
+        done: Items that it wrote.
+        skipped: Items that were done before (``resume``).
+        failures: Items that could not be read or explained.
+        files: The files that this process wrote, in order.
+        seconds: How long it took.
+        cancelled: Whether it was cancelled; ``resume`` continues it.
+    """
+
+    out: Path
+    done: int = 0
+    skipped: int = 0
+    failures: tuple[Failure, ...] = ()
+    files: tuple[Path, ...] = ()
+    seconds: float = 0.0
+    cancelled: bool = False
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput over the whole run, loading the model included."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+    def __repr__(self) -> str:
+        parts = [f'{self.done} done']
+        parts += [f'{self.skipped} skipped'] * bool(self.skipped)
+        parts += [f'{len(self.failures)} failed'] * bool(self.failures)
+        parts += ['cancelled'] * self.cancelled
+        return f'RunSummary({", ".join(parts)} in {self.seconds:.1f} s: {len(self.files)} files in {str(self.out)!r})'
+
+
+def log_failures(failures: Sequence[Failure], total: int) -> None:
+    """Logs which items failed and why."""
+    for failure in failures:
+        log.error('%s: %s', failure.item, failure.error.line(param))
+    if failures:
+        log.error('%d of %d images failed; the others are written', len(failures), total)

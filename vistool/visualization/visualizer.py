@@ -74,8 +74,8 @@ class Visualizer:
             check_folder(out.parent if one else out)
         if self.panels is not None:
             check_folder(Path(self.panels), 'panels')
-        for key, folder in self.companions.items():
-            check_folder(Path(folder), key)
+        for folder in self.companions.values():
+            check_folder(Path(folder), '')
         if self.show:
             from vistool.visualization.vector import check_window
 
@@ -110,7 +110,7 @@ class Visualizer:
             open_window(result, self.style, name)
         for key, companion in result.companions.items():
             if key in self.companions:
-                written += write_folder(companion, Path(self.companions[key]), self.style, key)
+                written += write_folder(companion, Path(self.companions[key]), self.style, '')
             elif target is not None:
                 written += self._files(companion, target.with_name(f'{target.stem}_{key}{target.suffix}'))
         return written
@@ -218,7 +218,7 @@ def write_folder(result: Result, folder: Path, style: Style, argument: str = 'ou
     """Writes a result as the files of a folder, or as ``picture.png`` where its kind is one picture.
 
     Raises:
-        InputError: The folder cannot be written in; the message names ``argument``.
+        InputError: The folder cannot be written in; the message names the parameter ``argument``, if it is not empty.
     """
     files = kinds.to_files(result, style) or [('picture.png', picture_bytes(result, style, '.png'))]
     written = []

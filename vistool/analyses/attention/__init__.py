@@ -18,6 +18,7 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
 from vistool.models.model import Model
 from vistool.models.subjects import Subject, Targets, as_model, as_samples, same_for_all
+from vistool.network.layers import words_for
 from vistool.network.tensors import NetworkInput
 from vistool.registry import ANALYSES
 from vistool.results import HeadStatistics, Heatmaps
@@ -93,7 +94,7 @@ class Attention(MapAnalysis):
         given = [self.queries] if isinstance(self.queries, (str, int)) else self.queries
         queries = [','.join(map(str, each)) if isinstance(each, (tuple, list)) else each for each in given]
         threshold = '' if self.threshold is None else f't{self.threshold:g}'
-        return self.method.lower(), same_for_all(self.targets) or [], self.layers, heads, queries, threshold
+        return self.method.lower(), same_for_all(self.targets) or [], words_for(self.layers), heads, queries, threshold
 
     def check(self, model: Model) -> None:
         """Checks the method, the threshold, the queries, and the names of layers.

@@ -37,7 +37,7 @@ from vistool.models.model import Model
 from vistool.models.subjects import Subject, Targets, as_model, as_samples, resolve_targets, same_for_all
 from vistool.network.forward import Forward, forward
 from vistool.network.layer_search import layers_to_explain
-from vistool.network.layers import find_layer, layer_names, network_name
+from vistool.network.layers import find_layer, layer_names, network_name, words_for
 from vistool.network.outputs import has_classes, probabilities
 from vistool.network.tensors import NetworkInput, Size, input_size, map_tensors
 from vistool.network.tokens import TokenHints
@@ -131,7 +131,7 @@ class CAM(MapAnalysis):
         variants += [self.layer_fusion] if self.layer_fusion != 'mean' else []
         variants += [f'like-{Path(self.reference).stem}'] if isinstance(self.reference, (str, os.PathLike)) else []
         methods = [self.methods] if isinstance(self.methods, str) else self.methods
-        return [name.lower() for name in methods], same_for_all(self.targets) or [], self.layers, variants
+        return [name.lower() for name in methods], same_for_all(self.targets) or [], words_for(self.layers), variants
 
     def check(self, model: Model) -> None:
         """Checks the names of methods and layers, and what cannot be combined.

@@ -135,7 +135,7 @@ def augment(inputs: Tensor) -> Tensor:
     """The six variants of test-time augmentation: mirrored or not, times 0.9, 1 and 1.1; the plain images first.
 
     Args:
-        inputs: ``(B, C, H, W)``, normalised.
+        inputs: ``(B, C, H, W)``, normalized.
 
     Returns:
         ``(6·B, C, H, W)``.

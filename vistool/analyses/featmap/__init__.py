@@ -19,6 +19,7 @@ from vistool.data.samples import Sample
 from vistool.models.model import Model
 from vistool.models.subjects import Subject, as_model, as_samples
 from vistool.network.features import Feature
+from vistool.network.layers import words_for
 from vistool.network.tensors import NetworkInput
 from vistool.network.tokens import TokenHints
 from vistool.registry import ANALYSES
@@ -135,7 +136,7 @@ class FeatureMaps(MapAnalysis):
         shown = self.reduction or ('' if self.topk or channels or points else 'mean')
         top = f'top{self.topk}-{self.criterion}' if self.topk else ''
         kinds = [kind for kind in (shown, top, *channels, *points) if kind != '']
-        return self.layers, kinds, 'foreground' if self.foreground else ''
+        return words_for(self.layers), kinds, 'foreground' if self.foreground else ''
 
     def check(self, model: Model) -> None:
         """Checks the parameters.

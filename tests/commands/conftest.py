@@ -1,0 +1,23 @@
+"""Commands in this process share the models that they load: most of a short command is loading."""
+
+import copy
+
+import pytest
+
+from vistool.runs import inputs
+
+LOADED = {}
+
+
+@pytest.fixture(autouse=True)
+def _models_are_loaded_once(monkeypatch):
+    """A command with the config, weights and seed of an earlier one gets its network; runs leave it as it was."""
+    load = inputs.load
+
+    def load_once(source, checkpoint=None, **options):
+        key = (source.name, repr(source.config), source.checkpoint, checkpoint, *map(repr, options.items()))
+        if key not in LOADED:
+            LOADED[key] = load(source, checkpoint, **options)
+        return copy.copy(LOADED[key])
+
+    monkeypatch.setattr(inputs, 'load', load_once)
