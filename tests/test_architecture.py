@@ -151,7 +151,7 @@ def provenance_readers() -> set[str]:
 
     Handing it on to another result, ``provenance={**result.provenance, …}``, is writing it.
     """
-    allowed = ('vistool.results', 'vistool.visualization.raw', 'vistool.runs.manifest')
+    allowed = ('vistool.results', 'vistool.visualization.files', 'vistool.runs.manifest')
     found = set()
     for module, tree in trees():
         nodes = list(ast.walk(tree))

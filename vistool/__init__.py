@@ -134,7 +134,7 @@ def __dir__() -> list[str]:
 
 
 def _render(result: Result) -> bytes:
-    from vistool.visualization.pictures import render
+    from vistool.visualization.kinds import render
 
     return render(result)
 

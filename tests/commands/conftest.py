@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from vistool.runs import inputs
+from vistool.runs import spec as inputs
 
 LOADED = {}
 

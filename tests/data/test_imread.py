@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vistool.data.images import as_rgb, read_image, to_rgb
+from vistool.data.samples import as_rgb, read_image, to_rgb
 from vistool.errors import InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)

@@ -39,7 +39,7 @@ def drawn_warp(image, border=0):
 
 def test_drawn_affine_warp_is_found():
     geometry = read(drawn_warp, seed=5).geometry
-    from vistool.data.replay import seeded
+    from vistool.data.transforms import seeded
 
     with seeded(5, 0):
         matrix = cv2.getRotationMatrix2D((30.0, 20.0), np.random.uniform(-30, 30), np.random.uniform(0.8, 1.3))

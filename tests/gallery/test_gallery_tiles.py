@@ -16,9 +16,8 @@ from vistool.data.geometry import Geometry
 from vistool.errors import InputError
 from vistool.gallery.tiles import write_tiles
 from vistool.results import Heatmap, Heatmaps, NetworkView
-from vistool.visualization.colors import lookup_table
-from vistool.visualization.draw import colorize
-from vistool.visualization.style import Style
+from vistool.visualization.raster import colorize
+from vistool.visualization.style import Style, lookup_table
 
 
 def photo(height, width, seed=0):

@@ -7,7 +7,7 @@ from torch import nn
 
 from vistool.errors import InputError
 from vistool.network import forward as engine
-from vistool.network.layer_search import layers_to_explain, search_layer
+from vistool.network.forward import layers_to_explain, search_layer
 from vistool.network.layers import default_layers, find_layer, network_name
 
 CORNERS = {'top left': (0, 0), 'top right': (0, 1), 'bottom left': (1, 0), 'bottom right': (1, 1)}

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from vistool.network.capture import activations, borrowed
-from vistool.network.tensors import first_tensor, replace_tensor
-from vistool.network.tokens import Grids
+from vistool.network.tensors import Grids, first_tensor, replace_tensor
 
 
 class InPlaceTail(nn.Module):

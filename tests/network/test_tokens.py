@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vistool.network.tokens import NoSpatialMap, TokenHints, find_layout
+from vistool.network.tensors import NoSpatialMap, TokenHints, find_layout
 
 
 def grids(*sizes):

@@ -13,10 +13,10 @@ import vistool as vt
 from vistool.commands.vis_cam import main
 from vistool.models.model import Model
 from vistool.results import Heatmap, Heatmaps, Layer, Target, side_by_side
-from vistool.runs.inputs import labels
-from vistool.visualization.color_mapping import map_colors
+from vistool.runs.spec import labels
 from vistool.visualization.facets import facets
 from vistool.visualization.style import Style
+from vistool.visualization.views import map_colors
 
 CONFIG = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'
 

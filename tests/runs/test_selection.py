@@ -8,8 +8,7 @@ from vistool.data.datasets import dataset_items
 from vistool.data.samples import Item
 from vistool.errors import InputError
 from vistool.models.configs import resolve
-from vistool.runs.inputs import Prediction, select
-from vistool.runs.spec import Selection
+from vistool.runs.spec import Prediction, Selection, select
 
 LABELLED = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
 FILES = [Item(Path(f'{number}.png'), str(number)) for number in range(11)]

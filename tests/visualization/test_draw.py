@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vistool.errors import InputError
-from vistool.visualization.colors import lookup_table
-from vistool.visualization.draw import (  # fmt: skip
+from vistool.visualization.raster import (
     blend,
     check_map,
     colorize,
@@ -19,6 +18,7 @@ from vistool.visualization.draw import (  # fmt: skip
     resize_map,
     to_uint8,
 )
+from vistool.visualization.style import lookup_table
 
 SIZES = st.integers(1, 40)
 

@@ -10,9 +10,9 @@ import pytest
 from sample_results import heatmaps, models
 
 from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, Layer, Mass, Target, Top
-from vistool.visualization.color_mapping import map_colors
 from vistool.visualization.facets import facets, grid_footer, grid_title
 from vistool.visualization.style import Style
+from vistool.visualization.views import map_colors
 
 MAP = np.ones((2, 2), np.float32)
 PHOTO = np.zeros((8, 8, 3), np.uint8)

@@ -14,11 +14,10 @@ from vistool.errors import InputError
 from vistool.results import GridImage, Heatmap, Heatmaps, ImageGrid, Target
 from vistool.visualization import raster
 from vistool.visualization import text as fonts
-from vistool.visualization.colors import lookup_table
 from vistool.visualization.grids import grid_scene
 from vistool.visualization.heatmaps import heatmaps_scene, overlays, panel_scenes, sheet_scenes
 from vistool.visualization.scene import RED, Scene, TextItem
-from vistool.visualization.style import Style
+from vistool.visualization.style import Style, lookup_table
 
 METHODS = ('GradCAM', 'GradCAM++', 'EigenGradCAM', 'LayerCAM', 'HiResCAM', 'XGradCAM', 'ElementWise')
 SIDES = st.integers(1, 60)

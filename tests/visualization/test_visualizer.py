@@ -19,7 +19,7 @@ from vistool.results import Curve, Curves, GridImage, Heatmap, ImageGrid, Target
 from vistool.visualization import files
 from vistool.visualization import text as fonts
 from vistool.visualization.files import safe_name
-from vistool.visualization.pictures import figure, overlay, picture_pixels
+from vistool.visualization.kinds import figure, overlay, picture_pixels
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, save, sheet
 

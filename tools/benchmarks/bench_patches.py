@@ -14,8 +14,8 @@ import torch
 from timing import machine, measure, table
 
 from vistool.analyses.patches import Patches
-from vistool.data.images import read_image
 from vistool.data.patches import PatchGrid, split_convolution, split_einops, split_unfold
+from vistool.data.samples import read_image
 from vistool.visualization.visualizer import Visualizer
 
 SIZE = 3000, 4000

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from vistool.data.batching import Batcher, replace_mean
 from vistool.data.datasets import Mode, class_ids, class_name, label_lines, label_text
-from vistool.data.images import planes_of
 from vistool.data.pipelines import network_input
 from vistool.data.recording import Detail, Record, Samples, StepImage, rows_of
+from vistool.data.samples import planes_of
 from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
 from vistool.results import Coordinate, Coordinates, DatasetSummary, GridImage, ImageGrid

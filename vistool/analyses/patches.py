@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.data.images import ImageLike, original_of
 from vistool.data.patches import MASKS, PatchGrid, Size, by, filling, fitting, make_mask, pair, window
+from vistool.data.samples import ImageLike, original_of
 from vistool.environment import versions
 from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
@@ -250,7 +250,7 @@ class Patches:
                     hint='leave it out, or leave the config out',
                     parameter=option,
                 )
-        from vistool.models.subjects import as_model, as_samples
+        from vistool.models.model import as_model, as_samples
         from vistool.network.embedding import find_embedding
 
         model = as_model(model)

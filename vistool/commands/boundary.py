@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from vistool.commands.parser import Parser
+from vistool.commands.options import Parser
 from vistool.errors import InputError, cause_of, log_speller
 
 if TYPE_CHECKING:

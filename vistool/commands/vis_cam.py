@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vistool.commands import boundary, options
-from vistool.commands.parser import Parser
+from vistool.commands.options import Parser
 
 
 def build_parser() -> Parser:

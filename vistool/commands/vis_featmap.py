@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vistool.commands import boundary, options
-from vistool.commands.parser import Parser
+from vistool.commands.options import Parser
 from vistool.errors import InputError, param
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def preview(args: argparse.Namespace) -> int:
     from vistool.models.configs import resolve
     from vistool.models.model import Model, build_module, find_device
     from vistool.network.stages import module_tree
-    from vistool.runs.inputs import find_items, read_views
+    from vistool.runs.spec import find_items, read_views
 
     models = options.models_of(args)
     source = resolve(args.config, models.options)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vistool.commands import boundary, options
-from vistool.commands.parser import Parser
+from vistool.commands.options import Parser
 from vistool.errors import InputError
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vistool.commands import boundary, options
-from vistool.commands.parser import Parser
+from vistool.commands.options import Parser
 from vistool.errors import InputError
 
 

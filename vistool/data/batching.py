@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.datasets import Label, label_of
-from vistool.data.images import planes_of
 from vistool.data.photometry import Photometry, Preprocessing, float_array
 from vistool.data.recording import Record, preprocessor_config, with_mask
-from vistool.data.replay import seeded
+from vistool.data.samples import planes_of
+from vistool.data.transforms import seeded
 from vistool.errors import InputError, message_of
 
 if TYPE_CHECKING:

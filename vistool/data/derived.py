@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.geometry import GeometricStep, resize
-from vistool.data.geometry_rules import TransformCall
+from vistool.data.transforms import TransformCall
 from vistool.registry import TRANSFORMS
 
 

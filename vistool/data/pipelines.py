@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vistool.data.geometry import GeometricStep, Geometry, crop
-from vistool.data.images import SUFFIXES, ImageLike, image_of, original_of, planes_of, size_of
 from vistool.data.photometry import Photometry, Preprocessing
-from vistool.data.replay import seeded
-from vistool.data.samples import Sample, preprocess
-from vistool.data.tracing import Tracer, name_of
+from vistool.data.samples import SUFFIXES, ImageLike, Sample, image_of, original_of, planes_of, preprocess, size_of
+from vistool.data.transforms import Tracer, name_of, seeded
 from vistool.errors import InputError, message_of
 
 if TYPE_CHECKING:

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.datasets import Label, bases, class_names, info_of, label_of, open_dataset, path_of, sample_name
-from vistool.data.images import planes_of, size_of
 from vistool.data.photometry import Photometry, Preprocessing
 from vistool.data.pipelines import seed_inner
-from vistool.data.replay import seeded
-from vistool.data.tracing import Tracer, applied, attribute, name_of
+from vistool.data.samples import planes_of, size_of
+from vistool.data.transforms import Tracer, applied, attribute, name_of, seeded
 from vistool.errors import InputError, message_of
 
 if TYPE_CHECKING:

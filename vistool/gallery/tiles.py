@@ -9,10 +9,10 @@ import numpy as np
 
 from vistool.results import Heatmap, Heatmaps
 from vistool.visualization import raster
-from vistool.visualization.draw import resize_image
 from vistool.visualization.facets import Facet, facets
 from vistool.visualization.files import encode_pixels, safe_name, write_file
 from vistool.visualization.heatmaps import panel_scenes
+from vistool.visualization.raster import resize_image
 from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Style
 from vistool.visualization.views import choose_view

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from vistool.data.geometry import Size
-from vistool.data.images import ImageLike, original_of
 from vistool.data.pipelines import Pipeline, build_transforms
-from vistool.data.samples import Sample
-from vistool.data.tracing import name_of
+from vistool.data.samples import ImageLike, Sample, original_of
+from vistool.data.transforms import name_of
 from vistool.errors import InputError, message_of, param
 from vistool.models.checkpoints.weights import TABLE, resize_table
 from vistool.models.configs import Source

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.network.layers import unwrapped
-from vistool.network.tensors import Size, first_tensor, replace_tensor
-from vistool.network.tokens import Grids
+from vistool.network.tensors import Grids, Size, first_tensor, replace_tensor
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _locks_lock = threading.Lock()

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from vistool.data.patches import PatchGrid, by
 from vistool.errors import InputError, param
 from vistool.network.capture import borrowed
-from vistool.network.tensors import NetworkInput, Size, call_module, first_tensor
-from vistool.network.tokens import MAX_PREFIX
+from vistool.network.tensors import MAX_PREFIX, NetworkInput, Size, call_module, first_tensor
 from vistool.network.windows import Windows, find_windows
 
 

@@ -14,8 +14,17 @@ from torch import Tensor, nn
 from vistool.errors import InputError, cause_of, param
 from vistool.network.capture import Hook, borrowed, hooked
 from vistool.network.layers import EVERY_CALL, TargetLayer, unwrapped
-from vistool.network.tensors import NetworkInput, Size, call_module, float_tensors, input_size
-from vistool.network.tokens import Grids, NoSpatialMap, TokenHints, find_layout
+from vistool.network.tensors import (
+    Grids,
+    NetworkInput,
+    NoSpatialMap,
+    Size,
+    TokenHints,
+    call_module,
+    find_layout,
+    float_tensors,
+    input_size,
+)
 from vistool.network.windows import from_windows
 
 

@@ -1,7 +1,9 @@
-"""One forward for every map: activations of the layers, scores, and gradients by a backward that ends at the layers."""
+"""One forward for every map: activations, scores, gradients by a backward that ends at the layers, and layer search."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +13,193 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError
-from vistool.network.capture import Activation, activations, borrowed
-from vistool.network.layer_search import check_gradient, last_used, suggestion
+from vistool.errors import InputError, param
+from vistool.network.capture import Activation, activations, borrowed, hooked
+from vistool.network.layers import default_layers, network_name
 from vistool.network.outputs import class_scores
-from vistool.network.tensors import NetworkInput, Size, call_module, input_size
-from vistool.network.tokens import Layout, NoSpatialMap, TokenHints, find_layout
+from vistool.network.tensors import (
+    Grids,
+    Layout,
+    NetworkInput,
+    NoSpatialMap,
+    Size,
+    TokenHints,
+    call_module,
+    find_layout,
+    first_tensor,
+    input_size,
+    map_tensors,
+    replace_tensor,
+    rows,
+)
+
+log = logging.getLogger('vistool')
+
+_SQUARE = math.log(2)
+"""Cells of a map are roughly square; anything further off holds heads and tokens, not rows and columns."""
+_IDLE = (nn.Identity, nn.modules.dropout._DropoutNd)
+
+
+@dataclass
+class _Map:
+    """The output of one module, named by the outermost module that passes the same tensor on."""
+
+    name: str
+    layer: nn.Module
+    kept: Tensor
+    passed: Tensor
+    grids: list[Size]
+
+
+def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
+    """The last layer, in running order, that gives a spatial map through which the score's gradient flows.
+
+    Costs one forward and one full backward of one image.
+
+    Args:
+        module: The network.
+        inputs: Its input, a tensor ``(B, C, H, W)`` or a tuple or dict of tensors; only the first image is used.
+
+    Returns:
+        The layer's dotted name, or None where there is no such layer.
+    """
+    one = map_tensors(_differentiable, rows(inputs, 0, 1))
+    size = input_size(one)[0]
+    with borrowed(module):
+        maps, output = _run(module, one)
+        objective = _objective(output)
+        if objective is None or not objective.requires_grad:
+            return None
+        gradients = torch.autograd.grad(objective, [entry.kept for entry in maps], allow_unused=True)
+    for entry, gradient in zip(reversed(maps), reversed(gradients), strict=True):
+        if gradient is not None and _is_spatial(entry, gradient, size):
+            return entry.name
+    return None
+
+
+def layers_to_explain(module: nn.Module, inputs: NetworkInput) -> list[str]:
+    """The default target layers, logged in one line: the table's, else one found by search; ``[]`` for neither."""
+    if names := default_layers(module):
+        log.info('target layer: %s (the default for this network)', ', '.join(names))
+        return names
+    name = search_layer(module, inputs)
+    if name is None:
+        return []
+    log.warning(
+        'target layer: %s (found by layer search, as %s is not in the table: the last with a map the score depends '
+        f'on); choose another with {param("layers")}',
+        name,
+        network_name(module),
+    )
+    return [name]
+
+
+def suggestion(module: nn.Module, inputs: NetworkInput, avoid: str) -> str:
+    """A hint that names another layer with a map that the score depends on: the default, or one found by search."""
+    names = [*default_layers(module), search_layer(module, inputs)]
+    name = next((name for name in names if name not in (None, avoid)), None)
+    return f'take {name}' if name else f'list all with {param("preview_model")}'
+
+
+def last_used(calls: Sequence[Activation], output: Any) -> int:
+    """The last of a layer's calls in one forward whose output influences the score through more than the first token.
+
+    Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalizes by ``ln1``
+    before its last attention, then again before its last feed-forward layer, where patch tokens no longer reach the
+    score.
+    """
+    objective = _objective(output) if len(calls) > 1 else None
+    if objective is None or not objective.requires_grad:
+        return len(calls) - 1
+    values = [call.value for call in calls]
+    gradients = torch.autograd.grad(objective, values, retain_graph=True, allow_unused=True)
+    reached = [
+        index
+        for index, gradient in enumerate(gradients)
+        if gradient is not None and gradient.ndim > 2 and (gradient if gradient.ndim > 3 else gradient[:, 1:]).any()
+    ]
+    return reached[-1] if reached else len(calls) - 1
+
+
+def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callable[[str], str]) -> None:
+    """Warns where a score's gradient at a layer is zero everywhere.
+
+    Args:
+        name: The layer.
+        gradient: As the layer's output.
+        layout: The layer's.
+        suggest: Layer → a hint that names another.
+
+    Raises:
+        InputError: If it is zero at every position of the map but not at the tokens before it, as after a
+            transformer's last attention.
+    """
+    if layout.to_map(gradient).any():
+        return
+    if layout.prefix and gradient.any():
+        raise InputError(
+            f'after layer {name!r} the score depends on its {layout.prefix} prefix token(s) only: '
+            'the gradient at every patch is zero',
+            hint=suggest(name),
+            parameter='layers',
+        )
+    log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
+
+
+def _run(module: nn.Module, inputs: NetworkInput) -> tuple[list[_Map], Any]:
+    """One recorded forward: every module's output, in the order in which they finish, and the model's output.
+
+    Each output is passed on as a copy, so that in-place operations do not reach what is kept.
+    """
+    maps: list[_Map] = []
+    grids = Grids()
+
+    def keep(name: str, layer: nn.Module, args: Any, output: Any) -> Any:
+        tensor = first_tensor(output)
+        if tensor is None or not tensor.requires_grad:
+            return None
+        if any(tensor is entry.passed for entry in maps):  # the same map, passed on: the outermost module names it
+            newest = tensor is maps[-1].passed  # else something used the map before this module passed it on
+            if newest and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
+                maps[-1].name, maps[-1].layer = name, layer
+            return None
+        maps.append(_Map(name, layer, tensor, tensor.clone(), list(grids.sizes)))
+        grids.watch(output, args, layer)
+        return replace_tensor(output, tensor, maps[-1].passed)
+
+    named = {name: child for name, child in module.named_modules() if name}
+    with hooked(named, keep):
+        output = call_module(module, inputs)
+    return maps, output
+
+
+def _is_spatial(entry: _Map, gradient: Tensor, size: tuple[int, int]) -> bool:
+    try:
+        layout = find_layout(entry.kept, size, entry.grids, batch=1, layer=entry.layer)
+    except NoSpatialMap:
+        return False
+    if (layout.axes == 'BCL' and layout.grid not in entry.grids) or (layout.axes == 'BLC' and entry.kept.shape[2] == 1):
+        return False  # by chance the number of channels is that of positions in some grid
+    (height, width), (rows, columns) = size, layout.grid
+    square = abs(math.log(height * columns / (width * rows))) < _SQUARE
+    return square and rows * columns > 1 and bool(layout.to_map(gradient).any())
+
+
+def _objective(output: Any) -> Tensor | None:
+    """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features."""
+    scores = class_scores(output)
+    if scores is not None and scores.numel():
+        return scores.amax(1).sum()
+    features = first_tensor(output)
+    if features is None:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    return (features * torch.randn(features.shape, generator=generator).to(features)).sum()
+
+
+def _differentiable(tensor: Tensor) -> Tensor:
+    one = tensor.detach().clone()
+    return one.requires_grad_() if one.is_floating_point() else one
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vistool.errors import InputError
-from vistool.network.tensors import Size
-from vistool.network.tokens import NoSpatialMap, find_layout
+from vistool.network.tensors import NoSpatialMap, Size, find_layout
 
 _SCORES = ('logits', 'cls_score', 'pred', 'scores', 'out', 'output')
 _FEATURES = ('pooler_output', 'image_embeds', 'embeddings', 'features')

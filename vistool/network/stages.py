@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from vistool.errors import InputError, param
 from vistool.network.features import as_maps, run_until, stop
 from vistool.network.layers import TargetLayer, is_norm, unwrapped
-from vistool.network.tensors import NetworkInput, Size, float_tensors, input_size
-from vistool.network.tokens import Grids, NoSpatialMap, TokenHints
+from vistool.network.tensors import Grids, NetworkInput, NoSpatialMap, Size, TokenHints, float_tensors, input_size
 
 _MOST_STAGES = 8
 _BLOCKS = 4

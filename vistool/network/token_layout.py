@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from vistool.errors import InputError
-from vistool.network.attention_ops import AttentionOp, Frame
-from vistool.network.tensors import Size
-from vistool.network.tokens import NoSpatialMap, TokenHints, find_layout
+from vistool.network.attention import AttentionOp, Frame
+from vistool.network.tensors import NoSpatialMap, Size, TokenHints, find_layout
 from vistool.network.windows import mentions_windows, trace_windows
 
 _CHANNEL_ATTENTION = ('XCA', 'ChannelAttention', 'CrossCovariance', 'ChannelBlock')

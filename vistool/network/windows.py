@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vistool.network.attention_ops import Frame
-from vistool.network.tensors import Size, replace_tensor
-from vistool.network.tokens import Layout
+from vistool.network.attention import Frame
+from vistool.network.tensors import Layout, Size, replace_tensor
 
 _STATEMENTS = ('window_size', 'shift_size', 'window_shape', 'partition_size', 'ws')
 _ATTENTION = {F.scaled_dot_product_attention, F.softmax, torch.softmax, Tensor.softmax, F.multi_head_attention_forward}

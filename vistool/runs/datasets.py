@@ -25,7 +25,7 @@ from vistool.runs.run import Callbacks
 from vistool.runs.spec import Failure, Output, PathLike, RunSummary, log_failures
 from vistool.visualization.files import file_name, write_file
 from vistool.visualization.grids import rescaled
-from vistool.visualization.pictures import open_window, picture_bytes
+from vistool.visualization.kinds import open_window, picture_bytes
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer
 

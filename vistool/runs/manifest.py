@@ -28,8 +28,7 @@ from vistool.gallery.runs import LINES, RUN
 from vistool.models.model import Model
 from vistool.results import Heatmaps
 from vistool.runs.distributed import DistInfo
-from vistool.runs.inputs import AnyItem
-from vistool.runs.spec import ModelSpec, RunSpec
+from vistool.runs.spec import AnyItem, ModelSpec, RunSpec
 from vistool.visualization.files import unwritable, write_file
 
 FORMAT = 2

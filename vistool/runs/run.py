@@ -20,20 +20,6 @@ from vistool.models.model import Model
 from vistool.results import Heatmaps, Result
 from vistool.runs.batches import Batches, throughput
 from vistool.runs.distributed import DistInfo, deterministic, distributed, hint_at_gpu
-from vistool.runs.inputs import (
-    AnyItem,
-    Prediction,
-    config_of,
-    find_items,
-    find_source,
-    is_one_file,
-    labels,
-    name_of,
-    opened_models,
-    predict,
-    read_views,
-    select,
-)
 from vistool.runs.manifest import (
     Manifest,
     entry_of,
@@ -44,6 +30,7 @@ from vistool.runs.manifest import (
     with_their_batches,
 )
 from vistool.runs.spec import (
+    AnyItem,
     Execution,
     Failure,
     Images,
@@ -51,10 +38,21 @@ from vistool.runs.spec import (
     ModelSpec,
     Output,
     PathLike,
+    Prediction,
     RunSpec,
     RunSummary,
     Selection,
+    config_of,
+    find_items,
+    find_source,
+    is_one_file,
+    labels,
     log_failures,
+    name_of,
+    opened_models,
+    predict,
+    read_views,
+    select,
 )
 from vistool.visualization.files import check_folder, file_name, is_file
 from vistool.visualization.style import Style

@@ -6,7 +6,7 @@ and ``vector`` paint scenes as pixels or figures; ``pictures`` makes pictures, `
 
 from __future__ import annotations
 
-from vistool.visualization.pictures import overlay, render, show
+from vistool.visualization.kinds import overlay, render, show
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, save
 

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from vistool.data.patches import split
 from vistool.results import Cut, GridImage, ImageGrid
-from vistool.visualization.cells import Cell, Labels, Line, Mark, Outline, label_room
-from vistool.visualization.draw import resize_image, to_uint8
 from vistool.visualization.facets import grid_footer, grid_title
+from vistool.visualization.raster import resize_image, to_uint8
 from vistool.visualization.scene import BLACK, RED, WHITE, Color, Pixels, Scene
 from vistool.visualization.style import Page, Style
-from vistool.visualization.table import arrange
+from vistool.visualization.table import Cell, Labels, Line, Mark, Outline, arrange, label_room
 
 BLANK = -1
 """Stands in a sheet where there is nothing; ``-2 - k`` stands for the k-th token before the patches."""

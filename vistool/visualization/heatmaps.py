@@ -13,15 +13,24 @@ from numpy.typing import NDArray
 from vistool.errors import InputError
 from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps
 from vistool.results.heatmaps import Kind
-from vistool.visualization.cells import Cell, Line, Outline, Ring, contours
-from vistool.visualization.color_mapping import ColorMapping, map_colors
-from vistool.visualization.draw import blend, colorize, overlay, resize_image, resize_map, rgb_map
 from vistool.visualization.facets import Facet, Facets, facets
 from vistool.visualization.files import safe_name
+from vistool.visualization.raster import blend, colorize, overlay, resize_image, resize_map, rgb_map
 from vistool.visualization.scene import RED, Pixels, Scene, Tile
 from vistool.visualization.style import Page, Style
-from vistool.visualization.table import NARROWEST, Measures, arrange, natural_height, single
-from vistool.visualization.views import View, choose_view
+from vistool.visualization.table import (
+    NARROWEST,
+    Cell,
+    Line,
+    Measures,
+    Outline,
+    Ring,
+    arrange,
+    contours,
+    natural_height,
+    single,
+)
+from vistool.visualization.views import ColorMapping, View, choose_view, map_colors
 
 _HEADS_PER_LINE = 6
 _MOSAIC = 36  # more maps than this are laid out as a square

@@ -1,13 +1,224 @@
-"""Scenes to pixels, with numpy and OpenCV: no matplotlib, a few milliseconds a picture, safe in threads."""
+"""Arrays and scenes to pixels, with numpy and OpenCV: no matplotlib, a few milliseconds a picture, safe in threads."""
 
 from __future__ import annotations
 
+from typing import Any, Literal, cast
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from vistool.errors import InputError, param
 from vistool.visualization import text as fonts
 from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Pixels, Scene, TextItem
+from vistool.visualization.style import Align, Interpolation
+
+Map = NDArray[np.float32]
+
+# Where alpha is 'heat', the hottest pixel still lets this much of the photo through.
+_HEAT_TRANSPARENCY = 0.2
+# Smaller pictures than this are shown pixel by pixel (CIFAR, patches); larger ones are enlarged smoothly.
+_TINY = 96
+_CV2_INTERPOLATION = {'nearest': cv2.INTER_NEAREST, 'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
+
+
+def to_uint8(image: Any, name: str = 'image') -> Pixels:
+    """An RGB image as uint8, refusing what cannot be one.
+
+    Args:
+        image: uint8, or float in [0, 1]; ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)``. Anything that numpy can read.
+        name: What to call it in an error.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        InputError: The values are those of a normalized image, or the shape is not that of one image.
+    """
+    array = np.asarray(image)
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1):
+        array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise InputError(f'the {name} has shape {array.shape}', accepted='(H, W, 3), RGB', hint=_shape_hint(array))
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool or not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f'the {name} has dtype {array.dtype}', accepted='uint8, or float in [0, 1]')
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f'the {name} has values from {low:.3g} to {high:.3g}, as after normalization with mean and std',
+            accepted='uint8, or float in [0, 1]',
+            hint='give the image as it was before normalization',
+        )
+    return np.rint(array * 255).astype(np.uint8)
+
+
+def _shape_hint(array: NDArray[Any]) -> str:
+    if array.ndim == 4:
+        return 'a batch axis was left on; give one image'
+    if array.ndim == 3 and array.shape[0] in (1, 3):
+        return 'channels come last here; transpose (C, H, W) to (H, W, C)'
+    return ''
+
+
+def check_map(values: Any, name: str = 'heat map') -> Map:
+    """A heat map as float32 ``(h, w)``, or ``(h, w, 3)`` for one that is colors already.
+
+    Raises:
+        InputError: The shape is another one; a batch axis left on is named as such.
+    """
+    array = np.asarray(values)
+    if array.ndim >= 3 and array.shape[0] == 1 and not (array.ndim == 3 and array.shape[2] == 3):
+        raise InputError(
+            f'the {name} has shape {array.shape}: a batch axis was left on',
+            accepted='(h, w)',
+            hint='take one map of the batch, such as maps[0]',
+        )
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or 0 in array.shape:
+        raise InputError(f'the {name} has shape {array.shape}', accepted='(h, w), or (h, w, 3) for colors')
+    return np.asarray(array, np.float32)
+
+
+def normalize(values: Map, low: float, high: float) -> Map:
+    """``values`` with ``low`` at 0 and ``high`` at 1, clipped; all 0 where the two are equal. NaN stays NaN."""
+    if not high > low:
+        return np.where(np.isnan(values), values, np.float32(0)).astype(np.float32)
+    return np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+
+
+def colorize(values: Map, table: Pixels) -> Pixels:
+    """Values in [0, 1], ``(h, w)``, as colors of a ``(256, 3)`` table; 256 equal bins, NaN as the first."""
+    index = np.clip(values * np.float32(256), 0, 255)
+    if np.isnan(index).any():
+        index = np.nan_to_num(index)
+    # OpenCV's look-up is several times faster than numpy's, and keeps the table's order of channels.
+    return _pixels(cv2.applyColorMap(index.astype(np.uint8), table.reshape(256, 1, 3)))
+
+
+def blend(image: Pixels, colors: Pixels, alpha: float | Map, covered: NDArray[np.bool_] | None = None) -> Pixels:
+    """``(1 - alpha) * image + alpha * colors``, rounded; ``image`` where not ``covered``.
+
+    Args:
+        image: uint8 ``(h, w, 3)``.
+        colors: uint8 ``(h, w, 3)``.
+        alpha: Weight of the colors, one number or ``(h, w)``.
+        covered: ``(h, w)``; None where all is.
+    """
+    if isinstance(alpha, np.ndarray):
+        weight = alpha[..., None]
+        mixed = np.rint(image * (1 - weight) + colors * weight).astype(np.uint8)
+    else:
+        mixed = _pixels(cv2.addWeighted(image, 1 - float(alpha), colors, float(alpha), 0))
+    if covered is None or bool(covered.all()):
+        return mixed
+    return _pixels(cv2.copyTo(mixed, covered.astype(np.uint8), image.copy()))
+
+
+def _pixels(array: Any) -> Pixels:
+    """OpenCV's arrays keep the type that they came with; its annotations do not say so."""
+    return cast(Pixels, array)
+
+
+def overlay(
+    image: Pixels,
+    values: Map,
+    table: Pixels,
+    alpha: float | Literal['heat'] = 0.5,
+    covered: NDArray[np.bool_] | None = None,
+) -> Pixels:
+    """A heat map over a photo of the same size, whose brightness stays as it is.
+
+    Args:
+        image: uint8 ``(h, w, 3)``, or float in [0, 1].
+        values: In [0, 1], ``(h, w)``, or colors ``(h, w, 3)``; NaN is left untinted.
+        table: Colors, uint8 ``(256, 3)``.
+        alpha: Weight of the colors, or ``heat``: proportional to the value.
+        covered: Where the map is; None: everywhere.
+
+    Raises:
+        InputError: The image is normalized, the map has a batch axis, or their sizes differ.
+    """
+    image, values = to_uint8(image), check_map(values)
+    if values.shape[:2] != image.shape[:2]:
+        raise InputError(f'the heat map is {values.shape[:2]} and the image {image.shape[:2]}; they must be equal')
+    if values.ndim == 3:
+        return blend(image, rgb_map(values), 1.0 if alpha == 'heat' else alpha, covered)
+    missing = np.isnan(values)
+    if missing.any():
+        covered = ~missing if covered is None else covered & ~missing
+    weight: float | Map = np.nan_to_num(values) * np.float32(1 - _HEAT_TRANSPARENCY) if alpha == 'heat' else alpha
+    return blend(image, colorize(values, table), weight, covered)
+
+
+def rgb_map(values: Map) -> Pixels:
+    """A map of colors in [0, 1] as uint8; values beyond are clipped."""
+    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
+
+
+def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """A photo at ``(height, width)``: averaged when made smaller; tiny ones keep their pixels when made larger."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    if height <= image.shape[0] and width <= image.shape[1]:
+        return _pixels(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    if max(image.shape[:2]) <= _TINY:
+        rows, columns = _nearest(image.shape[0], height), _nearest(image.shape[1], width)
+        return np.ascontiguousarray(image[rows][:, columns])
+    return _pixels(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+def resize_map(
+    values: Map, size: tuple[int, int], interpolation: Interpolation = 'bilinear', align: Align = 'center'
+) -> Map:
+    """A map at ``(height, width)``; values are interpolated, never colors.
+
+    Args:
+        values: ``(h, w)`` or ``(h, w, C)``.
+        size: Height and width to bring it to.
+        interpolation: ``nearest``, ``bilinear`` or ``bicubic`` (a = -0.75, not antialiased).
+        align: ``center``: ``src + 0.5 = (dst + 0.5) * in / out``, as torch with ``align_corners=False``; ``corner``:
+            ``src = dst * in / out``. Beyond the edge the edge's value goes on.
+    """
+    if values.shape[:2] == tuple(size):
+        return values
+    if interpolation == 'nearest':
+        rows = _nearest(values.shape[0], size[0], align)
+        return values[rows][:, _nearest(values.shape[1], size[1], align)]
+    if align == 'center':
+        return cast(Map, cv2.resize(values, size[::-1], interpolation=_CV2_INTERPOLATION[interpolation]))
+    down, across = (_taps(n, m, interpolation) for n, m in zip(values.shape[:2], size, strict=True))
+    return np.einsum('yi,ij...,xj->yx...', down, values, across, optimize=True).astype(np.float32)
+
+
+def _nearest(count: int, wanted: int, align: Align = 'center') -> NDArray[np.intp]:
+    # Integers, because count / wanted in floating point can fall just below a pixel's edge.
+    positions = np.arange(wanted)
+    if align == 'center':
+        return (2 * positions + 1) * count // (2 * wanted)
+    return positions * count // wanted
+
+
+def _taps(count: int, wanted: int, interpolation: Interpolation) -> Map:
+    """The ``(wanted, count)`` matrix that interpolates along one axis, aligned at the corner."""
+    source = np.arange(wanted) * (count / wanted)
+    first = np.floor(source).astype(int)
+    matrix = np.zeros((wanted, count), np.float32)
+    reach = range(0, 2) if interpolation == 'bilinear' else range(-1, 3)
+    for offset in reach:
+        distance = np.abs(source - (first + offset))
+        weight = 1 - distance if interpolation == 'bilinear' else _cubic(distance)
+        np.add.at(matrix, (np.arange(wanted), np.clip(first + offset, 0, count - 1)), weight.astype(np.float32))
+    return matrix
+
+
+def _cubic(distance: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float64]:
+    """Keys' cubic convolution kernel (1981), with the ``a`` that torch and OpenCV use."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
 
 _LARGEST_SIDE = 65500  # what a JPEG can hold
 #: Width of the outline around letters, as a part of their size, and how much of the picture it covers.
@@ -40,14 +251,14 @@ def paint(scene: Scene, density: float) -> Pixels:
     return canvas
 
 
-def _pixels(box: Box, density: float) -> tuple[int, int, int, int]:
+def _pixel_box(box: Box, density: float) -> tuple[int, int, int, int]:
     """Left, top, width, height in pixels; boxes of one size get one size, wherever they lie."""
     width, height = max(1, round(box.width * density)), max(1, round(box.height * density))
     return round(box.x * density), round(box.y * density), width, height
 
 
 def _paint_image(canvas: Pixels, item: ImageItem, density: float) -> None:
-    left, top, width, height = _pixels(item.box, density)
+    left, top, width, height = _pixel_box(item.box, density)
     # Rounding may push the last tile a pixel over the edge: shift it rather than cut it.
     left, top = min(left, canvas.shape[1] - width), min(top, canvas.shape[0] - height)
     if left < 0 or top < 0:
@@ -91,7 +302,7 @@ def _stamp(canvas: Pixels, mask: np.ndarray, left: int, top: int, color: Color) 
 
 
 def _paint_path(canvas: Pixels, item: PathItem, density: float) -> None:
-    left, top, width, height = _pixels(item.clip, density)
+    left, top, width, height = _pixel_box(item.clip, density)
     area = np.ascontiguousarray(canvas[top : top + height, left : left + width])
     if area.size == 0:
         return

@@ -23,7 +23,7 @@ from vistool.visualization.files import (
     write_file,
 )
 from vistool.visualization.heatmaps import sheet_scenes
-from vistool.visualization.pictures import open_window, picture_bytes, picture_pixels, style_of
+from vistool.visualization.kinds import open_window, picture_bytes, picture_pixels, style_of
 from vistool.visualization.style import Style
 
 _DEFAULT_SUFFIX = '.png'

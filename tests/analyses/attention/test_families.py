@@ -12,7 +12,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from vistool import Attention
 from vistool.errors import InputError
-from vistool.network.attention_watch import watch_attention
+from vistool.network.attention import watch_attention
 from vistool.network.token_layout import find_token_layout
 from vistool.visualization.facets import facets
 
@@ -255,7 +255,7 @@ def test_hooks_and_modes_go_after_an_exception():
 def test_a_wrong_product_is_refused(monkeypatch):
     make, size, _ = GLOBAL['mmpretrain ViT']
     module, inputs = build(make, size)
-    from vistool.network import attention_watch as watch
+    from vistool.network import attention as watch
 
     fused = watch._FUSED
     monkeypatch.setattr(watch, '_FUSED', fused)

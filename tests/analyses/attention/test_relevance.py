@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vistool import Attention
-from vistool.network import attention_ops as calls
+from vistool.network import attention as calls
 
 SIZE = (48, 64)
 

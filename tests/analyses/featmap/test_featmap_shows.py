@@ -13,15 +13,15 @@ from vistool import FeatureMaps, InputError
 from vistool.analyses.featmap.pca import Positions, basis_bytes, otsu, principal, read_basis
 from vistool.analyses.featmap.reductions import cosine, linear_cka, parse_channels
 from vistool.analyses.featmap.statistics import BatchStatistics
-from vistool.models.subjects import as_model, as_samples
+from vistool.models.model import as_model, as_samples
 from vistool.network.features import Feature
 from vistool.results import ChannelStack, LayerChannels
-from vistool.visualization.color_mapping import map_colors
 from vistool.visualization.facets import facets
 from vistool.visualization.heatmaps import channel_pictures
 from vistool.visualization.kinds import to_raw
 from vistool.visualization.plots import channel_curves
 from vistool.visualization.style import Style
+from vistool.visualization.views import map_colors
 from vistool.visualization.visualizer import write_folder
 
 
@@ -334,7 +334,7 @@ def seed_bilinear(channel, rate, left):
 
 @pytest.mark.parametrize('align', ['center', 'corner'])
 def test_enlarging_is_the_seeds(align):
-    from vistool.visualization.draw import resize_map
+    from vistool.visualization.raster import resize_map
 
     channel = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
     found = resize_map(channel, (40, 56), 'bilinear', align)

@@ -16,8 +16,7 @@ from vistool.analyses.attention.statistics import read_statistics
 from vistool.analyses.base import MapAnalysis
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
-from vistool.models.model import Model
-from vistool.models.subjects import Subject, Targets, as_model, as_samples, same_for_all
+from vistool.models.model import Model, Subject, Targets, as_model, as_samples, same_for_all
 from vistool.network.layers import words_for
 from vistool.network.tensors import NetworkInput
 from vistool.registry import ANALYSES

@@ -12,20 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import (
-    Collector,
-    forward,
-    has_class_token,
-    positions_of,
-    resolve_query,
-    verify,
-)
+from vistool.analyses.attention.capture import Collector, forward, has_class_token, positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.errors import InputError, message_of
-from vistool.models.model import Model
-from vistool.models.subjects import Targets, resolve_targets
-from vistool.network.attention_ops import AttentionOp
-from vistool.network.attention_watch import AttentionWatch, watch_attention
+from vistool.models.model import Model, Targets, resolve_targets
+from vistool.network.attention import AttentionOp, AttentionWatch, watch_attention
 from vistool.network.capture import borrowed, hooked
 from vistool.network.embedding import patch_stride
 from vistool.network.outputs import class_scores, has_classes

@@ -17,8 +17,7 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, message_of, param
 from vistool.models.input_size import patch_size
 from vistool.models.model import Model
-from vistool.network.attention_ops import TOLERANCE, AttentionOp
-from vistool.network.attention_watch import watch_attention
+from vistool.network.attention import TOLERANCE, AttentionOp, watch_attention
 from vistool.network.capture import borrowed
 from vistool.network.embedding import patch_stride
 from vistool.network.tensors import NetworkInput, Size, call_module, input_size

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from vistool.analyses.attention.capture import Collector, forward, has_class_token, verify
 from vistool.analyses.attention.selection import LayerChoice
-from vistool.network.attention_ops import AttentionOp
-from vistool.network.attention_watch import watch_attention
+from vistool.network.attention import AttentionOp, watch_attention
 from vistool.network.capture import borrowed
 from vistool.network.embedding import patch_stride
 from vistool.network.tensors import NetworkInput, input_size

@@ -33,14 +33,11 @@ from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, param
-from vistool.models.model import Model
-from vistool.models.subjects import Subject, Targets, as_model, as_samples, resolve_targets, same_for_all
-from vistool.network.forward import Forward, forward
-from vistool.network.layer_search import layers_to_explain
+from vistool.models.model import Model, Subject, Targets, as_model, as_samples, resolve_targets, same_for_all
+from vistool.network.forward import Forward, forward, layers_to_explain
 from vistool.network.layers import find_layer, layer_names, network_name, words_for
 from vistool.network.outputs import has_classes, probabilities
-from vistool.network.tensors import NetworkInput, Size, input_size, map_tensors
-from vistool.network.tokens import TokenHints
+from vistool.network.tensors import NetworkInput, Size, TokenHints, input_size, map_tensors
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
-from vistool.models.model import Model
-from vistool.models.subjects import as_samples
+from vistool.models.model import Model, as_samples
 from vistool.network.outputs import class_scores, pooled_features
 from vistool.network.tensors import NetworkInput, call_module, input_size
 from vistool.registry import CAM_TARGETS

@@ -16,12 +16,10 @@ from vistool.analyses.featmap.plan import Plan, matched_features, matching_layer
 from vistool.analyses.featmap.reductions import parse_channels
 from vistool.analyses.featmap.statistics import BatchStatistics
 from vistool.data.samples import Sample
-from vistool.models.model import Model
-from vistool.models.subjects import Subject, as_model, as_samples
+from vistool.models.model import Model, Subject, as_model, as_samples
 from vistool.network.features import Feature
 from vistool.network.layers import words_for
-from vistool.network.tensors import NetworkInput
-from vistool.network.tokens import TokenHints
+from vistool.network.tensors import NetworkInput, TokenHints
 from vistool.registry import ANALYSES
 from vistool.results import ChannelStack, Heatmaps, LayerChannels, Result
 

@@ -17,7 +17,7 @@ from vistool.models.model import Model
 from vistool.network.features import Feature, features
 from vistool.network.layers import find_target_layers, unwrapped
 from vistool.network.stages import find_stages
-from vistool.network.tokens import TokenHints
+from vistool.network.tensors import TokenHints
 
 log = logging.getLogger('vistool')
 

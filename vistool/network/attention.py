@@ -12,7 +12,7 @@ import math
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -20,9 +20,220 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vistool.network.attention_ops import AttentionOp, Frame, as_bias
-from vistool.network.tensors import tensors
-from vistool.network.tokens import Grids
+from vistool.network.tensors import Grids, tensors
+
+CHUNK_BYTES = 48 << 20
+"""Size of one chunk of attention weights; whole maps are never held in memory."""
+
+TILE_BYTES = 2 << 20
+"""Size of one tile of weights on a CPU, whose cache then holds it from the product to the sum."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""How far reconstructed outputs may be from the module's own, relative to the largest value, by dtype."""
+
+
+@dataclass
+class Frame:
+    """A module around an attention operation, with the arguments of its call.
+
+    Attributes:
+        name: Dotted name in the network.
+        module: The module.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        attended: Attention operations that have already run inside this call.
+    """
+
+    name: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    attended: int = 0
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """Its first tensor argument."""
+        values = (*self.args, *self.kwargs.values())
+        return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+@dataclass(frozen=True)
+class AttentionOp:
+    """One attention operation. Groups are images, or windows of images; tokens attend within their group.
+
+    Attributes:
+        index: Position among the attention operations of the forward.
+        name: Dotted name of the module that ran it.
+        shape: ``(groups, heads, queries, keys)``.
+        query: ``(G, H, Nq, d)``, or None where the model computed the weights itself.
+        key: ``(G, H, Nk, d)``, or None.
+        bias: Added to the scaled products, broadcastable to ``shape``; None: nothing.
+        scale: Factor of ``query · key``.
+        weights: ``(G, H, Nq, Nk)`` as the model computed them, or None.
+        value: ``(G, H, Nk, dv)``; None once compacted.
+        output: ``(G, H, Nq, dv)``, the result of the operation; None once compacted.
+        source: The operation's output as the model received it, for gradients with respect to it.
+        flipped: Whether the last two axes of ``source`` are swapped (values times weights).
+        mixed: Whether the heads were mixed after the softmax (talking heads), so that rows need not sum to 1.
+        frames: Modules around it, outermost first; ``()`` once compacted.
+        grids: Spatial sizes that were seen before it, most recent last.
+        residual: Largest deviation of reconstructed outputs so far, relative to the largest output; a list of one.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, int, int, int]
+    query: Tensor | None = None
+    key: Tensor | None = None
+    bias: Tensor | None = None
+    scale: float = 1.0
+    weights: Tensor | None = None
+    value: Tensor | None = None
+    output: Tensor | None = None
+    source: Tensor | None = None
+    flipped: bool = False
+    mixed: bool = False
+    frames: tuple[Frame, ...] = ()
+    grids: tuple[tuple[int, int], ...] = ()
+    residual: list[float] = field(default_factory=lambda: [0.0])
+
+    def rows(self, groups: Tensor, positions: Tensor) -> Tensor:
+        """Attention of chosen queries over all keys, in O(heads · keys) each.
+
+        Args:
+            groups: int64 ``(n,)``.
+            positions: int64 ``(n, Q)``, queries within each group.
+
+        Returns:
+            ``(n, heads, Q, keys)`` in at least float32.
+        """
+        everything = len(groups) == self.shape[0] and bool((groups == torch.arange(len(groups)).to(groups)).all())
+        index = positions[:, None, :, None]
+
+        def at(tensor: Tensor, last: int) -> Tensor:
+            tensor = tensor if everything else tensor[groups]
+            return tensor.gather(2, index.expand(-1, tensor.shape[1], -1, last))
+
+        if self.weights is not None:
+            return _wide(at(self.weights, self.shape[3]))
+        assert self.query is not None and self.key is not None
+        keys = self.key if everything else self.key[groups]
+        bias = None
+        if self.bias is not None:
+            bias = self.bias if self.bias.shape[0] == 1 or everything else self.bias[groups]
+            if bias.shape[2] > 1:
+                shape = (len(groups), bias.shape[1], positions.shape[1], bias.shape[3])
+                bias = bias.expand(len(groups), -1, -1, -1).gather(2, index.expand(shape))
+        return _softmax(at(self.query, self.query.shape[3]), keys, bias, self.scale)
+
+    @property
+    def step(self) -> int:
+        """Queries of one chunk."""
+        groups, heads, _, keys = self.shape
+        return max(1, CHUNK_BYTES // (4 * groups * heads * keys))
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """All weights, a chunk of queries at a time: the queries as a slice, and ``(G, heads, chunk, keys)``."""
+        for start in range(0, self.shape[2], self.step):
+            part = slice(start, min(start + self.step, self.shape[2]))
+            yield part, self.part(part)
+
+    def tiles(self) -> Iterator[tuple[slice, slice]]:
+        """All weights, cut into tiles of heads and queries that are small enough to stay in the cache."""
+        groups, heads, queries, keys = self.shape
+        tensor = self.weights if self.weights is not None else self.query
+        budget = TILE_BYTES if tensor is not None and tensor.device.type == 'cpu' else CHUNK_BYTES
+        rows = max(1, budget // (4 * groups * keys))
+        down, across = min(rows, queries), max(1, rows // queries)
+        for head in range(0, heads, across):
+            for query in range(0, queries, down):
+                yield slice(head, min(head + across, heads)), slice(query, min(query + down, queries))
+
+    def room(self) -> Tensor | None:
+        """Memory for one tile, reused for all: allocating new pages costs as much as the product that fills them."""
+        if self.weights is not None or self.query is None:
+            return None
+        heads, queries = next(self.tiles())
+        shape = self.shape[0], heads.stop, queries.stop, self.shape[3]
+        return torch.empty(math.prod(shape), dtype=_wide(self.query[:0]).dtype, device=self.query.device)
+
+    def part(self, queries: slice, heads: slice = slice(None), room: Tensor | None = None) -> Tensor:
+        """The weights of a slice of the queries, and of the heads, ``(G, h, n, keys)``; in ``room`` if given."""
+        if self.weights is not None:
+            return _wide(self.weights[:, heads, queries])
+        assert self.query is not None and self.key is not None
+        bias = self.bias
+        if bias is not None:
+            bias = bias[:, heads if bias.shape[1] > 1 else slice(None), queries if bias.shape[2] > 1 else slice(None)]
+        return _softmax(self.query[:, heads, queries], self.key[:, heads], bias, self.scale, room)
+
+    @property
+    def own(self) -> Tensor:
+        """:attr:`source`, which must not be None."""
+        assert self.source is not None
+        return self.source
+
+    def grouped(self, gradient: Tensor) -> Tensor:
+        """A gradient with respect to :attr:`source`, ``(G, H, Nq, dv)``."""
+        gradient = gradient.mT if self.flipped else gradient
+        return gradient.reshape(*self.shape[:3], gradient.shape[-1])
+
+    def check(self, groups: Tensor, positions: Tensor, rows: Tensor) -> bool:
+        """Whether ``rows`` times the values give what the operation returned; the residual is kept.
+
+        Args:
+            groups: int64 ``(n,)``.
+            positions: int64 ``(n, Q)``.
+            rows: ``(n, heads, Q, keys)``, from :meth:`rows`.
+        """
+        if self.value is None or self.output is None:
+            return True
+        with torch.autocast(rows.device.type, enabled=False):
+            everything = len(groups) == self.shape[0]
+            values = self.value if everything else self.value[groups]
+            rebuilt = rows @ values.detach().to(rows.dtype)
+            index = positions[:, None, :, None].expand(-1, self.shape[1], -1, rebuilt.shape[3])
+            own = (self.output if everything else self.output[groups]).gather(2, index).detach().to(rows.dtype)
+        residual = float((rebuilt - own).abs().max() / own.abs().max().clamp_min(1e-6))
+        self.residual[0] = max(self.residual[0], residual if math.isfinite(residual) else math.inf)
+        return self.residual[0] <= TOLERANCE.get(self.output.dtype, 1e-4)
+
+    def compact(self, *, values: bool = False) -> AttentionOp:
+        """A copy that holds only what the weights are computed from, in storage of its own."""
+        value = self.value.detach().contiguous() if values and self.value is not None else None
+        query, key = self.query, self.key
+        if query is not None and key is not None:
+            query = query.detach().clone(memory_format=torch.contiguous_format)
+            key = key.detach().clone(memory_format=torch.contiguous_format)
+        weights = None if self.weights is None else self.weights.detach()
+        source = self.source if values else None
+        return replace(self, query=query, key=key, weights=weights, value=value, output=None, source=source, frames=())
+
+
+def _softmax(query: Tensor, key: Tensor, bias: Tensor | None, scale: float, room: Tensor | None = None) -> Tensor:
+    shape = (*query.shape[:-1], key.shape[-2])
+    out = None if room is None else room[: math.prod(shape)].view(shape)
+    with torch.autocast(query.device.type, enabled=False):
+        scores = torch.matmul(_wide(query) * scale, _wide(key).transpose(-1, -2), out=out)
+        if bias is not None:
+            scores = scores.masked_fill_(~bias, -math.inf) if bias.dtype == torch.bool else scores.add_(bias)
+        return torch.softmax(scores, -1, out=scores)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def as_bias(bias: Tensor, lead: tuple[int, ...], grouped: tuple[int, int]) -> Tensor:
+    """A mask with the axes ``(groups, heads, queries, keys)``, of which any may be 1."""
+    bias = bias.reshape((1,) * (len(lead) + 2 - bias.ndim) + tuple(bias.shape)).detach()
+    if len(lead) == 2:
+        return bias
+    if all(n == 1 for n in bias.shape[:-2]):
+        return bias.reshape(1, 1, *bias.shape[-2:])
+    return bias.expand(*lead, -1, -1).reshape(*grouped, *bias.shape[-2:])
+
 
 Leaves = Literal['none', 'first', 'all']
 
