@@ -283,8 +283,16 @@ def overlay(result: Heatmaps | Sequence[Heatmaps], **style: StyleOption) -> list
     Args:
         result: Heat maps of one image, or a list of them.
         style: Fields of :class:`~vistool.visualization.style.Style`, such as ``alpha=0.4``.
+
+    Raises:
+        InputError: A style is not accepted, or a result is not heat maps.
     """
     chosen = style_of(style)
+    for each in [result] if isinstance(result, Result) else result:
+        if not isinstance(each, Heatmaps):
+            raise InputError(
+                f'{type(each).__name__} have no maps to overlay', accepted='the result of CAM, Attention or FeatureMaps'
+            )
     if isinstance(result, Result):
         return [pixels for _, pixels in overlays(result, chosen)]
     return [[pixels for _, pixels in overlays(each, chosen)] for each in result]
