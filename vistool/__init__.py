@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vistool.data.geometry import Geometry
     from vistool.data.samples import Sample
     from vistool.errors import InputError
-    from vistool.models.model import Model, load
+    from vistool.models.model import Model, load, preview_model
     from vistool.results import (
         ChannelStack,
         ChannelStatistics,
@@ -82,6 +82,7 @@ __all__ = [
     'Target',
     'load',
     'overlay',
+    'preview_model',
     'render',
     'run',
     'save',
@@ -93,7 +94,7 @@ _HOMES = {
     'vistool.data.geometry': ('Geometry',),
     'vistool.data.samples': ('Sample',),
     'vistool.errors': ('InputError',),
-    'vistool.models.model': ('Model', 'load'),
+    'vistool.models.model': ('Model', 'load', 'preview_model'),
     'vistool.results': (
         'ChannelStack',
         'ChannelStatistics',

@@ -47,7 +47,7 @@ def striped(rng: np.random.Generator, label: int) -> NDArray[np.uint8]:
 
 
 def tensors(photo: NDArray[np.uint8], texture: NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
-    """Texture, spectrum and photo as the config's pipelines make them: ``(3, SIZE, SIZE)``, normalised."""
+    """Texture, spectrum and photo as the config's pipelines make them: ``(3, SIZE, SIZE)``, normalized."""
     images = (LocalBinaryPattern()({'img': texture})['img'], FFTMagnitude()({'img': photo})['img'], photo)
     x_b, x_f, x_p = (
         torch.from_numpy((image.transpose(2, 0, 1).astype(np.float32) - 127.5) / 127.5) for image in images

@@ -30,7 +30,7 @@ def test_the_documented_example_with_the_dataset_absent(capsys, tmp_path):
     code, out, err = run(capsys, CIFAR, '-o', tmp_path / 'x.png')
     assert code == 0 and out == f'{tmp_path}/x.png\n'
     assert 'CIFAR100 is not here; taking its published 50000 images' in err
-    assert '200 epochs × 3,125 = 625,000 iterations' in err and 'meant for a batch of 128' in err
+    assert '200 epochs × 3,125 = 625,000 iterations' in err and 'set for a total batch of 128' in err
 
 
 def test_the_documented_example_of_repvgg(capsys, tmp_path):
@@ -73,7 +73,7 @@ def test_layer_decay_is_one_curve_a_layer_and_no_legend(capsys, tmp_path):
 
 def test_auto_scale_lr_multiplies_the_rate(capsys, tmp_path):
     code, _, err = run(capsys, CIFAR, *SMALL, '--auto-scale-lr', '-o', tmp_path / 'x.png', '--save-raw')
-    assert code == 0 and 'learning rate × 0.25' in err and 'meant for a batch of 128, this' not in err
+    assert code == 0 and 'learning rate × 0.25' in err and 'set for a total batch of 128' not in err
     assert float(table(tmp_path / 'x.csv')[0]['value']) == 0.1 * 0.25
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from vistool.environment import warn_of_overwritten_packages
 from vistool.models.configs import Source
-from vistool.models.model import load
+from vistool.models.model import load, preview_model
 from vistool.network.outputs import class_scores, has_classes, probabilities
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,3 +181,11 @@ def test_networks_that_do_not_tell_their_number_of_outputs_lose_wrong_names_when
     result = vt.CAM(targets=[4], layers=['0'])(model, torch.randn(3, 8, 8))
     assert result.provenance['targets'][0]['name'] == 'class 4'
     assert '2 class names do not belong to 6 outputs' in caplog.text
+
+
+def test_a_preview_lists_the_names_that_layers_take():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 2, 1))).train()
+    assert '(2): Sequential' in preview_model(network) and 'Conv2d(4, 2' in preview_model(network)
+    lines = preview_model(network, torch.zeros(3, 8, 10)).splitlines()
+    assert any('2.0: Conv2d' in line and '2×8×10' in line for line in lines)
+    assert network.training and not any(module._forward_hooks for module in network.modules())

@@ -189,14 +189,14 @@ def test_the_clock_counts_what_is_waited_for():
     assert throughput([run.clock, run.clock]).startswith('40 images in ')
 
 
-def test_a_cancelled_pass_writes_what_it_has_explained_and_no_more():
+def test_a_canceled_pass_writes_what_it_has_explained_and_no_more():
     written, read_ahead = [], []
 
     def read(index, item):
         read_ahead.append(index)
         return sample((2, 2), index)
 
-    run = batches(read=read, batch_size=2, cancelled=lambda: run.clock.images >= 6)
+    run = batches(read=read, batch_size=2, canceled=lambda: run.clock.images >= 6)
     run.run(range(100), written.append, unexpected)
     assert [path.name for path in written] == list('012345')
     assert len(read_ahead) < 20

@@ -46,7 +46,7 @@ def test_a_run_is_resumed_and_gets_a_gallery(model, photos, tmp_path):
         model, photos, CAM, out=out, batch_size=5, save_raw=True,
         written=announced.extend, progress=lambda finished, total: steps.append((finished, total)),
     )  # fmt: skip
-    assert (summary.done, summary.skipped, summary.failures, summary.cancelled) == (12, 0, (), False)
+    assert (summary.done, summary.skipped, summary.failures, summary.canceled) == (12, 0, (), False)
     assert list(summary.files) == announced and len(announced) == 24 and all(path.is_file() for path in announced)
     assert steps == [(finished, 12) for finished in range(13)]
     assert repr(summary).startswith('RunSummary(12 done in ') and summary.images_per_second > 0
@@ -76,7 +76,7 @@ def test_other_settings_are_named_in_the_error(model, photos, tmp_path):
         weight.sub_(1)
 
 
-def test_a_cancelled_run_is_resumed(model, photos, tmp_path):
+def test_a_canceled_run_is_resumed(model, photos, tmp_path):
     cancel = threading.Event()
 
     def progress(finished, total):
@@ -87,7 +87,7 @@ def test_a_cancelled_run_is_resumed(model, photos, tmp_path):
     options = {'batch_size': 2, 'deterministic': True}
     vt.run(model, photos, CAM, out=whole, **options)
     summary = vt.run(model, photos, CAM, out=out, progress=progress, cancel=cancel, **options)
-    assert summary.cancelled and 4 <= summary.done < 12 and 'cancelled' in repr(summary)
+    assert summary.canceled and 4 <= summary.done < 12 and 'canceled' in repr(summary)
     with pytest.raises(InputError, match='unfinished run'):
         vt.run(model, photos, CAM, out=out, **options)
     rest = vt.run(model, photos, CAM, out=out, resume=True, **options)

@@ -274,6 +274,8 @@ def test_a_figure_looks_like_the_painted_pixels():
 def test_overlay_for_python():
     made = overlay(heatmaps(columns=TWO))
     assert [image.shape for image in made] == [(96, 96, 3)] * 2 and made[0].dtype == np.uint8
+    with pytest.raises(InputError, match='have no maps to overlay'):
+        overlay(RESULTS['curves'])
 
 
 def test_no_window_where_there_is_no_screen(monkeypatch):

@@ -29,7 +29,7 @@ train_dataloader = dict(dataset=data)
 
 
 def make_photos(folder: Path, count: int, size: tuple[int, int] = (375, 500)) -> Path:
-    """Smooth coloured noise of ImageNet's usual size as JPEG files, a list of them, and the config that reads them."""
+    """Smooth colored noise of ImageNet's usual size as JPEG files, a list of them, and the config that reads them."""
     generator = np.random.default_rng(0)
     lines = []
     for k in range(count):
@@ -40,7 +40,7 @@ def make_photos(folder: Path, count: int, size: tuple[int, int] = (375, 500)) ->
         lines.append(f'{k:04d}.jpg {k % 1000}\n')
     (folder / 'list.txt').write_text(''.join(lines))
     config = folder / 'config.py'
-    # a path and not «mmpretrain::…», whose scope mark on the visualizer mmpretrain's own tool fails on
+    # a path and not 'mmpretrain::…', whose scope mark on the visualizer mmpretrain's own tool fails on
     base = their_folder() / 'configs' / 'resnet' / 'resnet50_8xb32_in1k.py'
     config.write_text(CONFIG.format(root=str(folder), base=str(base)))
     return config

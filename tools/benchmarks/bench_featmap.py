@@ -42,7 +42,7 @@ def stage(model: nn.Module, inputs: Tensor, layer: str) -> Callable[[], object]:
 
 
 def enlarge(channel: np.ndarray, rate: int) -> np.ndarray:
-    """One channel, ``rate`` times as large, pixel by pixel in Python: four neighbours, centres aligned."""
+    """One channel, ``rate`` times as large, pixel by pixel in Python: four neighbors, centers aligned."""
     height, width = channel.shape
     larger = np.zeros((height * rate, width * rate), np.uint8)
     for row in range(height * rate):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from vistool.data.samples import Sample
 from vistool.models.model import Model
+from vistool.network.layers import LayersGiven
 from vistool.results import Heatmaps, Result, side_by_side
 
 Views = Sequence[Sequence[Sample]]
@@ -30,7 +31,7 @@ class MapAnalysis(ABC):
         layers: The layers that were named, if any were.
     """
 
-    layers: object = ()
+    layers: LayersGiven = ()
 
     def check(self, model: Model) -> None:  # noqa: B027 (optional)
         """Checks parameters that can be wrong whatever the images are.
@@ -54,8 +55,13 @@ class MapAnalysis(ABC):
         return self
 
     @abstractmethod
-    def __call__(self, model: Model, samples: Any) -> Any:
-        """Results of one batch: one per sample, in their order."""
+    def __call__(self, model: Model, subject: Sequence[Sample]) -> Heatmaps | list[Heatmaps]:
+        """Results of one batch: a list with one per sample, in their order. Single samples may be accepted as well."""
+
+    def results(self, model: Model, samples: Sequence[Sample]) -> list[Heatmaps]:
+        """Results of one batch, one per sample."""
+        found = self(model, samples)
+        return [found] if isinstance(found, Heatmaps) else found
 
     @property
     def reduces(self) -> str:
@@ -101,13 +107,13 @@ class MapAnalysis(ABC):
         Returns:
             One joined result per image.
         """
-        first: list[Heatmaps] = self(models[0], list(views[0]))
+        first = self.results(models[0], views[0])
         columns = [first]
         for model, samples in zip(models[1:], views[1:], strict=True):
             column: list[Heatmaps] = [*first]
             for group in _same_size(samples):
                 follower = self.follow([first[image] for image in group], model)
-                found = follower(model, [samples[image] for image in group])
+                found = follower.results(model, [samples[image] for image in group])
                 for image, result in zip(group, found, strict=True):
                     column[image] = result
             columns.append(column)

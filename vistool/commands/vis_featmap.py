@@ -137,20 +137,17 @@ def parse_point(word: str) -> tuple[float, float]:
 def preview(args: argparse.Namespace) -> int:
     """Lists the network's modules with what they give for the first image, on stdout; needs no checkpoint."""
     from vistool.models.configs import resolve
-    from vistool.models.model import Model, build_module, find_device
-    from vistool.network.stages import module_tree
+    from vistool.models.model import Model, build_module, find_device, preview_model
     from vistool.runs.spec import find_items, read_views
 
     models = options.models_of(args)
     source = resolve(args.config, models.options)
     item = find_items(args.images, source)[0]
     device = find_device(models.device)
-    module = build_module(source, args.seed).to(device)
-    module.eval()
+    module = build_module(source, args.seed)
     model = Model(module, source.name, source.config, device=device)
     model.use_files(models.files, models.draw_on)
-    inputs = model.batch(read_views([model], item, args.seed))
-    boundary.announce(module_tree(model.module, inputs))
+    boundary.announce([preview_model(model, read_views([model], item, args.seed))])
     return boundary.OK
 
 

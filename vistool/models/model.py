@@ -27,7 +27,9 @@ from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
 from vistool.network.capture import borrowed
+from vistool.network.layers import unwrapped
 from vistool.network.outputs import output_count
+from vistool.network.stages import module_tree
 from vistool.network.tensors import NetworkInput, leaves, map_tensors
 
 if TYPE_CHECKING:
@@ -434,3 +436,22 @@ def resolve_targets(
     asked = torch.stack([torch.arange(most) < len(row) for row in rows])
     classes = torch.stack([torch.cat([row, row[:1].expand(most - len(row))]) for row in rows])
     return classes, None if bool(asked.all()) else asked
+
+
+def preview_model(model: Model | nn.Module, subject: Subject | None = None) -> str:
+    """The modules of a network, one a line, by the names that ``layers`` takes.
+
+    Args:
+        model: A loaded model, or any module.
+        subject: A sample, or the network's input. Where it is given, the network runs on its first image, and each
+            line also says the shape of the module's output, how often it ran, and whether it is a stage.
+
+    Raises:
+        InputError: If the network does not take the input.
+    """
+    model = as_model(model)
+    if subject is None:
+        return str(unwrapped(model.module))
+    samples, _ = as_samples(subject)
+    with model.borrowed():
+        return '\n'.join(module_tree(model.module, model.batch(samples[:1])))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import nn
 
 from vistool.errors import InputError, close_matches, param
+
+LayersGiven: TypeAlias = int | str | nn.Module | Sequence[int | str | nn.Module]
+"""Layers as a user gives them: one or several, by number, by name, or as modules of the network."""
 
 DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     # Convolutional networks: the last map before pooling, after its last activation.
@@ -105,7 +109,7 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
     return path, module
 
 
-def words_for(layers: int | str | nn.Module | Sequence[int | str | nn.Module]) -> list[str]:
+def words_for(layers: LayersGiven) -> list[str]:
     """Layers as users give them, for file names: words as they are, modules by their class."""
     given = [layers] if isinstance(layers, (int, str, nn.Module)) else layers
     return [type(layer).__name__ if isinstance(layer, nn.Module) else str(layer) for layer in given]

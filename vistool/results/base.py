@@ -68,7 +68,7 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     companions: Mapping[str, Result] = field(default_factory=dict, repr=False)
 
-    def with_provenance(self, **more: Any) -> Self:
+    def with_provenance(self, **more: object) -> Self:
         """The same result with more entries in its provenance."""
         return replace(self, provenance={**self.provenance, **more})
 

@@ -92,7 +92,7 @@ class Batches(Generic[T, W]):
         batch_size: Images per call of ``explain``; halved where the memory does not suffice.
         workers: Threads of each pool.
         clock: Where the time goes.
-        cancelled: Asked before each batch; once it says so, no further images are explained.
+        canceled: Asked before each batch; once it says so, no further images are explained.
     """
 
     read: Callable[[int, T], tuple[Sample, ...]]
@@ -101,7 +101,7 @@ class Batches(Generic[T, W]):
     batch_size: int = 1
     workers: int = 2
     clock: Clock = field(default_factory=Clock)
-    cancelled: Callable[[], bool] = lambda: False
+    canceled: Callable[[], bool] = lambda: False
 
     def run(
         self,
@@ -145,7 +145,7 @@ class Batches(Generic[T, W]):
         ):
             try:
                 for batch in self._batches(items, groups, readers, fail):
-                    if self.cancelled():
+                    if self.canceled():
                         readers.shutdown(cancel_futures=True)
                         break
                     for each, result, seconds in self._explained(batch, fail):

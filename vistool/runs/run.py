@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.data.samples import Sample
@@ -17,6 +17,7 @@ from vistool.errors import InputError, log_speller, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.models.configs import Source
 from vistool.models.model import Model
+from vistool.network.layers import words_for
 from vistool.results import Heatmaps, Result
 from vistool.runs.batches import Batches, throughput
 from vistool.runs.distributed import DistInfo, deterministic, distributed, hint_at_gpu
@@ -76,13 +77,13 @@ class Callbacks:
         written: With the files of each item, as soon as they are whole and in the order of the items.
         progress: With the number of items that are finished and their total, in the first process only.
         fitted: With the analysis after :meth:`~vistool.analyses.base.MapAnalysis.fit`, in the first process only.
-        cancelled: Asked before each batch; true ends the run in a state that ``resume`` continues.
+        canceled: Asked before each batch; true ends the run in a state that ``resume`` continues.
     """
 
     written: Callable[[Sequence[Path]], None] = lambda paths: None
     progress: Callable[[int, int], None] = lambda finished, total: None
     fitted: Callable[[MapAnalysis], None] = lambda analysis: None
-    cancelled: Callable[[], bool] = lambda: False
+    canceled: Callable[[], bool] = lambda: False
 
 
 def run(
@@ -91,7 +92,7 @@ def run(
     analysis: MapAnalysis,
     *,
     checkpoint: str | None = None,
-    transform: Any = None,
+    transform: Callable[[Any], Tensor] | None = None,
     compare: Sequence[Model | nn.Module | PathLike | tuple[PathLike, str]] = (),
     options: Mapping[str, Any] | None = None,
     device: str = 'cpu',
@@ -214,7 +215,7 @@ def run(
         seed,
         type(analysis).__name__.lower(),
     )
-    given = {'progress': progress, 'written': written, 'fitted': fitted, 'cancelled': cancel and cancel.is_set}
+    given = {'progress': progress, 'written': written, 'fitted': fitted, 'canceled': cancel and cancel.is_set}
     return execute(spec, Callbacks(**{name: call for name, call in given.items() if call is not None}))  # type: ignore[arg-type]
 
 
@@ -257,7 +258,7 @@ class _Run:
         self.sheet_results: list[Heatmaps] = []
         self.reduced: Mapping[str, Result] = {}
         self.total = self.finished = self.done_count = 0
-        self.cancelled = False
+        self.canceled = False
 
     def execute(self) -> RunSummary:
         """Does all of it."""
@@ -276,7 +277,7 @@ class _Run:
         spec = self.spec
         self.batches: Batches[AnyItem, _Written] = Batches(
             self.read, self.explain, self.write, spec.execution.batch_size, spec.execution.workers,
-            cancelled=self.ask_cancelled,
+            canceled=self.ask_canceled,
         )  # fmt: skip
         order = self.select()
         self.visualizer.check(len(order))
@@ -376,10 +377,10 @@ class _Run:
         finally:
             self.visualizer.close()
 
-    def ask_cancelled(self) -> bool:
+    def ask_canceled(self) -> bool:
         """Whether the run is to end before its next batch."""
-        self.cancelled = self.cancelled or self.callbacks.cancelled()
-        return self.cancelled
+        self.canceled = self.canceled or self.callbacks.canceled()
+        return self.canceled
 
     def read(self, index: int, item: AnyItem) -> tuple[Sample, ...]:
         """An image as each model reads it; runs in a pool."""
@@ -392,7 +393,7 @@ class _Run:
             if len(self.models) > 1:
                 results = self.analysis.compare(self.models, views, labels(self.models))
             else:
-                results = self.analysis(self.models[0], views[0])
+                results = self.analysis.results(self.models[0], views[0])
         command = {'command': self.spec.command} if self.spec.command else {}
         results = [result.with_provenance(**command, seed=self.spec.seed, amp=amp) for result in results]
         self.reduced = self.analysis.reduce(self.reduced, results)
@@ -455,18 +456,18 @@ class _Run:
         dist = self.dist
         failures = tuple(each for part in dist.gather(self.failures) for each in part)
         clocks = dist.gather(self.batches.clock)
-        cancelled = any(dist.gather(self.cancelled))
-        if self.manifest is not None and not cancelled:
+        canceled = any(dist.gather(self.canceled))
+        if self.manifest is not None and not canceled:
             self.manifest.finish()
         if dist.is_main:
-            if not cancelled:
+            if not canceled:
                 self.write_whole()
             if total > 1 and any(clock.images for clock in clocks):
                 log.info('%s', throughput(clocks))
             log_failures(failures, total)
         dist.wait()
         seconds, done = time.perf_counter() - self.started, sum(dist.gather(self.done_count))
-        return RunSummary(self.out, done, skipped, failures, tuple(self.files), seconds, cancelled)
+        return RunSummary(self.out, done, skipped, failures, tuple(self.files), seconds, canceled)
 
     def write_whole(self) -> None:
         """Writes what there is one of in the whole run: a sheet, the gallery, what the analysis reduced."""
@@ -479,5 +480,5 @@ class _Run:
             if is_file(self.out):
                 path = self.out.with_name(f'{self.out.stem}_{key}{self.out.suffix}')
             else:
-                path = self.out / f'{file_name(key, self.spec.analysis.layers)}.png'
+                path = self.out / f'{file_name(key, words_for(self.spec.analysis.layers))}.png'
             self.announce(Visualizer(path, output.style, save_raw=True).write(result, path.stem))

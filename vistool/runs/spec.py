@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis
 from vistool.data.datasets import (
@@ -52,7 +52,7 @@ class ModelSpec:
 
     model: Model | nn.Module | PathLike
     checkpoint: str | None = None
-    transform: Any = None  # the user's own callable
+    transform: Callable[[Any], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class RunSummary:
         failures: Items that could not be read or explained.
         files: The files that this process wrote, in order.
         seconds: How long it took.
-        cancelled: Whether it was cancelled; ``resume`` continues it.
+        canceled: Whether it was canceled; ``resume`` continues it.
     """
 
     out: Path
@@ -267,7 +267,7 @@ class RunSummary:
     failures: tuple[Failure, ...] = ()
     files: tuple[Path, ...] = ()
     seconds: float = 0.0
-    cancelled: bool = False
+    canceled: bool = False
 
     @property
     def images_per_second(self) -> float:
@@ -278,7 +278,7 @@ class RunSummary:
         parts = [f'{self.done} done']
         parts += [f'{self.skipped} skipped'] * bool(self.skipped)
         parts += [f'{len(self.failures)} failed'] * bool(self.failures)
-        parts += ['cancelled'] * self.cancelled
+        parts += ['canceled'] * self.canceled
         return f'RunSummary({", ".join(parts)} in {self.seconds:.1f} s: {len(self.files)} files in {str(self.out)!r})'
 
 

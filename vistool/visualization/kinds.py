@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from vistool.errors import InputError, close_matches
 from vistool.results import (
@@ -38,7 +38,7 @@ from vistool.visualization.files import SUFFIXES, VECTOR_SUFFIXES, encode_pixels
 from vistool.visualization.grids import bare_tiles, grid_scene
 from vistool.visualization.heatmaps import as_heatmaps, channel_files, heatmaps_scene, overlays, panel_scenes
 from vistool.visualization.scene import Pixels, Scene
-from vistool.visualization.style import Page, Style
+from vistool.visualization.style import Page, Style, StyleOption
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -231,10 +231,10 @@ def _(result: ChannelStack, style: Style) -> Iterator[tuple[str, bytes]]:
 
 
 @overload
-def show(result: Result, **style: Any) -> Figure: ...
+def show(result: Result, **style: StyleOption) -> Figure: ...
 @overload
-def show(result: Sequence[Result], **style: Any) -> list[Figure]: ...
-def show(result: Result | Sequence[Result], **style: Any) -> Figure | list[Figure]:
+def show(result: Sequence[Result], **style: StyleOption) -> list[Figure]: ...
+def show(result: Result | Sequence[Result], **style: StyleOption) -> Figure | list[Figure]:
     """The picture of a result as a matplotlib figure; a notebook shows it.
 
     Args:
@@ -249,10 +249,10 @@ def show(result: Result | Sequence[Result], **style: Any) -> Figure | list[Figur
 
 
 @overload
-def render(result: Result, format: str = 'png', **style: Any) -> bytes: ...
+def render(result: Result, format: str = 'png', **style: StyleOption) -> bytes: ...
 @overload
-def render(result: Sequence[Result], format: str = 'png', **style: Any) -> list[bytes]: ...
-def render(result: Result | Sequence[Result], format: str = 'png', **style: Any) -> bytes | list[bytes]:
+def render(result: Sequence[Result], format: str = 'png', **style: StyleOption) -> list[bytes]: ...
+def render(result: Result | Sequence[Result], format: str = 'png', **style: StyleOption) -> bytes | list[bytes]:
     """The picture of a result as the bytes of a file.
 
     Args:
@@ -274,23 +274,31 @@ def render(result: Result | Sequence[Result], format: str = 'png', **style: Any)
 
 
 @overload
-def overlay(result: Heatmaps, **style: Any) -> list[Pixels]: ...
+def overlay(result: Heatmaps, **style: StyleOption) -> list[Pixels]: ...
 @overload
-def overlay(result: Sequence[Heatmaps], **style: Any) -> list[list[Pixels]]: ...
-def overlay(result: Heatmaps | Sequence[Heatmaps], **style: Any) -> list[Pixels] | list[list[Pixels]]:
+def overlay(result: Sequence[Heatmaps], **style: StyleOption) -> list[list[Pixels]]: ...
+def overlay(result: Heatmaps | Sequence[Heatmaps], **style: StyleOption) -> list[Pixels] | list[list[Pixels]]:
     """Each map over the network's image: uint8 ``(H, W, 3)`` RGB at the network's size.
 
     Args:
         result: Heat maps of one image, or a list of them.
         style: Fields of :class:`~vistool.visualization.style.Style`, such as ``alpha=0.4``.
+
+    Raises:
+        InputError: A style is not accepted, or a result is not heat maps.
     """
     chosen = style_of(style)
+    for each in [result] if isinstance(result, Result) else result:
+        if not isinstance(each, Heatmaps):
+            raise InputError(
+                f'{type(each).__name__} have no maps to overlay', accepted='the result of CAM, Attention or FeatureMaps'
+            )
     if isinstance(result, Result):
         return [pixels for _, pixels in overlays(result, chosen)]
     return [[pixels for _, pixels in overlays(each, chosen)] for each in result]
 
 
-def style_of(given: dict[str, Any]) -> Style:
+def style_of(given: dict[str, StyleOption]) -> Style:
     """Keyword arguments as a style.
 
     Raises:
@@ -300,7 +308,7 @@ def style_of(given: dict[str, Any]) -> Style:
     unknown = next((name for name in given if name not in known), None)
     if unknown is not None:
         raise InputError(f'unknown style {unknown!r}', accepted=', '.join(known), hint=close_matches(unknown, known, 3))
-    return Style(**given)
+    return Style(**given)  # type: ignore[arg-type]  # it checks each of them
 
 
 def picture_bytes(result: Result, style: Style, suffix: str) -> bytes:

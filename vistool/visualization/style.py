@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,8 @@ Scale = Literal['each', 'shared', 'percentile']
 View = Literal['original', 'network']
 Interpolation = Literal['nearest', 'bilinear', 'bicubic']
 Align = Literal['center', 'corner']
+StyleOption: TypeAlias = str | int | float | tuple[int, int] | tuple[float, float] | None
+"""The value of a field of :class:`Style`, given as a keyword."""
 Theme = Literal['darkgrid', 'whitegrid', 'dark', 'white', 'ticks']
 
 _PAPER_WIDTHS = {'column': 3.25, 'text': 6.875}

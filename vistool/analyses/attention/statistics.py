@@ -95,7 +95,7 @@ def _measure(
     values = sums / torch.zeros(batch).index_add_(0, image, count)[:, None, None]
     if where.query_grid is None:
         values[..., MEASURES.index('distance')] = torch.nan
-    if call.mixed:  # weights that may be negative are no distribution: they have neither entropy nor mean distance
+    if call.mixed:  # weights that may be negative are not a distribution: they have neither entropy nor mean distance
         values[..., [MEASURES.index('entropy'), MEASURES.index('distance')]] = torch.nan
     return values
 

@@ -44,9 +44,9 @@ class Report:
         model: The model.
         methods: Name → method, in the order of the figure's columns.
         layers: Names of the target layers.
-        goals: What the rows ask for.
+        asked: What the maps explain.
         shares: Class probabilities ``(B, C)``, or None where there are no classes.
-        values: Scores ``(B,)`` of each goal that is no class; None for classes.
+        values: Scores ``(B,)`` of each target that is not a class; None for classes.
         drawn: The maps.
         settings: Whatever else the provenance keeps.
     """
@@ -54,7 +54,7 @@ class Report:
     model: Model
     methods: Mapping[str, Method]
     layers: Sequence[str]
-    goals: Sequence[cam_targets.Target]
+    asked: Sequence[cam_targets.Target]
     shares: Tensor | None
     values: Sequence[Tensor | None]
     drawn: Mapping[Key, Sequence[Drawn]]
@@ -63,7 +63,7 @@ class Report:
     def result(self, index: int, sample: Sample) -> Heatmaps:
         """The result for image ``index`` of the batch."""
         targets = _told_apart(
-            [self._target(number, goal, index) for number, goal in enumerate(self.goals) if goal.asks(index)]
+            [self._target(number, target, index) for number, target in enumerate(self.asked) if target.asks(index)]
         )
         prediction = self._prediction(index)
         return Heatmaps(
@@ -95,13 +95,13 @@ class Report:
     def _group(self) -> str:
         return '+'.join(self.layers)
 
-    def _target(self, number: int, goal: cam_targets.Target, index: int) -> Target:
+    def _target(self, number: int, target: cam_targets.Target, index: int) -> Target:
         value = self.values[number]
         if value is not None:
-            assert isinstance(goal, cam_targets.ScoreTarget)
-            return Target(goal.name, score=float(value[index]))
-        assert isinstance(goal, cam_targets.ClassTarget) and self.shares is not None
-        return self._class(int(goal.classes[index]), self.shares[index])
+            assert isinstance(target, cam_targets.ScoreTarget)
+            return Target(target.name, score=float(value[index]))
+        assert isinstance(target, cam_targets.ClassTarget) and self.shares is not None
+        return self._class(int(target.classes[index]), self.shares[index])
 
     def _class(self, chosen: int, shares: Tensor) -> Target:
         return Target(self.model.class_name(chosen), chosen, float(shares[chosen]))

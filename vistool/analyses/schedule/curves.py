@@ -179,7 +179,7 @@ def warn_of_batch(source: Source, training: TrainingPlan, scale: bool) -> float:
         return ratio
     if ratio != 1:
         log.warning(
-            '%s: its rate is meant for a batch of %d, this run has %d; '
+            '%s: the learning rate is set for a total batch of %d; this run uses %d; '
             f'{param("auto_scale_lr")} multiplies it by %g, {param("ngpus")} sets the GPUs',
             source.name,
             base,

@@ -196,8 +196,6 @@ def read_optimizers(source: Source) -> list[OptimizerPlan]:
 def _through_the_model(source: Source, settings: dict[str, Any]) -> list[OptimizerPlan]:
     from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 
-    from vistool.analyses.schedule.optimizers import build_bare
-
     model = build_bare(source)
     with training_scope(source.config):
         wrapper = _built(source, 'optim_wrapper', lambda: build_optim_wrapper(model, settings))
