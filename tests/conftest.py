@@ -26,10 +26,10 @@ def _threads():
 
 @pytest.fixture(scope='session', autouse=True)
 def _index_of_packages():
-    """For each base that a config names in a package, mmengine parses the package's 85 metafiles: 0.1 s a config."""
+    """For each base that a config names in a package, mmengine parses the package's 85 metafiles: 0.1 s a base."""
     from mmengine.config import utils
 
-    utils._get_cfg_metainfo = functools.cache(utils._get_cfg_metainfo)
+    utils.load = functools.cache(utils.load)
 
 
 @pytest.fixture(autouse=True)

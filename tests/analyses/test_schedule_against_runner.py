@@ -1,6 +1,7 @@
 """Every step of every group against mmengine's own Runner."""
 
 import copy
+import functools
 
 import mmpretrain.engine  # noqa: F401  (registers mmpretrain's schedulers and constructors)
 import numpy as np
@@ -125,6 +126,7 @@ def test_simsiam_holds_its_predictor(tmp_path, by_epoch):
     assert {row[-1]['lr'] for row in rows[:: 5 if by_epoch else 1]} == {0.05}
 
 
+@functools.cache
 def schedules():
     """The distinct schedules of mmpretrain's configs, by the name of the first file that has each."""
     found = {}

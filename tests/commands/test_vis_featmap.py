@@ -80,7 +80,7 @@ def test_one_basis_over_all_images_saved_and_loaded(capsys, tmp_path):
     # batches of another size give other last digits, and one basis nearly the same colours
     np.testing.assert_allclose(np.load(together)['maps_0'], np.load(alone)['maps_0'], atol=1e-4)
     code, _, err = run(
-        capsys, COFFEE, DINO, 'none', '--channel-reduction', 'pca', '--load-basis', basis, '-o', tmp_path
+        capsys, COFFEE, 'timm::resnet18', 'none', '--channel-reduction', 'pca', '--load-basis', basis, '-o', tmp_path
     )
     assert code == 2 and re.search('learned from efficientnet-lite0_in1k and has no layer', err)
 
