@@ -215,11 +215,43 @@ def test_bad_input_is_one_line_and_leaves_no_file(capsys, tmp_path, broken, argv
     assert not files(tmp_path) and not (broken / 'ran').exists()
 
 
-def test_as_a_subprocess_from_another_folder(tmp_path):
-    script, coffee, config = (os.path.abspath(path) for path in ('tools/vis_cam.py', COFFEE, CONFIG))
-    done = subprocess.run(
-        [sys.executable, script, coffee, config], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+MY_MODEL = """
+from mmengine.registry import MODELS
+from torch import nn
+
+
+@MODELS.register_module()
+class MyNet(nn.Module):
+    def __init__(self, classes=3):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 7, stride=8), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.fc = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.body(self.stem(x))
+        return {'features': x, 'logits': self.fc(x.mean((2, 3)))}
+"""
+
+MY_CONFIG = """
+custom_imports = dict(imports=['my_model'])
+model = dict(type='MyNet', classes=4)
+data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(96, 64)),
+    dict(type='mmpretrain.PackInputs'),
+]
+"""
+
+
+def test_as_a_subprocess_with_a_users_own_module_from_the_users_own_folder(tmp_path):
+    (tmp_path / 'my_model.py').write_text(MY_MODEL)
+    (tmp_path / 'mine.py').write_text(MY_CONFIG)
+    words = [os.path.abspath('tools/vis_cam.py'), os.path.abspath(COFFEE), 'mine.py', 'none']
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == 'work_dirs/efficientnet-lite0_in1k/vis_cam/coffee_gradcam.png\n'
-    assert files(tmp_path) == [done.stdout.strip()]
+    assert done.stdout == 'work_dirs/mine/vis_cam/coffee_gradcam_none.png\n' and 'target layer: body (' in done.stderr
+    assert (tmp_path / done.stdout.strip()).stat().st_size > 1000
+    written = [name for name in files(tmp_path) if '__pycache__' not in name]
+    assert written == ['mine.py', 'my_model.py', done.stdout.strip()]

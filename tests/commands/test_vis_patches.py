@@ -193,14 +193,16 @@ def test_bad_input_is_one_line_and_leaves_no_file(capsys, tmp_path, argv, messag
 
 def test_as_a_subprocess_from_another_folder(tmp_path):
     script, image = (os.path.abspath(path) for path in ('tools/vis_patches.py', ASTRONAUT))
-
-    def call(*more):
-        words = [sys.executable, script, image, '--patch-size', *more]
-        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    done = call('64', '--pad', '2')
+    code = (
+        'import runpy, sys\n'
+        'def code_of(*words):\n'
+        f'    sys.argv = [{script!r}, {image!r}, "--patch-size", *words]\n'
+        '    try: runpy.run_path(sys.argv[0], run_name="__main__")\n'
+        '    except SystemExit as done: return done.code\n'
+        'assert [code_of("64", "--pad", "2"), code_of("1000")] == [0, 2]'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == 'work_dirs/patches/vis_patches/astronaut_64_pad-2.png' and done.stderr == ''
+    assert done.stdout.strip() == 'work_dirs/patches/vis_patches/astronaut_64_pad-2.png'
     assert files(tmp_path) == [done.stdout.strip()]
-    failed = call('1000')
-    assert failed.returncode == 2 and failed.stdout == '' and len(failed.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith('error: ')  # the second call's; the first none

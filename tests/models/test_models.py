@@ -1,8 +1,6 @@
 """Models however they come: config-free, from the user's own folder, with any container for an output."""
 
 import logging
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,45 +124,6 @@ def test_a_plain_module_gets_the_configs_data_preprocessor():
     batch = model.batch([model.read(ROOT / 'demo/chelsea.png')])
     assert 0.5 < batch.max() <= 1
     assert model.module(batch).shape == (1, 2)
-
-
-MY_MODEL = """
-from mmengine.registry import MODELS
-from torch import nn
-
-
-@MODELS.register_module()
-class MyNet(nn.Module):
-    def __init__(self, classes=3):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 7, stride=8), nn.ReLU())
-        self.body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
-        self.fc = nn.Linear(8, classes)
-
-    def forward(self, x):
-        x = self.body(self.stem(x))
-        return {'features': x, 'logits': self.fc(x.mean((2, 3)))}
-"""
-
-MY_CONFIG = """
-custom_imports = dict(imports=['my_model'])
-model = dict(type='MyNet', classes=4)
-data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(96, 64)),
-    dict(type='mmpretrain.PackInputs'),
-]
-"""
-
-
-def test_a_users_own_module_works_from_the_users_own_folder(tmp_path):
-    (tmp_path / 'my_model.py').write_text(MY_MODEL)
-    (tmp_path / 'mine.py').write_text(MY_CONFIG)
-    words = [ROOT / 'tools/vis_cam.py', ROOT / 'demo/chelsea.png', 'mine.py', 'none', '-o', 'cam.png']
-    run = subprocess.run([sys.executable, *map(str, words)], cwd=tmp_path, capture_output=True, text=True)
-    assert (run.returncode, run.stdout.strip()) == (0, 'cam.png'), run.stderr
-    assert 'target layer: body (' in run.stderr and (tmp_path / 'cam.png').stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

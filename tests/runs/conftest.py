@@ -1,0 +1,1 @@
+from loaded_once import models_are_loaded_once  # noqa: F401
