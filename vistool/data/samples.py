@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,10 +242,10 @@ class Sample:
         index: Position in the run or dataset.
     """
 
-    data: Any
-    image: NDArray[np.uint8]
-    original: NDArray[np.uint8] | None = None
-    geometry: Geometry | None = None
+    data: Any = field(repr=False)
+    image: NDArray[np.uint8] = field(repr=False)
+    original: NDArray[np.uint8] | None = field(default=None, repr=False)
+    geometry: Geometry | None = field(default=None, repr=False)
     path: Path | None = None
     name: str = 'image'
     label: int | None = None

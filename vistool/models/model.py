@@ -57,10 +57,10 @@ class Model:
         adapt_to_input: Called with the model and each batch of inputs; see :mod:`vistool.models.input_size`.
     """
 
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     name: str = 'model'
-    config: Config | None = None
-    classes: tuple[str, ...] | None = None
+    config: Config | None = field(default=None, repr=False)
+    classes: tuple[str, ...] | None = field(default=None, repr=False)
     device: torch.device = field(default_factory=lambda: torch.device('cpu'))
     checkpoint: Checkpoint | None = None
     transform: Callable[[Any], Tensor] | None = None

@@ -33,7 +33,7 @@ from vistool.results import (
     Result,
 )
 from vistool.visualization import files as raw
-from vistool.visualization import kinds, raster
+from vistool.visualization import raster
 from vistool.visualization.files import SUFFIXES, VECTOR_SUFFIXES, encode_pixels
 from vistool.visualization.grids import bare_tiles, grid_scene
 from vistool.visualization.heatmaps import as_heatmaps, channel_files, heatmaps_scene, overlays, panel_scenes
@@ -323,7 +323,7 @@ def picture_bytes(result: Result, style: Style, suffix: str) -> bytes:
 def picture_pixels(result: Result, style: Style) -> Pixels:
     """A result as uint8 ``(H, W, 3)`` RGB pixels (grid layout)."""
     page = style.page(vector=False)
-    scene = kinds.to_scene(result, style, page)
+    scene = to_scene(result, style, page)
     if scene is not None:
         return raster.paint(scene, page.density)
     from vistool.visualization.vector import rasterize
@@ -349,9 +349,9 @@ def _figure(result: Result, style: Style, page: Page) -> Figure:
 
 
 def _draw(result: Result, made: Figure, style: Style, page: Page) -> None:
-    scene = kinds.to_scene(result, style, page)
+    scene = to_scene(result, style, page)
     if scene is None:
-        kinds.draw_figure(result, made, style, page)
+        draw_figure(result, made, style, page)
         return
     from vistool.visualization import vector
 
