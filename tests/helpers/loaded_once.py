@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from vistool.models.configs import Source
-from vistool.runs import spec as inputs
+from vistool.runs import spec
 
 LOADED = {}
 
@@ -13,7 +13,7 @@ LOADED = {}
 @pytest.fixture(autouse=True)
 def models_are_loaded_once(monkeypatch):
     """A run with the config, weights and seed of an earlier one gets its network; runs leave it as it was."""
-    load = inputs.load
+    load = spec.load
 
     def load_once(source, checkpoint=None, **options):
         if not isinstance(source, Source):  # the caller's own network
@@ -23,4 +23,4 @@ def models_are_loaded_once(monkeypatch):
             LOADED[key] = load(source, checkpoint, **options)
         return copy.copy(LOADED[key])
 
-    monkeypatch.setattr(inputs, 'load', load_once)
+    monkeypatch.setattr(spec, 'load', load_once)

@@ -352,6 +352,16 @@ def add_inputs(parser: Parser) -> None:
     group.add_argument('--draw-on', metavar='NAME', help='the input to draw maps on; default: the first with places')
 
 
+def add_targets(group: argparse._ArgumentGroup, text: str) -> None:
+    """``--target-category``: the classes that are explained."""
+    group.add_argument('--target-category', dest='targets', nargs='+', default=[], metavar='CLASS', help=text)
+
+
+def add_layers(group: argparse._ArgumentGroup, text: str, *aliases: str) -> None:
+    """``--target-layers``, and the other names that a command knows it by."""
+    group.add_argument('--target-layers', *aliases, dest='layers', nargs='+', default=[], metavar='LAYER', help=text)
+
+
 def add_tokens(parser: Parser) -> None:
     """How a layer's output is laid out."""
     group = parser.add_argument_group('layout of tokens (found by looking at the model; these override)')

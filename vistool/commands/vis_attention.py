@@ -34,15 +34,7 @@ def _add_map(parser: Parser) -> None:
         metavar='NAME',
         help='raw (default), rollout, grad-rollout, legrad (the last two: of a class)',
     )
-    group.add_argument(
-        '--target-layers',
-        '--layers',
-        dest='layers',
-        nargs='+',
-        default=[],
-        metavar='LAYER',
-        help='numbers (-1), ranges (0:4), names, all; default: the last',
-    )
+    options.add_layers(group, 'numbers (-1), ranges (0:4), names, all; default: the last', '--layers')
     group.add_argument(
         '--heads', nargs='+', default=['all'], metavar='HEAD', help='all (default), mean, max, or numbers'
     )
@@ -54,14 +46,7 @@ def _add_map(parser: Parser) -> None:
         metavar='Q',
         help="cls (default where there is one), mean (over the image), X,Y in pixels of the photo, or a token's number",
     )
-    group.add_argument(
-        '--target-category',
-        dest='targets',
-        nargs='+',
-        default=[],
-        metavar='CLASS',
-        help='as in vis_cam; for grad-rollout and legrad',
-    )
+    options.add_targets(group, 'as in vis_cam; for grad-rollout and legrad')
     group.add_argument(
         '--threshold', type=float, metavar='T', help='outline and light the tokens with this share of the mass'
     )

@@ -47,22 +47,8 @@ def _add_map(parser: Parser) -> None:
         metavar='NAME',
         help='GradCAM (default), LayerCAM, EigenCAM, …; several stand side by side; all: those of one pass',
     )
-    group.add_argument(
-        '--target-category',
-        dest='targets',
-        nargs='+',
-        default=[],
-        metavar='CLASS',
-        help='class ids, class names, topN, or label; default: the predicted class',
-    )
-    group.add_argument(
-        '--target-layers',
-        dest='layers',
-        nargs='+',
-        default=[],
-        metavar='LAYER',
-        help='such as backbone.layer4[-1]; several are fused; default: by network',
-    )
+    options.add_targets(group, 'class ids, class names, topN, or label; default: the predicted class')
+    options.add_layers(group, 'such as backbone.layer4[-1]; several are fused; default: by network')
     group.add_argument(
         '--layer-fusion', default='mean', metavar='mean|max|none', help='several layers; none: a column each'
     )

@@ -1,1 +1,1 @@
-"""What a command does from its arguments to its files: images in, models run, results out."""
+"""An analysis over many images: what is read, in which batches and processes, and what is written."""
