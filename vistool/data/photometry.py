@@ -53,6 +53,11 @@ class Photometry:
         """After the values were divided by ``factor``."""
         return replace(self, gain=self.gain * factor)
 
+    def inverse(self, stored: float) -> float:
+        """The value that stands for one of the file's, in the first channel."""
+        gain, bias = (float(np.atleast_1d(each)[0]) for each in (self.gain, self.bias))
+        return (stored - bias) / gain
+
     def image(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Values ``(C, H, W)`` as uint8 ``(H, W, 3)`` RGB; gray becomes three channels, other bands are dropped."""
         values = np.asarray(values)

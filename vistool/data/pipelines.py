@@ -253,6 +253,7 @@ class Pipeline:
         reading.shown = self.display.shown(photo.values)
         if is_loader(first) and not keeps_values(first) and (photo.ordinary or not (path is None or _is_array(path))):
             image, photometry, geometry = loaded(first, photo, reading.shown)
+            _warn_of_reduction(first, photo, photometry)
         else:
             if path is not None and not loads:
                 log.warning('the pipeline loads no images (its dataset holds them): a file is used at its own size')
@@ -296,7 +297,7 @@ class Pipeline:
         if photometry is not None:
             return replace(photometry, shown=reading.shown)
         photometry = Photometry(bgr=not getattr(loader, 'to_rgb', False) and count >= 3, channels=count)
-        if values.dtype == np.uint8:
+        if values.dtype == np.uint8 or (reading.photo.ordinary and count == 4):  # 8 bits, perhaps with alpha
             return photometry
         shown = (self.display if self.display.percent else Display()).shown(values)
         log.info(
@@ -363,14 +364,28 @@ class _Reading:
         return pixels_of(self.photo, self.shown)
 
 
+def _warn_of_reduction(loader: Any, photo: Photo, photometry: Photometry) -> None:
+    """Says that a loader of 8-bit color leaves a network few levels of a file that has more."""
+    low, high = (int(photometry.inverse(end)) for end in (photometry.shown.low, photometry.shown.high))
+    if not photo.ordinary and photo.values.dtype.kind in 'ui' and high - low < 128:
+        log.warning(
+            "%s gives the network 8 bits: these values reach it as %d to %d of 255; color_type='unchanged' keeps all",
+            name_of(loader),
+            max(low, 0),
+            min(high, 255),
+        )
+
+
 def _is_array(path: Path) -> bool:
     return path.suffix.lower() in ARRAY_SUFFIXES
 
 
 def _channels_of(image: Any, results: Any, declared: int | None) -> int | None:
-    """How many channels a loaded array has: told by its declared size, else by what the network takes."""
+    """How many channels a loaded array has: told by what the network takes, else by the size that the loader noted."""
     if not isinstance(image, np.ndarray) or image.ndim != 3:
         return None
+    if declared is not None and declared in (image.shape[0], image.shape[2]):
+        return declared
     shape = results.get('img_shape') if isinstance(results, Mapping) else None
     if shape is not None and tuple(shape[:2]) == image.shape[:2] != image.shape[1:]:
         return image.shape[2]

@@ -76,9 +76,7 @@ def facets(result: Heatmaps) -> Facets:
     arranger = {'cam': _Cam, 'attention': _Attention, 'feature': _Features}[result.kind](result)
     tiles = tuple(arranger.facet(item) for item in result.maps)
     points = {tile.row: result.queries[tile.query] for tile in tiles if tile.query in result.queries}
-    return Facets(
-        tiles, _joined(arranger.caption(), result.shown.describe()), points, _ground_truth(result), arranger.compared
-    )
+    return Facets(tiles, arranger.caption(), points, _ground_truth(result), arranger.compared)
 
 
 def scale_of(result: Heatmaps, item: Heatmap) -> str:
