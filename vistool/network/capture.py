@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from vistool.network.layers import unwrapped
 from vistool.network.tensors import Grids, Size, first_tensor, replace_tensor
+
+T = TypeVar('T')
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _locks_lock = threading.Lock()
@@ -23,6 +25,38 @@ def lock_of(module: nn.Module) -> threading.RLock:
     """The re-entrant lock of a network; the same one for its ``DataParallel`` or compiled wrapper."""
     with _locks_lock:
         return _locks.setdefault(unwrapped(module), threading.RLock())
+
+
+_remembered: WeakKeyDictionary[nn.Module, dict[str, tuple[Hashable, Any]]] = WeakKeyDictionary()
+
+
+def remembered(module: nn.Module, name: str, key: Hashable, compute: Callable[[], T]) -> T:
+    """What ``compute`` found out about a network by running it, run again only when ``key`` or the network changes.
+
+    The network has changed when a module or weight was exchanged or a weight was written to. The latest value of each
+    name is kept, as long as the network lives; a ``DataParallel`` or compiled wrapper shares it.
+
+    Args:
+        module: The network.
+        name: What the value is.
+        key: Whatever else it depends on, such as the input size.
+        compute: Finds the value.
+    """
+    network = unwrapped(module)
+    with lock_of(network):
+        found = _remembered.setdefault(network, {})
+        state = (key, _state_of(network))
+        if name not in found or found[name][0] != state:
+            found[name] = state, compute()
+        value: T = found[name][1]
+        return value
+
+
+def _state_of(network: nn.Module) -> Hashable:
+    """What differs once a module or weight of ``network`` is exchanged or written to."""
+    modules = tuple((name, id(child)) for name, child in network.named_modules())
+    weights = tuple((id(weight), 0 if weight.is_inference() else weight._version) for weight in network.parameters())
+    return hash((modules, weights))
 
 
 @contextmanager
