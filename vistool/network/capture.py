@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -171,7 +171,7 @@ class Activation:
     """
 
     value: Tensor
-    grids: list[Size]
+    grids: Sequence[Size]
 
 
 @contextmanager
@@ -200,7 +200,7 @@ def activations(
         if cut:
             torch.set_grad_enabled(True)
         value = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_(cut)
-        found[name].append(Activation(value, list(grids.sizes)))
+        found[name].append(Activation(value, grids.copy()))
         return replace_tensor(output, tensor, value.clone()) if cut else None
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:

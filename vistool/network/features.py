@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class _Kept:
     target: TargetLayer
     call: int
     tensors: list[tuple[str, Tensor]]
-    grids: list[Size] = field(default_factory=list)
+    grids: Sequence[Size] = ()
 
 
 def features(
@@ -101,14 +101,14 @@ def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) 
         for index, target in enumerate(targets):
             if target.module is module and target.call in (EVERY_CALL, calls[module]):
                 copies = [(place, tensor.detach().clone()) for place, tensor in float_tensors(output)]
-                kept.append(_Kept(target, calls[module], copies, list(grids.sizes)))
+                kept.append(_Kept(target, calls[module], copies, grids.copy()))
                 if target.call != EVERY_CALL:
                     waiting.discard(index)
         if not waiting:
             raise _Stop
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        grids.watch(output)
+        grids.watch(output, args, module)
 
     wanted = {target.name: target.module for target in targets}
     run_until(root, inputs, [(dict(root.named_modules()), note), (_distinct(wanted), keep)])
