@@ -68,7 +68,7 @@ def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
     with borrowed(module):
         maps, output = _run(module, one)
         objective = _objective(output)
-        if objective is None or not objective.requires_grad:
+        if objective is None or not objective.requires_grad or not maps:
             return None
         gradients = torch.autograd.grad(objective, [entry.kept for entry in maps], allow_unused=True)
     for entry, gradient in zip(reversed(maps), reversed(gradients), strict=True):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
 from vistool.errors import InputError, close_matches, param
@@ -89,9 +90,12 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
     Raises:
         InputError: If there is none; close matches are listed.
     """
-    module, path = root, ''
+    module, path = unwrapped(root), ''
+    require_layers(module)
     for part in _parts(name):
         child = _child(module, part)
+        if child is None and part in _WRAPPED:
+            continue  # as in names of a wrapped network; wrappers have been passed through already
         if child is None:
             known = [full for full, _ in root.named_modules() if full]
             hint = close_matches(name.replace('[', '.').replace(']', ''), known)
@@ -102,7 +106,7 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
                 if hint
                 else f'list all with {param("preview_model")}',
             )
-        key, module = child
+        key, module = child[0], unwrapped(child[1])
         path = f'{path}.{key}' if path else key
     if not path:
         raise InputError(f'no layer {name!r}: the name is empty', hint=f'list all with {param("preview_model")}')
@@ -122,10 +126,11 @@ def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Mod
         InputError: If a module is not part of ``root``.
     """
     given = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
-    names = {module: name for name, module in root.named_modules()}
+    names = {module: name for name, module in named_layers(root)}
     found = []
     for layer in given:
         if isinstance(layer, nn.Module):
+            layer = unwrapped(layer)
             if not names.get(layer):
                 raise InputError(
                     f'{type(layer).__name__} is not a layer of {type(root).__name__}',
@@ -136,6 +141,24 @@ def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Mod
         else:
             found.append(layer)
     return found
+
+
+def require_layers(root: nn.Module) -> None:
+    """Raises an InputError for a network that calls functions only, so that there is nothing to name."""
+    if next(root.children(), None) is None:
+        raise InputError(
+            f'{type(root).__name__} holds no modules: it calls functions only, so it has no layers to choose from',
+            hint='write its steps as modules (nn.Conv2d for F.conv2d)',
+            parameter='layers',
+        )
+
+
+def named_layers(root: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Module]]:
+    """The modules of ``root`` by name, itself first, without the wrappers that :func:`unwrapped` knows."""
+    root = unwrapped(root)
+    yield prefix, root
+    for name, child in root.named_children():
+        yield from named_layers(child, f'{prefix}.{name}' if prefix else name)
 
 
 def default_layers(root: nn.Module) -> list[str]:
@@ -237,12 +260,18 @@ class TargetLayer:
     call: int = 1
 
 
+_WRAPPED = ('_orig_mod', '_checkpoint_wrapped_module', 'module')
+"""What wrappers call the network inside them."""
+
+
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``."""
+    """The network inside ``DataParallel``, ``DistributedDataParallel``, ``torch.compile`` and checkpoint wrappers."""
     while True:
-        inner = getattr(module, '_orig_mod', None)
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module
+        if isinstance(module, torch.jit.ScriptModule):  # its children are not Python's
+            return module
+        parallel = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        wrapped = (module._modules.get(name) for name in _WRAPPED if name != 'module' or parallel)
+        inner = next((part for part in wrapped if part is not None), None)
         if inner is None:
             return module
         module = inner
@@ -251,8 +280,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> list[TargetLayer]:
     """The layers called ``names``; ``NAME@2`` means the second call in a forward, ``NAME@all`` each of them.
 
-    A leading ``module.``, as in checkpoints of wrapped models, is understood. Modules of ``root`` may be
-    given in place of names.
+    A leading ``module.``, as in checkpoints of wrapped models, is understood. Modules of ``root`` may be given in place
+    of names.
 
     Raises:
         InputError: If there is no such layer, or it is a container that is never called.
@@ -262,8 +291,6 @@ def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> lis
         name, _, which = given.partition('@')
         if which and which != 'all' and not (which.isdigit() and int(which)):
             raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', parameter='layers')
-        if not hasattr(root, 'module'):
-            name = name.removeprefix('module.')
         try:
             path, module = find_layer(root, name)
         except InputError as error:
