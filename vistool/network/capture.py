@@ -13,12 +13,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.fx
+import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vistool.errors import InputError
-from vistool.network.layers import unwrapped
-from vistool.network.tensors import Grids, Size, first_tensor, replace_tensor
+from vistool.network.layers import function_of, module_path, place_of, unwrapped
+from vistool.network.tensors import Grids, Size, first_tensor, float_tensors, map_tensors, part_of
 
 T = TypeVar('T')
 
@@ -347,17 +349,68 @@ def hooked(modules: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
         yield
 
 
+class ReluCalls(TorchFunctionMode):
+    """Calls ``hook(given, version, output)`` after each call of ReLU as a function; a tensor replaces its output.
+
+    ``version`` is that of the tensor ``given`` before the call, which may have worked in place.
+    """
+
+    _FUNCTIONS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+
+    def __init__(self, hook: Callable[[Tensor, int, Tensor], Tensor | None]) -> None:
+        super().__init__()
+        self.hook = hook
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        given = args[0] if args and func in self._FUNCTIONS else None
+        version = given._version if isinstance(given, Tensor) else 0
+        output = func(*args, **(kwargs or {}))
+        changed = self.hook(given, version, output) if isinstance(given, Tensor) else None
+        return output if changed is None else changed
+
+
+@contextmanager
+def hooked_layers(layers: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
+    """:func:`hooked` for canonical layer names, some of which mean a function's output (``features+relu``)."""
+    applied = {name: module for name, module in layers.items() if function_of(name)}
+    waiting: list[tuple[str, nn.Module, Tensor, int]] = []
+
+    def wait(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is not None:
+            waiting.append((name, module, tensor, tensor._version))
+
+    def follow(given: Tensor, version: int, output: Tensor) -> Any:
+        for name, module, tensor, seen in waiting:
+            if tensor is given and seen == version:
+                return hook(name, module, (given,), output)
+        return None
+
+    with ExitStack() as stack:
+        stack.enter_context(hooked({name: layers[name] for name in layers if name not in applied}, hook))
+        if applied:
+            stack.enter_context(hooked(applied, wait))
+            stack.enter_context(ReluCalls(follow))
+        yield
+
+
 @dataclass
 class Activation:
     """A layer's output in one forward.
 
     Attributes:
-        value: The tensor as the layer returned it, a leaf of the autograd graph (or computed from an earlier leaf).
+        tensors: Its tensors by their place in what the layer returned, leaves of the autograd graph (or computed from
+            earlier leaves).
         grids: Spatial sizes seen before that layer, most recent last.
     """
 
-    value: Tensor
+    tensors: dict[str, Tensor]
     grids: list[Size]
+
+    @property
+    def value(self) -> Tensor:
+        """The first of the tensors."""
+        return next(iter(self.tensors.values()))
 
 
 @contextmanager
@@ -380,18 +433,52 @@ def activations(
     grids = Grids()
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> Any:
-        tensor = first_tensor(output)
-        if tensor is None:
+        tensors = tensors_of(name, output)
+        if not tensors:
             return None
         if cut:
             torch.set_grad_enabled(True)
-        value = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_(cut)
-        found[name].append(Activation(value, list(grids.sizes)))
-        return replace_tensor(output, tensor, value.clone()) if cut else None
+        kept = {
+            place: tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_(cut)
+            for place, tensor in tensors.items()
+        }
+        found[name].append(Activation(kept, list(grids.sizes)))
+        if not cut:
+            return None
+        passed = {id(tensor): kept[place].clone() for place, tensor in tensors.items()}
+        return map_tensors(lambda tensor: passed.get(id(tensor), tensor), output)
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output, args, module)
 
     watched = dict(root.named_modules()) if watch else {}
-    with hooked(watched, note), hooked(layers, keep):
+    with hooked(watched, note), hooked_layers(layers, keep):
         yield found
+
+
+def tensors_of(name: str, output: Any) -> dict[str, Tensor]:
+    """The distinct floating-point tensors that a layer's name means in what the module returned, by their places.
+
+    Raises:
+        InputError: If there is nothing at the place that the name gives.
+    """
+    try:
+        start, part = part_of(output, place_of(name))
+    except LookupError:
+        path = module_path(name)
+        raise InputError(
+            f'layer {name!r}: {path!r} returns nothing at {place_of(name)}',
+            accepted=listed(path, dict(float_tensors(output))),
+            parameter='layers',
+        ) from None
+    found: dict[int, tuple[str, Tensor]] = {}
+    for inner, tensor in float_tensors(part):
+        found.setdefault(id(tensor), (start + inner, tensor))
+    return dict(found.values())
+
+
+def listed(path: str, tensors: Mapping[str, Tensor]) -> str:
+    """Tensors that a layer returns, as a user names them, with their shapes: ``'encoder[aux][0] 256×14×14'``."""
+    return ', '.join(
+        f'{path}{place} {"×".join(map(str, tensor.shape[1:])) or "scalar"}' for place, tensor in tensors.items()
+    )

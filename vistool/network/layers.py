@@ -81,36 +81,70 @@ DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
 """
 
 
+FUNCTIONS = ('relu',)
+"""Functions whose output can be a layer: those after which a second call changes nothing."""
+
+
 def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
     """The module called ``name`` in dotted form, indices in brackets too (``backbone.layers[-1].ln1``).
 
+    Two endings say which of its tensors is meant. ``features+relu`` is the output of the function ``F.relu`` that the
+    network applies to what the module returns. ``encoder[aux][0]`` is a tensor inside the tuple or dict that the module
+    returns. A bracket means a child where the module has one of that name or holds numbered layers.
+
     Returns:
-        Its canonical dotted name (indices made positive) and the module.
+        Its canonical name (dotted, indices made positive, then the endings) and the module.
 
     Raises:
         InputError: If there is none; close matches are listed.
     """
-    module, path = unwrapped(root), ''
+    stem, plus, ending = name.strip().partition('+')
+    function, bracket, places = ending.partition('[')
+    if plus and function not in FUNCTIONS:
+        raise InputError(f'no layer {name!r}: no function {function!r} is watched', accepted=', '.join(FUNCTIONS))
+    module, path, parts = unwrapped(root), '', _parts(stem)
     require_layers(module)
-    for part in _parts(name):
-        child = _child(module, part)
-        if child is None and part in _WRAPPED:
-            continue  # as in names of a wrapped network; wrappers have been passed through already
-        if child is None:
-            known = [full for full, _ in root.named_modules() if full]
-            hint = close_matches(name.replace('[', '.').replace(']', ''), known)
-            raise InputError(
-                f'no layer {name!r}: {path or type(root).__name__} has no {part!r}',
-                accepted=_children(module),
-                hint=f'{hint}; list all with {param("preview_model")}'
-                if hint
-                else f'list all with {param("preview_model")}',
-            )
-        key, module = child[0], unwrapped(child[1])
-        path = f'{path}.{key}' if path else key
+    while parts:
+        child = _child(module, _word(parts[0]))
+        if child is not None:
+            key, module = child[0], unwrapped(child[1])
+            path = f'{path}.{key}' if path else key
+        elif parts[0] not in _WRAPPED:  # names of a wrapped network hold those; the wrappers have been passed through
+            break
+        parts = parts[1:]
+    numbered = isinstance(module, (nn.Sequential, nn.ModuleList))
+    if parts and (plus or numbered or not path or not all(part.startswith('[') for part in parts)):
+        raise _missing(root, name, module, path, _word(parts[0]))
     if not path:
         raise InputError(f'no layer {name!r}: the name is empty', hint=f'list all with {param("preview_model")}')
-    return path, module
+    inside = ''.join(f'[{_word(part)}]' for part in (*parts, *_parts(bracket + places)))
+    return f'{path}{plus}{function}{inside}', module
+
+
+def _missing(root: nn.Module, name: str, module: nn.Module, path: str, part: str) -> InputError:
+    known = [full for full, _ in root.named_modules() if full]
+    hint = close_matches(name.replace('[', '.').replace(']', ''), known)
+    listing = f'list all with {param("preview_model")}'
+    return InputError(
+        f'no layer {name!r}: {path or type(root).__name__} has no {part!r}',
+        accepted=_children(module),
+        hint=f'{hint}; {listing}' if hint else listing,
+    )
+
+
+def module_path(name: str) -> str:
+    """The dotted name of the module in a canonical layer name, without what says which of its tensors is meant."""
+    return re.split(r'[+\[@#]', name, maxsplit=1)[0]
+
+
+def function_of(name: str) -> str:
+    """The function in a canonical layer name: ``'relu'`` of ``'features+relu'``, or ``''``."""
+    return re.split(r'[\[@#]', name.partition('+')[2], maxsplit=1)[0]
+
+
+def place_of(name: str) -> str:
+    """Where the tensor is in what the layer returns: ``'[aux][0]'`` of ``'encoder[aux][0]'``, or ``''``."""
+    return ''.join(re.findall(r'\[[^\]]*\]', name))
 
 
 def words_for(layers: LayersGiven) -> list[str]:
@@ -206,7 +240,13 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def _parts(name: str) -> list[str]:
-    return [part for part in re.sub(r'\[\s*(-?\d+)\s*\]', r'.\1', name.strip()).split('.') if part]
+    """``'a[-1].b'`` as ``['a', '[-1]', 'b']``."""
+    return re.findall(r'\[[^\]]*\]|[^.\[\]]+', name.strip())
+
+
+def _word(part: str) -> str:
+    """What stands in brackets and quotes: ``'aux'`` of ``'["aux"]'``."""
+    return part.strip('[] ').strip('"\'')
 
 
 def _child(module: nn.Module, part: str) -> tuple[str, nn.Module] | None:
@@ -295,7 +335,7 @@ def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> lis
             path, module = find_layer(root, name)
         except InputError as error:
             raise error.under('layers') from error
-        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        if getattr(module.forward, '__func__', None) is nn.Module.forward:  # which raises NotImplementedError
             children = ', '.join(f'{path}.{child}' for child, _ in list(module.named_children())[:6])
             raise InputError(
                 f'{path!r} is a {type(module).__name__}, which only holds layers and is never called itself',
