@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vistool.errors import InputError, param
 from vistool.network.features import as_maps, run_until, stop
-from vistool.network.layers import TargetLayer, is_norm, unwrapped
+from vistool.network.layers import TargetLayer, is_norm, require_layers, unwrapped
 from vistool.network.tensors import Grids, NetworkInput, NoSpatialMap, Size, TokenHints, float_tensors, input_size
 
 _MOST_STAGES = 8
@@ -100,6 +100,7 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
         InputError: If the network gives no maps.
     """
     root = unwrapped(root)
+    require_layers(root)
     backbone = 'backbone' if isinstance(getattr(root, 'backbone', None), nn.Module) else ''
     calls: dict[str, ModuleCall] = {}
     for each in trace(root, inputs, only=backbone):

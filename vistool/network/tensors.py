@@ -7,6 +7,7 @@ transformers), dataclasses, and subclasses of those that are not registered ther
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, is_dataclass
@@ -46,6 +47,29 @@ def tensors(value: Any) -> Iterator[Tensor]:
 def float_tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
     """The floating-point tensors in ``value`` with their places."""
     return ((place, leaf) for place, leaf in leaves(value) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+
+
+def part_of(value: Any, place: str) -> tuple[str, Any]:
+    """What lies at ``place`` in ``value``, such as ``'[aux][0]'``, with that place as :func:`leaves` writes it.
+
+    Numbers count from the end where they are negative.
+
+    Raises:
+        LookupError: If there is nothing at that place.
+    """
+    found = ''
+    for word in re.findall(r'\[\s*["\']?([^\]]*?)["\']?\s*\]', place):
+        node = _open(value)
+        if node is None:
+            raise LookupError(place)
+        keys, children, _ = node
+        index = next((index for index, key in enumerate(keys) if str(key) == word), None)
+        if index is None and re.fullmatch(r'-\d+', word) and int(word) >= -len(children):
+            index = len(children) + int(word)
+        if index is None:
+            raise LookupError(place)
+        value, found = children[index], f'{found}[{keys[index]}]'
+    return found, value
 
 
 def first_tensor(value: Any) -> Tensor | None:
