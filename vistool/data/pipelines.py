@@ -534,16 +534,19 @@ def build_pipeline(config: Config, phase: str = 'test', data_preprocessor: Any =
     Raises:
         InputError: A transform cannot be built.
     """
+    from vistool.registry import is_data, registered_only
+
     scope = config.get('default_scope')
     if data_preprocessor is None:
         data_preprocessor = (config.get('model') or {}).get('data_preprocessor') or config.get('data_preprocessor')
     display = Display.from_config(config)
-    if config.get('inputs'):
-        return _several(config['inputs'], scope, display)
-    steps = find_pipeline(config, phase)
-    if steps is None:
-        steps = _fallback(config, phase)
-    return Pipeline(build_transforms(steps, scope), data_preprocessor, False, display, _input_channels(config))
+    with registered_only(is_data(config)):
+        if config.get('inputs'):
+            return _several(config['inputs'], scope, display)
+        steps = find_pipeline(config, phase)
+        if steps is None:
+            steps = _fallback(config, phase)
+        return Pipeline(build_transforms(steps, scope), data_preprocessor, False, display, _input_channels(config))
 
 
 def _input_channels(config: Config) -> int | None:
