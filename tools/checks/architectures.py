@@ -24,8 +24,14 @@ TASKS = ('cam', 'featmap', 'attention', 'patches')
 VERDICTS = ('equal', 'refused', 'unproven', 'WRONG', 'CRASH')
 
 
-def check(architecture: Architecture, seed: int, tasks: Sequence[str] = TASKS) -> list[Outcome]:
+def check(architecture: Architecture, seed: int, tasks: Sequence[str] = TASKS, inner: int = 3) -> list[Outcome]:
     """Builds one architecture and compares every task.
+
+    Args:
+        architecture: The architecture.
+        seed: Of its weights and images, and of what is chosen in it.
+        tasks: Some of :data:`TASKS`.
+        inner: How many random layers are looked at besides the default ones.
 
     Raises:
         Unfit: It is too large, or takes none of the input sizes.
@@ -33,7 +39,7 @@ def check(architecture: Architecture, seed: int, tasks: Sequence[str] = TASKS) -
     network = assemble(architecture, seed)
     height, width = network.images.shape[2:]
     print(f'{architecture}  {height}×{width}', flush=True)
-    comparison = Comparison(network, seed)
+    comparison = Comparison(network, seed, inner)
     outcomes = []
     for task in tasks:
         outcomes += comparison.task(task, getattr(comparison, task))
@@ -70,6 +76,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--count', type=int, default=60, help='how many architectures; default 60')
     parser.add_argument('--only', default='', metavar='PATTERN', help='text in library/name, or a family')
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS, metavar='TASK', help=', '.join(TASKS))
+    parser.add_argument('--inner', type=int, default=3, help='random layers besides the default ones; default 3')
     parser.add_argument('--verbose', action='store_true', help='also list what is equal')
     return parser.parse_args(argv)
 
@@ -87,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             break
         start = time.perf_counter()
         try:
-            found = check(architecture, args.seed, args.tasks)
+            found = check(architecture, args.seed, args.tasks, args.inner)
         except Unfit as reason:
             skipped.append(f'{architecture} ({reason})')
             continue

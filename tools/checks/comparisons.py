@@ -151,9 +151,10 @@ class Comparison:
     Args:
         network: The network.
         seed: Chooses inner layers and points.
+        inner: How many random layers are looked at besides the default ones.
     """
 
-    def __init__(self, network: Network, seed: int) -> None:
+    def __init__(self, network: Network, seed: int, inner: int) -> None:
         self.network, self.module, self.images = network, network.module, network.images
         self.pick = random.Random(seed)
         height, width = self.images.shape[2:]
@@ -162,7 +163,7 @@ class Comparison:
         with torch.no_grad(), quiet():
             self.logits = oracles.logits_of(self.module(self.images))
         self._values: dict[str, list[list[list[Tensor]]]] = {}
-        self.inner = self._inner_layers(3)
+        self.inner = self._inner_layers(inner)
 
     @property
     def size(self) -> Size:
@@ -217,7 +218,7 @@ class Comparison:
     # class activation maps
 
     def cam(self) -> Iterator[Outcome]:
-        """The default layers and three random inner ones."""
+        """The default layers and random inner ones."""
         yield from self._cam(())
         for name in self.inner:
             yield from self._cam((name,))
@@ -312,7 +313,7 @@ class Comparison:
     # feature maps
 
     def featmap(self) -> Iterator[Outcome]:
-        """The default stages and three random inner layers."""
+        """The default stages and random inner layers."""
         yield from self._featmap(())
         for name in self.inner:
             yield from self._featmap((name,))
