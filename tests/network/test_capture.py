@@ -1,3 +1,5 @@
+import gc
+import weakref
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vistool.network.capture import activations, borrowed
+from vistool.network.capture import activations, borrowed, remembered
 from vistool.network.tensors import Grids, first_tensor, replace_tensor
 
 
@@ -215,3 +217,27 @@ def test_every_kind_of_container_keeps_its_kind_and_its_places():
     assert [place for place, _ in leaves({'a': [old, Pair(old, 2)], 'b': old})] == [
         '[a][0]', '[a][1][0]', '[a][1][1]', '[b]'
     ]  # fmt: skip
+
+
+def test_what_was_found_out_is_remembered_until_the_network_changes(net):
+    found = []
+
+    def look_up(key, module=net):
+        return remembered(module, 'stages', key, lambda: found.append(key) or len(found))
+
+    assert [look_up((4, 4)), look_up((4, 4)), look_up((4, 4), nn.DataParallel(net))] == [1, 1, 1]
+    assert look_up((8, 8)) == 2  # another input size
+    with torch.no_grad():
+        net.fc.weight.mul_(2)
+    assert look_up((8, 8)) == 3
+    net.relu = nn.GELU()
+    assert look_up((8, 8)) == 4 and look_up((8, 8), InPlaceTail()) == 5
+
+
+def test_a_network_and_what_was_remembered_of_it_go_together():
+    net = InPlaceTail()
+    kept = weakref.ref(net)
+    remembered(net, 'stages', None, lambda: ['target'])
+    del net
+    gc.collect()
+    assert kept() is None

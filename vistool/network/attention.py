@@ -1,16 +1,16 @@
 """Capturing every attention operation of a forward, whatever module runs it and however it is written.
 
 A :class:`torch.overrides.TorchFunctionMode` sees each PyTorch function that the model calls. Three matter:
-``scaled_dot_product_attention``, whose arguments already include rotary embeddings and query or key norms; a softmax
-over the last axis whose result enters a matrix product; and ``multi_head_attention_forward``, which ends in one of the
-two. Nothing in the model is edited or copied.
+``scaled_dot_product_attention``, whose arguments already include rotary embeddings and query or key norms; a softmax,
+however it is written, whose result is multiplied with values; and ``multi_head_attention_forward``, which ends in one
+of the two. Nothing in the model is edited or copied.
 """
 
 from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vistool.network.tensors import Grids, tensors
+from vistool.network.softmax import Product, SoftmaxFollower
+from vistool.network.tensors import Grids, Size
 
 CHUNK_BYTES = 48 << 20
 """Size of one chunk of attention weights; whole maps are never held in memory."""
@@ -57,6 +58,10 @@ class Frame:
         return next((value for value in values if isinstance(value, Tensor)), None)
 
 
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 @dataclass(frozen=True)
 class AttentionOp:
     """One attention operation. Groups are images, or windows of images; tokens attend within their group.
@@ -73,7 +78,8 @@ class AttentionOp:
         value: ``(G, H, Nk, dv)``; None once compacted.
         output: ``(G, H, Nq, dv)``, the result of the operation; None once compacted.
         source: The operation's output as the model received it, for gradients with respect to it.
-        flipped: Whether the last two axes of ``source`` are swapped (values times weights).
+        lead: Sizes of the axes before queries and keys, as the model has them; ``groups · heads`` in all.
+        arrange: Turns a tensor with the axes of ``source`` into ``(*lead, Nq, dv)``.
         mixed: Whether the heads were mixed after the softmax (talking heads), so that rows need not sum to 1.
         frames: Modules around it, outermost first; ``()`` once compacted.
         grids: Spatial sizes that were seen before it, most recent last.
@@ -91,10 +97,11 @@ class AttentionOp:
     value: Tensor | None = None
     output: Tensor | None = None
     source: Tensor | None = None
-    flipped: bool = False
+    lead: tuple[int, ...] = ()
+    arrange: Callable[[Tensor], Tensor] = _as_it_is
     mixed: bool = False
     frames: tuple[Frame, ...] = ()
-    grids: tuple[tuple[int, int], ...] = ()
+    grids: Sequence[Size] = ()
     residual: list[float] = field(default_factory=lambda: [0.0])
 
     def rows(self, groups: Tensor, positions: Tensor) -> Tensor:
@@ -175,7 +182,7 @@ class AttentionOp:
 
     def grouped(self, gradient: Tensor) -> Tensor:
         """A gradient with respect to :attr:`source`, ``(G, H, Nq, dv)``."""
-        gradient = gradient.mT if self.flipped else gradient
+        gradient = self.arrange(gradient)
         return gradient.reshape(*self.shape[:3], gradient.shape[-1])
 
     def check(self, groups: Tensor, positions: Tensor, rows: Tensor) -> bool:
@@ -237,10 +244,7 @@ def as_bias(bias: Tensor, lead: tuple[int, ...], grouped: tuple[int, int]) -> Te
 
 Leaves = Literal['none', 'first', 'all']
 
-_SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
-_MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.einsum}
 _CONVOLUTION = {F.conv2d, torch.conv2d}
-_MIXING = {F.linear, F.conv2d, torch.conv2d}
 _FUSED = F.scaled_dot_product_attention
 _HEADS = ('num_heads', 'n_heads', 'num_attention_heads', 'n_head', 'nhead', 'heads')
 # The function's own body, entered past the check that would hand it to the mode again.
@@ -295,8 +299,7 @@ class AttentionWatch(TorchFunctionMode):
         self._batch, self._sink, self._leaves = batch, sink, leaves
         self._stack: list[Frame] = []
         self._grids = Grids()
-        # weights that have not met their values yet, and whether their heads were mixed
-        self._softmaxes: dict[int, tuple[Tensor, bool]] = {}
+        self._softmaxes = SoftmaxFollower()
 
     def enter(self, name: str) -> Callable[..., None]:
         """The pre-hook of the module called ``name``."""
@@ -313,8 +316,7 @@ class AttentionWatch(TorchFunctionMode):
             return
         if self._stack and self._stack[-1].module is module:
             self._stack.pop()
-            self._softmaxes.clear()
-        self._grids.watch(output)
+        self._grids.watch(output, module=module)
 
     def clear(self) -> None:
         """Drops references to tensors of the forward."""
@@ -331,13 +333,11 @@ class AttentionWatch(TorchFunctionMode):
             with self:
                 return _BODY(*args, **kwargs)
         output = func(*args, **kwargs)
-        if func in _SOFTMAX:
-            if _last_axis(output, args, kwargs):
-                self._softmaxes[id(output)] = (output, False)
-        elif self._softmaxes:
-            output = self._follow(func, args, kwargs, output)
+        product = self._softmaxes.follow(func, args, kwargs, output)
+        if product is not None:
+            return self._multiplied(product, output)
         if func in _CONVOLUTION:
-            self._grids.watch(output)
+            self._grids.measure(output)
         return output
 
     def _fused(
@@ -368,47 +368,25 @@ class AttentionWatch(TorchFunctionMode):
             bias=None if bias is None else as_bias(bias, lead, (groups, heads)),
             scale=1 / math.sqrt(query.shape[-1]) if scale is None else float(scale),
             source=output,
+            lead=lead,
         )
         return self._onward(output)
 
-    def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """Follows softmax weights through what a model does to them until they meet the values."""
-        operands = list(tensors((args, kwargs)))
-        held = next((t for t in operands if id(t) in self._softmaxes), None)
-        if held is None or not isinstance(output, Tensor):
-            return output
-        if func in _MATMUL and len(operands) == 2:
-            _, mixed = self._softmaxes[id(held)]
-            output = self._product(operands, held, mixed, output)
-        elif output.numel() == held.numel() and output.is_floating_point():
-            _, mixed = self._softmaxes.pop(id(held))
-            self._softmaxes[id(output)] = (output, mixed or func in _MIXING)
-        return output
-
-    def _product(self, operands: list[Tensor], held: Tensor, mixed: bool, output: Tensor) -> Tensor:
-        """Weights times values, or values times transposed weights."""
-        if held is operands[0]:
-            weights, value, result = held, operands[1], output
-        else:
-            weights, value, result = held.mT, operands[0].mT, output.mT
-        fits = weights.shape[-1] == value.shape[-2] and result.shape[-2:] == (weights.shape[-2], value.shape[-1])
-        if not fits or weights.ndim < 3 or not (mixed or _rows_sum_to_one(weights)):
-            return output
-        self._softmaxes.pop(id(held))
+    def _multiplied(self, product: Product, output: Tensor) -> Tensor:
+        """Takes weights that have met their values; returns what the model continues with."""
         output = self._leaf(output)
-        result = output if held is operands[0] else output.mT
-        lead = tuple(weights.shape[:-2])
+        lead = tuple(product.weights.shape[:-2])
         groups, heads = self._grouped(lead)
-        pairs = {'weights': weights, 'value': value, 'output': result}
-        grouped = {k: t.expand(*lead, *t.shape[-2:]).reshape(groups, heads, *t.shape[-2:]) for k, t in pairs.items()}
-        shape = (groups, heads, weights.shape[-2], weights.shape[-1])
-        self._found(shape, mixed=mixed, source=output, flipped=held is not operands[0], **grouped)
+        pairs = {'weights': product.weights, 'value': product.value, 'output': product.arrange(output)}
+        grouped = {name: t.reshape(groups, heads, *t.shape[-2:]) for name, t in pairs.items()}
+        shape = (groups, heads, *product.weights.shape[-2:])
+        self._found(shape, lead=lead, mixed=product.mixed, source=output, arrange=product.arrange, **grouped)
         return self._onward(output)
 
     def _found(self, shape: tuple[int, int, int, int], **tensors: Any) -> None:
         name = self._stack[-1].name if self._stack else ''
         frames = tuple(replace(frame) for frame in self._stack)  # as they are now: their counts go on
-        op = AttentionOp(len(self.names), name, shape, frames=frames, grids=tuple(self._grids.sizes), **tensors)
+        op = AttentionOp(len(self.names), name, shape, frames=frames, grids=self._grids.copy(), **tensors)
         self.names.append(name)
         self.paused = True  # what the sink runs is not part of the model
         try:
@@ -438,12 +416,3 @@ class AttentionWatch(TorchFunctionMode):
         values = (getattr(f.module, name, None) for f in reversed(self._stack) for name in _HEADS)
         heads = next((n for n in values if isinstance(n, int) and n > 0 and lead[0] % n == 0), lead[0] // self._batch)
         return lead[0] // max(heads, 1), max(heads, 1)
-
-
-def _last_axis(output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    axis = kwargs.get('dim', args[1] if len(args) > 1 else None)
-    return isinstance(output, Tensor) and output.ndim >= 3 and axis in (-1, output.ndim - 1)
-
-
-def _rows_sum_to_one(weights: Tensor) -> bool:
-    return bool((weights[..., 0, :].detach().float().sum(-1) - 1).abs().max() < 0.02)
