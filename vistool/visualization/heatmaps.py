@@ -20,6 +20,7 @@ from vistool.visualization.scene import RED, Pixels, Scene, Tile
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import (
     NARROWEST,
+    WIDEST,
     Cell,
     Line,
     Measures,
@@ -34,6 +35,7 @@ from vistool.visualization.views import ColorMapping, View, choose_view, map_col
 
 _HEADS_PER_LINE = 6
 _MOSAIC = 36  # more maps than this are laid out as a square
+_LEAST_OF_MOSAIC = 8.0  # its tiles are at least this wide, in units
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def lines_of(
     most = _HEADS_PER_LINE if kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
     widest = min(count, most)
     # A mosaic of all channels is one picture, however small its tiles.
-    least = 0.0 if count > _MOSAIC else _least_width(kind, page, rows)
+    least = _LEAST_OF_MOSAIC if count > _MOSAIC else _least_width(kind, page, rows)
     # Heads stand in full lines of six or below their mean, but not in fewer beside it.
     for per_line in range(widest, 0, -1) if kind != 'attention' else (widest,):
         lines = cut(rows, per_line, beside=True, label_at=label_at)
@@ -152,7 +154,7 @@ def _least_width(kind: Kind, page: Page, rows: Sequence[Row]) -> float:
         return 34.0 if kind != 'cam' else 52.0 if len(rows) == 1 else 40.0
     if page.width is not None:
         return 90.0
-    aspect = max(next(cell.aspect for cell in rows[0].cells if cell), NARROWEST)
+    aspect = min(max(next(cell.aspect for cell in rows[0].cells if cell), NARROWEST), WIDEST)
     natural = math.floor(natural_height(aspect) * aspect) - 1.0
     return min(180.0, natural) if kind != 'cam' or len(rows) > 1 else natural
 

@@ -331,7 +331,7 @@ def _paint_text(canvas: Pixels, item: TextItem, density: float) -> None:
 
 def _stamp(canvas: Pixels, mask: np.ndarray, left: int, top: int, color: Color) -> None:
     cut_top, cut_left = max(0, -top), max(0, -left)
-    mask = mask[cut_top : canvas.shape[0] - top, cut_left : canvas.shape[1] - left]
+    mask = mask[cut_top : max(0, canvas.shape[0] - top), cut_left : max(0, canvas.shape[1] - left)]
     if mask.size == 0:
         return
     area = canvas[top + cut_top : top + cut_top + mask.shape[0], left + cut_left : left + cut_left + mask.shape[1]]
