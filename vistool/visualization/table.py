@@ -299,8 +299,8 @@ _TALLEST_PAPER_PICTURE = 495.0
 NARROWEST = 0.25
 #: nor wider: what is (a scan of 3000×2) is drawn across the place, with white above and below;
 WIDEST = 8.0
-#: and tiles much wider than most leave these their size.
-_WIDER_THAN_MOST = 4.0
+#: and among others its place is at most so many times as wide as most, which keep their size.
+_WIDER_THAN_MOST = 2.0
 #: A thin picture is drawn at least this thick, in units on paper and on the screen, so that it can be seen.
 _THINNEST = {True: 2.0, False: 4.0}
 # nor, where labels beside it would be cut, lower than so many times the font's size.
@@ -322,10 +322,10 @@ class Measures:
         self.page = page
         self.count = max(len(line.cells) for line in lines)
         padded = [[*line.cells, *[None] * (self.count - len(line.cells))] for line in lines]
-        columns = [[_place_aspect(cell) for row in padded if (cell := row[j])] for j in range(self.count)]
-        every = sorted(aspect for column in columns for aspect in column)
-        widest = _WIDER_THAN_MOST * every[(len(every) - 1) // 2]
-        self.aspects = [min(max(column, default=0.0), widest) for column in columns]
+        columns = [[cell for row in padded if (cell := row[j])] for j in range(self.count)]
+        every = sorted(_place_aspect(cell) for column in columns for cell in column)
+        most = _WIDER_THAN_MOST * every[(len(every) - 1) // 2]
+        self.aspects = [max((_place_aspect(cell, most) for cell in column), default=0.0) for column in columns]
         self.bars = [
             max((bar_width(bar, page) for row in padded if (bar := _ends_run(row, j))), default=0.0)
             for j in range(self.count)
@@ -408,9 +408,10 @@ class Measures:
         return edges
 
 
-def _place_aspect(cell: Cell) -> float:
-    """Width divided by height of the place that a tile would like."""
-    return max(cell.aspect, NARROWEST) if cell.height else min(max(cell.aspect, NARROWEST), WIDEST)
+def _place_aspect(cell: Cell, most: float = WIDEST) -> float:
+    """Width divided by height of a tile's place; ``most`` limits that of a very wide one."""
+    thin = cell.aspect > WIDEST and not cell.height
+    return max(min(WIDEST, most) if thin else cell.aspect, NARROWEST)
 
 
 def single(cell: Cell, size: tuple[int, int], page: Page) -> Scene:
