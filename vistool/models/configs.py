@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vistool.environment import warn_of_environment
 from vistool.errors import InputError, cause_of, close_matches, message_of
 from vistool.models.own_modules import bases_of, import_custom, make_importable, named_modules, static_imports
 from vistool.records import find_path, read_text
@@ -89,6 +90,7 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
     Raises:
         InputError: Nothing is found (the error lists close matches), or the config cannot be read or changed.
     """
+    warn_of_environment()
     source = _find(str(spec).strip())
     return _with_options(source, options) if options else source
 

@@ -48,7 +48,7 @@ def shards(index: Path) -> list[Path]:
             )
         if Path(name).name != name or '\0' in name:
             raise InputError(f'{index} names a file in another folder, {shown(name)}', parameter='checkpoint')
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    missing = [shown(name)[1:-1] for name in names if not os.path.isfile(index.parent / name)]
     if missing:
         problem = f'{index}: {len(missing)} of {len(names)} files are missing: {", ".join(missing[:3])}'
         raise InputError(problem, hint='download the folder again', parameter='checkpoint')
@@ -100,6 +100,7 @@ class Checkpoint:
         source: The path, URL or ``demo://`` name, as given.
         file: The file itself, or None.
         metadata: Versions of modules (``state_dict._metadata``), by module name.
+        names: The names in the file, by name, of tensors that lost a wrapper's prefix.
     """
 
     state_dict: dict[str, Tensor] = field(repr=False)
@@ -107,6 +108,11 @@ class Checkpoint:
     source: str = ''
     file: Path | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def as_in_file(self, name: str) -> str:
+        """A tensor's name as the file has it."""
+        return self.names.get(name, name)
 
     @cached_property
     def sha256(self) -> str:
@@ -248,6 +254,7 @@ def _unwrap(content: Any, source: str, file: Path | None) -> Checkpoint:
         meta=meta if isinstance(meta, dict) else {},
         source=source,
         file=file,
+        names={rename(name): name for name in tensors if rename(name) != name},
         metadata={
             rename(f'{name}.' if name else '')[:-1]: value
             for name, value in versions.items()

@@ -11,6 +11,7 @@ ever handed to a file.
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import pickletools
 import re
@@ -230,6 +231,26 @@ def read_pickle(path: Path, trust: bool = False) -> Any:
         raise InputError(f'{path} cannot be read ({error.strerror or error})', parameter='checkpoint') from error
     except Exception as error:  # a damaged file can fail anywhere in the reader, with any exception
         raise _damaged(path) from error
+
+
+@contextmanager
+def weights_only(only: bool = True) -> Iterator[None]:
+    """Makes every ``torch.load`` within, whoever calls it, refuse pickles that could run code.
+
+    Args:
+        only: Whether to; false leaves everything as it is.
+    """
+    name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+    before = os.environ.get(name)
+    if only:
+        os.environ[name] = '1'
+    try:
+        yield
+    finally:
+        if only and before is None:
+            os.environ.pop(name, None)
+        elif before is not None:
+            os.environ[name] = before
 
 
 @contextmanager
