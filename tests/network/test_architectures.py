@@ -112,14 +112,17 @@ def quarter(found, down, across):
 UNKNOWN = {
     'ResNet': 'backbone.layer4',
     'HRNet': 'neck.0.final_layer',
-    'ViT': 'backbone.layers.1.attn.qkv',
+    'ViT': 'backbone.layers.1.ln1',
     'BEiT': 'backbone.layers.1',
     'BEiT, class token': 'backbone.layers.1.ln1',
-    'DeiT3': 'backbone.layers.1.attn.qkv',
+    'DeiT3': 'backbone.layers.1.ln1',
     'LeViT': 'backbone',
     'torchvision MobileNetV3': 'features',
     'timm Swin': 'norm',
-    'timm CaiT': 'blocks_token_only.1.attn.v',
+    'timm CaiT': 'blocks_token_only.1.norm1',
+    'torchvision ViT': 'encoder.layers.encoder_layer_1.ln_1',
+    'torchvision DenseNet': 'features+relu',
+    'torchvision VGG': 'features.19',
     'HF Swin': 'swin.layernorm',
 }
 

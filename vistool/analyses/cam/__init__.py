@@ -200,7 +200,7 @@ class CAM(MapAnalysis):
         if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
             return {}
         names = layer_names(model.module, self.layers)
-        names = names or model.cached('layers', None, lambda: layers_to_explain(model.module, inputs))
+        names = names or layers_to_explain(model.module, inputs)
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',
