@@ -86,7 +86,7 @@ class _Map:
     kept: Tensor
     passed: Tensor
     version: int
-    grids: list[Size]
+    grids: Sequence[Size]
     given: _Map | None = None
     pooled: bool = False
 
@@ -131,7 +131,7 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
     with borrowed(module):
         run = _record(module, one)
         scalar = objective(run.output)
-        if scalar is not None and scalar.requires_grad and (name := _choose(run, scalar, size)):
+        if run.maps and scalar is not None and scalar.requires_grad and (name := _choose(run, scalar, size)):
             return FoundLayer(name)
         for zero, layer, given in reversed(run.projections):
             if given.requires_grad and not layer.weight.any():  # type: ignore[operator]
@@ -184,7 +184,7 @@ def _record(module: nn.Module, inputs: NetworkInput) -> _Run:
 def _enter(run: _Run, name: str, layer: nn.Module, tensor: Tensor, grids: Grids, given: _Map | None) -> Tensor:
     copy = tensor.clone()
     pooled = isinstance(layer, _POOLINGS)
-    run.maps.append(_Map(name, layer, tensor, copy, copy._version, list(grids.sizes), given, pooled))
+    run.maps.append(_Map(name, layer, tensor, copy, copy._version, grids.copy(), given, pooled))
     return copy
 
 

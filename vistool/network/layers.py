@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
 from vistool.errors import InputError, close_matches, param
@@ -99,9 +100,9 @@ DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
 """Package and class of a network → its default target layers, relative to it: the first that exists.
 
 Classes are looked up along the MRO, as far as that stays inside the package: a class of another package is another
-network, whatever its name. ``name*`` means the child with the highest number after that name. A pooling layer is skipped, and an
-identity where there is another layer. ``KIND/avg`` takes precedence over ``KIND`` for a network whose settings say that it averages its
-patch tokens.
+network, whatever its name. ``name*`` means the child with the highest number after that name. A pooling layer is
+skipped, and an identity where there is another layer. ``KIND/avg`` takes precedence over ``KIND`` for a network whose
+settings say that it averages its patch tokens.
 """
 
 _PACKAGES = ('mmengine', 'mmpretrain', 'timm', 'torchvision', 'transformers', 'vistool')
@@ -129,10 +130,16 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
     function, bracket, places = ending.partition('[')
     if plus and function not in FUNCTIONS:
         raise InputError(f'no layer {name!r}: no function {function!r} is watched', accepted=', '.join(FUNCTIONS))
-    module, path, parts = root, '', _parts(stem)
-    while parts and (child := _child(module, _word(parts[0]))) is not None:
-        key, module = child
-        path, parts = f'{path}.{key}' if path else key, parts[1:]
+    module, path, parts = unwrapped(root), '', _parts(stem)
+    require_layers(module)
+    while parts:
+        child = _child(module, _word(parts[0]))
+        if child is not None:
+            key, module = child[0], unwrapped(child[1])
+            path = f'{path}.{key}' if path else key
+        elif parts[0] not in _WRAPPED:  # names of a wrapped network hold those; the wrappers have been passed through
+            break
+        parts = parts[1:]
     numbered = isinstance(module, (nn.Sequential, nn.ModuleList))
     if parts and (plus or numbered or not path or not all(part.startswith('[') for part in parts)):
         raise _missing(root, name, module, path, _word(parts[0]))
@@ -181,10 +188,11 @@ def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Mod
         InputError: If a module is not part of ``root``.
     """
     given = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
-    names = {module: name for name, module in root.named_modules()}
+    names = {module: name for name, module in named_layers(root)}
     found = []
     for layer in given:
         if isinstance(layer, nn.Module):
+            layer = unwrapped(layer)
             if not names.get(layer):
                 raise InputError(
                     f'{type(layer).__name__} is not a layer of {type(root).__name__}',
@@ -197,17 +205,36 @@ def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Mod
     return found
 
 
+def require_layers(root: nn.Module) -> None:
+    """Raises an InputError for a network that calls functions only, so that there is nothing to name."""
+    if next(root.children(), None) is None:
+        raise InputError(
+            f'{type(root).__name__} holds no modules: it calls functions only, so it has no layers to choose from',
+            hint='write its steps as modules (nn.Conv2d for F.conv2d)',
+            parameter='layers',
+        )
+
+
+def named_layers(root: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Module]]:
+    """The modules of ``root`` by name, itself first, without the wrappers that :func:`unwrapped` knows."""
+    root = unwrapped(root)
+    yield prefix, root
+    for name, child in root.named_children():
+        yield from named_layers(child, f'{prefix}.{name}' if prefix else name)
+
+
 def default_layers(root: nn.Module) -> list[str]:
     """Names of the default target layers of ``root``, or ``[]`` if the table does not know its kind.
 
     The network itself has to be in the table, or be inside wrappers of the same packages. In a network of the user's
     own a known backbone may not be what the score comes from.
     """
-    for prefix, module in root.named_modules():
+    known = dict(named_layers(root))
+    for prefix, module in known.items():
         found = [name for tail in _tails(module) if (name := _resolve(module, tail)) is not None]
         working = [name for name in found if not isinstance(find_layer(module, name)[1], nn.Identity)]
         for name in (working or found)[:1]:
-            return [f'{prefix}.{name}' if prefix else name] if _is_wrapped(root, prefix) else []
+            return [f'{prefix}.{name}' if prefix else name] if _is_wrapped(known, prefix) else []
     return []
 
 
@@ -216,11 +243,10 @@ def package_of(module: nn.Module) -> str:
     return '' if 'forward' in vars(module) else type(module).__module__.partition('.')[0]
 
 
-def _is_wrapped(root: nn.Module, path: str) -> bool:
-    """Whether all modules around the one at ``path`` are wrappers of known packages, or PyTorch's for parallel runs."""
+def _is_wrapped(modules: Mapping[str, nn.Module], path: str) -> bool:
+    """Whether all modules around the one at ``path`` are wrappers of known packages."""
     parts = path.split('.') if path else []
-    above = (root.get_submodule('.'.join(parts[:depth])) for depth in range(len(parts)))
-    return all(package_of(module) in _PACKAGES or unwrapped(module) is not module for module in above)
+    return all(package_of(modules['.'.join(parts[:depth])]) in _PACKAGES for depth in range(len(parts)))
 
 
 def _tails(module: nn.Module) -> Iterator[str]:
@@ -321,12 +347,18 @@ class TargetLayer:
     call: int = 1
 
 
+_WRAPPED = ('_orig_mod', '_checkpoint_wrapped_module', 'module')
+"""What wrappers call the network inside them."""
+
+
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``."""
+    """The network inside ``DataParallel``, ``DistributedDataParallel``, ``torch.compile`` and checkpoint wrappers."""
     while True:
-        inner = getattr(module, '_orig_mod', None)
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module
+        if isinstance(module, torch.jit.ScriptModule):  # its children are not Python's
+            return module
+        parallel = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        wrapped = (module._modules.get(name) for name in _WRAPPED if name != 'module' or parallel)
+        inner = next((part for part in wrapped if part is not None), None)
         if inner is None:
             return module
         module = inner
@@ -335,8 +367,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> list[TargetLayer]:
     """The layers called ``names``; ``NAME@2`` means the second call in a forward, ``NAME@all`` each of them.
 
-    A leading ``module.``, as in checkpoints of wrapped models, is understood. Modules of ``root`` may be
-    given in place of names.
+    A leading ``module.``, as in checkpoints of wrapped models, is understood. Modules of ``root`` may be given in place
+    of names.
 
     Raises:
         InputError: If there is no such layer, or it is a container that is never called.
@@ -346,8 +378,6 @@ def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> lis
         name, _, which = given.partition('@')
         if which and which != 'all' and not (which.isdigit() and int(which)):
             raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', parameter='layers')
-        if not hasattr(root, 'module'):
-            name = name.removeprefix('module.')
         try:
             path, module = find_layer(root, name)
         except InputError as error:

@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from vistool.errors import InputError, param
 from vistool.network.capture import remembered
 from vistool.network.features import as_maps, run_until, stop
-from vistool.network.layers import TargetLayer, is_norm, unwrapped
+from vistool.network.layers import TargetLayer, is_norm, require_layers, unwrapped
 from vistool.network.tensors import (
     Grids,
     NetworkInput,
@@ -130,6 +130,7 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
         InputError: If the network gives no maps.
     """
     root = unwrapped(root)
+    require_layers(root)
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
     return list(remembered(root, 'stages', shapes, lambda: _find_stages(root, inputs)))
 
