@@ -384,8 +384,8 @@ def _others():
         'norm',
         (2, 3),
     )
-    yield 'HF ViT', lambda: hf_vit('ViT'), TOKENS, 'vit.layers.1.layernorm_before', (4, 6)
-    yield 'HF DeiT', lambda: hf_vit('DeiT'), TOKENS, 'deit.layers.1.layernorm_before', (4, 6)
+    yield 'HF ViT', lambda: hf_vit('ViT'), TOKENS, 'vit.encoder.layer.1.layernorm_before', (4, 6)
+    yield 'HF DeiT', lambda: hf_vit('DeiT'), TOKENS, 'deit.encoder.layer.1.layernorm_before', (4, 6)
     yield 'HF Swin', lambda: hf('Swin', **HF_SWIN), WIDE, 'swin.layernorm', MAP
     yield 'HF Swin-V2', lambda: hf('Swinv2', **HF_SWIN), WIDE, 'swinv2.layernorm', MAP
     yield 'HF DINOv2', lambda: hf_vit('Dinov2', image_size=64), TOKENS, 'dinov2.layernorm', (4, 6)
