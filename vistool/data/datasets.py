@@ -449,14 +449,14 @@ class DatasetItem:
     ``pipeline.read(item.source, index=item.index, name=item.name, info=item.info)`` reads it.
 
     Attributes:
-        source: The image file, or uint8 RGB ``(H, W, 3)`` if the dataset holds arrays.
+        source: The image file, or an array if the dataset holds arrays: uint8 RGB ``(H, W, 3)``, or of another type.
         name: Output stem: index, class and file; unique in the dataset.
         index: Position in the dataset, wrappers included.
         label: The ground truth: a class id, several ids, a score for each class, one label per task, or None.
         info: What the dataset knows about the sample, without the image.
     """
 
-    source: Path | NDArray[np.uint8]
+    source: Path | NDArray[Any]
     name: str
     index: int
     label: Label
@@ -526,7 +526,7 @@ def path_of(info: Mapping[str, Any]) -> Path | None:
     return None if path is None else Path(str(path))
 
 
-def source_of(info: dict[str, Any]) -> Path | NDArray[np.uint8] | None:
+def source_of(info: dict[str, Any]) -> Path | NDArray[Any] | None:
     """A sample's image: its file, the first of several files, or an array in memory in the dataset's channel order."""
     path = path_of(info)
     if path is not None:
@@ -534,8 +534,8 @@ def source_of(info: dict[str, Any]) -> Path | NDArray[np.uint8] | None:
     image = info.get('img')
     if image is None:
         return None
-    image = np.asarray(image, np.uint8)
-    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    image = np.asarray(image)
+    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 and image.dtype == np.uint8 else image
 
 
 def sample_name(index: int, label: Label, path: Path | None, names: tuple[str, ...] | None) -> str:
