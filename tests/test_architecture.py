@@ -19,6 +19,7 @@ LAYERS = (
     ('vistool.network',),
     ('vistool.data',),
     ('vistool.display', 'vistool.environment', 'vistool.registry'),
+    ('vistool.records',),
     ('vistool.errors',),
 )
 """Rooms and top-level files, the highest first. An import goes to a lower layer, or stays in its own room."""

@@ -186,3 +186,140 @@ def test_a_plain_config_object_and_several_will_do():
     result = Schedule(dataset_size=40)([config, config])
     assert [curve.config for curve in result.curves] == ['config', 'config #2']
     assert 'vistool.analyses.schedule' in sys.modules
+
+
+SAMPLERS = """
+import math
+import torch.distributed
+from mmengine.dist import get_dist_info
+from mmengine.registry import DATA_SAMPLERS
+
+@DATA_SAMPLERS.register_module(force=True)
+class Thrice:
+    '''Each image three times, over all processes.'''
+
+    def __init__(self, dataset, seed=None):
+        self.length = 3 * len(dataset) // get_dist_info()[1]
+
+    def __len__(self):
+        return self.length
+
+@DATA_SAMPLERS.register_module(force=True)
+class OfTorch(torch.utils.data.DistributedSampler):
+    '''Asks torch, not mmengine, how many processes there are.'''
+
+    def __init__(self, dataset, seed=None):
+        super().__init__(dataset)
+
+@DATA_SAMPLERS.register_module(force=True)
+class Annotated:
+    '''Needs the annotations.'''
+
+    def __init__(self, dataset, seed=None):
+        self.length = len(dataset.get_cat_ids(0))
+
+    def __len__(self):
+        return self.length
+
+@DATA_SAMPLERS.register_module(force=True)
+class Pairs:
+    '''Batches that overlap by half.'''
+
+    def __init__(self, sampler, batch_size):
+        self.length = math.ceil(2 * len(sampler) / batch_size)
+
+    def __len__(self):
+        return self.length
+"""
+
+
+@pytest.fixture(scope='module')
+def own_samplers():
+    exec(compile(SAMPLERS, 'samplers', 'exec'), {})
+
+
+@pytest.mark.parametrize(
+    ('loader', 'size', 'ngpus', 'length'),
+    [
+        ({'sampler': {'type': 'Thrice'}}, 12, 1, 9),
+        ({'sampler': {'type': 'Thrice'}}, 12, 3, 3),
+        ({'sampler': {'type': 'Thrice'}, 'drop_last': True}, 14, 4, 2),  # 10 samples: two batches of 4
+        ({'sampler': {'type': 'OfTorch'}}, 40, 5, 2),
+        ({'sampler': {'type': 'DefaultSampler'}, 'batch_sampler': {'type': 'Pairs'}}, 40, 1, 20),
+        ({'sampler': {'type': 'Thrice'}, 'batch_sampler': {'type': 'Pairs'}}, 40, 1, 60),
+        ({'sampler': {'type': 'DefaultSampler'}, 'batch_sampler': {'type': 'AspectRatioBatchSampler'}}, 41, 1, 11),
+    ],
+)
+def test_an_epoch_is_as_long_as_the_sampler_says(own_samplers, loader, size, ngpus, length):
+    config = config_of(STEP)
+    config.train_dataloader = {**config.train_dataloader, 'batch_size': 4, **loader}
+    assert schedule(config, dataset_size=size, ngpus=ngpus).epoch_length == {'toy': length}
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ('loader', 'message'),
+    [
+        ({'sampler': {'type': 'NoSuchSampler'}}, r'\(NoSuchSampler\) cannot be built.*sampler.type=DefaultSampler'),
+        ({'sampler': {'type': 'Annotated'}}, r'\(Annotated\) cannot be built.*leave dataset_size out'),
+        ({'batch_sampler': {'type': 'Unheard'}}, r'DefaultSampler, Unheard\) cannot be built.*dataset_size'),
+    ],
+)
+def test_a_sampler_that_cannot_be_counted_is_an_error(own_samplers, loader, message):
+    config = config_of(STEP)
+    config.train_dataloader = {**config.train_dataloader, 'sampler': {'type': 'DefaultSampler'}, **loader}
+    with pytest.raises(InputError, match=message):
+        schedule(config)
+
+
+@pytest.mark.parametrize(
+    ('scheduler', 'said'),
+    [
+        ({'type': 'PolyLR', 'end': 20000}, 'end=20,000 epochs, but the run has 8'),
+        ({'type': 'CosineAnnealingLR', 'begin': 2, 'T_max': 9}, 'T_max=11 epochs, but the run has 8'),
+        ({'type': 'MultiStepLR', 'milestones': [2, 9]}, 'milestone=9 epochs, but the run has 8'),
+        ({'type': 'LinearLR', 'by_epoch': False, 'end': 900}, 'end=900 iterations, but the run has 80'),
+        ({'type': 'StepLR', 'step_size': 1, 'begin': 8, 'end': 12}, 'begin=8 epochs, but the run has 8'),
+    ],
+)
+def test_what_a_scheduler_plans_beyond_the_run_is_said(caplog, scheduler, said):
+    schedule(config_of(scheduler))
+    assert said in caplog.text
+
+
+def test_a_scheduler_within_the_run_or_without_an_end_is_not_remarked(caplog):
+    schedule(config_of([{'type': 'CosineAnnealingLR', 'T_max': 6, 'begin': 2}, {**STEP, 'end': 10**9}]))
+    assert 'the run has' not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'optim_wrapper.optimizer.lr': '1e-2'}, r"optim_wrapper.optimizer.lr is the text '1e-2'.*0.01 or 1.0e-2"),
+        ({'optim_wrapper.optimizer.weight_decay': '5E4'}, r"weight_decay is the text '5E4'.*50000 or 5.0e\+4"),
+        ({'param_scheduler.gamma': '1e-1'}, r"param_scheduler\[0\].gamma is the text '1e-1'.*0.1 or 1.0e-1"),
+        ({'param_scheduler.gamma': '.5'}, r"gamma is the text '.5', not a number$"),
+    ],
+)
+def test_a_number_that_is_text_is_named_with_its_key(change, said):
+    config = config_of(dict(STEP))
+    config.merge_from_dict(change)
+    with pytest.raises(InputError, match=said):
+        schedule(config)
+
+
+@pytest.mark.parametrize(
+    ('off', 'said'),
+    [(0.00314, 'at most 0.31 %'), (0.5, 'at most 50 %'), (0.994, 'at most 99 %'), (12.4, 'most 1,240 %')],
+)
+def test_how_far_a_log_is_off_the_plan_is_a_plain_number(tmp_path, caplog, off, said):
+    caplog.set_level('INFO', 'vistool')
+    log = tmp_path / 'scalars.json'
+    log.write_text(f'{{"lr": {0.1 * (1 + off)}, "step": 1}}\n')
+    Schedule(dataset_size=40)(Source(config_of(STEP), 'toy'), [log])
+    assert said in caplog.text
+
+
+def test_a_long_run_is_counted_without_an_exponent():
+    config = config_of({**STEP, 'by_epoch': False}, train_cfg={'type': 'IterBasedTrainLoop', 'max_iters': 123_450})
+    assert '(12,345 epochs)' in schedule(config).facts

@@ -232,3 +232,32 @@ def test_threads_get_what_they_would_get_one_after_the_other(name):
     finally:
         torch.set_num_threads(threads)
     assert_same(before, state_of(network))
+
+
+def test_threads_that_borrow_a_network_and_a_wrapper_around_it_do_not_meet():
+    network, layer, inputs = build('own')
+    around = nn.Sequential(network, nn.Softmax(1))
+    before = state_of(network)
+    pairs = [(vt.CAM(targets=[1], layers=[layer]), network), (vt.CAM(targets=[1], layers=[f'0.{layer}']), around)]
+    pairs += [(vt.FeatureMaps(layers=[layer]), network), (vt.FeatureMaps(layers=[f'0.{layer}']), around)]
+    alone = [values_of(kind(module, inputs)) for kind, module in pairs]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [
+            (index, pool.submit(kind, module, inputs)) for _ in range(5) for index, (kind, module) in enumerate(pairs)
+        ]
+        for index, job in jobs:
+            for one, other in zip(values_of(job.result()), alone[index], strict=True):
+                assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(one, other, strict=True))
+    assert_same(before, state_of(network))
+
+
+def test_patches_wait_for_a_network_that_is_borrowed():
+    torch.manual_seed(0)
+    network = timm.create_model('test_vit', img_size=64)
+    network.train()
+    inputs = torch.randn(1, 3, 64, 64)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(kind, network, inputs) for _ in range(4) for kind in (vt.Patches(), vt.Attention())]
+        for job in jobs:
+            job.result()
+    assert all(module.training for module in network.modules())

@@ -144,3 +144,10 @@ def test_on_paper_no_heading_repeats_the_config(tmp_path):
     assert not {'ours', 'facts'} & set(texts(drawn(given, width='column')))
     named = Curves((curve(),), {'ours': 100.0}, 'My title', 'facts')
     assert 'My title' in texts(drawn(named, width='column'))
+
+
+@pytest.mark.parametrize(('depth', 'said'), [(0.04, True), (0.002, True), (0.06, False), (1.0, False), (0.0, False)])
+def test_a_small_change_that_fills_the_height_is_called_one(depth, said):
+    values = 0.02 * (1 - depth * STEPS / STEPS[-1])
+    figure = drawn(Curves((Curve(STEPS, values, 'ours', 'all', 'lr'),), {'ours': 100.0}))
+    assert ('axis does not start at 0' in ' '.join(texts(figure))) == said

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from vistool.commands.options import Parser
 from vistool.errors import InputError, cause_of, log_speller
@@ -46,6 +46,11 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
 
     stdout is for the paths written, through :func:`announce`; what libraries print is logged at debug level.
     """
+    with _streams_that_may_fail():
+        return _run(work, parser, argv)
+
+
+def _run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequence[str] | None) -> int:
     debug = '--debug' in (sys.argv if argv is None else argv)
     tune_process()
     before, log_speller.spelling = log_speller.spelling, parser.spelling
@@ -53,22 +58,17 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         args = parser.parse(argv)
         args.command = parser.command(argv, CARRIED_OUT if getattr(args, 'deterministic', False) else ())
         _set_up_logging(args.log_level, debug)
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())  # a config's custom_imports find the user's own files
         _stdout.set(sys.stdout)
         with contextlib.redirect_stdout(_Chatter()), warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter('ignore')
-            return work(args)
+            return _work(work, args)
     except InputError as error:
         if debug:
             raise
         return _complain(error.line(parser.spelling), BAD_INPUT)
     except KeyboardInterrupt:
         return _complain('interrupted', INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; say nothing at exit either
-        return OK
     except Exception as error:
         if debug:
             raise
@@ -78,6 +78,68 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
         return _complain(f'{cause_of(error)}; run with --debug for the traceback', OWN_FAULT)
     finally:
         log_speller.spelling = before
+
+
+def _work(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Does the work; a config's own code that exits is an error, not the command's result."""
+    try:
+        return work(args)
+    except (SystemExit, GeneratorExit) as error:
+        raise InputError(f'code of the config or of its imports ended the process ({cause_of(error)})') from error
+
+
+@contextmanager
+def _streams_that_may_fail() -> Iterator[None]:
+    """Lets a command go on without a reader: a full, closed or broken stdout or stderr loses its text, nothing else."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed by the caller; else the next file opened would become stdout
+            os.open(os.devnull, os.O_RDWR)
+    out, err = _Lossy(sys.stdout), _Lossy(sys.stderr)
+    with contextlib.redirect_stdout(cast(TextIO, out)), contextlib.redirect_stderr(cast(TextIO, err)):
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()
+
+
+class _Lossy:
+    """A stream that drops what cannot be written."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115 - as long as the process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes ``text`` if that is possible; a file name that the stream's encoding lacks keeps its bytes."""
+        try:
+            self._attempt(lambda: self._stream.write(text))
+        except UnicodeEncodeError:
+            self._attempt(lambda: self._stream.buffer.write(os.fsencode(text)))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes if that is possible."""
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except UnicodeEncodeError:
+            raise
+        except (OSError, ValueError):  # full, without a reader, or closed
+            self._discard()
+
+    def _discard(self) -> None:
+        """Points the descriptor to the null device, so that Python has nothing to complain of at its end either."""
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
 
 
 def tune_process() -> None:

@@ -396,15 +396,18 @@ def build_pipeline(config: Config, phase: str = 'test', data_preprocessor: Any =
     Raises:
         InputError: A transform cannot be built.
     """
+    from vistool.registry import is_data, registered_only
+
     scope = config.get('default_scope')
     if data_preprocessor is None:
         data_preprocessor = (config.get('model') or {}).get('data_preprocessor') or config.get('data_preprocessor')
-    if config.get('inputs'):
-        return _several(config['inputs'], scope)
-    steps = find_pipeline(config, phase)
-    if steps is None:
-        steps = _fallback(config, phase)
-    return Pipeline(build_transforms(steps, scope), data_preprocessor)
+    with registered_only(is_data(config)):
+        if config.get('inputs'):
+            return _several(config['inputs'], scope)
+        steps = find_pipeline(config, phase)
+        if steps is None:
+            steps = _fallback(config, phase)
+        return Pipeline(build_transforms(steps, scope), data_preprocessor)
 
 
 def _several(inputs: Any, scope: str | None) -> MultiPipeline:

@@ -7,12 +7,13 @@ that mmpretrain knows, a run's folder, and the models without a config of :data:
 from __future__ import annotations
 
 import ast
+import dis
+import errno
 import functools
 import importlib.util
 import logging
 import os
 import re
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vistool.errors import InputError, cause_of, close_matches, message_of
+from vistool.models.own_modules import bases_of, import_custom, make_importable, named_modules, static_imports
+from vistool.records import find_path
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
@@ -39,8 +42,13 @@ PACKAGES = {
 }
 """OpenMMLab packages that contain their configs → what to ``pip install`` for each."""
 
-SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+DATA_SUFFIXES = ('.json', '.yaml', '.yml')
+"""Suffixes of config files that are data."""
+
+SUFFIXES = ('.py', *DATA_SUFFIXES)
 """Suffixes of config files."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 SHOWN = 8
 """The number of configs or runs that an error lists."""
@@ -69,7 +77,8 @@ class Source:
 def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Source:
     """Finds and reads the config that ``spec`` stands for.
 
-    The current folder becomes importable first, so that ``custom_imports`` finds a user's own modules.
+    A Python config is run. The working folder becomes importable, after everything else, if the config imports a module
+    that is only there. A YAML or JSON config is data, and runs nothing: see :mod:`vistool.models.data_configs`.
 
     Args:
         spec: A file, ``PACKAGE::FILE``, a model name, a run's folder, or ``SCHEME::NAME`` with a key of
@@ -80,7 +89,6 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
     Raises:
         InputError: Nothing is found (the error lists close matches), or the config cannot be read or changed.
     """
-    make_current_folder_importable()
     source = _find(str(spec).strip())
     return _with_options(source, options) if options else source
 
@@ -114,27 +122,64 @@ def read_config(path: str | os.PathLike[str]) -> Config:
             hint='check the order of the arguments: the config comes before its checkpoint',
             parameter='config',
         )
-    from mmengine.config import Config
-
     try:
-        return Config.fromfile(str(path))
-    except Exception as error:  # a config is code, which can raise anything
+        return _read_data(path) if path.suffix.lower() in DATA_SUFFIXES else _read_python(path)
+    except InputError:
+        raise
+    except KeyboardInterrupt as error:
+        if not _raised_by_code(error):
+            raise
+        raise _explain(error, path) from error
+    except BaseException as error:  # a config is code, which can raise anything, SystemExit too
         raise _explain(error, path) from error
 
 
-def make_current_folder_importable() -> None:
-    """Puts the current folder on ``sys.path``: after the standard library, before installed packages."""
-    here = os.getcwd()
-    if here not in sys.path and '' not in sys.path:
-        packages = (at for at, entry in enumerate(sys.path) if entry.endswith(('site-packages', 'dist-packages')))
-        sys.path.insert(next(packages, len(sys.path)), here)
+def _read_data(path: Path) -> Config:
+    from mmengine.config import Config
+
+    from vistool.models.data_configs import check_data_config, check_entries
+
+    check_data_config(path)
+    config = Config.fromfile(str(path), import_custom_modules=False)
+    check_entries(config, str(path), 'config')  # with what its bases and the environment put in
+    return config
+
+
+def _read_python(path: Path) -> Config:
+    from mmengine.config import Config
+
+    make_importable(static_imports(path))
+    config = Config.fromfile(str(path), import_custom_modules=False)
+    if config.get('custom_imports'):
+        try:
+            import_custom(config.custom_imports, path)
+        except ImportError as error:
+            raise InputError(
+                f'{path}: custom_imports failed: {_root_cause(error)}',
+                hint='run from the folder that holds the module, or put that folder on PYTHONPATH',
+                parameter='config',
+            ) from error
+    make_importable(named_modules(config._cfg_dict))
+    return config
+
+
+def _raised_by_code(error: BaseException) -> bool:
+    """Whether a ``raise`` statement raised it, rather than a signal."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code, place = trace.tb_frame.f_code, trace.tb_lasti
+    return any(each.offset == place and each.opname == 'RAISE_VARARGS' for each in dis.get_instructions(code))
 
 
 def _find(spec: str) -> Source:
-    path = Path(spec).expanduser()
     if '::' in spec:
         scheme, rest = spec.split('::', 1)
+        find_path(rest, 'config')
         return SCHEMES[scheme](rest) if scheme in SCHEMES else _from_package(scheme, rest)
+    path = find_path(spec, 'config')
     if spec and path.is_dir():
         return _from_run(path)
     if path.is_file():
@@ -207,6 +252,12 @@ def _with_options(source: Source, options: Mapping[str, Any]) -> Source:
             raise InputError(
                 f'{key}={value} does not fit the config: {cause_of(error)}', parameter='options'
             ) from error
+    if Path(getattr(source.config, 'filename', None) or '').suffix.lower() in DATA_SUFFIXES:
+        from vistool.models.data_configs import check_entries
+
+        check_entries(source.config, source.name, 'options')
+    else:
+        make_importable(named_modules(source.config._cfg_dict))
     return replace(source, checkpoint=options.get('load_from') or source.checkpoint)
 
 
@@ -361,15 +412,16 @@ def _listed(paths: list[Path]) -> str:
     return ', '.join(map(str, paths[:SHOWN])) + more
 
 
-def _explain(error: Exception, path: Path) -> InputError:
+def _explain(error: BaseException, path: Path) -> InputError:
     """The error of reading ``path``, as an :class:`InputError` that names the file and, if it is known, the line."""
     if isinstance(error, SyntaxError):
         return _syntax(error, path)
     message = message_of(error)
-    if isinstance(error, ImportError) and 'custom modules' in message:
+    line = _faulty_line(error)
+    if reason := _no_room(error):
         return InputError(
-            f'{path}: custom_imports failed: {_root_cause(error)}',
-            hint='run from the folder that holds the module, or put that folder on PYTHONPATH',
+            f'{path} cannot be read: temporary files cannot be written ({reason})',
+            hint='make room, or set TMPDIR to a folder with some',
             parameter='config',
         )
     if (
@@ -382,7 +434,6 @@ def _explain(error: Exception, path: Path) -> InputError:
             hint=f'pip install {PACKAGES.get(module, package)}',
             parameter='config',
         )
-    line = _faulty_line(error)
     if isinstance(error, FileNotFoundError) and line is None:
         quoted = re.search(r'file "(.+)" does not exist', message)
         absent = error.filename or (quoted[1] if quoted else message)
@@ -429,19 +480,22 @@ def _faulty_file(path: Path, seen: set[Path]) -> tuple[Path, SyntaxError] | None
         tree = ast.parse(path.read_text(encoding='utf-8'), str(path))
     except SyntaxError as error:
         return path, error
-    bases = (path.parent / name for name in _bases(tree) if '::' not in name)
+    bases = (path.parent / name for name in bases_of(tree) if '::' not in name)
     return next((found for base in bases if (found := _faulty_file(base, seen))), None)
 
 
-def _bases(tree: ast.Module) -> list[str]:
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == '_base_':
-            strings = (part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant))
-            return [string for string in strings if isinstance(string, str)]
-    return []
+def _no_room(error: BaseException | None) -> str:
+    """Why mmengine could not write its temporary copy of a config, or ``''``; it may have failed again after that."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in _NO_ROOM
+        nowhere = isinstance(error, FileNotFoundError) and 'temporary directory' in str(error)
+        if (full or nowhere) and _faulty_line(error) is None:
+            return getattr(error, 'strerror', None) or str(error)
+        error = error.__cause__ or error.__context__
+    return ''
 
 
-def _faulty_line(error: Exception) -> str | None:
+def _faulty_line(error: BaseException) -> str | None:
     """``file, line n`` of the user's code that raised, or None if mmengine itself raised."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == '<module>']
     own = [frame for frame in frames if Path(frame.filename).is_file() and 'site-packages' not in frame.filename]

@@ -171,7 +171,7 @@ class Model:
             key: Whatever else the value depends on.
             compute: Computes the value.
         """
-        version = sum(tensor._version for tensor in self.module.parameters())
+        version = sum(0 if tensor.is_inference() else tensor._version for tensor in self.module.parameters())
         known = self._cache.get(name)
         if known is None or known[:2] != (key, version):
             known = self._cache[name] = key, version, compute()
@@ -227,10 +227,12 @@ def load(
     """
     warn_of_overwritten_packages()
     if isinstance(config_or_module, nn.Module):
-        module = config_or_module
+        module = unwrapped(config_or_module)
         own = next((parameter.device for parameter in module.parameters()), 'cpu')
         target = find_device(own if device is None else device)
         return Model(module, type(module).__name__, None, tuple(classes or ()) or None, target, None, transform)
+    if not isinstance(config_or_module, (str, os.PathLike, Source)):
+        require_module(config_or_module)
     target = find_device('cpu' if device is None else device)
     source = config_or_module if isinstance(config_or_module, Source) else resolve(config_or_module, options)
     wanted = os.fspath(checkpoint) if checkpoint else source.checkpoint
@@ -328,10 +330,33 @@ Targets: TypeAlias = ClassChoice | Tensor | Sequence[ClassChoice] | Sequence[Seq
 """Classes for all images of a batch (one, several, or a tensor of ids), or one list of classes for each image."""
 
 
+def require_module(network: object) -> None:
+    """Raises an InputError for what people take for a network and is not an ``nn.Module``."""
+    if isinstance(network, nn.Module):
+        return
+    kind = type(network).__name__
+    if isinstance(network, type) and issubclass(network, nn.Module):
+        raise InputError(f'{network.__name__} is a class, not a network', hint=f'create it: {network.__name__}(…)')
+    if kind in ('ScriptFunction', 'ExportedProgram'):
+        raise InputError(
+            f'{kind} does not run its layers in Python, so they cannot be watched',
+            accepted='the nn.Module that it was made from, with the same weights',
+        )
+    raise InputError(
+        f'{getattr(network, "__name__", kind)} is not a network', accepted='a model from load(), or an nn.Module'
+    )
+
+
 def as_model(model: Model | nn.Module) -> Model:
-    """``model`` itself; a plain module becomes a model without preprocessing, on the device of its parameters."""
+    """``model`` itself; a plain module becomes a model without preprocessing, on the device of its parameters.
+
+    Raises:
+        InputError: If it is neither.
+    """
     if isinstance(model, Model):
         return model
+    require_module(model)
+    model = unwrapped(model)
     parameter = next(model.parameters(), None)
     return Model(model, type(model).__name__, device=parameter.device if parameter is not None else torch.device('cpu'))
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.fx
+import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from vistool.network.layers import unwrapped
-from vistool.network.tensors import Grids, Size, first_tensor, replace_tensor
+from vistool.errors import InputError
+from vistool.network.layers import function_of, module_path, place_of, unwrapped
+from vistool.network.tensors import Grids, Size, first_tensor, float_tensors, map_tensors, part_of
 
 T = TypeVar('T')
 
@@ -66,24 +73,206 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
     Inside, every submodule is in eval mode, no parameter requires gradients, and autograd is on. With the parameters
     frozen no graph is recorded before a layer's output is made a leaf, so a forward costs what a ``no_grad`` forward
     costs, yet contexts inside the model that restore the gradient mode cannot switch gradients off after that layer.
+    Nothing is compiled or checkpointed: a module that ran twice for the sake of memory would be watched twice.
 
-    Afterwards device, modes, ``requires_grad``, ``.grad`` and the caller's gradient mode are as before. The lock keeps
-    other threads that borrow the same network waiting.
+    Afterwards device, modes, ``requires_grad``, ``.grad`` and the caller's gradient mode are as before. Other threads
+    that borrow the same network, a part of it or a network around it, wait.
 
     Args:
         module: The network.
         device: Where it should run; None leaves it where it is. Its weights are moved there for the time being, and the
             original tensors put back.
+
+    Raises:
+        InputError: If the network cannot be watched: it was scripted, traced or exported, or its weights have no
+            values.
     """
+    _require_watchable(module)
     with (
-        lock_of(module),
+        _locked(module),
+        _plain_calls,
+        torch.inference_mode(False),
+        _without_wrappers(module),
+        _with_recordable_weights(module),
         _on_device(module, device),
         _in_eval_mode(module),
         _without_gradients(module),
-        torch.inference_mode(False),
+        _with_scripted_parts_as_layers(module),
         torch.enable_grad(),
     ):
         yield
+
+
+def _require_watchable(module: nn.Module) -> None:
+    """Raises for networks whose modules never run in Python, or whose weights have shapes but no values."""
+    name = type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError(
+            'a scripted or traced network (TorchScript) does not run its layers in Python, so they cannot be watched',
+            accepted='the nn.Module that it was made from, with the same weights',
+        )
+    graph = module.graph if isinstance(module, torch.fx.GraphModule) else None
+    if graph is not None and not {node.target for node in graph.nodes if node.op == 'call_module'} - {'_guards_fn'}:
+        raise InputError(
+            'an exported network (torch.export) calls operators only and has no layers that could be watched',
+            accepted='the nn.Module that it was made from, with the same weights',
+        )
+    if any(tensor.is_meta for tensor in module.parameters()):
+        raise InputError(
+            f'weights of {name} are on the meta device: they have shapes but no values',
+            hint='load its weights first, with load_state_dict(…, assign=True) or from_pretrained(…)',
+        )
+
+
+@contextmanager
+def _locked(module: nn.Module) -> Iterator[None]:
+    """Holds the locks of all modules of a network, in one order for all threads.
+
+    Hooks, modes and gradients belong to modules, and two networks may share some: a model and a wrapper around it.
+    """
+    with ExitStack() as stack:
+        for child in sorted(module.modules(), key=id):
+            stack.enter_context(lock_of(child))
+        yield
+
+
+class _PlainCalls:
+    """While a thread is inside, ``torch.compile`` and ``torch.utils.checkpoint`` have no effect in that thread.
+
+    Both are reached through functions that users' code holds references to, so what those functions call is replaced,
+    as long as any thread is inside; other threads get what was replaced. The setting of ``torch.compile`` is one for
+    the whole process: meanwhile other threads run compiled networks uncompiled, with the same results.
+    """
+
+    _KINDS = ('_checkpoint_without_reentrant_generator', '_checkpoint_without_reentrant_generator_impl')
+
+    def __init__(self) -> None:
+        self._own, self._lock = threading.local(), threading.Lock()
+        self._threads = 0
+        self._undo = ExitStack()
+
+    def __enter__(self) -> None:
+        self._own.depth = getattr(self._own, 'depth', 0) + 1
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                self._install()
+
+    def __exit__(self, *error: object) -> None:
+        self._own.depth -= 1
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._undo.close()
+
+    def _install(self) -> None:
+        if 'torch._dynamo' in sys.modules:  # else nothing was compiled, and the import takes seconds
+            self._undo.enter_context(torch.compiler.set_stance('force_eager'))
+        library: Any = torch.utils.checkpoint
+        for name in ('CheckpointFunction', *self._KINDS):
+            original = getattr(library, name, None)
+            if original is not None:
+                setattr(library, name, self._reentrant(original) if name not in self._KINDS else self._other(original))
+                self._undo.callback(setattr, library, name, original)
+
+    @property
+    def _inside(self) -> bool:
+        return bool(getattr(self._own, 'depth', 0))
+
+    def _reentrant(self, original: Any) -> Any:
+        def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+            return function(*args) if self._inside else original.apply(function, preserve, *args)
+
+        return SimpleNamespace(apply=apply)
+
+    def _other(self, original: Any) -> Any:
+        def nothing() -> Iterator[None]:
+            yield  # for the call of the checkpointed function, which this generator surrounds
+
+        def choose(*args: Any, **kwargs: Any) -> Any:
+            return nothing() if self._inside else original(*args, **kwargs)
+
+        return choose
+
+
+_plain_calls = _PlainCalls()
+
+
+@contextmanager
+def _without_wrappers(module: nn.Module) -> Iterator[None]:
+    """Puts what ``torch.compile`` and ``DataParallel`` wrapped back in its place: names and hooks reach it there."""
+    compiled = [child for child in module.modules() if child.__dict__.get('_compiled_call_impl') is not None]
+    calls = [(child, child.__dict__['_compiled_call_impl']) for child in compiled]
+    try:
+        for child in compiled:
+            child.__dict__['_compiled_call_impl'] = None
+        with _exchanged(module, unwrapped):
+            yield
+    finally:
+        for child, call in calls:
+            child.__dict__['_compiled_call_impl'] = call
+
+
+class _Scripted(nn.Module):
+    """A part of a network in TorchScript, as a layer that takes hooks; what is inside it stays out of sight."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.__dict__['part'] = part
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__['part'], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.part(*args, **kwargs)
+
+
+@contextmanager
+def _with_scripted_parts_as_layers(module: nn.Module) -> Iterator[None]:
+    """TorchScript refuses hooks: its modules are exchanged for modules that call them."""
+    with _exchanged(module, lambda part: _Scripted(part) if isinstance(part, torch.jit.ScriptModule) else part):
+        yield
+
+
+@contextmanager
+def _exchanged(module: nn.Module, change: Callable[[nn.Module], nn.Module]) -> Iterator[None]:
+    """``change(part)`` in place of each module inside a network."""
+    kept: list[tuple[nn.Module, str, nn.Module]] = []
+    try:
+        for child in list(module.modules()):
+            if isinstance(child, torch.jit.ScriptModule):
+                continue
+            for name, part in child._modules.items():
+                if part is not None and (new := change(part)) is not part:
+                    kept.append((child, name, part))
+                    child._modules[name] = new
+        yield
+    finally:
+        for child, name, part in kept:
+            child._modules[name] = part
+
+
+@contextmanager
+def _with_recordable_weights(module: nn.Module) -> Iterator[None]:
+    """Copies in place of weights and buffers that were made in inference mode: autograd cannot record those."""
+    slots: list[tuple[dict[str, Any], str, Tensor]] = [
+        (kept, name, tensor)
+        for child in module.modules()
+        for kept in (child._parameters, child._buffers)
+        for name, tensor in kept.items()
+        if tensor is not None and tensor.is_inference()
+    ]
+    copies: dict[int, Tensor] = {}
+    try:
+        for kept, name, tensor in slots:
+            if id(tensor) not in copies:
+                copy = tensor.detach().clone()
+                copies[id(tensor)] = nn.Parameter(copy, False) if isinstance(tensor, nn.Parameter) else copy
+            kept[name] = copies[id(tensor)]
+        yield
+    finally:
+        for kept, name, tensor in slots:
+            kept[name] = tensor
 
 
 @contextmanager
@@ -113,8 +302,7 @@ def _without_gradients(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for parameter in trainable:
-            with torch.inference_mode(parameter.is_inference()):
-                parameter.requires_grad_(True)
+            parameter.requires_grad_(True)
 
 
 @contextmanager
@@ -161,17 +349,68 @@ def hooked(modules: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
         yield
 
 
+class ReluCalls(TorchFunctionMode):
+    """Calls ``hook(given, version, output)`` after each call of ReLU as a function; a tensor replaces its output.
+
+    ``version`` is that of the tensor ``given`` before the call, which may have worked in place.
+    """
+
+    _FUNCTIONS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+
+    def __init__(self, hook: Callable[[Tensor, int, Tensor], Tensor | None]) -> None:
+        super().__init__()
+        self.hook = hook
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        given = args[0] if args and func in self._FUNCTIONS else None
+        version = given._version if isinstance(given, Tensor) else 0
+        output = func(*args, **(kwargs or {}))
+        changed = self.hook(given, version, output) if isinstance(given, Tensor) else None
+        return output if changed is None else changed
+
+
+@contextmanager
+def hooked_layers(layers: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
+    """:func:`hooked` for canonical layer names, some of which mean a function's output (``features+relu``)."""
+    applied = {name: module for name, module in layers.items() if function_of(name)}
+    waiting: list[tuple[str, nn.Module, Tensor, int]] = []
+
+    def wait(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is not None:
+            waiting.append((name, module, tensor, tensor._version))
+
+    def follow(given: Tensor, version: int, output: Tensor) -> Any:
+        for name, module, tensor, seen in waiting:
+            if tensor is given and seen == version:
+                return hook(name, module, (given,), output)
+        return None
+
+    with ExitStack() as stack:
+        stack.enter_context(hooked({name: layers[name] for name in layers if name not in applied}, hook))
+        if applied:
+            stack.enter_context(hooked(applied, wait))
+            stack.enter_context(ReluCalls(follow))
+        yield
+
+
 @dataclass
 class Activation:
     """A layer's output in one forward.
 
     Attributes:
-        value: The tensor as the layer returned it, a leaf of the autograd graph (or computed from an earlier leaf).
+        tensors: Its tensors by their place in what the layer returned, leaves of the autograd graph (or computed from
+            earlier leaves).
         grids: Spatial sizes seen before that layer, most recent last.
     """
 
-    value: Tensor
-    grids: list[Size]
+    tensors: dict[str, Tensor]
+    grids: Sequence[Size]
+
+    @property
+    def value(self) -> Tensor:
+        """The first of the tensors."""
+        return next(iter(self.tensors.values()))
 
 
 @contextmanager
@@ -194,18 +433,52 @@ def activations(
     grids = Grids()
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> Any:
-        tensor = first_tensor(output)
-        if tensor is None:
+        tensors = tensors_of(name, output)
+        if not tensors:
             return None
         if cut:
             torch.set_grad_enabled(True)
-        value = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_(cut)
-        found[name].append(Activation(value, list(grids.sizes)))
-        return replace_tensor(output, tensor, value.clone()) if cut else None
+        kept = {
+            place: tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_(cut)
+            for place, tensor in tensors.items()
+        }
+        found[name].append(Activation(kept, grids.copy()))
+        if not cut:
+            return None
+        passed = {id(tensor): kept[place].clone() for place, tensor in tensors.items()}
+        return map_tensors(lambda tensor: passed.get(id(tensor), tensor), output)
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output, args, module)
 
     watched = dict(root.named_modules()) if watch else {}
-    with hooked(watched, note), hooked(layers, keep):
+    with hooked(watched, note), hooked_layers(layers, keep):
         yield found
+
+
+def tensors_of(name: str, output: Any) -> dict[str, Tensor]:
+    """The distinct floating-point tensors that a layer's name means in what the module returned, by their places.
+
+    Raises:
+        InputError: If there is nothing at the place that the name gives.
+    """
+    try:
+        start, part = part_of(output, place_of(name))
+    except LookupError:
+        path = module_path(name)
+        raise InputError(
+            f'layer {name!r}: {path!r} returns nothing at {place_of(name)}',
+            accepted=listed(path, dict(float_tensors(output))),
+            parameter='layers',
+        ) from None
+    found: dict[int, tuple[str, Tensor]] = {}
+    for inner, tensor in float_tensors(part):
+        found.setdefault(id(tensor), (start + inner, tensor))
+    return dict(found.values())
+
+
+def listed(path: str, tensors: Mapping[str, Tensor]) -> str:
+    """Tensors that a layer returns, as a user names them, with their shapes: ``'encoder[aux][0] 256×14×14'``."""
+    return ', '.join(
+        f'{path}{place} {"×".join(map(str, tensor.shape[1:])) or "scalar"}' for place, tensor in tensors.items()
+    )

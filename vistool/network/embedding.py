@@ -218,9 +218,9 @@ def find_embedding(model: nn.Module, inputs: NetworkInput) -> Embedding:
     if source is None or source.ndim != 4:
         raise InputError('the network input holds no image (1, C, H, W)')
     size = (int(source.shape[2]), int(source.shape[3]))
-    watch = _Watch(model, size, source, {module: name for name, module in model.named_modules()})
-    watch.to_the_end = any(name.endswith('pool_q') for name in watch.names.values())
     with borrowed(model), ExitStack() as stack, torch.no_grad():
+        watch = _Watch(model, size, source, {module: name for name, module in model.named_modules()})
+        watch.to_the_end = any(name.endswith('pool_q') for name in watch.names.values())
         for module in watch.names:
             stack.callback(module.register_forward_pre_hook(watch.entered).remove)
             if isinstance(module, _SPATIAL):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError, cause_of, param
-from vistool.network.capture import Hook, borrowed, hooked
-from vistool.network.layers import EVERY_CALL, TargetLayer, unwrapped
+from vistool.network.capture import Hook, borrowed, hooked_layers, tensors_of
+from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, unwrapped
 from vistool.network.tensors import (
     Grids,
     NetworkInput,
@@ -22,7 +23,6 @@ from vistool.network.tensors import (
     TokenHints,
     call_module,
     find_layout,
-    float_tensors,
     input_size,
 )
 from vistool.network.windows import from_windows
@@ -37,12 +37,16 @@ class Feature:
     """The output of one layer for a batch.
 
     Attributes:
-        name: The layer, with ``[i]`` where it returned several tensors and ``@n`` where a later call was asked for.
+        name: The layer, with ``[i]`` where it returned several maps and ``@n`` where a later call was asked for.
         maps: ``(B, C, h, w)`` in at least float32, the layer's own values.
+        layer: The layer as it was asked for.
+        place: ``'[i]'`` where it returned several maps, else ``''``.
     """
 
     name: str
     maps: Tensor
+    layer: str = ''
+    place: str = ''
 
     @property
     def size(self) -> str:
@@ -58,7 +62,7 @@ class _Kept:
     target: TargetLayer
     call: int
     tensors: list[tuple[str, Tensor]]
-    grids: list[Size] = field(default_factory=list)
+    grids: Sequence[Size] = ()
 
 
 def features(
@@ -93,25 +97,32 @@ def features(
 
 def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) -> list[_Kept]:
     kept: list[_Kept] = []
-    grids, calls = Grids(), Counter[nn.Module]()
+    grids, calls = Grids(), Counter[tuple[nn.Module, str]]()
     waiting = set(range(len(targets)))
+    wanted = [(target.module, function_of(target.name)) for target in targets]
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        calls[module] += 1
+        source = module, function_of(name)
+        calls[source] += 1
         for index, target in enumerate(targets):
-            if target.module is module and target.call in (EVERY_CALL, calls[module]):
-                copies = [(place, tensor.detach().clone()) for place, tensor in float_tensors(output)]
-                kept.append(_Kept(target, calls[module], copies, list(grids.sizes)))
+            if wanted[index] == source and target.call in (EVERY_CALL, calls[source]):
+                tensors = tensors_of(target.name, output)
+                copies = [(place, tensor.detach().clone()) for place, tensor in tensors.items()]
+                kept.append(_Kept(target, calls[source], copies, grids.copy()))
                 if target.call != EVERY_CALL:
                     waiting.discard(index)
         if not waiting:
             raise _Stop
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        grids.watch(output)
+        grids.watch(output, args, module)
 
-    wanted = {target.name: target.module for target in targets}
-    run_until(root, inputs, [(dict(root.named_modules()), note), (_distinct(wanted), keep)])
+    # Each module once, even if it has several names
+    hooks = {
+        f'{number}+{function}' if function else f'{number}': module
+        for number, (module, function) in enumerate(dict.fromkeys(wanted))
+    }
+    run_until(root, inputs, [(dict(root.named_modules()), note), (hooks, keep)])
     return kept
 
 
@@ -124,7 +135,7 @@ def run_until(root: nn.Module, inputs: NetworkInput, hooks: Sequence[tuple[Mappi
     with borrowed(root), ExitStack() as stack:
         torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
         for modules, hook in hooks:
-            stack.enter_context(hooked(modules, hook))
+            stack.enter_context(hooked_layers(modules, hook))
         try:
             call_module(root, inputs)
         except _Stop:
@@ -141,11 +152,6 @@ def run_until(root: nn.Module, inputs: NetworkInput, hooks: Sequence[tuple[Mappi
 def stop() -> None:
     """Ends the forward that :func:`run_until` runs; called by a hook."""
     raise _Stop
-
-
-def _distinct(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Each module once, even if it has several names, so that it is hooked once."""
-    return {str(index): module for index, module in enumerate(dict.fromkeys(modules.values()))}
 
 
 def _laid_out(root: nn.Module, name: str, entry: _Kept, size: Size, batch: int, hints: TokenHints) -> list[Feature]:
@@ -169,7 +175,10 @@ def _laid_out(root: nn.Module, name: str, entry: _Kept, size: Size, batch: int, 
                 parameter='extra_tokens',
             )
         raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, parameter='layers')
-    return [Feature(name + (place if len(found) > 1 else ''), maps) for place, maps in found]
+    if len(found) == 1:
+        return [Feature(name, found[0][1], entry.target.name)]
+    stem, call = re.fullmatch(r'([^@\[]*)[^@]*(.*)', name).groups()  # type: ignore[union-attr]
+    return [Feature(f'{stem}{place}{call}', maps, entry.target.name, place) for place, maps in found]
 
 
 _LIST = f'list all layers with their output shapes with {param("preview_model")}'
@@ -189,7 +198,7 @@ def as_maps(
     Raises:
         NoSpatialMap: If it is none of these.
     """
-    windows = from_windows(tensor, root, target.name.partition('@')[0], batch, grids, size)
+    windows = from_windows(tensor, root, module_path(target.name), batch, grids, size)
     if windows is not None:
         return windows
     layout = find_layout(tensor, size, grids, batch=batch, layer=target.module, hints=hints)
@@ -197,7 +206,10 @@ def as_maps(
 
 
 def _unreached(root: nn.Module, target: TargetLayer) -> InputError:
-    if target.call > 1:
+    if function := function_of(target.name):
+        path = module_path(target.name)
+        problem = f'layer {target.name!r}: the network applies no {function} to what {path!r} returns'
+    elif target.call > 1:
         problem = f'layer {target.name!r}: it is called fewer than {target.call} times in the forward pass'
     else:
         problem = f'layer {target.name!r} was not reached in the forward pass of {type(root).__name__}'

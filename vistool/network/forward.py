@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError, param
-from vistool.network.capture import Activation, activations, borrowed, hooked
-from vistool.network.layers import default_layers, network_name
+from vistool.network.capture import Activation, activations, borrowed, hooked, listed
+from vistool.network.layers import default_layers, function_of, module_path, network_name
 from vistool.network.outputs import class_scores
 from vistool.network.tensors import (
     Grids,
@@ -48,7 +48,7 @@ class _Map:
     layer: nn.Module
     kept: Tensor
     passed: Tensor
-    grids: list[Size]
+    grids: Sequence[Size]
 
 
 def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
@@ -68,7 +68,7 @@ def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
     with borrowed(module):
         maps, output = _run(module, one)
         objective = _objective(output)
-        if objective is None or not objective.requires_grad:
+        if objective is None or not objective.requires_grad or not maps:
             return None
         gradients = torch.autograd.grad(objective, [entry.kept for entry in maps], allow_unused=True)
     for entry, gradient in zip(reversed(maps), reversed(gradients), strict=True):
@@ -163,7 +163,7 @@ def _run(module: nn.Module, inputs: NetworkInput) -> tuple[list[_Map], Any]:
             if newest and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
                 maps[-1].name, maps[-1].layer = name, layer
             return None
-        maps.append(_Map(name, layer, tensor, tensor.clone(), list(grids.sizes)))
+        maps.append(_Map(name, layer, tensor, tensor.clone(), grids.copy()))
         grids.watch(output, args, layer)
         return replace_tensor(output, tensor, maps[-1].passed)
 
@@ -207,9 +207,10 @@ class Layer:
     """A target layer in one forward.
 
     Attributes:
-        name: Its dotted name.
-        value: Its output.
+        name: Its name.
+        value: Its map's tensor.
         layout: How that is laid out in space.
+        place: Where that tensor is in what the layer returns.
         call: Which of its calls returned it, counted from 0.
         calls: How many times it ran.
     """
@@ -217,6 +218,7 @@ class Layer:
     name: str
     value: Tensor
     layout: Layout
+    place: str = ''
     call: int = 0
     calls: int = 1
 
@@ -321,14 +323,22 @@ def _collect(
     suggest = partial(suggestion, module, inputs)
     for name, calls in found.items():
         if not calls:
-            raise InputError(f'layer {name!r} was not reached in the forward pass', hint=suggest(name))
+            raise _unreached(name, suggest)
         chosen = last_used(calls, output)
-        layout = _layout(name, targets[name], calls[chosen], size, batch, hints, suggest)
-        layers.append(Layer(name, calls[chosen].value, layout, chosen, len(calls)))
+        place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
+        layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     return Forward(output, class_scores(output), tuple(layers), batch, suggest)
 
 
-def _layout(
+def _unreached(name: str, suggest: Callable[[str], str]) -> InputError:
+    if function := function_of(name):
+        problem = f'layer {name!r}: the network applies no {function} to what {module_path(name)!r} returns'
+    else:
+        problem = f'layer {name!r} was not reached in the forward pass'
+    return InputError(problem, hint=suggest(name), parameter='layers')
+
+
+def _map_of(
     name: str,
     layer: nn.Module,
     kept: Activation,
@@ -336,16 +346,31 @@ def _layout(
     batch: int,
     hints: TokenHints,
     suggest: Callable[[str], str],
-) -> Layout:
-    try:
-        return find_layout(kept.value, size, kept.grids, batch=batch, layer=layer, hints=hints)
-    except NoSpatialMap as error:
-        if hints.prefix is not None:
-            raise InputError(
-                f'{hints.prefix} does not fit layer {name!r}: {error}',
-                hint='leave it out to have the layout found',
-                parameter='extra_tokens',
-            ) from error
+) -> tuple[str, Layout]:
+    """The place and layout of the one map among the tensors that a layer returned.
+
+    Raises:
+        InputError: If there is none, or if there are several to choose from.
+    """
+    found: dict[str, Layout] = {}
+    reasons = []
+    for place, tensor in kept.tensors.items():
+        try:
+            found[place] = find_layout(tensor, size, kept.grids, batch=batch, layer=layer, hints=hints)
+        except NoSpatialMap as error:
+            reasons.append(str(error))
+    if len(found) > 1:
         raise InputError(
-            f'layer {name!r} gives no spatial map: {error}', hint=suggest(name), parameter='layers'
-        ) from error
+            f'layer {name!r} returns {len(found)} maps',
+            accepted=f'one of {listed(module_path(name), {place: kept.tensors[place] for place in found})}',
+            parameter='layers',
+        )
+    if found:
+        return next(iter(found.items()))
+    if hints.prefix is not None:
+        raise InputError(
+            f'{hints.prefix} does not fit layer {name!r}: {reasons[0]}',
+            hint='leave it out to have the layout found',
+            parameter='extra_tokens',
+        )
+    raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=suggest(name), parameter='layers')

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
 from vistool.errors import InputError, close_matches, param
@@ -80,33 +81,70 @@ DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
 """
 
 
+FUNCTIONS = ('relu',)
+"""Functions whose output can be a layer: those after which a second call changes nothing."""
+
+
 def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
     """The module called ``name`` in dotted form, indices in brackets too (``backbone.layers[-1].ln1``).
 
+    Two endings say which of its tensors is meant. ``features+relu`` is the output of the function ``F.relu`` that the
+    network applies to what the module returns. ``encoder[aux][0]`` is a tensor inside the tuple or dict that the module
+    returns. A bracket means a child where the module has one of that name or holds numbered layers.
+
     Returns:
-        Its canonical dotted name (indices made positive) and the module.
+        Its canonical name (dotted, indices made positive, then the endings) and the module.
 
     Raises:
         InputError: If there is none; close matches are listed.
     """
-    module, path = root, ''
-    for part in _parts(name):
-        child = _child(module, part)
-        if child is None:
-            known = [full for full, _ in root.named_modules() if full]
-            hint = close_matches(name.replace('[', '.').replace(']', ''), known)
-            raise InputError(
-                f'no layer {name!r}: {path or type(root).__name__} has no {part!r}',
-                accepted=_children(module),
-                hint=f'{hint}; list all with {param("preview_model")}'
-                if hint
-                else f'list all with {param("preview_model")}',
-            )
-        key, module = child
-        path = f'{path}.{key}' if path else key
+    stem, plus, ending = name.strip().partition('+')
+    function, bracket, places = ending.partition('[')
+    if plus and function not in FUNCTIONS:
+        raise InputError(f'no layer {name!r}: no function {function!r} is watched', accepted=', '.join(FUNCTIONS))
+    module, path, parts = unwrapped(root), '', _parts(stem)
+    require_layers(module)
+    while parts:
+        child = _child(module, _word(parts[0]))
+        if child is not None:
+            key, module = child[0], unwrapped(child[1])
+            path = f'{path}.{key}' if path else key
+        elif parts[0] not in _WRAPPED:  # names of a wrapped network hold those; the wrappers have been passed through
+            break
+        parts = parts[1:]
+    numbered = isinstance(module, (nn.Sequential, nn.ModuleList))
+    if parts and (plus or numbered or not path or not all(part.startswith('[') for part in parts)):
+        raise _missing(root, name, module, path, _word(parts[0]))
     if not path:
         raise InputError(f'no layer {name!r}: the name is empty', hint=f'list all with {param("preview_model")}')
-    return path, module
+    inside = ''.join(f'[{_word(part)}]' for part in (*parts, *_parts(bracket + places)))
+    return f'{path}{plus}{function}{inside}', module
+
+
+def _missing(root: nn.Module, name: str, module: nn.Module, path: str, part: str) -> InputError:
+    known = [full for full, _ in root.named_modules() if full]
+    hint = close_matches(name.replace('[', '.').replace(']', ''), known)
+    listing = f'list all with {param("preview_model")}'
+    return InputError(
+        f'no layer {name!r}: {path or type(root).__name__} has no {part!r}',
+        accepted=_children(module),
+        hint=f'{hint}; {listing}' if hint else listing,
+    )
+
+
+def module_path(name: str) -> str:
+    """The dotted name of the module in a canonical layer name, without what says which of its tensors is meant."""
+    return re.split(r'[+\[@#]', name, maxsplit=1)[0]
+
+
+def function_of(name: str) -> str:
+    """The function in a canonical layer name: ``'relu'`` of ``'features+relu'``, or ``''``."""
+    return re.split(r'[\[@#]', name.partition('+')[2], maxsplit=1)[0]
+
+
+def place_of(name: str) -> str:
+    """Where the tensor is in what the layer returns: ``'[aux][0]'`` of ``'encoder[aux][0]'``, or ``''``."""
+    return ''.join(re.findall(r'\[[^\]]*\]', name))
 
 
 def words_for(layers: LayersGiven) -> list[str]:
@@ -122,10 +160,11 @@ def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Mod
         InputError: If a module is not part of ``root``.
     """
     given = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
-    names = {module: name for name, module in root.named_modules()}
+    names = {module: name for name, module in named_layers(root)}
     found = []
     for layer in given:
         if isinstance(layer, nn.Module):
+            layer = unwrapped(layer)
             if not names.get(layer):
                 raise InputError(
                     f'{type(layer).__name__} is not a layer of {type(root).__name__}',
@@ -136,6 +175,24 @@ def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Mod
         else:
             found.append(layer)
     return found
+
+
+def require_layers(root: nn.Module) -> None:
+    """Raises an InputError for a network that calls functions only, so that there is nothing to name."""
+    if next(root.children(), None) is None:
+        raise InputError(
+            f'{type(root).__name__} holds no modules: it calls functions only, so it has no layers to choose from',
+            hint='write its steps as modules (nn.Conv2d for F.conv2d)',
+            parameter='layers',
+        )
+
+
+def named_layers(root: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Module]]:
+    """The modules of ``root`` by name, itself first, without the wrappers that :func:`unwrapped` knows."""
+    root = unwrapped(root)
+    yield prefix, root
+    for name, child in root.named_children():
+        yield from named_layers(child, f'{prefix}.{name}' if prefix else name)
 
 
 def default_layers(root: nn.Module) -> list[str]:
@@ -183,7 +240,13 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def _parts(name: str) -> list[str]:
-    return [part for part in re.sub(r'\[\s*(-?\d+)\s*\]', r'.\1', name.strip()).split('.') if part]
+    """``'a[-1].b'`` as ``['a', '[-1]', 'b']``."""
+    return re.findall(r'\[[^\]]*\]|[^.\[\]]+', name.strip())
+
+
+def _word(part: str) -> str:
+    """What stands in brackets and quotes: ``'aux'`` of ``'["aux"]'``."""
+    return part.strip('[] ').strip('"\'')
 
 
 def _child(module: nn.Module, part: str) -> tuple[str, nn.Module] | None:
@@ -237,12 +300,18 @@ class TargetLayer:
     call: int = 1
 
 
+_WRAPPED = ('_orig_mod', '_checkpoint_wrapped_module', 'module')
+"""What wrappers call the network inside them."""
+
+
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``."""
+    """The network inside ``DataParallel``, ``DistributedDataParallel``, ``torch.compile`` and checkpoint wrappers."""
     while True:
-        inner = getattr(module, '_orig_mod', None)
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module
+        if isinstance(module, torch.jit.ScriptModule):  # its children are not Python's
+            return module
+        parallel = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        wrapped = (module._modules.get(name) for name in _WRAPPED if name != 'module' or parallel)
+        inner = next((part for part in wrapped if part is not None), None)
         if inner is None:
             return module
         module = inner
@@ -251,8 +320,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> list[TargetLayer]:
     """The layers called ``names``; ``NAME@2`` means the second call in a forward, ``NAME@all`` each of them.
 
-    A leading ``module.``, as in checkpoints of wrapped models, is understood. Modules of ``root`` may be
-    given in place of names.
+    A leading ``module.``, as in checkpoints of wrapped models, is understood. Modules of ``root`` may be given in place
+    of names.
 
     Raises:
         InputError: If there is no such layer, or it is a container that is never called.
@@ -262,13 +331,11 @@ def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> lis
         name, _, which = given.partition('@')
         if which and which != 'all' and not (which.isdigit() and int(which)):
             raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', parameter='layers')
-        if not hasattr(root, 'module'):
-            name = name.removeprefix('module.')
         try:
             path, module = find_layer(root, name)
         except InputError as error:
             raise error.under('layers') from error
-        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        if getattr(module.forward, '__func__', None) is nn.Module.forward:  # which raises NotImplementedError
             children = ', '.join(f'{path}.{child}' for child, _ in list(module.named_children())[:6])
             raise InputError(
                 f'{path!r} is a {type(module).__name__}, which only holds layers and is never called itself',

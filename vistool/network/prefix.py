@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vistool.network.capture import hooked
-from vistool.network.tensors import NetworkInput, call_module, copied, first_tensor, repeated, replace_tensor, tensors
+from vistool.network.capture import hooked, hooked_layers
+from vistool.network.layers import function_of, module_path
+from vistool.network.tensors import NetworkInput, call_module, copied, part_of, repeated, replace_tensor, tensors
 
 
 class CannotReplay(RuntimeError):
@@ -24,10 +25,12 @@ class CachedPrefix:
     Attributes:
         module: The network.
         inputs: Its input for one image.
-        layer: The layer.
+        name: The layer's name.
+        layer: Its module.
         output: What the network returned.
         container: What the layer returned, with its containers.
         value: The tensor in that, ``(1, …)``.
+        place: Where that is in the container.
         call: Which of the layer's calls is meant, counted from 0.
         outputs: The modules that ran up to that call, outermost ones only, in order, each with a copy of its output;
             the layer last. Empty where the prefix cannot be replayed.
@@ -37,10 +40,12 @@ class CachedPrefix:
 
     module: nn.Module
     inputs: NetworkInput
+    name: str
     layer: nn.Module
     output: Any
     container: Any
     value: Tensor
+    place: str
     call: int
     outputs: list[tuple[nn.Module, Any]] = field(repr=False)
     altered: set[int] | None = None
@@ -83,23 +88,28 @@ class CachedPrefix:
         def swap(name: str, child: nn.Module, args: Any, output: Any) -> Any:
             nonlocal seen
             seen += 1
-            return replace_tensor(self.container, self.value, values) if seen == self.call + 1 else None
+            own = part_of(output, self.place)[1]
+            return replace_tensor(output, own, values) if seen == self.call + 1 else None
 
-        with hooked({'layer': self.layer}, swap):
+        with hooked_layers({self.name: self.layer}, swap):
             return call_module(self.module, repeated(self.inputs, len(values)))
 
 
-def cache_prefix(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, number: int = 0) -> CachedPrefix:
+def cache_prefix(
+    module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, number: int = 0, place: str = ''
+) -> CachedPrefix:
     """Runs a network once on one image and keeps what the outermost modules before ``layer`` returned.
 
     Args:
         module: The network, in eval mode, gradients off.
-        name: The layer's dotted name.
-        layer: The layer.
+        name: The layer's name.
+        layer: Its module.
         inputs: A batch of one image.
         number: Which call of the layer is meant, counted from 0.
+        place: Where in what the layer returns its map is.
     """
-    above = {id(module.get_submodule('.'.join(name.split('.')[:depth]))) for depth in range(name.count('.') + 1)}
+    parts = module_path(name).split('.')
+    above = {id(module.get_submodule('.'.join(parts[:depth]))) for depth in range(len(parts))}
     watched = {f'{key}': child for key, child in module.named_modules() if id(child) not in above}
     outputs: list[tuple[nn.Module, Any]] = []
     containers: list[Any] = []
@@ -115,22 +125,26 @@ def cache_prefix(module: nn.Module, name: str, layer: nn.Module, inputs: Network
         kept = copied(output) if depth == 0 or child is layer else None
         if depth == 0:
             outputs.append((child, kept))
-        if child is layer:
+        if child is layer and not function_of(name):
             containers.append(kept)
+
+    def keep(key: str, child: nn.Module, args: Any, output: Any) -> None:
+        containers.append(copied(output))
+
+    function = {name: layer} if function_of(name) else {}
 
     handles = [child.register_forward_pre_hook(enter) for child in watched.values()]
     try:
-        with hooked(watched, leave):
+        with hooked(watched, leave), hooked_layers(function, keep):
             output = call_module(module, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    value = first_tensor(containers[number])
-    assert value is not None  # the shared forward found one
+    value = part_of(containers[number], place)[1]
     positions = [position for position, (child, _) in enumerate(outputs) if child is layer]
-    whole = len(positions) == len(containers)
+    whole = len(positions) == len(containers) and not function
     kept = outputs[: positions[number] + 1] if whole else []
-    return CachedPrefix(module, inputs, layer, output, containers[number], value, number, kept)
+    return CachedPrefix(module, inputs, name, layer, output, containers[number], value, place, number, kept)
 
 
 @contextmanager

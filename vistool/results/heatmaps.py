@@ -68,12 +68,14 @@ class Layer:
         number: Its number among the attention layers, from 0, or among the stages of the backbone, from 1; None where
             it was named by the user.
         size: Channels, height and width of its output; None where that does not apply.
+        place: Where in what a stage returned the map is (``'[aux][0]'``), if it returned several.
         mixed: Whether attention heads were mixed after the softmax, so that weights may be negative.
     """
 
     name: str
     number: int | None = None
     size: tuple[int, int, int] | None = None
+    place: str = ''
     mixed: bool = False
 
 

@@ -286,8 +286,10 @@ def log_failures(failures: Sequence[Failure], total: int) -> None:
     """Logs which items failed and why."""
     for failure in failures:
         log.error('%s: %s', failure.item, failure.error.line(param))
-    if failures:
+    if failures and len(failures) < total:
         log.error('%d of %d images failed; the others are written', len(failures), total)
+    elif failures:
+        log.error('all %d images failed; nothing is written', total)
 
 
 AnyItem = Item | DatasetItem

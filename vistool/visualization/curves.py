@@ -316,6 +316,7 @@ def _panel(axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Cu
     colors = draw_lines(axes, curves, axis)
     axes.set_ylabel(_NAMES.get(name, name), parse_math=False)
     tell_values(axes)
+    _say_where_it_starts(axes, curves)
     if axis.counts_training:
         mark_ends(axes, curves, axis, colors, page.paper)
     add_legend(axes, curves, colors)
@@ -324,6 +325,17 @@ def _panel(axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Cu
         bar = axes.figure.colorbar(ramp, ax=axes, ticks=[0, 1], fraction=0.025, pad=0.02, aspect=30)
         bar.ax.set_yticklabels(result.ramp)
         bar.outline.set_linewidth(0)
+
+
+_SMALL_CHANGE = 0.05
+
+
+def _say_where_it_starts(axes: Any, curves: Sequence[Curve]) -> None:
+    """A line under the axis' name where a change below 5 % fills the height: at a glance it would look like a fall."""
+    low = min(float(curve.values.min()) for curve in curves)
+    high = max(float(curve.values.max()) for curve in curves)
+    if 0 < high - low < _SMALL_CHANGE * high:
+        axes.set_ylabel(f'{axes.get_ylabel()}\n(axis does not start at 0)', parse_math=False)
 
 
 def _zoom(result: Curves, axis: Axis) -> float:

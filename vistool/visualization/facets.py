@@ -328,7 +328,7 @@ class _Features(_Arranger):
         layer = self.first_layers.get(item.coordinates.get('layer')) or item.layer
         if layer is None or layer.number is None:
             return _joined(str(item.coordinates.get('layer', '')), size_text(layer))
-        return _joined(f'stage {layer.number}', size_text(layer))
+        return _joined(f'stage {layer.number} {layer.place}'.rstrip(), size_text(layer))
 
     def what(self, item: Heatmap) -> str:
         """What of its layer a map shows: ``'mean'``, ``'channel 17'``, ``'(250, 100)'``."""

@@ -35,7 +35,7 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, param
 from vistool.models.model import Model, Subject, Targets, as_model, as_samples, resolve_targets, same_for_all
 from vistool.network.forward import Forward, forward, layers_to_explain
-from vistool.network.layers import find_layer, layer_names, network_name, words_for
+from vistool.network.layers import find_layer, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import has_classes, probabilities
 from vistool.network.tensors import NetworkInput, Size, TokenHints, input_size, map_tensors
 from vistool.registry import ANALYSES
@@ -199,6 +199,7 @@ class CAM(MapAnalysis):
     def _layers(self, model: Model, methods: Mapping[str, Method], inputs: NetworkInput) -> dict[str, nn.Module]:
         if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
             return {}
+        require_layers(model.module)
         names = layer_names(model.module, self.layers)
         names = names or model.cached('layers', None, lambda: layers_to_explain(model.module, inputs))
         if not names:

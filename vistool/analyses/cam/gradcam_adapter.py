@@ -24,9 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vistool.analyses.cam.methods import Needs, Probe, register_perturbation_cam, titles_of
 from vistool.errors import InputError, message_of, param
-from vistool.network.capture import borrowed, hooked
+from vistool.network.capture import borrowed, hooked, hooked_layers
 from vistool.network.forward import Layer
-from vistool.network.tensors import call_module, first_tensor, replace_tensor, rows
+from vistool.network.tensors import call_module, part_of, replace_tensor, rows
 
 log = logging.getLogger('vistool')
 
@@ -177,17 +177,16 @@ def _tapped(layer: Layer, module: nn.Module) -> Iterator[nn.Module]:
     tap, seen = nn.Identity(), itertools.count()
 
     def detour(name: str, child: nn.Module, args: Any, output: Any) -> Any:
-        tensor = first_tensor(output)
         if next(seen) % layer.calls != layer.call:
             return None
-        assert tensor is not None
+        tensor = part_of(output, layer.place)[1]
         maps = tap(layer.layout.to_map(tensor).clone())
         maps = (
             maps + 0 * maps.square()
         )  # ShapleyCAM fails where the score is linear in the layer: so it is not, formally
         return replace_tensor(output, tensor, layer.layout.from_map(maps, tensor).clone())
 
-    with hooked({layer.name: module}, detour):
+    with hooked_layers({layer.name: module}, detour):
         yield tap
 
 

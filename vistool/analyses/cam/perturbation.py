@@ -51,7 +51,7 @@ def ablation_weights(probe: Probe, layer: Layer, row: int) -> Tensor:
     changes it in place), the whole network runs instead.
     """
     one = rows(probe.inputs, row, row + 1)
-    prefix = cache_prefix(probe.module, layer.name, probe.modules[layer.name], one, layer.call)
+    prefix = cache_prefix(probe.module, layer.name, probe.modules[layer.name], one, layer.call, layer.place)
     plain = probe.score(prefix.output, row, 1)
 
     def scores(run: Callable[[Tensor], Any], chunk: int) -> Iterator[Tensor]:

@@ -166,4 +166,4 @@ def _joined(parts: Sequence[Sequence[Feature]]) -> list[Feature]:
         raise InputError(
             'images of one batch reach the compared model in different sizes', hint=f'give {param("batch_size", "1")}'
         )
-    return [Feature(same[0].name, torch.cat([each.maps for each in same])) for same in zip(*parts, strict=True)]
+    return [replace(same[0], maps=torch.cat([each.maps for each in same])) for same in zip(*parts, strict=True)]

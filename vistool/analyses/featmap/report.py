@@ -142,10 +142,11 @@ def as_map(plan: Plan, picture: Picture, feature: Feature, layer: Layer) -> Heat
 
 def layer_of(plan: Plan, feature: Feature, number: int) -> Layer:
     """A layer with its size and, where the layers are the network's stages, its number."""
-    if feature.name in plan.layers:  # a comparison may leave out the first ones
-        number = list(plan.layers).index(feature.name)
+    if feature.layer in plan.layers:  # a stage may give several maps, and a comparison may leave out the first stages
+        number = list(plan.layers).index(feature.layer)
     channels, height, width = feature.maps.shape[1:]
-    return Layer(feature.name, number + 1 if plan.staged else None, (channels, height, width))
+    size = channels, height, width
+    return Layer(feature.name, number + 1, size, place=feature.place) if plan.staged else Layer(feature.name, size=size)
 
 
 def described(

@@ -21,6 +21,7 @@ from vistool.analyses.schedule.optimizers import (
     read_optimizers,
 )
 from vistool.analyses.schedule.replay import (
+    beyond_the_run,
     build_schedulers,
     may_merge,
     never_steps,
@@ -170,6 +171,8 @@ def _remarks(source: Source, settings: Sequence[dict[str, Any]], training: Train
         log.warning('%s reduces its rate on a plateau: drawn as if the metric always improved', source.name)
     if never_steps(settings, training):
         log.warning('%s schedules by epoch in a loop that counts iterations: such schedulers never step', source.name)
+    for text in beyond_the_run(settings, training):
+        log.warning('%s: %s: what lies beyond never happens', source.name, text)
     if training.accumulation > 1:
         count = training.accumulation
         log.info('%s: the weights change every %d iterations; the schedule steps in each', source.name, count)
@@ -195,11 +198,16 @@ def _with_log(part: Curves, path: str | Path) -> Curves:
     # mmengine logs the first group's rate, which need not be the first curve's after merging
     gaps = [np.max(np.abs(logged - each) / np.maximum(np.abs(each), 1e-300), initial=0.0) for each in planned.values()]
     outside = len(steps) - len(inside)
-    note = f'{len(steps)} values logged, off the plan by at most {100 * min(gaps):.2g} %'
+    note = f'{len(steps)} values logged, off the plan by at most {_percent(min(gaps))}'
     note += f', {outside} of them beyond its end' if outside else ''
     log.info('%s: %s', path, note)
     curve = Curve(steps, values, first.config, 'logged', 'lr', None, 'logged', measured=True)
     return replace(part, curves=(*part.curves, curve), facts=f'{part.facts} · {note}')
+
+
+def _percent(share: float) -> str:
+    """A share in percent, with two digits that count; whole above 99, where more would be noise."""
+    return f'{100 * share:,.0f} %' if share > 0.99 else f'{100 * share:.2g} %'
 
 
 def _joined(parts: Sequence[Curves]) -> Curves:

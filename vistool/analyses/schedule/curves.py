@@ -114,8 +114,13 @@ def _legend(each: Merged, group: str, label: str, last: bool) -> str:
 def _amount(size: int) -> str:
     for unit, factor in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
         if size >= factor:
-            return f'{size / factor:.3g} {unit}'
+            return f'{_number(size / factor)} {unit}'
     return str(size)
+
+
+def _number(value: float) -> str:
+    """Three digits that count, never with an exponent for a large number."""
+    return f'{value:,.0f}' if value >= 999 else f'{value:.3g}'
 
 
 def warmup_length(values: NDArray[np.float64]) -> int:
@@ -142,12 +147,12 @@ def facts_line(training: TrainingPlan, main: Curve, warmup: int) -> str:
     if training.by_epoch:
         parts.append(f'{training.epochs} epochs × {training.epoch_length:,} = {training.iterations:,} iterations')
     else:
-        epochs = f' ({training.iterations / training.epoch_length:.3g} epochs)' if training.epoch_length else ''
+        epochs = f' ({_number(training.iterations / training.epoch_length)} epochs)' if training.epoch_length else ''
         parts.append(f'{training.iterations:,} iterations{epochs}')
     if training.batch is not None:
         parts.append(f'batch {training.ngpus} × {training.per_gpu} = {training.batch:,}')
     if warmup:
-        epochs = f' = {warmup / training.epoch_length:.3g} epochs' if training.epoch_length else ''
+        epochs = f' = {_number(warmup / training.epoch_length)} epochs' if training.epoch_length else ''
         parts.append(f'warm-up {warmup:,} iterations{epochs}')
     name = main.parameter
     parts.append(f'{name} peak {main.values.max():.3g}, end {main.values[-1]:.3g}')

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from vistool.analyses.schedule.scopes import cheapest_scope, training_scope, type_name, types_of
+from vistool.analyses.schedule.scopes import cheapest_scope, numbers_as_text, training_scope, type_name, types_of
 from vistool.errors import InputError, cause_of, close_matches, param
 from vistool.models.configs import Source, require_model
 
@@ -212,7 +212,8 @@ def _built(source: Source, what: str, build: Any) -> Any:
         kinds = ', '.join(str(kind) for kind in types_of(source.config.optim_wrapper.get('optimizer')))
         raise InputError(
             f'the {what} ({kinds}) of {source.name} cannot be built: {cause_of(error)}',
-            hint='check its name and settings, or install its package',
+            hint=numbers_as_text(source.config.optim_wrapper, 'optim_wrapper')
+            or 'check its name and settings, or install its package',
             parameter='config',
         ) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vistool.analyses.schedule.hooks import Hooks, StandInRunner
 from vistool.analyses.schedule.optimizers import Group, OptimizerPlan, Reader
-from vistool.analyses.schedule.scopes import cheapest_scope, type_name
+from vistool.analyses.schedule.scopes import cheapest_scope, numbers_as_text, type_name
 from vistool.analyses.schedule.training import TrainingPlan
 from vistool.errors import InputError, cause_of
 from vistool.models.configs import Source
@@ -66,6 +66,8 @@ def build_schedulers(
     built = []
     with cheapest_scope(source.config, PARAM_SCHEDULERS, list(settings)) as portable:
         for index, each in enumerate(portable):
+            if text := numbers_as_text(each, f'param_scheduler[{index}]'):
+                raise InputError(f'{source.name}: {text}', parameter='config')
             given = copy.deepcopy(dict(each))
             given.setdefault('end', training.epochs if given.get('by_epoch', True) else training.iterations)
             shared = {'optimizer': optimizer, 'epoch_length': training.epoch_length}
@@ -97,6 +99,37 @@ def never_steps(settings: Sequence[Mapping[str, Any]], training: TrainingPlan) -
     return not training.by_epoch and any(
         each.get('by_epoch', True) and not each.get('convert_to_iter_based') for each in settings
     )
+
+
+_ENDLESS = 10**9
+"""mmengine's ``INF``, and anything above: an end that is meant never to come."""
+
+
+def beyond_the_run(settings: Sequence[Mapping[str, Any]], training: TrainingPlan) -> list[str]:
+    """What schedulers plan for after the last epoch or iteration, in words: it never happens."""
+    found = []
+    for index, each in enumerate(settings):
+        by_epoch = bool(each.get('by_epoch', True))
+        if by_epoch and not training.by_epoch:
+            continue  # it never steps at all, which :func:`never_steps` says
+        unit, last = ('epochs', training.epochs) if by_epoch else ('iterations', training.iterations)
+        for name, moment in _moments_of(each):
+            if last < moment < _ENDLESS or (name == 'begin' and moment == last):
+                where = f'param_scheduler[{index}] ({type_name(each["type"])})'
+                found.append(f'{where} has {name}={moment:,} {unit}, but the run has {last:,}')
+    return found
+
+
+def _moments_of(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """The settings that name a moment of the run, as moments."""
+    begin = settings.get('begin') or 0
+    for name in ('begin', 'end', 'T_max', 'total_steps'):
+        value = settings.get(name)
+        if isinstance(value, int) and isinstance(begin, int):
+            yield name, value + (begin if name in ('T_max', 'total_steps') else 0)
+    for value in settings.get('milestones') or ():
+        if isinstance(value, int):
+            yield 'milestone', value
 
 
 def _known(kind: Any) -> bool:
@@ -255,9 +288,9 @@ class _Stepper:
                     scheduler.step()
                 self.hooks.call('after_train_epoch', self.runner, late=True)
                 self.runner.epoch = epoch + 1
-        except (ArithmeticError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # a scheduler can be foreign code, which can raise anything
             raise InputError(
                 f'training would stop after {self.runner.iter} iterations: {cause_of(error)}',
                 hint="check the config's param_scheduler",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -100,3 +101,33 @@ def _unscoped(settings: Any) -> Any:
     if isinstance(settings, (list, tuple)):
         return type(settings)(_unscoped(value) for value in settings)
     return settings
+
+
+_NUMBER = re.compile(r'[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?')
+_EXPONENT = re.compile(r'([+-]?\d+)[eE]([+-]?)(\d+)')
+
+
+def numbers_as_text(settings: Any, place: str) -> str:
+    """A hint that names the first number that is text in nested settings; ``''`` where there is none.
+
+    Args:
+        settings: What could not be built.
+        place: Its key in the config.
+    """
+    if isinstance(settings, Mapping):
+        pairs = [(f'{place}.{key}', value) for key, value in settings.items()]
+    elif isinstance(settings, (list, tuple)):
+        pairs = [(f'{place}[{index}]', value) for index, value in enumerate(settings)]
+    elif isinstance(settings, str) and _NUMBER.fullmatch(settings):
+        return f'{place} is the text {settings!r}, not a number{_in_yaml(settings)}'
+    else:
+        return ''
+    return next((hint for key, value in pairs if (hint := numbers_as_text(value, key))), '')
+
+
+def _in_yaml(text: str) -> str:
+    """What to write in YAML, which takes an exponent without a point and a sign for text."""
+    found = _EXPONENT.fullmatch(text)
+    if not found:
+        return ''
+    return f'; YAML reads this form as text: write {float(text):g} or {found[1]}.0e{found[2] or "+"}{found[3]}'

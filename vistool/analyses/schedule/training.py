@@ -6,7 +6,8 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,18 @@ _PUBLISHED = {'CIFAR10': 50_000, 'CIFAR100': 50_000, 'MNIST': 60_000, 'FashionMN
 _SLOW = 5.0  # seconds after which the hint is given
 
 
-def read_size(source: Source) -> int:
-    """The number of images in the training set; its annotations are read, but no image, and nothing is downloaded.
+class _Sized:
+    """Stands for a training set of which only the length is known."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def read_training_set(source: Source) -> Any:
+    """The training set, of which samplers need the length; its annotations are read, but no image, and no downloads.
 
     If the files are missing, a training set of a published size is assumed to have that size, with a warning.
 
@@ -40,12 +51,13 @@ def read_size(source: Source) -> int:
         with training_scope(source.config):
             from mmengine.registry import DATASETS
 
-            size = len(DATASETS.build(_without_pipeline(settings)))
+            dataset = DATASETS.build(_without_pipeline(settings))
+            size = len(dataset)
     except Exception as error:  # a dataset is foreign code, which can raise anything
-        return _published(source, settings, error)
+        return _Sized(_published(source, settings, error))
     if time.monotonic() - start > _SLOW:
         log.info(f'reading the annotations took a while; {param("dataset_size")} %d skips it', size)
-    return size
+    return dataset
 
 
 def _without_pipeline(settings: Mapping[str, Any]) -> Any:
@@ -208,21 +220,97 @@ def _epoch_length(source: Source, loader: Mapping[str, Any], dataset_size: int |
     per_epoch = loader.get('num_batch_per_epoch')
     if per_epoch:  # the dataset is cut to this many
         dataset_size = int(per_epoch) * batch * ngpus
-    if dataset_size is None:
-        dataset_size = read_size(source)
-    if dataset_size < batch * ngpus:
+    dataset = read_training_set(source) if dataset_size is None else _Sized(dataset_size)
+    if not _is_known(loader):
+        return _built_length(source, loader, dataset, ngpus)
+    size = len(dataset)
+    if size < batch * ngpus:
         raise InputError(
-            f'{dataset_size} images do not fill one batch of {batch} on {ngpus} GPU{"s" if ngpus > 1 else ""}',
+            f'{size} images do not fill one batch of {batch} on {ngpus} GPU{"s" if ngpus > 1 else ""}',
             accepted=f'{batch * ngpus} or more',
             hint=f'check {param("dataset_size")}, {param("ngpus")} and train_dataloader.batch_size',
             parameter='dataset_size',
         )
-    samples = _samples(loader.get('sampler') or {}, dataset_size, ngpus)
+    samples = _samples(loader.get('sampler') or {}, size, ngpus)
     return samples // batch if _drops_last(loader) else math.ceil(samples / batch)
 
 
+_SAMPLERS = ('DefaultSampler', 'InfiniteSampler', 'RepeatAugSampler')
+_BATCH_SAMPLERS = ('BatchSampler', 'AspectRatioBatchSampler')
+"""Batch samplers that group a sampler's indices, each once: mmdet's needs no package to be counted."""
+
+
+def _is_known(loader: Mapping[str, Any]) -> bool:
+    """Whether the sampler and the batch sampler are those whose lengths follow from the size of the dataset."""
+    batches = loader.get('batch_sampler')
+    return _one_of(loader.get('sampler') or {'type': _SAMPLERS[0]}, _SAMPLERS) and (
+        not batches or _one_of(batches, _BATCH_SAMPLERS)
+    )
+
+
+def _one_of(settings: Any, names: Sequence[str]) -> bool:
+    kind = settings.get('type') if isinstance(settings, Mapping) else None
+    own = isinstance(kind, str) or getattr(kind, '__module__', '').startswith(('mm', 'torch.'))
+    return own and type_name(kind) in names
+
+
+def _built_length(source: Source, loader: Mapping[str, Any], dataset: Any, ngpus: int) -> int:
+    """The length that the config's own samplers give, built as mmengine's Runner builds them.
+
+    Raises:
+        InputError: They cannot be built or have no length.
+    """
+    from mmengine.registry import DATA_SAMPLERS
+
+    settings = copy.deepcopy({key: loader.get(key) for key in ('sampler', 'batch_sampler')})
+    names = ', '.join(type_name(each.get('type', 'no type')) for each in settings.values() if isinstance(each, Mapping))
+    try:
+        with training_scope(source.config), _world(ngpus):
+            sampler = DATA_SAMPLERS.build(settings['sampler'], default_args={'dataset': dataset, 'seed': 0})
+            if batches := settings['batch_sampler']:
+                shared = {'sampler': sampler, 'batch_size': loader['batch_size']}
+                length = len(DATA_SAMPLERS.build(batches, default_args=shared))
+            else:
+                length = len(sampler) / loader['batch_size']
+    except Exception as error:  # a sampler is foreign code, which can raise anything
+        unread = isinstance(dataset, _Sized) and isinstance(error, AttributeError)
+        raise InputError(
+            f'the sampler of {source.name} ({names}) cannot be built, so the length of its epochs is unknown '
+            f'({cause_of(error)})',
+            hint=(f'leave {param("dataset_size")} out if it needs the annotations, or ' if unread else '')
+            + f'draw with another: {param("options")} train_dataloader.sampler.type=DefaultSampler '
+            f'train_dataloader.batch_sampler=None, {param("dataset_size")} N',
+            parameter='config',
+        ) from error
+    whole = math.floor(length) if _drops_last(loader) else math.ceil(length)
+    if whole < 1:
+        raise InputError(
+            f'the sampler of {source.name} ({names}) fills no batch of {loader["batch_size"]} with {len(dataset)}',
+            hint=f'check {param("dataset_size")}, {param("ngpus")} and train_dataloader.batch_size',
+            parameter='dataset_size',
+        )
+    return whole
+
+
+@contextmanager
+def _world(size: int) -> Iterator[None]:
+    """Makes samplers see several processes of which this is the first, without starting any."""
+    from torch import distributed
+
+    if size == 1 or distributed.is_initialized():
+        yield
+        return
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    distributed.init_process_group('fake', store=FakeStore(), rank=0, world_size=size)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
 def _samples(sampler: Mapping[str, Any], size: int, ngpus: int) -> int:
-    """``len(sampler)`` on the first GPU."""
+    """``len(sampler)`` on the first GPU, for the samplers of :data:`_SAMPLERS`."""
     if type_name(sampler.get('type', 'DefaultSampler')) == 'InfiniteSampler':
         return size  # mmengine's returns the length of the whole dataset on every GPU
     return math.ceil(size / ngpus)  # with padding or without, the first GPU gets the most

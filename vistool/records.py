@@ -1,0 +1,176 @@
+"""Paths and records that others wrote: found without surprises, read whole but bounded, checked against a schema.
+
+A schema is a ``TypedDict``; pydantic checks values against it and is imported only then. A damaged record is an
+:class:`~vistool.errors.InputError` that names the file and the field.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import stat
+from collections.abc import Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from vistool.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar('T')
+
+LARGEST_TEXT = 256 << 20
+"""Bytes of the largest text file that is read."""
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_SHOWN = 60
+
+
+def find_path(spec: str | os.PathLike[str], parameter: str) -> Path:
+    """The path that a user typed, with ``~`` expanded; nothing needs to be there.
+
+    Raises:
+        InputError: It cannot be a path here: an unknown user, a name that is too long, a NUL, a folder that may not be
+            entered.
+    """
+    text = os.fspath(spec)
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except RuntimeError as error:  # what pathlib raises for an unknown user
+        raise InputError(f'{shown(text)} is in the home of a user who does not exist', parameter=parameter) from error
+    except ValueError as error:
+        raise InputError(f'{shown(text)} is not a path: {error}', parameter=parameter) from error
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise InputError(f'{shown(text)} cannot be opened: {error.strerror}', parameter=parameter) from error
+    return path
+
+
+def shown(text: object, most: int = _SHOWN) -> str:
+    """A value as an error quotes it: its repr, cut where it is long."""
+    try:
+        quoted = repr(text)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or endless nesting
+        return f'a {type(text).__name__}'
+    return quoted if len(quoted) <= most + 20 else f'{quoted[:most]}… ({len(quoted)} characters)'
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """The file that a record names in its own folder, every link resolved; None if it lies elsewhere.
+
+    Args:
+        folder: The folder of the record.
+        name: A relative path, as the record has it.
+    """
+    try:
+        path, home = (folder / name).resolve(), folder.resolve()
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return path if path.is_relative_to(home) and path != home else None
+
+
+def read_bytes(path: Path, parameter: str, largest: int = LARGEST_TEXT, hint: str = '') -> bytes:
+    """The content of a regular file; a pipe or a device, which could block for ever, is refused.
+
+    Raises:
+        InputError: It cannot be read, is not a regular file, or is larger than ``largest`` bytes.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_CLOEXEC', 0))
+        with open(descriptor, 'rb') as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                kind = 'a folder' if stat.S_ISDIR(status.st_mode) else 'a pipe or a device'
+                raise InputError(f'{path} is {kind}', accepted='a regular file', hint=hint, parameter=parameter)
+            if status.st_size > largest:
+                problem = f'{path} has {status.st_size:,} bytes'
+                raise InputError(problem, accepted=f'at most {largest:,}', hint=hint, parameter=parameter)
+            return file.read()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, 'strerror', None) or error
+        raise InputError(f'{shown(str(path))} cannot be read: {reason}', hint=hint, parameter=parameter) from error
+
+
+def read_text(path: Path, parameter: str, largest: int = LARGEST_TEXT, hint: str = '') -> str:
+    """The content of a regular UTF-8 file; raises as :func:`read_bytes`."""
+    try:
+        return read_bytes(path, parameter, largest, hint).decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise InputError(f'{path} is not UTF-8 text ({error})', hint=hint, parameter=parameter) from error
+
+
+def read_json(path: Path, schema: type[T], parameter: str, hint: str = '') -> T:
+    """A JSON file of one object; raises as :func:`parse_json`."""
+    return parse_json(read_text(path, parameter, hint=hint), schema, str(path), parameter, hint)
+
+
+def parse_json(text: str, schema: type[T], where: str, parameter: str, hint: str = '') -> T:
+    """A JSON object that fits a schema.
+
+    Args:
+        text: The JSON.
+        schema: A ``TypedDict``; keys that it does not name are kept unchecked.
+        where: The file, and the line in it.
+        parameter: The parameter that named the file.
+        hint: The next step if it is damaged.
+
+    Raises:
+        InputError: It is not JSON, or a field is missing or of another type; the error names the field.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise InputError(f'{where} is nested too deeply', hint=hint, parameter=parameter) from error
+    except ValueError as error:
+        raise InputError(f'{where} is not valid JSON: {error}', hint=hint, parameter=parameter) from error
+    return checked(value, schema, where, parameter, hint)
+
+
+def checked(value: object, schema: type[T], where: str, parameter: str, hint: str = '') -> T:
+    """``value`` if it fits a schema; raises as :func:`parse_json`."""
+    from pydantic import ValidationError
+
+    try:
+        return cast(T, _adapter(cast(Hashable, schema)).validate_python(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = _spelled(first['loc'])
+        if not field:
+            raise InputError(f'{where} is not a JSON object', hint=hint, parameter=parameter) from error
+        if first['type'] == 'missing':
+            raise InputError(f'{where} has no field {field!r}', hint=hint, parameter=parameter) from error
+        raise InputError(
+            f'{where}: the field {field!r} is {shown(first["input"])}',
+            accepted=first['msg'].removeprefix('Input should be '),
+            hint=hint,
+            parameter=parameter,
+        ) from error
+
+
+@functools.cache
+def _adapter(schema: Hashable) -> TypeAdapter[Any]:
+    """Strict: no text for a number; no NaN or infinity; what the schema does not name passes."""
+    from pydantic import ConfigDict, TypeAdapter, with_config
+
+    settings = ConfigDict(strict=True, allow_inf_nan=False, extra='allow')
+    return TypeAdapter(with_config(settings)(cast(type, schema)))
+
+
+def _spelled(location: tuple[int | str, ...]) -> str:
+    """``('tiles', 0, 'file')`` → ``'tiles[0].file'``; pydantic's names of the members of a union are left out."""
+    text = ''
+    for part in location:
+        if isinstance(part, int):
+            text += f'[{part}]'
+        elif not any(mark in part for mark in '[]()') and part not in _UNION_MEMBERS:
+            text += f'.{part}' if text else part
+    return text
+
+
+_UNION_MEMBERS = {'int', 'float', 'str', 'bool', 'none', 'dict', 'list'}
