@@ -19,7 +19,7 @@ from torch import Tensor
 from vistool.errors import InputError
 from vistool.network.attention import AttentionOp, Frame
 from vistool.network.attention_answers import AttentionAnswers, TokenAnswers
-from vistool.network.positions import Answer, Probe, possible_layouts, readings
+from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings
 from vistool.network.tensors import Layout, NoSpatialMap, Size, TokenHints, cell_distortion, find_layout
 from vistool.network.windows import mentions_windows, trace_windows
 
@@ -31,6 +31,8 @@ _BETTER = 0.05
 """By how much the correlation of another order has to exceed that of the assumed one."""
 _PLAUSIBLE, _LIKELY = 0.5, 2.0
 """The correlation, and its certainty in standard errors, that keep row by row over a grid that was seen."""
+_ELONGATED = math.log(4.5)
+"""How far from square the cells of a grid may be that was not seen before."""
 _CLOSE = 0.7
 """The correlation that confirms overlapping windows."""
 _ALIKE = 0.25
@@ -239,13 +241,36 @@ def _chosen(
     answers: Tensor, probe: Probe, size: Size, op: AttentionOp, assumed: Layout | None, hints: TokenHints
 ) -> Layout | None:
     found = Answer((*answers.shape, 1), answers, answers)
-    ranked = readings(found, probe, list(possible_layouts((*answers.shape, 1), size, op.grids, hints)))
-    if not ranked:
-        return None
-    plain = next((each for each in ranked if each.layout == assumed), None)
-    if plain is not None and plain.agreement > _PLAUSIBLE and ranked[0].agreement - plain.agreement < _BETTER:
-        return plain.layout if plain.certainty > _LIKELY else None
-    return ranked[0].layout if ranked[0].close else None
+    tokens = answers.numel()
+    ranked: list[Reading] = []
+    for grids in (list(op.grids), _any_grids(tokens, size)):
+        ranked += readings(found, probe, list(possible_layouts(found.shape, grids, hints)))
+        best = max(ranked, key=lambda each: each.agreement, default=None)
+        plain = next((each for each in ranked if each.layout == assumed), None)
+        if plain is not None and best is not None and best.agreement - plain.agreement < _BETTER and _likely(plain):
+            return plain.layout
+        if best is not None and best.close:
+            return best.layout
+    return None
+
+
+def _likely(reading: Reading) -> bool:
+    """Whether answers support what is assumed anyway: with few tokens they cannot do more."""
+    cells = reading.layout.grid[0] * reading.layout.grid[1]
+    agreement = min(reading.agreement, 0.9999)
+    return agreement > _PLAUSIBLE and math.atanh(agreement) * math.sqrt(max(cells - 3, 0)) > _LIKELY
+
+
+def _any_grids(tokens: int, size: Size) -> list[Size]:
+    """Grids that a number of tokens may form, class tokens and registers left out."""
+    found = []
+    for count in (tokens - spare for spare in (0, 1, 2, 5) if tokens - spare > 1):
+        found += [
+            (h, count // h)
+            for h in range(1, count + 1)
+            if count % h == 0 and cell_distortion((h, count // h), size) < _ELONGATED
+        ]
+    return found
 
 
 def _order(layout: Layout, tokens: int) -> Tensor | None:
