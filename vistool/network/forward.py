@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vistool.errors import InputError, param
 from vistool.network.capture import Activation, activations, borrowed, hooked, listed
+from vistool.network.inputs import run_network
 from vistool.network.layers import default_layers, function_of, module_path, network_name
 from vistool.network.outputs import class_scores
 from vistool.network.tensors import (
@@ -24,7 +25,6 @@ from vistool.network.tensors import (
     NoSpatialMap,
     Size,
     TokenHints,
-    call_module,
     find_layout,
     first_tensor,
     input_size,
@@ -169,7 +169,7 @@ def _run(module: nn.Module, inputs: NetworkInput) -> tuple[list[_Map], Any]:
 
     named = {name: child for name, child in module.named_modules() if name}
     with hooked(named, keep):
-        output = call_module(module, inputs)
+        output = run_network(module, inputs)
     return maps, output
 
 
@@ -301,7 +301,7 @@ def forward(
     with borrowed(module), activations(module, targets, cut=gradients) as found:
         if not gradients:
             torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
-        output = call_module(module, inputs)
+        output = run_network(module, inputs)
         if gradients or all(len(calls) < 2 for calls in found.values()):
             yield _collect(module, inputs, targets, found, output, hints or TokenHints())
             return

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import Collector, forward, has_class_token, positions_of, resolve_query, verify
+from vistool.analyses.attention.capture import Collector, has_class_token, positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.errors import InputError, message_of
 from vistool.models.model import Model, Targets, resolve_targets
 from vistool.network.attention import AttentionOp, AttentionWatch, watch_attention
 from vistool.network.capture import borrowed, hooked
 from vistool.network.embedding import patch_stride
+from vistool.network.inputs import run_network
 from vistool.network.outputs import class_scores, has_classes
 from vistool.network.tensors import NetworkInput, Size, call_module, first_tensor, input_size, replace_tensor
 from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
@@ -302,7 +303,7 @@ def _layers(
 
     collector = Collector(LayerChoice.parse(['all'], module) if method == 'legrad' else layers, look)
     with watch_attention(module, batch, collector, leaves='first' if graded else 'none') as watch:
-        output = forward(module, inputs)
+        output = run_network(module, inputs)
     return _Layers.of(collector.finish(watch.names, type(module).__name__), method), output, watch
 
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.data.samples import Sample
-from vistool.errors import InputError, message_of, param
+from vistool.errors import InputError, param
 from vistool.models.input_size import patch_size
 from vistool.models.model import Model
 from vistool.network.attention import TOLERANCE, AttentionOp, watch_attention
 from vistool.network.capture import borrowed
 from vistool.network.embedding import patch_stride
-from vistool.network.tensors import NetworkInput, Size, call_module, input_size
+from vistool.network.inputs import run_network
+from vistool.network.tensors import NetworkInput, Size, input_size
 from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
 
 
@@ -282,7 +283,7 @@ def read_rows(
     collector = Collector(layers, look)
     with borrowed(module), torch.no_grad():
         with watch_attention(module, batch, collector) as watch:
-            forward(module, inputs)
+            run_network(module, inputs)
         return collector.finish(watch.names, type(module).__name__), stride
 
 
@@ -299,29 +300,6 @@ def require_patch(model: Model, inputs: NetworkInput) -> None:
             hint=f'use a larger image, or {param("img_size")} with {param("fit", "resize")}',
             parameter='images',
         )
-
-
-def forward(module: nn.Module, inputs: NetworkInput) -> Any:
-    """``module(inputs)``, with a one-line error if the network is built for another size.
-
-    Raises:
-        InputError: If the network refuses the size of its input.
-    """
-    try:
-        return call_module(module, inputs)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        text = message_of(error)
-        if isinstance(error, InputError) or not re.search(
-            r'size|shape|height|width|resolution|dimension|must match', text
-        ):
-            raise
-        height, width = input_size(inputs)[0]
-        raise InputError(
-            f'{type(module).__name__} does not take {height}×{width} images ({text})',
-            hint=f'build it at that size ({param("options")} model.backbone.img_size=…), or leave '
-            f'{param("img_size")} out',
-            parameter='img_size',
-        ) from error
 
 
 def has_class_token(module: nn.Module) -> bool:

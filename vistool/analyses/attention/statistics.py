@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import Collector, forward, has_class_token, verify
+from vistool.analyses.attention.capture import Collector, has_class_token, verify
 from vistool.analyses.attention.selection import LayerChoice
 from vistool.network.attention import AttentionOp, watch_attention
 from vistool.network.capture import borrowed
 from vistool.network.embedding import patch_stride
+from vistool.network.inputs import run_network
 from vistool.network.tensors import NetworkInput, input_size
 from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
 
@@ -57,7 +58,7 @@ def read_statistics(module: nn.Module, inputs: NetworkInput, layers: LayerChoice
     collector = Collector(layers, look)
     with borrowed(module), torch.no_grad():
         with watch_attention(module, batch, collector) as watch:
-            forward(module, inputs)
+            run_network(module, inputs)
         return collector.finish(watch.names, type(module).__name__)
 
 
