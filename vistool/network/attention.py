@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vistool.network.softmax import Product, SoftmaxFollower
-from vistool.network.tensors import Grids
+from vistool.network.tensors import Grids, Size
 
 CHUNK_BYTES = 48 << 20
 """Size of one chunk of attention weights; whole maps are never held in memory."""
@@ -101,7 +101,7 @@ class AttentionOp:
     arrange: Callable[[Tensor], Tensor] = _as_it_is
     mixed: bool = False
     frames: tuple[Frame, ...] = ()
-    grids: tuple[tuple[int, int], ...] = ()
+    grids: Sequence[Size] = ()
     residual: list[float] = field(default_factory=lambda: [0.0])
 
     def rows(self, groups: Tensor, positions: Tensor) -> Tensor:
@@ -316,7 +316,7 @@ class AttentionWatch(TorchFunctionMode):
             return
         if self._stack and self._stack[-1].module is module:
             self._stack.pop()
-        self._grids.watch(output)
+        self._grids.watch(output, module=module)
 
     def clear(self) -> None:
         """Drops references to tensors of the forward."""
@@ -337,7 +337,7 @@ class AttentionWatch(TorchFunctionMode):
         if product is not None:
             return self._multiplied(product, output)
         if func in _CONVOLUTION:
-            self._grids.watch(output)
+            self._grids.measure(output)
         return output
 
     def _fused(
@@ -386,7 +386,7 @@ class AttentionWatch(TorchFunctionMode):
     def _found(self, shape: tuple[int, int, int, int], **tensors: Any) -> None:
         name = self._stack[-1].name if self._stack else ''
         frames = tuple(replace(frame) for frame in self._stack)  # as they are now: their counts go on
-        op = AttentionOp(len(self.names), name, shape, frames=frames, grids=tuple(self._grids.sizes), **tensors)
+        op = AttentionOp(len(self.names), name, shape, frames=frames, grids=self._grids.copy(), **tensors)
         self.names.append(name)
         self.paused = True  # what the sink runs is not part of the model
         try:

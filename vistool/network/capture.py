@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -405,7 +405,7 @@ class Activation:
     """
 
     tensors: dict[str, Tensor]
-    grids: list[Size]
+    grids: Sequence[Size]
 
     @property
     def value(self) -> Tensor:
@@ -442,7 +442,7 @@ def activations(
             place: tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_(cut)
             for place, tensor in tensors.items()
         }
-        found[name].append(Activation(kept, list(grids.sizes)))
+        found[name].append(Activation(kept, grids.copy()))
         if not cut:
             return None
         passed = {id(tensor): kept[place].clone() for place, tensor in tensors.items()}

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ class _Kept:
     target: TargetLayer
     call: int
     tensors: list[tuple[str, Tensor]]
-    grids: list[Size] = field(default_factory=list)
+    grids: Sequence[Size] = ()
 
 
 def features(
@@ -108,14 +108,14 @@ def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) 
             if wanted[index] == source and target.call in (EVERY_CALL, calls[source]):
                 tensors = tensors_of(target.name, output)
                 copies = [(place, tensor.detach().clone()) for place, tensor in tensors.items()]
-                kept.append(_Kept(target, calls[source], copies, list(grids.sizes)))
+                kept.append(_Kept(target, calls[source], copies, grids.copy()))
                 if target.call != EVERY_CALL:
                     waiting.discard(index)
         if not waiting:
             raise _Stop
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        grids.watch(output)
+        grids.watch(output, args, module)
 
     # Each module once, even if it has several names
     hooks = {

@@ -48,7 +48,7 @@ class _Map:
     layer: nn.Module
     kept: Tensor
     passed: Tensor
-    grids: list[Size]
+    grids: Sequence[Size]
 
 
 def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
@@ -163,7 +163,7 @@ def _run(module: nn.Module, inputs: NetworkInput) -> tuple[list[_Map], Any]:
             if newest and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
                 maps[-1].name, maps[-1].layer = name, layer
             return None
-        maps.append(_Map(name, layer, tensor, tensor.clone(), list(grids.sizes)))
+        maps.append(_Map(name, layer, tensor, tensor.clone(), grids.copy()))
         grids.watch(output, args, layer)
         return replace_tensor(output, tensor, maps[-1].passed)
 

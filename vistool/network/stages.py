@@ -58,7 +58,7 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '') -> list[Modu
 
     def grid_of(module: nn.Module, tensors: Sequence[Tensor]) -> Size | None:
         try:
-            maps = as_maps(tensors[0], root, TargetLayer(names[module], module), size, batch, grids.sizes, TokenHints())
+            maps = as_maps(tensors[0], root, TargetLayer(names[module], module), size, batch, grids, TokenHints())
         except (NoSpatialMap, IndexError):
             return None
         return int(maps.shape[2]), int(maps.shape[3])
@@ -67,7 +67,7 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '') -> list[Modu
         started.append(grid_of(module, [tensor for _, tensor in float_tensors(args)]) or newest[-1])
 
     def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        grids.watch(output)
+        grids.watch(output, args, module)
         tensors = [tensor for _, tensor in float_tensors(output)]
         grid = grid_of(module, tensors)
         newest.extend([grid] if grid else [])

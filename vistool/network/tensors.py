@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, is_dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -227,6 +228,7 @@ USUAL_PREFIX = 8
 _SUM_TOLERANCE = 0.05  # covers bfloat16
 _CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
+_MEASURES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
 @dataclass(frozen=True)
@@ -236,17 +238,72 @@ class TokenHints:
     Attributes:
         prefix: Number of tokens before the grid; 0 is a value.
         flat: Whether layers return tokens, ``(B, L, C)``.
+        suffix: Number of tokens after the grid; it counts only where ``prefix`` is given.
     """
 
     prefix: int | None = None
     flat: bool | None = None
+    suffix: int = 0
+
+    @property
+    def extra(self) -> int | None:
+        """Tokens outside the grid, or None."""
+        return None if self.prefix is None else self.prefix + self.suffix
+
+    @property
+    def text(self) -> str:
+        """The extra tokens as the user writes them: ``'1'`` or ``'1,2'``."""
+        return f'{self.prefix},{self.suffix}' if self.suffix else f'{self.prefix}'
+
+
+def token_hints(extra_tokens: int | Sequence[int] | None, flat: bool | None = None) -> TokenHints:
+    """The user's words as hints.
+
+    Args:
+        extra_tokens: How many tokens come before the grid, or ``(before, after)``; None leaves it to be found.
+        flat: Whether layers return tokens.
+
+    Raises:
+        InputError: If it is something else, or negative.
+    """
+    if extra_tokens is None:
+        return TokenHints(flat=flat)
+    counts = tuple(extra_tokens) if isinstance(extra_tokens, Sequence) else (extra_tokens,)
+    if not 1 <= len(counts) <= 2 or not all(type(count) is int and count >= 0 for count in counts):
+        raise InputError(
+            f'{extra_tokens!r} is not a number of tokens',
+            accepted='how many come before the grid (1), or before and after it (1,0), 0 or more',
+            parameter='extra_tokens',
+        )
+    return TokenHints(counts[0], flat, counts[1] if len(counts) == 2 else 0)
 
 
 @dataclass
-class Grids:
-    """Spatial sizes seen in a forward, most recent last: candidates for laying out flat tokens."""
+class Grids(Sequence[Size]):
+    """Spatial sizes seen in a forward, most recent last: candidates for laying out flat tokens.
+
+    Attributes:
+        sizes: Both readings of an ambiguous 4-D output count.
+        measured: Those among them that a convolution or a pooling layer returned. They are maps whatever their shape.
+    """
 
     sizes: list[Size] = field(default_factory=list)
+    measured: set[Size] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.sizes[index]
+
+    @property
+    def measured_sizes(self) -> list[Size]:
+        """The measured sizes in the order in which they were seen."""
+        return [size for size in self.sizes if size in self.measured]
+
+    def copy(self) -> Grids:
+        """The sizes seen so far."""
+        return Grids(list(self.sizes), set(self.measured))
 
     def watch(self, output: Any, args: Sequence[Any] = (), module: nn.Module | None = None) -> None:
         """Notes the size of a 4-D map, or the ``(H, W)`` that token models pass along with their tokens.
@@ -264,12 +321,19 @@ class Grids:
             if output.ndim == 4:
                 if not isinstance(module, _CHANNELS_LAST):
                     self._note(output.shape[2], output.shape[3])
+                if isinstance(module, _MEASURES):
+                    self.measure(output)
                 if not isinstance(module, _CHANNELS_FIRST):
                     self._note(output.shape[1], output.shape[2])
         elif isinstance(output, tuple) and output:
             pairs = [self._note_pair(value) for value in output[1:]]
             if not any(pairs):
                 self.watch(output[0], module=module)
+
+    def measure(self, maps: Tensor) -> None:
+        """Notes the size of ``(B, C, h, w)``, which a convolution or a pooling layer returned."""
+        self._note(maps.shape[-2], maps.shape[-1])
+        self.measured.add(self.sizes[-1])
 
     def _note_pair(self, value: Any) -> bool:
         found = isinstance(value, (tuple, list)) and len(value) == 2 and all(type(n) is int and n > 0 for n in value)
@@ -285,42 +349,104 @@ class Grids:
 
 
 @dataclass(frozen=True)
+class TokenOrder:
+    """Tokens that do not lie row by row: the grid is split into factors, which run in another order.
+
+    A grid of ``4 × 4`` cut into blocks of ``2 × 2`` has rows ``(2, 2)`` and columns ``(2, 2)``, coarse to fine. Row by
+    row the axes run ``(0, 1, 2, 3)``; block after block ``(0, 2, 1, 3)``.
+
+    Attributes:
+        rows: Factors of the height, coarse to fine.
+        columns: Factors of the width.
+        axes: The axes in the order of the tokens, slowest first: rows are counted from 0, columns go on after them.
+        name: For messages: ``'blocks of 7×7'``.
+    """
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    axes: tuple[int, ...]
+    name: str
+
+    def index(self) -> Tensor:
+        """int64 ``(h · w,)``: which token lies at each position, row by row."""
+        return _order_index(self)
+
+
+@lru_cache(maxsize=1024)
+def _order_index(order: TokenOrder) -> Tensor:
+    sides = (*order.rows, *order.columns)
+    tokens = torch.arange(math.prod(sides)).view([sides[axis] for axis in order.axes])
+    return tokens.permute([order.axes.index(axis) for axis in range(len(sides))]).flatten()
+
+
+@dataclass(frozen=True)
 class Layout:
     """How a tensor becomes ``(B, C, h, w)``.
 
     Attributes:
-        axes: ``'BCHW'``, ``'BHWC'``, ``'BLC'`` (tokens) or ``'BCL'``.
+        axes: ``'BCHW'``, ``'BHWC'``, ``'BLC'`` (tokens) or ``'BCL'``. Several axes between the batch and the channels
+            are one run of tokens, and so are groups of tokens along the first axis.
         grid: ``(h, w)``.
         prefix: Tokens before the grid (class, distillation, registers).
+        suffix: Tokens after the grid.
+        middle: Tokens in the middle of the grid's tokens, after ``h · w // 2`` of them.
+        order: How the tokens run over the grid; None means row by row.
     """
 
     axes: str
     grid: Size
     prefix: int = 0
+    suffix: int = 0
+    middle: int = 0
+    order: TokenOrder | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens of an image."""
+        return self.grid[0] * self.grid[1] + self.extra
+
+    @property
+    def extra(self) -> int:
+        """Tokens outside the grid."""
+        return self.prefix + self.middle + self.suffix
+
+    @property
+    def plain(self) -> bool:
+        """Whether the tokens lie row by row without a gap."""
+        return self.order is None and not self.middle
+
+    def index(self) -> Tensor:
+        """int64 ``(h · w,)``: which of an image's tokens lies at each position, row by row."""
+        cells = self.grid[0] * self.grid[1]
+        patches = torch.arange(cells) if self.order is None else self.order.index()
+        return patches + self.prefix + self.middle * (patches >= cells // 2)
 
     def to_map(self, tensor: Tensor) -> Tensor:
-        """``tensor`` as ``(B, C, h, w)``, a view where that is possible; prefix tokens are dropped."""
+        """``tensor`` as ``(B, C, h, w)``, a view where that is possible; tokens outside the grid are dropped."""
         if self.axes == 'BCHW':
             return tensor
         if self.axes == 'BHWC':
             return tensor.permute(0, 3, 1, 2)
-        if self.axes == 'BLC':
-            tensor = tensor.transpose(1, 2)
-        return tensor[:, :, self.prefix :].unflatten(2, self.grid)
+        tokens = self._tokens(tensor)
+        if self.plain:
+            return tokens[:, :, self.prefix : tokens.shape[2] - self.suffix].unflatten(2, self.grid)
+        return tokens[:, :, self.index().to(tensor.device)].unflatten(2, self.grid)
 
     def from_map(self, maps: Tensor, like: Tensor) -> Tensor:
-        """The inverse of :meth:`to_map`; prefix tokens are taken from ``like``."""
+        """The inverse of :meth:`to_map`; tokens outside the grid are taken from ``like``."""
         if self.axes == 'BCHW':
             return maps
         if self.axes == 'BHWC':
             return maps.permute(0, 2, 3, 1)
-        result = like.clone()
-        flat = maps.flatten(2)
+        tokens = self._tokens(like).clone()
+        tokens[:, :, self.index().to(like.device)] = maps.flatten(2)
+        return (tokens.transpose(1, 2) if self.axes == 'BLC' else tokens).reshape(like.shape)
+
+    def _tokens(self, tensor: Tensor) -> Tensor:
+        """``(B, C, L)``."""
         if self.axes == 'BLC':
-            result[:, self.prefix :] = flat.transpose(1, 2)
-        else:
-            result[:, :, self.prefix :] = flat
-        return result
+            return tensor.reshape(-1, self.length, tensor.shape[-1]).transpose(1, 2)
+        return tensor.reshape(-1, tensor.shape[1], self.length)
 
 
 class NoSpatialMap(ValueError):
@@ -354,7 +480,7 @@ def find_layout(
         raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): windows, heads or regions')
     if tensor.ndim == 4:
         _refuse_attention(tensor, grids, layer)
-        return _find_map(shape, input_size, layer)
+        return _find_map(shape, input_size, layer, grids)
     if tensor.ndim == 3:
         return _find_tokens(shape, input_size, grids, layer, hints)
     raise NoSpatialMap(f'its output {shape} does not have two spatial axes')
@@ -373,15 +499,17 @@ def _refuse_attention(tensor: Tensor, grids: Sequence[Size], layer: nn.Module | 
         raise NoSpatialMap(f'its output {shape} weighs {side} tokens against each other')
 
 
-def _find_map(shape: tuple[int, ...], input_size: Size, layer: nn.Module | None) -> Layout:
+def _find_map(shape: tuple[int, ...], input_size: Size, layer: nn.Module | None, grids: Sequence[Size]) -> Layout:
     first, last = (shape[2], shape[3]), (shape[1], shape[2])
     normalized = tuple(getattr(layer, 'normalized_shape', ()) or ())
     if isinstance(layer, nn.Linear) or (type(layer) is nn.LayerNorm and normalized == shape[-1:]):
         axes = 'BHWC'
     elif isinstance(layer, _CHANNELS_FIRST):
         axes = 'BCHW'
+    elif (first in measured(grids)) != (last in measured(grids)):
+        axes = 'BCHW' if first in measured(grids) else 'BHWC'
     else:
-        axes = 'BCHW' if _distortion(first, input_size) <= _distortion(last, input_size) else 'BHWC'
+        axes = 'BCHW' if cell_distortion(first, input_size) <= cell_distortion(last, input_size) else 'BHWC'
     grid = first if axes == 'BCHW' else last
     if grid == (1, 1):
         raise NoSpatialMap(f'its output {shape} is pooled to a single position')
@@ -396,38 +524,56 @@ def _find_tokens(
     hints: TokenHints,
 ) -> Layout:
     # Channels before tokens are rare, and then there are no prefix tokens. A size seen on the way beats a guess.
-    prefix = hints.prefix
+    extra = hints.extra
     seen = partial(_seen_grid, grids=grids)
     rules: tuple[tuple[str, Callable[..., Any], int | None], ...] = (
-        ('BLC', partial(seen, most=USUAL_PREFIX), prefix),
-        ('BLC', _aspect_grid, prefix or 0),
-        ('BCL', seen, prefix or 0),
-        ('BLC', _aspect_grid, prefix),
-        ('BCL', _aspect_grid, prefix or 0),
-        ('BLC', seen, prefix),
+        ('BLC', partial(seen, most=USUAL_PREFIX), extra),
+        ('BLC', _aspect_grid, extra or 0),
+        ('BCL', seen, extra or 0),
+        ('BLC', _aspect_grid, extra),
+        ('BCL', _aspect_grid, extra or 0),
+        ('BLC', seen, extra),
     )
     possible = _axes(layer, shape, hints.flat)
     for axes, grid_of, spare in rules:
         length = shape[1] if axes == 'BLC' else shape[2]
-        if axes in possible and (fit := grid_of(length, input_size, prefix=spare)) is not None:
-            return Layout(axes, *fit)
-    extra = '' if prefix is None else f' after {prefix} extra token(s)'
-    raise NoSpatialMap(f'its output {shape} leaves {shape[1] - (prefix or 0)} tokens{extra}, which form no grid')
+        if axes in possible and (fit := grid_of(length, input_size, extra=spare)) is not None:
+            grid, outside = fit
+            return Layout(axes, grid, outside if hints.prefix is None else hints.prefix, hints.suffix if extra else 0)
+    said = '' if extra is None else f' after {hints.text} extra token(s)'
+    raise NoSpatialMap(f'its output {shape} leaves {shape[1] - (extra or 0)} tokens{said}, which form no grid')
+
+
+def measured(grids: Sequence[Size]) -> set[Size]:
+    """The sizes among ``grids`` that a convolution or a pooling layer returned."""
+    return grids.measured if isinstance(grids, Grids) else set()
+
+
+def gives_maps(layer: nn.Module, layout: Layout, grids: Sequence[Size]) -> bool:
+    """Whether a 4-D output is certainly a map: a convolution's, or one of the size of a convolution's output."""
+    whole = layout.axes == 'BCHW' and isinstance(layer, _CHANNELS_FIRST)
+    return whole or (layout.axes in ('BCHW', 'BHWC') and layout.grid in measured(grids))
 
 
 def _seen_grid(
     length: int,
     input_size: Size,
     grids: Sequence[Size],
-    prefix: int | None,
+    extra: int | None,
     most: int = MAX_PREFIX,
 ) -> tuple[Size, int] | None:
-    """The spatial size among ``grids`` that ``length`` tokens fill with the fewest to spare, the latest first."""
-    allowed = range(most + 1) if prefix is None else (prefix,)
+    """The spatial size among ``grids`` that ``length`` tokens fill with the fewest to spare, the latest first.
+
+    Cells are roughly square, unless a convolution or a pooling layer made them otherwise.
+    """
+    allowed = range(most + 1) if extra is None else (extra,)
+    sure = measured(grids)
     fits = [
         (length - h * w, -age, (h, w))
         for age, (h, w) in enumerate(grids)
-        if h * w > 1 and length - h * w in allowed and _distortion((h, w), input_size) < math.log(2)
+        if h * w > 1
+        and length - h * w in allowed
+        and ((h, w) in sure or cell_distortion((h, w), input_size) < math.log(2))
     ]
     if not fits:
         return None
@@ -443,10 +589,10 @@ def _axes(layer: nn.Module | None, shape: tuple[int, ...], flat: bool | None) ->
     return ('BCL',) if isinstance(layer, (nn.BatchNorm1d, nn.Conv1d, nn.Unfold)) else ('BLC', 'BCL')
 
 
-def _aspect_grid(length: int, input_size: Size, prefix: int | None) -> tuple[Size, int] | None:
+def _aspect_grid(length: int, input_size: Size, extra: int | None) -> tuple[Size, int] | None:
     """The grid that one whole stride makes of the image (rounded up or down), with as few prefix tokens as possible."""
     height, width = input_size
-    for spare in (0, 1, 2, 5) if prefix is None else (prefix,):
+    for spare in (0, 1, 2, 5) if extra is None else (extra,):
         area = length - spare
         if area < 2:
             continue
@@ -458,6 +604,6 @@ def _aspect_grid(length: int, input_size: Size, prefix: int | None) -> tuple[Siz
     return None
 
 
-def _distortion(grid: Size, input_size: Size) -> float:
+def cell_distortion(grid: Size, input_size: Size) -> float:
     """How far a grid's cells are from square, as |log| of their aspect ratio."""
     return abs(math.log((input_size[0] * grid[1]) / (input_size[1] * grid[0])))

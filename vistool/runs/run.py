@@ -27,6 +27,7 @@ from vistool.runs.manifest import (
     failed_entry,
     fingerprint,
     groups_of,
+    other_roots,
     run_record,
     with_their_batches,
 )
@@ -327,7 +328,9 @@ class _Run:
             if gallery:
                 check_others(self.out, [Path(folder) for folder in gallery])
             record = run_record(self.spec, self.models)
-            return Manifest.begin(self.out, record, self.dist, execution.resume, execution.overwrite)
+            return Manifest.begin(
+                self.out, record, self.dist, execution.resume, execution.overwrite, other_roots(self.spec)
+            )
         for option, given in (('resume', execution.resume), ('gallery', gallery is not None)):
             if given:
                 raise InputError('is for many images in a folder', hint='leave it out', parameter=option)

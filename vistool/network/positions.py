@@ -1,0 +1,586 @@
+"""Where a layer's values lie in the image, checked by changing the image and seeing which values answer.
+
+A probe is a batch of two images: noise, and the same noise partly replaced by other noise. How much is replaced differs
+from place to place, at every scale, and in no symmetric way. The distance between the two outputs of a layer, position
+by position, then draws that pattern if the positions are read in the right order, and nothing if they are not. One
+forward of the two images records the answers of all modules; it is made once for each network, weights and input size.
+
+Rules:
+
+* An answer counts where it differs between positions. Behind global attention all positions may answer alike; the order
+  is then that of the nearest layer with as many tokens whose answer does count, else it could not be checked, which is
+  printed.
+* A reading is confirmed where the correlation of the logarithms is four standard errors above chance
+  (:data:`_CERTAIN`), and kept unless another one is as much better. A grid that no convolution made has to agree
+  closely (:data:`_CLOSE`).
+* Where the answers differ and no reading is confirmed, the layer is refused: tokens were pruned, shuffled or mixed.
+  Maps with the size of a convolution's output are not refused, as a large receptive field blurs the pattern.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vistool.network.capture import borrowed, hooked, remembered
+from vistool.network.layers import DEFAULT_LAYERS, default_layers, unwrapped
+from vistool.network.tensors import (
+    USUAL_PREFIX,
+    Grids,
+    Layout,
+    NetworkInput,
+    NoSpatialMap,
+    Size,
+    TokenHints,
+    TokenOrder,
+    call_module,
+    cell_distortion,
+    find_image,
+    find_layout,
+    float_tensors,
+    gives_maps,
+    map_tensors,
+    repeated,
+    rows,
+    tensors,
+)
+
+log = logging.getLogger('vistool')
+
+_CERTAIN = 4.0
+"""Standard errors of a correlation (Fisher's z) between a reading and chance, or between two readings."""
+_WEAK = 0.3
+"""No correlation below this confirms a reading, however many positions there are."""
+_CLOSE = 0.7
+"""The correlation that a grid needs which no convolution or pooling layer made."""
+_OBVIOUS = 0.9
+"""Where a row-by-row reading of a grid that was seen agrees so well, other orders are not tried."""
+_ALIKE = 0.1
+"""Answers whose logarithms vary less than this, as a share of the pattern's own variation, do not count."""
+_DIFFERENT = 0.25
+"""Answers that vary this much and follow no reading refute all of them."""
+_FEW = 12
+"""With fewer positions chance refutes nothing."""
+_ELONGATED = math.log(4.5)
+"""How far from square the cells of a grid may be that no convolution made."""
+_PACKAGES = ('timm', 'torchvision', 'mmpretrain', 'transformers')
+_REORDERING = ('MaxVit', 'MaxxVit', 'MobileViT', 'TNT')
+"""Families of the table whose inner layers hold windows, blocks or patches; their default layers do not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Two images that differ by a known amount at each place.
+
+    Attributes:
+        inputs: The network's input for a batch of two.
+        change: ``(H, W)``, the squared difference of the two images.
+    """
+
+    inputs: NetworkInput
+    change: Tensor
+    _expected: dict[tuple[Size, int], Tensor] = field(default_factory=dict, repr=False)
+
+    def expected(self, grid: Size, blur: int = 1) -> Tensor:
+        """float64 ``(h, w)``: the logarithm of the change in each cell of a grid.
+
+        Args:
+            grid: ``(h, w)``.
+            blur: Side of a square of cells over which the change is averaged, for larger receptive fields; odd.
+        """
+        if (grid, blur) not in self._expected:
+            cells = F.adaptive_avg_pool2d(self.change[None, None].double(), grid)
+            if blur > 1:
+                cells = F.avg_pool2d(F.pad(cells, (blur // 2,) * 4, mode='replicate'), blur, 1)
+            self._expected[grid, blur] = cells[0, 0].clamp_min(1e-12).log() / 2
+        return self._expected[grid, blur]
+
+
+def make_probe(inputs: NetworkInput) -> Probe:
+    """A probe of the size and range of the first image of ``inputs``; all other inputs stay as they are.
+
+    Every image of that size changes, so that each call of a siamese network answers.
+    """
+    image = find_image(inputs)
+    assert image is not None, 'the inputs were checked before'
+    one = image[:1].detach().float()
+    mean = one.mean((2, 3), keepdim=True).nan_to_num()
+    spread = one.std((2, 3), keepdim=True).nan_to_num()
+    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+    noise, other, share = (part.to(one.device) for part in _patterns(tuple(one.shape[1:])))
+    mixed = (1 - share**2).sqrt() * noise + share * other
+    pair = mean + spread * torch.cat([noise, mixed])
+
+    def exchange(tensor: Tensor) -> Tensor:
+        same = tensor.ndim == 4 and tensor.shape[1:] == image.shape[1:]
+        return pair.to(tensor.dtype) if same else tensor
+
+    return Probe(map_tensors(exchange, repeated(rows(inputs, 0, 1), 2)), (mixed - noise)[0].square().sum(0).cpu())
+
+
+@lru_cache(maxsize=8)
+def _patterns(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Two noises ``(1, C, H, W)`` with structure at several scales, and the share ``(H, W)`` that is replaced."""
+    channels, height, width = shape
+    generator = torch.Generator().manual_seed(0)
+
+    def noise() -> Tensor:
+        parts = [
+            torch.randn(1, channels, -(-height // side), -(-width // side), generator=generator) for side in (1, 4, 16)
+        ]
+        return torch.stack([F.interpolate(part, (height, width)) for part in parts]).sum(0) / math.sqrt(3)
+
+    total, short, cells = torch.zeros(1, 1, height, width), min(height, width), 2
+    while cells <= max(2, short // 4):
+        grid = round(cells * height / short), round(cells * width / short)
+        values = torch.linspace(-1, 1, grid[0] * grid[1])[torch.randperm(grid[0] * grid[1], generator=generator)]
+        total += F.interpolate(values.view(1, 1, *grid), (height, width))
+        cells *= 2
+    ranks = total.flatten().argsort().argsort().view(height, width) / (height * width - 1)
+    return noise(), noise(), 0.02 + 0.9 * ranks**2
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """How much each position of a tensor changes between the two images of a probe.
+
+    Attributes:
+        shape: The tensor's shape for one image; the first axis counts groups such as windows, 1 where there are none.
+        first: The change over the second axis as channels, shape without that axis.
+        last: Likewise over the last axis.
+    """
+
+    shape: tuple[int, ...]
+    first: Tensor
+    last: Tensor
+
+    def of(self, layout: Layout) -> Tensor:
+        """``(h, w)``: the answer of each position in a layout."""
+        channels_first = layout.axes in ('BCHW', 'BCL')
+        values = (self.first if channels_first else self.last).flatten()
+        return (values if len(layout.axes) == 4 else values[layout.index()]).view(layout.grid)
+
+
+def answer(output: Tensor) -> Answer | None:
+    """The answer in a layer's output for the two images of a probe; None where it has no positions.
+
+    Images are the slowest part of the first axis. Where they are not, nothing will be confirmed.
+    """
+    if output.ndim not in (3, 4) or output.shape[0] % 2 or not output.is_floating_point():
+        return None
+    before, after = output.detach().unflatten(0, (2, -1))
+    change = (after - before).float()
+    first, last = (change.norm(dim=axis).cpu() for axis in (1, -1))
+    return Answer(tuple(change.shape), first, last) if bool(last.isfinite().all()) else None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A layout and how well the answers follow it.
+
+    Attributes:
+        layout: The layout.
+        agreement: Correlation of the logarithms of answers and changes.
+        spread: Standard deviation of the answers' logarithms, as a share of the changes'.
+    """
+
+    layout: Layout
+    agreement: float
+    spread: float
+
+    @property
+    def cells(self) -> int:
+        """Positions of the grid."""
+        return self.layout.grid[0] * self.layout.grid[1]
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the answers differ, and follow this layout."""
+        certain = _errors(self.agreement, self.cells) >= _CERTAIN
+        return self.spread >= _ALIKE and self.agreement >= _WEAK and certain
+
+    def clearly_beats(self, other: Reading) -> bool:
+        """Whether the agreement of another reading is too much lower for chance."""
+        cells = min(self.cells, other.cells)
+        return _errors(self.agreement, cells) - _errors(other.agreement, cells) >= _CERTAIN
+
+    @property
+    def close(self) -> bool:
+        """Whether they follow it closely."""
+        return self.confirmed and self.agreement >= _CLOSE
+
+
+def read(found: Answer, layout: Layout, probe: Probe) -> Reading:
+    """How well an answer follows a layout, with the pattern as it is or blurred by receptive fields."""
+    values = found.of(layout).double()
+    if not bool(values.any()):
+        return Reading(layout, 0.0, 0.0)
+    values = values.clamp_min(float(values.max()) * 1e-9).log()
+    blurs = [blur for blur in (1, 3, 5) if blur == 1 or min(layout.grid) > blur]
+    expected = [probe.expected(layout.grid, blur) for blur in blurs]
+    spread = float(values.std() / expected[0].std().clamp_min(1e-12)) if values.numel() > 1 else 0.0
+    return Reading(layout, max(_correlation(values, each) for each in expected), spread)
+
+
+def _errors(correlation: float, count: int) -> float:
+    """Fisher's z of a correlation over ``count`` positions, in standard errors."""
+    return math.atanh(max(-0.9999, min(correlation, 0.9999))) * math.sqrt(max(count - 3, 0))
+
+
+def _correlation(one: Tensor, other: Tensor) -> float:
+    one, other = one.flatten() - one.mean(), other.flatten() - other.mean()
+    return float(one @ other / (one.norm() * other.norm()).clamp_min(1e-30))
+
+
+def readings(found: Answer, probe: Probe, layouts: Sequence[Layout]) -> list[Reading]:
+    """The readings of an answer, best first."""
+    return _best_first([read(found, layout, probe) for layout in layouts])
+
+
+def _best_first(found: Sequence[Reading]) -> list[Reading]:
+    return sorted(found, key=lambda each: (not each.confirmed, -each.agreement))
+
+
+def possible_layouts(
+    shape: tuple[int, ...], grids: Sequence[Size], hints: TokenHints | None = None, orders: bool = True
+) -> Iterator[Layout]:
+    """Layouts that a tensor of this shape for one image could have.
+
+    Args:
+        shape: Its shape; the first axis counts groups.
+        grids: Grids that its tokens may fill, with a few to spare.
+        hints: What the user says.
+        orders: Whether tokens may lie otherwise than row by row.
+    """
+    hints = hints or TokenHints()
+    if len(shape) == 4 and shape[0] == 1 and not hints.flat:
+        for axes, grid in (('BCHW', shape[2:]), ('BHWC', shape[1:3])):
+            if grid[0] * grid[1] > 1:
+                yield Layout(axes, (grid[0], grid[1]))
+    for axes, length in _runs(shape, hints):
+        for grid in grids:
+            spare = length - grid[0] * grid[1]
+            if grid == (1, 1) or spare not in (range(USUAL_PREFIX + 1) if hints.extra is None else (hints.extra,)):
+                continue
+            for prefix, middle, suffix in _splits(spare, hints):
+                ends = orders and not middle and 0 in (prefix, suffix)
+                for order in (None, *(token_orders(grid) if ends else ())):
+                    yield Layout(axes, grid, prefix, suffix, middle, order)
+
+
+def _runs(shape: tuple[int, ...], hints: TokenHints) -> list[tuple[str, int]]:
+    """The axes that may be tokens, with how many there are."""
+    runs = [('BLC', math.prod(shape[:-1]))]
+    return runs if shape[0] > 1 or hints.flat else [*runs, ('BCL', math.prod(shape[2:]))]
+
+
+def _any_grids(shape: tuple[int, ...], size: Size, hints: TokenHints) -> list[Size]:
+    """Grids that no convolution made, with cells that are not too far from square."""
+    found = []
+    for _, length in _runs(shape, hints)[: 2 if len(shape) == 3 else 1]:
+        for spare in (0, 1, 2, 5) if hints.extra is None else (hints.extra,):
+            count = length - spare
+            sides = [h for h in range(1, count + 1) if count > 1 and count % h == 0]
+            found += [(h, count // h) for h in sides if cell_distortion((h, count // h), size) < _ELONGATED]
+    return list(dict.fromkeys(found))
+
+
+def _splits(spare: int, hints: TokenHints) -> list[tuple[int, int, int]]:
+    """Tokens before, in the middle of and after the grid."""
+    if hints.prefix is not None:
+        return [(hints.prefix, 0, hints.suffix)]
+    middle = [(0, spare, 0)] if spare else []
+    return [(before, 0, spare - before) for before in range(spare, -1, -1)] + middle
+
+
+def ties(ranked: Sequence[Reading]) -> list[Reading]:
+    """The confirmed readings that are not clearly worse than the first."""
+    return [each for each in ranked if each.confirmed and not ranked[0].clearly_beats(each)]
+
+
+def _simplest(tied: Sequence[Reading]) -> Reading | None:
+    """Of readings that no evidence tells apart, the one with the fewest factors."""
+    return min(tied, key=lambda each: len(each.layout.order.axes) if each.layout.order else 0, default=None)
+
+
+@lru_cache(maxsize=128)
+def token_orders(grid: Size) -> tuple[TokenOrder, ...]:
+    """Orders other than row by row in which networks keep tokens.
+
+    * column by column;
+    * block after block (windows; NesT, Zhang et al., AAAI 2022), and within nested blocks;
+    * first all top left tokens of the blocks, and so on (MobileViT's folding, Mehta and Rastegari, ICLR 2022);
+    * unrolled: that for several levels of units of 2 × 2 (Hiera, Ryali et al., ICML 2023), finest or coarsest first.
+    """
+    height, width = grid
+    found = []
+    if height > 1 and width > 1:
+        found.append(TokenOrder((height,), (width,), (1, 0), 'columns'))
+    for rows_, columns in _block_sides(grid):
+        sides, name = ((height // rows_, rows_), (width // columns, columns)), f'{rows_}×{columns}'
+        found.append(TokenOrder(*sides, (0, 2, 1, 3), f'blocks of {name}'))
+        found.append(TokenOrder(*sides, (1, 3, 0, 2), f'strides of {name}'))
+    levels = 2
+    while height % 2**levels == 0 and width % 2**levels == 0:
+        halvings = (2,) * levels
+        high, wide = (height >> levels, *halvings), (width >> levels, *halvings)
+        nested = [(level, level + levels + 1) for level in range(levels + 1)]
+        units, outer = nested[1:], nested[0]
+        name = f'{levels} levels of 2×2'
+        for axes, title in (
+            ((*reversed(units), outer), f'{name}, unrolled'),
+            ((*units, outer), f'{name}, unrolled from the coarsest'),
+            ((outer, *units), f'{name}, nested'),
+        ):
+            found.append(TokenOrder(high, wide, tuple(axis for pair in axes for axis in pair), title))
+        levels += 1
+    distinct: dict[tuple[int, ...], TokenOrder | None] = {tuple(range(height * width)): None}
+    for order in found:
+        distinct.setdefault(tuple(order.index().tolist()), order)
+    return tuple(order for order in distinct.values() if order is not None)
+
+
+def _block_sides(grid: Size) -> list[Size]:
+    """Sides of blocks that divide a grid: square ones, and those with as many blocks along both axes."""
+    height, width = grid
+    square = [(side, side) for side in range(2, min(grid) + 1) if height % side == 0 and width % side == 0]
+    alike = [(height // n, width // n) for n in range(2, min(grid) + 1) if height % n == 0 and width % n == 0]
+    return [side for side in dict.fromkeys(square + alike) if side != grid and side != (1, 1)]
+
+
+@dataclass(eq=False)
+class Positions:
+    """What the modules of a network answered to a probe.
+
+    Attributes:
+        probe: The probe.
+        problem: Why there are no answers, or ``''``.
+        grids: Spatial sizes seen.
+        calls: Module → one entry for each of its calls: place in its output → answer.
+        answers: All answers, in running order.
+    """
+
+    probe: Probe
+    problem: str = ''
+    grids: Grids = field(default_factory=Grids)
+    calls: WeakKeyDictionary[nn.Module, list[dict[str, Answer]]] = field(default_factory=WeakKeyDictionary)
+    answers: list[Answer] = field(default_factory=list)
+    _ranked: dict[Hashable, list[Reading]] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+
+    def answer(self, layer: nn.Module, call: int = 0, place: str | None = None) -> Answer | None:
+        """The answer of a layer, or None.
+
+        Args:
+            layer: The module.
+            call: Which of its calls, counted from 0.
+            place: Which of the tensors that it returns (see :func:`~vistool.network.tensors.leaves`); None means the
+                first.
+        """
+        calls = self.calls.get(layer, [])
+        if call >= len(calls):
+            return None
+        found = calls[call]
+        return next(iter(found.values()), None) if place is None else found.get(place)
+
+    def ranked(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> list[Reading]:
+        """The readings of an answer, best first: of grids that were seen, then of others where none of them is sure.
+
+        Args:
+            own: The answer.
+            assumed: The layout that its shape suggests.
+            size: ``(H, W)`` of the network input.
+            hints: What the user says.
+        """
+        key = (id(own), assumed, hints)
+        if key not in self._ranked:
+            grids = list(dict.fromkeys([*self.grids.measured_sizes, *([assumed.grid] if assumed is not None else [])]))
+            found = readings(own, self.probe, list(possible_layouts(own.shape, grids, hints, orders=False)))
+            if not found or found[0].agreement < _OBVIOUS:
+                found = readings(own, self.probe, list(possible_layouts(own.shape, grids, hints)))
+            if not found or not self.sure(found[0]):
+                others = [grid for grid in _any_grids(own.shape, size, hints) if grid not in grids]
+                more = readings(own, self.probe, list(possible_layouts(own.shape, others, hints)))
+                found = _best_first([*found, *more])
+            self._ranked[key] = found
+        return self._ranked[key]
+
+    def sure(self, reading: Reading) -> bool:
+        """Whether a reading needs no further evidence: a grid that no convolution made has to be followed closely."""
+        return reading.close or (reading.confirmed and reading.layout.grid in self.grids.measured)
+
+    def vouched(self, own: Answer, size: Size, hints: TokenHints) -> Layout | None:
+        """The layout of the nearest answer with as many positions that follows one layout closely, and only that."""
+        numbers = {id(each): number for number, each in enumerate(self.answers)}
+        at = numbers.get(id(own), 0)
+        near = [each for each in self.answers if each.last.shape == own.last.shape]
+        for each in sorted(near, key=lambda each: abs(numbers[id(each)] - at)):
+            found = ties(self.ranked(each, None, size, hints))
+            if len(found) == 1 and found[0].close:
+                return found[0].layout
+        return None
+
+    def told(self, layout: Layout, name: str) -> Layout:
+        """``layout``; where it is not what anyone would assume, that is printed once for each layer."""
+        if layout.order is not None or layout.middle or layout.suffix:
+            self._tell(log.info, name, f'{_text(layout)}, as its answers to a changed image show')
+        return layout
+
+    def unchecked(self, assumed: Layout | None, reason: str, name: str, why: str) -> Layout:
+        """The assumed layout of a layer that could not be checked, which is printed once.
+
+        Raises:
+            NoSpatialMap: If there is none, for the given reason.
+        """
+        if assumed is None:
+            raise NoSpatialMap(reason)
+        if assumed.axes not in ('BCHW', 'BHWC'):
+            self._tell(
+                log.warning, name, f'the order of its tokens could not be checked ({why}): row by row is assumed'
+            )
+        return assumed
+
+    def _tell(self, write: Callable[..., None], name: str, text: str) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            write('layer %s: %s', name, text)
+
+
+def _text(layout: Layout) -> str:
+    order = 'row by row' if layout.order is None else f'in {layout.order.name}'
+    height, width = layout.grid
+    outside = [
+        f'{count} {where}'
+        for count, where in ((layout.prefix, 'before'), (layout.middle, 'in the middle'), (layout.suffix, 'after'))
+        if count
+    ]
+    extra = f', {" and ".join(outside)} them' if outside else ''
+    return f'{height}×{width} tokens {order}{extra}'
+
+
+def positions(module: nn.Module, inputs: NetworkInput) -> Positions:
+    """The answers of a network to a probe of the size of ``inputs``: one forward of two images, then remembered.
+
+    A network that fails on the probe, such as one that takes single images only, gives no answers.
+    """
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return remembered(module, 'positions', shapes, lambda: _positions(module, inputs))
+
+
+def _positions(module: nn.Module, inputs: NetworkInput) -> Positions:
+    found = Positions(make_probe(inputs))
+    latest: list[tuple[Tensor, Answer | None]] = []
+
+    def note(name: str, layer: nn.Module, args: Any, output: Any) -> None:
+        found.grids.watch(output, args, layer)
+        entry = {}
+        for place, tensor in float_tensors(output):
+            if latest and tensor is latest[0][0]:  # passed on as it is
+                own = latest[0][1]
+            else:
+                own = answer(tensor)
+                latest[:] = [(tensor, own)]
+                found.answers.extend([own] if own is not None else [])
+            if own is not None:
+                entry[place] = own
+        found.calls.setdefault(layer, []).append(entry)
+
+    network = unwrapped(module)
+    distinct = {str(index): child for index, child in enumerate(dict.fromkeys(network.modules()))}
+    with borrowed(module), torch.no_grad(), hooked(distinct, note):
+        try:
+            call_module(module, found.probe.inputs)
+        except Exception as error:  # any failure of foreign code; the caller's own forward will report what matters
+            found.problem = f'the network fails on a batch of two images of noise ({type(error).__name__})'
+    return found
+
+
+def known_positions(root: nn.Module, name: str) -> bool:
+    """Whether a layer lies in a network of the table, whose tokens are known to lie row by row.
+
+    Args:
+        root: The network.
+        name: The layer's dotted name.
+    """
+    root = unwrapped(root)
+    parts = name.partition('[')[0].partition('+')[0].partition('@')[0].split('.')
+    paths = ['.'.join(parts[:count]) for count in range(len(parts))]
+    for path in paths:
+        with suppress(AttributeError):
+            for kind in type(root.get_submodule(path)).__mro__:
+                if kind.__name__ in DEFAULT_LAYERS and kind.__module__.partition('.')[0] in _PACKAGES:
+                    return kind.__name__ not in _REORDERING or name in default_layers(root)
+    return False
+
+
+def checked_layout(
+    tensor: Tensor,
+    size: Size,
+    grids: Sequence[Size],
+    *,
+    batch: int,
+    layer: nn.Module,
+    hints: TokenHints,
+    found: Positions,
+    name: str = '',
+    call: int = 0,
+    place: str | None = None,
+) -> Layout:
+    """The layout of a layer's output, by :func:`~vistool.network.tensors.find_layout`, checked against its answer.
+
+    Args:
+        tensor: The output.
+        size: ``(H, W)`` of the network input.
+        grids: Spatial sizes that were seen before the layer ran.
+        batch: Images in the batch.
+        layer: The module.
+        hints: What the user says.
+        found: The answers.
+        name: The layer's name, for what is printed.
+        call: Which of its calls, counted from 0.
+        place: Which of the tensors that it returns; None means the first.
+
+    Raises:
+        NoSpatialMap: If there is no map in it, or no order that the answers follow.
+    """
+    reason, assumed = '', None
+    try:
+        assumed = find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
+    except NoSpatialMap as error:
+        reason = str(error)
+    own = found.answer(layer, call, place)
+    if own is None or own.shape[1:] != tensor.shape[1:] or own.shape[0] * batch != tensor.shape[0]:
+        return found.unchecked(assumed, reason, name, found.problem or 'it did not run when it was tried')
+    ranked = found.ranked(own, assumed, size, hints)
+    tied = ties(ranked)
+    differs = bool(ranked) and ranked[0].spread >= _DIFFERENT
+    vouched = None
+    if len(tied) > 1 or not (tied and found.sure(tied[0])):
+        vouched = found.vouched(own, size, hints)
+    chosen = next((each for want in (vouched, assumed) for each in tied if each.layout == want), _simplest(tied))
+    if (
+        chosen is not None
+        and (assumed is not None or chosen.layout.grid in found.grids.measured)
+        and found.sure(chosen)
+    ):
+        return found.told(chosen.layout, name)
+    if vouched is not None and (tied or not differs):
+        return found.told(vouched, name)
+    if assumed is not None and gives_maps(layer, assumed, grids):
+        return assumed
+    if differs and own.last.numel() >= _FEW:
+        raise NoSpatialMap(
+            f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
+            'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
+        )
+    return found.unchecked(assumed, reason, name, 'all its positions answer alike when the image is changed')
