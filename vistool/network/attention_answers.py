@@ -189,7 +189,8 @@ def _with_one_image(probe: Probe) -> Probe:
         if tensor is image and not seen:
             seen.append(True)
             return tensor
-        return tensor[:1].expand_as(tensor) if tensor.ndim else tensor
+        other = image is not None and tensor.ndim == 4 and tensor.shape == image.shape
+        return tensor[:1].expand_as(tensor) if other else tensor
 
     return replace(probe, inputs=map_tensors(still, probe.inputs))
 

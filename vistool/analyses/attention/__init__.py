@@ -80,7 +80,7 @@ class Attention(MapAnalysis):
                 not give the attention module's output.
         """
         model = as_model(model)
-        samples, single = as_samples(subject)
+        samples, single = as_samples(subject, model)
         method = self._method()
         with model.borrowed():
             results = self._read(model, samples, method)

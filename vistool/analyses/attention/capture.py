@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.data.samples import Sample
-from vistool.errors import InputError, message_of, param
+from vistool.errors import InputError, param
 from vistool.models.input_size import patch_size
 from vistool.models.model import Model
 from vistool.network.attention import TOLERANCE, AttentionOp, Leaves, watch_attention
 from vistool.network.attention_answers import AttentionAnswers, attention_answers, is_known
 from vistool.network.capture import borrowed, remembered
 from vistool.network.embedding import patch_stride
-from vistool.network.tensors import NetworkInput, Size, call_module, input_size, tensors
+from vistool.network.inputs import run_network
+from vistool.network.tensors import NetworkInput, Size, input_size, tensors
 from vistool.network.token_layout import TokenLayout, Unplaced, Unrecognized, covered_size, place_tokens
 
 log = logging.getLogger('vistool')
@@ -359,7 +360,7 @@ def _observe(
     collector = Collector(layers, lambda op: look(*place_tokens(op, batch, size, answers)))
     skip = answers.gates() if answers is not None else ()
     with watch_attention(module, batch, collector, leaves=leaves, skip=skip) as watch:
-        output = forward(module, inputs)
+        output = run_network(module, inputs)
     read = collector.finish(watch.names, type(module).__name__)
     return Observation(read, watch.names, tuple(layers.resolve(watch.names)), output, answers)
 
@@ -404,29 +405,6 @@ def require_patch(model: Model, inputs: NetworkInput) -> None:
             hint=f'use a larger image, or {param("img_size")} with {param("fit", "resize")}',
             parameter='images',
         )
-
-
-def forward(module: nn.Module, inputs: NetworkInput) -> Any:
-    """``module(inputs)``, with a one-line error if the network is built for another size.
-
-    Raises:
-        InputError: If the network refuses the size of its input.
-    """
-    try:
-        return call_module(module, inputs)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        text = message_of(error)
-        if isinstance(error, InputError) or not re.search(
-            r'size|shape|height|width|resolution|dimension|must match', text
-        ):
-            raise
-        height, width = input_size(inputs)[0]
-        raise InputError(
-            f'{type(module).__name__} does not take {height}×{width} images ({text})',
-            hint=f'build it at that size ({param("options")} model.backbone.img_size=…), or leave '
-            f'{param("img_size")} out',
-            parameter='img_size',
-        ) from error
 
 
 def has_class_token(module: nn.Module) -> bool:
