@@ -22,12 +22,14 @@ from vistool.data.display import Display
 from vistool.data.images import ImageLike
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
-from vistool.environment import warn_of_overwritten_packages
+from vistool.environment import warn_of_environment
 from vistool.errors import InputError, cause_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
+from vistool.models.checkpoints.unpickling import weights_only
 from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
+from vistool.models.head_width import fit_head
 from vistool.network.capture import borrowed
 from vistool.network.layers import unwrapped
 from vistool.network.outputs import output_count
@@ -241,7 +243,7 @@ def load(
     Raises:
         InputError: Something cannot be found, built or loaded.
     """
-    warn_of_overwritten_packages()
+    warn_of_environment()
     if isinstance(config_or_module, nn.Module):
         module = unwrapped(config_or_module)
         own = next((parameter.device for parameter in module.parameters()), 'cpu')
@@ -263,8 +265,12 @@ def load(
         weights = None
     else:
         weights = read_checkpoint(wanted, trust=trust_checkpoint)
-    module = build_module(source, seed)
+    module = build_module(source, seed, trust_checkpoint)
     if weights is not None:
+        fitted = fit_head(source, module, weights)
+        if fitted is not None:
+            source, module = fitted, build_module(fitted, seed, trust_checkpoint)
+            log.info('%s: the head has the %s classes of the checkpoint', source.name, output_count(module))
         load_weights(module, weights)
     module.to(target)
     module.eval()
@@ -284,8 +290,15 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def build_module(source: Source, seed: int = 0) -> nn.Module:
+def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Module:
     """Builds the network of a config through the registry of its ``default_scope``, with random weights.
+
+    Files that the model itself loads (timm's ``checkpoint_path``) are read as checkpoints are: without running code.
+
+    Args:
+        source: The config.
+        seed: Of random weights.
+        trust: Whether pickles may run code.
 
     Raises:
         InputError: The config has no model, or the model cannot be built.
@@ -298,28 +311,25 @@ def build_module(source: Source, seed: int = 0) -> nn.Module:
     spec = require_model(source).copy()
     if config.get('data_preprocessor') is not None:
         spec.setdefault('data_preprocessor', config.data_preprocessor)
-    with in_scope(config), torch.random.fork_rng([]):
+    own_file = spec.pop('checkpoint_path', None) if str(spec['type']).endswith('TimmClassifier') else None
+    with in_scope(config), torch.random.fork_rng([]), weights_only(not trust):
         torch.manual_seed(seed)
         try:
             apart = None if _takes_preprocessor(spec['type']) else spec.pop('data_preprocessor', None)
             module = MODELS.build(spec)
             if apart is not None:
                 module.data_preprocessor = MODELS.build({'type': 'mmpretrain.ClsDataPreprocessor', **apart})
-            return module
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AssertionError,
-            ImportError,
-            AttributeError,
-            FileNotFoundError,
-        ) as error:
+        except InputError:
+            raise
+        except Exception as error:  # a model's constructor can raise anything
             raise InputError(
                 f'the model of {source.name} cannot be built: {cause_of(error)}',
                 hint=f"check 'model' in the config and {param('options')}",
                 parameter='config',
             ) from error
+    if own_file:
+        load_weights(module, read_checkpoint(str(own_file), trust))
+    return module
 
 
 def _takes_preprocessor(kind: Any) -> bool:
