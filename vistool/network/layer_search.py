@@ -163,7 +163,7 @@ def _record(module: nn.Module, inputs: NetworkInput) -> _Run:
             if held is None and id(tensor) not in passed:
                 full = name + (place if len(found) > 1 else '')
                 passed[id(tensor)] = _enter(run, full, layer, tensor, grids, source)
-            elif held is run.maps[-1] and len(found) == 1 and not isinstance(layer, _IDLE):
+            elif held is run.maps[-1] and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
                 held.name, held.layer = name, layer  # else something used the map before this module passed it on
         if passed:
             grids.watch(output, args, layer)
