@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from vistool.analyses.attention.capture import Collector, forward, has_class_token, positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.errors import InputError, message_of
-from vistool.models.model import Model, Targets, resolve_targets
+from vistool.models.classes import Chosen
+from vistool.models.model import Model, Targets, explained, names_value
 from vistool.network.attention import AttentionOp, AttentionWatch, watch_attention
 from vistool.network.capture import borrowed, hooked
 from vistool.network.embedding import patch_stride
-from vistool.network.outputs import class_scores, has_classes
+from vistool.network.outputs import CHOOSE, Readout, absence
 from vistool.network.tensors import NetworkInput, Size, call_module, first_tensor, input_size, replace_tensor
 from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
 
@@ -145,14 +146,14 @@ def legrad(
     blocks: Blocks,
     wanted: Sequence[int],
     score: Callable[[Any], Tensor],
-) -> Callable[[Tensor], Tensor]:
+) -> Callable[[Tensor, Tensor], Tensor]:
     """LeGrad (Bousselham et al., "LeGrad: an explainability method for vision transformers", ICCV 2025).
 
     s_l = head(norm(average token of block l)) for the class; E_l = mean over heads and queries of (∂s_l/∂A_l)⁺; the map
     is their mean over the layers ``wanted``. ``score`` turns the network's output into class scores ``(L · B, C)``.
 
     Returns:
-        A function of a class column: ``(classes (B,)) → (B, N)``.
+        A function of a class column and its signs, each ``(B,)``, that returns ``(B, N)``.
     """
     ops: list[AttentionOp] = []
     with (
@@ -169,8 +170,8 @@ def legrad(
             ) from error
     chosen = [ops[index] for index in wanted]
 
-    def explain(classes: Tensor) -> Tensor:
-        objective = scores.gather(2, classes.expand(len(scores), -1)[..., None]).sum()
+    def explain(classes: Tensor, signs: Tensor) -> Tensor:
+        objective = (scores.gather(2, classes.expand(len(scores), -1)[..., None])[..., 0] * signs).sum()
         gradients = torch.autograd.grad(objective, [op.own for op in chosen], retain_graph=True)
         with torch.no_grad():
             maps = [positive_gradients(c, c.grouped(g)) for c, g in zip(chosen, gradients, strict=True)]
@@ -190,9 +191,9 @@ class Aggregation:
         residual: The largest of theirs.
         queries: The queries, ``auto`` resolved.
         patch: Stride of the patch embedding.
-        classes: Class ids ``(B, M)``, or None.
-        asked: bool ``(B, M)``, which classes each image asks for; None means all.
-        scores: ``(B, C)``, or None.
+        chosen: The classes ``(B, M)``, or None.
+        readout: What the scores mean, or None.
+        numbers: ``(B, C)``, what is printed for each class, or None.
         lost: ``(B, M)``, the mass on prefix tokens, which is not drawn.
     """
 
@@ -202,9 +203,9 @@ class Aggregation:
     residual: float
     queries: tuple[Query, ...]
     patch: Size | None
-    classes: Tensor | None = None
-    asked: Tensor | None = None
-    scores: Tensor | None = None
+    chosen: Chosen | None = None
+    readout: Readout | None = None
+    numbers: Tensor | None = None
     lost: Tensor | None = None
 
 
@@ -252,6 +253,7 @@ def aggregate(
     points: Tensor,
     targets: Targets,
     labels: Sequence[int | None],
+    sign: int = 1,
 ) -> Aggregation:
     """Runs ``rollout``, ``grad-rollout`` or ``legrad``.
 
@@ -264,6 +266,7 @@ def aggregate(
         points: ``(B, Q, 2)``, point queries in network pixels.
         targets: Classes, for the last two methods.
         labels: Ground truth per image.
+        sign: −1 for the evidence against the classes.
 
     Raises:
         InputError: If the network does not fit the method, or a class, layer or query does not exist.
@@ -278,14 +281,16 @@ def aggregate(
         if method == 'rollout':
             rows = rollout(found.ops, start)
             return _aggregation(found, rows, resolved, stride, lost=rows[..., : found.layout.prefix].sum(-1))
-        scores = _scores(model, output, method)
-        model.fit_classes(scores.shape[1])
-        classes, asked = resolve_targets(targets, scores.detach(), model.classes, labels)
+        readout = _readout(model, output, inputs, method, names_value(targets))
+        scores = readout.scores(output, input_size(inputs)[1])
+        chosen = explained(model, readout, targets, scores.detach(), labels)
+        chosen = replace(chosen, signs=chosen.signs * sign)
         if graded:
-            rows = _graded(found, scores, classes, start)
+            rows = _graded(found, scores, chosen, start)
         else:
-            rows = _legrad(module, inputs, found, list(layers.resolve(watch.names)), classes)
-    return _aggregation(found, rows, resolved, stride, classes=classes, asked=asked, scores=scores.detach())
+            rows = _legrad(module, inputs, found, list(layers.resolve(watch.names)), chosen, readout)
+    numbers = readout.numbers(scores.detach())
+    return _aggregation(found, rows, resolved, stride, chosen=chosen, readout=readout, numbers=numbers)
 
 
 def _layers(
@@ -307,7 +312,7 @@ def _layers(
 
 
 def _aggregation(
-    found: _Layers, rows: Tensor, queries: tuple[Query, ...], patch: Size | None, **more: Tensor | None
+    found: _Layers, rows: Tensor, queries: tuple[Query, ...], patch: Size | None, **more: Any
 ) -> Aggregation:
     return Aggregation(
         rows[..., found.layout.prefix :].unflatten(-1, found.layout.grid),
@@ -320,15 +325,16 @@ def _aggregation(
     )
 
 
-def _scores(model: Model, output: Any, method: str) -> Tensor:
-    scores = class_scores(output)
-    if scores is None or not has_classes(model.module):
+def _readout(model: Model, output: Any, inputs: NetworkInput, method: str, value: bool) -> Readout:
+    readout = model.readout(output, input_size(inputs)[1], inputs, value=value)
+    if readout is None:
         raise InputError(
-            f'{method} explains a class, and {model.name} gives no class scores (it has no classification head)',
+            f'{method} explains a class, and {model.name} gives no class scores ({absence(model.module, output)})',
             accepted='raw, rollout',
+            hint=CHOOSE,
             parameter='method',
         )
-    return scores
+    return readout
 
 
 def _start(queries: Sequence[Query], found: _Layers, points: Tensor, extent: Size) -> Tensor:
@@ -343,10 +349,10 @@ def _start(queries: Sequence[Query], found: _Layers, points: Tensor, extent: Siz
     return start
 
 
-def _graded(found: _Layers, scores: Tensor, classes: Tensor, start: Tensor) -> Tensor:
+def _graded(found: _Layers, scores: Tensor, chosen: Chosen, start: Tensor) -> Tensor:
     rows = []
-    for column in classes.unbind(1):
-        objective = scores.gather(1, column[:, None]).sum()
+    for column, signs in zip(chosen.ids.unbind(1), chosen.signs.unbind(1), strict=True):
+        objective = (scores.gather(1, column[:, None])[:, 0] * signs).sum()
         sources = [op.own for op in found.ops]
         gradients = torch.autograd.grad(objective, sources, retain_graph=True, allow_unused=True)
         with torch.no_grad():
@@ -356,7 +362,9 @@ def _graded(found: _Layers, scores: Tensor, classes: Tensor, start: Tensor) -> T
     return torch.stack(rows, 1)
 
 
-def _legrad(module: nn.Module, inputs: NetworkInput, found: _Layers, wanted: Sequence[int], classes: Tensor) -> Tensor:
+def _legrad(
+    module: nn.Module, inputs: NetworkInput, found: _Layers, wanted: Sequence[int], chosen: Chosen, readout: Readout
+) -> Tensor:
     if found.others or any(block is None for block in found.blocks):
         raise InputError(
             'LeGrad needs one residual block around every attention layer, all over the same tokens',
@@ -366,11 +374,12 @@ def _legrad(module: nn.Module, inputs: NetworkInput, found: _Layers, wanted: Seq
     blocks = [block for block in found.blocks if block is not None]
     stacked = Blocks(tuple(name for name, _ in blocks), tuple(block for _, block in blocks))
 
+    batch = len(chosen.ids)
+
     def score(output: Any) -> Tensor:
-        scores = class_scores(output)
-        assert scores is not None  # it gave some before
-        return scores
+        return readout.scores(output, batch * len(blocks))
 
     with torch.enable_grad():
-        explain = legrad(module, inputs, len(classes), stacked, wanted, score)
-        return torch.stack([explain(column) for column in classes.unbind(1)], 1)
+        explain = legrad(module, inputs, batch, stacked, wanted, score)
+        columns = zip(chosen.ids.unbind(1), chosen.signs.unbind(1), strict=True)
+        return torch.stack([explain(*column) for column in columns], 1)
