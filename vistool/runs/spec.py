@@ -31,8 +31,8 @@ from vistool.errors import InputError, param
 from vistool.models.configs import Source, resolve
 from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
+from vistool.network.inputs import run_network
 from vistool.network.outputs import CHOOSE, OutputName, Readout, absence
-from vistool.network.tensors import call_module
 from vistool.visualization.style import Style
 
 log = logging.getLogger('vistool')
@@ -481,7 +481,7 @@ def predict(model: Model, samples: Sequence[Sample], amp: bool = False) -> list[
 
     inputs = model.batch(samples)
     with model.borrowed(), torch.no_grad(), model.precision(amp):
-        output = call_module(model.module, inputs)
+        output = run_network(model.module, inputs)
         readout = model.readout(output, len(samples), inputs)
     if readout is None or readout.meaning in ('value', 'scores'):
         gives = f'gives {readout.words}' if readout else f'gives no class scores ({absence(model.module, output)})'

@@ -47,9 +47,10 @@ from vistool.models.model import (
     sign_of,
 )
 from vistool.network.forward import Forward, forward, layers_to_explain
+from vistool.network.inputs import varied
 from vistool.network.layers import find_layer, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, pooled_features
-from vistool.network.tensors import NetworkInput, Size, TokenHints, input_size, map_tensors
+from vistool.network.tensors import NetworkInput, Size, TokenHints, input_size
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 
@@ -129,7 +130,7 @@ class CAM(MapAnalysis):
             InputError: If a method, class or layer does not exist or does not fit the model.
         """
         model = as_model(model)
-        samples, single = as_samples(subject)
+        samples, single = as_samples(subject, model)
         methods = find_methods(self.methods)
         self._check_options()
         with model.borrowed():
@@ -177,7 +178,7 @@ class CAM(MapAnalysis):
         inputs = model.batch(samples)
         layers = self._layers(model, methods, inputs)
         size, _ = input_size(inputs)
-        views = map_tensors(maps.augment, inputs) if self.aug_smooth else inputs
+        views = varied(model.module, inputs, maps.BRIGHTNESS) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
         hints = TokenHints(self.extra_tokens, self.tokens)
         read = self._reader(model, views)
