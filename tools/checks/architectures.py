@@ -55,7 +55,7 @@ def describe(outcomes: Sequence[Outcome], verbose: bool) -> str:
         parts.append(f'{task}: {told or "not tried"}')
     lines = ['  ' + ' · '.join(parts)]
     for each in outcomes:
-        if each.verdict != 'equal' or verbose:
+        if each.verdict != 'equal' or each.reason or verbose:
             lines.append(f'    {each.verdict:8} {each.task} {each.subject}{f": {each.reason}" if each.reason else ""}')
     return '\n'.join(lines)
 
