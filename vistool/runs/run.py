@@ -102,6 +102,9 @@ def run(
     draw_on: str | None = None,
     img_size: str | None = None,
     fit: str = 'crop',
+    display_range: str | Sequence[float] | None = None,
+    bands: str | int | Sequence[int] | None = None,
+    axes: str | None = None,
     indices: Sequence[int | str] = (),
     classes: Sequence[int | str] = (),
     per_class: int | None = None,
@@ -153,6 +156,9 @@ def run(
         draw_on: The input on which maps are drawn.
         img_size: The size at which photos are read.
         fit: What is done with sizes that are not a multiple of the patch.
+        display_range: The values that pictures show as black and white.
+        bands: The bands that pictures show as red, green and blue.
+        axes: The order of axes of arrays in files.
         indices: Which images, by position.
         classes: Which images of a dataset, by class.
         per_class: At most this many of each class.
@@ -198,6 +204,9 @@ def run(
             draw_on,
             img_size,
             fit,
+            display_range,
+            bands,
+            axes,
         ),
         images,
         Selection(indices, classes, per_class, only, max_samples),
