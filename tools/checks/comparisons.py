@@ -413,7 +413,7 @@ class Comparison:
                 own = oracles.librarys_own_weights(self.module, self.images, name)
             # where the library shows its weights, they are the truth: a network may change a softmax before it is used
             truths = [record.weights for record in records] if own is None else [own]
-            found = _find_attention(shown, truths)
+            found = _find_attention(shown, truths, partial(self._inside, name))
             if found is None:
                 yield outcome(*self._unlike(shown, truths))
                 continue
@@ -424,6 +424,15 @@ class Comparison:
             if number is not None:
                 wrong = misplaced(self._answers_of_keys(name, number, reading), order, grid)
             yield outcome('WRONG', wrong) if wrong else self._compare_row(name, weights, reading, order, grid, outcome)
+
+    def _inside(self, name: str, tokens: int) -> Tensor | None:
+        """Which tokens of all windows of an image answer to any change of it, ``(tokens,)``; padding does not."""
+        with quiet():
+            given = [oracles.windowed_input(self.module, images, name) for images in self._chunks()]
+        if any(each is None or each.shape[0] * each.shape[1] != tokens * len(self.images) for each in given):
+            return None
+        read = torch.cat([each.reshape(len(self.images), tokens, -1) for each in given if each is not None])
+        return (read != read[:1]).any(2).any(0)
 
     def _unlike(self, shown: Tensor, truths: Sequence[Tensor]) -> tuple[str, str]:
         """Verdict and reason for maps that no attention gives."""
@@ -446,10 +455,11 @@ class Comparison:
             return failed if failed.bad else outcome('equal', f'no row of a point: {failed.reason}')
         shown = torch.from_numpy(_heads_of(results[0], name)).flatten(1).double()
         weights = reading.read(truth)[0]  # groups, heads, queries, keys
-        group, key = divmod(int(order[cell]) + (reading.prefix if reading.groups == 1 else 0), reading.keys)
+        token = int(reading.places(torch.arange(reading.groups * reading.keys))[order[cell]])
+        group, key = divmod(token, reading.keys)
         rows = torch.zeros(reading.groups, weights.shape[1], reading.keys, dtype=torch.float64)
         rows[group] = weights[group, :, key].double()
-        expected = rows.transpose(0, 1).flatten(1)[:, reading.prefix :][:, order]
+        expected = reading.places(rows.transpose(0, 1).flatten(1))[:, order]
         away = float((shown - expected).abs().max())
         return (
             outcome('WRONG', f'the row of the token at {point} is {away:.1e} off') if away > 1e-4 else outcome('equal')
@@ -464,7 +474,7 @@ class Comparison:
             rows.append(reading.read(logits.double().nan_to_num(neginf=0.0)))
         logits = torch.cat(rows)[: len(self.changed)]
         change = (logits[1:] - logits[:1]).abs().sum((2, 3)).flatten(1)
-        return Answers(self.parts, change[:, reading.prefix :] if reading.groups == 1 else change)
+        return Answers(self.parts, reading.places(change))
 
     # patches
 
@@ -524,6 +534,7 @@ class _Reading:
         keys: Of a group.
         prefix: Keys that are not places in the image, before the others.
         read: Does it.
+        real: Of several windows, the numbers of the tokens that are not padding.
     """
 
     groups: int
@@ -531,6 +542,11 @@ class _Reading:
     keys: int
     prefix: int
     read: Callable[[Tensor], Tensor]
+    real: Tensor | None = None
+
+    def places(self, keys: Tensor) -> Tensor:
+        """Of values ``(…, groups · keys)`` those of places in the image."""
+        return keys[..., self.prefix :] if self.real is None else keys[..., self.real]
 
 
 def _readings(shape: Sequence[int], batch: int, heads: int, cells: int) -> Iterator[_Reading]:
@@ -552,12 +568,15 @@ def _readings(shape: Sequence[int], batch: int, heads: int, cells: int) -> Itera
         yield _Reading(groups, queries, keys, prefix, read)
 
 
-def _find_attention(shown: Tensor, truths: Sequence[Tensor]) -> tuple[Tensor, _Reading, Tensor] | None:
+def _find_attention(
+    shown: Tensor, truths: Sequence[Tensor], inside: Callable[[int], Tensor | None]
+) -> tuple[Tensor, _Reading, Tensor] | None:
     """Which weights the maps are the mean rows of, how they are laid out, and the raw key of each cell.
 
     Args:
         shown: ``(B, heads, h, w)``.
         truths: Weights ``(…, queries, keys)``.
+        inside: Number of tokens in all windows of an image → which of them are not padding, or None if that is unknown.
     """
     batch, heads, height, width = shown.shape
     cells = height * width
@@ -570,9 +589,13 @@ def _find_attention(shown: Tensor, truths: Sequence[Tensor]) -> tuple[Tensor, _R
                 prefixes = [reading.prefix] if reading.queries == reading.keys else range(min(reading.queries, 9))
                 means = [weights[:, 0, :, first:].mean(2)[..., reading.prefix :] for first in prefixes]
             else:
-                if reading.groups * reading.keys != cells or reading.queries != reading.keys:
+                tokens = reading.groups * reading.keys
+                real = torch.ones(tokens, dtype=torch.bool) if tokens == cells else inside(tokens)
+                if reading.queries != reading.keys or real is None or int(real.sum()) != cells:
                     continue
-                means = [(weights.sum(3) / cells).transpose(1, 2).flatten(2)]
+                queries = real.view(1, reading.groups, 1, reading.queries, 1)
+                means = [((weights * queries).sum(3) / cells).transpose(1, 2).flatten(2)[..., real]]
+                reading = replace(reading, real=real.nonzero()[:, 0])
             for mean in means:
                 tolerance = 1e-4 * float(mean.abs().max())
                 orders = [in_order(one.flatten(1).T, two.T, tolerance) for one, two in zip(shown, mean, strict=True)]

@@ -324,6 +324,22 @@ def librarys_own_weights(module: nn.Module, images: Tensor, name: str) -> Tensor
     return weights[-1] if weights else None
 
 
+def windowed_input(module: nn.Module, images: Tensor, name: str) -> Tensor | None:
+    """The first tensor that a module is given, ``(groups, tokens, channels)``; None for other shapes."""
+    kept: list[Tensor] = []
+
+    def keep(layer: nn.Module, args: Any, kwargs: Any) -> None:
+        kept.extend(tensor.detach().clone() for tensor in tensors_in([*args, *kwargs.values()])[:1])
+
+    handle = module.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            module(images)
+    finally:
+        handle.remove()
+    return kept[-1] if kept and kept[-1].ndim == 3 else None
+
+
 # Which part of the image a position answers to
 
 
