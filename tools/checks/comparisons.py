@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from zoo import Network, quiet
 
 from vistool import CAM, Attention, FeatureMaps, InputError, Patches
+from vistool.errors import spelled
 
 Size: TypeAlias = tuple[int, int]
 
@@ -192,7 +193,7 @@ class Comparison:
         try:
             outcomes += run()
         except InputError as error:
-            outcomes.append(Outcome(name, 'default', 'refused', str(error)))
+            outcomes.append(Outcome(name, 'default', 'refused', spelled(error.problem)))
         if _state(self.module) != before:
             outcomes.append(Outcome(name, 'network', 'WRONG', 'the network is not left as it was'))
         return outcomes
@@ -203,7 +204,7 @@ class Comparison:
             with quiet():
                 return run(), None
         except InputError as error:
-            return None, Outcome(task, subject, 'refused', str(error))
+            return None, Outcome(task, subject, 'refused', spelled(error.problem))
         except Exception as error:
             place = _place_of(error)
             return None, Outcome(
