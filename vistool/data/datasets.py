@@ -5,8 +5,11 @@ No image is opened here.
 
 from __future__ import annotations
 
+import codecs
 import copy
 import inspect
+import json
+import logging
 import os
 import re
 from collections import Counter
@@ -23,6 +26,8 @@ from vistool.errors import InputError, close_matches, message_of, param
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+log = logging.getLogger('vistool')
+
 #: A class id, several ids, a score for each class, one label per task, or None.
 Label = int | tuple[int, ...] | np.ndarray | dict[str, Any] | None
 
@@ -34,7 +39,28 @@ def info_of(dataset: Any, index: int) -> dict[str, Any]:
     if hasattr(dataset, 'data_list'):
         return {**copy.deepcopy(dataset.data_list[index]), 'sample_idx': index}
     inner, place = step_into(dataset, index)
-    return {} if inner is None else info_of(inner, place)
+    return _plain_info(dataset, index) if inner is None else info_of(inner, place)
+
+
+def _plain_info(dataset: Any, index: int) -> dict[str, Any]:
+    """What a dataset of torchvision's kind says of a sample: its file in ``samples``, its class in ``targets``."""
+    info: dict[str, Any] = {}
+    for name in ('targets', 'labels'):
+        listed: Any = getattr(dataset, name, ())
+        if hasattr(listed, '__len__') and len(listed) == len(dataset) and _is_class(listed[index]):
+            info['gt_label'] = int(listed[index])
+    listed = getattr(dataset, 'samples', ())
+    if isinstance(listed, (list, tuple)) and len(listed) == len(dataset) and isinstance(listed[index], (list, tuple)):
+        path, *rest = listed[index]
+        info |= {'img_path': str(path)} if isinstance(path, (str, Path)) else {}
+        if rest and _is_class(rest[0]):
+            info.setdefault('gt_label', int(rest[0]))
+    return info
+
+
+def _is_class(value: Any) -> bool:
+    scalar = getattr(value, 'ndim', 1) == 0 and 'int' in str(getattr(value, 'dtype', ''))  # of NumPy or PyTorch
+    return scalar or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def step_into(dataset: Any, index: int) -> tuple[Any, int]:
@@ -78,13 +104,22 @@ def bases(dataset: Any) -> Iterator[Any]:
                 yield base
 
 
+def wrappers(dataset: Any) -> Iterator[Any]:
+    """The datasets around the innermost ones, from the outside in."""
+    inner = getattr(dataset, 'datasets', None) or [each for each in [getattr(dataset, 'dataset', None)] if each]
+    if inner:
+        yield dataset
+        for each in inner:
+            yield from wrappers(each)
+
+
 def class_names(dataset: Any) -> tuple[str, ...] | None:
     """Names of the classes by id, or None if the dataset has none."""
     meta = getattr(dataset, 'metainfo', None) or {}
-    names = meta.get('classes') or meta.get('CLASSES')
+    names = meta.get('classes') or meta.get('CLASSES') or getattr(dataset, 'classes', None)
     if not names and (inner := getattr(dataset, 'dataset', None)) is not None:
         return class_names(inner)
-    return tuple(map(str, names)) if names and not isinstance(names, str) else None
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) and names else None
 
 
 def label_of(info: Mapping[str, Any]) -> Label:
@@ -161,6 +196,44 @@ def classes_called(name: str, names: Sequence[str]) -> list[int]:
     ]
 
 
+def read_class(word: str, names: Sequence[str] | None, parameter: str) -> int | str:
+    """A class as a user writes it: an id as an int, a name as text.
+
+    ``'10'`` is an id, unless another class is called ``10``: folders named by numbers are sorted as text, so ids and
+    names differ. ``'id:10'`` and ``'name:10'`` say which is meant.
+
+    Args:
+        word: What the user wrote.
+        names: Class names by id, or None.
+        parameter: The parameter it was written for.
+
+    Raises:
+        InputError: It may be an id as well as the name of another class.
+    """
+    kind, colon, rest = word.partition(':')
+    if colon and kind.lower() in ('id', 'name') and not classes_called(word, names or ()):
+        rest = rest.strip()
+        if kind.lower() == 'name':
+            return rest
+        if re.fullmatch(r'\d+', rest):
+            return int(rest)
+        raise InputError(f'{word!r} is not an id', accepted='id:NUMBER, name:NAME', parameter=parameter)
+    if not re.fullmatch(r'[+-]?\d+', word):
+        return word
+    number = int(word)
+    named = [index for index in classes_called(word, names or ()) if index != number]
+    if not named or names is None:
+        return number
+    known = 0 <= number < len(names)
+    own = f'id:{number} (the class called {names[number]!r})' if known else f'id:{number} (there is no such id)'
+    readings = [f'id:{index} or name:{word} (the class called {names[index]!r})' for index in named]
+    raise InputError(
+        f'{word!r} is ambiguous: it is the name of a class and may be an id',
+        accepted=f'{", ".join(readings)}; {own}',
+        parameter=parameter,
+    )
+
+
 def _normalized(name: str) -> str:
     return ' '.join(name.lower().replace('_', ' ').split())
 
@@ -200,7 +273,38 @@ def open_dataset(config: Config, phase: str, with_pipeline: bool = True) -> Any:
                 dataset.full_init()
         except Exception as error:
             raise _unopened(described, phase, error) from error
+    for path in annotation_files(described):
+        _warn_of_mark(path)
     return dataset
+
+
+OLD_DATA = {
+    'data': 'train_dataloader=dict(batch_size=…, dataset=dict(…)), val_dataloader=…',
+    'img_norm_cfg': 'data_preprocessor',
+}
+"""Keys about data in configs from before MMEngine → what they are now."""
+
+
+def refuse_old_form(config: Config, keys: Mapping[str, str], accepted: str, name: str = 'the config') -> None:
+    """Refuses a config in the form that OpenMMLab's packages had before MMEngine, such as MMCls 0.x.
+
+    Args:
+        config: A config that lacks what is needed.
+        keys: Old keys → new ones.
+        accepted: The new keys that are needed.
+        name: How the message calls the config.
+
+    Raises:
+        InputError: It has one of the old keys.
+    """
+    old = {key: new for key, new in keys.items() if key in config}
+    if old:
+        raise InputError(
+            f'{name} has the form used before MMEngine ({", ".join(old)})',
+            accepted=accepted,
+            hint=f'rewrite {", ".join(f"{key} → {new}" for key, new in old.items())}',
+            parameter='config',
+        )
 
 
 def dataset_config(config: Config, phase: str) -> dict[str, Any]:
@@ -214,6 +318,7 @@ def dataset_config(config: Config, phase: str) -> dict[str, Any]:
     loader = config.get(f'{phase}_dataloader')
     dataset = loader.get('dataset') if isinstance(loader, Mapping) else None
     if not dataset:
+        refuse_old_form(config, OLD_DATA, 'train_dataloader, val_dataloader and test_dataloader')
         there = [name for name in PHASES if (config.get(f'{name}_dataloader') or {}).get('dataset')]
         hint = '' if there else 'give a config with a train_dataloader, val_dataloader or test_dataloader'
         raise InputError(
@@ -294,7 +399,84 @@ def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputE
             hint=near or f'put the data there, or use {option}',
             parameter='config',
         )
-    return InputError(f'the {phase} dataset {names} cannot be opened: {message_of(error)}', parameter='config')
+    problem = f'the {phase} dataset {names} cannot be opened: {message_of(error)}'
+    return InputError(problem, hint=annotation_hint(described), parameter='config')
+
+
+def annotation_hint(described: Any) -> str:
+    """What may be wrong with the annotations of a dataset that cannot be opened; ``''`` where it has no such file."""
+    files = annotation_files(described)
+    faults = [fault for path in files if (fault := annotation_fault(path))]
+    return '; '.join(faults) or (f'its annotations are in {", ".join(map(str, files))}' if files else '')
+
+
+def annotation_files(described: Any) -> list[Path]:
+    """The annotation files that a dataset's config names and that exist, wrapped datasets included."""
+    if isinstance(described, list):
+        return [path for each in described for path in annotation_files(each)]
+    if not isinstance(described, dict):
+        return []
+    root, name = str(described.get('data_root') or ''), described.get('ann_file')
+    own = [Path(os.path.join(root, name)).expanduser()] if isinstance(name, str) and name else []
+    return [path for path in own if path.is_file()] + [
+        path for key in _INNER for path in annotation_files(described.get(key))
+    ]
+
+
+def annotation_fault(path: Path) -> str:
+    """What is wrong with an annotation file, with its line; ``''`` where nothing is seen.
+
+    Checked are the encoding, the syntax of JSON, and in lists of one sample a line: empty lines, a number of fields
+    unlike the first line's, and a last field that is not a number where the first line's is.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode('utf-8')
+    except UnicodeDecodeError as error:
+        line = data.count(b'\n', 0, error.start) + 1
+        wrong = f'holds the byte 0x{data[error.start]:02x}, which is not UTF-8'
+        return '' if path.suffix in _BINARY else f'{path}, line {line} {wrong}: save the file as UTF-8'
+    if path.suffix == '.json':
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            return f'{path}, line {error.lineno}, column {error.colno}: {error.msg}'
+        return ''
+    return _fault_in_lines(path, text.splitlines()) if path.suffix in _LISTS else ''
+
+
+def _warn_of_mark(path: Path) -> None:
+    """A byte order mark is invisible; readers that keep it look for an image of another name."""
+    with path.open('rb') as file:
+        marked = file.read(3) == codecs.BOM_UTF8
+    if marked and path.suffix in _LISTS:
+        log.warning(
+            '%s begins with a byte order mark, which may count as part of its first name: save it without', path
+        )
+
+
+_BINARY = ('.pkl', '.pickle', '.npy', '.npz', '.mat', '.h5', '.lmdb')
+_LISTS = ('.txt', '.csv', '.lst', '')
+
+
+def _fault_in_lines(path: Path, lines: Sequence[str]) -> str:
+    if not lines:
+        return f'{path} is empty'
+    first = lines[0].split()
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if not fields:
+            return f'{path}, line {number} is empty: remove it'
+        if len(fields) != len(first):
+            counts = f'{len(fields)} field{"s" * (len(fields) > 1)}, the first line {len(first)}'
+            return f'{path}, line {number} ({line.strip()!r}) has {counts}'
+        if len(first) > 1 and _is_number(first[-1]) and not _is_number(fields[-1]):
+            return f'{path}, line {number} ({line.strip()!r}) ends in {fields[-1]!r}, the first line in a number'
+    return f'{path}, line 1 is {lines[0]!r}'
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r'[+-]?\d+(\.\d+)?', text) is not None
 
 
 def _types(described: Any) -> Iterator[str]:
@@ -527,13 +709,13 @@ def of_classes(
     return kept
 
 
-def _class_id(text: str, names: Sequence[str] | None) -> int:
-    if re.fullmatch(r'[+-]?\d+', text):
-        index = int(text)
-        if index < 0 or (names is not None and index >= len(names)):
+def _class_id(word: str, names: Sequence[str] | None) -> int:
+    text = read_class(word, names, 'classes')
+    if isinstance(text, int):
+        if text < 0 or (names is not None and text >= len(names)):
             limit = f'0 to {len(names) - 1}' if names else 'ids from 0'
-            raise InputError(f'no class {index}', accepted=limit, parameter='classes')
-        return index
+            raise InputError(f'no class {text}', accepted=limit, parameter='classes')
+        return text
     if names is None:
         raise InputError(f'class {text!r}: the dataset has no class names', accepted='ids', parameter='classes')
     hits = classes_called(text, names)

@@ -6,9 +6,10 @@ import inspect
 import logging
 import operator
 import os
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -20,25 +21,51 @@ from torch import Tensor, nn
 from vistool.data.datasets import class_name
 from vistool.data.display import Display
 from vistool.data.images import ImageLike
+from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
-from vistool.environment import warn_of_overwritten_packages
+from vistool.environment import warn_of_environment
 from vistool.errors import InputError, cause_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
+from vistool.models.checkpoints.unpickling import weights_only
 from vistool.models.checkpoints.weights import load_weights
-from vistool.models.classes import dataset_classes, fitting_names, resolve_classes
+from vistool.models.classes import Chosen, dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
-from vistool.network.capture import borrowed
+from vistool.models.head_width import fit_head
+from vistool.network.capture import borrowed, remembered
+from vistool.network.inputs import run_network, with_shared
 from vistool.network.layers import unwrapped
-from vistool.network.outputs import output_count
+from vistool.network.outputs import (
+    Hints,
+    OutputName,
+    Readout,
+    candidates,
+    default_scores,
+    find_readout,
+    output_count,
+    written,
+)
 from vistool.network.stages import module_tree
-from vistool.network.tensors import NetworkInput, leaves, map_tensors
+from vistool.network.tensors import (
+    NetworkInput,
+    find_image,
+    float_tensors,
+    input_size,
+    map_rows,
+    map_tensors,
+    no_image,
+    rows,
+    tensors,
+)
 
 if TYPE_CHECKING:
     from mmengine import Config
 
 log = logging.getLogger('vistool')
 T = TypeVar('T')
+
+FEW_VALUES = 4
+"""As many values of a regression are explained where none is named."""
 
 RANDOM = 'none'
 """The checkpoint that stands for random weights."""
@@ -57,6 +84,11 @@ class Model:
         checkpoint: Its weights; None for random weights or a plain module.
         transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
         adapt_to_input: Called with the model and each batch of inputs; see :mod:`vistool.models.input_size`.
+        output: Which tensor of the network's output holds the scores: ``'logits'``, ``1``, ``'heads.main'``; None: the
+            config's ``output``, else it is found, see :func:`vistool.network.outputs.find_readout`.
+        activation: What the scores mean: ``'softmax'`` (classes), ``'sigmoid'`` (independent labels; of a single
+            number, two classes), ``'none'`` (a value, or probabilities already); None: the config's ``activation``,
+            else ``'auto'``.
     """
 
     module: nn.Module = field(repr=False)
@@ -67,6 +99,8 @@ class Model:
     checkpoint: Checkpoint | None = None
     transform: Callable[[Any], Tensor] | None = None
     adapt_to_input: Callable[[Model, NetworkInput], None] | None = None
+    output: OutputName = None
+    activation: str | None = None
     _cache: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -194,9 +228,67 @@ class Model:
         value: T = known[2]
         return value
 
-    def fit_classes(self, count: int) -> None:
-        """Drops the class names if the network has another number of outputs: they would be wrong."""
-        self.classes = fitting_names(self.name, [self.classes], count)
+    @property
+    def output_hints(self) -> Hints:
+        """What is known about the output: from the caller, else from the config.
+
+        Raises:
+            InputError: The activation is unknown.
+        """
+        config = self.config or {}
+        output = self.output if self.output is not None else config.get('output')
+        activation = self.activation if self.activation is not None else config.get('activation', 'auto')
+        return Hints(output, str(activation).lower(), self.classes, config)
+
+    def readout(
+        self, output: Any, count: int, inputs: NetworkInput | None = None, *, value: bool = False
+    ) -> Readout | None:
+        """Which tensor of the network's output holds the scores, and what they mean; found at the first output.
+
+        Args:
+            output: What the network returned for ``count`` images.
+            count: How many images.
+            inputs: Its input, in case the network has to run again to see how the scores are computed.
+            value: Whether a target says that the network gives a value; a single number is then not taken for a class.
+
+        Returns:
+            None for a network that gives no scores.
+
+        Raises:
+            InputError: The choice of the user does not fit, or two tensors may hold the scores.
+        """
+        hints = replace(self.output_hints, value=value)
+
+        def rerun() -> Any:
+            one = map_tensors(_leaf, rows(inputs, 0, 1)) if inputs is not None else None
+            with torch.enable_grad():
+                return None if one is None else run_network(self.module, one)
+
+        shapes = tuple((each.place, each.scores.shape[1]) for each in candidates(output, count))
+        key = (hints.output, hints.activation, hints.names, value, shapes)
+        return remembered(self.module, 'readout', key, lambda: find_readout(self.module, output, count, hints, rerun))
+
+    def scores(
+        self, output: Any, count: int, inputs: NetworkInput | None = None, *, value: bool = False
+    ) -> Tensor | None:
+        """The scores ``(count, C)`` in an output where it is clear which they are, else None; see :meth:`readout`."""
+        try:
+            found = self.readout(output, count, inputs, value=value)
+        except InputError:
+            return None
+        return default_scores(output, count) if found is None else found.scores(output, count)
+
+    def names_of(self, readout: Readout) -> tuple[str, ...] | None:
+        """Names of what the scores are about, by id; None where they are unknown.
+
+        Class names of another number are dropped, since they would be wrong. Values without names are numbered.
+        """
+        if readout.is_value and readout.classes == 1:
+            return (readout.name,)
+        self.classes = fitting_names(self.name, [self.classes], readout.classes)
+        if readout.is_value and self.classes is None:
+            return tuple(f'value {number}' for number in range(readout.classes))
+        return self.classes
 
     def class_name(self, index: int) -> str:
         """The first synonym of a class, ``'tabby'`` of ``'tabby, tabby cat'``; ``'class 281'`` if it has no name."""
@@ -219,6 +311,8 @@ def load(
     options: Mapping[str, Any] | None = None,
     transform: Callable[[Any], Tensor] | None = None,
     classes: Sequence[str] | None = None,
+    output: OutputName = None,
+    activation: str | None = None,
     trust_checkpoint: bool = False,
     seed: int = 0,
 ) -> Model:
@@ -235,18 +329,27 @@ def load(
         options: Changes to the config, ``{'model.backbone.depth': 18}``.
         transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
         classes: Class names by id; default: the checkpoint's, else the dataset's.
+        output: Which tensor of the network's output holds the scores: ``'logits'``, ``1``, ``'heads.main'``; default:
+            the config's ``output``, else it is found.
+        activation: What the scores mean: ``'auto'``, ``'softmax'``, ``'sigmoid'`` or ``'none'``, see :class:`Model`;
+            default: the config's ``activation``, else ``'auto'``.
         trust_checkpoint: Whether the pickle of the checkpoint may run code.
         seed: Seed of random weights.
 
     Raises:
         InputError: Something cannot be found, built or loaded.
     """
-    warn_of_overwritten_packages()
+    warn_of_environment()
     if isinstance(config_or_module, nn.Module):
         module = unwrapped(config_or_module)
         own = next((parameter.device for parameter in module.parameters()), 'cpu')
         target = find_device(own if device is None else device)
-        return Model(module, type(module).__name__, None, tuple(classes or ()) or None, target, None, transform)
+        names = tuple(classes or ()) or None
+        model = Model(
+            module, type(module).__name__, None, names, target, None, transform, output=output, activation=activation
+        )
+        _ = model.output_hints  # an unknown activation is an error now
+        return model
     if not isinstance(config_or_module, (str, os.PathLike, Source)):
         require_module(config_or_module)
     target = find_device('cpu' if device is None else device)
@@ -263,14 +366,20 @@ def load(
         weights = None
     else:
         weights = read_checkpoint(wanted, trust=trust_checkpoint)
-    module = build_module(source, seed)
+    module = build_module(source, seed, trust_checkpoint)
     if weights is not None:
+        fitted = fit_head(source, module, weights)
+        if fitted is not None:
+            source, module = fitted, build_module(fitted, seed, trust_checkpoint)
+            log.info('%s: the head has the %s classes of the checkpoint', source.name, output_count(module))
         load_weights(module, weights)
     module.to(target)
     module.eval()
     known = [classes, weights.classes if weights is not None else None, dataset_classes(source.config)]
     names = fitting_names(source.name, known, output_count(module))
-    return Model(module, source.name, source.config, names, target, weights)
+    model = Model(module, source.name, source.config, names, target, weights, output=output, activation=activation)
+    _ = model.output_hints  # an unknown activation is an error now
+    return model
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -284,8 +393,15 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def build_module(source: Source, seed: int = 0) -> nn.Module:
+def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Module:
     """Builds the network of a config through the registry of its ``default_scope``, with random weights.
+
+    Files that the model itself loads (timm's ``checkpoint_path``) are read as checkpoints are: without running code.
+
+    Args:
+        source: The config.
+        seed: Of random weights.
+        trust: Whether pickles may run code.
 
     Raises:
         InputError: The config has no model, or the model cannot be built.
@@ -298,28 +414,25 @@ def build_module(source: Source, seed: int = 0) -> nn.Module:
     spec = require_model(source).copy()
     if config.get('data_preprocessor') is not None:
         spec.setdefault('data_preprocessor', config.data_preprocessor)
-    with in_scope(config), torch.random.fork_rng([]):
+    own_file = spec.pop('checkpoint_path', None) if str(spec['type']).endswith('TimmClassifier') else None
+    with in_scope(config), torch.random.fork_rng([]), weights_only(not trust):
         torch.manual_seed(seed)
         try:
             apart = None if _takes_preprocessor(spec['type']) else spec.pop('data_preprocessor', None)
             module = MODELS.build(spec)
             if apart is not None:
                 module.data_preprocessor = MODELS.build({'type': 'mmpretrain.ClsDataPreprocessor', **apart})
-            return module
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AssertionError,
-            ImportError,
-            AttributeError,
-            FileNotFoundError,
-        ) as error:
+        except InputError:
+            raise
+        except Exception as error:  # a model's constructor can raise anything
             raise InputError(
                 f'the model of {source.name} cannot be built: {cause_of(error)}',
                 hint=f"check 'model' in the config and {param('options')}",
                 parameter='config',
             ) from error
+    if own_file:
+        load_weights(module, read_checkpoint(str(own_file), trust))
+    return module
 
 
 def _takes_preprocessor(kind: Any) -> bool:
@@ -377,12 +490,14 @@ def as_model(model: Model | nn.Module) -> Model:
     return Model(model, type(model).__name__, device=parameter.device if parameter is not None else torch.device('cpu'))
 
 
-def as_samples(subject: Subject) -> tuple[list[Sample], bool]:
+def as_samples(subject: Subject, model: Model | None = None) -> tuple[list[Sample], bool]:
     """One sample, several, or network inputs without a file, as a list of samples.
 
     Args:
         subject: A ``Sample``, a list of them, or the network's input: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a
-            tuple or dict of such.
+            tuple or dict of such. Inputs that all images share are told from the others by
+            :func:`~vistool.network.inputs.with_shared`.
+        model: The model, which may have to run for that; without it, tensors as long as the batch belong to its images.
 
     Returns:
         The samples, and whether the subject was a single one.
@@ -394,21 +509,32 @@ def as_samples(subject: Subject) -> tuple[list[Sample], bool]:
         return [subject], True
     if isinstance(subject, (list, tuple)) and subject and all(isinstance(item, Sample) for item in subject):
         return list(subject), False
-    tensors = [leaf for _, leaf in leaves(subject)]
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
+    found = list(tensors(subject))
+    if not found or not isinstance(subject, (Tensor, Mapping, tuple, list)):
         raise InputError(
             f'cannot analyze {type(subject).__name__}',
             accepted='a sample from model.read(), a list of samples, or a tensor (C, H, W) or (B, C, H, W)',
         )
-    image = next((tensor for tensor in tensors if tensor.ndim in (3, 4) and tensor.shape[-1] > 1), None)
-    if image is None:
-        raise InputError(
-            f'no image among inputs {[tuple(t.shape) for t in tensors]}', accepted='(C, H, W) or (B, C, H, W)'
-        )
-    if image.ndim == 3:
+    batch = find_image(subject)
+    image = batch if batch is not None else _single_image(subject)
+    if image is None or any(tensor.ndim > 4 and tensor.is_floating_point() for tensor in found):
+        raise no_image(subject)
+    if batch is not None and not len(batch):
+        raise InputError('an empty batch', accepted='one image or more')
+    network = unwrapped(model.module) if model is not None else None
+    if network is not None:
+        subject = with_shared(network, subject, None if batch is None else len(batch))
+    if batch is None:
         return [_sample(subject, image.shape[1:], 0)], True
-    images = (map_tensors(operator.itemgetter(index), subject) for index in range(image.shape[0]))
-    return [_sample(data, image.shape[2:], index) for index, data in enumerate(images)], False
+    images = (map_rows(operator.itemgetter(index), subject) for index in range(len(batch)))
+    return [_sample(data, batch.shape[2:], index) for index, data in enumerate(images)], False
+
+
+def _single_image(subject: NetworkInput) -> Tensor | None:
+    """The image ``(C, H, W)`` among inputs without a batch axis: of the drawn input, else the first."""
+    drawn = drawn_of(subject)
+    within: Any = subject if drawn is None else subject[drawn]  # type: ignore[index]
+    return next((tensor for tensor in tensors(within) if tensor.ndim == 3 and tensor.shape[-1] > 1), None)
 
 
 def _sample(data: object, size: Sequence[int], index: int) -> Sample:
@@ -417,6 +543,11 @@ def _sample(data: object, size: Sequence[int], index: int) -> Sample:
     return Sample(
         data=data, image=gray, original=None, geometry=None, path=None, name=str(index), label=None, index=index
     )
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    one = tensor.detach().clone()
+    return one.requires_grad_() if one.is_floating_point() else one
 
 
 def same_for_all(targets: Targets) -> list[ClassChoice] | None:
@@ -441,10 +572,29 @@ def _choice(target: object) -> ClassChoice:
     return target if isinstance(target, str) else int(target)  # type: ignore[call-overload]
 
 
+def sign_of(given: str | int) -> int:
+    """1 for ``'+'`` or 1, −1 for ``'-'`` or −1.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    signs = {'+': 1, '1': 1, '+1': 1, 'positive': 1, '-': -1, '-1': -1, 'negative': -1}
+    if str(given).lower() not in signs:
+        raise InputError(f'{given!r} is not a sign', accepted='+, -', parameter='score_sign')
+    return signs[str(given).lower()]
+
+
+def names_value(targets: Targets) -> bool:
+    """Whether the value of a regression is asked for, by ``'value'`` or ``'-value'``."""
+    shared = same_for_all(targets)
+    chosen = shared if shared is not None else [each for own in targets for each in same_for_all(own) or []]  # type: ignore[union-attr]
+    return any(isinstance(each, str) and each.strip().lower() in ('value', '-value') for each in chosen)
+
+
 def resolve_targets(
     targets: Targets, scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]
-) -> tuple[Tensor, Tensor | None]:
-    """The class ids to explain for each image of a batch.
+) -> Chosen:
+    """The classes to explain for each image of a batch.
 
     Args:
         targets: Classes for all images, or one list for each; none means the predicted class.
@@ -452,16 +602,12 @@ def resolve_targets(
         names: Class names by id, or None.
         labels: Ground truth per image, None where unknown.
 
-    Returns:
-        int64 ``(B, T)``, and bool ``(B, T)`` that says which of them are asked for where images have different numbers
-        of targets (the others repeat the image's first), else None.
-
     Raises:
         InputError: If an id, a name or the number of lists is wrong.
     """
     shared = same_for_all(targets)
     if shared is not None:
-        return resolve_classes(shared, scores, names, labels), None
+        return Chosen.decoded(resolve_classes(shared, scores, names, labels))
     lists = list(targets)  # type: ignore[arg-type]
     if len(lists) != len(scores):
         raise InputError(
@@ -476,7 +622,31 @@ def resolve_targets(
     most = max(len(row) for row in rows)
     asked = torch.stack([torch.arange(most) < len(row) for row in rows])
     classes = torch.stack([torch.cat([row, row[:1].expand(most - len(row))]) for row in rows])
-    return classes, None if bool(asked.all()) else asked
+    return Chosen.decoded(classes, None if bool(asked.all()) else asked)
+
+
+def explained(model: Model, readout: Readout, targets: Targets, scores: Tensor, labels: Sequence[int | None]) -> Chosen:
+    """The classes or values to explain for each image of a batch; see :func:`resolve_targets`.
+
+    By default these are the predicted class, or every value, if there are few. ``'value'`` names the only one.
+
+    Raises:
+        InputError: If one does not exist, or the network gives many values and none is named.
+    """
+    names = model.names_of(readout)
+    if readout.is_value:
+        shared = same_for_all(targets)
+        if shared == []:
+            if readout.classes > FEW_VALUES:
+                raise InputError(
+                    f'{model.name} gives {readout.classes} values, and none is named',
+                    accepted=f'0 to {readout.classes - 1}',
+                    parameter='targets',
+                )
+            targets = list(range(readout.classes))
+        elif shared is not None and readout.classes == 1 and names is not None:
+            targets = [re.sub('value$', names[0], each) if isinstance(each, str) else each for each in shared]
+    return resolve_targets(targets, scores, names, labels)
 
 
 def preview_model(model: Model | nn.Module, subject: Subject | None = None) -> str:
@@ -493,6 +663,30 @@ def preview_model(model: Model | nn.Module, subject: Subject | None = None) -> s
     model = as_model(model)
     if subject is None:
         return str(unwrapped(model.module))
-    samples, _ = as_samples(subject)
+    samples, _ = as_samples(subject, model)
+    inputs = model.batch(samples[:1])
     with model.borrowed():
-        return '\n'.join(module_tree(model.module, model.batch(samples[:1])))
+        tree = module_tree(model.module, inputs)
+        return '\n'.join([*tree, *output_lines(model, inputs)])
+
+
+def output_lines(model: Model, inputs: NetworkInput) -> list[str]:
+    """One line per tensor of a network's output: its path, its shape, and what it is taken for.
+
+    Args:
+        model: The model.
+        inputs: Its input, of one image.
+    """
+    with model.borrowed(), torch.no_grad():
+        output, count = run_network(model.module, inputs), input_size(inputs)[1]
+        try:
+            readout = model.readout(output, count, inputs)
+            told = 'no scores' if readout is None else ''
+        except InputError as error:
+            readout, told = None, f'{error.problem}; accepted: {error.accepted}'
+    lines = []
+    for place, tensor in float_tensors(output):
+        name = f'output {written(place)}'.strip()
+        line = f'{name}: {"×".join(map(str, tensor.shape[1:])) or "scalar"}'
+        lines.append(f'{line}  ← {readout.words}' if readout is not None and readout.place == place else line)
+    return [*lines, *([f'output: {told}'] if told else [])]
