@@ -265,3 +265,18 @@ def test_what_was_chosen_is_logged_once(caplog):
     for _ in range(3):
         vt.CAM(['eigencam'])(network, PHOTO)
     assert caplog.text.count('target layer: body.1') == 1
+
+
+@pytest.mark.slow
+def test_conformers_last_block_is_explained_by_its_output():
+    from mmpretrain import get_model
+
+    network = get_model('conformer-tiny-p16_3rdparty_in1k').eval()
+    outputs = []
+    network.backbone.conv_trans_12.register_forward_hook(lambda module, args, output: outputs.append(output[0]))
+    photo = torch.randn(1, 3, 224, 224)
+    (name,) = layers_to_explain(network, photo)
+    with torch.no_grad():
+        network(photo)
+    (result,) = vt.FeatureMaps(layers=[name], reduction='none')(network, photo)
+    assert torch.equal(torch.tensor(result.maps[3].values), outputs[-1][0, 3])
