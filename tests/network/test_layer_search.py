@@ -1,6 +1,8 @@
 """The layer that is explained by default: by table for known networks, by search for all others."""
 
+import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -257,6 +259,16 @@ def test_the_search_runs_once_for_a_network_its_weights_and_an_input_size():
     with torch.no_grad():
         network.fc.weight.mul_(2)
     assert [forwards(cam) for _ in range(2)] == [2, 1]
+
+
+def test_a_searched_network_is_freed_with_what_was_found():
+    network = ResNet().eval()
+    vt.CAM(['gradcam'])(network, PHOTO)
+    vt.FeatureMaps()(network, PHOTO)
+    kept = weakref.ref(network)
+    del network
+    gc.collect()
+    assert kept() is None
 
 
 def test_what_was_chosen_is_logged_once(caplog):
