@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vistool.data.inputs import drawn_of
 from vistool.errors import InputError, param
+from vistool.network.calls import choose_call, objective
 from vistool.network.capture import Activation, activations, borrowed, listed, remembered
 from vistool.network.inputs import run_network
-from vistool.network.layer_search import FoundLayer, random_mixture, search
-from vistool.network.layers import default_layers, function_of, module_path, network_name
+from vistool.network.layer_search import FoundLayer, search
+from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
 from vistool.network.outputs import class_scores
 from vistool.network.tensors import (
     Layout,
@@ -25,7 +27,6 @@ from vistool.network.tensors import (
     Size,
     TokenHints,
     find_layout,
-    first_tensor,
     input_size,
     tensors,
 )
@@ -41,7 +42,7 @@ def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
 
 def _searched(module: nn.Module, inputs: NetworkInput) -> FoundLayer | None:
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
-    return remembered(module, 'layer search', shapes, lambda: search(module, inputs, _objective))
+    return remembered(module, 'layer search', (shapes, drawn_of(inputs)), lambda: search(module, inputs, objective))
 
 
 def layers_to_explain(module: nn.Module, inputs: NetworkInput) -> list[str]:
@@ -82,26 +83,6 @@ def suggestion(module: nn.Module, inputs: NetworkInput, avoid: str) -> str:
     return f'take {name}' if name else f'list all with {param("preview_model")}'
 
 
-def last_used(calls: Sequence[Activation], output: Any) -> int:
-    """The last of a layer's calls in one forward whose output influences the score through more than the first token.
-
-    Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalizes by ``ln1``
-    before its last attention, then again before its last feed-forward layer, where patch tokens no longer reach the
-    score.
-    """
-    objective = _objective(output) if len(calls) > 1 else None
-    if objective is None or not objective.requires_grad:
-        return len(calls) - 1
-    values = [call.value for call in calls]
-    gradients = torch.autograd.grad(objective, values, retain_graph=True, allow_unused=True)
-    reached = [
-        index
-        for index, gradient in enumerate(gradients)
-        if gradient is not None and gradient.ndim > 2 and (gradient if gradient.ndim > 3 else gradient[:, 1:]).any()
-    ]
-    return reached[-1] if reached else len(calls) - 1
-
-
 def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callable[[str], str]) -> None:
     """Warns where a score's gradient at a layer is zero everywhere.
 
@@ -127,17 +108,6 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
     log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
 
 
-def _objective(output: Any) -> Tensor | None:
-    """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features."""
-    scores = class_scores(output)
-    if scores is not None and scores.numel():
-        return scores.amax(1).sum()
-    features = first_tensor(output)
-    if features is None:
-        return None
-    return random_mixture(features)
-
-
 @dataclass(frozen=True)
 class Layer:
     """A target layer in one forward.
@@ -157,6 +127,11 @@ class Layer:
     place: str = ''
     call: int = 0
     calls: int = 1
+
+    @property
+    def label(self) -> str:
+        """Its name for captions, with the call where there are several: ``'backbone.layer4#1'``."""
+        return f'{self.name}#{self.call + 1}' if self.calls > 1 and call_of(self.name) is None else self.name
 
     def map(self, tensor: Tensor) -> Tensor:
         """``tensor``, shaped like the layer's output, as a detached ``(B, K, h, w)`` in at least float32."""
@@ -234,16 +209,12 @@ def forward(
     Raises:
         InputError: If a layer is not reached or gives no spatial map.
     """
-    with borrowed(module), activations(module, targets, cut=gradients) as found:
-        if not gradients:
-            torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
-        output = run_network(module, inputs)
-        if gradients or all(len(calls) < 2 for calls in found.values()):
-            yield _collect(module, inputs, targets, found, output, hints or TokenHints())
-            return
-    # Only gradients tell which of several calls matters, and it has to be the same one for every method
-    with forward(module, inputs, targets, gradients=True, hints=hints) as run:
-        yield run
+    with borrowed(module):
+        with activations(module, targets, cut=gradients) as found:
+            if not gradients:
+                torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
+            output = run_network(module, inputs)
+        yield _collect(module, inputs, targets, found, output, hints or TokenHints())
 
 
 def _collect(
@@ -260,10 +231,22 @@ def _collect(
     for name, calls in found.items():
         if not calls:
             raise _unreached(name, suggest)
-        chosen = last_used(calls, output)
+        chosen = _call(module, name, targets[name], inputs, len(calls))
         place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     return Forward(output, class_scores(output), tuple(layers), batch, suggest)
+
+
+def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int) -> int:
+    """The call of a layer that its name asks for, else the one that :func:`choose_call` gives; counted from 0."""
+    asked = call_of(name)
+    if asked is None:
+        return choose_call(module, name, layer, inputs, calls)
+    if asked > calls:
+        raise InputError(
+            f'layer {name!r}: {module_path(name)!r} runs {calls} time(s) in the forward pass', parameter='layers'
+        )
+    return asked - 1
 
 
 def _unreached(name: str, suggest: Callable[[str], str]) -> InputError:

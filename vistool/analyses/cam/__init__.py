@@ -36,7 +36,7 @@ from vistool.errors import InputError, close_matches, param
 from vistool.models.model import Model, Subject, Targets, as_model, as_samples, resolve_targets, same_for_all
 from vistool.network.forward import Forward, forward, layers_to_explain
 from vistool.network.inputs import varied
-from vistool.network.layers import find_layer, layer_names, network_name, require_layers, words_for
+from vistool.network.layers import find_call, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import has_classes, probabilities
 from vistool.network.tensors import NetworkInput, Size, TokenHints, input_size
 from vistool.registry import ANALYSES
@@ -62,7 +62,7 @@ class CAM(MapAnalysis):
         targets: Class ids (also as a tensor), class names, ``'topN'`` or ``'label'``, for all images of a batch; or one
             list of them for each image. None means the predicted class, or the config's ``cam_target``.
         layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``) or as modules of the network, one or
-            several; none means the default for the network.
+            several; none means the default for the network. ``'backbone.layer4#1'`` is a layer's first call.
         aug_smooth: Average over six variants: mirrored or not, times 0.9, 1 and 1.1.
         eigen_smooth: Take the first principal component of the weighted activations instead of their sum.
         extra_tokens: Number of tokens before the grid, if it cannot be found by looking.
@@ -150,7 +150,7 @@ class CAM(MapAnalysis):
         if not isinstance(self.layers, nn.Module) and all(isinstance(name, str) for name in self.layers):
             names = layer_names(model.module, self.layers)
         try:
-            layers = [find_layer(model.module, name)[0] for name in names]
+            layers = [find_call(model.module, name)[0] for name in names]
         except InputError:
             layers = []
             log.warning('%s has no layer %s: its default is used', model.name, ', '.join(names))
@@ -173,9 +173,10 @@ class CAM(MapAnalysis):
             values = [target.values(run.output, run.count) for target in targets]
         probe = Probe(model.module, views, run.layers, layers, None, self.eigen_smooth, self.seed)
         signed |= own_maps(probe, methods, targets)
-        drawn = {key: self._finish(by_layer, list(layers), size) for key, by_layer in signed.items()}
+        names = [layer.label for layer in run.layers]
+        drawn = {key: self._finish(by_layer, names, size) for key, by_layer in signed.items()}
         shares = None if scores is None else probabilities(model.module, scores).cpu()
-        report = Report(model, methods, list(layers), targets, shares, values, drawn, self._settings())
+        report = Report(model, methods, names, targets, shares, values, drawn, self._settings())
         return [report.result(index, sample) for index, sample in enumerate(samples)]
 
     def _check_options(self) -> None:
@@ -209,7 +210,10 @@ class CAM(MapAnalysis):
                 hint=f'name one (list all with {param("preview_model")})',
                 parameter='layers',
             )
-        return dict(find_layer(model.module, name) for name in names)
+        found = dict(find_call(model.module, name) for name in names)
+        if every := next((name for name in found if name.endswith('#all')), None):
+            raise InputError(f'{every!r}: a map is of one call', accepted='LAYER#1, LAYER#2, …', parameter='layers')
+        return found
 
     def _targets(self, model: Model, samples: Sequence[Sample], scores: Tensor | None) -> Sequence[Target]:
         """The rows of the figure; none for a network that gives no class scores if no other score is named."""
