@@ -176,16 +176,20 @@ Side = Annotated[int, Ge(1), Le(16_384)]
 """Pixels of one side of an image."""
 
 
-class Edges(TypedDict, total=False):
-    """A size as transformers names it."""
+class ShortestEdge(TypedDict):
+    """A size by its short side."""
 
     shortest_edge: Side
-    longest_edge: Side | None
+
+
+class Rectangle(TypedDict):
+    """A size by both sides."""
+
     height: Side
     width: Side
 
 
-Size = Side | Annotated[list[Side], Len(1, 2)] | Edges
+Size = Side | Annotated[list[Side], Len(1, 2)] | ShortestEdge | Rectangle
 Numbers = Annotated[list[float], Len(1, 16)]
 
 
@@ -201,9 +205,9 @@ class ModelSettings(TypedDict, total=False):
 class ProcessorSettings(TypedDict, total=False):
     """What is read of a ``preprocessor_config.json``."""
 
-    size: Size | None
+    size: Size | Annotated[dict[str, Any], Len(0, 0)] | None
     crop_size: Size | None
-    crop_pct: Annotated[float, Gt(0), Le(4)] | None
+    crop_pct: Annotated[float, Ge(0.01), Le(4)] | None
     resample: int | None
     image_mean: Numbers | None
     image_std: Annotated[list[Annotated[float, Gt(0)]], Len(1, 16)] | None
