@@ -15,7 +15,7 @@ from vistool.errors import param
 from vistool.network.capture import Activation, activations, borrowed, hooked_layers, remembered, tensors_of
 from vistool.network.inputs import perturbed, run_network
 from vistool.network.layer_search import random_mixture
-from vistool.network.outputs import class_scores
+from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.tensors import NetworkInput, first_tensor, rows, tensors
 
 log = logging.getLogger('vistool')
@@ -24,7 +24,9 @@ _CHANGED = 1e-6
 """A value that changes by more than this share of the largest depends on what was changed."""
 
 
-def choose_call(root: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int) -> int:
+def choose_call(
+    root: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int, read: ScoreReader = BY_PLACE
+) -> int:
     """The call of a layer that is explained and drawn, counted from 0.
 
     The rule: of the calls whose output changes with the image on which maps are drawn, the last through whose map the
@@ -41,38 +43,39 @@ def choose_call(root: nn.Module, name: str, layer: nn.Module, inputs: NetworkInp
         layer: Its module.
         inputs: A batch.
         calls: How many times it runs.
+        read: Finds the scores in what the network returns.
     """
     if calls < 2 and sum(tensor.ndim == 4 for tensor in tensors(inputs)) < 2:
         return 0
     one = rows(inputs, 0, 1)
-    key = tuple(tuple(tensor.shape) for tensor in tensors(one)), drawn_of(one)
-    return remembered(root, f'call of {name}', key, lambda: _choose(root, name, layer, one))
+    key = tuple(tuple(tensor.shape) for tensor in tensors(one)), drawn_of(one), read
+    return remembered(root, f'call of {name} by {read.key}', key, lambda: _choose(root, name, layer, one, read))
 
 
-def _choose(root: nn.Module, name: str, layer: nn.Module, one: NetworkInput) -> int:
+def _choose(root: nn.Module, name: str, layer: nn.Module, one: NetworkInput, read: ScoreReader) -> int:
     dependent = [index for index, changed in enumerate(dependence(root, {name: layer}, one)[name]) if changed]
+    with borrowed(root), activations(root, {name: layer}, watch=False) as found:
+        output = run_network(root, one)
+        used = _used(found[name], output, read)
+    count, both = len(found[name]), [index for index in used if index in dependent]
+    chosen = (both or dependent or used or [count - 1])[-1]
     drawn = drawn_of(one)
     image = 'the image' if drawn is None else f'input {drawn!r}'
     if not dependent:
-        log.warning('layer %s does not depend on %s, on which maps are drawn', name, image)
-    with borrowed(root), activations(root, {name: layer}, watch=False) as found:
-        output = run_network(root, one)
-        used = _used(found[name], output)
-    count = len(found[name])
-    chosen = next((calls for calls in ([i for i in used if i in dependent], dependent, used) if calls), [count - 1])[-1]
+        text = f'layer {name} does not depend on {image}, on which maps are drawn'
+        remembered(root, f'warning of {name}', text, lambda: log.warning(text))
     if count > 1:
-        why = 'of those that depend on it' if chosen in dependent else 'of all'
-        log.info(
-            f'layer %s runs %d times: call #%d is drawn on %s (the last %s and that the score depends on); choose '
-            f'another with {param("layers", "LAYER#2")}',
-            *(name, count, chosen + 1, image, why),
-        )
+        rules = [('that depends on it', dependent), ('that the score depends on', used)]
+        why = ' and '.join(words for words, calls in rules if chosen in calls) or 'of all'
+        choice = f'layer {name} runs {count} times: call #{chosen + 1} is drawn on {image} (the last {why})'
+        choice += f'; choose another with {param("layers", f"{name}#1")}'
+        remembered(root, f'choice of {name}', choice, lambda: log.info(choice))
     return chosen
 
 
-def _used(calls: Sequence[Activation], output: Any) -> list[int]:
+def _used(calls: Sequence[Activation], output: Any, read: ScoreReader) -> list[int]:
     """The calls whose output influences the score through more than the first token."""
-    scalar = objective(output)
+    scalar = objective(output, 1, read)
     if scalar is None or not scalar.requires_grad:
         return []
     gradients = torch.autograd.grad(scalar, [call.value for call in calls], allow_unused=True)
@@ -83,9 +86,15 @@ def _used(calls: Sequence[Activation], output: Any) -> list[int]:
     ]
 
 
-def objective(output: Any) -> Tensor | None:
-    """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features."""
-    scores = class_scores(output)
+def objective(output: Any, count: int, read: ScoreReader = BY_PLACE) -> Tensor | None:
+    """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features.
+
+    Args:
+        output: What the network returned.
+        count: Number of images.
+        read: Finds the scores in it.
+    """
+    scores = read(output, count)
     if scores is not None and scores.numel():
         return scores.amax(1).sum()
     features = first_tensor(output)

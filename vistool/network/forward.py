@@ -19,7 +19,7 @@ from vistool.network.capture import Activation, activations, borrowed, listed, r
 from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, search
 from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
-from vistool.network.outputs import class_scores
+from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.tensors import (
     Layout,
     NetworkInput,
@@ -34,24 +34,26 @@ from vistool.network.tensors import (
 log = logging.getLogger('vistool')
 
 
-def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
+def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> str | None:
     """The layer to explain by :func:`~vistool.network.layer_search.search`, or None where no map reaches the score."""
-    found = _searched(module, inputs)
+    found = _searched(module, inputs, read)
     return found.name if found else None
 
 
-def _searched(module: nn.Module, inputs: NetworkInput) -> FoundLayer | None:
+def _searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> FoundLayer | None:
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
-    return remembered(module, 'layer search', (shapes, drawn_of(inputs)), lambda: search(module, inputs, objective))
+    key = shapes, drawn_of(inputs), read
+    scalar = partial(objective, count=1, read=read)
+    return remembered(module, 'layer search', key, lambda: search(module, inputs, scalar))
 
 
-def layers_to_explain(module: nn.Module, inputs: NetworkInput) -> list[str]:
+def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> list[str]:
     """The default target layers: the table's, else one found by search; ``[]`` for neither.
 
     What was chosen, and how, is logged once.
     """
     names, found = default_layers(module), None
-    if not names and (found := _searched(module, inputs)) is not None:
+    if not names and (found := _searched(module, inputs, read)) is not None:
         names = [found.name]
     remembered(module, 'default layers logged', tuple(names), lambda: _log_choice(module, names, found))
     return names
@@ -76,9 +78,9 @@ def _log_choice(module: nn.Module, names: Sequence[str], found: FoundLayer | Non
         )
 
 
-def suggestion(module: nn.Module, inputs: NetworkInput, avoid: str) -> str:
+def suggestion(module: nn.Module, inputs: NetworkInput, read: ScoreReader, avoid: str) -> str:
     """A hint that names another layer with a map that the score depends on: the default, or one found by search."""
-    names = [*default_layers(module), search_layer(module, inputs)]
+    names = [*default_layers(module), search_layer(module, inputs, read)]
     name = next((name for name in names if name not in (None, avoid)), None)
     return f'take {name}' if name else f'list all with {param("preview_model")}'
 
@@ -145,7 +147,7 @@ class Forward:
 
     Attributes:
         output: What the network returned.
-        scores: Class scores ``(B, C)``, or None if it gives none.
+        scores: The scores ``(B, C)``, or None where it gives none.
         layers: The target layers.
         count: B.
         suggest: ``name → hint`` that names another layer than the one given.
@@ -193,6 +195,7 @@ def forward(
     *,
     gradients: bool,
     hints: TokenHints | None = None,
+    read: ScoreReader = BY_PLACE,
 ) -> Iterator[Forward]:
     """Runs ``module`` once and keeps what the maps are computed from.
 
@@ -205,6 +208,7 @@ def forward(
         targets: Target layers by name.
         gradients: Whether gradients will be asked for.
         hints: What the user says about token layouts.
+        read: Finds the scores in the network's output.
 
     Raises:
         InputError: If a layer is not reached or gives no spatial map.
@@ -214,7 +218,7 @@ def forward(
             if not gradients:
                 torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
             output = run_network(module, inputs)
-        yield _collect(module, inputs, targets, found, output, hints or TokenHints())
+        yield _collect(module, inputs, targets, found, output, hints or TokenHints(), read)
 
 
 def _collect(
@@ -224,24 +228,25 @@ def _collect(
     found: Mapping[str, Sequence[Activation]],
     output: Any,
     hints: TokenHints,
+    read: ScoreReader,
 ) -> Forward:
     size, batch = input_size(inputs)
     layers = []
-    suggest = partial(suggestion, module, inputs)
-    for name, calls in found.items():
+    suggest = partial(suggestion, module, inputs, read)
+    for name, calls in {name: tuple(calls) for name, calls in found.items()}.items():  # read() may run the network
         if not calls:
             raise _unreached(name, suggest)
-        chosen = _call(module, name, targets[name], inputs, len(calls))
+        chosen = _call(module, name, targets[name], inputs, len(calls), read)
         place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
-    return Forward(output, class_scores(output), tuple(layers), batch, suggest)
+    return Forward(output, read(output, batch), tuple(layers), batch, suggest)
 
 
-def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int) -> int:
+def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int, read: ScoreReader) -> int:
     """The call of a layer that its name asks for, else the one that :func:`choose_call` gives; counted from 0."""
     asked = call_of(name)
     if asked is None:
-        return choose_call(module, name, layer, inputs, calls)
+        return choose_call(module, name, layer, inputs, calls, read)
     if asked > calls:
         raise InputError(
             f'layer {name!r}: {module_path(name)!r} runs {calls} time(s) in the forward pass', parameter='layers'
