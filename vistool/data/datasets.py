@@ -39,7 +39,28 @@ def info_of(dataset: Any, index: int) -> dict[str, Any]:
     if hasattr(dataset, 'data_list'):
         return {**copy.deepcopy(dataset.data_list[index]), 'sample_idx': index}
     inner, place = step_into(dataset, index)
-    return {} if inner is None else info_of(inner, place)
+    return _plain_info(dataset, index) if inner is None else info_of(inner, place)
+
+
+def _plain_info(dataset: Any, index: int) -> dict[str, Any]:
+    """What a dataset of torchvision's kind says of a sample: its file in ``samples``, its class in ``targets``."""
+    info: dict[str, Any] = {}
+    for name in ('targets', 'labels'):
+        listed: Any = getattr(dataset, name, ())
+        if hasattr(listed, '__len__') and len(listed) == len(dataset) and _is_class(listed[index]):
+            info['gt_label'] = int(listed[index])
+    listed = getattr(dataset, 'samples', ())
+    if isinstance(listed, (list, tuple)) and len(listed) == len(dataset) and isinstance(listed[index], (list, tuple)):
+        path, *rest = listed[index]
+        info |= {'img_path': str(path)} if isinstance(path, (str, Path)) else {}
+        if rest and _is_class(rest[0]):
+            info.setdefault('gt_label', int(rest[0]))
+    return info
+
+
+def _is_class(value: Any) -> bool:
+    scalar = getattr(value, 'ndim', 1) == 0 and 'int' in str(getattr(value, 'dtype', ''))  # of NumPy or PyTorch
+    return scalar or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def step_into(dataset: Any, index: int) -> tuple[Any, int]:
@@ -83,13 +104,22 @@ def bases(dataset: Any) -> Iterator[Any]:
                 yield base
 
 
+def wrappers(dataset: Any) -> Iterator[Any]:
+    """The datasets around the innermost ones, from the outside in."""
+    inner = getattr(dataset, 'datasets', None) or [each for each in [getattr(dataset, 'dataset', None)] if each]
+    if inner:
+        yield dataset
+        for each in inner:
+            yield from wrappers(each)
+
+
 def class_names(dataset: Any) -> tuple[str, ...] | None:
     """Names of the classes by id, or None if the dataset has none."""
     meta = getattr(dataset, 'metainfo', None) or {}
-    names = meta.get('classes') or meta.get('CLASSES')
+    names = meta.get('classes') or meta.get('CLASSES') or getattr(dataset, 'classes', None)
     if not names and (inner := getattr(dataset, 'dataset', None)) is not None:
         return class_names(inner)
-    return tuple(map(str, names)) if names and not isinstance(names, str) else None
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) and names else None
 
 
 def label_of(info: Mapping[str, Any]) -> Label:
@@ -164,6 +194,44 @@ def classes_called(name: str, names: Sequence[str]) -> list[int]:
         for index, entry in enumerate(names)
         if wanted in (_normalized(entry), *(_normalized(part) for part in entry.split(',')))
     ]
+
+
+def read_class(word: str, names: Sequence[str] | None, parameter: str) -> int | str:
+    """A class as a user writes it: an id as an int, a name as text.
+
+    ``'10'`` is an id, unless another class is called ``10``: folders named by numbers are sorted as text, so ids and
+    names differ. ``'id:10'`` and ``'name:10'`` say which is meant.
+
+    Args:
+        word: What the user wrote.
+        names: Class names by id, or None.
+        parameter: The parameter it was written for.
+
+    Raises:
+        InputError: It may be an id as well as the name of another class.
+    """
+    kind, colon, rest = word.partition(':')
+    if colon and kind.lower() in ('id', 'name') and not classes_called(word, names or ()):
+        rest = rest.strip()
+        if kind.lower() == 'name':
+            return rest
+        if re.fullmatch(r'\d+', rest):
+            return int(rest)
+        raise InputError(f'{word!r} is not an id', accepted='id:NUMBER, name:NAME', parameter=parameter)
+    if not re.fullmatch(r'[+-]?\d+', word):
+        return word
+    number = int(word)
+    named = [index for index in classes_called(word, names or ()) if index != number]
+    if not named or names is None:
+        return number
+    known = 0 <= number < len(names)
+    own = f'id:{number} (the class called {names[number]!r})' if known else f'id:{number} (there is no such id)'
+    readings = [f'id:{index} or name:{word} (the class called {names[index]!r})' for index in named]
+    raise InputError(
+        f'{word!r} is ambiguous: it is the name of a class and may be an id',
+        accepted=f'{", ".join(readings)}; {own}',
+        parameter=parameter,
+    )
 
 
 def _normalized(name: str) -> str:
@@ -641,13 +709,13 @@ def of_classes(
     return kept
 
 
-def _class_id(text: str, names: Sequence[str] | None) -> int:
-    if re.fullmatch(r'[+-]?\d+', text):
-        index = int(text)
-        if index < 0 or (names is not None and index >= len(names)):
+def _class_id(word: str, names: Sequence[str] | None) -> int:
+    text = read_class(word, names, 'classes')
+    if isinstance(text, int):
+        if text < 0 or (names is not None and text >= len(names)):
             limit = f'0 to {len(names) - 1}' if names else 'ids from 0'
-            raise InputError(f'no class {index}', accepted=limit, parameter='classes')
-        return index
+            raise InputError(f'no class {text}', accepted=limit, parameter='classes')
+        return text
     if names is None:
         raise InputError(f'class {text!r}: the dataset has no class names', accepted='ids', parameter='classes')
     hits = classes_called(text, names)

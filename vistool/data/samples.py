@@ -19,6 +19,7 @@ from vistool.data.geometry import Geometry, Size
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
 from vistool.errors import InputError, close_matches
+from vistool.records import find_path
 
 if TYPE_CHECKING:
     import torch
@@ -164,7 +165,7 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
         if not paths:
             raise InputError('no image given', accepted='one path or more', parameter='images')
         return _named(paths, _common(paths))
-    text, path = os.fspath(spec), Path(spec).expanduser()
+    text, path = os.fspath(spec), find_path(spec, 'images')
     if path.is_dir():
         return _named(_walk(path), path)
     if path.is_file():
@@ -216,9 +217,10 @@ def _listed(path: Path) -> list[Item]:
         raise InputError(f'the list {path} names no image', accepted='one path a line')
     found = []
     for entry in entries:
-        near, here = path.parent / Path(entry).expanduser(), Path(entry).expanduser()
-        found.append(here if here.exists() and not near.exists() else near)
-    if not any(p.exists() for p in found):
+        here = Path(os.path.expanduser(entry))
+        near = path.parent / here
+        found.append(here if os.path.exists(here) and not os.path.exists(near) else near)
+    if not any(map(os.path.exists, found)):
         raise InputError(
             f'none of the files listed in {path} exists; the first is {found[0]}',
             hint=f'paths are relative to {path.parent.absolute()} or to the current folder',

@@ -35,16 +35,23 @@ class Target:
         name: Its name.
         id: The class id; None where it is not a class.
         score: The model's score for it (a probability, where there are classes); None where it was not asked.
+        against: Whether the maps show the evidence against it.
     """
 
     name: str
     id: int | None = None
     score: float | None = None
+    against: bool = False
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance and manifests; what is unknown is left out."""
-        found = {'id': self.id, 'name': self.name, 'score': self.score}
+        found = {'id': self.id, 'name': self.name, 'score': self.score, 'against': self.against or None}
         return {key: value for key, value in found.items() if value is not None}
+
+    @property
+    def choice(self) -> int | str | None:
+        """The class as analyses take it as a target: its id, ``'-id:7'`` for the evidence against; None for others."""
+        return f'-id:{self.id}' if self.against and self.id is not None else self.id
 
 
 @dataclass(frozen=True, eq=False)
