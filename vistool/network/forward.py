@@ -42,7 +42,8 @@ def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY
 def _searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> FoundLayer | None:
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
     objective = partial(_objective, count=1, read=read)
-    return remembered(module, 'layer search', (shapes, read), lambda: search(module, inputs, objective))
+    # The reader itself may hold the network, which would then never be freed
+    return remembered(module, 'layer search', (shapes, read.key), lambda: search(module, inputs, objective))
 
 
 def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> list[str]:
