@@ -48,7 +48,7 @@ def choose_call(
     if calls < 2 and sum(tensor.ndim == 4 for tensor in tensors(inputs)) < 2:
         return 0
     one = rows(inputs, 0, 1)
-    key = tuple(tuple(tensor.shape) for tensor in tensors(one)), drawn_of(one), read
+    key = tuple(tuple(tensor.shape) for tensor in tensors(one)), drawn_of(one)
     return remembered(root, f'call of {name} by {read.key}', key, lambda: _choose(root, name, layer, one, read))
 
 

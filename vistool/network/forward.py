@@ -42,8 +42,9 @@ def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY
 
 def _searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> FoundLayer | None:
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
-    key = shapes, drawn_of(inputs), read
     scalar = partial(objective, count=1, read=read)
+    # The reader itself may hold the network, which would then never be freed
+    key = shapes, drawn_of(inputs), read.key
     return remembered(module, 'layer search', key, lambda: search(module, inputs, scalar))
 
 
