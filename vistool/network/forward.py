@@ -86,7 +86,15 @@ def suggestion(module: nn.Module, inputs: NetworkInput, read: ScoreReader, avoid
     return f'take {name}' if name else f'list all with {param("preview_model")}'
 
 
-def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callable[[str], str]) -> None:
+def zero_weights(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> str:
+    """``': the weights of head are all zero'`` where that is why no score depends on the image, else ``''``."""
+    found = _searched(module, inputs, read)
+    return f': the weights of {found.zero} are all zero' if found is not None and found.zero else ''
+
+
+def check_gradient(
+    name: str, gradient: Tensor, layout: Layout, suggest: Callable[[str], str], why: Callable[[], str]
+) -> None:
     """Warns where a score's gradient at a layer is zero everywhere.
 
     Args:
@@ -94,6 +102,7 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
         gradient: As the layer's output.
         layout: The layer's.
         suggest: Layer → a hint that names another.
+        why: Why all gradients are zero, if that is known.
 
     Raises:
         InputError: If it is zero at every position of the map but not at the tokens before it, as after a
@@ -108,7 +117,7 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
             hint=suggest(name),
             parameter='layers',
         )
-    log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
+    log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see%s', name, why())
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,7 @@ class Forward:
         layers: The target layers.
         count: B.
         suggest: ``name → hint`` that names another layer than the one given.
+        why_zero: Why no score depends on the image, if that is known.
     """
 
     output: Any
@@ -159,6 +169,7 @@ class Forward:
     layers: tuple[Layer, ...]
     count: int
     suggest: Callable[[str], str] = lambda name: ''
+    why_zero: Callable[[], str] = lambda: ''
 
     def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
         """∂objective/∂layer for every layer, by one backward that ends at the earliest of them.
@@ -177,7 +188,7 @@ class Forward:
         for layer, gradient in zip(self.layers, found, strict=True):
             if gradient is None:
                 raise self._no_path(layer.name)
-            check_gradient(layer.name, gradient, layer.layout, self.suggest)
+            check_gradient(layer.name, gradient, layer.layout, self.suggest, self.why_zero)
         return list(found)
 
     def _no_path(self, name: str) -> InputError:
@@ -234,13 +245,15 @@ def _collect(
     size, batch = input_size(inputs)
     layers = []
     suggest = partial(suggestion, module, inputs, read)
-    for name, calls in {name: tuple(calls) for name, calls in found.items()}.items():  # read() may run the network
+    for name, calls in {name: tuple(calls) for name, calls in found.items()}.items():
         if not calls:
             raise _unreached(name, suggest)
         chosen = _call(module, name, targets[name], inputs, len(calls), read)
         place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
-    return Forward(output, read(output, batch), tuple(layers), batch, suggest)
+    return Forward(
+        output, read(output, batch), tuple(layers), batch, suggest, partial(zero_weights, module, inputs, read)
+    )
 
 
 def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int, read: ScoreReader) -> int:
