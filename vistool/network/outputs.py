@@ -169,6 +169,11 @@ class Readout:
     def numbers(self, scores: Tensor) -> Tensor:
         """What is printed for each column of :meth:`scores`: a probability, or the value itself."""
         scores = scores.float()
+        if self.meaning == 'binary' and not self.known and bool((scores.abs() > SATURATED).any()):
+            log.warning(
+                'a number is too large for a logit, so it may be a value and not one of two classes; '
+                f'{param("activation", "none")} shows values'
+            )
         if self.meaning == 'softmax':
             return scores.softmax(-1)
         return scores.sigmoid() if self.meaning in ('sigmoid', 'binary') else scores
