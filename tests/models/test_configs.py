@@ -402,7 +402,7 @@ def test_a_base_that_read_base_does_not_find_is_named_with_its_line(tmp_path, li
 
 
 @pytest.mark.parametrize('value', ['C:\\data\\users', 'C:\\new', '\\\\server\\share', 'a\\1b'])
-@pytest.mark.parametrize('text', ["root = '{{$DATA_ROOT:/x}}'\n", "root = {{'$DATA_ROOT:/x'}}\n"])
+@pytest.mark.parametrize('text', ["root = '{{$DATA_ROOT:/x}}'\n", "root = '''{{'$DATA_ROOT:/x'}}'''\n"])
 def test_a_windows_path_in_a_variable_is_refused_before_it_is_changed(tmp_path, monkeypatch, value, text):
     write(tmp_path / 'base.py', 'a = 1\n' + text)
     write(tmp_path / 'mine.py', "_base_ = 'base.py'\n")
@@ -413,3 +413,12 @@ def test_a_windows_path_in_a_variable_is_refused_before_it_is_changed(tmp_path, 
         assert value.replace('\\', '/') in str(caught.value)
     monkeypatch.setenv('DATA_ROOT', value.replace('\\', '/'))
     assert '\\' not in str(resolve(tmp_path / 'mine.py').config.root)
+
+
+def test_what_a_variable_breaks_is_shown_as_it_was_filled_in(tmp_path, monkeypatch):
+    mine = write(tmp_path / 'mine.py', "a = 1\nclasses = {{'$CLASSES:80'}}\n")
+    monkeypatch.setenv('CLASSES', 'eighty one')
+    with pytest.raises(
+        InputError, match=r'mine.py, line 2, with its .* filled in: invalid syntax.*: classes = eighty one'
+    ):
+        resolve(mine)

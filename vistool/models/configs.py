@@ -518,11 +518,17 @@ def _configs_near(folder: Path, most: int = 500) -> list[Path]:
 
 
 def _syntax(error: SyntaxError, path: Path) -> InputError:
-    """Finds the faulty file, which may be a ``_base_``: mmengine parses a copy that has no name."""
+    """Finds the faulty file, which may be a ``_base_``: mmengine parses a copy that has no name.
+
+    A file may be well formed until its ``{{…}}`` variables are filled in.
+    """
     found = _faulty_file(path, set())
     culprit, fault = found if found else (Path(error.filename or path), error)
+    filled = ''
+    if fault.lineno is None and isinstance(inner := error.__cause__ or error.__context__, SyntaxError):
+        fault, filled = inner, ', with its {{…}} variables filled in'
     shown = f': {fault.text.strip()}' if fault.text and fault.text.strip() else ''
-    return InputError(f'{culprit}, line {fault.lineno}: {fault.msg}{shown}', parameter='config')
+    return InputError(f'{culprit}, line {fault.lineno}{filled}: {fault.msg}{shown}', parameter='config')
 
 
 def _faulty_file(path: Path, seen: set[Path]) -> tuple[Path, SyntaxError] | None:
