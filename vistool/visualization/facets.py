@@ -304,7 +304,8 @@ class _Attention(_Arranger):
         query = str(queries[0]) if len(queries) == 1 else ''
         if 'head' not in self.values:
             method = next(iter(self.result.titles.values()), '')
-            return _joined(self.result.model, method, f'{len(self.result.layers)} layers', query)
+            count = len(self.result.layers)
+            return _joined(self.result.model, method, f'{count} layer{"" if count == 1 else "s"}', query)
         layers = self.values.get('layer', ())
         return _joined(
             self.result.model,
