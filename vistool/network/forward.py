@@ -17,6 +17,7 @@ from vistool.errors import InputError, param
 from vistool.network.capture import Activation, activations, borrowed, hooked, listed
 from vistool.network.layers import default_layers, function_of, module_path, network_name
 from vistool.network.outputs import class_scores
+from vistool.network.positions import Positions, checked_layout, positions_of
 from vistool.network.tensors import (
     Grids,
     Layout,
@@ -136,9 +137,9 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
     """
     if layout.to_map(gradient).any():
         return
-    if layout.prefix and gradient.any():
+    if layout.extra and gradient.any():
         raise InputError(
-            f'after layer {name!r} the score depends on its {layout.prefix} prefix token(s) only: '
+            f'after layer {name!r} the score depends on its {layout.extra} token(s) outside the grid only: '
             'the gradient at every patch is zero',
             hint=suggest(name),
             parameter='layers',
@@ -298,12 +299,13 @@ def forward(
     Raises:
         InputError: If a layer is not reached or gives no spatial map.
     """
+    checks = positions_of(module, inputs, targets)
     with borrowed(module), activations(module, targets, cut=gradients) as found:
         if not gradients:
             torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
         output = call_module(module, inputs)
         if gradients or all(len(calls) < 2 for calls in found.values()):
-            yield _collect(module, inputs, targets, found, output, hints or TokenHints())
+            yield _collect(module, inputs, targets, found, output, hints or TokenHints(), checks)
             return
     # Only gradients tell which of several calls matters, and it has to be the same one for every method
     with forward(module, inputs, targets, gradients=True, hints=hints) as run:
@@ -317,6 +319,7 @@ def _collect(
     found: Mapping[str, Sequence[Activation]],
     output: Any,
     hints: TokenHints,
+    checks: Mapping[str, Positions | None],
 ) -> Forward:
     size, batch = input_size(inputs)
     layers = []
@@ -325,7 +328,18 @@ def _collect(
         if not calls:
             raise _unreached(name, suggest)
         chosen = last_used(calls, output)
-        place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
+        lay_out = partial(
+            checked_layout,
+            size=size,
+            grids=calls[chosen].grids,
+            batch=batch,
+            layer=targets[name],
+            hints=hints,
+            found=checks[name],
+            name=name,
+            call=chosen,
+        )
+        place, layout = _map_of(name, calls[chosen], lay_out, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     return Forward(output, class_scores(output), tuple(layers), batch, suggest)
 
@@ -340,10 +354,8 @@ def _unreached(name: str, suggest: Callable[[str], str]) -> InputError:
 
 def _map_of(
     name: str,
-    layer: nn.Module,
     kept: Activation,
-    size: Size,
-    batch: int,
+    lay_out: Callable[..., Layout],
     hints: TokenHints,
     suggest: Callable[[str], str],
 ) -> tuple[str, Layout]:
@@ -356,7 +368,7 @@ def _map_of(
     reasons = []
     for place, tensor in kept.tensors.items():
         try:
-            found[place] = find_layout(tensor, size, kept.grids, batch=batch, layer=layer, hints=hints)
+            found[place] = lay_out(tensor, place=place)
         except NoSpatialMap as error:
             reasons.append(str(error))
     if len(found) > 1:
@@ -369,7 +381,7 @@ def _map_of(
         return next(iter(found.items()))
     if hints.prefix is not None:
         raise InputError(
-            f'{hints.prefix} does not fit layer {name!r}: {reasons[0]}',
+            f'{hints.text} does not fit layer {name!r}: {reasons[0]}',
             hint='leave it out to have the layout found',
             parameter='extra_tokens',
         )

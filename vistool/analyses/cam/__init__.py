@@ -37,7 +37,7 @@ from vistool.models.model import Model, Subject, Targets, as_model, as_samples, 
 from vistool.network.forward import Forward, forward, layers_to_explain
 from vistool.network.layers import find_layer, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import has_classes, probabilities
-from vistool.network.tensors import NetworkInput, Size, TokenHints, input_size, map_tensors
+from vistool.network.tensors import NetworkInput, Size, input_size, map_tensors, token_hints
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 
@@ -64,7 +64,7 @@ class CAM(MapAnalysis):
             several; none means the default for the network.
         aug_smooth: Average over six variants: mirrored or not, times 0.9, 1 and 1.1.
         eigen_smooth: Take the first principal component of the weighted activations instead of their sum.
-        extra_tokens: Number of tokens before the grid, if it cannot be found by looking.
+        extra_tokens: Number of tokens before the grid, or ``(before, after)``, if it cannot be found by looking.
         tokens: True if the layers' output is to be read as tokens.
         layer_fusion: ``'mean'`` or ``'max'`` over several layers, or ``'none'``: a column for each.
         reference: An image (a path, a sample, or a tensor ``(C, H, W)``); the score is then the similarity of features
@@ -80,7 +80,7 @@ class CAM(MapAnalysis):
     layers: str | nn.Module | Sequence[str | nn.Module] = ()
     aug_smooth: bool = False
     eigen_smooth: bool = False
-    extra_tokens: int | None = None
+    extra_tokens: int | Sequence[int] | None = None
     tokens: bool | None = None
     layer_fusion: Literal['mean', 'max', 'none'] = 'mean'
     reference: str | Path | Sample | NetworkInput | None = None
@@ -161,7 +161,7 @@ class CAM(MapAnalysis):
         size, _ = input_size(inputs)
         views = map_tensors(maps.augment, inputs) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
-        hints = TokenHints(self.extra_tokens, self.tokens)
+        hints = token_hints(self.extra_tokens, self.tokens)
         with forward(model.module, views, layers, gradients=gradients, hints=hints) as run:
             classified = run.scores is not None and has_classes(model.module)
             scores = run.scores[: len(samples)].detach() if classified and run.scores is not None else None
@@ -178,6 +178,7 @@ class CAM(MapAnalysis):
         return [report.result(index, sample) for index, sample in enumerate(samples)]
 
     def _check_options(self) -> None:
+        token_hints(self.extra_tokens)
         if self.layer_fusion not in FUSIONS:
             raise InputError(
                 f'unknown fusion {self.layer_fusion!r}',
