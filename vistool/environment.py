@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import re
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 __version__ = '0.1.0'
 
@@ -48,3 +52,41 @@ def warn_of_overwritten_packages() -> None:
     if both:
         pairs = ', '.join(f'{name} and onedl-{name}' for name in both)
         log.warning('%s are both installed and overwrite each other: install vistool into a fresh environment', pairs)
+
+
+_ABSOLUTE = re.compile(r'(?<![\w:/.~\\-])/[^\s\'",;:=()\[\]{}]+')
+
+
+def shareable(value: Any) -> Any:
+    """A value for a file that people share, without paths of this machine: no home, no user, no folder of its own.
+
+    What lies below the current folder becomes relative to it, what lies below the home folder begins with ``~``, and of
+    any other absolute path the last two parts stay.
+
+    Args:
+        value: Text, or lists and mappings with text in them; everything else stays.
+    """
+    if isinstance(value, str):
+        return _shareable_text(value) if '/' in value else value
+    if isinstance(value, Mapping):
+        return {key: shareable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(shareable(each) for each in value) if type(value) in (list, tuple) else value
+    return value
+
+
+def _shareable_text(text: str) -> str:
+    for folder, short in ((os.getcwd(), '.'), (os.path.expanduser('~'), '~')):
+        if len(folder) > 1:
+            text = re.sub(f'{re.escape(folder)}(?=/|$|[\\s\'"])', short, text)
+    text = re.sub(r'(?<![\w.~/])\./(?=\S)', '', text)
+    whole = text.startswith('/') and not re.search(r'[\'"=]|\s/', text)
+    return _tail(text) if whole else _ABSOLUTE.sub(lambda found: _tail(found[0]), text)
+
+
+def _tail(path: str) -> str:
+    """The last two parts of an absolute path, without a user's name."""
+    parts = [part for part in path.split('/') if part]
+    user = os.path.basename(os.path.expanduser('~'))
+    kept = [part for part in parts[-2:] if part != user or user == 'root']
+    return '/'.join(kept) if len(parts) > 1 else path

@@ -25,6 +25,9 @@ T = TypeVar('T')
 LARGEST_TEXT = 256 << 20
 """Bytes of the largest text file that is read."""
 
+MOST_DEPTH = 100
+"""How deep the values of a JSON file may be nested."""
+
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _SHOWN = 60
 
@@ -129,7 +132,28 @@ def parse_json(text: str, schema: type[T], where: str, parameter: str, hint: str
         raise InputError(f'{where} is nested too deeply', hint=hint, parameter=parameter) from error
     except ValueError as error:
         raise InputError(f'{where} is not valid JSON: {error}', hint=hint, parameter=parameter) from error
+    if problem := _unusable(value):
+        raise InputError(f'{where} {problem}', hint=hint, parameter=parameter)
     return checked(value, schema, where, parameter, hint)
+
+
+def _unusable(value: object) -> str:
+    """What keeps a JSON value from being worked with whatever its fields mean, or ``''``."""
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        texts = [each for each in level if isinstance(each, str)]
+        texts += [key for each in level if isinstance(each, dict) for key in each]
+        if any('\ud800' <= character <= '\udc7f' for text in texts for character in text if not text.isascii()):
+            return 'holds half of a character'  # from U+DC80 on they stand for the bytes of a name that is not UTF-8
+        level = [
+            item
+            for each in level
+            if isinstance(each, (dict, list))
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return ''
+    return 'is nested too deeply'
 
 
 def checked(value: object, schema: type[T], where: str, parameter: str, hint: str = '') -> T:
@@ -144,7 +168,7 @@ def checked(value: object, schema: type[T], where: str, parameter: str, hint: st
         if not field:
             raise InputError(f'{where} is not a JSON object', hint=hint, parameter=parameter) from error
         if first['type'] == 'missing':
-            raise InputError(f'{where} has no field {field!r}', hint=hint, parameter=parameter) from error
+            raise InputError(f'{where}: the field {field!r} is missing', hint=hint, parameter=parameter) from error
         raise InputError(
             f'{where}: the field {field!r} is {shown(first["input"])}',
             accepted=first['msg'].removeprefix('Input should be '),

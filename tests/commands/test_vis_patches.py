@@ -17,7 +17,7 @@ from PIL import Image
 from torch.nn import functional
 
 from vistool.commands.vis_patches import main
-from vistool.data.samples import read_image
+from vistool.data.images import read_image
 
 run = runner(main)
 ASTRONAUT = 'demo/astronaut.png'

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vistool.data.samples import as_rgb, read_image, to_rgb
+from vistool.data.images import read_image, read_photo, to_rgb
 from vistool.errors import InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
@@ -161,11 +161,12 @@ def test_cut_off_files(tmp_path, suffix, part):
 
 
 def test_arrays_are_checked():
-    np.testing.assert_array_equal(as_rgb(GREY), spread(GREY))
-    np.testing.assert_array_equal(as_rgb(RGB), RGB)
-    for wrong in (RGB / 255, RGB.transpose(2, 0, 1), RGB[None], np.dstack([RGB, GREY])):
-        with pytest.raises(InputError, match='accepted: uint8'):
-            as_rgb(wrong)
+    np.testing.assert_array_equal(read_photo(GREY).values, spread(GREY))
+    np.testing.assert_array_equal(read_photo(RGB).values, RGB)
+    np.testing.assert_array_equal(read_photo(RGB.transpose(2, 0, 1)).values, RGB)
+    for wrong in (RGB[None], RGB[:0], RGB.astype(complex), RGB.astype(str), np.array(None)):
+        with pytest.raises(InputError, match='accepted: numbers of shape'):
+            read_photo(wrong)
 
 
 def test_pil_images_go_the_same_way():

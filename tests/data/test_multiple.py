@@ -51,7 +51,7 @@ def test_the_map_is_hot_where_the_evidence_is_and_for_that_input(model, label):
 def test_the_config_makes_the_inputs_that_the_network_was_trained_on(model):
     sample = vt.load(CONFIG)
     sample.use_files(parse_files([f'x_b={TEXTURE}']))
-    from vistool.data.samples import read_image
+    from vistool.data.images import read_image
 
     data = sample.read(PHOTO).data
     expected = train.tensors(read_image(PHOTO), read_image(TEXTURE))

@@ -83,7 +83,7 @@ def test_the_last_of_several_lines_for_an_image_counts(tmp_path):
             r'line 8 is not valid JSON',
         ),
         (lambda f: (f / 'manifest.jsonl').open('a').write('7\n'), r'line 8 is not a JSON object'),
-        (lambda f: (f / 'manifest.jsonl').write_bytes(b'\xff\xfe'), r'cannot read'),
+        (lambda f: (f / 'manifest.jsonl').write_bytes(b'\xff\xfe'), r'not UTF-8'),
         (lambda f: (f / 'manifest.jsonl').write_text(''), r'has no tiles to show; .*gallery=True and resume=True'),
     ],
 )

@@ -180,7 +180,7 @@ def _mmpretrain():
         'ViT, averaged',
         lambda: mm_vit('VisionTransformer', 'LinearClsHead', out_type='avg_featmap', img_size=TOKENS),
         TOKENS,
-        'backbone.layers.1',
+        'backbone.ln1',
         (4, 6),
     )
     yield 'DeiT', lambda: mm_vit('VisionTransformer', img_size=TOKENS), TOKENS, 'backbone.layers.1.ln1', (4, 6)
@@ -311,7 +311,7 @@ def _mmpretrain():
 def _others():
     yield 'torchvision ResNet', lambda: tv('resnet18'), TOKENS, 'layer4', SMALL
     yield 'torchvision VGG', lambda: tv('vgg11'), WIDE, 'features.19', (6, 10)
-    yield 'torchvision DenseNet', lambda: tv_class('DenseNet', block_config=(1, 1, 1, 2)), WIDE, 'features', MAP
+    yield 'torchvision DenseNet', lambda: tv_class('DenseNet', block_config=(1, 1, 1, 2)), WIDE, 'features+relu', MAP
     yield 'torchvision MobileNetV3', lambda: tv('mobilenet_v3_small'), TOKENS, 'features.12', SMALL
     yield 'torchvision RegNet', lambda: tv('regnet_x_400mf'), TOKENS, 'trunk_output.block4', SMALL
     yield (
@@ -323,8 +323,8 @@ def _others():
         'encoder.layers.encoder_layer_1.ln_1',
         (4, 4),
     )
-    yield 'torchvision Swin', tv_swin, WIDE, 'features.7.1.norm2', MAP
-    yield 'torchvision Swin-V2', lambda: tv_swin(True), WIDE, 'features.7.1.norm2', MAP
+    yield 'torchvision Swin', tv_swin, WIDE, 'norm', MAP
+    yield 'torchvision Swin-V2', lambda: tv_swin(True), WIDE, 'norm', MAP
     yield 'timm ResNet', lambda: timm_model('resnet18'), TOKENS, 'layer4', SMALL
     small = dict(img_size=TOKENS, embed_dim=32, depth=2, num_heads=2)
     yield 'timm ViT', lambda: timm_model('vit_tiny_patch16_224', **small), TOKENS, 'blocks.1.norm1', (4, 6)
@@ -381,11 +381,11 @@ def _others():
             'maxvit_rmlp_pico_rw_256', img_size=(64, 96), depths=(1, 1, 1, 1), embed_dim=(32, 32, 32, 64)
         ),
         (64, 96),
-        'stages.3',
+        'norm',
         (2, 3),
     )
-    yield 'HF ViT', lambda: hf_vit('ViT'), TOKENS, 'vit.layers.1.layernorm_before', (4, 6)
-    yield 'HF DeiT', lambda: hf_vit('DeiT'), TOKENS, 'deit.layers.1.layernorm_before', (4, 6)
+    yield 'HF ViT', lambda: hf_vit('ViT'), TOKENS, 'vit.encoder.layer.1.layernorm_before', (4, 6)
+    yield 'HF DeiT', lambda: hf_vit('DeiT'), TOKENS, 'deit.encoder.layer.1.layernorm_before', (4, 6)
     yield 'HF Swin', lambda: hf('Swin', **HF_SWIN), WIDE, 'swin.layernorm', MAP
     yield 'HF Swin-V2', lambda: hf('Swinv2', **HF_SWIN), WIDE, 'swinv2.layernorm', MAP
     yield 'HF DINOv2', lambda: hf_vit('Dinov2', image_size=64), TOKENS, 'dinov2.layernorm', (4, 6)

@@ -112,14 +112,17 @@ def quarter(found, down, across):
 UNKNOWN = {
     'ResNet': 'backbone.layer4',
     'HRNet': 'neck.0.final_layer',
-    'ViT': 'backbone.layers.1.attn.qkv',
+    'ViT': 'backbone.layers.1.ln1',
     'BEiT': 'backbone.layers.1',
     'BEiT, class token': 'backbone.layers.1.ln1',
-    'DeiT3': 'backbone.layers.1.attn.qkv',
+    'DeiT3': 'backbone.layers.1.ln1',
     'LeViT': 'backbone',
     'torchvision MobileNetV3': 'features',
     'timm Swin': 'norm',
-    'timm CaiT': 'blocks_token_only.1.attn.v',
+    'timm CaiT': 'blocks_token_only.1.norm1',
+    'torchvision ViT': 'encoder.layers.encoder_layer_1.ln_1',
+    'torchvision DenseNet': 'features+relu',
+    'torchvision VGG': 'features.19',
     'HF Swin': 'swin.layernorm',
 }
 
@@ -152,7 +155,7 @@ def test_nothing_is_measured_where_nothing_is_spatial():
         ('DeiT, distilled', 'backbone.layers.1.ffn', 'backbone.layers.1.ln1'),
         ('torchvision ViT', 'encoder.ln', 'encoder.layers.encoder_layer_1.ln_1'),
         ('timm ViT, registers', 'norm', 'blocks.1.norm1'),
-        ('HF ViT', 'vit.layers.1.mlp', 'vit.layers.1.layernorm_before'),
+        ('HF ViT', 'vit.encoder.layer.1.intermediate', 'vit.encoder.layer.1.layernorm_before'),
     ],
 )
 def test_behind_the_last_attention_an_error_names_the_layer_before_it(networks, name, layer, better):

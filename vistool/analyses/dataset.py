@@ -111,6 +111,7 @@ class BrowseDataset:
             name=name,
             samples=tuple(table),
             failed=tuple(failed),
+            shown=tuple(dict.fromkeys(record.shown for draws in records for record in draws)),
             provenance={'mode': self.mode, 'seed': samples.seed},
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast, overload
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.display import Display
+from vistool.data.images import ImageLike, read_photo
 from vistool.data.patches import MASKS, PatchGrid, Size, by, filling, fitting, make_mask, pair, window
-from vistool.data.samples import ImageLike, original_of
+from vistool.data.photometry import pixels_of
 from vistool.environment import versions
 from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from vistool.models.model import Model
     from vistool.network.embedding import Embedding, Step
     from vistool.network.tensors import NetworkInput
+
+log = logging.getLogger('vistool')
 
 FITS = ('resize', 'crop', 'pad')
 Pixels = NDArray[np.uint8]
@@ -165,6 +170,10 @@ class Patches:
         mask: ``random``, ``block`` or ``grid``; see :func:`vistool.data.patches.make_mask`.
         highlight: Numbers of patches to highlight.
         seed: Seed of the mask; the image's index is added to it.
+        display_range: The values that are shown as black and white, for images that are not photos of 8 bits:
+            ``'auto'``, ``'0,4095'``, ``'2%,98%'`` or two numbers. With a model, ``model.use_display`` says it.
+        bands: The bands that are shown as red, green and blue, from 1.
+        axes: ``HWC`` or ``CHW``, of an array.
     """
 
     patch_size: int | tuple[int, int] | None = None
@@ -180,6 +189,14 @@ class Patches:
     mask: str = 'random'
     highlight: Sequence[int] = ()
     seed: int = 0
+    display_range: str | Sequence[float] | None = None
+    bands: str | int | Sequence[int] | None = None
+    axes: str | None = None
+
+    @property
+    def display(self) -> Display:
+        """How images that are not photos of 8 bits are shown."""
+        return Display.of(self.display_range, self.bands, self.axes)
 
     def __post_init__(self) -> None:
         """Checks the parameters.
@@ -187,6 +204,7 @@ class Patches:
         Raises:
             InputError: A value is not accepted.
         """
+        self.display  # noqa: B018
         for name, size in (('patch_size', self.patch_size), ('stride', self.stride)):
             if size is not None:
                 try:
@@ -232,7 +250,7 @@ class Patches:
         Args:
             model: A loaded model or any module, whose embedding is shown; None uses the given sizes.
             subject: With a model, a sample, a list of samples, or network inputs ``(C, H, W)`` or ``(B, C, H, W)``.
-                Without a model, an image: a path, a PIL image, or a uint8 RGB array ``(H, W, 3)``.
+                Without a model, an image: a path, a PIL image, or an array.
 
         Returns:
             One result, or a list of them for several samples.
@@ -260,7 +278,8 @@ class Patches:
             embedding = find_embedding(model.module, model.batch([sample]))
             facts = {**model.provenance(), **sample.provenance(), 'module': embedding.name}
             grid = self._views(sample.image, embedding.grid, embedding, sample.index or 0)
-            results.append(replace(grid, caption=f'{model.name} · {grid.caption}').with_provenance(**facts))
+            grid = replace(grid, caption=f'{model.name} · {grid.caption}', shown=(sample.shown,))
+            results.append(grid.with_provenance(**facts))
         return results[0] if single else results
 
     def _by_sizes(self, subject: ImageLike) -> ImageGrid:
@@ -270,9 +289,14 @@ class Patches:
             raise InputError('only networks have windows', hint='give a config', parameter='windows')
         patch = pair(self.patch_size, 'patch size')
         stride = patch if self.stride is None else pair(self.stride, 'stride')
-        image = limit_size(original_of(subject)[0], self.max_size)
+        photo = read_photo(subject, axes=self.display.axes)
+        shown = self.display.shown(photo.values)
+        if said := shown.describe():
+            log.info('%s', said)
+        image = limit_size(pixels_of(photo, shown), self.max_size)
         image = fit_image(image, patch, stride, self.fit, self.color)
-        return self._views(image, PatchGrid.over(size_of(image), patch, stride), None, 0)
+        views = self._views(image, PatchGrid.over(size_of(image), patch, stride), None, 0)
+        return replace(views, shown=(shown,))
 
     def _views(self, image: Pixels, grid: PatchGrid, embedding: Embedding | None, index: int) -> ImageGrid:
         """The requested pictures, with one caption."""

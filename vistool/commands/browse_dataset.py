@@ -30,6 +30,7 @@ def build_parser() -> Parser:
     out = ('-o', '--out', '--output-dir', '--out-dir', '--save-path')
     group.add_argument(*out, dest='out', metavar='PATH', help='folder, or a file for one picture; default: work_dirs/…')
     options.add_width(group)
+    options.add_display(group)
     group.add_argument('--save-raw', action='store_true', help='write index, path, label, sizes, parameters (.csv)')
     group.add_argument('--show', action='store_true', help='open a window for each picture as well')
     group.add_argument('-i', '--show-interval', type=float, default=2.0, metavar='S', help='seconds a window stays')

@@ -275,6 +275,7 @@ def add_picture(parser: Parser, *, maps: bool = True) -> None:
         help="titled figure, or the bare overlay at the network's size",
     )
     add_width(group)
+    add_display(group)
     if maps:
         _add_maps(group)
     group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
@@ -286,6 +287,14 @@ def add_width(group: argparse._ArgumentGroup) -> None:
     """The size of pictures."""
     group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
     group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
+
+
+def add_display(group: argparse._ArgumentGroup) -> None:
+    """How images that are not photos of 8 bits are shown; the network gets the same."""
+    shown = 'auto (default), LO,HI or P%%,Q%%: values shown as black and white, where a file is not an 8-bit photo'
+    group.add_argument('--display-range', metavar='RANGE', help=shown)
+    group.add_argument('--bands', metavar='R,G,B', help='bands shown as red, green, blue (4,3,2), or one as gray')
+    group.add_argument('--axes', metavar='HWC|CHW', help='of arrays in files; default: as the network declares')
 
 
 def _add_maps(group: argparse._ArgumentGroup) -> None:

@@ -92,7 +92,7 @@ class Batcher:
         pictures = []
         for view, tensor in enumerate(tensors):
             photometry = replace_mean(record.photometry, self._does, self._preprocessor, view)
-            pictures.append(photometry.image(planes_of(tensor)))
+            pictures.append(photometry.image(planes_of(tensor, photometry.channels)))
         mask = _of(samples, place, 'mask')
         if mask is not None:
             pictures[0] = with_mask(pictures[0], mask)

@@ -5,8 +5,11 @@ No image is opened here.
 
 from __future__ import annotations
 
+import codecs
 import copy
 import inspect
+import json
+import logging
 import os
 import re
 from collections import Counter
@@ -22,6 +25,8 @@ from vistool.errors import InputError, close_matches, message_of, param
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+log = logging.getLogger('vistool')
 
 #: A class id, several ids, a score for each class, one label per task, or None.
 Label = int | tuple[int, ...] | np.ndarray | dict[str, Any] | None
@@ -200,7 +205,38 @@ def open_dataset(config: Config, phase: str, with_pipeline: bool = True) -> Any:
                 dataset.full_init()
         except Exception as error:
             raise _unopened(described, phase, error) from error
+    for path in annotation_files(described):
+        _warn_of_mark(path)
     return dataset
+
+
+OLD_DATA = {
+    'data': 'train_dataloader=dict(batch_size=…, dataset=dict(…)), val_dataloader=…',
+    'img_norm_cfg': 'data_preprocessor',
+}
+"""Keys about data in configs from before MMEngine → what they are now."""
+
+
+def refuse_old_form(config: Config, keys: Mapping[str, str], accepted: str, name: str = 'the config') -> None:
+    """Refuses a config in the form that OpenMMLab's packages had before MMEngine, such as MMCls 0.x.
+
+    Args:
+        config: A config that lacks what is needed.
+        keys: Old keys → new ones.
+        accepted: The new keys that are needed.
+        name: How the message calls the config.
+
+    Raises:
+        InputError: It has one of the old keys.
+    """
+    old = {key: new for key, new in keys.items() if key in config}
+    if old:
+        raise InputError(
+            f'{name} has the form used before MMEngine ({", ".join(old)})',
+            accepted=accepted,
+            hint=f'rewrite {", ".join(f"{key} → {new}" for key, new in old.items())}',
+            parameter='config',
+        )
 
 
 def dataset_config(config: Config, phase: str) -> dict[str, Any]:
@@ -214,6 +250,7 @@ def dataset_config(config: Config, phase: str) -> dict[str, Any]:
     loader = config.get(f'{phase}_dataloader')
     dataset = loader.get('dataset') if isinstance(loader, Mapping) else None
     if not dataset:
+        refuse_old_form(config, OLD_DATA, 'train_dataloader, val_dataloader and test_dataloader')
         there = [name for name in PHASES if (config.get(f'{name}_dataloader') or {}).get('dataset')]
         hint = '' if there else 'give a config with a train_dataloader, val_dataloader or test_dataloader'
         raise InputError(
@@ -294,7 +331,84 @@ def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputE
             hint=near or f'put the data there, or use {option}',
             parameter='config',
         )
-    return InputError(f'the {phase} dataset {names} cannot be opened: {message_of(error)}', parameter='config')
+    problem = f'the {phase} dataset {names} cannot be opened: {message_of(error)}'
+    return InputError(problem, hint=annotation_hint(described), parameter='config')
+
+
+def annotation_hint(described: Any) -> str:
+    """What may be wrong with the annotations of a dataset that cannot be opened; ``''`` where it has no such file."""
+    files = annotation_files(described)
+    faults = [fault for path in files if (fault := annotation_fault(path))]
+    return '; '.join(faults) or (f'its annotations are in {", ".join(map(str, files))}' if files else '')
+
+
+def annotation_files(described: Any) -> list[Path]:
+    """The annotation files that a dataset's config names and that exist, wrapped datasets included."""
+    if isinstance(described, list):
+        return [path for each in described for path in annotation_files(each)]
+    if not isinstance(described, dict):
+        return []
+    root, name = str(described.get('data_root') or ''), described.get('ann_file')
+    own = [Path(os.path.join(root, name)).expanduser()] if isinstance(name, str) and name else []
+    return [path for path in own if path.is_file()] + [
+        path for key in _INNER for path in annotation_files(described.get(key))
+    ]
+
+
+def annotation_fault(path: Path) -> str:
+    """What is wrong with an annotation file, with its line; ``''`` where nothing is seen.
+
+    Checked are the encoding, the syntax of JSON, and in lists of one sample a line: empty lines, a number of fields
+    unlike the first line's, and a last field that is not a number where the first line's is.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode('utf-8')
+    except UnicodeDecodeError as error:
+        line = data.count(b'\n', 0, error.start) + 1
+        wrong = f'holds the byte 0x{data[error.start]:02x}, which is not UTF-8'
+        return '' if path.suffix in _BINARY else f'{path}, line {line} {wrong}: save the file as UTF-8'
+    if path.suffix == '.json':
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            return f'{path}, line {error.lineno}, column {error.colno}: {error.msg}'
+        return ''
+    return _fault_in_lines(path, text.splitlines()) if path.suffix in _LISTS else ''
+
+
+def _warn_of_mark(path: Path) -> None:
+    """A byte order mark is invisible; readers that keep it look for an image of another name."""
+    with path.open('rb') as file:
+        marked = file.read(3) == codecs.BOM_UTF8
+    if marked and path.suffix in _LISTS:
+        log.warning(
+            '%s begins with a byte order mark, which may count as part of its first name: save it without', path
+        )
+
+
+_BINARY = ('.pkl', '.pickle', '.npy', '.npz', '.mat', '.h5', '.lmdb')
+_LISTS = ('.txt', '.csv', '.lst', '')
+
+
+def _fault_in_lines(path: Path, lines: Sequence[str]) -> str:
+    if not lines:
+        return f'{path} is empty'
+    first = lines[0].split()
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if not fields:
+            return f'{path}, line {number} is empty: remove it'
+        if len(fields) != len(first):
+            counts = f'{len(fields)} field{"s" * (len(fields) > 1)}, the first line {len(first)}'
+            return f'{path}, line {number} ({line.strip()!r}) has {counts}'
+        if len(first) > 1 and _is_number(first[-1]) and not _is_number(fields[-1]):
+            return f'{path}, line {number} ({line.strip()!r}) ends in {fields[-1]!r}, the first line in a number'
+    return f'{path}, line 1 is {lines[0]!r}'
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r'[+-]?\d+(\.\d+)?', text) is not None
 
 
 def _types(described: Any) -> Iterator[str]:
@@ -335,14 +449,14 @@ class DatasetItem:
     ``pipeline.read(item.source, index=item.index, name=item.name, info=item.info)`` reads it.
 
     Attributes:
-        source: The image file, or uint8 RGB ``(H, W, 3)`` if the dataset holds arrays.
+        source: The image file, or an array if the dataset holds arrays: uint8 RGB ``(H, W, 3)``, or of another type.
         name: Output stem: index, class and file; unique in the dataset.
         index: Position in the dataset, wrappers included.
         label: The ground truth: a class id, several ids, a score for each class, one label per task, or None.
         info: What the dataset knows about the sample, without the image.
     """
 
-    source: Path | NDArray[np.uint8]
+    source: Path | NDArray[Any]
     name: str
     index: int
     label: Label
@@ -412,7 +526,7 @@ def path_of(info: Mapping[str, Any]) -> Path | None:
     return None if path is None else Path(str(path))
 
 
-def source_of(info: dict[str, Any]) -> Path | NDArray[np.uint8] | None:
+def source_of(info: dict[str, Any]) -> Path | NDArray[Any] | None:
     """A sample's image: its file, the first of several files, or an array in memory in the dataset's channel order."""
     path = path_of(info)
     if path is not None:
@@ -420,8 +534,8 @@ def source_of(info: dict[str, Any]) -> Path | NDArray[np.uint8] | None:
     image = info.get('img')
     if image is None:
         return None
-    image = np.asarray(image, np.uint8)
-    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    image = np.asarray(image)
+    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 and image.dtype == np.uint8 else image
 
 
 def sample_name(index: int, label: Label, path: Path | None, names: tuple[str, ...] | None) -> str:

@@ -1,11 +1,12 @@
 """How stored values became network values, so that the image can be shown as it was before normalization.
 
 Only what is undone is tracked here: channel order, value range, mean and standard deviation. Color augmentations are
-part of what the network saw, so they stay.
+part of what the network saw, so they stay. How stored values become a picture is :mod:`vistool.data.display`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,26 +14,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vistool.data.display import PHOTO, Shown, strips
 from vistool.data.geometry import Geometry, crop, resize
+from vistool.data.images import Photo
 
 
 @dataclass(frozen=True, eq=False)
 class Photometry:
-    """``stored = value * gain + bias`` with stored values in 0-255, per channel in the current order.
+    """``stored = value * gain + bias`` with stored values in the file's own units, per channel in the current order.
 
     Attributes:
         bgr: Whether the first of three channels is blue.
         gain: ``(C,)`` or a scalar.
         bias: ``(C,)`` or a scalar.
+        shown: How stored values are shown; by default 0 as black and 255 as white.
+        channels: How many channels the values have, where that is known: it tells their axis.
+        bands: The file's band, from 1, in each channel before any reversal; None: all of them in their order.
     """
 
     bgr: bool = False
     gain: NDArray[np.float64] | float = 1.0
     bias: NDArray[np.float64] | float = 0.0
+    shown: Shown = PHOTO
+    channels: int | None = None
+    bands: tuple[int, ...] | None = None
 
     def reversed(self) -> Photometry:
         """After the order of the channels was reversed."""
-        return Photometry(not self.bgr, np.flip(np.atleast_1d(self.gain)), np.flip(np.atleast_1d(self.bias)))
+        gain, bias = (np.flip(np.atleast_1d(each)) for each in (self.gain, self.bias))
+        return replace(self, bgr=not self.bgr, gain=gain, bias=bias)
 
     def normalized(self, mean: ArrayLike, std: ArrayLike) -> Photometry:
         """After ``(value - mean) / std``."""
@@ -43,19 +53,100 @@ class Photometry:
         """After the values were divided by ``factor``."""
         return replace(self, gain=self.gain * factor)
 
+    def inverse(self, stored: float) -> float:
+        """The value that stands for one of the file's, in the first channel."""
+        gain, bias = (float(np.atleast_1d(each)[0]) for each in (self.gain, self.bias))
+        return (stored - bias) / gain
+
     def image(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Values ``(C, H, W)`` as uint8 ``(H, W, 3)`` RGB; gray becomes three equal channels, alpha is dropped."""
-        values = np.asarray(values)[:3]
-        if len(values) == 2:  # gray with alpha
-            values = values[:1]
-        if values.dtype != np.uint8 or np.any(self.gain != 1) or np.any(self.bias != 0):
-            gain, bias = (np.atleast_1d(v)[: len(values)].reshape(-1, 1, 1) for v in (self.gain, self.bias))
-            values = np.clip(np.rint(values * gain + bias), 0, 255).astype(np.uint8)
-        if len(values) == 1:
-            values = np.repeat(values, 3, axis=0)
-        elif self.bgr:
-            values = values[::-1]
-        return np.ascontiguousarray(values.transpose(1, 2, 0))
+        """Values ``(C, H, W)`` as uint8 ``(H, W, 3)`` RGB; gray becomes three channels, other bands are dropped."""
+        values = np.asarray(values)
+        chosen = self.shown.planes(len(values), self.bgr, self.bands)
+        gain, bias = (np.broadcast_to(np.atleast_1d(each), len(values)) for each in self._to_bytes(len(values)))
+        image = np.empty((*values.shape[1:], 3), np.uint8)
+        exact = values.dtype == np.uint8 and np.all(gain == 1) and np.all(bias == 0)
+        for place, plane in enumerate(chosen):
+            for rows in strips(*values.shape[1:]):
+                part = values[plane, rows]
+                if not exact:
+                    level = np.rint(part * gain[plane] + bias[plane])
+                    part = np.clip(np.nan_to_num(level, nan=0.0, posinf=255.0, neginf=0.0), 0, 255).astype(np.uint8)
+                image[rows, :, place] = part
+        if len(chosen) == 1:
+            image[..., 1:] = image[..., :1]
+        return image
+
+    def _to_bytes(self, count: int) -> tuple[NDArray[np.float64] | float, NDArray[np.float64] | float]:
+        """Gain and bias from values to levels of a byte."""
+        gain, bias = (
+            each if np.size(each) in (1, count) else np.resize(np.atleast_1d(each), count)
+            for each in (self.gain, self.bias)
+        )
+        if (self.shown.low, self.shown.high) == (0, 255):
+            return gain, bias
+        return gain * self.shown.scale, (bias - self.shown.low) * self.shown.scale
+
+
+def pixels_of(photo: Photo, shown: Shown) -> NDArray[np.uint8]:
+    """A file as a person sees it, uint8 ``(H, W, 3)`` RGB."""
+    if photo.ordinary and (shown.low, shown.high, shown.bands) == (PHOTO.low, PHOTO.high, PHOTO.bands):
+        return photo.values
+    return Photometry(shown=shown).image(photo.values.transpose(2, 0, 1))
+
+
+def compared(values: NDArray[Any], stored: NDArray[Any], bgr: bool = False) -> Photometry | None:
+    """What a loader did to the values of a file, found by comparing the two.
+
+    Each band that it returned is sought among the file's: equal up to a factor and an offset, and up to rounding where
+    it returned integers.
+
+    Args:
+        values: ``(H, W, C)`` that the loader returned.
+        stored: ``(H, W, C')`` of the file.
+        bgr: Whether three bands are taken for blue, green, red where the values do not tell.
+
+    Returns:
+        The photometry; None where a band has no counterpart in the file.
+    """
+    if values.shape[:2] != stored.shape[:2]:
+        return None
+    count, step = values.shape[2], max(1, math.isqrt(values.shape[0] * values.shape[1] // 10_000))
+    values, stored = values[::step, ::step], stored[::step, ::step]
+    places, lines = [], []
+    for channel in range(count):
+        natural = 2 - channel if bgr and channel < 3 else channel
+        order = sorted(range(stored.shape[2]), key=lambda band, first=natural: (band != first, band in places))  # type: ignore[misc]
+        found = next(((band, line) for band in order if (line := _line(values[..., channel], stored[..., band]))), None)
+        if found is None:
+            return None
+        places.append(found[0])
+        lines.append(found[1])
+    gain, bias = np.array(lines).T
+    plain = bool(np.all(gain == 1) and np.all(bias == 0))
+    photometry = Photometry(gain=1.0 if plain else gain, bias=0.0 if plain else bias, channels=count)
+    if places[:3] == [2, 1, 0]:
+        places = [0, 1, 2, *places[3:]]
+        photometry = replace(photometry, bgr=True)
+    if places == list(range(stored.shape[2])):
+        return photometry
+    return replace(photometry, bands=tuple(band + 1 for band in places))
+
+
+def _line(values: NDArray[Any], stored: NDArray[Any]) -> tuple[float, float] | None:
+    """Factor and offset from a loader's band to the file's, or None where no two numbers lead from one to the other."""
+    x, y = values.astype(np.float64).ravel(), stored.astype(np.float64).ravel()
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    if not x.size or np.array_equal(x, y):
+        return 1.0, 0.0
+    spread = float(x.std())
+    if spread == 0:
+        return None
+    gain = float(((x - x.mean()) * (y - y.mean())).mean()) / spread**2
+    bias = float(y.mean() - gain * x.mean())
+    rounding = 1.01 * abs(gain) if values.dtype.kind in 'ui' else 0.0
+    error = float(np.abs(gain * x + bias - y).max())
+    return (gain, bias) if gain > 0 and error <= max(0.01 * float(y.std()), rounding) else None
 
 
 def followed(photometry: Photometry, transform: Any, before: Any, after: Any, known: bool) -> Photometry:
@@ -167,7 +258,7 @@ class Preprocessing:
         paint = np.full(3 if self.mean is None else len(self.mean), self.pad_value)
         if self.mean is not None and self.std is not None:
             paint = paint * self.std + self.mean
-        paint = np.broadcast_to(paint[::-1] if self.swaps else paint, (3,)) if len(values) >= 3 else paint[:1]
+        paint = np.resize(paint[::-1] if self.swaps else paint, len(values))
         padded = np.empty((*size, 3), np.uint8)
         padded[:] = photometry.image(paint.reshape(-1, 1, 1))[0, 0]
         padded[:h, :w] = image

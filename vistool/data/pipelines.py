@@ -1,8 +1,8 @@
 """Pipelines: which one a config means, building it, and running it from the file to the network's input.
 
-Files are read here and not by a pipeline's own loader: mmcv's keeps 16-bit values, drops transparency and reads CMYK
-wrongly. Every file is read as a person sees it and handed over in the channel order and type that the loader's options
-promise.
+Photos are read here and not by a pipeline's own loader: mmcv's drops transparency and reads CMYK wrongly. They are read
+as a person sees them and handed over in the channel order and type that the loader's options promise. A loader that
+keeps the file's own values, or the user's own, reads the file itself; what it returns is compared with the file.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vistool.data.display import PHOTO, Display, Shown
 from vistool.data.geometry import GeometricStep, Geometry, crop
-from vistool.data.photometry import Photometry, Preprocessing
-from vistool.data.samples import SUFFIXES, ImageLike, Sample, image_of, original_of, planes_of, preprocess, size_of
+from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES, ImageLike, Photo, read_photo
+from vistool.data.photometry import Photometry, Preprocessing, compared, pixels_of
+from vistool.data.samples import Sample, channel_axis, image_of, planes_of, preprocess, size_of
 from vistool.data.transforms import Tracer, name_of, seeded
 from vistool.errors import InputError, message_of
 
@@ -59,38 +61,52 @@ def is_label_loader(transform: Any) -> bool:
     return name.startswith('Load') and any(word in name for word in ('Annotation', 'Proposal', 'Label', 'Semantic'))
 
 
-def loaded(loader: Any, original: NDArray[np.uint8], orientation: int = 1) -> tuple[NDArray[Any], Photometry, Geometry]:
+def keeps_values(loader: Any) -> bool:
+    """Whether mmcv's loader returns the file's own values, of any type and number of bands."""
+    return getattr(loader, 'color_type', '') == 'unchanged' or getattr(loader, 'imdecode_backend', None) == 'tifffile'
+
+
+def loaded(loader: Any, photo: Photo, shown: Shown = PHOTO) -> tuple[NDArray[Any], Photometry, Geometry]:
     """The image as the loader would pass it on, with its photometry and geometry.
 
     Args:
-        loader: mmcv's ``LoadImageFromFile``.
-        original: uint8 ``(H, W, 3)`` RGB, upright.
-        orientation: The file's EXIF orientation, for loaders that are set to ignore it.
+        loader: mmcv's ``LoadImageFromFile``, reading 8-bit color or gray.
+        photo: The file; its EXIF orientation matters to loaders that are set to ignore it.
+        shown: How the file's values are shown.
     """
     flag = str(getattr(loader, 'color_type', 'color'))
-    image, geometry = original, Geometry.identity(original.shape[:2])
-    if flag.endswith('ignore_orientation') and orientation != 1:
-        image, geometry = _stored(original, orientation)
+    levels, gain, bias = photo.eight_bit()
+    image, geometry = levels, Geometry.identity(levels.shape[:2])
+    if flag.endswith('ignore_orientation') and photo.orientation != 1:
+        image, geometry = _stored(levels, photo.orientation)
+    photometry = Photometry(gain=gain, bias=bias, shown=shown)
     if flag.startswith('grayscale'):
-        image, photometry = as_gray(image), Photometry()
+        image, photometry = as_gray(image), replace(photometry, channels=1)
     else:
-        image, photometry = np.ascontiguousarray(image[:, :, ::-1]), Photometry(bgr=True)
+        image, photometry = np.ascontiguousarray(image[:, :, ::-1]), replace(photometry, bgr=True, channels=3)
     return image.astype(np.float32) if getattr(loader, 'to_float32', False) else image, photometry, geometry
 
 
 def unloaded(
-    transforms: list[Any], preprocessing: Preprocessing, original: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], Photometry]:
+    transforms: list[Any], preprocessing: Preprocessing, photo: Photo, shown: Shown, bgr: bool = False
+) -> tuple[NDArray[Any], Photometry]:
     """The image for a pipeline without a loader, whose dataset holds arrays: in the form that the later steps expect.
 
-    BGR if a later step converts it to RGB, gray if there is a single mean, else RGB.
+    Measurements keep their type and bands. Photos are BGR if a later step converts them to RGB (or with ``bgr``), gray
+    if there is a single mean, else RGB.
     """
-    if preprocessing.mean is not None and len(preprocessing.mean) == 1:
-        return as_gray(original), Photometry()
-    swaps = preprocessing.swaps or any(
-        getattr(t, 'to_rgb', False) and type(t).__name__ in ('Normalize', 'NumpyToPIL') for t in transforms
+    photometry = Photometry(shown=shown, channels=photo.values.shape[2])
+    if not photo.ordinary and photo.values.shape[2] != 3:
+        return photo.values.copy(), photometry
+    if photo.ordinary and preprocessing.mean is not None and len(preprocessing.mean) == 1:
+        return as_gray(photo.values), replace(photometry, channels=1)
+    swaps = (
+        bgr
+        or preprocessing.swaps
+        or any(getattr(t, 'to_rgb', False) and type(t).__name__ in ('Normalize', 'NumpyToPIL') for t in transforms)
     )
-    return (np.ascontiguousarray(original[:, :, ::-1]) if swaps else original.copy()), Photometry(bgr=swaps)
+    image = np.ascontiguousarray(photo.values[:, :, ::-1]) if swaps else photo.values.copy()
+    return image, replace(photometry, bgr=swaps)
 
 
 def as_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -123,6 +139,9 @@ class Pipeline:
         transforms: Built transforms in order.
         data_preprocessor: The model's, built or as a config; its padding is part of the image.
         takes_images: Whether the transforms take a PIL image (torchvision, timm) instead of OpenMMLab's results dict.
+        display: How images that are not photos of 8 bits are shown; networks get the same whatever it says.
+        channels: How many bands the network takes, if that is known beside the data preprocessor: it tells the axes of
+            arrays.
     """
 
     def __init__(
@@ -130,9 +149,14 @@ class Pipeline:
         transforms: Sequence[Callable[[Any], Any]],
         data_preprocessor: Any = None,
         takes_images: bool = False,
+        display: Display | None = None,
+        channels: int | None = None,
     ) -> None:
         self.transforms, self.takes_images = list(transforms), takes_images
+        self.display = display or Display()
         self.preprocessing = Preprocessing.of(data_preprocessor)
+        mean = self.preprocessing.mean
+        self.channels = channels if mean is None or len(mean) == 1 else len(mean)
         self._preprocessor = data_preprocessor if callable(data_preprocessor) else None
         self._warned: set[str] = set()
         if not self.preprocessing.known:
@@ -140,7 +164,7 @@ class Pipeline:
 
     def with_transforms(self, transforms: Sequence[Callable[[Any], Any]]) -> Pipeline:
         """Other transforms before the same data preprocessor."""
-        other = Pipeline(transforms, takes_images=self.takes_images)
+        other = Pipeline(transforms, None, self.takes_images, self.display, self.channels)
         other.preprocessing, other._preprocessor = self.preprocessing, self._preprocessor
         return other
 
@@ -156,7 +180,8 @@ class Pipeline:
         """Reads one image and runs it through the pipeline.
 
         Args:
-            source: A path, a PIL image, or a uint8 RGB array ``(H, W, 3)``.
+            source: A path, a PIL image, or an array: uint8 RGB ``(H, W, 3)``, or any type and number of bands, whose
+                axes are told by the number of bands that the network takes.
             seed: Seeds, with ``index``, whatever the transforms draw; the global random states are not changed.
             index: Position of the image in the run.
             name: Output stem; default: the file's.
@@ -168,66 +193,125 @@ class Pipeline:
             InputError: The file is not a readable image, or a transform fails on it.
         """
         path = Path(source) if isinstance(source, (str, PathLike)) else None
-        original, orientation = original_of(source)
+        photo = self._photo(source)
         try:
             with seeded(seed, index) as own:
                 seed_inner(self.transforms, own)
-                data, tracer = self._run(original, orientation, path, {**(info or {}), 'sample_idx': index}, observe)
+                reading = _Reading(path, photo, {**(info or {}), 'sample_idx': index}, observe)
+                data, tracer = self._run(reading)
         except InputError as error:
-            problem = f'{path or "the image"}: {error.problem}'
+            named = path is not None and str(path) in error.problem
+            problem = error.problem if named else f'{path or "the image"}: {error.problem}'
             raise InputError(problem, accepted=error.accepted, hint=error.hint) from error
-        image, geometry = self._finish(data, tracer, original)
+        image, geometry = self._finish(data, tracer)
+        if said := reading.shown.describe():
+            log.info('%s', said)
         return Sample(
-            data, image, original, geometry, path, name or (path.stem if path else 'image'), _label(data), index
+            data,
+            image,
+            reading.original(),
+            geometry,
+            path,
+            name or (path.stem if path else 'image'),
+            _label(data),
+            index,
+            reading.shown,
         )
 
-    def _run(
-        self, original: NDArray[np.uint8], orientation: int, path: Path | None, results: dict[str, Any], observe: Any
-    ) -> tuple[Any, Tracer]:
+    def _photo(self, source: ImageLike) -> Photo | None:
+        """The image as the file has it; None where only the pipeline's own loader can read the file."""
+        try:
+            return read_photo(source, self.channels, self.display.axes)
+        except InputError:
+            own = self.transforms[0] if self.transforms and not self.takes_images else None
+            path = Path(source) if isinstance(source, (str, PathLike)) else None
+            if path is None or not path.is_file() or not is_custom_loader(own) or is_loader(own):
+                raise
+            return None
+
+    def _run(self, reading: _Reading) -> tuple[Any, Tracer]:
         """Starts where the pipeline's own loader would have ended, and applies the remaining transforms."""
+        photo, path, results = reading.photo, reading.path, reading.results
         if self.takes_images:
-            tracer = Tracer(Geometry.identity(original.shape[:2]), Photometry(), self._warned, observe)
-            return tracer.run(self.transforms, Image.fromarray(original)), tracer
+            assert photo is not None
+            levels, gain, bias = photo.eight_bit()
+            reading.shown = self.display.shown(photo.values)
+            photometry = Photometry(gain=gain, bias=bias, shown=reading.shown, channels=3)
+            tracer = Tracer(Geometry.identity(levels.shape[:2]), photometry, self._warned, reading.observe)
+            return tracer.run(self.transforms, Image.fromarray(levels)), tracer
         labeled = len(results) > 1
         steps = [t for t in self.transforms if labeled or not is_label_loader(t)]
         first, rest = (steps[0], steps[1:]) if steps else (None, [])
         results.setdefault('img_id', results['sample_idx'])
         if path is not None:
             results['img_path'] = str(path)
-        if is_loader(first) and not (getattr(first, 'color_type', '') == 'unchanged' and path is not None):
-            image, photometry, geometry = loaded(first, original, orientation)
-        elif path is not None and (is_custom_loader(first) or is_loader(first)):
-            return self._run_own_loader(first, rest, results, original, observe)
+        loads = is_loader(first) or is_custom_loader(first)
+        own = path is not None and loads and not (is_loader(first) and (_is_array(path) or not keeps_values(first)))
+        if own:
+            return self._run_own_loader(first, rest, reading)
+        assert photo is not None
+        reading.shown = self.display.shown(photo.values)
+        if is_loader(first) and not keeps_values(first) and (photo.ordinary or not (path is None or _is_array(path))):
+            image, photometry, geometry = loaded(first, photo, reading.shown)
+            _warn_of_reduction(first, photo, photometry)
         else:
-            rest = rest if is_custom_loader(first) or is_loader(first) else steps
-            if path is not None:
+            if path is not None and not loads:
                 log.warning('the pipeline loads no images (its dataset holds them): a file is used at its own size')
-            image, photometry = unloaded(rest, self.preprocessing, original)
-            geometry = Geometry.identity(original.shape[:2])
+            image, photometry = unloaded(
+                rest if loads else steps, self.preprocessing, photo, reading.shown, is_loader(first)
+            )
+            image = image.astype(np.float32) if getattr(first, 'to_float32', False) and loads else image
+            geometry = Geometry.identity(photo.values.shape[:2])
+            rest = rest if loads else steps
         results |= {'img': image, 'img_shape': image.shape[:2], 'ori_shape': image.shape[:2]}
-        tracer = Tracer(geometry, photometry, self._warned, observe)
+        tracer = Tracer(geometry, photometry, self._warned, reading.observe)
         return tracer.run(rest, results), tracer
 
-    def _run_own_loader(
-        self, loader: Any, rest: list[Any], results: dict[str, Any], original: NDArray[np.uint8], observe: Any
-    ) -> tuple[Any, Tracer]:
+    def _run_own_loader(self, loader: Any, rest: list[Any], reading: _Reading) -> tuple[Any, Tracer]:
         """Lets a loader of the user's own, or one that keeps the file's raw values, read the file."""
-        geometry = Geometry.identity(original.shape[:2])
-        results = Tracer(None, Photometry(), self._warned, observe).run([loader], results)
+        results = Tracer(None, Photometry(), self._warned, reading.observe).run([loader], reading.results)
         image = image_of(results)
-        if size_of(image) != geometry.network_size:
+        if image is None:
+            raise InputError(f'the transform {name_of(loader)} loads no image', accepted="an array under the key 'img'")
+        channels = _channels_of(image, results, self.channels)
+        values = np.moveaxis(planes_of(image, channels), 0, 2)
+        if reading.photo is None:  # of a kind that only the loader reads
+            reading.photo = Photo(values, str(reading.path), 1, False)
+        size, stored = values.shape[:2], reading.photo.values
+        geometry = Geometry.identity(stored.shape[:2])
+        if size != geometry.network_size:
             log.warning('%s changes the size of the file: maps cannot be laid over the original image', name_of(loader))
-            size = size_of(image) or geometry.network_size
             geometry = replace(Geometry.identity(size), original_size=geometry.original_size, exact=False)
-        top = 65535 if getattr(image, 'dtype', None) == np.uint16 else 255
-        photometry = Photometry(bgr=not getattr(loader, 'to_rgb', False)).scaled(255 / top)
-        tracer = Tracer(geometry, photometry, self._warned, observe)
+        photometry = self._loaded_photometry(loader, values, reading)
+        tracer = Tracer(geometry, photometry, self._warned, reading.observe)
         return tracer.run(rest, results), tracer
 
-    def _finish(self, data: Any, tracer: Tracer, original: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
+    def _loaded_photometry(self, loader: Any, values: NDArray[Any], reading: _Reading) -> Photometry:
+        """How what a loader returned is shown: as the file, where its values can be traced back to the file's."""
+        assert reading.photo is not None
+        stored, count = reading.photo.values, values.shape[2]
+        bgr = not getattr(loader, 'to_rgb', False) and count >= 3 and is_loader(loader)
+        photometry = compared(values, stored, bgr)
+        usual = photometry.bands[:3] if photometry is not None and photometry.bands is not None else ()
+        reading.shown = self.display.shown(stored, usual if len(usual) in (1, 3) and not reading.photo.ordinary else ())
+        if photometry is not None:
+            return replace(photometry, shown=reading.shown)
+        photometry = Photometry(bgr=not getattr(loader, 'to_rgb', False) and count >= 3, channels=count)
+        if values.dtype == np.uint8 or (reading.photo.ordinary and count == 4):  # 8 bits, perhaps with alpha
+            return photometry
+        shown = (self.display if self.display.percent else Display()).shown(values)
+        log.info(
+            'the values that %s returns cannot be traced back to the file: what the network saw is drawn by itself%s',
+            name_of(loader),
+            f' ({shown.describe()})' if shown.describe() else '',
+        )
+        return replace(photometry, shown=shown)
+
+    def _finish(self, data: Any, tracer: Tracer) -> tuple[NDArray[np.uint8], Geometry]:
         """The image and geometry of the network's input, including the padding of the data preprocessor."""
-        values = planes_of(network_input(data))
-        geometry = tracer.geometry or Geometry.identity(original.shape[:2])
+        values = planes_of(network_input(data), tracer.photometry.channels)
+        geometry = tracer.geometry
+        assert geometry is not None, 'the tracer knew the geometry from the start'
         if values.shape[-2:] != geometry.network_size:
             geometry = replace(
                 Geometry.identity(values.shape[-2:]), original_size=geometry.original_size, exact=False
@@ -254,6 +338,60 @@ class Pipeline:
         padded = np.zeros((*size, 3), np.uint8)
         padded[:h, :w] = image
         return padded, geometry.then(crop((h, w), size, 0, 0))
+
+
+@dataclass
+class _Reading:
+    """One image on its way through a pipeline.
+
+    Attributes:
+        path: Its file, if it has one.
+        photo: It as the file has it; None until the pipeline's own loader has read it.
+        results: What the pipeline starts with.
+        observe: See :meth:`Pipeline.read`.
+        shown: How it is shown, once that is known.
+    """
+
+    path: Path | None
+    photo: Photo | None
+    results: dict[str, Any]
+    observe: Callable[[Any, Any], None] | None
+    shown: Shown = PHOTO
+
+    def original(self) -> NDArray[np.uint8]:
+        """The file as a person sees it, uint8 ``(H, W, 3)``."""
+        assert self.photo is not None, 'the image was read'
+        return pixels_of(self.photo, self.shown)
+
+
+def _warn_of_reduction(loader: Any, photo: Photo, photometry: Photometry) -> None:
+    """Says that a loader of 8-bit color leaves a network few levels of a file that has more."""
+    low, high = (int(photometry.inverse(end)) for end in (photometry.shown.low, photometry.shown.high))
+    if not photo.ordinary and photo.values.dtype.kind in 'ui' and high - low < 128:
+        log.warning(
+            "%s gives the network 8 bits: these values reach it as %d to %d of 255; color_type='unchanged' keeps all",
+            name_of(loader),
+            max(low, 0),
+            min(high, 255),
+        )
+
+
+def _is_array(path: Path) -> bool:
+    return path.suffix.lower() in ARRAY_SUFFIXES
+
+
+def _channels_of(image: Any, results: Any, declared: int | None) -> int | None:
+    """How many channels a loaded array has: told by what the network takes, else by the size that the loader noted."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3:
+        return None
+    if declared is not None and declared in (image.shape[0], image.shape[2]):
+        return declared
+    shape = results.get('img_shape') if isinstance(results, Mapping) else None
+    if shape is not None and tuple(shape[:2]) == image.shape[:2] != image.shape[1:]:
+        return image.shape[2]
+    if shape is not None and tuple(shape[-2:]) == image.shape[1:] != image.shape[:2]:
+        return image.shape[0]
+    return image.shape[channel_axis(image, declared)]
 
 
 def network_input(data: Any) -> Any:
@@ -401,16 +539,24 @@ def build_pipeline(config: Config, phase: str = 'test', data_preprocessor: Any =
     scope = config.get('default_scope')
     if data_preprocessor is None:
         data_preprocessor = (config.get('model') or {}).get('data_preprocessor') or config.get('data_preprocessor')
+    display = Display.from_config(config)
     with registered_only(is_data(config)):
         if config.get('inputs'):
-            return _several(config['inputs'], scope)
+            return _several(config['inputs'], scope, display)
         steps = find_pipeline(config, phase)
         if steps is None:
             steps = _fallback(config, phase)
-        return Pipeline(build_transforms(steps, scope), data_preprocessor)
+        return Pipeline(build_transforms(steps, scope), data_preprocessor, False, display, _input_channels(config))
 
 
-def _several(inputs: Any, scope: str | None) -> MultiPipeline:
+def _input_channels(config: Config) -> int | None:
+    """How many bands the backbone of a config takes, where the config says so."""
+    backbone = (config.get('model') or {}).get('backbone') or {}
+    found = next((backbone.get(key) for key in ('in_channels', 'in_chans', 'input_channels') if key in backbone), None)
+    return found if isinstance(found, int) else None
+
+
+def _several(inputs: Any, scope: str | None, display: Display) -> MultiPipeline:
     """The pipelines of a network with several inputs: ``inputs = dict(NAME=dict(pipeline=[…]))``, or a list of such."""
     named = dict(inputs) if isinstance(inputs, Mapping) else {str(number): each for number, each in enumerate(inputs)}
     for name, each in named.items():
@@ -418,7 +564,9 @@ def _several(inputs: Any, scope: str | None) -> MultiPipeline:
             raise InputError(
                 f'the input {name!r} has no pipeline', accepted=f'{name}=dict(pipeline=[…])', parameter='config'
             )
-    pipelines = {name: Pipeline(build_transforms(each['pipeline'], scope)) for name, each in named.items()}
+    pipelines = {
+        name: Pipeline(build_transforms(each['pipeline'], scope), display=display) for name, each in named.items()
+    }
     return MultiPipeline(pipelines, positional=not isinstance(inputs, Mapping))
 
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.datasets import Label, bases, class_names, info_of, label_of, open_dataset, path_of, sample_name
-from vistool.data.photometry import Photometry, Preprocessing
-from vistool.data.pipelines import seed_inner
-from vistool.data.samples import planes_of, size_of
+from vistool.data.display import Display, Shown
+from vistool.data.images import read_photo
+from vistool.data.photometry import Photometry, Preprocessing, compared
+from vistool.data.pipelines import is_loader, seed_inner
+from vistool.data.samples import channel_axis, planes_of, size_of
 from vistool.data.transforms import Tracer, applied, attribute, name_of, seeded
 from vistool.errors import InputError, message_of
 
@@ -189,12 +191,16 @@ class Recorder(Tracer):
         preprocessing: What the data preprocessor does afterwards; it gives the channel order of images that no step
             loads.
         bgr: Whether loaded images are BGR, as given by the user; None: as the loader returns them.
+        display: How images that are not photos of 8 bits are shown.
         detail: ``steps`` keeps the images after all steps, ``ends`` the first and last, ``original`` only the loaded
             one (the other steps do not run).
     """
 
-    def __init__(self, preprocessing: Preprocessing, bgr: bool | None, detail: Detail) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, bgr: bool | None, detail: Detail, display: Display | None = None
+    ) -> None:
         super().__init__(None, Photometry())
+        self._display = display or Display()
         self.images: list[StepImage] = []
         self.mask: NDArray[Any] | None = None
         self._preprocessing, self._bgr, self._detail = preprocessing, bgr, detail
@@ -205,7 +211,7 @@ class Recorder(Tracer):
         """Applies the transforms; None as soon as one returns None, as mmengine's Compose does."""
         if images_of(results):
             swaps = self._preprocessing.swaps if self._bgr is None else self._bgr
-            self.photometry = Photometry(bgr=swaps)
+            self.photometry = self._shown(images_of(results)[0], swaps)
             self._keep('original', results)
         for transform in transforms:
             if self._detail == 'original' and self.images:
@@ -269,10 +275,28 @@ class Recorder(Tracer):
     def _loaded(self, loader: Any, results: Any) -> Photometry:
         """Channel order and range of an image that was just loaded; mmcv's loaders return BGR."""
         image = images_of(results)[0]
-        bgr = not getattr(loader, 'to_rgb', False) if self._bgr is None else self._bgr
-        top = 65535 / 255 if getattr(image, 'dtype', None) == np.uint16 else 1.0
-        color = np.ndim(image) == 3 and np.shape(image)[2] >= 3
-        return Photometry(bgr=bgr and color).scaled(1 / top)
+        if self._bgr is not None:
+            return self._shown(image, self._bgr)
+        bgr = not getattr(loader, 'to_rgb', False)
+        path = results.get('img_path') if isinstance(results, Mapping) else None
+        if not is_loader(loader) and isinstance(path, (str, Path)):
+            bgr = _order_in_file(self._shown(image, bgr), image, str(path))
+        return self._shown(image, bgr)
+
+    def _shown(self, image: Any, bgr: bool) -> Photometry:
+        """The photometry of an image as it was loaded."""
+        channels = None
+        if isinstance(image, np.ndarray) and image.ndim == 3:
+            shape, axes = image.shape, self._display.axes
+            channels = shape[channel_axis(image, self._channels)] if axes is None else shape[axes.index('C')]
+        values = np.moveaxis(planes_of(image, channels), 0, 2)
+        shown = self._display.shown(values) if channels not in (None, 4) or values.dtype != np.uint8 else Shown()
+        return Photometry(bgr=bgr and values.shape[2] >= 3, shown=shown, channels=channels)
+
+    @property
+    def _channels(self) -> int | None:
+        mean = self._preprocessing.mean
+        return None if mean is None or len(mean) == 1 else len(mean)
 
     def _keep(self, step: str, value: Any, parameters: tuple[str, ...] = ()) -> None:
         images = images_of(value)
@@ -294,6 +318,16 @@ class Recorder(Tracer):
         self._keep('transformed', images if len(images) > 1 else images[0])
 
 
+def _order_in_file(assumed: Photometry, image: Any, path: str) -> bool:
+    """Whether a loader of the user's own returned blue first, found by comparing it with the file; else as assumed."""
+    try:
+        stored = read_photo(path, assumed.channels).values
+    except InputError:
+        return assumed.bgr
+    found = compared(np.moveaxis(planes_of(image, assumed.channels), 0, 2), stored, assumed.bgr)
+    return assumed.bgr if found is None else found.bgr
+
+
 def images_of(value: Any) -> list[Any]:
     """The images in a results dict or value: none, one, or several views."""
     if isinstance(value, Mapping):
@@ -304,7 +338,7 @@ def images_of(value: Any) -> list[Any]:
 
 def as_pixels(image: Any, photometry: Photometry) -> NDArray[np.uint8]:
     """A copy of an image of any kind as uint8 ``(h, w, 3)`` RGB, with normalization undone."""
-    pixels = photometry.image(planes_of(image))
+    pixels = photometry.image(planes_of(image, photometry.channels))
     return pixels.copy() if np.shares_memory(pixels, _memory(image)) else pixels
 
 
@@ -363,6 +397,11 @@ class Record:
         """The loaded image."""
         return self.images[0].pixels
 
+    @property
+    def shown(self) -> Shown:
+        """How the values of its file are shown."""
+        return self.photometry.shown
+
 
 class Samples:
     """A dataset whose samples are read with the images of every step.
@@ -372,14 +411,21 @@ class Samples:
         data_preprocessor: The model's, built, as a config, or None.
         seed: Seeds, with a sample's index, whatever its transforms draw.
         channel_order: ``BGR`` or ``RGB``, of loaded images; None: as their loader returns them.
+        display: How images that are not photos of 8 bits are shown.
     """
 
     def __init__(
-        self, dataset: Any, data_preprocessor: Any = None, seed: int = 0, channel_order: str | None = None
+        self,
+        dataset: Any,
+        data_preprocessor: Any = None,
+        seed: int = 0,
+        channel_order: str | None = None,
+        display: Display | None = None,
     ) -> None:
         if channel_order not in (None, 'BGR', 'RGB'):
             raise InputError(f'unknown channel order {channel_order!r}', accepted='BGR, RGB', parameter='channel_order')
         self.dataset, self.seed = dataset, seed
+        self.display = display or Display()
         self.classes = class_names(dataset)
         self.preprocessing = Preprocessing.of(data_preprocessor)
         self._bgr = None if channel_order is None else channel_order == 'BGR'
@@ -389,13 +435,21 @@ class Samples:
             base.pipeline = _Watched(getattr(base, 'pipeline', None), self._watch)
 
     @classmethod
-    def of(cls, config: Config, phase: str = 'train', seed: int = 0, channel_order: str | None = None) -> Samples:
+    def of(
+        cls,
+        config: Config,
+        phase: str = 'train',
+        seed: int = 0,
+        channel_order: str | None = None,
+        display: Display | None = None,
+    ) -> Samples:
         """The samples of a config's dataset.
 
         Raises:
             InputError: The config has no such phase, or the dataset or its files are not there.
         """
-        return cls(open_dataset(config, phase), preprocessor_config(config), seed, channel_order)
+        display = (display or Display()).over(Display.from_config(config))
+        return cls(open_dataset(config, phase), preprocessor_config(config), seed, channel_order, display)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -420,7 +474,7 @@ class Samples:
             InputError: The image is not readable, or a transform fails on it.
         """
         watch = self._watch
-        watch.start(lambda: Recorder(self.preprocessing, self._bgr, detail))
+        watch.start(lambda: Recorder(self.preprocessing, self._bgr, detail, self.display))
         try:
             with seeded(self.seed + repeat, index) as own:
                 for base in self._own:

@@ -1,167 +1,26 @@
-"""Images named by the user, read from any file → samples → the batch that a network takes."""
+"""Images named by the user → samples → the batch that a network takes."""
 
 from __future__ import annotations
 
-import codecs
 import copy
 import glob
-import logging
 import os
-import struct
-import warnings
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vistool.data.display import PHOTO, Shown
 from vistool.data.geometry import Geometry, Size
+from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.errors import InputError, close_matches
 
 if TYPE_CHECKING:
     import torch
-
-log = logging.getLogger('vistool')
-
-#: Suffixes that a folder is searched for.
-SUFFIXES = frozenset({
-    '.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.dib', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm', '.pbm',
-    '.pnm', '.jp2', '.tga', '.avif',
-})  # fmt: skip
-
-ImageLike = str | PathLike[str] | Image.Image | NDArray[np.uint8]
-"""An image as users give it: a path, a PIL image, or an array ``(H, W, 3)`` RGB or ``(H, W)`` gray."""
-
-_UNKNOWN = 'not an image, or in an unknown format'
-
-#: What PIL's decoders raise on damaged files.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
-
-
-def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
-    """A file as uint8 ``(H, W, 3)`` RGB, with its EXIF orientation applied.
-
-    Transparency is laid over white, 16-bit and float images are scaled to 0-255, an animation gives its first frame.
-
-    Raises:
-        InputError: The file is missing, empty, truncated, a folder, or not an image.
-    """
-    return to_rgb(open_image(path), str(path))
-
-
-def original_of(source: ImageLike) -> tuple[NDArray[np.uint8], int]:
-    """uint8 RGB, upright, and the EXIF orientation of the file it came from."""
-    if isinstance(source, (str, PathLike)):
-        image = open_image(source)
-        return to_rgb(image, str(source)), _orientation(image)
-    if isinstance(source, Image.Image):
-        return to_rgb(source), _orientation(source)
-    return as_rgb(source), 1
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except Exception:  # damaged EXIF data can raise anything
-        return 1
-
-
-def open_image(path: str | PathLike[str]) -> Image.Image:
-    """A file as a decoded PIL image in its own mode, its EXIF orientation not applied; raises as :func:`read_image`."""
-    path = Path(path)
-    _check(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            image = Image.open(path)
-    except UnidentifiedImageError:
-        accepted = 'an image file (JPEG, PNG, TIFF, WebP, BMP, GIF)'
-        raise InputError(f'{path} is {_kind(path)}', accepted=accepted) from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f'{path} is too large: {error}', hint='make it smaller first') from None
-    except _BROKEN as error:
-        raise InputError(f'cannot read {path}: {error}') from error
-    try:
-        image.load()
-    except _BROKEN as error:
-        raise InputError(f'{path} is damaged or cut off ({error})', hint='copy or download it again') from error
-    return image
-
-
-def to_rgb(image: Image.Image, name: str = 'the image') -> NDArray[np.uint8]:
-    """A PIL image as uint8 ``(H, W, 3)`` RGB, upright."""
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data can raise anything
-        log.warning('%s has unreadable EXIF data; its orientation is ignored', name)
-    if image.mode.startswith('I') or image.mode == 'F':
-        gray = _to_bytes(np.asarray(image), name)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    try:
-        if image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or 'transparency' in image.info:
-            image = image.convert('RGBA')
-            white = Image.new('RGBA', image.size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, image)
-        return np.array(image.convert('RGB'))
-    except ValueError as error:
-        problem = f'{name} has the color mode {image.mode}, which cannot be shown'
-        raise InputError(problem, accepted='RGB, gray, palette, CMYK, 16-bit or float gray') from error
-
-
-def as_rgb(array: Any) -> NDArray[np.uint8]:
-    """Checks a user's array: uint8 ``(H, W, 3)`` RGB, or gray ``(H, W)``, which is spread over three channels."""
-    array = np.asarray(array)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
-        raise InputError(
-            f'an array of type {array.dtype} and shape {array.shape} is not an image',
-            accepted='uint8 of shape (H, W, 3), RGB, or (H, W)',
-            hint='scale to 0-255 and use .astype("uint8"), channels last',
-        )
-    array = array if array.ndim == 3 else array[:, :, None]
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-
-
-def _check(path: Path) -> None:
-    if not path.exists():
-        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f'no such file: {path}', hint=close_matches(path.name, names))
-    if path.is_dir():
-        raise InputError(f'{path} is a folder', accepted='an image file')
-    if path.is_file() and path.stat().st_size == 0:
-        raise InputError(f'{path} is empty (0 bytes)', hint='copy or download it again')
-
-
-def _kind(path: Path) -> str:
-    """What a file that is not an image seems to be."""
-    with path.open('rb') as file:
-        head = file.read(512)
-    try:
-        codecs.getincrementaldecoder('utf-8')().decode(head)  # a character cut in two at the end is fine
-    except UnicodeDecodeError:
-        return _UNKNOWN
-    return _UNKNOWN if b'\0' in head else 'a text file, not an image'
-
-
-def _to_bytes(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Gray values of more than 8 bits as bytes; their range follows from the type, or else from the values."""
-    if values.dtype == np.uint16:
-        return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    floats = values.dtype.kind == 'f'
-    values = np.nan_to_num(values.astype(np.float64))
-    low, high = float(values.min()), float(values.max())
-    if floats and low >= 0 and high <= 1:
-        return np.rint(values * 255).astype(np.uint8)
-    for top in (255, 65535):
-        if low >= 0 and high <= top:
-            return np.rint(values * (255 / top)).astype(np.uint8)
-    log.warning('%s has values from %g to %g; they are stretched from black to white', name, low, high)
-    return np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
 def is_tensor(image: Any) -> bool:
@@ -169,12 +28,33 @@ def is_tensor(image: Any) -> bool:
     return hasattr(image, 'detach') and hasattr(image, 'dim')
 
 
-def size_of(image: Any) -> Size | None:
-    """``(h, w)`` of an image of any kind: PIL, ``(H, W[, C])`` array, ``(C, H, W)`` tensor or array; else None."""
+def channel_axis(array: NDArray[Any], channels: int | None = None) -> int:
+    """The axis of the channels of an array ``(H, W, C)`` or ``(C, H, W)``: 2 or 0.
+
+    Arrays in OpenMMLab's pipelines keep channels last. First they are where the declared number of channels fits the
+    first axis only, or, where none is declared, where only the first axis is as short as 1 to 4.
+
+    Args:
+        array: Three axes.
+        channels: How many channels it has, if that is known.
+    """
+    first, last = array.shape[0], array.shape[2]
+    if channels is not None and channels in (first, last):
+        return 2 if last == channels else 0
+    return 0 if last not in (1, 2, 3, 4) and first in (1, 2, 3, 4) else 2
+
+
+def size_of(image: Any, channels: int | None = None) -> Size | None:
+    """``(h, w)`` of an image of any kind: PIL, ``(H, W[, C])`` array, ``(C, H, W)`` tensor or array; else None.
+
+    Args:
+        image: Anything.
+        channels: How many channels it has, if that is known; it tells the axes of an array.
+    """
     if is_tensor(image):
         return (int(image.shape[-2]), int(image.shape[-1])) if image.dim() >= 2 else None
     if isinstance(image, np.ndarray):
-        if image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4) and image.shape[0] in (1, 2, 3, 4):
+        if image.ndim == 3 and channel_axis(image, channels) == 0:
             return image.shape[1], image.shape[2]
         return (image.shape[0], image.shape[1]) if image.ndim in (2, 3) else None
     if hasattr(image, 'getbands'):
@@ -197,19 +77,15 @@ def with_image(value: Any, image: Any) -> Any:
     return {**copy.deepcopy({k: v for k, v in value.items() if k != key}), key: image}
 
 
-def planes_of(image: Any) -> NDArray[Any]:
-    """Any image as an array ``(C, H, W)``."""
+def planes_of(image: Any, channels: int | None = None) -> NDArray[Any]:
+    """Any image as an array ``(C, H, W)``; ``channels`` as in :func:`size_of`."""
     if is_tensor(image):
         array = image.detach().cpu().numpy()
         return array.reshape(-1, *array.shape[-2:]) if array.ndim != 3 else array
     array = np.asarray(image)
     if array.ndim == 2:
         return array[None]
-    first = size_of(image) == array.shape[1:] and size_of(image) != array.shape[:2]
-    return array if first else array.transpose(2, 0, 1)
-
-
-__all__ = ['Item', 'Sample', 'find_inputs', 'preprocess', 'read_image']
+    return array if channel_axis(array, channels) == 0 else array.transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -240,6 +116,7 @@ class Sample:
         name: Output stem.
         label: Ground truth, if it is known.
         index: Position in the run or dataset.
+        shown: Which of the file's values and bands ``image`` and ``original`` show.
     """
 
     data: Any = field(repr=False)
@@ -250,6 +127,7 @@ class Sample:
     name: str = 'image'
     label: int | None = None
     index: int | None = None
+    shown: Shown = PHOTO
 
     def provenance(self) -> dict[str, Any]:
         """The file, the label, and the way from network pixels to the file's own, as plain JSON values."""
@@ -257,6 +135,7 @@ class Sample:
         return {
             'image': None if self.path is None else str(self.path),
             'label': self.label,
+            'shown': self.shown.describe(),
             'geometry': None
             if geometry is None
             else {
@@ -290,7 +169,8 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     if path.is_file():
         return _listed(path) if path.suffix.lower() == '.txt' else [Item(path, path.stem)]
     if glob.has_magic(text):
-        found = sorted(Path(p) for p in glob.glob(os.path.expanduser(text), recursive=True) if _is_image(Path(p)))
+        matches = map(Path, glob.glob(os.path.expanduser(text), recursive=True))
+        found = sorted(each for each in matches if _is_image(each, SUFFIXES | ARRAY_SUFFIXES))
         if not found:
             raise InputError(f'no image matches the pattern {text}', hint='patterns need quotes: "photos/*.jpg"')
         return _named(found, _common(found))
@@ -301,13 +181,13 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     )
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith('.') and path.is_file()
+def _is_image(path: Path, suffixes: Collection[str] = SUFFIXES) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.startswith('.') and path.is_file()
 
 
 def _walk(folder: Path) -> list[Path]:
-    """All images below a folder; links to folders are followed, but no folder is visited twice."""
-    found, seen = [], set()
+    """All images below a folder, or arrays where there are none; links to folders are followed, each folder once."""
+    found, arrays, seen = [], [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:
@@ -315,7 +195,10 @@ def _walk(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        found += [path for name in files if _is_image(path := Path(root, name))]
+        paths = [Path(root, name) for name in files]
+        found += [path for path in paths if _is_image(path)]
+        arrays += [path for path in paths if _is_image(path, ARRAY_SUFFIXES)]
+    found = found or arrays
     if not found:
         raise InputError(f'no image in the folder {folder}', accepted=f'files ending in {" ".join(sorted(SUFFIXES))}')
     return sorted(found)

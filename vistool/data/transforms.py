@@ -684,7 +684,8 @@ class Tracer:
         if before is None:
             out = applied(transform, value)
         else:
-            size, state = size_of(before), RandomState.now()
+            channels = self.photometry.channels
+            size, state = size_of(before, channels), RandomState.now()
             saved = None if rule else _copies(transform, value)
             with _recording(transform) as drawn:
                 out = applied(transform, value)
@@ -692,7 +693,7 @@ class Tracer:
             source = before if saved is None else image_of(saved[1])
             self.photometry = followed(self.photometry, transform, source, after, rule is not None)
             if self.geometry is not None and size is not None:
-                new = size_of(after) or size
+                new = size_of(after, channels) or size
                 call = TransformCall(transform, size, new, drawn, state)
                 found = (
                     None if after is None else _known(rule, call) if rule else _replayed(saved, state, before, after)

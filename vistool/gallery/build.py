@@ -5,17 +5,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import io
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from PIL import Image
+
 from vistool.errors import InputError, param
 from vistool.gallery.data import as_script, page_data
-from vistool.gallery.runs import ARGUMENT, FinishedRun, read_run
+from vistool.gallery.runs import ARGUMENT, FinishedRun, own_path, read_run
+from vistool.records import read_bytes, read_text
 from vistool.visualization.files import write_file
 
 _SCRIPTS = ('model.js', 'elements.js', 'cards.js', 'bar.js', 'detail.js', 'page.js')
 _COPIES = 'gallery/compared'
+_COPIED = f'{_COPIES}/files.txt'
+_LARGEST_TILE = 8 << 20
 
 
 def build_gallery(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
@@ -39,11 +46,11 @@ def build_gallery(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
     runs = [*check_others(folder, others), read_run(folder)]
     homes = [f'compared/{number}/' for number in range(1, len(runs))] + ['']
     script = as_script(page_data(runs, homes))
-    copies = {path for run, home in zip(runs, homes, strict=True) if home for path in _copy(run, folder, home)}
-    paths = [folder / 'gallery' / 'index.html', folder / 'gallery' / 'data.js']
+    copies = [name for run, home in zip(runs, homes, strict=True) if home for name in _copy(run, folder, home)]
+    paths = [own_path(folder, name) for name in ('gallery/index.html', 'gallery/data.js')]
     write_file(paths[1], script.encode('ascii'), ARGUMENT)
-    write_file(paths[0], _page(_title(runs[-1], len(others))).encode(), ARGUMENT)
-    _remove_others(folder / _COPIES, copies)
+    write_file(paths[0], _page(_title(runs[-1], len(others))).encode(errors='replace'), ARGUMENT)
+    _remove_others(folder, copies)
     return paths
 
 
@@ -81,9 +88,7 @@ def _page(title: str) -> str:
     )
     page = _packaged('page.html')
     parts = {'title': html.escape(title), 'policy': html.escape(policy), 'style': style, 'script': script}
-    for name, text in parts.items():
-        page = page.replace(f'{{{{{name}}}}}', text)
-    return page
+    return re.sub(r'\{\{(\w+)\}\}', lambda found: parts[found[1]], page)  # in one pass: a title may hold '{{style}}'
 
 
 def _packaged(name: str) -> str:
@@ -94,28 +99,58 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _copy(run: FinishedRun, folder: Path, home: str) -> list[Path]:
-    """Copy the tiles of another run below this one's gallery."""
+def _copy(run: FinishedRun, folder: Path, home: str) -> list[str]:
+    """Copies the tiles of another run below this one's gallery; returns their paths from ``folder``."""
     copied = []
-    for file in sorted({str(tile['file']) for line in run.images for tile in line.get('tiles') or ()}):
-        target = folder / 'gallery' / home / file.removeprefix('gallery/')
-        try:
-            data = (run.folder / file).read_bytes()
-        except OSError as error:
-            hint = f'run it again with {param("gallery", True)} and {param("resume", True)}'
-            raise InputError(f'a tile of {str(run.folder)!r} is gone: {file}', hint=hint, parameter=ARGUMENT) from error
-        write_file(target, data, ARGUMENT)
+    for file in sorted({tile['file'] for line in run.images for tile in line.get('tiles') or ()}):
+        target = f'gallery/{home}{file.removeprefix("gallery/")}'
+        write_file(own_path(folder, target), _picture(run.folder, file), ARGUMENT)
         copied.append(target)
     return copied
 
 
-def _remove_others(folder: Path, keep: set[Path]) -> None:
-    """Remove what an earlier gallery copied and this one does not show."""
-    for path in sorted(folder.rglob('*'), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path not in keep:
+def _picture(folder: Path, file: str) -> bytes:
+    """A tile of another run, if it is a regular file that holds a picture.
+
+    Raises:
+        InputError: It is anything else; a run from elsewhere may name any file.
+    """
+    hint = f'run it again with {param("gallery", True)} and {param("resume", True)}'
+    path = own_path(folder, file)
+    if not path.exists():
+        raise InputError(f'a tile of {str(folder)!r} is gone: {file}', hint=hint, parameter=ARGUMENT)
+    data = read_bytes(path, ARGUMENT, _LARGEST_TILE, hint)
+    try:
+        with Image.open(io.BytesIO(data), formats=('JPEG', 'PNG')) as image:
+            image.load()
+    except Exception as error:  # a damaged picture can raise anything
+        raise InputError(f'{str(path)!r} is not a picture', hint=hint, parameter=ARGUMENT) from error
+    return data
+
+
+def _remove_others(folder: Path, keep: Sequence[str]) -> None:
+    """Removes what an earlier gallery copied, by its own list, and this one does not show; then writes the new list."""
+    if not keep and (folder / _COPIES).is_symlink():
+        return
+    record = own_path(folder, _COPIED)
+    before = read_text(record, ARGUMENT).splitlines() if record.is_file() else []
+    for name in sorted({name for name in before if name.startswith(f'{_COPIES}/')}.difference(keep)):
+        try:
+            path = own_path(folder, name)
+        except InputError:  # the list was changed: not a file that vistool copied
+            continue
+        if path.is_file():
             path.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
+            _remove_empty(path.parent, folder / _COPIES)
+    if keep:
+        write_file(record, ''.join(f'{name}\n' for name in keep).encode(errors='surrogateescape'), ARGUMENT)
+    elif record.is_file():
+        record.unlink()
+        _remove_empty(record.parent, folder / _COPIES)
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Removes a folder and those above it, up to ``top``, as long as they are empty."""
+    while folder.is_relative_to(top) and not any(folder.iterdir()):
         folder.rmdir()
+        folder = folder.parent

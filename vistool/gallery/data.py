@@ -90,7 +90,7 @@ def _seen(line: Line, home: str, maps: dict[tuple[str, str, str], int]) -> dict[
 
 def _figures(line: Line) -> list[list[str]]:
     """Names and addresses of what was written for an image, its tiles aside."""
-    names = [each['name'] for each in line.get('files') or ()]
+    names = [each['name'] for each in line.get('files') or () if 'within' not in each]
     return [[name, '../' + _quoted(name)] for name in names if not name.startswith('gallery/')]
 
 

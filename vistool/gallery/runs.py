@@ -2,18 +2,90 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
+from typing_extensions import NotRequired, Required, TypedDict
 
 from vistool.errors import InputError, param
+from vistool.records import parse_json, read_json, read_text, shown
 
 ARGUMENT = 'gallery'
 RUN, LINES = 'run.json', 'manifest.jsonl'
 """The files of a run in its output folder: what was run, and one entry per image."""
+
+
+Side = Annotated[int, Ge(1), Le(100_000)]
+"""Pixels of one side of a picture."""
+
+
+class Named(TypedDict, total=False):
+    """A class, as a label, a prediction or a target."""
+
+    id: int | None
+    name: str | None
+    score: float | None
+
+
+class File(TypedDict):
+    """A file that was written: its path from the run's folder, or from the folder that ``within`` names."""
+
+    name: str
+    bytes: NotRequired[Annotated[int, Ge(0)]]
+    crc32: NotRequired[str]
+    within: NotRequired[str]
+
+
+class Tile(TypedDict, total=False):
+    """A picture of the gallery."""
+
+    kind: str | None
+    name: str | None
+    file: Required[str]
+    photo: str
+    width: Side
+    height: Side
+    row: str | None
+    column: str | None
+    layer: str | None
+    method: str | None
+    note: str | None
+    footer: str | None
+
+
+class Entry(TypedDict):
+    """One line of ``manifest.jsonl``: what became of one image."""
+
+    name: str
+    index: NotRequired[int | None]
+    input: NotRequired[str | None]
+    bytes: NotRequired[int | None]
+    mtime: NotRequired[float | None]
+    label: NotRequired[Named | None]
+    prediction: NotRequired[Named | None]
+    targets: NotRequired[list[Named] | None]
+    files: NotRequired[list[File] | None]
+    tiles: NotRequired[list[Tile] | None]
+    seconds: NotRequired[float | None]
+    uncertainty: NotRequired[float | None]
+    error: NotRequired[str | None]
+
+
+class Facts(TypedDict, total=False):
+    """``run.json``: what was run."""
+
+    format: int
+    command: str | None
+    tool: str | None
+    config: str | None
+    checkpoint: str | None
+    sha256: str | None
+    settings: dict[str, Any] | None
+    versions: dict[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -45,12 +117,13 @@ def read_run(folder: Path) -> FinishedRun:
                 hint=f'finish the run with {param("resume", True)}' if folder.is_dir() else '',
                 parameter=ARGUMENT,
             )
-    facts = _parsed(_text(folder / RUN), str(folder / RUN))
-    lines: dict[tuple[Any, str], Mapping[str, Any]] = {}
-    for number, text in enumerate(_text(folder / LINES).split('\n'), 1):
+    facts = read_json(folder / RUN, Facts, ARGUMENT, _AGAIN)
+    lines: dict[tuple[Any, str], Entry] = {}
+    for number, text in enumerate(read_text(folder / LINES, ARGUMENT, hint=_AGAIN).split('\n'), 1):
         if text.strip():
             where = f'{folder / LINES}, line {number}'
-            line = _checked(_parsed(text, where), where)
+            line = parse_json(text, Entry, where, ARGUMENT, _AGAIN)
+            _check_paths(line, where)
             lines[line.get('index'), line['name']] = line
     images = tuple(sorted(lines.values(), key=_order))
     if not any(line.get('tiles') for line in images):
@@ -122,60 +195,44 @@ def _place(
     return left
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'cannot read {str(path)!r}: {error}', parameter=ARGUMENT) from error
-
-
-def _parsed(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InputError(f'{where} is not valid JSON: {error}', hint=_AGAIN, parameter=ARGUMENT) from error
-    if not isinstance(value, dict):
-        raise InputError(f'{where} is not a JSON object', hint=_AGAIN, parameter=ARGUMENT)
-    return value
-
-
 _AGAIN = f'run it again with {param("gallery", True)} and {param("resume", True)}'
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    'index': (int, type(None)),
-    'name': str,
-    'input': (str, type(None)),
-    'label': (dict, type(None)),
-    'prediction': (dict, type(None)),
-    'targets': (list, type(None)),
-    'files': (list, type(None)),
-    'tiles': (list, type(None)),
-    'error': (str, type(None)),
-}
 
 
-def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
-    """A line whose fields have the types that the page relies on, and whose files lie inside the folder."""
-    wrong = next((name for name, kind in _FIELDS.items() if not isinstance(line.get(name), kind)), None)
-    entries = [each for name in ('targets', 'files', 'tiles') for each in line.get(name) or ()] if not wrong else []
-    if not wrong and not all(isinstance(each, dict) for each in entries):
-        wrong = 'targets, files or tiles'
-    if wrong:
-        raise InputError(f'{where}: the field {wrong!r} is not as vistool writes it', hint=_AGAIN, parameter=ARGUMENT)
-    for path in _paths(line):
-        if not isinstance(path, str) or path.startswith('/') or '..' in path.split('/'):
-            raise InputError(f'{where}: {path!r} is not a file of the run', hint=_AGAIN, parameter=ARGUMENT)
-    return line
+def _check_paths(entry: Entry, where: str) -> None:
+    """Raises for an entry that names a file outside the folder of its run."""
+    own = (file for file in entry.get('files') or () if 'within' not in file)
+    names = [file['name'] for file in own]
+    for tile in entry.get('tiles') or ():
+        names += [tile[key] for key in ('file', 'photo') if key in tile]
+    for name in names:
+        if not is_relative(name):
+            raise InputError(f'{where}: {shown(name)} is not a file of the run', hint=_AGAIN, parameter=ARGUMENT)
 
 
-def _paths(line: Mapping[str, Any]) -> list[Any]:
-    tiles = line.get('tiles') or ()
-    return [
-        *(each.get('name') for each in line.get('files') or ()),
-        *(each.get('file') for each in tiles),
-        *(each['photo'] for each in tiles if 'photo' in each),
-    ]
+def is_relative(name: str) -> bool:
+    """Whether a path in a record is the plain path of a file below its folder, without ``..`` or doubled slashes."""
+    path = PurePosixPath(name)
+    return not (path.is_absolute() or '..' in path.parts or '\0' in name) and name == path.as_posix() != '.'
 
 
-def _order(line: Mapping[str, Any]) -> tuple[float, str]:
+def own_path(folder: Path, name: str) -> Path:
+    """The file ``name`` below ``folder``, to be read or written now: no part of the path may be a link.
+
+    Raises:
+        InputError: The path leaves the folder, or leads through a link.
+    """
+    if not is_relative(name):
+        raise InputError(f'{shown(name)} is not a file below {str(folder)!r}', parameter=ARGUMENT)
+    path = folder
+    for part in PurePosixPath(name).parts:
+        path = path / part
+        if path.is_symlink():
+            raise InputError(
+                f'{str(path)!r} is a link, which a gallery never follows', hint='remove the link', parameter=ARGUMENT
+            )
+    return path
+
+
+def _order(line: Entry) -> tuple[float, str]:
     index = line.get('index')
     return (math.inf if index is None else index), line['name']

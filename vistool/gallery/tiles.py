@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vistool.gallery.runs import own_path
 from vistool.results import Heatmap, Heatmaps
 from vistool.visualization import raster
 from vistool.visualization.facets import Facet, facets
@@ -70,7 +71,7 @@ class _Writer:
         self.size = pixels.shape[0], pixels.shape[1]
         file = f'{self.home}/{self.count}{suffix}'
         self.count += 1
-        write_file(self.folder / file, encode_pixels(pixels, suffix, _QUALITY), 'gallery')
+        write_file(own_path(self.folder, file), encode_pixels(pixels, suffix, _QUALITY), 'gallery')
         return {**entry, 'width': self.size[1], 'height': self.size[0], 'file': file}
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from vistool.data.geometry import Size
+from vistool.data.images import ImageLike, photo_size
 from vistool.data.pipelines import Pipeline, build_transforms
-from vistool.data.samples import ImageLike, Sample, original_of
+from vistool.data.samples import Sample
 from vistool.data.transforms import name_of
 from vistool.errors import InputError, message_of, param
 from vistool.models.checkpoints.weights import TABLE, resize_table
@@ -137,7 +138,7 @@ class SizedPipeline(Pipeline):
     def __init__(self, pipeline: Any, size: PhotoSize, fit: str, patch: Size, scope: str | None) -> None:
         if not isinstance(pipeline, Pipeline) or pipeline.takes_images:
             raise InputError('needs a config with one pipeline of OpenMMLab transforms', parameter='img_size')
-        super().__init__(pipeline.transforms)
+        super().__init__(pipeline.transforms, display=pipeline.display, channels=pipeline.channels)
         self.preprocessing, self._preprocessor = pipeline.preprocessing, pipeline._preprocessor
         self.size, self.fit, self.patch, self.scope = size, fit, patch, scope
 
@@ -151,8 +152,7 @@ class SizedPipeline(Pipeline):
         observe: Callable[[Any, Any], None] | None = None,
     ) -> Sample:
         """Like :meth:`Pipeline.read`."""
-        photo = original_of(source)[0].shape
-        height, width = self.size.of((photo[0], photo[1]))
+        height, width = self.size.of(photo_size(source))
         if self.fit == 'crop' and (height < self.patch[0] or width < self.patch[1]):
             raise InputError(
                 f'{height}×{width} is smaller than a patch ({self.patch[0]}×{self.patch[1]})',

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from vistool.data.datasets import class_name
+from vistool.data.display import Display
+from vistool.data.images import ImageLike
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
-from vistool.data.samples import ImageLike, Sample, preprocess
+from vistool.data.samples import Sample, preprocess
 from vistool.environment import warn_of_overwritten_packages
 from vistool.errors import InputError, cause_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
@@ -71,7 +73,11 @@ class Model:
     def pipeline(self) -> Pipeline | MultiPipeline:
         """The test pipeline of the config and its data preprocessor; one per input if there are several inputs."""
         if self.config is not None:
-            return build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
+            built = build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
+            if isinstance(built, Pipeline) and built.channels is None:
+                first = next((each for each in self.module.modules() if isinstance(each, nn.Conv2d)), None)
+                built.channels = None if first is None else first.in_channels
+            return built
         if self.transform is None:
             raise InputError(
                 f'{self.name} has no preprocessing, so it cannot read an image',
@@ -96,13 +102,23 @@ class Model:
         """Runs the test pipeline on an image.
 
         Args:
-            image: A path, a PIL image, or a uint8 RGB array ``(H, W, 3)``.
+            image: A path, a PIL image, or an array: uint8 RGB ``(H, W, 3)``, or any type and number of bands.
             seed: Seeds, with ``index``, whatever random transforms draw.
             index: Position of the image in the run.
             name: Output stem; default: the file's.
             info: What a dataset knows about the image, such as ``gt_label``.
         """
         return self.pipeline.read(image, seed=seed, index=index, name=name, info=info)
+
+    def use_display(self, display: Display) -> None:
+        """Sets how images that are not photos of 8 bits are shown from here on; the network gets the same.
+
+        Args:
+            display: What it leaves open stays as the config's ``display`` says.
+        """
+        pipelines = self.pipeline.pipelines.values() if isinstance(self.pipeline, MultiPipeline) else [self.pipeline]
+        for pipeline in pipelines:
+            pipeline.display = display.over(pipeline.display)
 
     def use_files(self, files: Mapping[str, Path], drawn: str | None = None) -> None:
         """For a network with several inputs: sets their files, and the input on which maps are drawn.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError, param
-from vistool.network.capture import Activation, activations, borrowed, hooked, listed
+from vistool.network.capture import Activation, activations, borrowed, listed, remembered
+from vistool.network.layer_search import FoundLayer, random_mixture, search
 from vistool.network.layers import default_layers, function_of, module_path, network_name
 from vistool.network.outputs import class_scores
 from vistool.network.positions import Positions, checked_layout, positions_of
 from vistool.network.tensors import (
-    Grids,
     Layout,
     NetworkInput,
     NoSpatialMap,
@@ -29,70 +28,52 @@ from vistool.network.tensors import (
     find_layout,
     first_tensor,
     input_size,
-    map_tensors,
-    replace_tensor,
-    rows,
+    tensors,
 )
 
 log = logging.getLogger('vistool')
 
-_SQUARE = math.log(2)
-"""Cells of a map are roughly square; anything further off holds heads and tokens, not rows and columns."""
-_IDLE = (nn.Identity, nn.modules.dropout._DropoutNd)
-
-
-@dataclass
-class _Map:
-    """The output of one module, named by the outermost module that passes the same tensor on."""
-
-    name: str
-    layer: nn.Module
-    kept: Tensor
-    passed: Tensor
-    grids: Sequence[Size]
-
 
 def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
-    """The last layer, in running order, that gives a spatial map through which the score's gradient flows.
+    """The layer to explain by :func:`~vistool.network.layer_search.search`, or None where no map reaches the score."""
+    found = _searched(module, inputs)
+    return found.name if found else None
 
-    Costs one forward and one full backward of one image.
 
-    Args:
-        module: The network.
-        inputs: Its input, a tensor ``(B, C, H, W)`` or a tuple or dict of tensors; only the first image is used.
-
-    Returns:
-        The layer's dotted name, or None where there is no such layer.
-    """
-    one = map_tensors(_differentiable, rows(inputs, 0, 1))
-    size = input_size(one)[0]
-    with borrowed(module):
-        maps, output = _run(module, one)
-        objective = _objective(output)
-        if objective is None or not objective.requires_grad or not maps:
-            return None
-        gradients = torch.autograd.grad(objective, [entry.kept for entry in maps], allow_unused=True)
-    for entry, gradient in zip(reversed(maps), reversed(gradients), strict=True):
-        if gradient is not None and _is_spatial(entry, gradient, size):
-            return entry.name
-    return None
+def _searched(module: nn.Module, inputs: NetworkInput) -> FoundLayer | None:
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return remembered(module, 'layer search', shapes, lambda: search(module, inputs, _objective))
 
 
 def layers_to_explain(module: nn.Module, inputs: NetworkInput) -> list[str]:
-    """The default target layers, logged in one line: the table's, else one found by search; ``[]`` for neither."""
-    if names := default_layers(module):
-        log.info('target layer: %s (the default for this network)', ', '.join(names))
-        return names
-    name = search_layer(module, inputs)
-    if name is None:
-        return []
+    """The default target layers: the table's, else one found by search; ``[]`` for neither.
+
+    What was chosen, and how, is logged once.
+    """
+    names, found = default_layers(module), None
+    if not names and (found := _searched(module, inputs)) is not None:
+        names = [found.name]
+    remembered(module, 'default layers logged', tuple(names), lambda: _log_choice(module, names, found))
+    return names
+
+
+def _log_choice(module: nn.Module, names: Sequence[str], found: FoundLayer | None) -> None:
+    if found is None:
+        if names:
+            log.info('target layer: %s (the default for this network)', ', '.join(names))
+        return
     log.warning(
         'target layer: %s (found by layer search, as %s is not in the table: the last with a map the score depends '
         f'on); choose another with {param("layers")}',
-        name,
+        found.name,
         network_name(module),
     )
-    return [name]
+    if found.zero:
+        log.warning(
+            'the weights of %s are all zero, so no score depends on the image and gradients are zero everywhere: load '
+            'a checkpoint, or use a method without gradients (EigenCAM)',
+            found.zero,
+        )
 
 
 def suggestion(module: nn.Module, inputs: NetworkInput, avoid: str) -> str:
@@ -147,45 +128,6 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
     log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
 
 
-def _run(module: nn.Module, inputs: NetworkInput) -> tuple[list[_Map], Any]:
-    """One recorded forward: every module's output, in the order in which they finish, and the model's output.
-
-    Each output is passed on as a copy, so that in-place operations do not reach what is kept.
-    """
-    maps: list[_Map] = []
-    grids = Grids()
-
-    def keep(name: str, layer: nn.Module, args: Any, output: Any) -> Any:
-        tensor = first_tensor(output)
-        if tensor is None or not tensor.requires_grad:
-            return None
-        if any(tensor is entry.passed for entry in maps):  # the same map, passed on: the outermost module names it
-            newest = tensor is maps[-1].passed  # else something used the map before this module passed it on
-            if newest and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
-                maps[-1].name, maps[-1].layer = name, layer
-            return None
-        maps.append(_Map(name, layer, tensor, tensor.clone(), grids.copy()))
-        grids.watch(output, args, layer)
-        return replace_tensor(output, tensor, maps[-1].passed)
-
-    named = {name: child for name, child in module.named_modules() if name}
-    with hooked(named, keep):
-        output = call_module(module, inputs)
-    return maps, output
-
-
-def _is_spatial(entry: _Map, gradient: Tensor, size: tuple[int, int]) -> bool:
-    try:
-        layout = find_layout(entry.kept, size, entry.grids, batch=1, layer=entry.layer)
-    except NoSpatialMap:
-        return False
-    if (layout.axes == 'BCL' and layout.grid not in entry.grids) or (layout.axes == 'BLC' and entry.kept.shape[2] == 1):
-        return False  # by chance the number of channels is that of positions in some grid
-    (height, width), (rows, columns) = size, layout.grid
-    square = abs(math.log(height * columns / (width * rows))) < _SQUARE
-    return square and rows * columns > 1 and bool(layout.to_map(gradient).any())
-
-
 def _objective(output: Any) -> Tensor | None:
     """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features."""
     scores = class_scores(output)
@@ -194,13 +136,7 @@ def _objective(output: Any) -> Tensor | None:
     features = first_tensor(output)
     if features is None:
         return None
-    generator = torch.Generator().manual_seed(0)
-    return (features * torch.randn(features.shape, generator=generator).to(features)).sum()
-
-
-def _differentiable(tensor: Tensor) -> Tensor:
-    one = tensor.detach().clone()
-    return one.requires_grad_() if one.is_floating_point() else one
+    return random_mixture(features)
 
 
 @dataclass(frozen=True)

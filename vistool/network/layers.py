@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,68 +17,96 @@ LayersGiven: TypeAlias = int | str | nn.Module | Sequence[int | str | nn.Module]
 
 DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     # Convolutional networks: the last map before pooling, after its last activation.
-    'ResNet': ('layer4',),
-    'HRFuseScales': ('final_layer',),
-    'HighResolutionNet': ('final_layer',),
-    'MobileNetV2': ('conv2', 'features[-1]'),
-    'MobileNetV3': ('layer*', 'features[-1]', 'blocks[-1]'),
-    'EfficientNet': ('bn2', 'layers[-1]', 'features[-1]'),
-    'EfficientNetV2': ('layers[-1]',),
-    'RegNet': ('layer4', 'trunk_output[-1]', 's4'),
-    'RepVGG': ('stage_*',),
-    'VGG': ('features[-1]',),
-    'DenseNet': ('transitions[-1]', 'features'),
-    'ConvNeXt': ('stages[-1]', 'features[-1]'),
-    'PoolFormer': ('norm*',),
-    'MobileViT': ('conv_1x1_exp',),
-    'MaxxVit': ('stages[-1]',),
-    'MaxVit': ('blocks[-1]',),
-    'ResNetModel': ('encoder.stages[-1]',),
-    'RegNetModel': ('encoder.stages[-1]',),
-    'ConvNextModel': ('encoder.stages[-1]',),
-    'ConvNextV2Model': ('encoder.stages[-1]',),
+    'mmpretrain.ResNet': ('layer4',),
+    'mmpretrain.HRFuseScales': ('final_layer',),
+    'mmpretrain.MobileNetV2': ('conv2',),
+    'mmpretrain.MobileNetV3': ('layer*',),
+    'mmpretrain.EfficientNet': ('layers[-1]',),
+    'mmpretrain.EfficientNetV2': ('layers[-1]',),
+    'mmpretrain.RegNet': ('layer4',),
+    'mmpretrain.RepVGG': ('stage_*',),
+    'mmpretrain.VGG': ('features[-1]',),
+    'mmpretrain.DenseNet': ('transitions[-1]',),
+    'mmpretrain.ConvNeXt': ('stages[-1]',),
+    'mmpretrain.PoolFormer': ('norm*',),
+    'mmpretrain.MobileViT': ('conv_1x1_exp',),
+    'torchvision.ResNet': ('layer4',),
+    'torchvision.MobileNetV2': ('features[-1]',),
+    'torchvision.MobileNetV3': ('features[-1]',),
+    'torchvision.EfficientNet': ('features[-1]',),
+    'torchvision.RegNet': ('trunk_output[-1]',),
+    'torchvision.VGG': ('features[-1]',),
+    'torchvision.DenseNet': ('features+relu',),
+    'torchvision.ConvNeXt': ('features[-1]',),
+    'torchvision.MaxVit': ('blocks[-1]',),
+    'timm.ResNet': ('layer4',),
+    'timm.HighResolutionNet': ('final_layer',),
+    'timm.MobileNetV3': ('blocks[-1]',),
+    'timm.EfficientNet': ('bn2',),
+    'timm.RegNet': ('final_conv', 's4'),
+    'timm.VGG': ('features[-1]',),
+    'timm.DenseNet': ('features',),
+    'timm.ConvNeXt': ('stages[-1]',),
+    'timm.MaxxVit': ('norm', 'stages[-1]'),
+    'transformers.ResNetModel': ('encoder.stages[-1]',),
+    'transformers.RegNetModel': ('encoder.stages[-1]',),
+    'transformers.ConvNextModel': ('encoder.stages[-1]',),
+    'transformers.ConvNextV2Model': ('encoder.stages[-1]',),
     # Transformers that classify from a token: the norm before the last attention. After that, patch tokens no longer
-    # reach the score. Those that average the patch tokens (/avg): the last block.
-    'VisionTransformer': ('layers[-1].ln1', 'blocks[-1].norm1', 'encoder.layers[-1].ln_1'),
-    'VisionTransformer/avg': ('layers[-1]', 'blocks[-1]'),
-    'DeiT3': ('layers[-1].ln1',),
-    'DeiT3/avg': ('layers[-1]',),
-    'T2T_ViT': ('encoder[-1].ln1',),
-    'T2T_ViT/avg': ('encoder[-1]',),
-    'BEiTViT': ('layers[-1].ln1',),
-    'BEiTViT/avg': ('layers[-1]',),
-    'Beit': ('blocks[-1].norm1',),
-    'Beit/avg': ('blocks[-1]',),
-    'Eva': ('blocks[-1].norm1',),
-    'Eva/avg': ('blocks[-1]',),
-    'TNT': ('layers[-1].outer_block.norm_attn', 'blocks[-1].norm_out'),
-    'ViTModel': ('layers[-1].layernorm_before', 'encoder.layer[-1].layernorm_before'),
-    'DeiTModel': ('layers[-1].layernorm_before', 'encoder.layer[-1].layernorm_before'),
-    'BeitModel': ('encoder.layer[-1].layernorm_before', 'layers[-1].layernorm_before'),
-    'BeitModel/avg': ('encoder.layer[-1]', 'layers[-1]'),
+    # reach the score. Those that average the patch tokens (/avg): the final norm, or the
+    # last block where there is none.
+    'mmpretrain.VisionTransformer': ('layers[-1].ln1',),
+    'mmpretrain.VisionTransformer/avg': ('ln1', 'layers[-1]'),
+    'mmpretrain.DeiT3': ('layers[-1].ln1',),
+    'mmpretrain.DeiT3/avg': ('ln1', 'layers[-1]'),
+    'mmpretrain.T2T_ViT': ('encoder[-1].ln1',),
+    'mmpretrain.T2T_ViT/avg': ('encoder[-1]',),
+    'mmpretrain.BEiTViT': ('layers[-1].ln1',),
+    'mmpretrain.BEiTViT/avg': ('ln1', 'layers[-1]'),
+    'mmpretrain.TNT': ('layers[-1].outer_block.norm_attn',),
+    'torchvision.VisionTransformer': ('encoder.layers[-1].ln_1',),
+    'timm.VisionTransformer': ('blocks[-1].norm1',),
+    'timm.VisionTransformer/avg': ('norm', 'blocks[-1]'),
+    'timm.Beit': ('blocks[-1].norm1',),
+    'timm.Beit/avg': ('norm', 'blocks[-1]'),
+    'timm.Eva': ('blocks[-1].norm1',),
+    'timm.Eva/avg': ('norm', 'blocks[-1]'),
+    'timm.TNT': ('blocks[-1].norm_out',),
+    'transformers.ViTModel': ('layers[-1].layernorm_before', 'encoder.layer[-1].layernorm_before'),
+    'transformers.DeiTModel': ('layers[-1].layernorm_before', 'encoder.layer[-1].layernorm_before'),
+    'transformers.BeitModel': ('encoder.layer[-1].layernorm_before', 'layers[-1].layernorm_before'),
+    'transformers.BeitModel/avg': ('encoder.layer[-1]', 'layers[-1]'),
     # Their class token attends to the patches only after these blocks.
-    'XCiT': ('xca_layers[-1]',),
-    'Xcit': ('blocks[-1]',),
-    'Cait': ('blocks[-1]',),
+    'mmpretrain.XCiT': ('xca_layers[-1]',),
+    'timm.Xcit': ('blocks[-1]',),
+    'timm.Cait': ('blocks[-1]',),
     # Transformers that average their tokens: the final norm, or the last stage where the norm comes after the average.
-    'SwinTransformer': ('norm*', 'features[-1][-1].norm2', 'norm'),
-    'SwinTransformerV2': ('norm*', 'norm'),
-    'SwinModel': ('layernorm',),
-    'Swinv2Model': ('layernorm',),
-    'Dinov2Model': ('layernorm',),
-    'Dinov2WithRegistersModel': ('layernorm',),
-    'MViT': ('norm*',),
-    'PCPVT': ('norm_after_stage*',),
-    'TinyViT': ('stages[-1]',),
-    'TinyVit': ('stages[-1]',),
-    'LeViT': ('stages[-1]',),
-    'Levit': ('stages[-1]',),
+    'mmpretrain.SwinTransformer': ('norm*',),
+    'mmpretrain.SwinTransformerV2': ('norm*',),
+    'torchvision.SwinTransformer': ('norm',),
+    'timm.SwinTransformer': ('norm',),
+    'timm.SwinTransformerV2': ('norm',),
+    'transformers.SwinModel': ('layernorm',),
+    'transformers.Swinv2Model': ('layernorm',),
+    'transformers.Dinov2Model': ('layernorm',),
+    'transformers.Dinov2WithRegistersModel': ('layernorm',),
+    'mmpretrain.MViT': ('norm*',),
+    'mmpretrain.PCPVT': ('norm_after_stage*',),
+    'mmpretrain.TinyViT': ('stages[-1]',),
+    'timm.TinyVit': ('stages[-1]',),
+    'mmpretrain.LeViT': ('stages[-1]',),
+    'timm.Levit': ('stages[-1]',),
 }
-"""Class name of a network → its default target layers, relative to it: the first that exists, looked up along the MRO.
+"""Package and class of a network → its default target layers, relative to it: the first that exists.
 
-``name*`` means the child with the highest number after that name. A pooling layer is skipped.
-``KIND/avg`` takes precedence over ``KIND`` for a network whose settings say that it averages its patch tokens.
+Classes are looked up along the MRO, as far as that stays inside the package: a class of another package is another
+network, whatever its name. ``name*`` means the child with the highest number after that name. A pooling layer is
+skipped, and an identity where there is another layer. ``KIND/avg`` takes precedence over ``KIND`` for a network whose
+settings say that it averages its patch tokens.
 """
+
+_PACKAGES = ('mmengine', 'mmpretrain', 'timm', 'torchvision', 'transformers', 'vistool')
+"""Packages whose modules around a known network are known to leave its last map as it is."""
 
 
 FUNCTIONS = ('relu',)
@@ -196,19 +224,38 @@ def named_layers(root: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Mo
 
 
 def default_layers(root: nn.Module) -> list[str]:
-    """Names of the default target layers of ``root``, or ``[]`` if the table does not know its kind."""
-    for prefix, module in root.named_modules():
-        for tail in _tails(module):
-            if (found := _resolve(module, tail)) is not None:
-                return [f'{prefix}.{found}' if prefix else found]
+    """Names of the default target layers of ``root``, or ``[]`` if the table does not know its kind.
+
+    The network itself has to be in the table, or be inside wrappers of the same packages. In a network of the user's
+    own a known backbone may not be what the score comes from.
+    """
+    known = dict(named_layers(root))
+    for prefix, module in known.items():
+        found = [name for tail in _tails(module) if (name := _resolve(module, tail)) is not None]
+        working = [name for name in found if not isinstance(find_layer(module, name)[1], nn.Identity)]
+        for name in (working or found)[:1]:
+            return [f'{prefix}.{name}' if prefix else name] if _is_wrapped(known, prefix) else []
     return []
+
+
+def package_of(module: nn.Module) -> str:
+    """The package that a module's class is defined in; ``''`` where its forward was exchanged."""
+    return '' if 'forward' in vars(module) else type(module).__module__.partition('.')[0]
+
+
+def _is_wrapped(modules: Mapping[str, nn.Module], path: str) -> bool:
+    """Whether all modules around the one at ``path`` are wrappers of known packages."""
+    parts = path.split('.') if path else []
+    return all(package_of(modules['.'.join(parts[:depth])]) in _PACKAGES for depth in range(len(parts)))
 
 
 def _tails(module: nn.Module) -> Iterator[str]:
     suffixes = ('/avg', '') if _averages(module) else ('',)
+    package = package_of(module)
     for kind in type(module).__mro__:
         for suffix in suffixes:
-            yield from DEFAULT_LAYERS.get(kind.__name__ + suffix, ())
+            if kind.__module__.partition('.')[0] == package:
+                yield from DEFAULT_LAYERS.get(f'{package}.{kind.__name__}{suffix}', ())
 
 
 def _averages(module: nn.Module) -> bool:

@@ -75,7 +75,6 @@ _FEW = 20
 """With fewer positions chance refutes nothing."""
 _ELONGATED = math.log(4.5)
 """How far from square the cells of a grid may be that no convolution made."""
-_PACKAGES = ('timm', 'torchvision', 'mmpretrain', 'transformers')
 _REORDERING = ('MaxVit', 'MaxxVit', 'MobileViT', 'TNT')
 """Families of the table whose inner layers hold windows, blocks or patches; their default layers do not."""
 
@@ -593,7 +592,7 @@ def known_positions(root: nn.Module, name: str) -> bool:
     for path in paths:
         with suppress(AttributeError):
             for kind in type(root.get_submodule(path)).__mro__:
-                if kind.__name__ in DEFAULT_LAYERS and kind.__module__.partition('.')[0] in _PACKAGES:
+                if f'{kind.__module__.partition(".")[0]}.{kind.__name__}' in DEFAULT_LAYERS:
                     return kind.__name__ not in _REORDERING or name in default_layers(root)
     return False
 

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from vistool.errors import InputError, param
+from vistool.network.capture import remembered
 from vistool.network.features import as_maps, run_until, stop
 from vistool.network.layers import TargetLayer, is_norm, require_layers, unwrapped
-from vistool.network.tensors import Grids, NetworkInput, NoSpatialMap, Size, TokenHints, float_tensors, input_size
+from vistool.network.tensors import (
+    Grids,
+    NetworkInput,
+    NoSpatialMap,
+    Size,
+    TokenHints,
+    float_tensors,
+    input_size,
+    tensors,
+)
 
 _MOST_STAGES = 8
 _BLOCKS = 4
@@ -32,6 +45,8 @@ class ModuleCall:
         shapes: Shapes of the tensors that it returned.
         before: Spatial size of its input, or of the newest map if the input is not a map.
         grid: Spatial size of its first map, or None.
+        takes: The tensors that it was given, as numbers.
+        gives: The tensors that it returned, likewise; an in-place operation makes another tensor of one.
     """
 
     name: str
@@ -39,6 +54,8 @@ class ModuleCall:
     shapes: tuple[tuple[int, ...], ...]
     before: Size
     grid: Size | None
+    takes: frozenset[int] = frozenset()
+    gives: frozenset[int] = frozenset()
 
 
 def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '') -> list[ModuleCall]:
@@ -53,7 +70,9 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '') -> list[Modu
     size, batch = input_size(inputs)
     calls: list[ModuleCall] = []
     grids, newest = Grids(), [size]
-    started: list[Size] = []
+    started: list[tuple[Size, frozenset[int]]] = []
+    count = itertools.count()
+    numbers: WeakIdKeyDictionary = WeakIdKeyDictionary()
     names = {module: name for name, module in root.named_modules()}
 
     def grid_of(module: nn.Module, tensors: Sequence[Tensor]) -> Size | None:
@@ -63,16 +82,26 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '') -> list[Modu
             return None
         return int(maps.shape[2]), int(maps.shape[3])
 
+    def numbered(those: Sequence[Tensor]) -> frozenset[int]:
+        found = set()
+        for tensor in those:
+            versions = numbers.setdefault(tensor, {})
+            version = 0 if tensor.is_inference() else tensor._version
+            found.add(versions.setdefault(version, next(count)))
+        return frozenset(found)
+
     def begin(module: nn.Module, args: Any) -> None:
-        started.append(grid_of(module, [tensor for _, tensor in float_tensors(args)]) or newest[-1])
+        given = [tensor for _, tensor in float_tensors(args)]
+        started.append((grid_of(module, given) or newest[-1], numbered(given)))
 
     def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output, args, module)
-        tensors = [tensor for _, tensor in float_tensors(output)]
-        grid = grid_of(module, tensors)
+        given = [tensor for _, tensor in float_tensors(output)]
+        grid = grid_of(module, given)
         newest.extend([grid] if grid else [])
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        calls.append(ModuleCall(names[module], module, shapes, started.pop(), grid))
+        shapes = tuple(tuple(tensor.shape) for tensor in given)
+        before, takes = started.pop()
+        calls.append(ModuleCall(names[module], module, shapes, before, grid, takes, numbered(given)))
         if only and names[module] == only:
             stop()
 
@@ -89,8 +118,9 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
     """Names of the last module at each resolution of the backbone; of evenly spaced blocks if there is only one.
 
     A module with sizes inside it that lie between those of its input and output holds several stages, and its children
-    are looked at instead. The modules that remain, in the order of the forward, are split where the size changes. Plain
-    layers before the first block are a stem, not a stage.
+    are looked at instead, unless they are branches, which work on one tensor side by side. The modules that remain, in
+    the order of the forward, are split where the size changes. Plain layers before the first block are a stem, not a
+    stage. One forward finds them, once for a network, its weights and an input size.
 
     Args:
         root: The network.
@@ -101,6 +131,11 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
     """
     root = unwrapped(root)
     require_layers(root)
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return list(remembered(root, 'stages', shapes, lambda: _find_stages(root, inputs)))
+
+
+def _find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
     backbone = 'backbone' if isinstance(getattr(root, 'backbone', None), nn.Module) else ''
     calls: dict[str, ModuleCall] = {}
     for each in trace(root, inputs, only=backbone):
@@ -152,7 +187,9 @@ def _holds_stages(name: str, calls: dict[str, ModuleCall], children: dict[str, l
     if not inner or (call.grid is not None and call.grid == call.before):
         return False
     if call.grid is None:
-        return bool(_sizes_inside(name, calls, children))
+        return any(size != call.before for size in _sizes_inside(name, calls, children))  # else it is a head
+    if _has_branches(call, [calls[child] for child in inner]):
+        return False
     # Sizes beyond both ends are not stages but queries, keys or squeezes on the side
     if any(_between(call.grid, size, call.before) for size in _sizes_inside(name, calls, children)):
         return True
@@ -162,6 +199,12 @@ def _holds_stages(name: str, calls: dict[str, ModuleCall], children: dict[str, l
         child for child in inner if calls[child].grid == call.before and child in children and child[-1].isdigit()
     ]
     return bool(blocks) and grids[-1] == call.grid
+
+
+def _has_branches(call: ModuleCall, inner: Sequence[ModuleCall]) -> bool:
+    """Whether a module's children work side by side: two of them on its own input, or three on any one tensor."""
+    taken = Counter(number for child in inner if not child.takes & child.gives for number in child.takes)
+    return any(count > 1 + (number not in call.takes) for number, count in taken.items())
 
 
 def _between(small: Size, size: Size, large: Size) -> bool:

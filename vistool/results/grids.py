@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.display import Shown
 from vistool.data.patches import PatchGrid
 from vistool.results.base import Coordinates, Result
 
@@ -85,6 +86,7 @@ class ImageGrid(Result):
         name: Of the first sample shown.
         samples: One row of numbers for each sample that was read.
         failed: Index and reason of each sample that could not be read.
+        shown: Which of their files' values and bands the pictures show, each way once.
     """
 
     rows: tuple[tuple[GridImage, ...], ...]
@@ -93,6 +95,7 @@ class ImageGrid(Result):
     name: str = ''
     samples: tuple[Mapping[str, Any], ...] = ()
     failed: tuple[tuple[int, str], ...] = ()
+    shown: tuple[Shown, ...] = ()
 
     def to_frame(self) -> DataFrame:
         """One row per sample."""

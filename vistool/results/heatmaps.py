@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.display import PHOTO, Shown
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError, close_matches
 from vistool.results.base import Coordinate, Coordinates, Result
@@ -177,6 +178,7 @@ class Heatmaps(Result):
             pixels).
         mass: For attention, where each query's attention goes.
         top: For features, how channels were chosen, where the strongest were.
+        shown: Which of the file's values and bands the photo shows.
     """
 
     kind: Kind
@@ -193,6 +195,7 @@ class Heatmaps(Result):
     queries: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     mass: tuple[Mass, ...] = ()
     top: Top | None = None
+    shown: Shown = PHOTO
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 from vistool.analyses.dataset import BrowseDataset, DatasetReport, Measured
 from vistool.data.batching import Batcher
 from vistool.data.datasets import choose
+from vistool.data.display import Display
 from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
 from vistool.errors import InputError
@@ -56,6 +57,9 @@ class DatasetSpec:
         show_interval: Seconds for which a window stays open.
         workers: Processes that read and draw; 0: this one alone; None: some where there are many samples.
         seed: Of random transforms.
+        display_range: The values that are shown as black and white, as in :class:`~vistool.runs.spec.Models`.
+        bands: The bands that are shown as red, green and blue.
+        axes: The order of axes of arrays; None: as their sizes and the config say.
     """
 
     config: PathLike
@@ -73,8 +77,17 @@ class DatasetSpec:
     show_interval: float = 2.0
     workers: int | None = None
     seed: int = 0
+    display_range: str | Sequence[float] | None = None
+    bands: str | int | Sequence[int] | None = None
+    axes: str | None = None
+
+    @property
+    def display(self) -> Display:
+        """How images that are not photos of 8 bits are shown."""
+        return Display.of(self.display_range, self.bands, self.axes)
 
     def __post_init__(self) -> None:
+        self.display  # noqa: B018 - refuses what is not accepted
         factor = self.rescale_factor
         if factor is not None and not 0 < factor <= 1000:
             raise InputError(f'{factor} is not a factor', accepted='above 0', parameter='rescale_factor')
@@ -92,7 +105,7 @@ class DatasetSpec:
             InputError: They cannot be found or read.
         """
         source = resolve(self.config, self.options)
-        return source, Samples.of(source.config, self.phase, self.seed, self.channel_order)
+        return source, Samples.of(source.config, self.phase, self.seed, self.channel_order, self.display)
 
     def choose(self, samples: Samples, shuffle: bool) -> list[int]:
         """Positions of the samples that are shown, in order."""
@@ -179,6 +192,9 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     files: list[Path] = []
     for number, page in enumerate(ordered_map(drawing, jobs, spec.processes(len(chosen)))):
         callbacks.progress(number, len(jobs))
+        for text in (each.describe() for each in page.result.shown):
+            if text:
+                log.info('%s', text)
         failures += [Failure(f'sample {index}', InputError(reason)) for index, reason in page.result.failed]
         if page.data is None:
             continue

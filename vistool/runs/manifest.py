@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import Required
 
 from vistool.data.datasets import DatasetItem
 from vistool.data.samples import Sample
-from vistool.environment import versions
+from vistool.environment import shareable, versions
 from vistool.errors import InputError, param
-from vistool.gallery.runs import LINES, RUN
+from vistool.gallery.runs import LINES, RUN, Entry, Facts, File, is_relative
 from vistool.models.model import Model
+from vistool.records import parse_json, read_bytes, read_json, shown
 from vistool.results import Heatmaps
 from vistool.runs.distributed import DistInfo
 from vistool.runs.spec import AnyItem, ModelSpec, RunSpec
@@ -35,6 +38,9 @@ FORMAT = 2
 """The version of these files. Files without a version were written by earlier code."""
 
 _OF_RANK = re.compile(r'manifest-\d+\.jsonl')
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0)
+"""How a manifest is opened: a link or a pipe in its place is an error."""
+
 _HALF_WRITTEN = re.compile(r'\..+\.\d+\.\d+\.tmp')
 _IDENTITY = ('index', 'input', 'bytes', 'mtime')
 _MANY = 20
@@ -49,15 +55,23 @@ class Manifest:
         folder: The run's output folder.
         dist: This process.
         done: Entries of images that were done before, by name.
+        roots: Other folders that the run writes into, by parameter (``panels``).
     """
 
     folder: Path
     dist: DistInfo = field(default_factory=DistInfo)
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    roots: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def begin(
-        cls, folder: Path, record: Mapping[str, Any], dist: DistInfo, resume: bool = False, overwrite: bool = False
+        cls,
+        folder: Path,
+        record: Mapping[str, Any],
+        dist: DistInfo,
+        resume: bool = False,
+        overwrite: bool = False,
+        roots: Mapping[str, Path] | None = None,
     ) -> Manifest:
         """Opens the manifest of a run; every process has to call this.
 
@@ -67,6 +81,7 @@ class Manifest:
             dist: This process.
             resume: Whether to continue the run that is there; without one the run starts from the beginning.
             overwrite: Whether to start again, whatever is there.
+            roots: Other folders that the run writes into, by parameter.
 
         Raises:
             InputError: The run that is there had other settings, is of another version, or is unfinished and neither
@@ -81,7 +96,8 @@ class Manifest:
         problem = next((each for each in dist.gather(problem) if each), None)
         if problem:
             raise problem
-        return cls(folder, dist, {entry['name']: entry for entry in read_entries(folder)} if resume else {})
+        done = {entry['name']: dict(entry) for entry in read_entries(folder)} if resume else {}
+        return cls(folder, dist, done, roots or {})
 
     def has(self, fingerprint: Mapping[str, Any]) -> bool:
         """Whether an image is done: it has an entry, it is the same file as then, and what was written is intact.
@@ -94,7 +110,7 @@ class Manifest:
             return False
         if any(entry.get(key) != fingerprint[key] for key in _IDENTITY if key in fingerprint):
             return False
-        return all(intact(self.folder, file) for file in entry['files'])
+        return all(intact(self.folder, file, self.roots) for file in entry['files'])
 
     def failed(self, name: str) -> bool:
         """Whether an image could not be read or explained before."""
@@ -105,8 +121,9 @@ class Manifest:
         path = self.folder / f'manifest-{self.dist.rank}.jsonl'
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open('a', encoding='utf-8') as file:
-                file.write(json.dumps(entry, ensure_ascii=False) + '\n')
+            descriptor = os.open(path, _APPEND, 0o666)
+            with open(descriptor, 'a', encoding='utf-8') as file:
+                file.write(_line(entry))
         except OSError as error:
             raise unwritable(path, error) from error
 
@@ -121,8 +138,8 @@ class Manifest:
 
 def _prepare(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
     """What one process does before all of them begin."""
-    before = _read_run(folder)
-    unfinished = any(_OF_RANK.fullmatch(path.name) for path in folder.glob('manifest-*.jsonl'))
+    before = None if overwrite else _read_run(folder)
+    unfinished = bool(_of_ranks(folder))
     if before is not None and not overwrite and (resume or unfinished):
         _check_format(folder, before)
         if resume:
@@ -139,24 +156,20 @@ def _prepare(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: b
         merge(folder)
         remove_half_written(folder)
     else:
-        for path in (folder / LINES, *folder.glob('manifest-*.jsonl')):
+        for path in (folder / LINES, *_of_ranks(folder)):
             path.unlink(missing_ok=True)
     write_file(folder / RUN, (json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True) + '\n').encode())
 
 
-def _read_run(folder: Path) -> dict[str, Any] | None:
-    path = folder / RUN
-    try:
-        found = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
+def _of_ranks(folder: Path) -> list[Path]:
+    """The files of single processes, in order."""
+    return sorted(path for path in folder.glob('manifest-*.jsonl') if _OF_RANK.fullmatch(path.name))
+
+
+def _read_run(folder: Path) -> Facts | None:
+    if not (folder / RUN).exists():
         return None
-    except (ValueError, OSError) as error:
-        raise InputError(
-            f'{str(path)!r} cannot be read: {error}',
-            hint=f'{param("overwrite", True)} starts again',
-            parameter='resume',
-        ) from error
-    return found if isinstance(found, dict) else None
+    return read_json(folder / RUN, Facts, 'resume', f'{param("overwrite", True)} starts again')
 
 
 def _check_format(folder: Path, before: Mapping[str, Any]) -> None:
@@ -169,9 +182,9 @@ def _check_format(folder: Path, before: Mapping[str, Any]) -> None:
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    old, new = before.get('settings', {}), record['settings']
+    old, new = before.get('settings') or {}, record['settings']
     changed = [
-        f'{param(key) if key.isidentifier() else key}: {old.get(key)!r} → {new.get(key)!r}'
+        f'{param(key) if key.isidentifier() else key}: {shown(old.get(key))} → {shown(new.get(key))}'
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]
@@ -183,30 +196,47 @@ def _check_same(folder: Path, before: Mapping[str, Any], record: Mapping[str, An
         )
 
 
-def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """All whole entries of a run's manifest, merged or not; a later entry of the same image comes later."""
-    for path in (folder / LINES, *sorted(folder.glob('manifest-*.jsonl'))):
+class DoneEntry(Entry):
+    """An entry as this code writes it: with the image's place in the run, and its files."""
+
+    index: Required[int]  # type: ignore[misc]
+    files: Required[list[File]]  # type: ignore[misc]
+
+
+def read_entries(folder: Path) -> Iterator[DoneEntry]:
+    """All whole entries of a run's manifest, merged or not; a later entry of the same image comes later.
+
+    Raises:
+        InputError: An entry is not as vistool writes it.
+    """
+    hint = f'{param("overwrite", True)} starts again'
+    for path in (folder / LINES, *_of_ranks(folder)):
         if not path.exists():
             continue
-        with path.open(encoding='utf-8', errors='replace') as file:
-            for text in file:
-                try:
-                    entry = json.loads(text)
-                except ValueError:  # the process was killed while it wrote this
-                    continue
-                if isinstance(entry, dict) and 'name' in entry and text.endswith('\n'):
-                    yield entry
+        lines = read_bytes(path, 'resume', hint=hint).decode(errors='replace').split('\n')
+        for number, text in enumerate(lines[:-1], 1):  # what follows the last line's end was not finished
+            try:
+                json.loads(text)
+            except RecursionError:
+                pass
+            except ValueError:  # the process was killed while it wrote this
+                continue
+            yield parse_json(text, DoneEntry, f'{path}, line {number}', 'resume', hint)
 
 
 def merge(folder: Path) -> None:
     """Merges all entries into ``manifest.jsonl``, one per image, in the order of the run; removes the others' files."""
     entries = {entry['name']: entry for entry in read_entries(folder)}
     ordered = sorted(entries.values(), key=lambda entry: (entry['index'], entry['name']))
-    text = ''.join(json.dumps(entry, ensure_ascii=False) + '\n' for entry in ordered)
-    write_file(folder / LINES, text.encode())
-    for path in folder.glob('manifest-*.jsonl'):
-        if _OF_RANK.fullmatch(path.name):
-            path.unlink()
+    write_file(folder / LINES, ''.join(map(_line, ordered)).encode())
+    for path in _of_ranks(folder):
+        path.unlink()
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    """An entry as one line of JSON; a file name that is not UTF-8 keeps its bytes, escaped."""
+    text = json.dumps(entry, ensure_ascii=False)
+    return (text if text.isprintable() else json.dumps(entry)) + '\n'
 
 
 def remove_half_written(folder: Path) -> None:
@@ -216,21 +246,33 @@ def remove_half_written(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def file_entry(folder: Path, path: Path) -> dict[str, Any]:
-    """A written file as the manifest names it: relative to the run's folder if it lies there, with size and CRC-32."""
+def file_entry(folder: Path, path: Path, roots: Mapping[str, Path] | None = None) -> File:
+    """A written file as the manifest names it, with size and CRC-32: relative to the folder that it lies in.
+
+    Args:
+        folder: The run's folder.
+        path: The file.
+        roots: Other folders that the run writes into, by parameter; the entry's ``within`` is that parameter.
+    """
     data = path.read_bytes()
-    inside = path.is_relative_to(folder)
-    name = (path.relative_to(folder) if inside else path.absolute()).as_posix()
-    return {'name': name, 'bytes': len(data), 'crc32': f'{zlib.crc32(data):08x}'}
+    found: File = {'name': path.name, 'bytes': len(data), 'crc32': f'{zlib.crc32(data):08x}'}
+    for within, root in {'': folder, **(roots or {})}.items():
+        if path.absolute().is_relative_to(root.absolute()):
+            name = path.absolute().relative_to(root.absolute()).as_posix()
+            return {**found, 'name': name, 'within': within} if within else {**found, 'name': name}
+    return {**found, 'within': 'elsewhere'}
 
 
-def intact(folder: Path, file: Mapping[str, Any]) -> bool:
-    """Whether a file is still what was written."""
-    try:
-        data = (folder / file['name']).read_bytes()
-    except OSError:
+def intact(folder: Path, file: Mapping[str, Any], roots: Mapping[str, Path] | None = None) -> bool:
+    """Whether a file is still what was written; one that its entry does not place in a folder of the run is not."""
+    root = (roots or {}).get(file['within']) if 'within' in file else folder
+    if root is None or not is_relative(file['name']):
         return False
-    return bool(len(data) == file['bytes'] and f'{zlib.crc32(data):08x}' == file['crc32'])
+    try:
+        data = read_bytes(root / file['name'], 'resume', sys.maxsize)
+    except InputError:
+        return False
+    return bool(len(data) == file.get('bytes') and f'{zlib.crc32(data):08x}' == file.get('crc32'))
 
 
 def with_their_batches(order: Sequence[int], pending: Iterable[int], failed: Iterable[int], size: int) -> list[int]:
@@ -272,7 +314,7 @@ def groups_of(
 
 def run_record(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
     """What ``run.json`` says; two runs with equal ``settings`` write the same files."""
-    return {
+    record: dict[str, Any] = {
         'format': FORMAT,
         'tool': spec.tool,
         'command': spec.command,
@@ -280,6 +322,8 @@ def run_record(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'settings': settings_of(spec, models),
         'versions': versions(),
     }
+    shared: dict[str, Any] = shareable(record)
+    return shared
 
 
 def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
@@ -376,7 +420,7 @@ def fingerprint(item: AnyItem, index: int) -> dict[str, Any]:
         index: Position in the run.
     """
     path = item.path
-    found: dict[str, Any] = {'name': item.name, 'input': None if path is None else str(path)}
+    found: dict[str, Any] = {'name': item.name, 'input': None if path is None else shareable(str(path))}
     if path is None or isinstance(item, DatasetItem):
         found['index'] = index
     if path is not None:
@@ -389,7 +433,13 @@ def fingerprint(item: AnyItem, index: int) -> dict[str, Any]:
 
 
 def entry_of(
-    spec: RunSpec, folder: Path, model: Model, item: AnyItem, sample: Sample, result: Heatmaps, written: Sequence[Path]
+    spec: RunSpec,
+    folder: Path,
+    model: Model,
+    item: AnyItem,
+    sample: Sample,
+    result: Heatmaps,
+    written: Sequence[Path],
 ) -> dict[str, Any]:
     """An image's entry in the manifest, the time it took left out; writes its tiles for the gallery if there is one.
 
@@ -411,7 +461,7 @@ def entry_of(
         'targets': [target.entry() for target in result.targets],
         'methods': list(result.methods),
         'layers': list(result.layers),
-        'files': [file_entry(folder, path) for path in written],
+        'files': [file_entry(folder, path, other_roots(spec)) for path in written],
     }
     if spec.output.gallery is not None:
         from vistool.gallery.tiles import write_tiles
@@ -421,6 +471,13 @@ def entry_of(
     return entry
 
 
+def other_roots(spec: RunSpec) -> dict[str, Path]:
+    """The folders besides its own that a run writes an image's files into, by parameter."""
+    output = spec.output
+    given = {'panels': output.panels, 'all_channels': output.all_channels}
+    return {name: Path(folder) for name, folder in given.items() if folder}
+
+
 def failed_entry(item: AnyItem, index: int, reason: str) -> dict[str, Any]:
     """The entry of an image that could not be read or explained."""
-    return {**fingerprint(item, index), 'index': index, 'files': [], 'error': reason}
+    return {**fingerprint(item, index), 'index': index, 'files': [], 'error': shareable(reason)}

@@ -55,6 +55,8 @@ def draw_patches(spec: PatchesSpec, callbacks: Callbacks | None = None) -> RunSu
     callbacks, started = callbacks or Callbacks(), time.perf_counter()
     items = find_inputs(spec.images)
     model = _model(spec) if spec.config else None
+    if model is not None:
+        model.use_display(spec.analysis.display)
     output = spec.output
     out = output.path(model.name if model else 'patches', 'vis_patches')
     visualizer = Visualizer(out, output.style, save_raw=output.save_raw, show=output.show, panels=output.panels)

@@ -27,6 +27,7 @@ from vistool.runs.manifest import (
     failed_entry,
     fingerprint,
     groups_of,
+    other_roots,
     run_record,
     with_their_batches,
 )
@@ -101,6 +102,9 @@ def run(
     draw_on: str | None = None,
     img_size: str | None = None,
     fit: str = 'crop',
+    display_range: str | Sequence[float] | None = None,
+    bands: str | int | Sequence[int] | None = None,
+    axes: str | None = None,
     indices: Sequence[int | str] = (),
     classes: Sequence[int | str] = (),
     per_class: int | None = None,
@@ -152,6 +156,9 @@ def run(
         draw_on: The input on which maps are drawn.
         img_size: The size at which photos are read.
         fit: What is done with sizes that are not a multiple of the patch.
+        display_range: The values that pictures show as black and white.
+        bands: The bands that pictures show as red, green and blue.
+        axes: The order of axes of arrays in files.
         indices: Which images, by position.
         classes: Which images of a dataset, by class.
         per_class: At most this many of each class.
@@ -197,6 +204,9 @@ def run(
             draw_on,
             img_size,
             fit,
+            display_range,
+            bands,
+            axes,
         ),
         images,
         Selection(indices, classes, per_class, only, max_samples),
@@ -327,7 +337,9 @@ class _Run:
             if gallery:
                 check_others(self.out, [Path(folder) for folder in gallery])
             record = run_record(self.spec, self.models)
-            return Manifest.begin(self.out, record, self.dist, execution.resume, execution.overwrite)
+            return Manifest.begin(
+                self.out, record, self.dist, execution.resume, execution.overwrite, other_roots(self.spec)
+            )
         for option, given in (('resume', execution.resume), ('gallery', gallery is not None)):
             if given:
                 raise InputError('is for many images in a folder', hint='leave it out', parameter=option)

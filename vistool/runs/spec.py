@@ -24,6 +24,7 @@ from vistool.data.datasets import (
     dataset_items,
     of_classes,
 )
+from vistool.data.display import Display
 from vistool.data.samples import Item, Sample, find_inputs
 from vistool.errors import InputError, param
 from vistool.models.configs import Source, resolve
@@ -70,6 +71,10 @@ class Models:
         img_size: The size at which photos are read: an edge (``'518'``), ``'480,640'`` or a factor (``'0.5x'``); None:
             what the pipeline makes of them.
         fit: What is done with sizes that are not a multiple of the patch: ``'crop'``, ``'pad'`` or ``'resize'``.
+        display_range: The values that pictures show as black and white, for images that are not photos of 8 bits:
+            ``'auto'``, ``'0,4095'``, ``'2%,98%'`` or two numbers. Networks get the same whatever it says.
+        bands: The bands that pictures show as red, green and blue: ``'4,3,2'`` or numbers, from 1.
+        axes: ``'HWC'`` or ``'CHW'``, of arrays in files; None: as the pipeline and the network declare.
     """
 
     first: ModelSpec
@@ -81,6 +86,18 @@ class Models:
     draw_on: str | None = None
     img_size: str | None = None
     fit: str = 'crop'
+    display_range: str | Sequence[float] | None = None
+    bands: str | int | Sequence[int] | None = None
+    axes: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a display that is not accepted before anything is loaded."""
+        self.display  # noqa: B018
+
+    @property
+    def display(self) -> Display:
+        """How images that are not photos of 8 bits are shown."""
+        return Display.of(self.display_range, self.bands, self.axes)
 
 
 @dataclass(frozen=True)
@@ -335,6 +352,8 @@ def opened_models(models: Models, first: Source | Model | nn.Module, seed: int) 
         for spec, source in zip((models.first, *models.compare), sources, strict=True):
             model = _load(spec, source, models, seed)
             model.use_files(models.files, models.draw_on)
+            if models.display != Display():
+                model.use_display(models.display)
             if resize is not None:
                 restored.callback(resize(model).remove)
             loaded.append(model)
@@ -343,7 +362,8 @@ def opened_models(models: Models, first: Source | Model | nn.Module, seed: int) 
 
 def _load(spec: ModelSpec, source: Source | Model | nn.Module, models: Models, seed: int) -> Model:
     if isinstance(source, Model):  # the caller's own stays as it is
-        return replace(source) if models.files or models.draw_on or models.img_size else source
+        changed = models.files or models.draw_on or models.img_size or models.display != Display()
+        return replace(source) if changed else source
     return load(
         source,
         spec.checkpoint,
@@ -387,9 +407,8 @@ def read_views(models: Sequence[Model], item: AnyItem, seed: int, index: int = 0
         first = models[0].read(item.source, seed=seed, index=item.index, name=item.name, info=item.info)
     else:
         first = models[0].read(item.path, seed=seed, index=index, name=item.name)
-    photo = first.original if first.path is None else first.path
-    assert photo is not None, 'an image was read, so there is one'
-    others = [model.read(photo, seed=seed, index=first.index or 0, name=first.name) for model in models[1:]]
+    source = item.source if isinstance(item, DatasetItem) else item.path
+    others = [model.read(source, seed=seed, index=first.index or 0, name=first.name) for model in models[1:]]
     return (first, *others)
 
 

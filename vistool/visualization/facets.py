@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, Layer
+from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Layer
 
 COSINE = 'cosine similarity'
+_MOST_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,13 @@ def grid_footer(image: GridImage, mode: str) -> tuple[str, ...]:
     replaced = '' if image.refetched is None else f'replaced by #{image.refetched}'
     index = f'#{image.coordinates["sample"]}'
     return (*image.label, _joined(index, pixels_text(image) if mode == 'original' else '', replaced))
+
+
+def grid_caption(result: ImageGrid) -> str:
+    """The line above a grid: its caption, and how its pictures show their files' values."""
+    shown = [text for each in result.shown if (text := each.describe())]
+    more = f' and {len(shown) - _MOST_SHOWN} other ranges' if len(shown) > _MOST_SHOWN else ''
+    return _joined(result.caption, '; '.join(shown[:_MOST_SHOWN]) + more)
 
 
 def pixels_text(image: GridImage) -> str:

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.environment import shareable
 from vistool.errors import InputError, param
 from vistool.results import Curves, Heatmap, Heatmaps, ImageGrid, Result
 from vistool.visualization.facets import facets
@@ -204,7 +205,8 @@ def grid_npz(result: ImageGrid) -> bytes:
 
 
 def _provenance(result: Result) -> NDArray[Any]:
-    return np.array(json.dumps(result.provenance, ensure_ascii=False, sort_keys=True, default=_plain))
+    told = json.dumps(result.provenance, ensure_ascii=False, sort_keys=True, default=_plain)
+    return np.array(json.dumps(shareable(json.loads(told)), ensure_ascii=False, sort_keys=True))
 
 
 def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:

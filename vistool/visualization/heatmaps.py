@@ -174,7 +174,8 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
     """
     painter = _Painter(result, style)
     rows, constants = _rows(painter, always_label=False)
-    caption = ' · '.join(dict.fromkeys(text for text in (painter.facets.caption, *constants) if text))
+    said = painter.facets.caption, *constants, result.shown.describe()
+    caption = ' · '.join(dict.fromkeys(text for text in said if text))
     compared = painter.facets.compared
     return arrange(lines_of(result.kind, rows, page, compared, style.arrangement), page, caption)
 

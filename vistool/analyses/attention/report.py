@@ -136,6 +136,7 @@ def _result(
         image=view.image,
         maps=tuple(maps),
         original=sample.original,
+        shown=sample.shown,
         geometry=view.geometry,
         model=model.name,
         titles={told['method']: told['method']},

@@ -202,7 +202,7 @@ class CAM(MapAnalysis):
             return {}
         require_layers(model.module)
         names = layer_names(model.module, self.layers)
-        names = names or model.cached('layers', None, lambda: layers_to_explain(model.module, inputs))
+        names = names or layers_to_explain(model.module, inputs)
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',

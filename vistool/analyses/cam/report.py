@@ -71,6 +71,7 @@ class Report:
             image=sample.image,
             maps=tuple(self._maps(index, targets)),
             original=sample.original,
+            shown=sample.shown,
             geometry=sample.geometry,
             model=self.model.name,
             targets=targets,

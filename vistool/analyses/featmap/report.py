@@ -120,6 +120,7 @@ def result(
         image=sample.image,
         maps=tuple(maps),
         original=sample.original,
+        shown=sample.shown,
         geometry=sample.geometry,
         model=model,
         layers=tuple(feature.name for feature in found),

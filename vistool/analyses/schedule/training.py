@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistool.analyses.schedule.scopes import training_scope, type_name
+from vistool.data.datasets import annotation_hint, refuse_old_form
 from vistool.errors import InputError, cause_of, param
 from vistool.models.configs import Source
 
@@ -90,9 +91,10 @@ def _published(source: Source, settings: Mapping[str, Any], error: Exception) ->
             f'%s is not here; taking its published %d images ({param("dataset_size")} gives another size)', name, size
         )
         return size
+    fault = annotation_hint(copy.deepcopy(dict(settings)))
     raise InputError(
         f'the training set of {source.name} cannot be read ({cause_of(error)})',
-        hint=f'give its size with {param("dataset_size")}',
+        hint=f'{fault}{", or " if fault else ""}give its size with {param("dataset_size")}',
         parameter='config',
     ) from error
 
@@ -174,15 +176,7 @@ def _require_training(source: Source) -> None:
     missing = [key for key in ('train_cfg', 'optim_wrapper') if not config.get(key)]
     if not missing:
         return
-    old = {key: new for key, new in _OLD_KEYS.items() if key in config}
-    if old:
-        forms = ', '.join(f'{key} → {new}' for key, new in old.items())
-        raise InputError(
-            f'{source.name} has the form used before MMEngine ({", ".join(old)})',
-            accepted='param_scheduler, train_cfg and optim_wrapper',
-            hint=f'rewrite {forms}',
-            parameter='config',
-        )
+    refuse_old_form(config, _OLD_KEYS, 'param_scheduler, train_cfg and optim_wrapper', source.name)
     raise _refusal(source, f'trains nothing: it has no {" and no ".join(missing)}')
 
 
