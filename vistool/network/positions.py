@@ -65,6 +65,8 @@ _WEAK = 0.3
 """No correlation below this confirms a reading, however many positions there are."""
 _CLOSE = 0.8
 """The correlation that a grid needs which no convolution or pooling layer made."""
+_LINKED = 0.5
+"""Correlation of the answers of two layers that keep their tokens in the same order."""
 _OBVIOUS = 0.9
 """Where a row-by-row reading of a grid that was seen agrees so well, other orders are not tried."""
 _ALIKE = 0.1
@@ -322,6 +324,21 @@ def _splits(spare: int, hints: TokenHints) -> list[tuple[int, int, int]]:
     return [(before, 0, spare - before) for before in range(spare, -1, -1)] + middle
 
 
+def _alike(own: Answer, others: Sequence[Answer]) -> list[Answer]:
+    """The answers that are linked to ``own`` by steps between correlated ones: from layer to layer the order is kept.
+
+    Deep layers forget the pattern, though not from one layer to the next; where tokens are shuffled the chain breaks.
+    """
+    logs = torch.stack([each.last.flatten().double().clamp_min(1e-30).log() for each in others])
+    logs = F.normalize(logs - logs.mean(1, keepdim=True), dim=1)
+    certain = math.tanh(_CERTAIN / math.sqrt(max(logs.shape[1] - 3, 1)))
+    linked = logs @ logs.T >= max(certain, _LINKED)
+    reached = torch.tensor([each is own for each in others])
+    while bool((grown := reached | linked[reached].any(0)).ne(reached).any()):
+        reached = grown
+    return [each for each, found in zip(others, reached.tolist(), strict=True) if found]
+
+
 def ties(ranked: Sequence[Reading]) -> list[Reading]:
     """The confirmed readings that are not clearly worse than the first."""
     return [each for each in ranked if each.confirmed and not ranked[0].clearly_beats(each)]
@@ -463,15 +480,16 @@ class Positions:
         then the simplest, which is printed.
         """
         tied = ties(self.ranked(own, assumed, size, hints))
-        vouched = self.vouched(own, size, hints) if len(tied) != 1 or not self.sure(tied[0], tied) else None
+        alone = len(tied) == 1 and tied[0].close and self.sure(tied[0], tied)
+        vouched = None if alone else self.vouched(own, size, hints)
+        if vouched is not None and tied and not tied[0].close:
+            return self.told(vouched, name)
         preferred = [each for wanted in (vouched, assumed) for each in tied if each.layout == wanted]
         chosen = next(iter(preferred or _simplest(tied)), None)
         known = assumed is not None or (chosen is not None and chosen.layout.grid in self.seen)
         if chosen is not None and known and self.sure(chosen, tied):
             return self.told(chosen.layout, name, ambiguous=len(tied) > 1 and not preferred)
-        if vouched is not None and (tied or not self.differs(own, assumed, size, hints)):
-            return self.told(vouched, name)
-        return None
+        return None if vouched is None else self.told(vouched, name)
 
     def differs(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> bool:
         """Whether the answer differs enough between positions to refute what it does not follow."""
@@ -479,11 +497,17 @@ class Positions:
         return bool(ranked) and ranked[0].spread >= _DIFFERENT
 
     def vouched(self, own: Answer, size: Size, hints: TokenHints) -> Layout | None:
-        """The layout of the nearest answer with as many positions that follows one layout closely, and only that."""
+        """The layout of the nearest answer with as many positions that follows one layout closely, and only that.
+
+        An answer that differs between positions and yet follows no layout has to be :func:`_alike` with it.
+        """
         numbers = {id(each): number for number, each in enumerate(self.answers)}
         at = numbers.get(id(own), 0)
         near = [each for each in self.answers if each.last.shape == own.last.shape]
-        for each in sorted(near, key=lambda each: abs(numbers[id(each)] - at)):
+        near = sorted(near, key=lambda each: abs(numbers[id(each)] - at))
+        if self.differs(own, None, size, hints) and not ties(self.ranked(own, None, size, hints)):
+            near = _alike(own, near)
+        for each in near:
             found = ties(self.ranked(each, None, size, hints))
             if len(found) == 1 and found[0].close and found[0].layout.axes in ('BLC', 'BHWC'):
                 return found[0].layout

@@ -34,7 +34,7 @@ from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_targ
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, param
 from vistool.models.model import Model, Subject, Targets, as_model, as_samples, resolve_targets, same_for_all
-from vistool.network.forward import Forward, forward, layers_to_explain
+from vistool.network.forward import Forward, Layer, forward, layers_to_explain
 from vistool.network.layers import find_layer, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import has_classes, probabilities
 from vistool.network.tensors import NetworkInput, Size, input_size, map_tensors, token_hints
@@ -260,7 +260,9 @@ def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[T
     values = [layer.map(layer.value) for layer in run.layers]
     weighting = {name: method for name, method in methods.items() if method.run is None}
     signed: SignedMaps = {
-        (name, None): [method(value, None, eigen) for value in values]
+        (name, None): [
+            method(value, None, eigen, layer.value.dtype) for layer, value in zip(run.layers, values, strict=True)
+        ]
         for name, method in weighting.items()
         if not method.gradients
     }
@@ -273,9 +275,34 @@ def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[T
         laid_out = [layer.map(gradient) for layer, gradient in zip(run.layers, gradients, strict=True)]
         for name, method in weighting.items():
             if method.gradients and method.score is kind:
-                pairs = zip(values, laid_out, strict=True)
-                signed[name, number] = [method(value, gradient, eigen) for value, gradient in pairs]
+                triples = list(zip(run.layers, values, laid_out, strict=True))
+                signed[name, number] = [
+                    method(value, gradient, eigen, layer.value.dtype) for layer, value, gradient in triples
+                ]
+                for (layer, value, gradient), drawn in zip(triples, signed[name, number], strict=True):
+                    _tell_of_rounding(method, layer, value, gradient, drawn)
     return signed
+
+
+def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Tensor, drawn: Tensor) -> None:
+    """Prints for how many images a map is nothing but rounding errors, and which method has evidence at the layer."""
+    empty = ~drawn.flatten(1).any(1) & gradient.flatten(1).any(1)
+    if not bool(empty.any()):
+        return
+    others = (METHODS[name] for name in ('gradcam', 'layercam') if METHODS[name] is not method)
+    works = [
+        other.title
+        for other in others
+        if other(value[empty], gradient[empty], dtype=layer.value.dtype).flatten(1).any(1).all()
+    ]
+    log.warning(
+        '%s at %s: no evidence above rounding for %d of %d image(s), because its terms cancel at every position; %s',
+        method.title,
+        layer.name,
+        int(empty.sum()),
+        len(drawn),
+        f'{works[0]} has some at this layer' if works else f'choose another layer with {param("layers")}',
+    )
 
 
 def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Target]) -> SignedMaps:
