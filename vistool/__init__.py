@@ -72,8 +72,10 @@ __all__ = [
     'InputError',
     'MapAnalysis',
     'Model',
+    'NamedInputs',
     'NetworkView',
     'Patches',
+    'PositionalInputs',
     'Result',
     'RunSummary',
     'Sample',
@@ -92,6 +94,7 @@ __all__ = [
 _HOMES = {
     'vistool.analyses.base': ('MapAnalysis',),
     'vistool.data.geometry': ('Geometry',),
+    'vistool.data.inputs': ('NamedInputs', 'PositionalInputs'),
     'vistool.data.samples': ('Sample',),
     'vistool.errors': ('InputError',),
     'vistool.models.model': ('Model', 'load', 'preview_model'),

@@ -26,6 +26,9 @@ _PACKAGES = (
 )
 _SHARED_NAMES = ('mmengine', 'mmcv', 'mmpretrain')
 """Import names that OpenMMLab's package and OneDL's maintained build (``onedl-…``) share."""
+_BREAKING_TRANSFORMERS = 5
+_SUMMARY = 'Shows what a vision model'
+"""How the description of this distribution begins (``setup.cfg``)."""
 
 
 def installed_version(package: str) -> str | None:
@@ -52,6 +55,34 @@ def warn_of_overwritten_packages() -> None:
     if both:
         pairs = ', '.join(f'{name} and onedl-{name}' for name in both)
         log.warning('%s are both installed and overwrite each other: install vistool into a fresh environment', pairs)
+
+
+@functools.cache
+def warn_of_environment() -> None:
+    """Warns, once, of packages that are known to break vistool; one line for each."""
+    warn_of_overwritten_packages()
+    transformers = installed_version('transformers')
+    if transformers and int(transformers.partition('.')[0]) >= _BREAKING_TRANSFORMERS:
+        log.warning(
+            "transformers %s is installed, with which models of mmpretrain fail: pip install 'transformers>=4.53,<5'",
+            transformers,
+        )
+    if _other_vistool():
+        log.warning(
+            'another project called vistool is installed and shadows parts of this one: pip uninstall vistool, then '
+            'install this one again'
+        )
+
+
+def _other_vistool() -> bool:
+    """Whether the distribution called vistool is the unrelated one that PyPI has under this name."""
+    import importlib.metadata
+
+    try:
+        summary = importlib.metadata.metadata('vistool')['Summary'] or ''
+    except (importlib.metadata.PackageNotFoundError, KeyError):
+        return False
+    return not summary.startswith(_SUMMARY)
 
 
 _ABSOLUTE = re.compile(r'(?<![\w:/.~\\-])/[^\s\'",;:=()\[\]{}]+')

@@ -19,6 +19,7 @@ from vistool.errors import InputError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
 
 T = TypeVar('T')
 
@@ -163,15 +164,17 @@ def checked(value: object, schema: type[T], where: str, parameter: str, hint: st
     try:
         return cast(T, _adapter(cast(Hashable, schema)).validate_python(value))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = _spelled(first['loc'])
+        errors = error.errors(include_url=False)
+        field = _field(errors[0], value)
         if not field:
             raise InputError(f'{where} is not a JSON object', hint=hint, parameter=parameter) from error
-        if first['type'] == 'missing':
+        same = [each for each in errors if _field(each, value) == field]
+        if all(each['type'] == 'missing' for each in same):
             raise InputError(f'{where}: the field {field!r} is missing', hint=hint, parameter=parameter) from error
+        accepted = dict.fromkeys(each['msg'].removeprefix('Input should be ') for each in same)
         raise InputError(
-            f'{where}: the field {field!r} is {shown(first["input"])}',
-            accepted=first['msg'].removeprefix('Input should be '),
+            f'{where}: the field {field!r} is {shown(same[0]["input"])}',
+            accepted=' or '.join(accepted),
             hint=hint,
             parameter=parameter,
         ) from error
@@ -186,15 +189,15 @@ def _adapter(schema: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(with_config(settings)(cast(type, schema)))
 
 
-def _spelled(location: tuple[int | str, ...]) -> str:
-    """``('tiles', 0, 'file')`` → ``'tiles[0].file'``; pydantic's names of the members of a union are left out."""
+def _field(error: ErrorDetails, value: object) -> str:
+    """Where an error is, as ``tiles[0].file``; pydantic's names of the members of a union are left out."""
     text = ''
-    for part in location:
-        if isinstance(part, int):
-            text += f'[{part}]'
-        elif not any(mark in part for mark in '[]()') and part not in _UNION_MEMBERS:
-            text += f'.{part}' if text else part
-    return text
-
-
-_UNION_MEMBERS = {'int', 'float', 'str', 'bool', 'none', 'dict', 'list'}
+    for place, part in enumerate(error['loc']):
+        here = isinstance(part, int) and isinstance(value, list) and part < len(value)
+        here = here or (isinstance(value, dict) and part in value)
+        if here:
+            value = value[part]  # type: ignore[index]
+        elif error['type'] != 'missing' or place + 1 < len(error['loc']):
+            continue
+        text += f'[{part}]' if isinstance(part, int) else f'.{part}' if text else part
+    return text if len(text) <= 2 * _SHOWN else f'{text[:_SHOWN]}…'

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModule
 from torch import nn
 
 import vistool as vt
@@ -119,6 +120,102 @@ def test_input_of_a_network_that_has_only_one():
     model = vt.load('configs/efficientnet_lite/efficientnet-lite0_in1k.py')
     with pytest.raises(InputError, match='takes one input'):
         model.use_files(parse_files([f'x_b={TEXTURE}']))
+
+
+class Pair(BaseModule):
+    """Adds the features of a photo and of a second input."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(channels, 4, 3, stride=2)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, a, b):
+        return self.fc((self.a(a).relu() + self.b(b).relu()).mean((2, 3)))
+
+
+def pair(positional=False, steps=(), other=None, channels=3, **config):
+    """A model of two inputs whose pipelines do not normalize, unless ``steps`` do."""
+    from mmengine import Config
+    from mmengine.registry import MODELS
+
+    from vistool.models.configs import Source
+
+    MODELS.register_module(name='PairOfInputs', module=Pair, force=True)
+    load = [{'type': 'LoadImageFromFile'}, {'type': 'Resize', 'scale': (32, 24)}, *steps, {'type': 'PackInputs'}]
+    inputs = {'a': {'pipeline': load}, 'b': {'pipeline': load, **(other or {})}}
+    described = {
+        'default_scope': 'mmpretrain',
+        'model': {'type': 'mmengine.PairOfInputs', 'channels': channels},
+        'inputs': list(inputs.values()) if positional else inputs,
+        **config,
+    }
+    return vt.load(Source(Config(described), 'pair'), 'none')
+
+
+STATISTICS = {'mean': [120.0, 110.0, 100.0], 'std': [60.0, 50.0, 40.0]}
+
+
+@pytest.mark.parametrize('to_rgb', [True, False])
+@pytest.mark.parametrize('positional', [True, False])
+def test_the_data_preprocessor_of_the_config_is_applied_to_every_input(to_rgb, positional):
+    model = pair(positional, data_preprocessor={**STATISTICS, 'to_rgb': to_rgb})
+    photo = np.full((30, 40, 3), (200, 100, 50), np.uint8)
+    sample = model.read(photo)
+    assert sample.image.shape == (24, 32, 3) and (sample.image == photo[0, 0]).all()
+    pixels = sample.image.astype(np.float32)
+    pixels = pixels if to_rgb else pixels[:, :, ::-1]
+    normalized = (pixels - np.float32(STATISTICS['mean'])) / np.float32(STATISTICS['std'])
+    batch = model.batch([sample, sample])
+    for key in (0, 1) if positional else ('a', 'b'):
+        for image in batch[key]:
+            np.testing.assert_allclose(image.permute(1, 2, 0), normalized, atol=1e-5)
+    assert len(vt.CAM(layers='a')(model, [sample, sample])) == 2
+
+
+def test_padding_by_the_data_preprocessor_is_part_of_every_input():
+    model = pair(data_preprocessor={**STATISTICS, 'pad_size_divisor': 32})
+    sample = model.read('demo/coffee.png')
+    batch = model.batch([sample])
+    assert batch['a'].shape == batch['b'].shape == (1, 3, 32, 32) and sample.image.shape == (32, 32, 3)
+
+
+def test_an_input_with_a_data_preprocessor_of_its_own():
+    model = pair(other={'data_preprocessor': {'mean': [10.0], 'std': [5.0]}}, data_preprocessor=STATISTICS)
+    raw = pair(other={'data_preprocessor': None}, data_preprocessor=STATISTICS)
+    batch, bytes_ = (m.batch([m.read('demo/coffee.png')]) for m in (model, raw))
+    torch.testing.assert_close(batch['b'], (bytes_['b'] - 10) / 5)
+    torch.testing.assert_close(batch['a'], bytes_['a'])
+
+
+def test_inputs_that_nothing_normalizes_are_an_error_unless_the_config_says_so():
+    with pytest.raises(InputError, match=r"the input 'a' would reach the network as bytes.*data_preprocessor=dict\("):
+        pair().read('demo/coffee.png')
+    stated = pair(data_preprocessor={})
+    assert stated.batch([stated.read('demo/coffee.png')])['a'].max() > 100
+    normalizing = pair(steps=[{'type': 'Normalize', **STATISTICS}])
+    assert normalizing.batch([normalizing.read('demo/coffee.png')])['a'].max() < 5
+
+
+def test_means_of_another_number_of_channels_are_an_error_that_says_what_to_write():
+    gray = {'pipeline': [{'type': 'LoadImageFromFile', 'color_type': 'grayscale'}, {'type': 'PackInputs'}]}
+    with pytest.raises(InputError, match=r"the input 'b' has 1 channel\(s\).*3 means.*b=dict\(pipeline"):
+        pair(other=gray, channels=1, data_preprocessor=STATISTICS).read('demo/coffee.png')
+
+
+def test_a_damaged_data_preprocessor_of_an_input_is_named():
+    with pytest.raises(InputError, match="data_preprocessor of the input 'b' cannot be built"):
+        pair(other={'data_preprocessor': {'type': 'NoSuchThing'}}).read('demo/coffee.png')
+
+
+def test_the_size_of_maps_is_that_of_the_input_they_are_drawn_on():
+    small = [{'type': 'LoadImageFromFile'}, {'type': 'Resize', 'scale': (16, 16)}, {'type': 'PackInputs'}]
+    model = pair(other={'pipeline': small}, data_preprocessor=STATISTICS)
+    model.module.forward = lambda a, b: model.module.fc(model.module.a(a).mean((2, 3)) + model.module.b(b).mean((2, 3)))
+    for drawn, size in (('a', (24, 32)), ('b', (16, 16))):
+        model.use_files({}, drawn)
+        sample = model.read('demo/coffee.png')
+        assert vt.CAM(layers=drawn)(model, sample).maps[0].values.shape == sample.image.shape[:2] == size
 
 
 @pytest.mark.slow

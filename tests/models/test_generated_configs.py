@@ -308,7 +308,7 @@ def test_hugging_face_errors(folder, tmp_path):
     rewrite(folder / 'config.json', model_type='mine', auto_map={'AutoConfig': 'code.Mine'})
     assert 'its own code' in error_of(f'hf::{folder}')
     (folder / 'config.json').write_text('{')
-    assert 'config.json cannot be read' in error_of(f'hf::{folder}')
+    assert 'config.json is not valid JSON' in error_of(f'hf::{folder}')
 
 
 def test_vis_cam_as_typed(folder, capsys, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vistool.environment import warn_of_overwritten_packages
+from vistool.environment import warn_of_environment, warn_of_overwritten_packages
 from vistool.models.configs import Source
 from vistool.models.model import load, preview_model
 from vistool.network.outputs import class_scores, has_classes, probabilities
@@ -137,10 +137,12 @@ def test_a_plain_module_gets_the_configs_data_preprocessor():
 def test_packages_that_overwrite_each_other_are_told_once(installed, told, monkeypatch, caplog):
     monkeypatch.setattr('vistool.environment.installed_version', lambda name: '1.0' if name in installed else None)
     warn_of_overwritten_packages.cache_clear()
+    warn_of_environment.cache_clear()
     with caplog.at_level(logging.WARNING, 'vistool'):
         load(nn.Linear(1, 1))
         load(nn.Linear(1, 1))
     warn_of_overwritten_packages.cache_clear()
+    warn_of_environment.cache_clear()
     assert caplog.text.count('both installed') == bool(told) and told in caplog.text
 
 
@@ -169,8 +171,32 @@ def test_a_checkpoints_own_class_names_are_taken_where_they_fit(tmp_path, caplog
     torch.save({'state_dict': module.state_dict(), 'meta': {'dataset_meta': {'classes': names}}}, path)
     caplog.clear()
     assert load('timm::resnet18', str(path), options=options).classes == tuple(names) and 'names' not in caplog.text
-    kept = load('timm::resnet18', str(path))  # its head has another size and stays random
-    assert kept.class_name(281) == 'tabby' and '10 class names do not belong to 1000 outputs; others' in caplog.text
+    fitted = load('timm::resnet18', str(path))  # built for 1000 classes, then again for the checkpoint's
+    assert fitted.classes == tuple(names) and 'names' not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('transformers', 'summary', 'told'),
+    [
+        ('4.57.6', 'Shows what a vision model and its data pipeline do', ''),
+        ('5.0.0', 'Shows what a vision model and its data pipeline do', "pip install 'transformers>=4.53,<5'"),
+        ('12.1', 'Shows what a vision model', 'transformers 12.1 is installed'),
+        (None, 'Clean your data with ease', 'pip uninstall vistool'),
+        (None, '', 'another project called vistool'),
+    ],
+)
+def test_an_environment_that_breaks_gets_one_line(transformers, summary, told, monkeypatch, caplog):
+    from vistool import environment
+
+    versions = {'transformers': transformers}
+    monkeypatch.setattr(environment, 'installed_version', versions.get)
+    monkeypatch.setattr('importlib.metadata.metadata', lambda name: {'Summary': summary})
+    environment.warn_of_environment.cache_clear()
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        load(nn.Linear(1, 1))
+        load(nn.Linear(1, 1))
+    environment.warn_of_environment.cache_clear()
+    assert len(caplog.records) == bool(told) and told in caplog.text
 
 
 def test_networks_that_do_not_tell_their_number_of_outputs_lose_wrong_names_when_they_have_run(caplog):

@@ -18,13 +18,19 @@ from collections import Counter
 from collections.abc import Sequence
 
 from comparisons import Comparison, Outcome
-from zoo import Architecture, Unfit, assemble, draw
+from zoo import MOST_PARAMETERS, Architecture, Unfit, assemble, draw
 
 TASKS = ('cam', 'featmap', 'attention', 'patches')
 VERDICTS = ('equal', 'refused', 'unproven', 'WRONG', 'CRASH')
 
 
-def check(architecture: Architecture, seed: int, tasks: Sequence[str] = TASKS, inner: int = 3) -> list[Outcome]:
+def check(
+    architecture: Architecture,
+    seed: int,
+    tasks: Sequence[str] = TASKS,
+    inner: int = 3,
+    most: int = MOST_PARAMETERS,
+) -> list[Outcome]:
     """Builds one architecture and compares every task.
 
     Args:
@@ -32,11 +38,12 @@ def check(architecture: Architecture, seed: int, tasks: Sequence[str] = TASKS, i
         seed: Of its weights and images, and of what is chosen in it.
         tasks: Some of :data:`TASKS`.
         inner: How many random layers are looked at besides the default ones.
+        most: Parameters that it may have.
 
     Raises:
         Unfit: It is too large, or takes none of the input sizes.
     """
-    network = assemble(architecture, seed)
+    network = assemble(architecture, seed, most)
     height, width = network.images.shape[2:]
     print(f'{architecture}  {height}×{width}', flush=True)
     comparison = Comparison(network, seed, inner)
@@ -55,7 +62,7 @@ def describe(outcomes: Sequence[Outcome], verbose: bool) -> str:
         parts.append(f'{task}: {told or "not tried"}')
     lines = ['  ' + ' · '.join(parts)]
     for each in outcomes:
-        if each.verdict != 'equal' or verbose:
+        if each.verdict != 'equal' or each.reason or verbose:
             lines.append(f'    {each.verdict:8} {each.task} {each.subject}{f": {each.reason}" if each.reason else ""}')
     return '\n'.join(lines)
 
@@ -77,6 +84,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--only', default='', metavar='PATTERN', help='text in library/name, or a family')
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS, metavar='TASK', help=', '.join(TASKS))
     parser.add_argument('--inner', type=int, default=3, help='random layers besides the default ones; default 3')
+    parser.add_argument('--most', type=float, default=MOST_PARAMETERS / 1e6, help='million parameters; default 60')
     parser.add_argument('--verbose', action='store_true', help='also list what is equal')
     return parser.parse_args(argv)
 
@@ -94,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             break
         start = time.perf_counter()
         try:
-            found = check(architecture, args.seed, args.tasks, args.inner)
+            found = check(architecture, args.seed, args.tasks, args.inner, int(args.most * 1e6))
         except Unfit as reason:
             skipped.append(f'{architecture} ({reason})')
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,11 +17,12 @@ import numpy as np
 import oracles
 import torch
 from numpy.typing import NDArray
-from oracles import Answers, Weights
+from oracles import Answers
 from torch import Tensor, nn
 from zoo import Network, quiet
 
 from vistool import CAM, Attention, FeatureMaps, InputError, Patches
+from vistool.errors import spelled
 
 Size: TypeAlias = tuple[int, int]
 
@@ -102,16 +103,11 @@ def in_order(shown: Tensor, raw: Tensor, tolerance: float) -> Tensor | None:
     shown, raw = shown.double(), raw.double()
     if bool(((shown - raw).abs() <= tolerance).all()):
         return torch.arange(len(shown))
-    if shown.ndim == 2:  # one number for each position that tells positions apart
-        generator = torch.Generator().manual_seed(0)
-        mixture = torch.randn(shown.shape[1], generator=generator, dtype=torch.float64)
-        keys = shown @ mixture, raw @ mixture
-    else:
-        keys = shown, raw
-    ranks = [key.argsort() for key in keys]
-    order = torch.empty(len(shown), dtype=torch.long)
-    order[ranks[0]] = ranks[1]
-    return order if bool(((shown - raw[order]).abs() <= tolerance).all()) else None
+    if shown.ndim == 1:
+        shown, raw = shown[:, None], raw[:, None]
+    order = torch.cat([torch.cdist(part, raw).argmin(1) for part in shown.split(1024)])
+    once = len(order.unique()) == len(order) or len(raw.unique(dim=0)) < len(raw)
+    return order if once and bool(((shown - raw[order]).abs() <= tolerance).all()) else None
 
 
 def misplaced(answers: Answers, order: Tensor, grid: Size) -> str:
@@ -197,7 +193,7 @@ class Comparison:
         try:
             outcomes += run()
         except InputError as error:
-            outcomes.append(Outcome(name, 'default', 'refused', str(error)))
+            outcomes.append(Outcome(name, 'default', 'refused', spelled(error.problem)))
         if _state(self.module) != before:
             outcomes.append(Outcome(name, 'network', 'WRONG', 'the network is not left as it was'))
         return outcomes
@@ -208,7 +204,7 @@ class Comparison:
             with quiet():
                 return run(), None
         except InputError as error:
-            return None, Outcome(task, subject, 'refused', str(error))
+            return None, Outcome(task, subject, 'refused', spelled(error.problem))
         except Exception as error:
             place = _place_of(error)
             return None, Outcome(
@@ -266,8 +262,8 @@ class Comparison:
                         continue
                     answers = self._answers_of(name, number, place, way)
                     wrong = misplaced(answers, order, grid)
-                    note = '' if g.any() else 'no gradient'
-                    return outcome('WRONG', wrong) if wrong else outcome('equal', reason or note)
+                    notes = [reason, '' if g.any() else 'no gradient', _doubt(name) if prefix else '']
+                    return outcome('WRONG', wrong) if wrong else outcome('equal', '; '.join(filter(None, notes)))
         if not reasons:
             return outcome('WRONG', f'a map of {grid} out of {[tuple(v.shape) for v in calls[name][0].values]}')
         return outcome('WRONG', reasons[0])
@@ -380,9 +376,11 @@ class Comparison:
         """The last layer and two others; for the last also the row of one token."""
         results, failed = self.attempt('attention', 'last layer', lambda: self._attend(()))
         if failed:
-            yield failed
+            yield self._questioned(failed)
         else:
             yield from self._compare_attention(results, 'default: ')
+        if failed and 'runs no attention' in failed.reason:
+            return
         others, refused = self.attempt('attention', 'first layer', lambda: self._attend(0))
         if refused:
             yield refused
@@ -395,6 +393,15 @@ class Comparison:
         elif not refused:
             yield from self._compare_attention(others, '')
 
+    def _questioned(self, refusal: Outcome) -> Outcome:
+        """The refusal, and what speaks against it: softmaxes that run although there is said to be no attention."""
+        if 'runs no attention' not in refusal.reason:
+            return refusal
+        with quiet():
+            records = oracles.attention_weights(self.module, self.images, [''])
+        doubts = sorted({f'{r.module} {tuple(r.weights.shape)}' for r in records if min(r.weights.shape[-2:]) > 1})
+        return replace(refusal, reason=f'{refusal.reason} BUT {"; ".join(doubts[:4])}') if doubts else refusal
+
     def _attend(self, layers: Any, query: Any = 'mean') -> Any:
         return Attention(layers=layers, queries=[query])(self.module, self.images)
 
@@ -404,35 +411,39 @@ class Comparison:
             shown = torch.stack([torch.from_numpy(_heads_of(result, name)) for result in results])
             with quiet():
                 records = oracles.attention_weights(self.module, self.images, [name])
-            found = _find_attention(shown, records)
+                own = oracles.librarys_own_weights(self.module, self.images, name)
+            # where the library shows its weights, they are the truth: a network may change a softmax before it is used
+            truths = [record.weights for record in records] if own is None else [own]
+            found = _find_attention(shown, truths, partial(self._inside, name))
             if found is None:
-                shapes = [tuple(record.weights.shape) for record in records]
-                verdict = (
-                    'unproven'
-                    if any(not _windowed_simply(s, shown.shape, len(self.images)) for s in shapes)
-                    else 'WRONG'
-                )
-                yield outcome(verdict, f'maps {tuple(shown.shape)} are not the mean rows of {shapes}')
+                yield outcome(*self._unlike(shown, truths))
                 continue
-            number, reading, order = found
-            second = oracles.librarys_own_weights(self.module, self.images, name)
-            if second is not None and second.shape == records[number].weights.shape:
-                away = float((second - records[number].weights).abs().max())
-                if away > 1e-4:
-                    yield outcome(
-                        'unproven', f"the library's own weights are {away:.1e} away from the replaced softmax's"
-                    )
-                    continue
+            weights, reading, order = found
+            number = next((n for n, r in enumerate(records) if r.weights.shape == weights.shape), None)
             grid: Size = (shown.shape[2], shown.shape[3])
-            wrong = misplaced(self._answers_of_keys(name, number, reading), order, grid)
-            yield (
-                outcome('WRONG', wrong)
-                if wrong
-                else self._compare_row(name, records[number], reading, order, grid, outcome)
-            )
+            wrong = ''
+            if number is not None:
+                wrong = misplaced(self._answers_of_keys(name, number, reading), order, grid)
+            yield outcome('WRONG', wrong) if wrong else self._compare_row(name, weights, reading, order, grid, outcome)
+
+    def _inside(self, name: str, tokens: int) -> Tensor | None:
+        """Which tokens of all windows of an image answer to any change of it, ``(tokens,)``; padding does not."""
+        with quiet():
+            given = [oracles.windowed_input(self.module, images, name) for images in self._chunks()]
+        if any(each is None or each.shape[0] * each.shape[1] != tokens * len(self.images) for each in given):
+            return None
+        read = torch.cat([each.reshape(len(self.images), tokens, -1) for each in given if each is not None])
+        return (read != read[:1]).any(2).any(0)
+
+    def _unlike(self, shown: Tensor, truths: Sequence[Tensor]) -> tuple[str, str]:
+        """Verdict and reason for maps that no attention gives."""
+        shapes = [tuple(weights.shape) for weights in truths]
+        simple = all(_windowed_simply(shape, shown.shape, len(self.images)) for shape in shapes)
+        reason = f'maps {tuple(shown.shape)} are not the mean rows of {shapes}'
+        return ('WRONG' if simple else 'unproven'), reason
 
     def _compare_row(
-        self, name: str, record: Weights, reading: _Reading, order: Tensor, grid: Size, outcome: Callable[..., Outcome]
+        self, name: str, truth: Tensor, reading: _Reading, order: Tensor, grid: Size, outcome: Callable[..., Outcome]
     ) -> Outcome:
         """The row of one random token of the image."""
         if reading.queries != reading.keys:
@@ -444,12 +455,13 @@ class Comparison:
         if failed:
             return failed if failed.bad else outcome('equal', f'no row of a point: {failed.reason}')
         shown = torch.from_numpy(_heads_of(results[0], name)).flatten(1).double()
-        weights = reading.read(record.weights)[0]  # groups, heads, queries, keys
-        group, key = divmod(int(order[cell]) + (reading.prefix if reading.groups == 1 else 0), reading.keys)
+        weights = reading.read(truth)[0]  # groups, heads, queries, keys
+        token = int(reading.places(torch.arange(reading.groups * reading.keys))[order[cell]])
+        group, key = divmod(token, reading.keys)
         rows = torch.zeros(reading.groups, weights.shape[1], reading.keys, dtype=torch.float64)
         rows[group] = weights[group, :, key].double()
-        truth = rows.transpose(0, 1).flatten(1)[:, reading.prefix :][:, order]
-        away = float((shown - truth).abs().max())
+        expected = reading.places(rows.transpose(0, 1).flatten(1))[:, order]
+        away = float((shown - expected).abs().max())
         return (
             outcome('WRONG', f'the row of the token at {point} is {away:.1e} off') if away > 1e-4 else outcome('equal')
         )
@@ -463,7 +475,7 @@ class Comparison:
             rows.append(reading.read(logits.double().nan_to_num(neginf=0.0)))
         logits = torch.cat(rows)[: len(self.changed)]
         change = (logits[1:] - logits[:1]).abs().sum((2, 3)).flatten(1)
-        return Answers(self.parts, change[:, reading.prefix :] if reading.groups == 1 else change)
+        return Answers(self.parts, reading.places(change))
 
     # patches
 
@@ -523,6 +535,7 @@ class _Reading:
         keys: Of a group.
         prefix: Keys that are not places in the image, before the others.
         read: Does it.
+        real: Of several windows, the numbers of the tokens that are not padding.
     """
 
     groups: int
@@ -530,6 +543,11 @@ class _Reading:
     keys: int
     prefix: int
     read: Callable[[Tensor], Tensor]
+    real: Tensor | None = None
+
+    def places(self, keys: Tensor) -> Tensor:
+        """Of values ``(…, groups · keys)`` those of places in the image."""
+        return keys[..., self.prefix :] if self.real is None else keys[..., self.real]
 
 
 def _readings(shape: Sequence[int], batch: int, heads: int, cells: int) -> Iterator[_Reading]:
@@ -551,33 +569,40 @@ def _readings(shape: Sequence[int], batch: int, heads: int, cells: int) -> Itera
         yield _Reading(groups, queries, keys, prefix, read)
 
 
-def _find_attention(shown: Tensor, records: Sequence[Weights]) -> tuple[int, _Reading, Tensor] | None:
-    """Which recorded softmax the maps are the mean rows of, how it is laid out, and the raw key of each cell.
+def _find_attention(
+    shown: Tensor, truths: Sequence[Tensor], inside: Callable[[int], Tensor | None]
+) -> tuple[Tensor, _Reading, Tensor] | None:
+    """Which weights the maps are the mean rows of, how they are laid out, and the raw key of each cell.
 
     Args:
         shown: ``(B, heads, h, w)``.
-        records: The recorded weights.
+        truths: Weights ``(…, queries, keys)``.
+        inside: Number of tokens in all windows of an image → which of them are not padding, or None if that is unknown.
     """
     batch, heads, height, width = shown.shape
     cells = height * width
-    for number, record in enumerate(records):
-        for reading in _readings(record.weights.shape, batch, heads, cells):
-            weights = reading.read(record.weights).double()
+    for truth in truths:
+        for reading in _readings(truth.shape, batch, heads, cells):
+            weights = reading.read(truth).double()
             if reading.groups == 1:
                 if not 0 <= reading.prefix <= MOST_PREFIX:
                     continue
                 prefixes = [reading.prefix] if reading.queries == reading.keys else range(min(reading.queries, 9))
                 means = [weights[:, 0, :, first:].mean(2)[..., reading.prefix :] for first in prefixes]
             else:
-                if reading.groups * reading.keys != cells or reading.queries != reading.keys:
+                tokens = reading.groups * reading.keys
+                real = torch.ones(tokens, dtype=torch.bool) if tokens == cells else inside(tokens)
+                if reading.queries != reading.keys or real is None or int(real.sum()) != cells:
                     continue
-                means = [(weights.sum(3) / cells).transpose(1, 2).flatten(2)]
+                queries = real.view(1, reading.groups, 1, reading.queries, 1)
+                means = [((weights * queries).sum(3) / cells).transpose(1, 2).flatten(2)[..., real]]
+                reading = replace(reading, real=real.nonzero()[:, 0])
             for mean in means:
                 tolerance = 1e-4 * float(mean.abs().max())
                 orders = [in_order(one.flatten(1).T, two.T, tolerance) for one, two in zip(shown, mean, strict=True)]
                 if all(order is not None for order in orders):
                     assert orders[0] is not None
-                    return number, reading, orders[0]
+                    return truth, reading, orders[0]
     return None
 
 
@@ -587,6 +612,12 @@ def _windowed_simply(shape: Sequence[int], shown: Sequence[int], batch: int) -> 
     leading = int(np.prod(shape[:-2]))
     groups = leading / (batch * heads)
     return groups == 1 or groups * shape[-1] == cells
+
+
+def _doubt(name: str) -> str:
+    """A note on a default layer that is a part of a block, by its name; for people to judge."""
+    parts = r'(^|[._])(q|k|v|qkv|kv|proj|attn|attention|mlp|ffn|fc\d?|shortcut|downsample|drop\w*|pos|crpe)\d*($|[._])'
+    return 'a doubtful default' if re.search(parts, name) else ''
 
 
 def _module_name(shown: str) -> str:

@@ -195,7 +195,7 @@ class Weights:
 
     Attributes:
         module: Name of the innermost module that ran it.
-        weights: ``(…, queries, keys)``.
+        weights: ``(…, queries, keys)``; the axis that the softmax sums over is the last.
         logits: What the softmax was taken of, same shape.
     """
 
@@ -222,9 +222,9 @@ class _Recorder(TorchFunctionMode):
             return self._attend(*args, **kwargs)
         if function in (torch.softmax, Tensor.softmax, F.softmax):
             result = function(*args, **kwargs)
+            logits = args[0] if args else kwargs['input']
             axis = kwargs.get('dim', args[1] if len(args) > 1 else -1)
-            if axis in (-1, args[0].ndim - 1 if args else -1):
-                self.keep(args[0] if args else kwargs['input'], result)
+            self.keep(logits.movedim(axis, -1), result.movedim(axis, -1))
             return result
         return function(*args, **kwargs)
 
@@ -273,8 +273,8 @@ def _names_tracked(module: nn.Module, inside: list[str]) -> Iterator[None]:
 
 
 def attention_weights(module: nn.Module, images: Tensor, names: Sequence[str]) -> list[Weights]:
-    """The weights of every softmax over the last axis inside the named modules, in running order."""
-    recorder = _Recorder(lambda inner: any(inner == name or inner.startswith(f'{name}.') for name in names))
+    """The weights of every softmax inside the named modules, in running order; ``''`` names the network."""
+    recorder = _Recorder(lambda inner: any(name in ('', inner) or inner.startswith(f'{name}.') for name in names))
     with torch.no_grad(), _names_tracked(module, recorder.inside), recorder:
         module(images)
     return recorder.found
@@ -322,6 +322,22 @@ def librarys_own_weights(module: nn.Module, images: Tensor, name: str) -> Tensor
                 handle.remove()
     weights = [each for each in kept if each.ndim == 4 and bool(((each.sum(-1) - 1).abs() < 1e-3).all())]
     return weights[-1] if weights else None
+
+
+def windowed_input(module: nn.Module, images: Tensor, name: str) -> Tensor | None:
+    """The first tensor that a module is given, ``(groups, tokens, channels)``; None for other shapes."""
+    kept: list[Tensor] = []
+
+    def keep(layer: nn.Module, args: Any, kwargs: Any) -> None:
+        kept.extend(tensor.detach().clone() for tensor in tensors_in([*args, *kwargs.values()])[:1])
+
+    handle = module.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            module(images)
+    finally:
+        handle.remove()
+    return kept[-1] if kept and kept[-1].ndim == 3 else None
 
 
 # Which part of the image a position answers to

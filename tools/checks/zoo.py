@@ -111,7 +111,7 @@ def every_architecture(seed: int) -> Iterator[Architecture]:
                 yield MAKERS[library](family, name, seed)
 
 
-def assemble(architecture: Architecture, seed: int, batch: int = 2) -> Network:
+def assemble(architecture: Architecture, seed: int, most: int = MOST_PARAMETERS, batch: int = 2) -> Network:
     """Builds an architecture for the first input size that it takes, with lively weights.
 
     Raises:
@@ -122,7 +122,7 @@ def assemble(architecture: Architecture, seed: int, batch: int = 2) -> Network:
         if size[0] * size[1] > MOST_PIXELS:
             continue
         try:
-            module = _built(architecture, size, seed)
+            module = _built(architecture, size, seed, most)
         except Unfit:
             raise
         except Exception as error:  # whatever a library raises for a size that it does not take
@@ -140,19 +140,19 @@ def assemble(architecture: Architecture, seed: int, batch: int = 2) -> Network:
     raise Unfit(f'takes none of the sizes ({reasons[-1].splitlines()[0][:100] if reasons else "all are too large"})')
 
 
-def _built(architecture: Architecture, size: Size, seed: int) -> nn.Module:
+def _built(architecture: Architecture, size: Size, seed: int, most: int) -> nn.Module:
     with quiet():
         try:
             with torch.device('meta'):
                 count = sum(parameter.numel() for parameter in architecture.build(size).parameters())
         except Exception:  # some constructors compute with values
             count = 0
-        if count > MOST_PARAMETERS:
+        if count > most:
             raise Unfit(f'{count / 1e6:.0f} M parameters')
         torch.manual_seed(seed)
         module = architecture.build(size)
     count = sum(parameter.numel() for parameter in module.parameters())
-    if count > MOST_PARAMETERS:
+    if count > most:
         raise Unfit(f'{count / 1e6:.0f} M parameters')
     module = module.float().eval() or module  # eval() of some networks of mmpretrain returns None
     enliven(module, seed)

@@ -128,11 +128,17 @@ class BrowseDataset:
     def _rows(self, record: Record, draw: int) -> Tiles:
         views = rows_of(record.images)
         if self.mode == 'original':
+            if record.original is None:
+                raise InputError(
+                    'the dataset returns its samples ready made, so their original images are unknown',
+                    accepted='transformed, pipeline or batch',
+                    parameter='mode',
+                )
             return [[GridImage(image.pixels) for image in row[:1]] for row in views]
         if self.mode == 'pipeline':
             return [
                 [
-                    _tile(image, {**self._which(draw, number, len(views)), 'step': image.step if place else 'original'})
+                    _tile(image, {**self._which(draw, number, len(views)), 'step': image.step})
                     for place, image in enumerate(row)
                 ]
                 for number, row in enumerate(views)
@@ -141,9 +147,11 @@ class BrowseDataset:
         ends = [_tile(image, self._which(draw, image.view, len(views))) for image in last]
         if self.mode == 'transformed':
             return [ends]
-        original = GridImage(record.original, coordinates=Coordinates(step='original'))
+        original = (
+            [] if record.original is None else [GridImage(record.original, coordinates=Coordinates(step='original'))]
+        )
         return [
-            [original, *[replace(e, coordinates=Coordinates({**e.coordinates, 'step': 'transformed'})) for e in ends]]
+            [*original, *[replace(e, coordinates=Coordinates({**e.coordinates, 'step': 'transformed'})) for e in ends]]
         ]
 
     def _which(self, draw: int, view: int | None, views: int) -> dict[str, Coordinate]:
@@ -205,8 +213,8 @@ def _facts(samples: Samples, record: Record, draw: int) -> dict[str, Any]:
         'draw': draw,
         'path': '' if record.path is None else str(record.path),
         'label': label_text(record.label, samples.classes),
-        'original_width': record.original.shape[1],
-        'original_height': record.original.shape[0],
+        'original_width': '' if record.original is None else record.original.shape[1],
+        'original_height': '' if record.original is None else record.original.shape[0],
         'width': final[1],
         'height': final[0],
         'parameters': parameters,
@@ -276,8 +284,8 @@ class DatasetReport:
         expected = np.stack([np.broadcast_to(each, 3) for each in (photometry.bias, photometry.gain)], axis=1)
         expected = expected[::-1] if photometry.bgr else expected
         plain = bool(np.all(expected == [0, 1]))
-        size = record.original.shape[0], record.original.shape[1]
-        return Measured(index, class_ids(record.label), size, moments, None if plain else np.array(expected))
+        height, width = (record.images[-1].pixels if record.original is None else record.original).shape[:2]
+        return Measured(index, class_ids(record.label), (height, width), moments, None if plain else np.array(expected))
 
     def summed(self, samples: Samples, measured: Iterable[Measured]) -> DatasetSummary:
         """Summarizes the numbers of all samples.

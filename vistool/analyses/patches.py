@@ -272,7 +272,7 @@ class Patches:
         from vistool.network.embedding import find_embedding
 
         model = as_model(model)
-        samples, single = as_samples(cast('Sample | list[Sample] | NetworkInput', subject))
+        samples, single = as_samples(cast('Sample | list[Sample] | NetworkInput', subject), model)
         results = []
         for sample in samples:
             embedding = find_embedding(model.module, model.batch([sample]))

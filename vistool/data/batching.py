@@ -79,9 +79,10 @@ class Batcher:
                     batch = self._preprocessor(batch, self.training)
         except Exception as error:
             raise InputError(f'the samples cannot be made into a batch: {message_of(error)}') from error
-        inputs = batch.get('inputs', batch.get('images')) if isinstance(batch, Mapping) else batch
         samples = batch.get('data_samples') if isinstance(batch, Mapping) else None
-        views = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        views = _images(batch)
+        if not views:
+            raise InputError(f'the batch, a {type(batch).__name__}, holds no images', hint='give a collate_fn')
         if views[0].dim() == 5:  # several images of a sample, stacked
             views = list(views[0].unbind(1))
         if len(views) == len(records) and views[0].dim() == 3:  # a list of images, not of views
@@ -105,6 +106,24 @@ class Batcher:
         from vistool.registry import in_scope
 
         return in_scope(self._config, 'mmpretrain')
+
+
+def _images(batch: Any) -> list[Any]:
+    """The tensors of images in a batch, ``(B, C, H, W)`` for each view, or one ``(C, H, W)`` for each sample.
+
+    In a tuple as PyTorch's datasets give them, images come first and labels after.
+    """
+    if isinstance(batch, Mapping):
+        keys = [*(key for key in _KEYS if key in batch), *(key for key in batch if key not in _KEYS)]
+        return next((found for key in keys if (found := _images(batch[key]))), [])
+    if isinstance(batch, (list, tuple)):
+        if batch and all(hasattr(each, 'dim') and each.dim() >= 3 for each in batch):
+            return list(batch)
+        return next((found for each in batch if (found := _images(each))), [])
+    return [batch] if hasattr(batch, 'dim') and batch.dim() >= 4 else []
+
+
+_KEYS = ('inputs', 'images', 'img', 'image', 'pixel_values')
 
 
 def replace_mean(photometry: Photometry, does: Preprocessing, preprocessor: Any, view: int) -> Photometry:

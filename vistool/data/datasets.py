@@ -39,7 +39,28 @@ def info_of(dataset: Any, index: int) -> dict[str, Any]:
     if hasattr(dataset, 'data_list'):
         return {**copy.deepcopy(dataset.data_list[index]), 'sample_idx': index}
     inner, place = step_into(dataset, index)
-    return {} if inner is None else info_of(inner, place)
+    return _plain_info(dataset, index) if inner is None else info_of(inner, place)
+
+
+def _plain_info(dataset: Any, index: int) -> dict[str, Any]:
+    """What a dataset of torchvision's kind says of a sample: its file in ``samples``, its class in ``targets``."""
+    info: dict[str, Any] = {}
+    for name in ('targets', 'labels'):
+        listed: Any = getattr(dataset, name, ())
+        if hasattr(listed, '__len__') and len(listed) == len(dataset) and _is_class(listed[index]):
+            info['gt_label'] = int(listed[index])
+    listed = getattr(dataset, 'samples', ())
+    if isinstance(listed, (list, tuple)) and len(listed) == len(dataset) and isinstance(listed[index], (list, tuple)):
+        path, *rest = listed[index]
+        info |= {'img_path': str(path)} if isinstance(path, (str, Path)) else {}
+        if rest and _is_class(rest[0]):
+            info.setdefault('gt_label', int(rest[0]))
+    return info
+
+
+def _is_class(value: Any) -> bool:
+    scalar = getattr(value, 'ndim', 1) == 0 and 'int' in str(getattr(value, 'dtype', ''))  # of NumPy or PyTorch
+    return scalar or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def step_into(dataset: Any, index: int) -> tuple[Any, int]:
@@ -83,13 +104,22 @@ def bases(dataset: Any) -> Iterator[Any]:
                 yield base
 
 
+def wrappers(dataset: Any) -> Iterator[Any]:
+    """The datasets around the innermost ones, from the outside in."""
+    inner = getattr(dataset, 'datasets', None) or [each for each in [getattr(dataset, 'dataset', None)] if each]
+    if inner:
+        yield dataset
+        for each in inner:
+            yield from wrappers(each)
+
+
 def class_names(dataset: Any) -> tuple[str, ...] | None:
     """Names of the classes by id, or None if the dataset has none."""
     meta = getattr(dataset, 'metainfo', None) or {}
-    names = meta.get('classes') or meta.get('CLASSES')
+    names = meta.get('classes') or meta.get('CLASSES') or getattr(dataset, 'classes', None)
     if not names and (inner := getattr(dataset, 'dataset', None)) is not None:
         return class_names(inner)
-    return tuple(map(str, names)) if names and not isinstance(names, str) else None
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) and names else None
 
 
 def label_of(info: Mapping[str, Any]) -> Label:

@@ -22,6 +22,7 @@ from PIL import Image
 from vistool.data.display import PHOTO, Display, Shown
 from vistool.data.geometry import GeometricStep, Geometry, crop
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES, ImageLike, Photo, read_photo
+from vistool.data.inputs import NamedInputs, PositionalInputs
 from vistool.data.photometry import Photometry, Preprocessing, compared, pixels_of
 from vistool.data.samples import Sample, channel_axis, image_of, planes_of, preprocess, size_of
 from vistool.data.transforms import Tracer, name_of, seeded
@@ -427,6 +428,49 @@ def seed_inner(transforms: Sequence[Any], seed: int) -> None:
             inner.set_random_seed(seed)
 
 
+@dataclass(frozen=True)
+class Preprocessor:
+    """What normalizes one of several inputs after its pipeline.
+
+    Attributes:
+        stated: Whether the config states one; None, for none, is a statement too.
+        of_model: Whether it is the model's own, which runs when samples become a batch.
+        own: One for this input alone, built; it runs when the input is read.
+        preprocessing: What it does.
+    """
+
+    stated: bool = False
+    of_model: bool = False
+    own: Any = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    def applied(self, name: str, sample: Sample) -> Any:
+        """The input's tensor ``(C, H, W)`` after its own preprocessor.
+
+        Raises:
+            InputError: If nothing normalizes it, or the means are those of another number of channels.
+        """
+        tensor = network_input(sample.data)
+        channels, mean = planes_of(tensor).shape[0], self.preprocessing.mean
+        if not self.stated and str(tensor.dtype).endswith('uint8'):
+            raise InputError(
+                f'the input {name!r} would reach the network as bytes from 0 to 255: its pipeline does not normalize, '
+                'and the config has no data_preprocessor',
+                accepted='data_preprocessor=dict(mean=[…], std=[…], to_rgb=True) in the config; dict() passes bytes on',
+                parameter='config',
+            )
+        if mean is not None and len(mean) not in (1, channels):
+            raise InputError(
+                f'the input {name!r} has {channels} channel(s), and its data_preprocessor has {len(mean)} means',
+                accepted=f'{name}=dict(pipeline=[…], data_preprocessor=dict(mean=[…], std=[…])), or None for none',
+                parameter='config',
+            )
+        if self.own is None:
+            return tensor
+        batch: Any = preprocess([sample], self.own)
+        return batch[0]
+
+
 @dataclass
 class MultiPipeline:
     """Several inputs from one main image and, if given, from files of their own.
@@ -436,12 +480,14 @@ class MultiPipeline:
         positional: Whether the network takes its inputs by position; else by name.
         files: Input name → a file, or a folder with a file of the main image's name.
         drawn: The input on which maps are drawn; default: the first with an exact geometry.
+        preprocessors: Input name → what normalizes it after its pipeline.
     """
 
     pipelines: Mapping[str, Pipeline]
     positional: bool = False
     files: Mapping[str, Path] = field(default_factory=dict)
     drawn: str | None = None
+    preprocessors: Mapping[str, Preprocessor] = field(default_factory=dict)
 
     def with_files(self, files: Mapping[str, Path], drawn: str | None = None) -> MultiPipeline:
         """The same pipeline with these files, and maps drawn on this input.
@@ -473,16 +519,30 @@ class MultiPipeline:
             key: pipeline.read(self._file(key, source), seed, index, name, info, observe)
             for key, pipeline in self.pipelines.items()
         }
-        tensors = {key: network_input(sample.data) for key, sample in samples.items()}
-        data = tuple(tensors.values()) if self.positional else tensors
         main = next(iter(samples.values()))
         path = Path(source) if isinstance(source, (str, PathLike)) else None
+        drawn = self.drawn or self._default(samples)
         return replace(
-            samples[self.drawn or self._default(samples)],
-            data=data,
+            samples[drawn],
+            data=self._inputs(samples, drawn),
             name=name or (path.stem if path else main.name),
             path=path,
         )
+
+    def _inputs(self, samples: Mapping[str, Sample], drawn: str) -> NamedInputs | PositionalInputs:
+        """What the network takes, apart from what the model's data preprocessor has yet to do."""
+        tensors: dict[str, Any] = {}
+        raw: list[str] = []
+        for key, sample in samples.items():
+            preprocessing = self.preprocessors.get(key, Preprocessor())
+            tensors[key] = preprocessing.applied(key, sample)
+            if preprocessing.of_model and isinstance(sample.data, Mapping) and 'inputs' in sample.data:
+                raw.append(key)
+        if not self.positional:
+            return NamedInputs(tensors, drawn=drawn, shared=(), raw=raw)
+        names = list(tensors)
+        places = [names.index(key) for key in raw]
+        return PositionalInputs(list(tensors.values()), drawn=names.index(drawn), shared=(), raw=places)
 
     def _default(self, samples: Mapping[str, Sample]) -> str:
         own = (key for key, sample in samples.items() if key not in self.files and _in_place(sample))
@@ -542,7 +602,9 @@ def build_pipeline(config: Config, phase: str = 'test', data_preprocessor: Any =
     display = Display.from_config(config)
     with registered_only(is_data(config)):
         if config.get('inputs'):
-            return _several(config['inputs'], scope, display)
+            described = [part.get('data_preprocessor') for part in (config.get('model') or {}, config)]
+            stated = any(each is not None for each in described) or Preprocessing.of(data_preprocessor).mean is not None
+            return _several(config['inputs'], scope, display, data_preprocessor if stated else None)
         steps = find_pipeline(config, phase)
         if steps is None:
             steps = _fallback(config, phase)
@@ -556,18 +618,41 @@ def _input_channels(config: Config) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _several(inputs: Any, scope: str | None, display: Display) -> MultiPipeline:
-    """The pipelines of a network with several inputs: ``inputs = dict(NAME=dict(pipeline=[…]))``, or a list of such."""
+def _several(inputs: Any, scope: str | None, display: Display, data_preprocessor: Any) -> MultiPipeline:
+    """The pipelines of a network with several inputs: ``inputs = dict(NAME=dict(pipeline=[…]))``, or a list of such.
+
+    The model's data preprocessor normalizes every input that has none of its own.
+    """
     named = dict(inputs) if isinstance(inputs, Mapping) else {str(number): each for number, each in enumerate(inputs)}
+    pipelines, preprocessors = {}, {}
     for name, each in named.items():
         if not isinstance(each, Mapping) or not each.get('pipeline'):
             raise InputError(
                 f'the input {name!r} has no pipeline', accepted=f'{name}=dict(pipeline=[…])', parameter='config'
             )
-    pipelines = {
-        name: Pipeline(build_transforms(each['pipeline'], scope), display=display) for name, each in named.items()
-    }
-    return MultiPipeline(pipelines, positional=not isinstance(inputs, Mapping))
+        used = data_preprocessor
+        if 'data_preprocessor' in each:
+            used = _own_preprocessor(name, each['data_preprocessor'], scope)
+            preprocessors[name] = Preprocessor(True, False, used, Preprocessing.of(used))
+        elif used is not None:
+            preprocessors[name] = Preprocessor(True, True, None, Preprocessing.of(used))
+        pipelines[name] = Pipeline(build_transforms(each['pipeline'], scope), used, display=display)
+    return MultiPipeline(pipelines, positional=not isinstance(inputs, Mapping), preprocessors=preprocessors)
+
+
+def _own_preprocessor(name: str, described: Any, scope: str | None) -> Any:
+    if described is None or callable(described):
+        return described
+    import mmpretrain.models  # noqa: F401  registers its data preprocessors
+    from mmengine.registry import MODELS, DefaultScope
+
+    try:
+        with DefaultScope.overwrite_default_scope(scope) if scope else nullcontext():
+            return MODELS.build({'type': 'mmpretrain.ClsDataPreprocessor', **described})
+    except Exception as error:
+        raise InputError(
+            f'the data_preprocessor of the input {name!r} cannot be built: {message_of(error)}', parameter='config'
+        ) from error
 
 
 def find_pipeline(config: Config, phase: str = 'test') -> Sequence[Any] | None:

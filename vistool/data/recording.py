@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.data.datasets import Label, bases, class_names, info_of, label_of, open_dataset, path_of, sample_name
+from vistool.data.datasets import (
+    Label,
+    bases,
+    class_names,
+    info_of,
+    label_of,
+    open_dataset,
+    path_of,
+    sample_name,
+    wrappers,
+)
 from vistool.data.display import Display, Shown
 from vistool.data.images import read_photo
 from vistool.data.photometry import Photometry, Preprocessing, compared
@@ -24,6 +35,8 @@ from vistool.errors import InputError, message_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+log = logging.getLogger('vistool')
 
 NOT_APPLIED = 'not applied'
 
@@ -161,8 +174,8 @@ _UNSEEN = {
     'PackInputs', 'PackMultiTaskInputs', 'PackDetInputs', 'PackSegInputs', 'Collect', 'ToTensor', 'ImageToTensor',
     'LoadAnnotations', 'FilterAnnotations', 'CleanCaption', 'OFAAddObjects', 'Transpose', 'NumpyToPIL', 'PILToNumpy',
 }  # fmt: skip
-#: Containers that run each of their children on an image of its own.
-_BRANCHING = {'MultiView', 'ApplyToList'}
+#: Containers that run each of their children on an image of its own, and the attribute that holds them.
+_BRANCHING = {'MultiView': 'transforms', 'ApplyToList': 'transforms', 'TestTimeAug': 'subroutines'}
 #: Containers that may skip a child; a child that did nothing inside them is not shown.
 _CHOOSING = {'RandomApply', 'RandomChoice', 'RandomOrder', 'AutoAugment', 'RandAugment', 'OneOf', 'SomeOf'}
 
@@ -206,6 +219,7 @@ class Recorder(Tracer):
         self._preprocessing, self._bgr, self._detail = preprocessing, bgr, detail
         self._view: int | None = None
         self._choosing = 0
+        self._made: list[NDArray[Any]] = []
 
     def record(self, transforms: list[Any], results: Any) -> Any:
         """Applies the transforms; None as soon as one returns None, as mmengine's Compose does."""
@@ -219,15 +233,65 @@ class Recorder(Tracer):
             results = self.apply(transform, results)
             if results is None:
                 return None
-        if self._detail == 'ends':
-            self._finish(results)
+        self._made = self._copied(results)
         return results
+
+    def go_on(self, transform: Any, value: Any) -> Any:
+        """Applies one more transform, of a wrapper around the dataset whose pipeline was recorded.
+
+        A wrapper may also send other samples through its transforms, to mix them in: those are not recorded.
+        """
+        if not self._follows(self._copied(value)):
+            return transform(value)
+        out = self.apply(transform, value)
+        if out is not None:
+            self._made = self._copied(out)
+        return out
+
+    def finish(self, data: Any, source: str) -> bool:
+        """Keeps the images that the dataset really returned, where the recorded steps do not end with them.
+
+        Args:
+            data: What the dataset returned.
+            source: The class of the dataset.
+
+        Returns:
+            Whether the recorded steps made them. Else unrecorded code came in between, and how values became
+            network values is unknown: they are shown as the images of a file would be.
+
+        Raises:
+            InputError: There is no image in the data.
+        """
+        images = returned_images(data)
+        if not images:
+            raise InputError(
+                f'the pipeline returns a {type(data).__name__} without an image', hint='end it with PackInputs'
+            )
+        known = self._follows(self._copied(data))
+        if not known:
+            self.photometry, self.mask = self._shown(images[0], self.photometry.bgr), None
+        if self._detail == 'ends':
+            self._keep('transformed', images if len(images) > 1 else images[0])
+        elif not known:
+            unrecorded = ('steps before it are not recorded',) if self.images else ()
+            self._keep(f'returned by {source}', images if len(images) > 1 else images[0], unrecorded)
+        return known
+
+    def _copied(self, data: Any) -> list[NDArray[Any]]:
+        """Copies of the returned images, since later code may change them in place."""
+        return [planes_of(image, self.photometry.channels).copy() for image in returned_images(data)]
+
+    def _follows(self, images: Sequence[NDArray[Any]]) -> bool:
+        """Whether these are the images that the last recorded step returned."""
+        pairs = zip(images, self._made, strict=False)
+        return bool(images) and len(images) == len(self._made) and all(np.array_equal(*pair) for pair in pairs)
 
     def apply(self, transform: Any, value: Any) -> Any:
         """Applies one transform, following those that run others on several images."""
         name = type(transform).__name__
-        if name in _BRANCHING and hasattr(transform, 'transforms'):
-            with self._branching(transform):
+        inner = _BRANCHING.get(name, '')
+        if hasattr(transform, inner):
+            with self._branching(transform, inner):
                 return applied(transform, value)
         chooses = name in _CHOOSING
         self._choosing += chooses
@@ -237,7 +301,7 @@ class Recorder(Tracer):
             self._choosing -= chooses
 
     @contextmanager
-    def _branching(self, container: Any) -> Iterator[None]:
+    def _branching(self, container: Any, attribute_name: str) -> Iterator[None]:
         entry, number = self.photometry, itertools.count()
 
         def branch(child: Any) -> Callable[[Any], Any]:
@@ -250,9 +314,9 @@ class Recorder(Tracer):
 
             return traced
 
-        inner = container.transforms
+        inner = getattr(container, attribute_name)
         children = [branch(child) for child in inner] if isinstance(inner, (list, tuple)) else branch(inner)
-        with attribute(container, 'transforms', children):
+        with attribute(container, attribute_name, children):
             yield
 
     def _leaf(self, transform: Any, value: Any) -> Any:
@@ -307,16 +371,6 @@ class Recorder(Tracer):
                 pixels = with_mask(pixels, self.mask)
             self.images.append(StepImage(step, pixels, parameters, view))
 
-    def _finish(self, results: Any) -> None:
-        """Keeps the network's images, from what the pipeline returned."""
-        packed = results.get('inputs', results) if isinstance(results, Mapping) else results
-        images = images_of(packed) or images_of(results)
-        if not images:
-            raise InputError(
-                f'the pipeline returns a {type(results).__name__} without an image', hint='end it with PackInputs'
-            )
-        self._keep('transformed', images if len(images) > 1 else images[0])
-
 
 def _order_in_file(assumed: Photometry, image: Any, path: str) -> bool:
     """Whether a loader of the user's own returned blue first, found by comparing it with the file; else as assumed."""
@@ -334,6 +388,25 @@ def images_of(value: Any) -> list[Any]:
         value = value.get('img')
     several = value if isinstance(value, (list, tuple)) else [value]
     return list(several) if several and all(size_of(each) is not None for each in several) else []
+
+
+_IMAGE_KEYS = ('inputs', 'img', 'image', 'images', 'pixel_values')
+
+
+def returned_images(data: Any) -> list[Any]:
+    """The images in what a dataset returned: packed under a known key, first in a tuple, or as they are.
+
+    Several images (views) are those of one tuple or list that are all images with channels.
+    """
+    if isinstance(data, Mapping):
+        keys = [*(key for key in _IMAGE_KEYS if key in data), *(key for key in data if key not in _IMAGE_KEYS)]
+        return next((found for key in keys if (found := returned_images(data[key]))), [])
+    if isinstance(data, (tuple, list)):
+        several = images_of(data)
+        if several and all(getattr(each, 'ndim', 3) == 3 for each in several):
+            return several
+        return returned_images(data[0]) if data else []
+    return images_of(data)
 
 
 def as_pixels(image: Any, photometry: Photometry) -> NDArray[np.uint8]:
@@ -376,8 +449,8 @@ class Record:
         name: Output stem.
         path: Its file, or None.
         label: Its ground truth.
-        images: Its images: the original first, then steps or the end.
-        data: What the pipeline returned.
+        images: Its images: the original first, if it is known, then steps or the end.
+        data: What the dataset returned.
         photometry: How the values in ``data`` are shown.
         refetched: The index, in the innermost dataset, of the sample that replaced one that the pipeline discarded;
             else None.
@@ -393,9 +466,9 @@ class Record:
     refetched: int | None = None
 
     @property
-    def original(self) -> NDArray[np.uint8]:
-        """The loaded image."""
-        return self.images[0].pixels
+    def original(self) -> NDArray[np.uint8] | None:
+        """The loaded image; None where the dataset returns images ready made, with no step that could be watched."""
+        return self.images[0].pixels if self.images[0].step == 'original' else None
 
     @property
     def shown(self) -> Shown:
@@ -407,7 +480,8 @@ class Samples:
     """A dataset whose samples are read with the images of every step.
 
     Args:
-        dataset: Built, wrappers included. Its pipelines are replaced with recording ones.
+        dataset: Built, wrappers included; of any kind. Its pipelines, the transforms of wrappers, and the
+            ``transform`` of torchvision's datasets are replaced with recording ones.
         data_preprocessor: The model's, built, as a config, or None.
         seed: Seeds, with a sample's index, whatever its transforms draw.
         channel_order: ``BGR`` or ``RGB``, of loaded images; None: as their loader returns them.
@@ -430,9 +504,10 @@ class Samples:
         self.preprocessing = Preprocessing.of(data_preprocessor)
         self._bgr = None if channel_order is None else channel_order == 'BGR'
         self._watch = _Watch()
-        self._own = list(bases(dataset))
-        for base in self._own:
-            base.pipeline = _Watched(getattr(base, 'pipeline', None), self._watch)
+        self._watched = [_watch_base(base, self._watch) for base in bases(dataset)]
+        continued = [_watch_wrapper(wrapper, self._watch) for wrapper in wrappers(dataset)]
+        self._mixes = any(continued)
+        self._remarked: set[str] = set()
 
     @classmethod
     def of(
@@ -474,23 +549,36 @@ class Samples:
             InputError: The image is not readable, or a transform fails on it.
         """
         watch = self._watch
+        if self._mixes and detail == 'original':
+            detail = 'ends'  # a wrapper's transforms need what the pipeline makes
         watch.start(lambda: Recorder(self.preprocessing, self._bgr, detail, self.display))
         try:
             with seeded(self.seed + repeat, index) as own:
-                for base in self._own:
-                    seed_inner(base.pipeline.transforms, own)
+                for each in self._watched:
+                    seed_inner(each.transforms, own)
                 data = self.dataset[index]
+            recorder = watch.done or Recorder(self.preprocessing, self._bgr, detail, self.display)
+            if detail != 'original' or not recorder.images:
+                self._finish(recorder, data)
         except Exception as error:
             where = path_of(watch.info) or f'sample {index}'
             text = error.problem if isinstance(error, InputError) else message_of(error)
             text = text.replace(f": '{where}'", '').replace(f': {where}', '')  # so that the file is named once
             raise InputError(f'{where}: {text}') from error
-        if watch.done is None or not watch.done.images:
-            raise InputError(f'no pipeline loaded an image of sample {index}')
-        label, path = label_of(watch.info), path_of(watch.info)
-        refetched = watch.info.get('sample_idx', index) if watch.discarded else None
+        info = watch.info or self.info(index)
+        label, path = label_of(info), path_of(info)
+        refetched = info.get('sample_idx', index) if watch.discarded else None
         name = sample_name(index, label, path, self.classes)
-        return Record(index, name, path, label, watch.done.images, data, watch.done.photometry, refetched)
+        return Record(index, name, path, label, recorder.images, data, recorder.photometry, refetched)
+
+    def _finish(self, recorder: Recorder, data: Any) -> None:
+        """Compares what was recorded with the truth; logs once for each kind of dataset where they differ."""
+        source, there = type(self.dataset).__name__, bool(recorder.images)
+        if recorder.finish(data, source) or source in self._remarked:
+            return
+        self._remarked.add(source)
+        what = 'images that no recorded step made: its own are not shown' if there else 'images ready made'
+        log.warning('%s returns %s; they are drawn as they are, and how they were normalized is unknown', source, what)
 
 
 def preprocessor_config(config: Config) -> Any:
@@ -543,3 +631,44 @@ class _Watched:
 
     def __call__(self, results: Any) -> Any:
         return self._watch.run(self.transforms, results)
+
+
+def _watch_base(base: Any, watch: _Watch) -> _Watched:
+    """Replaces the pipeline of a dataset, or the ``transform`` that torchvision's datasets have in its place."""
+    name = 'pipeline' if hasattr(base, 'pipeline') or not callable(getattr(base, 'transform', None)) else 'transform'
+    watched = _Watched(getattr(base, name, None), watch)
+    setattr(base, name, watched)
+    return watched
+
+
+def _watch_wrapper(wrapper: Any, watch: _Watch) -> bool:
+    """Replaces the transforms of a wrapper, if it has any, such as the mosaic of MMDetection's MultiImageMixDataset."""
+    found = False
+    for name in ('pipeline', 'transforms', 'transform'):
+        own = getattr(wrapper, name, None)
+        steps = own if isinstance(own, (list, tuple)) else getattr(own, 'transforms', None)
+        if isinstance(steps, (list, tuple)):
+            continued = type(steps)(_Continued(step, watch) for step in steps)
+            setattr(*((wrapper, name) if own is steps else (own, 'transforms')), continued)
+            found = True
+        elif callable(own):
+            setattr(wrapper, name, _Continued(own, watch))
+            found = True
+    return found
+
+
+class _Continued:
+    """Takes the place of a wrapper's transform, whose attributes it keeps (MMDetection asks for ``get_indices``)."""
+
+    def __init__(self, transform: Any, watch: _Watch) -> None:
+        self.__dict__.update(own=transform, watch=watch)
+
+    def __call__(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs or self.watch.done is None:
+            return self.own(value, *args, **kwargs)
+        return self.watch.done.go_on(self.own, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ('own', 'watch') or name.startswith('__'):  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self.own, name)

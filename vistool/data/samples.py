@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from vistool.data.display import PHOTO, Shown
 from vistool.data.geometry import Geometry, Size
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
+from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
 from vistool.errors import InputError, close_matches
+from vistool.records import find_path
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +165,7 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
         if not paths:
             raise InputError('no image given', accepted='one path or more', parameter='images')
         return _named(paths, _common(paths))
-    text, path = os.fspath(spec), Path(spec).expanduser()
+    text, path = os.fspath(spec), find_path(spec, 'images')
     if path.is_dir():
         return _named(_walk(path), path)
     if path.is_file():
@@ -215,9 +217,10 @@ def _listed(path: Path) -> list[Item]:
         raise InputError(f'the list {path} names no image', accepted='one path a line')
     found = []
     for entry in entries:
-        near, here = path.parent / Path(entry).expanduser(), Path(entry).expanduser()
-        found.append(here if here.exists() and not near.exists() else near)
-    if not any(p.exists() for p in found):
+        here = Path(os.path.expanduser(entry))
+        near = path.parent / here
+        found.append(here if os.path.exists(here) and not os.path.exists(near) else near)
+    if not any(map(os.path.exists, found)):
         raise InputError(
             f'none of the files listed in {path} exists; the first is {found[0]}',
             hint=f'paths are relative to {path.parent.absolute()} or to the current folder',
@@ -270,11 +273,22 @@ def preprocess(
 
     device = torch.device(device)
     datas = [sample.data for sample in samples]
+    if isinstance(datas[0], (NamedInputs, PositionalInputs)):
+        batch: Any = _stack(datas, device)
+        for key in batch.raw:
+            batch[key] = _preprocessed(batch[key], data_preprocessor, device)
+        return batch
     packed = isinstance(datas[0], Mapping) and 'inputs' in datas[0]
     if data_preprocessor is None or not packed:
         plain = [data['inputs'] if packed and 'data_samples' in data else data for data in datas]
         return _stack(plain, device)
-    inputs = _stack([data['inputs'] for data in datas], device, floats=False)
+    return _preprocessed(_stack([data['inputs'] for data in datas], device, floats=False), data_preprocessor, device)
+
+
+def _preprocessed(inputs: Any, data_preprocessor: Any, device: torch.device) -> Any:
+    """Inputs, stacked, after the data preprocessor, which runs as in testing."""
+    import torch
+
     if getattr(data_preprocessor, 'device', device) != device:
         data_preprocessor.to(device)
     training = data_preprocessor.training
@@ -290,7 +304,7 @@ def preprocess(
 
 
 def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> Any:
-    """Stacks tensors, or tuples, lists and dicts of them, position by position."""
+    """Stacks tensors, or tuples, lists and dicts of them, position by position; shared inputs stay as they are."""
     import torch
 
     first = datas[0]
@@ -304,6 +318,14 @@ def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> A
             )
         batch = torch.stack(list(datas)).to(device)
         return batch if batch.is_floating_point() or not floats or batch.dtype != torch.uint8 else batch.float()
+    if isinstance(first, (NamedInputs, PositionalInputs)):
+        together: Any = several(first)
+        for key, value in entries(first):
+            if key in shared_of(first):
+                together[key] = _moved(value, device)
+            else:
+                together[key] = _stack([data[key] for data in datas], device, floats and key not in first.raw)
+        return together
     if isinstance(first, Mapping):
         return {key: _stack([data[key] for data in datas], device, floats) for key in first}
     if isinstance(first, (tuple, list)):
@@ -311,6 +333,17 @@ def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> A
     if isinstance(first, np.ndarray):
         return _stack([torch.from_numpy(data) for data in datas], device, floats)
     raise InputError(f'a sample contains a {type(first).__name__}', accepted='tensors, or tuples or dicts of tensors')
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """An input that all images share, on the device."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return (value.clone() if value.is_inference() else value).to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(each, device) for key, each in value.items()}
+    return type(value)(_moved(each, device) for each in value) if isinstance(value, (tuple, list)) else value
 
 
 def _as_floats(batch: Any) -> Any:

@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vistool.environment import warn_of_environment
 from vistool.errors import InputError, cause_of, close_matches, message_of
 from vistool.models.own_modules import bases_of, import_custom, make_importable, named_modules, static_imports
-from vistool.records import find_path
+from vistool.records import find_path, read_text
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
@@ -89,6 +90,7 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
     Raises:
         InputError: Nothing is found (the error lists close matches), or the config cannot be read or changed.
     """
+    warn_of_environment()
     source = _find(str(spec).strip())
     return _with_options(source, options) if options else source
 
@@ -231,7 +233,7 @@ def _from_torchvision(name: str) -> Source:
 def _from_huggingface(folder: str) -> Source:
     from vistool.models.generated_configs import huggingface_config
 
-    path = Path(folder).expanduser()
+    path = find_path(folder, 'config')
     config, weights = huggingface_config(path)
     return Source(config, path.resolve().name, weights)
 
@@ -373,13 +375,13 @@ def find_run(folder: Path) -> tuple[Path, str | None]:
 
 def find_checkpoint(folder: Path) -> str | None:
     """A run's checkpoint: its best, else the one named by ``last_checkpoint``, else its last; None if it has none."""
-    weights = list(folder.glob('*.pth'))
+    weights = [path for path in folder.glob('*.pth') if path.is_file()]  # a link may lead nowhere
     best = [path for path in weights if path.name.startswith('best_')]
     if best:
         return str(max(best, key=_age))
     pointer = folder / 'last_checkpoint'
     if pointer.is_file():
-        target = Path(pointer.read_text(encoding='utf-8').strip())
+        target = find_path(read_text(pointer, 'config', 1 << 16).strip(), 'config')
         for path in (target, folder / target.name):  # the folder may have been moved since the run
             if path.is_file():
                 return str(path)

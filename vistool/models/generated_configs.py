@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Gt, Le, Len, Predicate
+from typing_extensions import TypedDict
 
 from vistool.errors import InputError, close_matches
+from vistool.records import checked, read_json, shown
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -160,6 +163,62 @@ def torchvision_config(name: str) -> Config:
     return evaluation_config(model, steps, transform.mean, transform.std, chosen.meta['categories'])
 
 
+_AGAIN = 'download it again'
+_LARGEST_NUMBER, _MOST_LAYERS = 10_000_000, 1000
+_COUNTS_OF_LAYERS = ('num_hidden_layers', 'depths', 'num_attention_heads', 'num_heads')
+
+
+def _is_class_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
+
+
+Side = Annotated[int, Ge(1), Le(16_384)]
+"""Pixels of one side of an image."""
+
+
+class ShortestEdge(TypedDict):
+    """A size by its short side."""
+
+    shortest_edge: Side
+
+
+class Rectangle(TypedDict):
+    """A size by both sides."""
+
+    height: Side
+    width: Side
+
+
+Size = Side | Annotated[list[Side], Len(1, 2)] | ShortestEdge | Rectangle
+Numbers = Annotated[list[float], Len(1, 16)]
+
+
+class ModelSettings(TypedDict, total=False):
+    """What is read here of a model's ``config.json``."""
+
+    model_type: str | None
+    architectures: list[str] | None
+    id2label: dict[Annotated[str, Predicate(_is_class_id)], str] | None
+    image_size: Size | None
+
+
+class ProcessorSettings(TypedDict, total=False):
+    """What is read of a ``preprocessor_config.json``."""
+
+    size: Size | Annotated[dict[str, Any], Len(0, 0)] | None
+    crop_size: Size | None
+    crop_pct: Annotated[float, Ge(0.01), Le(4)] | None
+    resample: int | None
+    image_mean: Numbers | None
+    image_std: Annotated[list[Annotated[float, Gt(0)]], Len(1, 16)] | None
+    rescale_factor: Annotated[float, Gt(0)] | None
+    do_resize: bool | None
+    do_center_crop: bool | None
+    do_rescale: bool | None
+    do_normalize: bool | None
+    image_processor: dict[str, Any] | None
+
+
 WEIGHTS = (
     'model.safetensors',
     'model.safetensors.index.json',
@@ -189,15 +248,32 @@ def huggingface_config(folder: Path) -> tuple[Config, str | None]:
             hint='models on the Hub have to be downloaded first (hf download NAME --local-dir FOLDER)',
             parameter='config',
         )
-    settings = _read(folder / 'config.json')
+    path = folder / 'config.json'
+    settings = read_json(path, ModelSettings, 'config', _AGAIN)
+    _refuse_huge(settings, path)
     _refuse_unknown(settings, folder)
     model: dict[str, Any] = {'type': 'vistool.HuggingFaceClassifier', 'model_name': str(folder)}
-    labels: Mapping[str, str] = settings.get('id2label') or {}
+    labels = settings.get('id2label') or {}
     classes = [labels[key] for key in sorted(labels, key=int)]
     if not any('Classification' in name for name in settings.get('architectures') or ['Classification']):
         model['num_labels'], classes = 0, []
     steps, mean, std = _preprocessing(folder, settings)
     return evaluation_config(model, steps, mean, std, classes), _weights(folder)
+
+
+def _refuse_huge(settings: Mapping[str, Any], path: Path) -> None:
+    """Sizes that transformers would build without a question: no network has them, and no machine could hold it."""
+    for name, value in settings.items():
+        limit = _MOST_LAYERS if name in _COUNTS_OF_LAYERS else _LARGEST_NUMBER
+        for number in value if isinstance(value, list) else [value]:
+            negative = name.endswith(('_size', '_channels', '_heads')) and isinstance(number, int) and number < 0
+            if negative or (isinstance(number, (int, float)) and abs(number) > limit):
+                raise InputError(
+                    f'{path}: the field {name!r} is {shown(value)}',
+                    accepted=f'at most {limit:,}',
+                    hint=_AGAIN,
+                    parameter='config',
+                )
 
 
 def _refuse_unknown(settings: Mapping[str, Any], folder: Path) -> None:
@@ -234,8 +310,9 @@ def _preprocessing(
             *size,
         )
         return image_steps(size, None, 'bilinear'), HALF, HALF
-    processor = _read(path)
-    processor = {**processor, **processor.get('image_processor', {})}
+    outer = read_json(path, ProcessorSettings, 'config', _AGAIN)
+    inner = checked(outer.get('image_processor') or {}, ProcessorSettings, f'{path}, image_processor', 'config', _AGAIN)
+    processor: dict[str, Any] = {**outer, **inner}
     resize, crop = _resize(processor), None
     if processor.get('do_center_crop') and processor.get('crop_size'):
         crop = _size(processor['crop_size'])
@@ -249,7 +326,7 @@ def _preprocessing(
     mean, std = processor.get('image_mean') or HALF, processor.get('image_std') or HALF
     if processor.get('do_normalize') is False:
         mean, std = (0.0,) * 3, (1.0,) * 3
-    unit = 255 * processor.get('rescale_factor', 1 / 255) if processor.get('do_rescale', True) else 255.0
+    unit = 255 * (processor.get('rescale_factor') or 1 / 255) if processor.get('do_rescale', True) else 255.0
     return image_steps(resize, crop, filter_name), [m / unit for m in mean], [s / unit for s in std]
 
 
@@ -277,13 +354,3 @@ def _size(value: Any) -> tuple[int, int]:
             return int(value['shortest_edge']), int(value['shortest_edge'])
         return int(value['height']), int(value['width'])
     return (int(value), int(value)) if isinstance(value, (int, float)) else (int(value[0]), int(value[-1]))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise InputError(f'{path} cannot be read: {error}', hint='download it again', parameter='config') from error
-    if not isinstance(found, dict):
-        raise InputError(f'{path} is not a JSON object', parameter='config')
-    return found

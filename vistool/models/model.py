@@ -20,19 +20,23 @@ from torch import Tensor, nn
 from vistool.data.datasets import class_name
 from vistool.data.display import Display
 from vistool.data.images import ImageLike
+from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
-from vistool.environment import warn_of_overwritten_packages
+from vistool.environment import warn_of_environment
 from vistool.errors import InputError, cause_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
+from vistool.models.checkpoints.unpickling import weights_only
 from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
+from vistool.models.head_width import fit_head
 from vistool.network.capture import borrowed
+from vistool.network.inputs import with_shared
 from vistool.network.layers import unwrapped
 from vistool.network.outputs import output_count
 from vistool.network.stages import module_tree
-from vistool.network.tensors import NetworkInput, leaves, map_tensors
+from vistool.network.tensors import NetworkInput, find_image, map_rows, no_image, tensors
 
 if TYPE_CHECKING:
     from mmengine import Config
@@ -241,7 +245,7 @@ def load(
     Raises:
         InputError: Something cannot be found, built or loaded.
     """
-    warn_of_overwritten_packages()
+    warn_of_environment()
     if isinstance(config_or_module, nn.Module):
         module = unwrapped(config_or_module)
         own = next((parameter.device for parameter in module.parameters()), 'cpu')
@@ -263,8 +267,12 @@ def load(
         weights = None
     else:
         weights = read_checkpoint(wanted, trust=trust_checkpoint)
-    module = build_module(source, seed)
+    module = build_module(source, seed, trust_checkpoint)
     if weights is not None:
+        fitted = fit_head(source, module, weights)
+        if fitted is not None:
+            source, module = fitted, build_module(fitted, seed, trust_checkpoint)
+            log.info('%s: the head has the %s classes of the checkpoint', source.name, output_count(module))
         load_weights(module, weights)
     module.to(target)
     module.eval()
@@ -284,8 +292,15 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def build_module(source: Source, seed: int = 0) -> nn.Module:
+def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Module:
     """Builds the network of a config through the registry of its ``default_scope``, with random weights.
+
+    Files that the model itself loads (timm's ``checkpoint_path``) are read as checkpoints are: without running code.
+
+    Args:
+        source: The config.
+        seed: Of random weights.
+        trust: Whether pickles may run code.
 
     Raises:
         InputError: The config has no model, or the model cannot be built.
@@ -298,28 +313,25 @@ def build_module(source: Source, seed: int = 0) -> nn.Module:
     spec = require_model(source).copy()
     if config.get('data_preprocessor') is not None:
         spec.setdefault('data_preprocessor', config.data_preprocessor)
-    with in_scope(config), torch.random.fork_rng([]):
+    own_file = spec.pop('checkpoint_path', None) if str(spec['type']).endswith('TimmClassifier') else None
+    with in_scope(config), torch.random.fork_rng([]), weights_only(not trust):
         torch.manual_seed(seed)
         try:
             apart = None if _takes_preprocessor(spec['type']) else spec.pop('data_preprocessor', None)
             module = MODELS.build(spec)
             if apart is not None:
                 module.data_preprocessor = MODELS.build({'type': 'mmpretrain.ClsDataPreprocessor', **apart})
-            return module
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AssertionError,
-            ImportError,
-            AttributeError,
-            FileNotFoundError,
-        ) as error:
+        except InputError:
+            raise
+        except Exception as error:  # a model's constructor can raise anything
             raise InputError(
                 f'the model of {source.name} cannot be built: {cause_of(error)}',
                 hint=f"check 'model' in the config and {param('options')}",
                 parameter='config',
             ) from error
+    if own_file:
+        load_weights(module, read_checkpoint(str(own_file), trust))
+    return module
 
 
 def _takes_preprocessor(kind: Any) -> bool:
@@ -377,12 +389,14 @@ def as_model(model: Model | nn.Module) -> Model:
     return Model(model, type(model).__name__, device=parameter.device if parameter is not None else torch.device('cpu'))
 
 
-def as_samples(subject: Subject) -> tuple[list[Sample], bool]:
+def as_samples(subject: Subject, model: Model | None = None) -> tuple[list[Sample], bool]:
     """One sample, several, or network inputs without a file, as a list of samples.
 
     Args:
         subject: A ``Sample``, a list of them, or the network's input: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a
-            tuple or dict of such.
+            tuple or dict of such. Inputs that all images share are told from the others by
+            :func:`~vistool.network.inputs.with_shared`.
+        model: The model, which may have to run for that; without it, tensors as long as the batch belong to its images.
 
     Returns:
         The samples, and whether the subject was a single one.
@@ -394,21 +408,32 @@ def as_samples(subject: Subject) -> tuple[list[Sample], bool]:
         return [subject], True
     if isinstance(subject, (list, tuple)) and subject and all(isinstance(item, Sample) for item in subject):
         return list(subject), False
-    tensors = [leaf for _, leaf in leaves(subject)]
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
+    found = list(tensors(subject))
+    if not found or not isinstance(subject, (Tensor, Mapping, tuple, list)):
         raise InputError(
             f'cannot analyze {type(subject).__name__}',
             accepted='a sample from model.read(), a list of samples, or a tensor (C, H, W) or (B, C, H, W)',
         )
-    image = next((tensor for tensor in tensors if tensor.ndim in (3, 4) and tensor.shape[-1] > 1), None)
-    if image is None:
-        raise InputError(
-            f'no image among inputs {[tuple(t.shape) for t in tensors]}', accepted='(C, H, W) or (B, C, H, W)'
-        )
-    if image.ndim == 3:
+    batch = find_image(subject)
+    image = batch if batch is not None else _single_image(subject)
+    if image is None or any(tensor.ndim > 4 and tensor.is_floating_point() for tensor in found):
+        raise no_image(subject)
+    if batch is not None and not len(batch):
+        raise InputError('an empty batch', accepted='one image or more')
+    network = unwrapped(model.module) if model is not None else None
+    if network is not None:
+        subject = with_shared(network, subject, None if batch is None else len(batch))
+    if batch is None:
         return [_sample(subject, image.shape[1:], 0)], True
-    images = (map_tensors(operator.itemgetter(index), subject) for index in range(image.shape[0]))
-    return [_sample(data, image.shape[2:], index) for index, data in enumerate(images)], False
+    images = (map_rows(operator.itemgetter(index), subject) for index in range(len(batch)))
+    return [_sample(data, batch.shape[2:], index) for index, data in enumerate(images)], False
+
+
+def _single_image(subject: NetworkInput) -> Tensor | None:
+    """The image ``(C, H, W)`` among inputs without a batch axis: of the drawn input, else the first."""
+    drawn = drawn_of(subject)
+    within: Any = subject if drawn is None else subject[drawn]  # type: ignore[index]
+    return next((tensor for tensor in tensors(within) if tensor.ndim == 3 and tensor.shape[-1] > 1), None)
 
 
 def _sample(data: object, size: Sequence[int], index: int) -> Sample:
@@ -493,6 +518,6 @@ def preview_model(model: Model | nn.Module, subject: Subject | None = None) -> s
     model = as_model(model)
     if subject is None:
         return str(unwrapped(model.module))
-    samples, _ = as_samples(subject)
+    samples, _ = as_samples(subject, model)
     with model.borrowed():
         return '\n'.join(module_tree(model.module, model.batch(samples[:1])))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -185,6 +185,70 @@ class AttentionOp:
         gradient = self.arrange(gradient)
         return gradient.reshape(*self.shape[:3], gradient.shape[-1])
 
+    def regrouped(self, sizes: Sequence[int], order: Sequence[int], heads: int) -> AttentionOp:
+        """The same operation with its leading axes in another order.
+
+        Args:
+            sizes: Sizes of the leading axes, or of factors of them, as the model has them.
+            order: Their new order; heads come last.
+            heads: Heads in all.
+        """
+        shape = (math.prod(sizes) // heads, heads, *self.shape[2:])
+        if tuple(order) == tuple(range(len(sizes))) and shape == self.shape:
+            return self
+
+        def regroup(tensor: Tensor) -> Tensor:
+            axes = (*order, *range(len(sizes), len(sizes) + 2))
+            return tensor.reshape(*sizes, *tensor.shape[-2:]).permute(axes).reshape(*shape[:2], *tensor.shape[-2:])
+
+        def arrange(tensor: Tensor) -> Tensor:
+            return regroup(self.arrange(tensor))
+
+        bias = self.bias
+        if bias is not None and bias.shape[:2] != (1, 1):
+            bias = regroup(bias.expand(*self.shape[:2], -1, -1))
+        changed: dict[str, Any] = {name: regroup(tensor) for name, tensor in self._tensors.items()}
+        return replace(self, shape=shape, bias=bias, arrange=arrange, **changed)
+
+    def reordered(self, queries: Tensor | None, keys: Tensor | None) -> AttentionOp:
+        """The same operation with its tokens in another order.
+
+        Args:
+            queries: int64 ``(Nq,)``: the query at each new place; None leaves them.
+            keys: int64 ``(Nk,)``, likewise.
+        """
+        if queries is None and keys is None:
+            return self
+
+        def along(tensor: Tensor, axis: int, index: Tensor | None) -> Tensor:
+            alone = index is None or tensor.shape[axis] == 1
+            return tensor if index is None or alone else tensor.index_select(axis, index.to(tensor.device))
+
+        moves: dict[str, tuple[Tensor | None, Tensor | None]] = {
+            'query': (queries, None),
+            'key': (keys, None),
+            'value': (keys, None),
+            'output': (queries, None),
+            'weights': (queries, keys),
+            'bias': (queries, keys),
+        }
+        changed: dict[str, Any] = {
+            name: along(along(tensor, 2, moves[name][0]), 3, moves[name][1])
+            for name, tensor in {**self._tensors, 'bias': self.bias}.items()
+            if tensor is not None
+        }
+
+        def arrange(tensor: Tensor) -> Tensor:
+            return along(self.grouped(tensor), 2, queries)
+
+        return replace(self, arrange=arrange, **changed)
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        """Its tensors ``(G, H, …)`` by name, without the bias."""
+        names = ('query', 'key', 'value', 'output', 'weights')
+        return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
+
     def check(self, groups: Tensor, positions: Tensor, rows: Tensor) -> bool:
         """Whether ``rows`` times the values give what the operation returned; the residual is kept.
 
@@ -257,7 +321,13 @@ _BODY = types.FunctionType(
 
 @contextmanager
 def watch_attention(
-    root: nn.Module, batch: int, sink: Callable[[AttentionOp], None], *, leaves: Leaves = 'none'
+    root: nn.Module,
+    batch: int,
+    sink: Callable[[AttentionOp], None],
+    *,
+    leaves: Leaves = 'none',
+    skip: Collection[int] = (),
+    instead: Callable[[AttentionOp], Tensor] | None = None,
 ) -> Iterator[AttentionWatch]:
     """Passes every attention operation that ``root`` runs to ``sink``; nothing stays behind when the context ends.
 
@@ -267,8 +337,10 @@ def watch_attention(
         sink: Called during the forward, once for each operation.
         leaves: Which operations' outputs become leaves of the autograd graph: none, the first (so that gradients with
             respect to all can be asked for), or all (so that no gradient passes through one).
+        skip: Operations that are not attention over tokens (gates of experts), by their place in the order of all.
+        instead: Operation (without its output) → what it gives the network instead, ``(G, H, Nq, dv)``.
     """
-    watch = AttentionWatch(batch, sink, leaves)
+    watch = AttentionWatch(batch, sink, leaves, frozenset(skip), instead)
     handles = []
     try:
         for name, module in root.named_modules():
@@ -292,10 +364,18 @@ class AttentionWatch(TorchFunctionMode):
         paused: Whether calls are ignored.
     """
 
-    def __init__(self, batch: int, sink: Callable[[AttentionOp], None], leaves: Leaves) -> None:
+    def __init__(
+        self,
+        batch: int,
+        sink: Callable[[AttentionOp], None],
+        leaves: Leaves,
+        skip: frozenset[int],
+        instead: Callable[[AttentionOp], Tensor] | None,
+    ) -> None:
         super().__init__()
         self.names: list[str] = []
         self.paused = False
+        self._skip, self._instead, self._count = skip, instead, 0
         self._batch, self._sink, self._leaves = batch, sink, leaves
         self._stack: list[Frame] = []
         self._grids = Grids()
@@ -343,7 +423,10 @@ class AttentionWatch(TorchFunctionMode):
     def _fused(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *rest: Any, **more: Any
     ) -> Tensor:
+        self._count += 1
         output = _FUSED(query, key, value, attn_mask, *rest, **more)
+        if self._count - 1 in self._skip:
+            return output
         names = ('dropout_p', 'is_causal')
         options = {**dict(zip(names, rest, strict=False)), **more}
         scale = options.get('scale')
@@ -352,49 +435,77 @@ class AttentionWatch(TorchFunctionMode):
         if options.get('is_causal'):
             bias = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril()
         repeats = query.shape[-3] // key.shape[-3] if options.get('enable_gqa') else 1
-        output = self._leaf(output)
         groups, heads = self._grouped(lead)
 
         def grouped(tensor: Tensor) -> Tensor:
             tensor = tensor.repeat_interleave(repeats, -3) if repeats > 1 and tensor.shape[-3] != lead[-1] else tensor
             return tensor.expand(*lead, *tensor.shape[-2:]).reshape(groups, heads, *tensor.shape[-2:])
 
-        self._found(
+        op = self._op(
             (groups, heads, queries, keys),
             query=grouped(query),
             key=grouped(key),
             value=grouped(value),
-            output=grouped(output),
             bias=None if bias is None else as_bias(bias, lead, (groups, heads)),
             scale=1 / math.sqrt(query.shape[-1]) if scale is None else float(scale),
-            source=output,
             lead=lead,
         )
+        if self._instead is not None:
+            output = self._replaced(op).to(output).reshape(output.shape)
+        output = self._leaf(output)
+        self._found(replace(op, output=grouped(output), source=output))
         return self._onward(output)
 
     def _multiplied(self, product: Product, output: Tensor) -> Tensor:
         """Takes weights that have met their values; returns what the model continues with."""
-        output = self._leaf(output)
+        self._count += 1
+        if self._count - 1 in self._skip:
+            return output
         lead = tuple(product.weights.shape[:-2])
         groups, heads = self._grouped(lead)
-        pairs = {'weights': product.weights, 'value': product.value, 'output': product.arrange(output)}
-        grouped = {name: t.reshape(groups, heads, *t.shape[-2:]) for name, t in pairs.items()}
-        shape = (groups, heads, *product.weights.shape[-2:])
-        self._found(shape, lead=lead, mixed=product.mixed, source=output, arrange=product.arrange, **grouped)
+
+        def grouped(tensor: Tensor) -> Tensor:
+            return tensor.reshape(groups, heads, *tensor.shape[-2:])
+
+        op = self._op(
+            (groups, heads, *product.weights.shape[-2:]),
+            weights=grouped(product.weights),
+            value=grouped(product.value),
+            lead=lead,
+            mixed=product.mixed,
+            arrange=product.arrange,
+        )
+        if self._instead is not None:
+            output = product.restore(self._replaced(op), output)
+        output = self._leaf(output)
+        self._found(replace(op, output=grouped(product.arrange(output)), source=output))
         return self._onward(output)
 
-    def _found(self, shape: tuple[int, int, int, int], **tensors: Any) -> None:
+    def _op(self, shape: tuple[int, int, int, int], **known: Any) -> AttentionOp:
         name = self._stack[-1].name if self._stack else ''
         frames = tuple(replace(frame) for frame in self._stack)  # as they are now: their counts go on
-        op = AttentionOp(len(self.names), name, shape, frames=frames, grids=self._grids.copy(), **tensors)
-        self.names.append(name)
-        self.paused = True  # what the sink runs is not part of the model
-        try:
+        return AttentionOp(len(self.names), name, shape, frames=frames, grids=self._grids.copy(), **known)
+
+    def _replaced(self, op: AttentionOp) -> Tensor:
+        assert self._instead is not None
+        with self._pause():
+            return self._instead(op)
+
+    def _found(self, op: AttentionOp) -> None:
+        self.names.append(op.name)
+        with self._pause():
             self._sink(op)
-        finally:
-            self.paused = False
         for frame in self._stack:
             frame.attended += 1
+
+    @contextmanager
+    def _pause(self) -> Iterator[None]:
+        """What the caller's functions run is not part of the model."""
+        self.paused = True
+        try:
+            yield
+        finally:
+            self.paused = False
 
     def _leaf(self, output: Tensor) -> Tensor:
         if self._leaves == 'none' or (self._leaves == 'first' and output.requires_grad):

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from vistool.data.patches import PatchGrid, by
 from vistool.errors import InputError, param
 from vistool.network.capture import borrowed
-from vistool.network.tensors import MAX_PREFIX, NetworkInput, Size, call_module, first_tensor
+from vistool.network.inputs import run_network
+from vistool.network.tensors import MAX_PREFIX, NetworkInput, Size, first_tensor
 from vistool.network.windows import Windows, find_windows
 
 
@@ -154,8 +155,8 @@ class Embedding:
         return self.steps[-1].grid
 
 
-class _Enough(Exception):
-    """Ends a forward once everything is known."""
+class _Enough(BaseException):
+    """Ends a forward once everything is known. Not an ``Exception``, which a network may catch."""
 
 
 @dataclass
@@ -227,7 +228,7 @@ def find_embedding(model: nn.Module, inputs: NetworkInput) -> Embedding:
                 stack.callback(module.register_forward_hook(watch.spatial).remove)
             stack.callback(module.register_forward_hook(watch.finished).remove)
         with suppress(_Enough):
-            call_module(model, inputs)
+            run_network(model, inputs)
     return _described(watch)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError, cause_of, param
+from vistool.errors import InputError, param
 from vistool.network.capture import Hook, borrowed, hooked_layers, tensors_of
+from vistool.network.inputs import run_network
 from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, unwrapped
 from vistool.network.positions import Positions, checked_layout, positions_of
 from vistool.network.tensors import (
@@ -24,7 +25,6 @@ from vistool.network.tensors import (
     NoSpatialMap,
     Size,
     TokenHints,
-    call_module,
     find_layout,
     input_size,
 )
@@ -140,17 +140,8 @@ def run_until(root: nn.Module, inputs: NetworkInput, hooks: Sequence[tuple[Mappi
         torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
         for modules, hook in hooks:
             stack.enter_context(hooked_layers(modules, hook))
-        try:
-            call_module(root, inputs)
-        except _Stop:
-            return
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f'the forward of {type(root).__name__} fails on this input: {cause_of(error)}',
-                hint=f'run with {param("debug")} for the traceback',
-            ) from error
+        with suppress(_Stop):
+            run_network(root, inputs)
 
 
 def stop() -> None:

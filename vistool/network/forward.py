@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vistool.errors import InputError, param
 from vistool.network.capture import Activation, activations, borrowed, listed, remembered
+from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, random_mixture, search
 from vistool.network.layers import default_layers, function_of, module_path, network_name
 from vistool.network.outputs import class_scores
@@ -23,7 +24,6 @@ from vistool.network.tensors import (
     NetworkInput,
     NoSpatialMap,
     TokenHints,
-    call_module,
     first_tensor,
     input_size,
     tensors,
@@ -237,7 +237,7 @@ def forward(
     with borrowed(module), activations(module, targets, cut=gradients) as found:
         if not gradients:
             torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
-        output = call_module(module, inputs)
+        output = run_network(module, inputs)
         if gradients or all(len(calls) < 2 for calls in found.values()):
             yield _collect(module, inputs, targets, found, output, hints or TokenHints(), checks)
             return

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.network.capture import ReluCalls, borrowed, hooked
+from vistool.network.inputs import run_network
 from vistool.network.layers import is_norm, module_path
 from vistool.network.tensors import (
     Grids,
@@ -28,7 +29,6 @@ from vistool.network.tensors import (
     NetworkInput,
     NoSpatialMap,
     Size,
-    call_module,
     find_layout,
     first_tensor,
     float_tensors,
@@ -177,7 +177,7 @@ def _record(module: nn.Module, inputs: NetworkInput) -> _Run:
 
     named = {name: child for name, child in module.named_modules() if name}
     with hooked(named, keep), ReluCalls(follow):
-        run.output = call_module(module, inputs)
+        run.output = run_network(module, inputs)
     return run
 
 

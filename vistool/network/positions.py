@@ -49,6 +49,7 @@ from vistool.network.tensors import (
     find_layout,
     float_tensors,
     gives_maps,
+    input_size,
     map_tensors,
     repeated,
     rows,
@@ -570,7 +571,11 @@ def positions(module: nn.Module, inputs: NetworkInput) -> Positions:
     """The answers of a network to a probe of the size of ``inputs``: one forward of two images, then remembered.
 
     A network that fails on the probe, such as one that takes single images only, gives no answers.
+
+    Raises:
+        InputError: If there is no image among the inputs.
     """
+    input_size(inputs)
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
     return remembered(module, 'positions', shapes, lambda: _positions(module, inputs))
 

@@ -47,6 +47,11 @@ class Product:
     arrange: Callable[[Tensor], Tensor]
     mixed: bool = False
 
+    def restore(self, result: Tensor, like: Tensor) -> Tensor:
+        """The inverse of :attr:`arrange`: ``(*lead, queries, dv)`` with the axes of the model's own output."""
+        index = self.arrange(torch.arange(like.numel(), device=like.device).view(like.shape))
+        return torch.empty_like(like).flatten().index_copy(0, index.flatten(), result.to(like).flatten()).view_as(like)
+
 
 @dataclass(frozen=True)
 class _Origin:

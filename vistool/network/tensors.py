@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from vistool.data.inputs import drawn_of, entries, several, shared_of
 from vistool.errors import InputError
 
 NetworkInput: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -119,9 +120,17 @@ def _open(value: Any) -> tuple[Sequence[Any], list[Any], Rebuild] | None:
     if is_dataclass(value) and not isinstance(value, type):
         fields = vars(value)
         return list(fields), list(fields.values()), lambda changed: _refielded(value, changed)
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, list):
+        return range(len(value)), list(value), lambda changed: _relisted(value, changed)
+    if isinstance(value, tuple):
         return range(len(value)), list(value), type(value)
     return None
+
+
+def _relisted(value: list[Any], changed: Sequence[Any]) -> list[Any]:
+    rebuilt = copy(value)
+    rebuilt[:] = changed
+    return rebuilt
 
 
 def _remapped(value: Mapping[Any, Any], changed: Sequence[Any]) -> Mapping[Any, Any]:
@@ -148,31 +157,66 @@ def call_module(module: nn.Module, inputs: NetworkInput) -> Any:
 
 
 def find_image(inputs: NetworkInput) -> Tensor | None:
-    """The first tensor ``(B, C, H, W)`` among a network's inputs, or None."""
-    return next((tensor for tensor in tensors(inputs) if tensor.ndim == 4), None)
+    """The image on which maps are drawn: the first tensor ``(B, C, H, W)``, of the drawn input if that is known."""
+    drawn = drawn_of(inputs)
+    within: Any = inputs if drawn is None else inputs[drawn]  # type: ignore[index]
+    return next((tensor for tensor in tensors(within) if tensor.ndim == 4), None)
 
 
 def input_size(inputs: NetworkInput) -> tuple[Size, int]:
-    """``(H, W)`` and the batch size of the first image among a network's inputs.
+    """``(H, W)`` and the batch size of the image on which maps are drawn.
 
     Raises:
         InputError: If there is no tensor ``(B, C, H, W)``.
     """
     image = find_image(inputs)
     if image is None:
-        shapes = [tuple(tensor.shape) for tensor in tensors(inputs)]
-        raise InputError(f'no image among the inputs {shapes}', accepted='at least one tensor (B, C, H, W)')
+        raise no_image(inputs)
     return (int(image.shape[2]), int(image.shape[3])), int(image.shape[0])
 
 
+NO_VIDEO = 'video and volumes are not supported'
+
+
+def no_image(inputs: Any) -> InputError:
+    """What to say of inputs without an image."""
+    shapes = [tuple(tensor.shape) for tensor in tensors(inputs)]
+    if any(len(shape) > 4 for shape in shapes):
+        return InputError(f'{NO_VIDEO}: the inputs have the shapes {shapes}', accepted='images (B, C, H, W)')
+    return InputError(
+        f'no image among inputs {shapes}; signals and other inputs without rows and columns are not supported',
+        accepted='(C, H, W) or (B, C, H, W)',
+    )
+
+
+def map_rows(change: Callable[[Tensor], Tensor], inputs: NetworkInput) -> Any:
+    """``inputs`` with ``change(tensor)`` for every tensor that has the images' batch axis; the others stay whole.
+
+    These are the tensors as long as the image, except inputs that are known to be shared by all images.
+    """
+    image, shared = find_image(inputs), shared_of(inputs)
+    count = None if image is None else len(image)
+
+    def changed(tensor: Tensor) -> Tensor:
+        return change(tensor) if tensor.ndim and count in (None, len(tensor)) else tensor
+
+    if not shared:
+        return map_tensors(changed, inputs)
+    result = several(inputs)  # type: ignore[arg-type]
+    for key, value in entries(result):
+        if key not in shared:
+            result[key] = map_tensors(changed, value)
+    return result
+
+
 def rows(inputs: NetworkInput, start: int, stop: int) -> Any:
-    """The images ``start`` to ``stop`` of a batch, from each of its tensors."""
-    return map_tensors(lambda tensor: tensor[start:stop] if tensor.ndim else tensor, inputs)
+    """The images ``start`` to ``stop`` of a batch, with their rows of every tensor that has one for each image."""
+    return map_rows(lambda tensor: tensor[start:stop], inputs)
 
 
 def repeated(inputs: NetworkInput, count: int) -> Any:
     """A batch of one image, repeated ``count`` times without copying."""
-    return map_tensors(lambda tensor: tensor.expand(count, *tensor.shape[1:]) if tensor.ndim else tensor, inputs)
+    return map_rows(lambda tensor: tensor.expand(count, *tensor.shape[1:]), inputs)
 
 
 MAX_PREFIX = 64

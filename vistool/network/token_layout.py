@@ -1,8 +1,16 @@
-"""Where the tokens of an attention operation are in the image: grids, prefix tokens, and windows."""
+"""Where the tokens of an attention operation are in the image: grids, prefix tokens, and windows.
+
+For families that are known to keep their tokens row by row (:func:`~vistool.network.attention_answers.is_known`) the
+number of tokens and the grids seen before decide; windows are traced. For all others the tokens themselves are asked:
+their answers to a changed image decide what the axes are and where each token lies, or the layer is refused.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +18,25 @@ from torch import Tensor
 
 from vistool.errors import InputError
 from vistool.network.attention import AttentionOp, Frame
-from vistool.network.tensors import NoSpatialMap, Size, TokenHints, find_layout
+from vistool.network.attention_answers import AttentionAnswers, TokenAnswers
+from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings
+from vistool.network.tensors import Layout, NoSpatialMap, Size, TokenHints, cell_distortion, find_layout
 from vistool.network.windows import mentions_windows, trace_windows
 
+log = logging.getLogger('vistool')
+
+_FEW = 12
+"""Fewer tokens than this cannot show their order; row by row is assumed."""
+_BETTER = 0.05
+"""By how much the correlation of another order has to exceed that of the assumed one."""
+_PLAUSIBLE, _LIKELY = 0.5, 2.0
+"""The correlation, and its certainty in standard errors, that keep row by row over a grid that was seen."""
+_ELONGATED = math.log(4.5)
+"""How far from square the cells of a grid may be that was not seen before."""
+_CLOSE = 0.7
+"""The correlation that confirms overlapping windows."""
+_ALIKE = 0.25
+"""Answers whose logarithms vary less than this come from the whole image."""
 _CHANNEL_ATTENTION = ('XCA', 'ChannelAttention', 'CrossCovariance', 'ChannelBlock')
 
 
@@ -25,8 +49,10 @@ class TokenLayout:
         prefix: Keys before the grid (class, distillation, registers).
         query_grid: ``(h, w)`` of the queries; None where they do not form a grid (a class query, latents).
         query_prefix: Queries before the grid.
-        windows: int64 ``(G, n)``: for each window's positions the token ``image · h · w + row · w + column``, or -1 for
+        windows: int64 ``(G, n)``: for each window's keys the token ``image · h · w + row · w + column``, or -1 for
             padding; None where every query attends to the whole image.
+        query_windows: Likewise for the queries on their own grid; None where they are the keys' tokens.
+        query_order: For each query of the operation, the number that the model gives it; None where it is the same.
     """
 
     grid: Size
@@ -34,6 +60,21 @@ class TokenLayout:
     query_grid: Size | None
     query_prefix: int
     windows: Tensor | None = None
+    query_windows: Tensor | None = None
+    query_order: tuple[int, ...] | None = None
+
+    @property
+    def asking(self) -> Tensor | None:
+        """:attr:`query_windows`, or :attr:`windows` where queries and keys are the same tokens."""
+        return self.windows if self.query_windows is None else self.query_windows
+
+
+class Unplaced(InputError):
+    """An attention layer whose tokens cannot be placed in the image; it is left out where others can be."""
+
+
+class Unrecognized(Unplaced):
+    """Likewise, but the network has not been asked for its answers yet, which may place them."""
 
 
 def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
@@ -45,7 +86,7 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
         size: ``(H, W)`` of the network input.
 
     Raises:
-        InputError: If it attends over channels, or its tokens cannot be laid out over the image.
+        Unplaced: If it attends over channels, or its tokens cannot be laid out over the image.
     """
     _refuse_channels(op, batch)
     groups, _, queries, keys = op.shape
@@ -56,9 +97,8 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     try:
         grid, prefix = _grid(keys, size, op.grids)
     except NoSpatialMap as error:
-        raise InputError(
+        raise Unrecognized(
             f'{op.name}: {queries} queries × {keys} keys, and the keys form no grid over the image',
-            hint='choose another layer',
             parameter='layers',
         ) from error
     if queries == keys:
@@ -68,6 +108,253 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     except NoSpatialMap:
         return TokenLayout(grid, prefix, None, queries)
     return TokenLayout(grid, prefix, query_grid, query_prefix)
+
+
+def place_tokens(
+    op: AttentionOp, batch: int, size: Size, answers: AttentionAnswers | None
+) -> tuple[AttentionOp, TokenLayout]:
+    """The operation with images first and its tokens row by row, and where they are.
+
+    Args:
+        op: The operation, not compacted.
+        batch: Images in the batch.
+        size: ``(H, W)`` of the network input.
+        answers: The answers of the network; None for a family that is known.
+
+    Raises:
+        Unplaced: If it does not attend over places in the image, or they are not found.
+    """
+    found = None if answers is None else answers.of(op)
+    if answers is None or found is None or not found.fits(op, batch):
+        if answers is not None:
+            reason = answers.problem or 'its axes are not recognized'
+            log.warning('%s: where its tokens lie could not be checked (%s): row by row is assumed', op.name, reason)
+        return op, find_token_layout(op, batch, size)
+    _refuse_channels(op, batch)
+    sizes = [batch if axis.role == 'image' else axis.size for axis in found.axes]
+    order = [i for role in ('image', 'window', 'head') for i, each in enumerate(found.axes) if each.role == role]
+    placed = answers.remember(op.index, lambda: place_answers(found, answers.probe, size, op))
+    if isinstance(placed, str):
+        raise Unplaced(f'{op.name} {placed}', parameter='layers')
+    op = op.regrouped(sizes, order, found.shape[1])
+    return op.reordered(placed.query_order, placed.key_order), placed.layout(batch, op)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the tokens of an operation lie in one image.
+
+    Attributes:
+        grid: Of the keys.
+        prefix: Keys outside the grid; they come first once the keys are in order.
+        query_grid: Of the queries, or None.
+        query_prefix: Queries outside the grid.
+        key_order: int64 ``(Nk,)``: the model's number of each key, those outside the grid first; None where it is the
+            same, or the operation is confined to windows.
+        query_order: Likewise for the queries.
+        windows: int64 ``(W, Nk)``, the cell of each key, or -1; None where there is one window.
+        query_windows: ``(W, Nq)``.
+    """
+
+    grid: Size
+    prefix: int
+    query_grid: Size | None
+    query_prefix: int
+    key_order: Tensor | None = None
+    query_order: Tensor | None = None
+    windows: Tensor | None = None
+    query_windows: Tensor | None = None
+
+    def layout(self, batch: int, op: AttentionOp) -> TokenLayout:
+        """The layout for a batch."""
+
+        def table(cells: Tensor | None, grid: Size | None) -> Tensor | None:
+            if cells is None or grid is None:
+                return None
+            first = torch.arange(batch)[:, None, None] * (grid[0] * grid[1])
+            assert op.value is not None
+            return torch.where(cells < 0, -1, cells + first).flatten(0, 1).to(op.value.device)
+
+        return TokenLayout(
+            self.grid,
+            self.prefix,
+            self.query_grid,
+            self.query_prefix,
+            table(self.windows, self.grid),
+            table(self.query_windows, self.query_grid),
+            None if self.query_order is None else tuple(self.query_order.tolist()),
+        )
+
+
+def place_answers(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp) -> Placement | str:
+    """Places the tokens of an operation by their answers; or says why that cannot be done, as ``'attends …'``.
+
+    Args:
+        found: Its answers.
+        probe: The images that were asked.
+        size: ``(H, W)`` of the network input.
+        op: The operation, for the grids that were seen before it.
+    """
+    windows, keys = found.keys.shape
+    if not found.from_image:
+        return f'attends over {keys} tokens that do not come from the image (text, or learned tokens)'
+    if windows > 1 and found.same_place:
+        return f'attends over {keys} keys that all show one place (experts or branches), {windows} times'
+    if windows > 1:
+        return _placed_windows(found, probe, size, op)
+    own = _best(found.keys, probe, size, op)
+    if own is None:
+        single = _placed_windows(found, probe, size, op) if found.shape[2] != keys else ''
+        return _reason(found.keys, keys) if isinstance(single, str) else single
+    prefix = keys - own.grid[0] * own.grid[1]
+    order = _order(own, keys)
+    if found.same_tokens:
+        return Placement(own.grid, prefix, own.grid, prefix, order, order)
+    asking = None if found.queries is None else _best(found.queries, probe, size, op, prefix)
+    if asking is None:
+        return Placement(own.grid, prefix, None, found.shape[2], order)
+    extra = found.shape[2] - asking.grid[0] * asking.grid[1]
+    return Placement(own.grid, prefix, asking.grid, extra, order, _order(asking, found.shape[2]))
+
+
+def _best(answers: Tensor, probe: Probe, size: Size, op: AttentionOp, prefix: int | None = None) -> Layout | None:
+    """The layout that answers ``(1, tokens)`` follow; row by row over a grid that was seen unless another is better.
+
+    Args:
+        answers: The answers.
+        probe: The images that were asked.
+        size: ``(H, W)`` of the network input.
+        op: The operation.
+        prefix: Tokens before the grid, where that is known.
+    """
+    tokens = answers.shape[1]
+    assumed = None
+    with suppress(NoSpatialMap):
+        shape = torch.empty(1, tokens, 1, device='meta')
+        assumed = find_layout(shape, size, op.grids, hints=TokenHints(prefix, flat=True))
+    if tokens < _FEW:
+        return assumed
+    return _chosen(answers, probe, size, op, assumed, TokenHints(flat=True))
+
+
+def _chosen(
+    answers: Tensor, probe: Probe, size: Size, op: AttentionOp, assumed: Layout | None, hints: TokenHints
+) -> Layout | None:
+    found = Answer((*answers.shape, 1), answers, answers)
+    tokens = answers.numel()
+    ranked: list[Reading] = []
+    for grids in (list(op.grids), _any_grids(tokens, size)):
+        ranked += readings(found, probe, list(possible_layouts(found.shape, grids, hints)))
+        best = max(ranked, key=lambda each: each.agreement, default=None)
+        plain = next((each for each in ranked if each.layout == assumed), None)
+        if plain is not None and best is not None and best.agreement - plain.agreement < _BETTER and _likely(plain):
+            return plain.layout
+        if best is not None and best.close:
+            return best.layout
+    return None
+
+
+def _likely(reading: Reading) -> bool:
+    """Whether answers support what is assumed anyway: with few tokens they cannot do more."""
+    cells = reading.layout.grid[0] * reading.layout.grid[1]
+    agreement = min(reading.agreement, 0.9999)
+    return agreement > _PLAUSIBLE and math.atanh(agreement) * math.sqrt(max(cells - 3, 0)) > _LIKELY
+
+
+def _any_grids(tokens: int, size: Size) -> list[Size]:
+    """Grids that a number of tokens may form, class tokens and registers left out."""
+    found = []
+    for count in (tokens - spare for spare in (0, 1, 2, 5) if tokens - spare > 1):
+        found += [
+            (h, count // h)
+            for h in range(1, count + 1)
+            if count % h == 0 and cell_distortion((h, count // h), size) < _ELONGATED
+        ]
+    return found
+
+
+def _order(layout: Layout, tokens: int) -> Tensor | None:
+    """The model's numbers of the tokens outside the grid, then of those in it row by row; None if they are in order."""
+    inside = layout.index()
+    outside = torch.ones(tokens, dtype=torch.bool).index_fill_(0, inside, False).nonzero()[:, 0]
+    order = torch.cat([outside, inside])
+    return None if torch.equal(order, torch.arange(tokens)) else order
+
+
+def _reason(answers: Tensor, keys: int) -> str:
+    spread = float(answers.clamp_min(float(answers.max()) * 1e-9).log().std()) if keys > 1 else 0.0
+    if spread < _ALIKE:
+        return f'attends over {keys} keys that all depend on the whole image alike: they are not places in it (latents)'
+    return (
+        f'attends over {keys} keys whose places in the image are not known: when the image is changed they follow no '
+        'known order (row by row, in blocks, unrolled); they were pruned, merged or shuffled'
+    )
+
+
+def _placed_windows(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp) -> Placement | str:
+    """Windows whose tokens are in any order that a flat sequence may have, or that overlap."""
+    windows, _, queries, keys = found.shape
+    own = _window_table(found.keys, probe, size, op) or _overlapping(found.keys, probe, size)
+    if own is None:
+        return f'attends within {windows} windows of {keys} tokens, whose places in the image are not known'
+    grid, table = own
+    if found.same_tokens:
+        return Placement(grid, 0, grid, 0, windows=table)
+    asking = None if found.queries is None else _window_table(found.queries, probe, size, op)
+    if asking is None:
+        return f'attends within {windows} windows from {queries} queries each, whose places in the image are not known'
+    return Placement(grid, 0, asking[0], 0, windows=table, query_windows=asking[1])
+
+
+def _window_table(answers: Tensor, probe: Probe, size: Size, op: AttentionOp) -> tuple[Size, Tensor] | None:
+    """The grid, and the cell of each token ``(windows, tokens)``, where windows do not overlap."""
+    windows, tokens = answers.shape
+    found = []
+    for swapped in (False, True):  # (windows, tokens), or all first tokens of the windows, then all second ones
+        flat = answers.mT.contiguous() if swapped else answers
+        layout = _chosen(flat, probe, size, op, None, TokenHints(prefix=0, flat=True))
+        if layout is not None:
+            table = torch.empty(windows * tokens, dtype=torch.long)
+            table[layout.index()] = torch.arange(windows * tokens)
+            table = table.view(tokens, windows).mT.contiguous() if swapped else table.view(windows, tokens)
+            found.append((_agreement(answers, table, layout.grid, probe), layout.grid, table))
+    best = max(found, key=lambda each: each[0], default=None)
+    return None if best is None else best[1:]
+
+
+def _overlapping(answers: Tensor, probe: Probe, size: Size) -> tuple[Size, Tensor] | None:
+    """Square windows around blocks, padded at the edges of the image (HaloNet, Vaswani et al., CVPR 2021)."""
+    windows, tokens = answers.shape
+    side = math.isqrt(tokens)
+    found = []
+    for down in (n for n in range(1, windows + 1) if windows % n == 0 and side * side == tokens):
+        across = windows // down
+        for block in range(side - 2, 0, -2):
+            grid = down * block, across * block
+            if cell_distortion(grid, size) < math.log(2):
+                table = _haloed((down, across), block, side)
+                found.append((_agreement(answers, table, grid, probe), grid, table))
+    best = max(found, key=lambda each: each[0], default=None)
+    return None if best is None or best[0] < _CLOSE else best[1:]
+
+
+def _haloed(blocks: Size, block: int, side: int) -> Tensor:
+    """``(windows, side · side)``: the cell of each token where windows reach ``(side - block) / 2`` beyond a block."""
+    height, width = blocks[0] * block, blocks[1] * block
+    reach = torch.arange(side) - (side - block) // 2
+    y = (torch.arange(blocks[0])[:, None] * block + reach)[:, None, :, None]
+    x = (torch.arange(blocks[1])[:, None] * block + reach)[None, :, None, :]
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    return torch.where(inside, y * width + x, -1).reshape(blocks[0] * blocks[1], side * side)
+
+
+def _agreement(answers: Tensor, table: Tensor, grid: Size, probe: Probe) -> float:
+    """Correlation of the logarithms of answers and of what the cells of a table changed."""
+    inside = table >= 0
+    values = answers[inside].double()
+    values = values.clamp_min(float(values.max()) * 1e-9).log()
+    pair = torch.stack([values, probe.expected(grid).flatten()[table[inside]]])
+    return float(torch.corrcoef(pair)[0, 1].nan_to_num())
 
 
 def covered_size(size: Size, grid: Size, stride: Size | None) -> Size:
@@ -107,9 +394,8 @@ def _refuse_channels(op: AttentionOp, batch: int) -> None:
         laid_out = [(shape[1:-1].numel(), shape[-1])] + [(shape[2:].numel(), shape[1])] * (len(shape) == 4)
         shaped = any(values == tokens != keys and heads * keys == channels for tokens, channels in laid_out)
     if named or shaped:
-        raise InputError(
+        raise Unplaced(
             f'{op.name} attends over channels: its {queries}×{keys} weights relate channels, not places in the image',
-            hint='choose a layer with spatial attention, or see vis_featmap',
             parameter='layers',
         )
 
@@ -141,10 +427,9 @@ def _windowed(op: AttentionOp, batch: int, size: Size) -> TokenLayout | None:
             if groups == batch and torch.equal(table, whole):
                 return None
             return TokenLayout(layout.grid, 0, layout.grid, 0, table.view(groups, queries).to(tensor.device))
-    raise InputError(
+    raise Unrecognized(
         f'{op.name}: attention within {op.shape[0]} groups of {op.shape[3]} tokens, which cannot be placed in the '
         'image',
-        hint='choose another layer',
         parameter='layers',
     )
 

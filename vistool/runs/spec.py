@@ -30,6 +30,7 @@ from vistool.errors import InputError, param
 from vistool.models.configs import Source, resolve
 from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
+from vistool.network.inputs import run_network
 from vistool.network.outputs import class_scores, probabilities
 from vistool.visualization.style import Style
 
@@ -446,7 +447,7 @@ def predict(model: Model, samples: Sequence[Sample], amp: bool = False) -> list[
     import torch
 
     with model.borrowed(), torch.no_grad(), model.precision(amp):
-        scores = class_scores(model.module(model.batch(samples)))
+        scores = class_scores(run_network(model.module, model.batch(samples)))
     if scores is None:
         raise InputError(f'{model.name} gives no class scores', hint='leave it out', parameter='only')
     shares = probabilities(model.module, scores)

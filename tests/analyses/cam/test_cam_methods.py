@@ -4,10 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from vistool.analyses.cam import maps
 from vistool.analyses.cam.methods import METHODS, find_methods, principal_component
 from vistool.errors import InputError
+from vistool.network.inputs import varied
 
 
 def tensors(seed, shape=(2, 5, 3, 4)):
@@ -77,7 +79,7 @@ def test_a_map_without_positive_evidence_is_zero():
 
 def test_augmentation_of_an_equivariant_map_changes_nothing():
     x = torch.rand(3, 1, 4, 6)
-    views = maps.augment(x)
+    views = varied(nn.Identity(), x, maps.BRIGHTNESS)
     assert torch.equal(views[:3], x)
     shares = views[:, 0] / views[:, 0].sum((1, 2), keepdim=True)
     expected = x[:, 0] / x[:, 0].sum((1, 2), keepdim=True)

@@ -37,7 +37,7 @@ class Attention(MapAnalysis):
         method: ``raw`` (the weights themselves), ``rollout``, ``grad-rollout`` or ``legrad`` (the last two explain a
             class).
         layers: Attention layers, one or several: by number (negative ones too), range (``'0:4'``), module name, module,
-            or ``'all'``. None means the last for ``raw`` and all for the others.
+            or ``'all'``. None means the last that can be placed in the image for ``raw`` and all for the others.
         heads: ``'all'`` (the mean, then every head), ``'mean'``, ``'max'``, or numbers.
         queries: ``'cls'``, ``'mean'`` (over the tokens of the image), ``'x,y'`` or ``[(x, y)]`` in pixels of the photo,
             or the number of a token; one or several. None means the class token, or the mean if there is none.
@@ -80,7 +80,7 @@ class Attention(MapAnalysis):
                 not give the attention module's output.
         """
         model = as_model(model)
-        samples, single = as_samples(subject)
+        samples, single = as_samples(subject, model)
         method = self._method()
         with model.borrowed():
             results = self._read(model, samples, method)
@@ -114,10 +114,11 @@ class Attention(MapAnalysis):
         points = network_points(samples, queries).to(model.device)
         inputs = model.batch(samples)
         require_patch(model, inputs)
-        layers = LayerChoice.parse(self._layers() or ((-1,) if method == 'raw' else ('all',)), model.module)
+        layers = LayerChoice.parse(self._layers() or ('all',), model.module)
         settings = {'method': method, 'threshold': self._threshold()}
         if method == 'raw':
-            readings, patch = read_rows(model.module, inputs, layers, queries, points)
+            chosen = layers if self._layers() else None
+            readings, patch = read_rows(model.module, inputs, chosen, queries, points)
             results = [
                 figures.raw_result(model, sample, index, readings, patch, heads_of(self.heads), settings)
                 for index, sample in enumerate(samples)

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import Collector, forward, has_class_token, positions_of, resolve_query, verify
+from vistool.analyses.attention.capture import (
+    Observation,
+    has_class_token,
+    observe,
+    positions_of,
+    resolve_query,
+    verify,
+)
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.errors import InputError, message_of
 from vistool.models.model import Model, Targets, resolve_targets
-from vistool.network.attention import AttentionOp, AttentionWatch, watch_attention
+from vistool.network.attention import AttentionOp, watch_attention
 from vistool.network.capture import borrowed, hooked
 from vistool.network.embedding import patch_stride
 from vistool.network.outputs import class_scores, has_classes
 from vistool.network.tensors import NetworkInput, Size, call_module, first_tensor, input_size, replace_tensor
-from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
+from vistool.network.token_layout import TokenLayout, covered_size, place_tokens
 
 log = logging.getLogger('vistool')
 
@@ -41,8 +48,13 @@ def rollout(ops: Sequence[AttentionOp], start: Tensor) -> Tensor:
     """
     rows = start.double()
     for op in reversed(ops):
-        rows = (rows + _apply(op, rows, lambda heads, part, weights: weights)) / 2
+        rows = (rows + mean_rows(op, rows)) / 2
     return rows
+
+
+def mean_rows(op: AttentionOp, rows: Tensor) -> Tensor:
+    """``rows (B, Q, Nq)`` times the mean over heads of A, ``(B, Q, Nk)``."""
+    return _apply(op, rows.double(), lambda heads, part, weights: weights)
 
 
 def gradient_rollout(ops: Sequence[AttentionOp], gradients: Sequence[Tensor], start: Tensor) -> Tensor:
@@ -60,19 +72,24 @@ def gradient_rollout(ops: Sequence[AttentionOp], gradients: Sequence[Tensor], st
     """
     rows = start.double()
     for op, gradient in zip(reversed(ops), reversed(gradients), strict=True):
-        assert op.value is not None
-        value, own = op.value, gradient
-
-        def weighted(heads: slice, part: slice, weights: Tensor, value: Tensor = value, own: Tensor = own) -> Tensor:
-            return (own[:, heads, part].to(weights) @ value[:, heads].mT.to(weights)).mul_(weights).clamp_min_(0)
-
-        rows = rows + _apply(op, rows, weighted)
+        rows = rows + weighted_rows(op, gradient, rows)
     return rows
+
+
+def weighted_rows(op: AttentionOp, gradient: Tensor, rows: Tensor) -> Tensor:
+    """``rows (B, Q, Nq)`` times the mean over heads of (A ⊙ ∂y/∂A)⁺, ``(B, Q, Nk)``."""
+    value = op.value
+    assert value is not None
+
+    def weighted(heads: slice, part: slice, weights: Tensor) -> Tensor:
+        return (gradient[:, heads, part].to(weights) @ value[:, heads].mT.to(weights)).mul_(weights).clamp_min_(0)
+
+    return _apply(op, rows, weighted)
 
 
 def _apply(op: AttentionOp, rows: Tensor, change: Callable[[slice, slice, Tensor], Tensor]) -> Tensor:
     """``rows`` times the mean over heads of the changed weights; tiles in which all rows are zero are skipped."""
-    result, room = torch.zeros_like(rows), op.room()
+    result, room = rows.new_zeros(*rows.shape[:2], op.shape[3]), op.room()
     for heads, part in op.tiles():
         own = rows[:, None, :, part]
         if own.any():
@@ -138,27 +155,37 @@ def averaged_tokens(blocks: Blocks) -> Iterator[None]:
     kept.clear()
 
 
+Rearrange = Callable[[AttentionOp], AttentionOp]
+"""Images first and tokens row by row."""
+
+
 def legrad(
     module: nn.Module,
     inputs: NetworkInput,
     batch: int,
     blocks: Blocks,
-    wanted: Sequence[int],
+    wanted: Mapping[int, int],
     score: Callable[[Any], Tensor],
-) -> Callable[[Tensor], Tensor]:
+    rearrange: Rearrange,
+) -> Callable[[Tensor], list[Tensor]]:
     """LeGrad (Bousselham et al., "LeGrad: an explainability method for vision transformers", ICCV 2025).
 
     s_l = head(norm(average token of block l)) for the class; E_l = mean over heads and queries of (∂s_l/∂A_l)⁺; the map
     is their mean over the layers ``wanted``. ``score`` turns the network's output into class scores ``(L · B, C)``.
 
+    Args:
+        module: The network.
+        inputs: Its input.
+        batch: Images in it.
+        blocks: All blocks with attention, in order.
+        wanted: Numbers of the attention layers that are wanted → the place of their block among ``blocks``.
+        score: See above.
+        rearrange: Applied to the wanted operations.
+
     Returns:
-        A function of a class column: ``(classes (B,)) → (B, N)``.
+        A function of a class column: ``(classes (B,))`` → E_l ``(B, N)`` of every wanted layer.
     """
-    ops: list[AttentionOp] = []
-    with (
-        averaged_tokens(blocks),
-        watch_attention(module, batch, lambda op: ops.append(op.compact(values=True)), leaves='all'),
-    ):
+    with averaged_tokens(blocks), _leaf_outputs(module, batch, wanted, rearrange) as ops:
         try:
             scores = score(call_module(module, inputs)).unflatten(0, (len(blocks.names), batch))
         except RuntimeError as error:
@@ -167,16 +194,51 @@ def legrad(
                 accepted='raw, rollout, grad-rollout',
                 parameter='method',
             ) from error
-    chosen = [ops[index] for index in wanted]
 
-    def explain(classes: Tensor) -> Tensor:
+    def explain(classes: Tensor) -> list[Tensor]:
         objective = scores.gather(2, classes.expand(len(scores), -1)[..., None]).sum()
-        gradients = torch.autograd.grad(objective, [op.own for op in chosen], retain_graph=True)
-        with torch.no_grad():
-            maps = [positive_gradients(c, c.grouped(g)) for c, g in zip(chosen, gradients, strict=True)]
-            return torch.stack(maps).mean(0)
+        return _positive(objective, [ops[index] for index in wanted])
 
     return explain
+
+
+def pooling_legrad(
+    module: nn.Module,
+    inputs: NetworkInput,
+    batch: int,
+    index: int,
+    score: Callable[[Any], Tensor],
+    rearrange: Rearrange,
+) -> Callable[[Tensor], list[Tensor]]:
+    """LeGrad's E of a layer that pools the tokens for the head (SigLIP): (∂y/∂A)⁺ of the score itself."""
+    with _leaf_outputs(module, batch, [index], rearrange) as ops:
+        scores = score(call_module(module, inputs))
+
+    def explain(classes: Tensor) -> list[Tensor]:
+        return _positive(scores.gather(1, classes[:, None]).sum(), [ops[index]])
+
+    return explain
+
+
+@contextmanager
+def _leaf_outputs(
+    module: nn.Module, batch: int, wanted: Collection[int], rearrange: Rearrange
+) -> Iterator[dict[int, AttentionOp]]:
+    """The wanted operations of a forward in which no gradient passes through attention."""
+    ops: dict[int, AttentionOp] = {}
+
+    def keep(op: AttentionOp) -> None:
+        if op.index in wanted:
+            ops[op.index] = rearrange(op).compact(values=True)
+
+    with watch_attention(module, batch, keep, leaves='all'):
+        yield ops
+
+
+def _positive(objective: Tensor, ops: Sequence[AttentionOp]) -> list[Tensor]:
+    gradients = torch.autograd.grad(objective, [op.own for op in ops], retain_graph=True)
+    with torch.no_grad():
+        return [positive_gradients(op, op.grouped(g)) for op, g in zip(ops, gradients, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -213,20 +275,27 @@ class _Layers:
     """The layers of one forward that have the last one's tokens.
 
     Attributes:
-        ops: Their attention operations.
+        ops: Their attention operations; every token attends to every other.
         layout: The layout of the tokens.
-        others: Number of layers with other tokens.
         blocks: The residual block around each.
+        pooling: A last operation that pools those tokens (SigLIP), if there is one.
     """
 
     ops: list[AttentionOp]
     layout: TokenLayout
-    others: int
-    blocks: list[tuple[str, nn.Module] | None] = field(default_factory=list)
+    blocks: list[tuple[str, nn.Module] | None]
+    pooling: tuple[AttentionOp, TokenLayout] | None = None
 
     @classmethod
-    def of(cls, read: Sequence[tuple[AttentionOp, TokenLayout, Any]], method: str) -> _Layers:
-        last, layout, _ = read[-1]
+    def of(cls, read: Sequence[_Read], method: str, count: int) -> _Layers:
+        """Selects among the layers that were read, of ``count`` that were asked for.
+
+        Raises:
+            InputError: If their attention cannot be multiplied.
+        """
+        pooling = _pooling(read)
+        squares = read[:-1] if pooling else read
+        last, layout, _ = squares[-1]
         windowed = next((op for op, its_layout, _ in read if its_layout.windows is not None), None)
         odd = windowed or last
         if windowed or last.shape[2] != last.shape[3] or last.mixed:
@@ -236,11 +305,35 @@ class _Layers:
                 accepted='raw',
                 parameter='method',
             )
-        same = [(o, b) for o, its, b in read if o.shape[2:] == last.shape[2:] and its == layout and not o.mixed]
-        if len(same) < len(read):
+        same = [(o, b) for o, its, b in squares if o.shape[2:] == last.shape[2:] and its == layout and not o.mixed]
+        used = len(same) + bool(pooling)
+        if used < count:
             message = '%s: of %d attention layers, the %d over the same tokens as the last are used'
-            log.warning(message, method, len(read), len(same))
-        return cls([op for op, _ in same], layout, len(read) - len(same), [block for _, block in same])
+            log.warning(message, method, count, used)
+        return cls([op for op, _ in same], layout, [block for _, block in same], pooling)
+
+    @property
+    def all(self) -> list[AttentionOp]:
+        """The operations, that of the pooling last."""
+        return self.ops + ([self.pooling[0]] if self.pooling else [])
+
+    @property
+    def asking(self) -> tuple[AttentionOp, TokenLayout]:
+        """The operation whose queries are asked for, the last."""
+        return self.pooling or (self.ops[-1], self.layout)
+
+
+_Read = tuple[AttentionOp, TokenLayout, tuple[str, nn.Module] | None]
+"""A layer, where its tokens are, and the residual block around it."""
+
+
+def _pooling(read: Sequence[_Read]) -> tuple[AttentionOp, TokenLayout] | None:
+    """A single last layer with other queries than keys, whose keys are the tokens of the layer before it."""
+    if len(read) < 2 or any(op.shape[2] != op.shape[3] for op, _, _ in read[:-1]):
+        return None
+    (before, its, _), (op, layout, _) = read[-2:]
+    same = before.shape[3] == op.shape[3] and (its.grid, its.prefix) == (layout.grid, layout.prefix)
+    return (op, layout) if same and op.shape[2] != op.shape[3] and not op.mixed and layout.windows is None else None
 
 
 def aggregate(
@@ -271,39 +364,40 @@ def aggregate(
     module, graded = model.module, method == 'grad-rollout'
     stride = patch_stride(module)
     with borrowed(module), torch.set_grad_enabled(graded):
-        found, output, watch = _layers(module, inputs, method, layers)
-        extent = covered_size(input_size(inputs)[0], found.layout.grid, stride)
-        resolved = tuple(resolve_query(q, found.ops[-1], found.layout, has_class_token(module)) for q in queries)
-        start = _start(resolved, found, points, extent)
+        if method == 'legrad':
+            return _legrad(model, inputs, layers, targets, labels, stride)
+        found, seen = _layers(module, inputs, method, layers)
+        op, layout = found.asking
+        extent = covered_size(input_size(inputs)[0], layout.query_grid or layout.grid, stride)
+        resolved = tuple(resolve_query(q, op, layout, has_class_token(module)) for q in queries)
+        start = _start(resolved, op, layout, points, extent)
         if method == 'rollout':
-            rows = rollout(found.ops, start)
+            rows = rollout(found.ops, mean_rows(op, start) if found.pooling else start)
             return _aggregation(found, rows, resolved, stride, lost=rows[..., : found.layout.prefix].sum(-1))
-        scores = _scores(model, output, method)
-        model.fit_classes(scores.shape[1])
-        classes, asked = resolve_targets(targets, scores.detach(), model.classes, labels)
-        if graded:
-            rows = _graded(found, scores, classes, start)
-        else:
-            rows = _legrad(module, inputs, found, list(layers.resolve(watch.names)), classes)
+        scores, classes, asked = _classes(model, seen.output, method, targets, labels)
+        rows = _graded(found, scores, classes, start)
     return _aggregation(found, rows, resolved, stride, classes=classes, asked=asked, scores=scores.detach())
 
 
-def _layers(
-    module: nn.Module, inputs: NetworkInput, method: str, layers: LayerChoice
-) -> tuple[_Layers, Any, AttentionWatch]:
+def _classes(
+    model: Model, output: Any, method: str, targets: Targets, labels: Sequence[int | None]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Scores ``(B, C)``, the classes asked for ``(B, M)``, and which of them each image asks for."""
+    scores = _scores(model, output, method)
+    model.fit_classes(scores.shape[1])
+    return scores, *resolve_targets(targets, scores.detach(), model.classes, labels)
+
+
+def _layers(module: nn.Module, inputs: NetworkInput, method: str, layers: LayerChoice) -> tuple[_Layers, Observation]:
     """One forward: the layers to aggregate, and the network's output."""
-    size, batch = input_size(inputs)
     graded = method == 'grad-rollout'
 
-    def look(op: AttentionOp) -> tuple[AttentionOp, TokenLayout, Any]:
-        layout = find_token_layout(op, batch, size)
+    def look(op: AttentionOp, layout: TokenLayout) -> tuple[AttentionOp, TokenLayout, Any]:
         verify(op)
         return op.compact(values=graded), layout, block_of(op)
 
-    collector = Collector(LayerChoice.parse(['all'], module) if method == 'legrad' else layers, look)
-    with watch_attention(module, batch, collector, leaves='first' if graded else 'none') as watch:
-        output = forward(module, inputs)
-    return _Layers.of(collector.finish(watch.names, type(module).__name__), method), output, watch
+    found = observe(module, inputs, layers, look, leaves='first' if graded else 'none')
+    return _Layers.of(found.read, method, len(found.wanted)), found
 
 
 def _aggregation(
@@ -311,9 +405,9 @@ def _aggregation(
 ) -> Aggregation:
     return Aggregation(
         rows[..., found.layout.prefix :].unflatten(-1, found.layout.grid),
-        tuple(op.index for op in found.ops),
-        tuple(op.name for op in found.ops),
-        max(op.residual[0] for op in found.ops),
+        tuple(op.index for op in found.all),
+        tuple(op.name for op in found.all),
+        max(op.residual[0] for op in found.all),
         queries,
         patch,
         **more,
@@ -331,15 +425,16 @@ def _scores(model: Model, output: Any, method: str) -> Tensor:
     return scores
 
 
-def _start(queries: Sequence[Query], found: _Layers, points: Tensor, extent: Size) -> Tensor:
-    """``(B, Q, N)``: all mass on the query's token, or spread evenly over the tokens of the image."""
-    tokens = found.ops[-1].shape[3]
-    start = torch.zeros(len(points), len(queries), tokens, dtype=torch.float64, device=points.device)
+def _start(queries: Sequence[Query], op: AttentionOp, layout: TokenLayout, points: Tensor, extent: Size) -> Tensor:
+    """``(B, Q, Nq)``: all mass on the query's token, or spread evenly over the tokens of the image."""
+    count = op.shape[2]
+    first = layout.query_prefix if layout.query_grid is not None else 0
+    start = torch.zeros(len(points), len(queries), count, dtype=torch.float64, device=points.device)
     for number, query in enumerate(queries):
         if query.kind == 'mean':
-            start[:, number, found.layout.prefix :] = 1 / (tokens - found.layout.prefix)
+            start[:, number, first:] = 1 / (count - first)
         else:
-            start[:, number].scatter_(1, positions_of(query, found.layout, points[:, number], extent)[:, None], 1.0)
+            start[:, number].scatter_(1, positions_of(query, layout, points[:, number], extent)[:, None], 1.0)
     return start
 
 
@@ -347,30 +442,66 @@ def _graded(found: _Layers, scores: Tensor, classes: Tensor, start: Tensor) -> T
     rows = []
     for column in classes.unbind(1):
         objective = scores.gather(1, column[:, None]).sum()
-        sources = [op.own for op in found.ops]
+        sources = [op.own for op in found.all]
         gradients = torch.autograd.grad(objective, sources, retain_graph=True, allow_unused=True)
         with torch.no_grad():
             filled = [torch.zeros_like(s) if g is None else g for g, s in zip(gradients, sources, strict=True)]
-            pairs = [c.grouped(g) for c, g in zip(found.ops, filled, strict=True)]
-            rows.append(gradient_rollout(found.ops, pairs, start[:, :1])[:, 0])
+            pairs = [c.grouped(g) for c, g in zip(found.all, filled, strict=True)]
+            first = start[:, :1].double()
+            if found.pooling:
+                first = weighted_rows(found.pooling[0], pairs.pop(), first)
+            rows.append(gradient_rollout(found.ops, pairs, first)[:, 0])
     return torch.stack(rows, 1)
 
 
-def _legrad(module: nn.Module, inputs: NetworkInput, found: _Layers, wanted: Sequence[int], classes: Tensor) -> Tensor:
-    if found.others or any(block is None for block in found.blocks):
+def _legrad(
+    model: Model,
+    inputs: NetworkInput,
+    layers: LayerChoice,
+    targets: Targets,
+    labels: Sequence[int | None],
+    stride: Size | None,
+) -> Aggregation:
+    """LeGrad of the wanted layers: one forward finds the blocks of all, another scores their average tokens."""
+    module, (size, batch) = model.module, input_size(inputs)
+    every, seen = _layers(module, inputs, 'legrad', LayerChoice.parse(['all'], module))
+    wanted = layers.resolve(seen.names)
+    places = {op.index: place for place, op in enumerate(every.ops)}
+    pooling = every.pooling[0].index if every.pooling else None
+    if any(block is None for block in every.blocks) or len(every.all) < len(seen.names):
         raise InputError(
             'LeGrad needs one residual block around every attention layer, all over the same tokens',
             accepted='raw, rollout',
             parameter='method',
         )
-    blocks = [block for block in found.blocks if block is not None]
-    stacked = Blocks(tuple(name for name, _ in blocks), tuple(block for _, block in blocks))
+    scores, classes, asked = _classes(model, seen.output, 'legrad', targets, labels)
+    stacked = Blocks(*zip(*(block for block in every.blocks if block is not None), strict=True))
+    chosen = {index: places[index] for index in wanted if index in places}
+    pooled = pooling is not None and wanted.get(pooling, False)  # asked for by itself
+    if pooling in wanted and not pooled and pooling is not None:
+        log.info(
+            'legrad: layer %d (%s) pools the tokens and has no block; it is left out', pooling, seen.names[pooling]
+        )
 
     def score(output: Any) -> Tensor:
-        scores = class_scores(output)
-        assert scores is not None  # it gave some before
-        return scores
+        found = class_scores(output)
+        assert found is not None  # it gave some before
+        return found
 
+    def rearrange(op: AttentionOp) -> AttentionOp:
+        return place_tokens(op, batch, size, seen.answers)[0]
+
+    explainers = []
     with torch.enable_grad():
-        explain = legrad(module, inputs, len(classes), stacked, wanted, score)
-        return torch.stack([explain(column) for column in classes.unbind(1)], 1)
+        if chosen:
+            explainers.append(legrad(module, inputs, batch, stacked, chosen, score, rearrange))
+        if pooled and pooling is not None:
+            explainers.append(pooling_legrad(module, inputs, batch, pooling, score, rearrange))
+        rows = [
+            torch.stack([found for explain in explainers for found in explain(column)]).mean(0)
+            for column in classes.unbind(1)
+        ]
+    used = [op for op in every.all if op.index in chosen or (pooled and op.index == pooling)]
+    shown = _Layers(used, every.layout, [])
+    more = {'classes': classes, 'asked': asked, 'scores': scores.detach()}
+    return _aggregation(shown, torch.stack(rows, 1), (), stride, **more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,14 +15,18 @@ from torch import Tensor, nn
 
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.data.samples import Sample
-from vistool.errors import InputError, message_of, param
+from vistool.errors import InputError, param
 from vistool.models.input_size import patch_size
 from vistool.models.model import Model
-from vistool.network.attention import TOLERANCE, AttentionOp, watch_attention
-from vistool.network.capture import borrowed
+from vistool.network.attention import TOLERANCE, AttentionOp, Leaves, watch_attention
+from vistool.network.attention_answers import AttentionAnswers, attention_answers, is_known
+from vistool.network.capture import borrowed, remembered
 from vistool.network.embedding import patch_stride
-from vistool.network.tensors import NetworkInput, Size, call_module, input_size
-from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
+from vistool.network.inputs import run_network
+from vistool.network.tensors import NetworkInput, Size, input_size, tensors
+from vistool.network.token_layout import TokenLayout, Unplaced, Unrecognized, covered_size, place_tokens
+
+log = logging.getLogger('vistool')
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,10 @@ def resolve_query(query: Query, op: AttentionOp, layout: TokenLayout, classes: b
 def positions_of(query: Query, layout: TokenLayout, points: Tensor, extent: tuple[int, int]) -> Tensor:
     """The query's token in each image, int64 ``(B,)``; tokens of a grid come after the prefix."""
     if query.kind in ('cls', 'token'):
-        return torch.full((len(points),), query.index, dtype=torch.long, device=points.device)
+        place = query.index
+        if query.kind == 'token' and layout.query_order is not None:
+            place = layout.query_order.index(place)
+        return torch.full((len(points),), place, dtype=torch.long, device=points.device)
     assert layout.query_grid is not None
     height, width = layout.query_grid
     column = (points[:, 0] * width / extent[1]).long().clamp(0, width - 1)
@@ -158,10 +166,11 @@ def _row(op: AttentionOp, layout: TokenLayout, tokens: Tensor) -> Tensor:
         if not op.check(groups, positions, rows):
             raise _unproven(op)
         return rows[:, :, 0]
-    count = layout.grid[0] * layout.grid[1]
-    wanted = torch.arange(batch, device=tokens.device) * count + tokens
-    at = torch.empty(batch * count, dtype=torch.long, device=tokens.device)
-    flat = layout.windows.flatten()
+    assert layout.asking is not None and layout.query_grid is not None
+    count, asked = layout.grid[0] * layout.grid[1], layout.query_grid[0] * layout.query_grid[1]
+    wanted = torch.arange(batch, device=tokens.device) * asked + tokens
+    at = torch.empty(batch * asked, dtype=torch.long, device=tokens.device)
+    flat = layout.asking.flatten()
     at[flat[flat >= 0]] = (flat >= 0).nonzero()[:, 0]
     groups, positions = at[wanted] // op.shape[2], (at[wanted] % op.shape[2])[:, None]
     rows = op.rows(groups, positions)
@@ -180,8 +189,8 @@ def mean_row(op: AttentionOp, layout: TokenLayout, batch: int) -> Tensor:
     first = layout.query_prefix if layout.query_grid is not None else 0
     total = torch.zeros(groups, heads, keys, device=_device(op), dtype=torch.float32)
     for part, weights in op.chunks():
-        if layout.windows is not None:
-            weights = weights * (layout.windows[:, None, part, None] >= 0)
+        if layout.asking is not None:
+            weights = weights * (layout.asking[:, None, part, None] >= 0)
         elif part.start < first:
             weights = weights[:, :, first - part.start :]
         total = total + weights.sum(2)
@@ -190,7 +199,8 @@ def mean_row(op: AttentionOp, layout: TokenLayout, batch: int) -> Tensor:
     count = layout.grid[0] * layout.grid[1]
     image = layout.windows.clamp_min(0).amax(1) // count  # every window lies in one image
     inside = torch.where(layout.windows < 0, -1, layout.windows % count)
-    return _scatter(total, inside, image, batch, count) / count
+    assert layout.query_grid is not None
+    return _scatter(total, inside, image, batch, count) / (layout.query_grid[0] * layout.query_grid[1])
 
 
 def _scatter(rows: Tensor, inside: Tensor, image: Tensor, batch: int, count: int) -> Tensor:
@@ -256,34 +266,130 @@ class Collector:
             return error
 
 
+Look = Callable[[AttentionOp, TokenLayout], Any]
+"""What is wanted of a layer, whose images come first and whose tokens lie row by row."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was read in one forward.
+
+    Attributes:
+        read: What was read of the wanted layers, in order.
+        names: Names of all attention layers.
+        wanted: Numbers of the wanted layers.
+        output: What the network returned.
+        answers: How its tokens answer to a changed image; None for a family that is known.
+    """
+
+    read: list[Any]
+    names: list[str]
+    wanted: tuple[int, ...]
+    output: Any
+    answers: AttentionAnswers | None
+
+
+def observe(
+    module: nn.Module, inputs: NetworkInput, layers: LayerChoice, look: Look, *, leaves: Leaves = 'none'
+) -> Observation:
+    """Reads the wanted layers in one forward, under the gradient mode of the caller.
+
+    Families that are not known are asked for their answers first (two more images, once), and so is a known one with a
+    layer that cannot be placed otherwise.
+
+    Raises:
+        InputError: If a layer does not exist or cannot be read; the hint names the last that can be placed.
+    """
+    answers = None if is_known(module, inputs) else attention_answers(module, inputs)
+    try:
+        try:
+            return _observe(module, inputs, layers, look, leaves, answers)
+        except Unrecognized:
+            if answers is not None:
+                raise
+            answers = attention_answers(module, inputs)
+            return _observe(module, inputs, layers, look, leaves, answers)
+    except Unplaced as error:
+        last = last_placed(module, inputs, answers)
+        hint = 'see vis_cam or vis_featmap' if last is None else f'choose layer {last[0]} ({last[1]})'
+        raise Unplaced(error.problem, hint=hint, parameter='layers') from error
+
+
+def observe_last(module: nn.Module, inputs: NetworkInput, look: Look) -> Observation:
+    """Reads the last attention layer that can be placed in the image; which one is printed where it is not the last.
+
+    Raises:
+        InputError: If there is none.
+    """
+    try:
+        return observe(module, inputs, LayerChoice.parse((-1,), module), look)
+    except Unplaced as error:
+        answers = None if is_known(module, inputs) else attention_answers(module, inputs)
+        last = last_placed(module, inputs, answers)
+        if last is None:
+            raise
+        log.warning('%s; drawn is layer %d (%s), the last that can be placed', error.problem, *last)
+        return observe(module, inputs, LayerChoice.parse((last[0],), module), look)
+
+
+def last_placed(module: nn.Module, inputs: NetworkInput, answers: AttentionAnswers | None) -> tuple[int, str] | None:
+    """Number and name of the last attention layer whose tokens can be placed; by one forward, then remembered."""
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+
+    def search() -> tuple[int, str] | None:
+        every = LayerChoice.parse(['all'], module)
+        try:
+            found = _observe(module, inputs, every, lambda op, layout: (op.index, op.name), 'none', answers)
+        except InputError:
+            return None
+        placed: tuple[int, str] = found.read[-1]
+        return placed
+
+    return remembered(module, 'last placed attention', (shapes, answers is None), search)
+
+
+def _observe(
+    module: nn.Module,
+    inputs: NetworkInput,
+    layers: LayerChoice,
+    look: Look,
+    leaves: Leaves,
+    answers: AttentionAnswers | None,
+) -> Observation:
+    size, batch = input_size(inputs)
+    collector = Collector(layers, lambda op: look(*place_tokens(op, batch, size, answers)))
+    skip = answers.gates() if answers is not None else ()
+    with watch_attention(module, batch, collector, leaves=leaves, skip=skip) as watch:
+        output = run_network(module, inputs)
+    read = collector.finish(watch.names, type(module).__name__)
+    return Observation(read, watch.names, tuple(layers.resolve(watch.names)), output, answers)
+
+
 def read_rows(
-    module: nn.Module, inputs: NetworkInput, layers: LayerChoice, queries: Sequence[Query], points: Tensor
+    module: nn.Module, inputs: NetworkInput, layers: LayerChoice | None, queries: Sequence[Query], points: Tensor
 ) -> tuple[list[Reading], Size | None]:
     """The attention of the queries in the wanted layers, by one forward.
 
     Args:
         module: The network.
         inputs: Its input.
-        layers: Which layers.
+        layers: Which layers; None means the last that can be placed.
         queries: The queries.
         points: ``(B, Q, 2)``, point queries in network pixels.
 
     Returns:
         One reading per layer, and the stride of the first convolution.
     """
-    size, batch = input_size(inputs)
+    size, _ = input_size(inputs)
     classes, stride = has_class_token(module), patch_stride(module)
 
-    def look(op: AttentionOp) -> Reading:
-        layout = find_token_layout(op, batch, size)
+    def look(op: AttentionOp, layout: TokenLayout) -> Reading:
         extent = size if layout.query_grid is None else covered_size(size, layout.query_grid, stride)
         return read(op, layout, queries, points, extent, classes)
 
-    collector = Collector(layers, look)
     with borrowed(module), torch.no_grad():
-        with watch_attention(module, batch, collector) as watch:
-            forward(module, inputs)
-        return collector.finish(watch.names, type(module).__name__), stride
+        found = observe_last(module, inputs, look) if layers is None else observe(module, inputs, layers, look)
+    return found.read, stride
 
 
 def require_patch(model: Model, inputs: NetworkInput) -> None:
@@ -299,29 +405,6 @@ def require_patch(model: Model, inputs: NetworkInput) -> None:
             hint=f'use a larger image, or {param("img_size")} with {param("fit", "resize")}',
             parameter='images',
         )
-
-
-def forward(module: nn.Module, inputs: NetworkInput) -> Any:
-    """``module(inputs)``, with a one-line error if the network is built for another size.
-
-    Raises:
-        InputError: If the network refuses the size of its input.
-    """
-    try:
-        return call_module(module, inputs)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        text = message_of(error)
-        if isinstance(error, InputError) or not re.search(
-            r'size|shape|height|width|resolution|dimension|must match', text
-        ):
-            raise
-        height, width = input_size(inputs)[0]
-        raise InputError(
-            f'{type(module).__name__} does not take {height}×{width} images ({text})',
-            hint=f'build it at that size ({param("options")} model.backbone.img_size=…), or leave '
-            f'{param("img_size")} out',
-            parameter='img_size',
-        ) from error
 
 
 def has_class_token(module: nn.Module) -> bool:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import Collector, forward, has_class_token, verify
+from vistool.analyses.attention.capture import has_class_token, observe, verify
 from vistool.analyses.attention.selection import LayerChoice
-from vistool.network.attention import AttentionOp, watch_attention
+from vistool.network.attention import AttentionOp
 from vistool.network.capture import borrowed
 from vistool.network.embedding import patch_stride
 from vistool.network.tensors import NetworkInput, input_size
-from vistool.network.token_layout import TokenLayout, covered_size, find_token_layout
+from vistool.network.token_layout import TokenLayout, covered_size
 
 MEASURES = ('entropy', 'distance', 'cls', 'prefix', 'padding')
 """Entropy in nats; mean distance in network pixels (Raghu et al., 2021); probabilities on the class token, on other
@@ -49,16 +49,12 @@ def read_statistics(module: nn.Module, inputs: NetworkInput, layers: LayerChoice
     size, batch = input_size(inputs)
     classes = has_class_token(module)
 
-    def look(call: AttentionOp) -> LayerMeasures:
-        where = find_token_layout(call, batch, size)
+    def look(call: AttentionOp, where: TokenLayout) -> LayerMeasures:
         verify(call)
         return LayerMeasures(call.index, call.name, _measure(call, where, batch, size, patch_stride(module), classes))
 
-    collector = Collector(layers, look)
     with borrowed(module), torch.no_grad():
-        with watch_attention(module, batch, collector) as watch:
-            forward(module, inputs)
-        return collector.finish(watch.names, type(module).__name__)
+        return observe(module, inputs, layers, look).read
 
 
 def _measure(
@@ -70,11 +66,10 @@ def _measure(
     classes: bool,
 ) -> Tensor:
     groups, heads = call.shape[:2]
-    keys, seen = _centers(where, where.grid, where.prefix, call.shape[3], size, patch)
-    asked, asking = keys, seen
-    if where.query_grid is not None and where.windows is None:
-        asked, asking = _centers(where, where.query_grid, where.query_prefix, call.shape[2], size, patch)
-    elif where.query_grid is None:  # latents and class queries: they are nowhere, so there is no distance
+    keys, seen = _centers(where.windows, where.grid, where.prefix, call.shape[3], size, patch)
+    if where.query_grid is not None:
+        asked, asking = _centers(where.asking, where.query_grid, where.query_prefix, call.shape[2], size, patch)
+    else:  # latents and class queries: they are nowhere, so there is no distance
         asked, asking = torch.full((1, call.shape[2], 2), torch.nan), torch.ones(1, call.shape[2], dtype=torch.bool)
     total, count = torch.zeros(groups, heads, len(MEASURES), dtype=torch.float64), torch.zeros(groups)
     for part, weights in call.chunks():
@@ -105,7 +100,7 @@ def _image_of(windows: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _centers(
-    where: TokenLayout,
+    windows: Tensor | None,
     grid: tuple[int, int],
     prefix: int,
     count: int,
@@ -117,8 +112,8 @@ def _centers(
     down, across = (torch.arange(n) + 0.5 for n in grid)
     y, x = torch.meshgrid(down * height / grid[0], across * width / grid[1], indexing='ij')
     flat = torch.stack([x, y], -1).reshape(-1, 2)
-    if where.windows is not None:
-        table = where.windows.cpu()
+    if windows is not None:
+        table = windows.cpu()
         inside = table >= 0
         return torch.where(inside[..., None], flat[table.clamp_min(0) % len(flat)], 0.0), inside
     centers = torch.cat([torch.zeros(prefix, 2), flat])[None]

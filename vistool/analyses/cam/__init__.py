@@ -35,9 +35,10 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, param
 from vistool.models.model import Model, Subject, Targets, as_model, as_samples, resolve_targets, same_for_all
 from vistool.network.forward import Forward, Layer, forward, layers_to_explain
+from vistool.network.inputs import varied
 from vistool.network.layers import find_layer, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import has_classes, probabilities
-from vistool.network.tensors import NetworkInput, Size, input_size, map_tensors, token_hints
+from vistool.network.tensors import NetworkInput, Size, input_size, token_hints
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 
@@ -114,7 +115,7 @@ class CAM(MapAnalysis):
             InputError: If a method, class or layer does not exist or does not fit the model.
         """
         model = as_model(model)
-        samples, single = as_samples(subject)
+        samples, single = as_samples(subject, model)
         methods = find_methods(self.methods)
         self._check_options()
         with model.borrowed():
@@ -159,7 +160,7 @@ class CAM(MapAnalysis):
         inputs = model.batch(samples)
         layers = self._layers(model, methods, inputs)
         size, _ = input_size(inputs)
-        views = map_tensors(maps.augment, inputs) if self.aug_smooth else inputs
+        views = varied(model.module, inputs, maps.BRIGHTNESS) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
         hints = token_hints(self.extra_tokens, self.tokens)
         with forward(model.module, views, layers, gradients=gradients, hints=hints) as run:

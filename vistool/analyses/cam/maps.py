@@ -161,19 +161,10 @@ def finish(
     return unit, low + span * (high - low)
 
 
-def augment(inputs: Tensor) -> Tensor:
-    """The six variants of test-time augmentation: mirrored or not, times 0.9, 1 and 1.1; the plain images first.
-
-    Args:
-        inputs: ``(B, C, H, W)``, normalized.
-
-    Returns:
-        ``(6·B, C, H, W)``.
-    """
-    return torch.cat([view * factor for view in (inputs, inputs.flip(-1)) for factor in BRIGHTNESS])
-
-
 def merge(maps: Tensor) -> Tensor:
-    """The mean over the variants of :func:`augment`, mirrored ones flipped back: ``(6·B, H, W)`` → ``(B, H, W)``."""
+    """The mean over the variants of test-time augmentation, ``(6·B, H, W)`` → ``(B, H, W)``.
+
+    :func:`~vistool.network.inputs.varied` makes them; mirrored ones are flipped back.
+    """
     plain, mirrored = maps.unflatten(0, (2, len(BRIGHTNESS), -1))
     return (plain + mirrored.flip(-1)).mean(0) / 2

@@ -16,8 +16,9 @@ from torch import Tensor
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
 from vistool.models.model import Model, as_samples
+from vistool.network.inputs import run_network
 from vistool.network.outputs import class_scores, pooled_features
-from vistool.network.tensors import NetworkInput, call_module, input_size
+from vistool.network.tensors import NetworkInput, input_size
 from vistool.registry import CAM_TARGETS
 
 Score: TypeAlias = Callable[[Any, Sequence[Sample]], Tensor]
@@ -168,11 +169,11 @@ def similarity_target(
 
     def compute() -> tuple[Any, str, Tensor]:
         read = model.read(reference) if isinstance(reference, (str, Path)) else reference
-        sample = as_samples(read)[0][0]
+        sample = as_samples(read, model)[0][0]
         inputs = model.batch([sample])
         with model.borrowed(), torch.no_grad():
             # the reference itself is cached too, so that its id stays its own
-            return reference, sample.name, pooled_features(call_module(model.module, inputs), input_size(inputs)[0])
+            return reference, sample.name, pooled_features(run_network(model.module, inputs), input_size(inputs)[0])
 
     key = str(reference) if isinstance(reference, (str, Path)) else id(reference)
     _, name, own = model.cached('reference', (key, torch.is_autocast_enabled(model.device.type)), compute)

@@ -90,7 +90,7 @@ class FeatureMaps(MapAnalysis):
             InputError: If a layer or parameter does not exist or does not fit the model.
         """
         model = as_model(model)
-        samples, single = as_samples(subject)
+        samples, single = as_samples(subject, model)
         with model.borrowed():
             plan = self.plan().located(model, samples)
             found = plan.features(model, samples)

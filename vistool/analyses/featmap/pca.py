@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool.errors import InputError, param
+from vistool.errors import InputError, cause_of, param
 from vistool.models.model import Model
 from vistool.network.features import Feature
+from vistool.records import find_path, read_bytes
 
 Array = NDArray[np.float64]
 
@@ -23,6 +25,8 @@ MOST_POSITIONS = 200_000
 
 _PERCENTILES = (2, 98)
 _BINS = 256
+_LARGEST_BASIS = 256 << 20
+"""Bytes of the largest basis that is read."""
 
 
 @dataclass(frozen=True)
@@ -245,29 +249,66 @@ def read_basis(path: Path | str) -> Basis:
     Raises:
         InputError: If there is no such file, or it does not hold a basis.
     """
+    path = find_path(path, 'basis')
+    if not path.exists():
+        raise InputError(f'no file {str(path)!r}', parameter='basis')
+    content = read_bytes(path, 'basis', _LARGEST_BASIS)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            layers = {
-                str(name): LayerBasis(
-                    file[f'mean_{index}'],
-                    file[f'components_{index}'],
-                    file[f'low_{index}'],
-                    file[f'high_{index}'],
-                    first=file.get(f'first_{index}'),
-                    threshold=float(file.get(f'threshold_{index}', 0.0)),
-                )
-                for index, name in enumerate(_names(file))
-            }
-            return Basis(layers, str(file['model']), str(file['sha256']))
-    except FileNotFoundError:
-        raise InputError(f'no file {str(path)!r}', parameter='basis') from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            arrays = {entry.filename.removesuffix('.npy'): _read_array(archive, entry) for entry in archive.infolist()}
+        return _basis_of(arrays)
+    except Exception as error:  # zipfile and NumPy raise all kinds on damaged and encrypted files
+        problem = error.problem if isinstance(error, InputError) else cause_of(error)
         raise InputError(
-            f'{str(path)!r} does not hold a basis',
+            f'{str(path)!r} does not hold a basis: {problem}',
             accepted=f'a file written with {param("save_basis")}',
             parameter='basis',
         ) from error
 
 
-def _names(file: Mapping[str, NDArray]) -> Sequence[str]:
-    return file['layers'].tolist()
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray:
+    """An array whose header is compared with the size of its data before memory is taken for it."""
+    if entry.file_size > _LARGEST_BASIS:
+        raise InputError(f'{entry.filename} unpacks to {entry.file_size:,} bytes')
+    with archive.open(entry) as file:
+        data = io.BytesIO(file.read(_LARGEST_BASIS + 1))
+    version = np.lib.format.read_magic(data)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = reader(data)
+    claimed, held = math.prod(shape) * dtype.itemsize, len(data.getvalue()) - data.tell()
+    if dtype.hasobject or claimed != held:
+        raise InputError(f'the header of {entry.filename} claims {claimed:,} bytes, and {held:,} follow')
+    data.seek(0)
+    return np.lib.format.read_array(data, allow_pickle=False)
+
+
+def _basis_of(arrays: Mapping[str, NDArray]) -> Basis:
+    """The basis whose arrays these are, each checked for its shape and finite numbers."""
+
+    def numbers(name: str, *shape: int | None) -> Array:
+        if name not in arrays:
+            raise InputError(f'{name} is missing')
+        array = arrays[name]
+        fits = array.ndim == len(shape) and all(want in (None, side) for want, side in zip(shape, array.shape))  # noqa: B905
+        if array.dtype.kind not in 'fiu' or not fits or not np.isfinite(array).all():
+            raise InputError(f'{name} is {array.dtype} {array.shape}; accepted: finite numbers {shape}')
+        return array.astype(np.float64)
+
+    layers: dict[str, LayerBasis] = {}
+    for index, name in enumerate(_texts(arrays, 'layers', 1)):
+        mean = numbers(f'mean_{index}', None)
+        first = numbers(f'first_{index}', 2, len(mean)) if f'first_{index}' in arrays else None
+        threshold = float(numbers(f'threshold_{index}')) if first is not None else 0.0
+        components = numbers(f'components_{index}', 3, len(mean))
+        low, high = numbers(f'low_{index}', 3), numbers(f'high_{index}', 3)
+        layers[name] = LayerBasis(mean, components, low, high, first, threshold)
+    if not layers:
+        raise InputError('it has no layers')
+    return Basis(layers, *(_texts(arrays, name, 0)[0] for name in ('model', 'sha256')))
+
+
+def _texts(arrays: Mapping[str, NDArray], name: str, ndim: int) -> list[str]:
+    array = arrays.get(name)
+    if array is None or array.dtype.kind != 'U' or array.ndim != ndim:
+        raise InputError(f'{name} is missing or is not text')
+    return [str(each) for each in array.ravel()]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from vistool.analyses.schedule.optimizers import Group, OptimizerPlan
 from vistool.analyses.schedule.replay import Recording
 from vistool.analyses.schedule.training import TrainingPlan
-from vistool.errors import InputError, message_of, param
+from vistool.errors import InputError, param
 from vistool.models.configs import Source
+from vistool.records import find_path, parse_json, read_text
 from vistool.results import Curve
 
 log = logging.getLogger('vistool')
@@ -197,33 +199,35 @@ def warn_of_batch(source: Source, training: TrainingPlan, scale: bool) -> float:
 _ACCEPTED = 'vis_data/scalars.json of a run'
 
 
+_A_LOG = f'give {_ACCEPTED}'
+_Step = Annotated[int, Ge(0), Le(10**12)]
+
+
+class LogEntry(TypedDict, total=False):
+    """What is read of one line of a log; older versions write a rate for each optimizer."""
+
+    lr: float | list[float] | dict[str, Any] | None
+    step: _Step | None
+    iter: _Step | None
+
+
 def read_log(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Reads a log: steps ``(N,)``, counted from 0, and the rate of the first parameter group at each, ``(N,)``.
 
     Raises:
         InputError: It cannot be read or contains no rate.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'not text'
-        raise InputError(f'{path} cannot be read: {reason}', accepted=_ACCEPTED, parameter='logs') from error
+    path = find_path(path, 'logs')
+    lines = read_text(path, 'logs', hint=_A_LOG).splitlines()
     found: dict[int, float] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                continue  # a run that is still writing its log
-            raise InputError(
-                f'{path}, line {number}: {message_of(error)}', accepted=_ACCEPTED, parameter='logs'
-            ) from error
-        rate = entry.get('lr') if isinstance(entry, dict) else None
-        step = entry.get('step', entry.get('iter')) if rate is not None else None
-        if isinstance(rate, (int, float)) and isinstance(step, int) and math.isfinite(rate):
+        if number == len(lines) and not line.rstrip().endswith('}'):
+            continue  # a run that is still writing its log
+        entry = parse_json(line, LogEntry, f'{path}, line {number}', 'logs', _A_LOG)
+        rate, step = entry.get('lr'), entry.get('step', entry.get('iter'))
+        if isinstance(rate, (int, float)) and step is not None:
             found[step - 1] = float(rate)  # mmengine logs completed iterations; a resumed run repeats some
     if not found:
         raise InputError(f'{path} holds no learning rate', accepted=_ACCEPTED, parameter='logs')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import sys
@@ -11,15 +10,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urlparse
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from vistool.errors import InputError, cause_of, close_matches
+from vistool.errors import InputError, close_matches
 from vistool.models.checkpoints import unpickling
 from vistool.models.checkpoints.unpickling import Array, plain
+from vistool.records import find_path, read_json, shown
 
 log = logging.getLogger('vistool')
 
@@ -40,9 +42,13 @@ def shards(index: Path) -> list[Path]:
     """
     names = sorted(set(_weight_map(index).values()))
     for name in names:
-        if Path(name).name != name:
-            raise InputError(f'{index} names a file in another folder, {name!r}', parameter='checkpoint')
-    missing = [name for name in names if not (index.parent / name).is_file()]
+        if is_index(Path(name)):
+            raise InputError(
+                f'{index} names an index, {shown(name)}', accepted='files of weights', parameter='checkpoint'
+            )
+        if Path(name).name != name or '\0' in name:
+            raise InputError(f'{index} names a file in another folder, {shown(name)}', parameter='checkpoint')
+    missing = [shown(name)[1:-1] for name in names if not os.path.isfile(index.parent / name)]
     if missing:
         problem = f'{index}: {len(missing)} of {len(names)} files are missing: {", ".join(missing[:3])}'
         raise InputError(problem, hint='download the folder again', parameter='checkpoint')
@@ -66,15 +72,14 @@ def read_shards(index: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     return found
 
 
+class Index(TypedDict):
+    """An index: tensor → file."""
+
+    weight_map: Annotated[dict[str, str], MinLen(1)]
+
+
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        found = json.loads(index.read_text(encoding='utf-8'))['weight_map']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f'{index} is not an index of weights ({cause_of(error)})'
-        raise InputError(problem, hint='download the folder again', parameter='checkpoint') from error
-    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
-        raise InputError(f'{index} names no files', hint='download the folder again', parameter='checkpoint')
-    return found
+    return read_json(index, Index, 'checkpoint', 'download the folder again')['weight_map']
 
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
@@ -95,6 +100,7 @@ class Checkpoint:
         source: The path, URL or ``demo://`` name, as given.
         file: The file itself, or None.
         metadata: Versions of modules (``state_dict._metadata``), by module name.
+        names: The names in the file, by name, of tensors that lost a wrapper's prefix.
     """
 
     state_dict: dict[str, Tensor] = field(repr=False)
@@ -102,6 +108,11 @@ class Checkpoint:
     source: str = ''
     file: Path | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def as_in_file(self, name: str) -> str:
+        """A tensor's name as the file has it."""
+        return self.names.get(name, name)
 
     @cached_property
     def sha256(self) -> str:
@@ -183,9 +194,11 @@ def _read_download(url: str, file: Path, trust: bool) -> Any:
 
 def _find(source: str) -> Path:
     """The file at a path, or an error that lists the checkpoints beside it."""
-    path = Path(source).expanduser()
+    path = find_path(source, 'checkpoint')
     if path.is_file():
         return path
+    if path.exists() and not path.is_dir():
+        raise InputError(f'{path} is a pipe or a device', accepted=_ACCEPTED, parameter='checkpoint')
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
         raise InputError(f'{path} and its folder do not exist', accepted=_ACCEPTED, parameter='checkpoint')
@@ -199,11 +212,14 @@ def _find(source: str) -> Path:
 
 def _download(url: str) -> Path:
     """The file in torch hub's cache, which mmengine uses for downloads too; it is fetched once."""
-    name = os.path.basename(unquote(urlparse(url).path))
-    if not name:
+    try:
+        name = os.path.basename(unquote(urlparse(url).path))
+    except ValueError as error:  # an IPv6 address without its end
+        raise InputError(f'{url} is not a URL: {error}', accepted=_ACCEPTED, parameter='checkpoint') from error
+    if not name or name in ('.', '..') or '\0' in name:
         raise InputError(f'{url} does not name a file', accepted=_ACCEPTED, parameter='checkpoint')
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    file = folder / name
+    file = find_path(folder / name, 'checkpoint')
     if file.is_file():
         return file
     log.info('downloading %s to %s', url, file)
@@ -238,6 +254,7 @@ def _unwrap(content: Any, source: str, file: Path | None) -> Checkpoint:
         meta=meta if isinstance(meta, dict) else {},
         source=source,
         file=file,
+        names={rename(name): name for name in tensors if rename(name) != name},
         metadata={
             rename(f'{name}.' if name else '')[:-1]: value
             for name, value in versions.items()

@@ -11,6 +11,7 @@ ever handed to a file.
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import pickletools
 import re
@@ -208,6 +209,7 @@ def read_pickle(path: Path, trust: bool = False) -> Any:
         InputError: The file is empty, truncated, not a PyTorch file, or names anything that is not permitted.
     """
     _check_head(path)
+    _refuse_bomb(path)
     names = _names(path)
     try:
         if trust:
@@ -229,6 +231,26 @@ def read_pickle(path: Path, trust: bool = False) -> Any:
         raise InputError(f'{path} cannot be read ({error.strerror or error})', parameter='checkpoint') from error
     except Exception as error:  # a damaged file can fail anywhere in the reader, with any exception
         raise _damaged(path) from error
+
+
+@contextmanager
+def weights_only(only: bool = True) -> Iterator[None]:
+    """Makes every ``torch.load`` within, whoever calls it, refuse pickles that could run code.
+
+    Args:
+        only: Whether to; false leaves everything as it is.
+    """
+    name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+    before = os.environ.get(name)
+    if only:
+        os.environ[name] = '1'
+    try:
+        yield
+    finally:
+        if only and before is None:
+            os.environ.pop(name, None)
+        elif before is not None:
+            os.environ[name] = before
 
 
 @contextmanager
@@ -305,6 +327,17 @@ def _check_head(path: Path) -> None:
         problem = f'{path} is not a PyTorch checkpoint'
     accepted = 'a file written by torch.save, or .safetensors'
     raise InputError(problem, accepted=accepted, hint=hint, parameter='checkpoint')
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raises for a zip file that unpacks to much more than its size; ``torch.save`` does not compress."""
+    size = 0
+    with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged archive is reported by the reader
+        size = sum(entry.file_size for entry in archive.infolist())
+    on_disk = path.stat().st_size
+    if size > 4 * on_disk + (1 << 20):
+        problem = f'{path} has {on_disk:,} bytes and unpacks to {size:,}: torch.save does not compress'
+        raise InputError(problem, accepted='a file written by torch.save', parameter='checkpoint')
 
 
 def _refused(path: Path, message: str, names: set[str]) -> InputError:

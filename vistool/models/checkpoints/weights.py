@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import isqrt
@@ -218,11 +218,11 @@ class Mismatch(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The result of loading a checkpoint into a model. Names are the model's.
+    """The result of loading a checkpoint into a model. Names are the model's where it has the tensor.
 
     Attributes:
         missing: Tensors that only the model has; they keep their initial values.
-        unexpected: Tensors that only the checkpoint has; they are not used.
+        unexpected: Tensors that only the checkpoint has, by its names; they are not used.
         mismatched: Tensors whose shapes differ; they are not used.
         loaded: Tensors that were loaded.
         renamed: How the checkpoint's names were changed to match, such as ``"'backbone.' removed"``, or ``''``.
@@ -332,6 +332,12 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     return report
 
 
+def mismatches(module: nn.Module, checkpoint: Checkpoint) -> list[Mismatch]:
+    """The tensors that :func:`load_weights` would find in both with different shapes; loads nothing."""
+    parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    return list(_best_match(module, checkpoint, parameters).mismatched.values())
+
+
 def _best_match(module: nn.Module, checkpoint: Checkpoint, parameters: list[str]) -> _Match:
     """The match that loads most. Other prefixes are tried only if the unchanged names load less than half."""
     best = _match(module, checkpoint, '', lambda name: name)
@@ -351,13 +357,28 @@ def _best_match(module: nn.Module, checkpoint: Checkpoint, parameters: list[str]
 
 
 def _renamings(found: list[str], expected: list[str]) -> Iterator[tuple[str, Callable[[str], str]]]:
-    removable = ['', *(prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in found))]
-    addable = ['', *(prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in expected))]
+    removable = ['', *_prefixes(found)]
+    addable = ['', *_prefixes(expected)]
     for old in removable:
         for new in addable:
             if old != new:
                 notes = [f'{old!r} removed'] * bool(old) + [f'{new!r} added'] * bool(new)
                 yield ' and '.join(notes), _replacing(old, new)
+
+
+def _prefixes(names: list[str]) -> list[str]:
+    """Prefixes that may be those of a wrapper: the usual ones, and any, nested too, that most names begin with."""
+    prefixes = dict.fromkeys(prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in names))
+    shared, left = '', names
+    while left:
+        parts = Counter(name[len(shared) :].partition('.')[0] for name in left if '.' in name[len(shared) :])
+        part, count = parts.most_common(1)[0] if parts else ('', 0)
+        if 2 * count <= len(names):
+            break
+        shared = f'{shared}{part}.'
+        left = [name for name in left if name.startswith(shared)]
+        prefixes[shared] = None
+    return list(prefixes)
 
 
 def _replacing(old: str, new: str) -> Callable[[str], str]:
@@ -396,7 +417,10 @@ def _match(module: nn.Module, checkpoint: Checkpoint, note: str, rename: Callabl
             handle.remove()
     taken = match.copies.keys() | match.mismatched.keys()
     match.missing = [key for key in keys.missing_keys if key not in taken and not key.endswith(_DERIVED)]
-    match.unexpected = [key for key in keys.unexpected_keys if not key.endswith(_DERIVED)]
+    before = {rename(name): name for name in checkpoint.state_dict}
+    match.unexpected = [
+        checkpoint.as_in_file(before.get(key, key)) for key in keys.unexpected_keys if not key.endswith(_DERIVED)
+    ]
     return match
 
 
@@ -433,7 +457,9 @@ def _refuse_misfit(module: nn.Module, parameters: list[str], match: _Match, chec
     )
     if fits:
         return
-    spare = [*match.unexpected, *sorted(mismatched)] or list(checkpoint.state_dict)
+    used = {id(value) for _, value in match.copies.values()}
+    spare = [name for name, value in checkpoint.state_dict.items() if id(value) not in used]
+    spare = [checkpoint.as_in_file(name) for name in spare or checkpoint.state_dict]
     lacking = [*(name for name in match.missing if name in wanted), *sorted(mismatched)] or parameters
     amount = f'only {len(loaded)} of the' if loaded else 'none of the'
     raise InputError(

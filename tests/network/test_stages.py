@@ -1,0 +1,156 @@
+"""The stages of networks whose modules work side by side, hold others in a ModuleDict, or end in a head with maps."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from vistool import FeatureMaps
+from vistool.network.stages import find_stages
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def grids(network, size):
+    result = FeatureMaps()(network, torch.randn(1, 3, *size))[0]
+    return [item.values.shape for item in result.maps]
+
+
+def conv(channels, width, stride=1):
+    return nn.Sequential(nn.Conv2d(channels, width, 3, stride, 1), nn.ReLU())
+
+
+class Mixed(nn.Module):
+    """Branches of several depths on one input, as in GoogLeNet."""
+
+    def __init__(self, channels, stride=1):
+        super().__init__()
+        self.branch_1 = conv(channels, 4, stride)
+        self.branch_2a, self.branch_2b = conv(channels, 6), conv(6, 4, stride)
+        self.branch_3a, self.branch_3b, self.branch_3c = conv(channels, 6), conv(6, 6, stride), conv(6, 4)
+
+    def forward(self, x):
+        deep = self.branch_3c(self.branch_3b(self.branch_3a(x)))
+        return torch.cat([self.branch_1(x), self.branch_2b(self.branch_2a(x)), deep], 1)
+
+
+class Cell(nn.Module):
+    """A reduction cell, as in NASNet: operations on the input that is adjusted first."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.adjust_1 = conv(channels, 6)
+        self.left_1, self.left_2, self.left_3 = conv(6, 4, 2), conv(6, 4, 2), conv(6, 4, 2)
+
+    def forward(self, x):
+        x = self.adjust_1(x)
+        return torch.cat([self.left_1(x), self.left_2(x), self.left_3(x)], 1)
+
+
+class Bag(nn.ModuleDict):
+    """A ModuleDict that is called, as torchvision's dense blocks are."""
+
+    def forward(self, x):
+        for child in self.values():
+            x = torch.cat([x, child(x)], 1)
+        return x
+
+
+@pytest.mark.parametrize('reduce', [Mixed, Cell])
+def test_branches_of_a_block_are_not_stages(reduce):
+    def down(channels):
+        return Mixed(channels, 2) if reduce is Mixed else Cell(channels)
+
+    names = ['stem', 'mixed_a', 'mixed_b', 'mixed_c', 'mixed_d', 'mixed_e']
+    blocks = [conv(3, 8, 2), Mixed(8), down(12), Mixed(12), down(12), Mixed(12)]
+    network = nn.Sequential()
+    for name, block in zip(names, blocks, strict=True):
+        network.add_module(name, block)
+    assert find_stages(network, torch.randn(1, 3, 64, 64)) == ['mixed_a', 'mixed_c', 'mixed_e']
+
+
+def test_modules_that_hold_others_and_are_called_are_stages():
+    network = nn.Sequential(conv(3, 8, 2))
+    for channels in (8, 12, 16):
+        network.append(Bag({'one': conv(channels, 2), 'two': conv(channels + 2, 2)}))
+        network.append(nn.AvgPool2d(2))
+    network[-1] = nn.Identity()
+    assert find_stages(network, torch.randn(1, 3, 64, 96)) == ['1', '3', '5']
+    assert grids(network, (64, 96)) == [(32, 48), (16, 24), (8, 12)]
+
+
+def test_a_head_that_holds_maps_is_not_a_stage():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Sequential(conv(3, 8, 2), conv(8, 8)), nn.Sequential(conv(8, 8, 2), conv(8, 8))
+            self.three = nn.Sequential(conv(8, 8, 2), conv(8, 8))
+            self.head = nn.Sequential(nn.Conv2d(8, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+        def forward(self, x):
+            return self.head(self.three(self.two(self.one(x))))
+
+    assert find_stages(Net(), torch.randn(1, 3, 64, 64)) == ['one', 'two', 'three']
+
+
+def test_residual_stages_with_functions_between_their_blocks_stay_whole():
+    class Stage(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.down, self.block = conv(channels, 8, 2), nn.Sequential(conv(8, 8), conv(8, 8))
+
+        def forward(self, x):
+            x = self.down(x)
+            return F.relu(x + self.block(x))
+
+    network = nn.Sequential(Stage(3), Stage(8), Stage(8))
+    assert find_stages(network, torch.randn(1, 3, 64, 64)) == ['0', '1', '2']
+
+
+@pytest.mark.parametrize(
+    ('make', 'size', 'stages', 'shapes'),
+    [
+        pytest.param(
+            lambda: torchvision.models.inception_v3(weights=None, init_weights=False),
+            (139, 139),
+            ['Mixed_5d', 'Mixed_6e', 'Mixed_7c'],
+            [(15, 15), (7, 7), (3, 3)],
+            marks=pytest.mark.slow,
+        ),
+        (
+            lambda: torchvision.models.googlenet(weights=None, init_weights=False),
+            (64, 96),
+            ['inception3b', 'inception4e', 'inception5b'],
+            [(8, 12), (4, 6), (2, 3)],
+        ),
+        (
+            lambda: torchvision.models.DenseNet(block_config=(1, 1, 1, 2)),
+            (64, 96),
+            ['features.denseblock1', 'features.denseblock2', 'features.denseblock3', 'features.norm5'],
+            [(16, 24), (8, 12), (4, 6), (2, 3)],
+        ),
+        (
+            lambda: torchvision.models.squeezenet1_1(weights=None),
+            (64, 64),
+            ['features.1', 'features.4', 'features.7', 'features.12'],
+            [(31, 31), (15, 15), (7, 7), (3, 3)],
+        ),
+        pytest.param(
+            lambda: timm.create_model('xception41'),
+            (64, 64),
+            ['stem', 'blocks.0', 'blocks.1', 'blocks.10', 'blocks.12'],
+            [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2)],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=['Inception-v3', 'GoogLeNet', 'DenseNet', 'SqueezeNet', 'Xception'],
+)
+def test_stages_of_published_networks(make, size, stages, shapes):
+    network = make().eval()
+    assert find_stages(network, torch.randn(1, 3, *size)) == stages
+    assert grids(network, size) == shapes

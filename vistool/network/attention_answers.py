@@ -1,0 +1,334 @@
+"""Which axes of an attention operation are images, windows and heads, and which tokens lie where: asked, not assumed.
+
+The network runs once on the two images of a :class:`~vistool.network.positions.Probe`. Inside every attention operation
+each query takes its own token's value (or, where queries and keys are different tokens, the mean of all), so that
+nothing is mixed between places. What a token changes then follows what its own patch changes, through any number of
+blocks. Class tokens, registers and text change nothing; latents and mixtures of experts all change alike.
+
+Rules:
+
+* The axis of the images is the one along which the two halves of the operation differ least.
+* Heads of one window change with the same pattern over their tokens, windows with different ones.
+* Tokens lie in the order that their answers follow (:func:`~vistool.network.positions.readings`); an order other than
+  the assumed one has to be clearly better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vistool.network.attention import AttentionOp, watch_attention
+from vistool.network.capture import borrowed, remembered
+from vistool.network.layers import unwrapped
+from vistool.network.positions import Probe, make_probe
+from vistool.network.tensors import NetworkInput, call_module, find_image, map_tensors, tensors
+
+T = TypeVar('T')
+
+_ALIKE = 0.5
+"""Correlation between the patterns of two heads of one window; between windows it is near zero."""
+_FLAT = 0.1
+"""Answers whose logarithms vary less than this have no pattern."""
+_SILENT = 1e-5
+"""An answer this small, as a share of the tokens' own size, is rounding."""
+
+_TRUSTED = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'torchvision', 'transformers', 'timm', 'vistool')
+_TRUSTED_TIMM = (
+    'beit', 'cait', 'davit', 'deit', 'edgenext', 'eva', 'levit', 'maxxvit', 'pvt_v2', 'swin_transformer',
+    'swin_transformer_v2', 'twins', 'vision_transformer', 'xcit',
+)  # fmt: skip
+_REORDERING = ('halo_attn', 'bottleneck_attn', 'lambda_layer', 'hiera', 'mobilevit', 'efficientformer', 'crossvit')
+"""Modules of trusted packages whose tokens do not lie row by row, or whose axes run otherwise."""
+
+
+def is_known(module: nn.Module, inputs: NetworkInput) -> bool:
+    """Whether a network takes one image and consists of families whose attention needs no probe.
+
+    Those are the ones of :mod:`tests.helpers.families`: heads after images, tokens row by row or in windows that are
+    traced exactly. The check goes by the Python modules that define its layers.
+    """
+    if len(list(tensors(inputs))) != 1 or find_image(inputs) is None:
+        return False
+    for path in {type(child).__module__ for child in unwrapped(module).modules()}:
+        package, _, rest = path.partition('.')
+        leaf = path.rpartition('.')[2]
+        if package not in _TRUSTED or any(word in leaf for word in _REORDERING):
+            return False
+        if rest.startswith('models.') and package == 'timm' and not leaf.startswith('_') and leaf not in _TRUSTED_TIMM:
+            return False
+    return True
+
+
+Role = Literal['image', 'window', 'head']
+
+
+class Axis(NamedTuple):
+    """One leading axis of an attention operation, or a factor of one.
+
+    Attributes:
+        role: What it counts.
+        size: Its size; 0 for images, whose number varies.
+    """
+
+    role: Role
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class TokenAnswers:
+    """How the tokens of one attention operation answer to the probe, for one image.
+
+    Attributes:
+        shape: ``(groups, heads, queries, keys)`` for one image.
+        axes: What the leading axes are, in the model's order.
+        keys: float32 ``(windows, keys)``: how much each key changes, as a share of its own size.
+        queries: ``(windows, queries)``, or None where they cannot be told from the keys.
+        same_tokens: Whether queries and keys are the same tokens.
+        computed: Whether the model computed the weights itself, by a softmax.
+    """
+
+    shape: tuple[int, int, int, int]
+    axes: tuple[Axis, ...]
+    keys: Tensor
+    queries: Tensor | None
+    same_tokens: bool
+    computed: bool
+
+    @property
+    def from_image(self) -> bool:
+        """Whether any key depends on the image."""
+        return bool((self.keys > _SILENT).any())
+
+    @property
+    def same_place(self) -> bool:
+        """Whether there are windows whose keys all show the same place: experts or branches, not positions."""
+        windows, keys = self.keys.shape
+        inside = self.keys.clamp_min(1e-9).log()
+        return windows > keys > 1 and float(inside.std(1).mean()) < 0.3 * float(inside.mean(1).std())
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether it is a softmax over experts, prototypes or classes rather than over tokens."""
+        return self.computed and (not self.from_image or self.same_place)
+
+    def fits(self, op: AttentionOp, batch: int) -> bool:
+        """Whether an operation on a batch has these axes."""
+        windows, heads, queries, keys = self.shape
+        return math.prod(op.shape[:2]) == batch * windows * heads and op.shape[2:] == (queries, keys)
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionAnswers:
+    """The answers of all attention operations of a network.
+
+    Attributes:
+        probe: The two images.
+        ops: One entry for each operation, in running order; None where its axes were not recognized.
+        problem: Why there are no answers, or ``''``.
+    """
+
+    probe: Probe
+    ops: tuple[TokenAnswers | None, ...] = ()
+    problem: str = ''
+    _placed: dict[int, Any] = field(default_factory=dict)
+
+    def of(self, op: AttentionOp) -> TokenAnswers | None:
+        """The answers of an operation, which is counted without the gates."""
+        gates = self.gates()
+        kept = [found for index, found in enumerate(self.ops) if index not in gates]
+        return kept[op.index] if op.index < len(kept) else None
+
+    def remember(self, index: int, compute: Callable[[], T]) -> T:
+        """What was computed from the answers of an operation, once."""
+        if index not in self._placed:
+            self._placed[index] = compute()
+        found: T = self._placed[index]
+        return found
+
+    def gates(self) -> frozenset[int]:
+        """The operations that are no attention over tokens."""
+        return frozenset(index for index, found in enumerate(self.ops) if found is not None and found.is_gate)
+
+
+def attention_answers(module: nn.Module, inputs: NetworkInput) -> AttentionAnswers:
+    """The answers of a network, by one forward of two images; remembered with the network, its weights and the size."""
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return remembered(module, 'attention', shapes, lambda: _ask(module, inputs))
+
+
+def _ask(module: nn.Module, inputs: NetworkInput) -> AttentionAnswers:
+    probe = _with_one_image(make_probe(inputs))
+    found: list[TokenAnswers | None] = []
+
+    def instead(op: AttentionOp) -> Tensor:
+        found.append(_answer(op))
+        return _own_values(op, found[-1])
+
+    with borrowed(module), torch.no_grad():
+        try:
+            with watch_attention(module, 2, lambda op: None, instead=instead):
+                call_module(module, probe.inputs)
+        except Exception as error:  # any failure of foreign code; the caller's own forward will report what matters
+            return AttentionAnswers(probe, problem=f'it fails on a batch of two images ({type(error).__name__})')
+    return AttentionAnswers(probe, tuple(found))
+
+
+def _with_one_image(probe: Probe) -> Probe:
+    """A probe in which only the image that is drawn on changes, the first; what comes from another stays silent."""
+    image = find_image(probe.inputs)
+    seen: list[bool] = []
+
+    def still(tensor: Tensor) -> Tensor:
+        if tensor is image and not seen:
+            seen.append(True)
+            return tensor
+        other = image is not None and tensor.ndim == 4 and tensor.shape == image.shape
+        return tensor[:1].expand_as(tensor) if other else tensor
+
+    return replace(probe, inputs=map_tensors(still, probe.inputs))
+
+
+def _answer(op: AttentionOp) -> TokenAnswers | None:
+    """How the tokens of an operation on the two images of a probe answer."""
+    assert op.value is not None
+    parts = {
+        name: tensor.detach().float().reshape(*op.lead, *tensor.shape[2:])
+        for name in ('value', 'key', 'query', 'weights')
+        if (tensor := getattr(op, name)) is not None
+    }
+    if 'weights' in parts:
+        logs = parts['weights'].clamp_min(1e-30).log()
+        parts['weights'] = logs - logs.mean(-1, keepdim=True)
+    split = _image_axis(list(parts.values()), op.lead)
+    if split is None:
+        return None
+    axis, before = split
+    keys = _change(parts['value'], axis, before)
+    found = _roles(keys)
+    factors = [[each for each in axes if each.size != 1] for axes in found]
+    axes = list(chain(*factors[: axis + 1], [Axis('image', 0)], *factors[axis + 1 :]))
+    tokens = _merged(keys, axes)
+    queries = None
+    if op.query is not None:
+        queries = _merged(_change(parts['query'], axis, before), axes)
+    elif op.shape[3] >= 8:
+        queries = _merged(_change_of_rows(parts['weights'], axis, before, keys), axes)
+    heads = math.prod(each.size for each in axes if each.role == 'head')
+    shape = (len(tokens), heads, op.shape[2], op.shape[3])
+    same = op.shape[2] == op.shape[3] and (queries is None or _same_tokens(queries, tokens))
+    return TokenAnswers(shape, tuple(axes), tokens, queries, same, op.query is None)
+
+
+def _same_tokens(queries: Tensor, keys: Tensor) -> bool:
+    """Whether queries and keys answer alike: the same ones are silent, and the others follow one pattern."""
+    silent, still = keys <= _SILENT * 10, queries <= _SILENT * 10
+    if bool(silent.all()) or bool(still.all()):
+        return bool(silent.all()) == bool(still.all())
+    pair = torch.stack([queries.flatten(), keys.flatten()])[:, ~(silent | still).flatten()].log()
+    flat = pair.shape[1] < 3 or bool((pair.std(1) < _FLAT).all())
+    return flat or float(torch.corrcoef(pair)[0, 1].nan_to_num()) > _ALIKE
+
+
+def _own_values(op: AttentionOp, found: TokenAnswers | None) -> Tensor:
+    """For each query the value of its own token, or the mean of all, ``(G, H, Nq, dv)``."""
+    assert op.value is not None
+    if op.shape[2] == op.shape[3] and (found is None or found.same_tokens):
+        return op.value
+    return op.value.mean(2, keepdim=True).expand(-1, -1, op.shape[2], -1)
+
+
+def _merged(change: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """``(*lead, tokens)`` as ``(windows, tokens)``: the mean over heads."""
+    factors = [each for each in axes if each.role != 'image']
+    change = change.reshape(*(each.size for each in factors), change.shape[-1])
+    order = [i for role in ('window', 'head') for i, each in enumerate(factors) if each.role == role]
+    windows = math.prod(each.size for each in factors if each.role == 'window')
+    return change.permute(*order, len(factors)).reshape(windows, -1, change.shape[-1]).mean(1).cpu()
+
+
+def _image_axis(parts: Sequence[Tensor], lead: Sequence[int]) -> tuple[int, int] | None:
+    """The leading axis that holds the two images, and how many entries of it lie around them (1: images come first).
+
+    The two halves of that axis differ least: they show the same heads and windows of nearly the same image. Values
+    that heads share differ nowhere, so the part that differs most counts.
+    """
+    found = []
+    sizes = [float(part.square().mean()) + 1e-30 for part in parts]
+    for axis, size in enumerate(lead):
+        for before in (n for n in range(1, size // 2 + 1) if size % (2 * n) == 0):
+            halves = (part.unflatten(axis, (before, 2, -1)).unbind(axis + 1) for part in parts)
+            changes = (float((second - first).square().mean()) for first, second in halves)
+            found.append((max(c / n for c, n in zip(changes, sizes, strict=True)), axis, before))
+    if not found:
+        return None
+    least = min(difference for difference, _, _ in found)
+    return next((axis, before) for difference, axis, before in found if difference <= least * (1 + 1e-6))
+
+
+def _change(values: Tensor, axis: int, before: int) -> Tensor:
+    """``(*lead, tokens)``: how much each token changes, as a share of the mean size of its fellows."""
+    first, second = values.unflatten(axis, (before, 2, -1)).unbind(axis + 1)
+    return (second - first).norm(dim=-1) / first.norm(dim=-1).mean(-1, keepdim=True).clamp_min(1e-9)
+
+
+def _change_of_rows(weights: Tensor, axis: int, before: int, keys: Tensor) -> Tensor:
+    """``(*lead, queries)``: how much each row of weights changes by its query alone.
+
+    ``log w[q, i] - log w[q, j]`` is ``q · (k_i - k_j)``, whatever the other keys are. Over the quarter of the keys that
+    change least, its change is that of the query. ``weights`` are their logarithms.
+    """
+    first, second = weights.unflatten(axis, (before, 2, -1)).unbind(axis + 1)
+    change = second - first
+    still = keys.argsort(-1)[..., : max(4, keys.shape[-1] // 4)]
+    chosen = change.gather(-1, still[..., None, :].expand(*change.shape[:-1], -1))
+    return (chosen - chosen.mean(-1, keepdim=True)).norm(dim=-1)
+
+
+def _roles(keys: Tensor) -> list[list[Axis]]:
+    """What each leading axis of ``(*lead, tokens)`` counts; an axis that counts both is split into two.
+
+    Heads of one window change in the same pattern over their tokens. Where nothing changes, or all tokens alike, the
+    last axis is taken to count heads.
+    """
+    loud = keys > _SILENT  # padding is silent, and says nothing about the tokens of a window
+    pattern = keys.clamp_min(1e-9).log() * loud
+    pattern = (pattern - pattern.sum(-1, keepdim=True) / loud.sum(-1, keepdim=True).clamp_min(1)) * loud
+    flat = keys.shape[-1] < 3 or float(pattern.std()) < _FLAT or not bool(loud.any())
+    wide = [axis for axis in range(keys.ndim - 1) if keys.shape[axis] > 1]
+    found = []
+    for axis in range(keys.ndim - 1):
+        size = keys.shape[axis]
+        if size == 1:
+            found.append([Axis('head', 1)])
+        elif flat:
+            found.append([Axis('head' if axis == wide[-1] else 'window', size)])
+        else:
+            found.append(_factors(pattern.movedim(axis, 0).reshape(size, -1)))
+    return found
+
+
+def _factors(pattern: Tensor) -> list[Axis]:
+    """An axis ``(size, …)`` as heads, as windows, or as heads of windows or windows of heads, whichever fits."""
+    size = len(pattern)
+    for heads in (n for n in range(size, 1, -1) if size % n == 0):
+        windows = size // heads
+        if _alike(pattern.reshape(heads, -1)):
+            return [Axis('head', heads), Axis('window', windows)]
+        if windows > 1 and _alike(pattern.reshape(windows, heads, -1).transpose(0, 1).reshape(heads, -1)):
+            return [Axis('window', windows), Axis('head', heads)]
+    return [Axis('window', size)]
+
+
+def _alike(rows: Tensor) -> bool:
+    """Whether rows follow one pattern, by the mean correlation of each with the mean of the others."""
+    rows = rows - rows.mean(1, keepdim=True)
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-9)
+    others = (rows.sum(0) - rows) / (len(rows) - 1)
+    return float((rows * others).sum(1).mean() / others.norm(dim=1).mean().clamp_min(1e-9)) > _ALIKE
