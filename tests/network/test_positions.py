@@ -234,7 +234,8 @@ def test_the_check_runs_once_and_known_families_pay_nothing():
             CAM(layers=layer)(module, torch.randn(3, 64, 64))
         return seen
 
-    assert forwards(Tokens().eval(), 'blocks.0') == [2, 1, 1]
+    assert forwards(Tokens().eval(), 'blocks.0') == [1, 2, 1]
+    assert forwards(Tokens().eval(), 'embed') == [1, 1]
     known = timm.create_model('vit_tiny_patch16_224', img_size=64, depth=2, num_classes=5).eval()
     assert forwards(known, 'blocks.0') == [1, 1]
     assert not known_positions(Tokens(), 'blocks.0')

@@ -17,7 +17,7 @@ from vistool.errors import InputError, param
 from vistool.network.capture import Hook, borrowed, hooked_layers, tensors_of
 from vistool.network.inputs import run_network
 from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, unwrapped
-from vistool.network.positions import Positions, checked_layout, positions_of
+from vistool.network.positions import Check, check_of, checked_layout
 from vistool.network.tensors import (
     Grids,
     Layout,
@@ -86,7 +86,6 @@ def features(
     """
     root = unwrapped(root)
     size, batch = input_size(inputs)
-    checks = positions_of(root, inputs, [target.name for target in targets])
     kept = _run(root, inputs, targets)
     found: list[Feature] = []
     for target in targets:
@@ -95,7 +94,9 @@ def features(
             raise _unreached(root, target)
         for entry in mine:
             name = f'{target.name}@{entry.call}' if target.call == EVERY_CALL and len(mine) > 1 else target.name
-            found += _laid_out(root, name, entry, size, batch, hints or TokenHints(), checks[target.name])
+            found += _laid_out(
+                root, name, entry, size, batch, hints or TokenHints(), check_of(root, inputs, target.name)
+            )
     return found
 
 
@@ -156,7 +157,7 @@ def _laid_out(
     size: Size,
     batch: int,
     hints: TokenHints,
-    check: Positions | None,
+    check: Check | None,
 ) -> list[Feature]:
     """Each tensor of a layer's output that is a map; an error where none is."""
     if not entry.tensors:
@@ -164,7 +165,7 @@ def _laid_out(
     found, reasons = [], []
     for place, tensor in entry.tensors:
         try:
-            lay_out = partial(checked_layout, found=check, name=name, call=entry.call - 1, place=place)
+            lay_out = partial(checked_layout, check=check, name=name, call=entry.call - 1, place=place)
             maps = as_maps(tensor, root, entry.target, size, batch, entry.grids, hints, lay_out)
         except NoSpatialMap as error:
             reasons.append(str(error))

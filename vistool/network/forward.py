@@ -18,7 +18,7 @@ from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, random_mixture, search
 from vistool.network.layers import default_layers, function_of, module_path, network_name
 from vistool.network.outputs import class_scores
-from vistool.network.positions import Positions, checked_layout, positions_of
+from vistool.network.positions import check_of, checked_layout
 from vistool.network.tensors import (
     Layout,
     NetworkInput,
@@ -233,13 +233,13 @@ def forward(
     Raises:
         InputError: If a layer is not reached or gives no spatial map.
     """
-    checks = positions_of(module, inputs, targets)
-    with borrowed(module), activations(module, targets, cut=gradients) as found:
-        if not gradients:
-            torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
-        output = run_network(module, inputs)
+    with borrowed(module):
+        with activations(module, targets, cut=gradients) as found:
+            if not gradients:
+                torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
+            output = run_network(module, inputs)
         if gradients or all(len(calls) < 2 for calls in found.values()):
-            yield _collect(module, inputs, targets, found, output, hints or TokenHints(), checks)
+            yield _collect(module, inputs, targets, found, output, hints or TokenHints())
             return
     # Only gradients tell which of several calls matters, and it has to be the same one for every method
     with forward(module, inputs, targets, gradients=True, hints=hints) as run:
@@ -253,7 +253,6 @@ def _collect(
     found: Mapping[str, Sequence[Activation]],
     output: Any,
     hints: TokenHints,
-    checks: Mapping[str, Positions | None],
 ) -> Forward:
     size, batch = input_size(inputs)
     layers = []
@@ -269,7 +268,7 @@ def _collect(
             batch=batch,
             layer=targets[name],
             hints=hints,
-            found=checks[name],
+            check=check_of(module, inputs, name),
             name=name,
             call=chosen,
         )

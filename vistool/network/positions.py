@@ -14,18 +14,18 @@ Rules:
   (:data:`_CERTAIN`), and kept unless another one is as much better. A grid that no convolution made has to agree
   closely (:data:`_CLOSE`).
 * Where the answers differ and no reading is confirmed, the layer is refused: tokens were pruned, shuffled or mixed.
-  Maps with the size of a convolution's output are not refused, as a large receptive field blurs the pattern.
+* ``(B, C, h, w)`` of the size of a convolution's output is a map. It is not checked where the layer convolves.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -45,6 +45,7 @@ from vistool.network.tensors import (
     TokenOrder,
     call_module,
     cell_distortion,
+    convolves,
     find_image,
     find_layout,
     float_tensors,
@@ -626,15 +627,19 @@ def known_positions(root: nn.Module, name: str) -> bool:
     return False
 
 
-def positions_of(root: nn.Module, inputs: NetworkInput, names: Iterable[str]) -> dict[str, Positions | None]:
-    """For each of the layers what to check it against: None where the table vouches for it, so nothing is run.
+Check: TypeAlias = Callable[[], Positions]
+"""Gives what a layer is checked against, and runs the network for it if nobody has yet."""
+
+
+def check_of(root: nn.Module, inputs: NetworkInput, name: str) -> Check | None:
+    """What to check a layer against; None where the table vouches for it.
 
     Args:
         root: The network.
         inputs: Its input.
-        names: The layers.
+        name: The layer's dotted name.
     """
-    return {name: None if known_positions(root, name) else positions(root, inputs) for name in names}
+    return None if known_positions(root, name) else partial(positions, root, inputs)
 
 
 def checked_layout(
@@ -645,7 +650,7 @@ def checked_layout(
     batch: int,
     layer: nn.Module,
     hints: TokenHints,
-    found: Positions | None,
+    check: Check | None,
     name: str = '',
     call: int = 0,
     place: str | None = None,
@@ -659,7 +664,7 @@ def checked_layout(
         batch: Images in the batch.
         layer: The module.
         hints: What the user says.
-        found: The network's answers; None leaves the layout unchecked.
+        check: Gives the network's answers; None leaves the layout unchecked.
         name: The layer's name, for what is printed.
         call: Which of its calls, counted from 0.
         place: Which of the tensors that it returns; None means the first.
@@ -668,12 +673,15 @@ def checked_layout(
         NoSpatialMap: If there is no map in it, or no order that the answers follow.
     """
     reason, assumed = '', None
-    if found is None:
+    if check is None:
         return find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
     try:
         assumed = find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
     except NoSpatialMap as error:
         reason = str(error)
+    if assumed is not None and assumed.axes == 'BCHW' and gives_maps(layer, assumed, grids) and convolves(layer):
+        return assumed
+    found = check()
     own = found.answer(layer, call, place)
     if own is None or own.shape[1:] != tensor.shape[1:] or own.shape[0] * batch != tensor.shape[0]:
         return found.unchecked(assumed, reason, name, found.problem or 'it did not run when it was tried')

@@ -549,6 +549,11 @@ def measured(grids: Sequence[Size]) -> set[Size]:
     return grids.measured if isinstance(grids, Grids) else set()
 
 
+def convolves(layer: nn.Module) -> bool:
+    """Whether a layer is or holds one that works on ``(B, C, h, w)``."""
+    return any(isinstance(module, (*_CHANNELS_FIRST, *_MEASURES)) for module in layer.modules())
+
+
 def gives_maps(layer: nn.Module, layout: Layout, grids: Sequence[Size]) -> bool:
     """Whether a 4-D output is certainly a map: a convolution's, or one of the size of a convolution's output."""
     whole = layout.axes == 'BCHW' and isinstance(layer, _CHANNELS_FIRST)
