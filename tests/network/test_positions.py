@@ -155,6 +155,21 @@ def test_tokens_without_an_order_are_refused_with_the_reason(arrange):
     assert laid_out(module, (64, 64), 'embed').axes == 'BCHW'
 
 
+def test_class_tokens_alone_are_not_a_map():
+    class Split(Tokens):
+        def __init__(self):
+            super().__init__(before=2)
+            self.special = nn.Identity()
+
+        def forward(self, x):
+            tokens = self.embed(x).flatten(2).transpose(1, 2)
+            tokens = self.blocks[0](torch.cat([self.extra[0, :2].expand(len(x), -1, -1), tokens], 1))
+            return self.head(self.special(tokens[:, :2]).mean(1))
+
+    with pytest.raises(InputError, match='as few tokens as networks have'):
+        laid_out(Split(), (64, 64), 'special')
+
+
 def test_a_layer_that_does_not_see_the_image_is_drawn_with_a_warning(caplog):
     module = Tokens()
     nn.init.zeros_(module.embed.weight)

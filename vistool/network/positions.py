@@ -696,4 +696,8 @@ def checked_layout(
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
         )
     guess = found.likelier(own, assumed, size, hints)
+    if guess is not None and guess.grid not in found.seen and math.prod(guess.grid) <= USUAL_PREFIX:
+        raise NoSpatialMap(
+            f'its output {tuple(tensor.shape)} has as few tokens as networks have beside those of the image'
+        )
     return found.unchecked(guess, reason, name, 'its positions are few, or answer alike when the image is changed')

@@ -123,6 +123,8 @@ def above_rounding(signed: Tensor, weighted: Tensor, dtype: torch.dtype) -> Tens
 def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Min-max scaling of each map: ``(x − min) / (max(x − min) + 1e-7)``, over its finite values.
 
+    The constant is no larger than the largest value, so that small maps are scaled too.
+
     Args:
         maps: ``(B, h, w)``; what is not finite becomes NaN.
 
@@ -132,7 +134,8 @@ def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:
     finite = maps.isfinite()
     maps = maps.masked_fill(~finite, torch.nan)
     low = maps.masked_fill(~finite, torch.inf).amin((1, 2), keepdim=True)
-    span = (maps - low).masked_fill(~finite, -torch.inf).amax((1, 2), keepdim=True) + EPSILON
+    span = (maps - low).masked_fill(~finite, -torch.inf).amax((1, 2), keepdim=True)
+    span = span + span.clamp(torch.finfo(span.dtype).tiny, EPSILON)
     return (maps - low) / span, torch.cat([low, low + span], 1).squeeze(2)
 
 
