@@ -696,7 +696,8 @@ def checked_layout(
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
         )
     guess = found.likelier(own, assumed, size, hints)
-    if guess is not None and guess.grid not in found.seen and math.prod(guess.grid) <= USUAL_PREFIX:
+    sure = guess is not None and guess.axes == 'BLC' and guess.grid in found.seen
+    if tensor.ndim == 3 and tensor.shape[1] <= USUAL_PREFIX and not sure:
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} has as few tokens as networks have beside those of the image'
         )
