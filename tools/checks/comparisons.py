@@ -103,11 +103,15 @@ def in_order(shown: Tensor, raw: Tensor, tolerance: float) -> Tensor | None:
     shown, raw = shown.double(), raw.double()
     if bool(((shown - raw).abs() <= tolerance).all()):
         return torch.arange(len(shown))
+    if bool(((shown.sort(0).values - raw.sort(0).values).abs() > tolerance).any()):
+        return None
     if shown.ndim == 1:
-        shown, raw = shown[:, None], raw[:, None]
+        order = torch.empty(len(shown), dtype=torch.long)
+        order[shown.argsort()] = raw.argsort()
+        return order
+    # the nearest; positions with nearly the same values may be taken for each other
     order = torch.cat([torch.cdist(part, raw).argmin(1) for part in shown.split(1024)])
-    once = len(order.unique()) == len(order) or len(raw.unique(dim=0)) < len(raw)
-    return order if once and bool(((shown - raw[order]).abs() <= tolerance).all()) else None
+    return order if bool(((shown - raw[order]).abs() <= tolerance).all()) else None
 
 
 def misplaced(answers: Answers, order: Tensor, grid: Size) -> str:
@@ -266,7 +270,7 @@ class Comparison:
                     return outcome('WRONG', wrong) if wrong else outcome('equal', '; '.join(filter(None, notes)))
         if not reasons:
             return outcome('WRONG', f'a map of {grid} out of {[tuple(v.shape) for v in calls[name][0].values]}')
-        return outcome('WRONG', reasons[0])
+        return outcome('WRONG', next((reason for reason in reasons if 'off by' not in reason), reasons[0]))
 
     def _same_cams(
         self, signed: dict[str, Tensor], results: Sequence[Any], a: Tensor, g: Tensor

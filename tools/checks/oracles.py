@@ -150,9 +150,10 @@ def magnitude(method: str, a: Tensor, g: Tensor) -> Tensor:
     if method == 'gradcam':
         return (a.abs() * g.abs().mean(1, keepdim=True)).sum(2)
     if method == 'xgradcam':
-        total = a.sum(1, keepdim=True)
-        spread = a.abs().sum(1, keepdim=True) / (total.abs() + 1e-7)  # how badly the denominator cancels
-        return (a.abs() * spread * (a * g).abs().sum(1, keepdim=True) / (total.abs() + 1e-7)).sum(2)
+        total, product = a.sum(1, keepdim=True).abs() + 1e-7, a * g
+        cancels = a.abs().sum(1, keepdim=True) / total  # in the denominator
+        weights = (product.abs().sum(1, keepdim=True) + product.sum(1, keepdim=True).abs() * cancels) / total
+        return (a.abs() * weights).sum(2)
     if method == 'gradcam++':
         return formula(method, a, g).abs() + (a.abs() * formula_weight(a, g)).sum(2)
     return (a * g).abs().sum(2)
