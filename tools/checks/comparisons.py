@@ -122,16 +122,17 @@ def misplaced(answers: Answers, order: Tensor, grid: Size) -> str:
         order: The raw position of each cell, row by row.
         grid: Rows and columns of cells.
     """
-    places = answers.places()[order]
+    places, locality = answers.places()[order], answers.locality[order]
     rows = (torch.arange(grid[0]) + 0.5) / grid[0]
     columns = (torch.arange(grid[1]) + 0.5) / grid[1]
     cells = torch.cartesian_prod(rows, columns)
+    local = locality >= locality.median()  # the others may answer to everything, as behind global attention
     for axis, name in enumerate(('rows', 'columns')):
         if grid[axis] < 2:
             continue
-        found, expected = places[:, axis].double(), cells[:, axis].double()
+        found, expected = places[local, axis].double(), cells[local, axis].double()
         spread = float(found.std())
-        if spread < LOCAL:
+        if spread < LOCAL or float(expected.std()) < LOCAL:
             continue
         agreement = float(torch.corrcoef(torch.stack([found, expected]))[0, 1])
         if agreement < AGREEMENT:
@@ -141,7 +142,7 @@ def misplaced(answers: Answers, order: Tensor, grid: Size) -> str:
 
 LOCAL = 0.12
 """Spread of the places that positions answer to (0.29 for a uniform grid) below which no order can be told."""
-AGREEMENT = 0.5
+AGREEMENT = 0.6
 """Correlation of these places with the cells' own."""
 
 
