@@ -380,3 +380,45 @@ def test_the_module_is_light():
     heavy = '("torch", "mmengine", "yaml")'
     code = f'import sys, vistool.models.configs; sys.exit(any(name in sys.modules for name in {heavy}))'
     subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize(
+    ('line', 'said'),
+    [
+        (
+            'from .nearby2 import *',
+            'line 4: its base .nearby2 does not exist .*nearby2.py not found.*did you mean nearby',
+        ),
+        ('from .deep.er import a', 'line 4: its base .deep.er does not exist'),
+        ('from mmpretrain.configs._base_.models.resnet999 import *', 'resnet999 does not exist'),
+        ('from .nearby import lr, wd', "line 4: its base .nearby has no 'wd'"),
+    ],
+)
+def test_a_base_that_read_base_does_not_find_is_named_with_its_line(tmp_path, line, said):
+    write(tmp_path / 'nearby.py', 'lr = 1\n')
+    mine = write(tmp_path / 'mine.py', f'from mmengine.config import read_base\n\nwith read_base():\n    {line}\n')
+    with pytest.raises(InputError, match=said):
+        resolve(mine)
+
+
+@pytest.mark.parametrize('value', ['C:\\data\\users', 'C:\\new', '\\\\server\\share', 'a\\1b'])
+@pytest.mark.parametrize('text', ["root = '{{$DATA_ROOT:/x}}'\n", "root = '''{{'$DATA_ROOT:/x'}}'''\n"])
+def test_a_windows_path_in_a_variable_is_refused_before_it_is_changed(tmp_path, monkeypatch, value, text):
+    write(tmp_path / 'base.py', 'a = 1\n' + text)
+    write(tmp_path / 'mine.py', "_base_ = 'base.py'\n")
+    monkeypatch.setenv('DATA_ROOT', value)
+    for name in ('base', 'mine'):
+        with pytest.raises(InputError, match='base.py, line 2: the value .* of DATA_ROOT has backslashes') as caught:
+            resolve(tmp_path / f'{name}.py')
+        assert value.replace('\\', '/') in str(caught.value)
+    monkeypatch.setenv('DATA_ROOT', value.replace('\\', '/'))
+    assert '\\' not in str(resolve(tmp_path / 'mine.py').config.root)
+
+
+def test_what_a_variable_breaks_is_shown_as_it_was_filled_in(tmp_path, monkeypatch):
+    mine = write(tmp_path / 'mine.py', "a = 1\nclasses = {{'$CLASSES:80'}}\n")
+    monkeypatch.setenv('CLASSES', 'eighty one')
+    with pytest.raises(
+        InputError, match=r'mine.py, line 2, with its .* filled in: invalid syntax.*: classes = eighty one'
+    ):
+        resolve(mine)

@@ -11,7 +11,7 @@ from torch import nn
 from vistool.environment import warn_of_environment, warn_of_overwritten_packages
 from vistool.models.configs import Source
 from vistool.models.model import load, preview_model
-from vistool.network.outputs import class_scores, has_classes, probabilities
+from vistool.network.outputs import Hints, default_scores, find_readout, has_classes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,19 +46,19 @@ def hugging_face(**values):
     ],
 )
 def test_class_scores_are_found_in_every_container(wrap):
-    assert class_scores(wrap(SCORES)) is SCORES
+    assert default_scores(wrap(SCORES), 2) is SCORES
 
 
 @pytest.mark.parametrize('output', [FEATURES, (FEATURES,), {'x': FEATURES}, None, 3, torch.zeros(2, 0)])
 def test_where_there_are_no_scores_none_are_made_up(output):
-    assert class_scores(output) is None
+    assert default_scores(output, 2) is None
 
 
 def test_hugging_face_backbones_give_no_scores():
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     output = BaseModelOutputWithPooling(last_hidden_state=torch.randn(2, 5, 7), pooler_output=torch.randn(2, 7))
-    assert class_scores(output) is None
+    assert default_scores(output, 2) is None
 
 
 def headless(kind):
@@ -96,7 +96,8 @@ def test_multi_label_models_of_hugging_face_get_independent_probabilities():
     module.config.problem_type = 'multi_label_classification'
     wrapped = nn.Module()
     wrapped.model = module
-    torch.testing.assert_close(probabilities(wrapped, SCORES), SCORES.sigmoid())
+    readout = find_readout(wrapped, SCORES, 2, Hints(output=''))
+    torch.testing.assert_close(readout.numbers(readout.scores(SCORES, 2)), SCORES.sigmoid())
 
 
 def config(model, **entries):

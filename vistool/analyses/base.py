@@ -6,10 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from torch import Tensor
+
+from vistool.data.datasets import class_name
 from vistool.data.samples import Sample
 from vistool.models.model import Model
 from vistool.network.layers import LayersGiven
-from vistool.results import Heatmaps, Result, side_by_side
+from vistool.network.outputs import Readout
+from vistool.results import Heatmaps, Result, Target, side_by_side
 
 Views = Sequence[Sequence[Sample]]
 """One batch of images, as each model of a comparison reads it: ``views[model][image]``."""
@@ -118,6 +122,21 @@ class MapAnalysis(ABC):
                     column[image] = result
             columns.append(column)
         return [side_by_side(beside, names) for beside in zip(*columns, strict=True)]
+
+
+def target_of(model: Model, readout: Readout, index: int, numbers: Tensor, against: bool = False) -> Target:
+    """A class or value as results name it, with its number.
+
+    Args:
+        model: The model.
+        readout: What its scores mean.
+        index: Which of them.
+        numbers: ``(C,)``, what :meth:`~vistool.network.outputs.Readout.numbers` gives for the image.
+        against: Whether the evidence against it is shown.
+    """
+    name = class_name(index, model.names_of(readout))
+    number = float(numbers[index])
+    return Target(f'against {name}' if against else name, None if readout.is_value else index, number, against)
 
 
 def _same_size(samples: Sequence[Sample]) -> list[list[int]]:

@@ -39,8 +39,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        # argparse takes only plain numbers for values; '-1,-2' and '-5,3' are values as well
-        self._negative_number_matcher = re.compile(r'^-\.?\d')
+        # argparse takes only plain numbers for values; '-1,-2', '-5,3' and '-value' are values as well
+        self._negative_number_matcher = re.compile(r'^-(\.?\d|value$)')
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print with a usage block."""
@@ -364,6 +364,22 @@ def add_inputs(parser: Parser) -> None:
 def add_targets(group: argparse._ArgumentGroup, text: str) -> None:
     """``--target-category``: the classes that are explained."""
     group.add_argument('--target-category', dest='targets', nargs='+', default=[], metavar='CLASS', help=text)
+
+
+def add_score_sign(group: argparse._ArgumentGroup) -> None:
+    """``--score-sign``: the evidence for the targets, or against them."""
+    group.add_argument('--score-sign', default='+', metavar='+|-', help='-: the evidence against each target')
+
+
+def add_outputs(parser: Parser) -> None:
+    """Which output of the network holds the scores, and what they mean."""
+    group = parser.add_argument_group('output of the network (found by looking at the model; these override)')
+    group.add_argument('--output', metavar='NAME', help='the tensor with the scores: logits, 1, heads.main')
+    group.add_argument(
+        '--activation',
+        metavar='auto|softmax|sigmoid|none',
+        help='classes, independent labels (of one number: two classes), or values as they are',
+    )
 
 
 def add_layers(group: argparse._ArgumentGroup, text: str, *aliases: str) -> None:

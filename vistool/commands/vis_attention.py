@@ -21,6 +21,7 @@ def build_parser() -> Parser:
     options.add_compare(parser)
     options.add_picture(parser)
     options.add_inputs(parser)
+    options.add_outputs(parser)
     options.add_batch(parser)
     options.add_run(parser)
     return parser
@@ -47,6 +48,7 @@ def _add_map(parser: Parser) -> None:
         help="cls (default where there is one), mean (over the image), X,Y in pixels of the photo, or a token's number",
     )
     options.add_targets(group, 'as in vis_cam; for grad-rollout and legrad')
+    options.add_score_sign(group)
     group.add_argument(
         '--threshold', type=float, metavar='T', help='outline and light the tokens with this share of the mass'
     )

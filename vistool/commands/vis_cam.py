@@ -22,6 +22,7 @@ def build_parser() -> Parser:
     options.add_compare(parser)
     options.add_picture(parser)
     options.add_inputs(parser)
+    options.add_outputs(parser)
     options.add_batch(parser)
     options.add_run(parser)
     finer = parser.add_argument_group('FinerCAM')
@@ -48,12 +49,15 @@ def _add_map(parser: Parser) -> None:
         help='GradCAM (default), LayerCAM, EigenCAM, …; several stand side by side; all: those of one pass',
     )
     options.add_targets(group, 'class ids, class names, topN, or label; default: the predicted class')
+    options.add_score_sign(group)
     options.add_layers(group, 'such as backbone.layer4[-1]; several are fused; default: by network')
     group.add_argument(
         '--layer-fusion', default='mean', metavar='mean|max|none', help='several layers; none: a column each'
     )
     group.add_argument('--reference', metavar='IMG', help='explain similarity to this image instead of a class')
-    group.add_argument('--preview-model', action='store_true', help='list the layers and stop (needs no checkpoint)')
+    group.add_argument(
+        '--preview-model', action='store_true', help='list layers and outputs and stop (needs no checkpoint)'
+    )
     group.add_argument(
         '--eigen-smooth', action='store_true', help='first principal component instead of the channel sum'
     )
@@ -63,15 +67,31 @@ def _add_map(parser: Parser) -> None:
 def work(args: argparse.Namespace) -> int:
     """Loads, explains and draws."""
     if args.preview_model:
-        from vistool.models.configs import resolve
-        from vistool.models.model import build_module
-
-        boundary.announce([build_module(resolve(args.config, options.config_options(args.options)), args.seed)])
-        return boundary.OK
+        return preview(args)
     from vistool.analyses.cam import CAM
 
     cam = options.taken(CAM, args, tokens=args.tokens or None)
     return boundary.execute(options.run_spec(args, 'vis_cam', cam))
+
+
+def preview(args: argparse.Namespace) -> int:
+    """Lists the network's modules, and its outputs for the first image, on stdout; needs no checkpoint."""
+    from vistool.models.classes import dataset_classes, fitting_names
+    from vistool.models.configs import resolve
+    from vistool.models.model import Model, build_module, find_device, output_lines
+    from vistool.network.outputs import output_count
+    from vistool.runs.spec import find_items, read_views
+
+    models = options.models_of(args)
+    source = resolve(args.config, models.options)
+    module = build_module(source, args.seed)
+    boundary.announce([module])
+    names = fitting_names(source.name, [dataset_classes(source.config)], output_count(module))
+    model = Model(module, source.name, source.config, names, find_device(models.device), **models.said)
+    model.use_files(models.files, models.draw_on)
+    sample = read_views([model], find_items(args.images, source)[0], args.seed)[0]
+    boundary.announce(output_lines(model, model.batch([sample])))
+    return boundary.OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:

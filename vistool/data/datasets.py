@@ -196,6 +196,44 @@ def classes_called(name: str, names: Sequence[str]) -> list[int]:
     ]
 
 
+def read_class(word: str, names: Sequence[str] | None, parameter: str) -> int | str:
+    """A class as a user writes it: an id as an int, a name as text.
+
+    ``'10'`` is an id, unless another class is called ``10``: folders named by numbers are sorted as text, so ids and
+    names differ. ``'id:10'`` and ``'name:10'`` say which is meant.
+
+    Args:
+        word: What the user wrote.
+        names: Class names by id, or None.
+        parameter: The parameter it was written for.
+
+    Raises:
+        InputError: It may be an id as well as the name of another class.
+    """
+    kind, colon, rest = word.partition(':')
+    if colon and kind.lower() in ('id', 'name') and not classes_called(word, names or ()):
+        rest = rest.strip()
+        if kind.lower() == 'name':
+            return rest
+        if re.fullmatch(r'\d+', rest):
+            return int(rest)
+        raise InputError(f'{word!r} is not an id', accepted='id:NUMBER, name:NAME', parameter=parameter)
+    if not re.fullmatch(r'[+-]?\d+', word):
+        return word
+    number = int(word)
+    named = [index for index in classes_called(word, names or ()) if index != number]
+    if not named or names is None:
+        return number
+    known = 0 <= number < len(names)
+    own = f'id:{number} (the class called {names[number]!r})' if known else f'id:{number} (there is no such id)'
+    readings = [f'id:{index} or name:{word} (the class called {names[index]!r})' for index in named]
+    raise InputError(
+        f'{word!r} is ambiguous: it is the name of a class and may be an id',
+        accepted=f'{", ".join(readings)}; {own}',
+        parameter=parameter,
+    )
+
+
 def _normalized(name: str) -> str:
     return ' '.join(name.lower().replace('_', ' ').split())
 
@@ -671,13 +709,13 @@ def of_classes(
     return kept
 
 
-def _class_id(text: str, names: Sequence[str] | None) -> int:
-    if re.fullmatch(r'[+-]?\d+', text):
-        index = int(text)
-        if index < 0 or (names is not None and index >= len(names)):
+def _class_id(word: str, names: Sequence[str] | None) -> int:
+    text = read_class(word, names, 'classes')
+    if isinstance(text, int):
+        if text < 0 or (names is not None and text >= len(names)):
             limit = f'0 to {len(names) - 1}' if names else 'ids from 0'
-            raise InputError(f'no class {index}', accepted=limit, parameter='classes')
-        return index
+            raise InputError(f'no class {text}', accepted=limit, parameter='classes')
+        return text
     if names is None:
         raise InputError(f'class {text!r}: the dataset has no class names', accepted='ids', parameter='classes')
     hits = classes_called(text, names)

@@ -120,7 +120,9 @@ def _facts(run: FinishedRun, rows: Sequence[Sequence[Line | None]], place: int) 
     facts, labels = run.facts, [(row[place], _constant(row)['label']) for row in rows]
     seen = [line for line, _ in labels if line is not None]
     judged = [
-        label[0] == line['prediction'].get('id') for line, label in labels if line and label and line.get('prediction')
+        label[0] == line['prediction']['id']
+        for line, label in labels
+        if line and label and (line.get('prediction') or {}).get('id') is not None
     ]
     scores = [score for line in seen if (score := finite((line.get('prediction') or {}).get('score'))) is not None]
     return {

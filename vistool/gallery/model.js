@@ -13,7 +13,7 @@ const state = { ...DEFAULTS };
 function verdictOf(run, label) {
   if (!run) return '';
   if (run.error) return 'error';
-  if (!label || !run.prediction) return '';
+  if (!label || !run.prediction || run.prediction[0] === null) return '';  // a value is neither right nor wrong
   return run.prediction[0] === label[0] ? 'right' : 'wrong';
 }
 

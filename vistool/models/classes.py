@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from vistool.data.datasets import classes_called
-from vistool.errors import InputError, close_matches
+from vistool.data.datasets import classes_called, read_class
+from vistool.errors import InputError, close_matches, param
 
 if TYPE_CHECKING:
     from mmengine import Config
@@ -25,10 +27,10 @@ def fitting_names(name: str, found: Sequence[Sequence[str] | None], count: int |
     Args:
         name: The model's name, for the message.
         found: Lists of names in order of preference; those that are None or empty are ignored.
-        count: The number of outputs; None if it is unknown.
+        count: The number of outputs; None if it is unknown. One output may stand for two classes.
     """
     known = [tuple(names) for names in found if names]
-    fitting = [names for names in known if count is None or len(names) == count]
+    fitting = [names for names in known if count is None or len(names) == count or (count == 1 and len(names) == 2)]
     if known and known[0] not in fitting:
         instead = 'others are used' if fitting else 'classes are shown by their number'
         log.warning('%s: %d class names do not belong to %d outputs; %s', name, len(known[0]), count, instead)
@@ -36,24 +38,64 @@ def fitting_names(name: str, found: Sequence[Sequence[str] | None], count: int |
 
 
 def dataset_classes(config: Config) -> tuple[str, ...] | None:
-    """The class names of the config's dataset: its own ``metainfo``, else the METAINFO of its type."""
+    """The class names of the config's dataset: its own ``metainfo``, its ``classes``, or the METAINFO of its type."""
+    for phase in ('test', 'val', 'train'):
+        dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset') or {}
+        while inner := dataset.get('dataset') or next(iter(dataset.get('datasets') or ()), None):
+            dataset = inner  # wrappers (RepeatDataset, KFoldDataset, …) hold the real one
+        own = dataset.get('metainfo') or {}
+        for names in (_listed(own), _read(dataset.get('classes')), _listed(_metainfo_of(dataset, config))):
+            if names:
+                return names
+    return None
+
+
+def _listed(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = meta.get('classes', meta.get('CLASSES'))
+    return tuple(map(str, names)) if names and not isinstance(names, str) else None
+
+
+def _read(classes: Any) -> tuple[str, ...] | None:
+    """A dataset's ``classes``: names, or a text file with one a line."""
+    if isinstance(classes, str):
+        path = Path(classes).expanduser()
+        return tuple(path.read_text(encoding='utf-8').splitlines()) if path.is_file() else None
+    return tuple(map(str, classes)) if classes else None
+
+
+def _metainfo_of(dataset: Mapping[str, Any], config: Config) -> Mapping[str, Any]:
+    """The METAINFO of a dataset's type."""
     from mmengine.registry import DATASETS
 
     from vistool.registry import in_scope
 
-    for phase in ('test', 'val', 'train'):
-        dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset') or {}
-        while dataset.get('dataset'):  # wrappers (RepeatDataset, KFoldDataset, …) hold the real one
-            dataset = dataset['dataset']
-        meta = dataset.get('metainfo') or {}
-        if not meta and isinstance(dataset.get('type'), str):
-            with in_scope(config), DATASETS.switch_scope_and_registry(None) as registry:
-                kind = registry.get(dataset['type'])
-            meta = getattr(kind, 'METAINFO', None) or {}
-        names = meta.get('classes', meta.get('CLASSES'))
-        if names and not isinstance(names, str):
-            return tuple(names)
-    return None
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with in_scope(config), DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
+    return getattr(kind, 'METAINFO', None) or {}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The classes (or values) to explain for each image of a batch.
+
+    Attributes:
+        ids: int64 ``(B, T)``.
+        signs: ``(B, T)``, 1, or −1 where the evidence against is asked for.
+        asked: bool ``(B, T)``, which of them are asked for where images have different numbers of them (the others
+            repeat the image's first); None: all.
+    """
+
+    ids: Tensor
+    signs: Tensor
+    asked: Tensor | None = None
+
+    @classmethod
+    def decoded(cls, chosen: Tensor, asked: Tensor | None = None) -> Chosen:
+        """From what :func:`resolve_classes` returns."""
+        against = chosen < 0
+        return cls(torch.where(against, ~chosen, chosen), torch.where(against, -1, 1), asked)
 
 
 def resolve_classes(
@@ -62,22 +104,23 @@ def resolve_classes(
     """The class ids to explain for each image.
 
     Args:
-        wanted: Ids, names (one whole synonym, case-insensitive), ``'topN'``, or ``'label'`` for the ground truth;
-            empty means ``'top1'``.
+        wanted: Ids, names (one whole synonym, case-insensitive), ``'topN'``, or ``'label'`` for the ground truth; empty
+            means ``'top1'``. ``'id:10'`` and ``'name:10'`` tell an id from a name that is a number; a minus before a
+            name asks for the evidence against the class.
         scores: ``(B, C)``.
         names: Class names by id, with synonyms separated by commas; None if unknown.
         labels: Ground truth per image, None if unknown.
 
     Returns:
-        int64 ``(B, T)``. A class that is requested twice, for example as an id and as top 1, appears once if that holds
-        for all images.
+        int64 ``(B, T)``, ``~id`` for the evidence against a class; see :meth:`Chosen.decoded`. A class that is
+        requested twice, for example as an id and as top 1, appears once if that holds for all images.
 
     Raises:
         InputError: An id is out of range, or a name is unknown or ambiguous.
     """
     columns: list[Tensor] = []
     for target in wanted or ['top1']:
-        columns += _columns(str(target).strip(), scores, names, labels)
+        columns += _columns(target.strip() if isinstance(target, str) else target, scores, names, labels)
     unique: list[Tensor] = []
     for column in columns:
         if not any(torch.equal(column, other) for other in unique):
@@ -85,27 +128,45 @@ def resolve_classes(
     return torch.stack(unique, 1)
 
 
-def _columns(target: str, scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]) -> list[Tensor]:
+def _columns(
+    target: int | str, scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]
+) -> list[Tensor]:
     batch, count = scores.shape
-    if ranking := re.fullmatch(r'top[- ]?(\d+)', target, re.IGNORECASE):
-        k = int(ranking[1])
-        if not 1 <= k <= count:
-            raise InputError(f'{target!r} of {count} classes', accepted=f'top1 to top{count}', parameter='targets')
-        return list(scores.topk(k, dim=1).indices.unbind(1))
-    if target.lower() == 'label' and class_id('label', names, missing_ok=True) is None:
-        if any(label is None for label in labels):
-            raise InputError(
-                "'label' asked for, but the image has no known label",
-                accepted='ids, names, top3',
-                hint="give an image of the config's dataset (@val)",
-                parameter='targets',
-            )
-        return [torch.tensor(labels, device=scores.device)]
-    index = int(target) if re.fullmatch(r'[+-]?\d+', target) else class_id(target, names)
-    assert index is not None
-    if not 0 <= index < count:
-        raise InputError(f'no class {index}', accepted=f'0 to {count - 1}', parameter='targets')
-    return [torch.full((batch,), index, device=scores.device)]
+    if isinstance(target, str):
+        against = re.fullmatch(r'-\s*([^\d\s].*)', target)
+        if against and not classes_called(target, names or ()):
+            return [~column for column in _columns(against[1], scores, names, labels)]
+        if ranking := re.fullmatch(r'top[- ]?(\d+)', target, re.IGNORECASE):
+            k = int(ranking[1])
+            if not 1 <= k <= count:
+                raise InputError(f'{target!r} of {count} classes', accepted=f'top1 to top{count}', parameter='targets')
+            return list(scores.topk(k, dim=1).indices.unbind(1))
+        if target.lower() == 'label' and class_id('label', names, missing_ok=True) is None:
+            return [_labels(labels, count, scores.device)]
+    index = read_class(target, names, 'targets') if isinstance(target, str) else target
+    known = class_id(index, names) if isinstance(index, str) else index
+    assert known is not None
+    if not 0 <= known < count:
+        raise InputError(f'no class {known}', accepted=f'0 to {count - 1}', parameter='targets')
+    return [torch.full((batch,), known, device=scores.device)]
+
+
+def _labels(labels: Sequence[int | None], count: int, device: torch.device) -> Tensor:
+    known = [label for label in labels if label is not None]
+    if len(known) < len(labels):
+        raise InputError(
+            "'label' asked for, but the image has no known label",
+            accepted='ids, names, top3',
+            hint="give an image of the config's dataset (@val)",
+            parameter='targets',
+        )
+    if wrong := [label for label in known if not 0 <= label < count]:
+        raise InputError(
+            f'the label {wrong[0]} of the image is not one of the {count} classes of the network',
+            hint=f'check the dataset, and which output holds the scores ({param("output")})',
+            parameter='targets',
+        )
+    return torch.tensor(known, device=device)
 
 
 def class_id(name: str, names: Sequence[str] | None, *, missing_ok: bool = False) -> int | None:

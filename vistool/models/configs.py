@@ -7,6 +7,7 @@ that mmpretrain knows, a run's folder, and the models without a config of :data:
 from __future__ import annotations
 
 import ast
+import contextlib
 import dis
 import errno
 import functools
@@ -124,6 +125,7 @@ def read_config(path: str | os.PathLike[str]) -> Config:
             hint='check the order of the arguments: the config comes before its checkpoint',
             parameter='config',
         )
+    _refuse_backslashes(path)
     try:
         return _read_data(path) if path.suffix.lower() in DATA_SUFFIXES else _read_python(path)
     except InputError:
@@ -444,7 +446,56 @@ def _explain(error: BaseException, path: Path) -> InputError:
             accepted="a path relative to the config's folder, or mmpretrain::FOLDER/FILE.py",
             parameter='config',
         )
+    if missing := _missing_base(error, path):
+        return missing
     return InputError(f'{line or path}: {cause_of(error)}', parameter='config')
+
+
+def _missing_base(error: BaseException, path: Path) -> InputError | None:
+    """The error of an import under ``read_base()`` whose file, or a name in whose file, does not exist."""
+    absent = re.match(r'(\S+) not found!.*= from (\S+) import', message_of(error))
+    name = str(error.args[0]) if isinstance(error, KeyError) and error.args else ''
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        found = re.match(r'\s+from\s+(\S+)\s+import\s+(.*)', line)
+        if found and absent and found[1] == absent[2]:
+            file = Path(absent[1])
+            near = sorted(each.stem for each in file.parent.glob('*.py')) if file.parent.is_dir() else []
+            return InputError(
+                f'{path}, line {number}: its base {found[1]} does not exist ({file} not found)',
+                hint=close_matches(file.stem, near),
+                parameter='config',
+            )
+        if found and name and re.search(rf'\b{re.escape(name)}\b', found[2]):
+            return InputError(f'{path}, line {number}: its base {found[1]} has no {name!r}', parameter='config')
+    return None
+
+
+_VARIABLE = re.compile(r'\{\{[\'"]?\s*\$(\w+)\s*:\s*(\S*?)\s*[\'"]?\}\}')
+
+
+def _refuse_backslashes(path: Path, seen: frozenset[Path] = frozenset()) -> None:
+    """Refuses backslashes in the values of ``{{$VARIABLE:default}}``, which mmengine reads as escapes, in bases too.
+
+    Raises:
+        InputError: There is one. A Windows path would become something else, or fail.
+    """
+    text = _text(path)
+    for number, line in enumerate(text.splitlines(), 1):
+        for name, default in _VARIABLE.findall(line):
+            value = os.environ.get(name, default)
+            if '\\' in value:
+                raise InputError(
+                    f'{path}, line {number}: the value {value!r} of {name} has backslashes, which are read as escapes',
+                    accepted=f'slashes: {value.replace(chr(92), "/")}',
+                    parameter='config',
+                )
+    bases: list[str] = []
+    if '_base_' in text and path.suffix == '.py':
+        with contextlib.suppress(SyntaxError, ValueError):  # reading the file says what is wrong
+            bases = bases_of(ast.parse(text))
+    for base in bases:
+        if '::' not in base and (inner := path.parent / base) not in seen:
+            _refuse_backslashes(inner, seen | {path})
 
 
 def _not_found(spec: str, forms: str, model_names: Iterable[str]) -> InputError:
@@ -467,11 +518,17 @@ def _configs_near(folder: Path, most: int = 500) -> list[Path]:
 
 
 def _syntax(error: SyntaxError, path: Path) -> InputError:
-    """Finds the faulty file, which may be a ``_base_``: mmengine parses a copy that has no name."""
+    """Finds the faulty file, which may be a ``_base_``: mmengine parses a copy that has no name.
+
+    A file may be well formed until its ``{{…}}`` variables are filled in.
+    """
     found = _faulty_file(path, set())
     culprit, fault = found if found else (Path(error.filename or path), error)
+    filled = ''
+    if fault.lineno is None and isinstance(inner := error.__cause__ or error.__context__, SyntaxError):
+        fault, filled = inner, ', with its {{…}} variables filled in'
     shown = f': {fault.text.strip()}' if fault.text and fault.text.strip() else ''
-    return InputError(f'{culprit}, line {fault.lineno}: {fault.msg}{shown}', parameter='config')
+    return InputError(f'{culprit}, line {fault.lineno}{filled}: {fault.msg}{shown}', parameter='config')
 
 
 def _faulty_file(path: Path, seen: set[Path]) -> tuple[Path, SyntaxError] | None:

@@ -251,11 +251,12 @@ def huggingface_config(folder: Path) -> tuple[Config, str | None]:
     path = folder / 'config.json'
     settings = read_json(path, ModelSettings, 'config', _AGAIN)
     _refuse_huge(settings, path)
-    _refuse_unknown(settings, folder)
-    model: dict[str, Any] = {'type': 'vistool.HuggingFaceClassifier', 'model_name': str(folder)}
+    kind = _wrapper_of(settings, folder)
+    model: dict[str, Any] = {'type': f'vistool.{kind}', 'model_name': str(folder)}
     labels = settings.get('id2label') or {}
     classes = [labels[key] for key in sorted(labels, key=int)]
-    if not any('Classification' in name for name in settings.get('architectures') or ['Classification']):
+    named = settings.get('architectures') or ['Classification']
+    if kind == 'HuggingFaceBackbone' or not any('Classification' in name for name in named):
         model['num_labels'], classes = 0, []
     steps, mean, std = _preprocessing(folder, settings)
     return evaluation_config(model, steps, mean, std, classes), _weights(folder)
@@ -276,21 +277,40 @@ def _refuse_huge(settings: Mapping[str, Any], path: Path) -> None:
                 )
 
 
-def _refuse_unknown(settings: Mapping[str, Any], folder: Path) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as known
+def _wrapper_of(settings: Mapping[str, Any], folder: Path) -> str:
+    """What holds the model of a folder: a classifier, or a backbone where transformers has no classifier of its kind.
+
+    Raises:
+        InputError: It is neither in the installed transformers, or needs its own code.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as classifiers
 
     kind = settings.get('model_type')
-    if kind not in known:
-        own = (
-            'needs its own code (auto_map), which is not run'
-            if 'auto_map' in settings
-            else 'is not an image classifier'
-        )
-        raise InputError(
-            f'hf::{folder}: its model_type {kind!r} {own} in the installed transformers',
-            hint='load it in Python and pass the module to vistool.load()',
-            parameter='config',
-        )
+    if kind in classifiers:
+        return 'HuggingFaceClassifier'
+    if _is_backbone(settings):
+        return 'HuggingFaceBackbone'
+    own = (
+        'needs its own code (auto_map), which is not run'
+        if 'auto_map' in settings
+        else 'is not an image classifier or backbone'
+    )
+    raise InputError(
+        f'hf::{folder}: its model_type {kind!r} {own} in the installed transformers',
+        hint='load it in Python and pass the module to vistool.load()',
+        parameter='config',
+    )
+
+
+def _is_backbone(settings: Mapping[str, Any]) -> bool:
+    """Whether a config describes a network of transformers that takes one image and has no head for another task."""
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+    kind, named = str(settings.get('model_type')), settings.get('architectures') or ['Model']
+    if kind not in CONFIG_MAPPING or 'num_frames' in settings or not named[0].endswith(('Model', 'Backbone')):
+        return False
+    known = MODEL_MAPPING.get(CONFIG_MAPPING[kind], None)
+    return getattr(known, 'main_input_name', '') == 'pixel_values'
 
 
 def _weights(folder: Path) -> str | None:

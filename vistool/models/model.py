@@ -6,9 +6,10 @@ import inspect
 import logging
 import operator
 import os
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -28,21 +29,43 @@ from vistool.errors import InputError, cause_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.unpickling import weights_only
 from vistool.models.checkpoints.weights import load_weights
-from vistool.models.classes import dataset_classes, fitting_names, resolve_classes
+from vistool.models.classes import Chosen, dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
 from vistool.models.head_width import fit_head
-from vistool.network.capture import borrowed
-from vistool.network.inputs import with_shared
+from vistool.network.capture import borrowed, remembered
+from vistool.network.inputs import run_network, with_shared
 from vistool.network.layers import unwrapped
-from vistool.network.outputs import output_count
+from vistool.network.outputs import (
+    Hints,
+    OutputName,
+    Readout,
+    candidates,
+    default_scores,
+    find_readout,
+    output_count,
+    written,
+)
 from vistool.network.stages import module_tree
-from vistool.network.tensors import NetworkInput, find_image, map_rows, no_image, tensors
+from vistool.network.tensors import (
+    NetworkInput,
+    find_image,
+    float_tensors,
+    input_size,
+    map_rows,
+    map_tensors,
+    no_image,
+    rows,
+    tensors,
+)
 
 if TYPE_CHECKING:
     from mmengine import Config
 
 log = logging.getLogger('vistool')
 T = TypeVar('T')
+
+FEW_VALUES = 4
+"""As many values of a regression are explained where none is named."""
 
 RANDOM = 'none'
 """The checkpoint that stands for random weights."""
@@ -61,6 +84,11 @@ class Model:
         checkpoint: Its weights; None for random weights or a plain module.
         transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
         adapt_to_input: Called with the model and each batch of inputs; see :mod:`vistool.models.input_size`.
+        output: Which tensor of the network's output holds the scores: ``'logits'``, ``1``, ``'heads.main'``; None: the
+            config's ``output``, else it is found, see :func:`vistool.network.outputs.find_readout`.
+        activation: What the scores mean: ``'softmax'`` (classes), ``'sigmoid'`` (independent labels; of a single
+            number, two classes), ``'none'`` (a value, or probabilities already); None: the config's ``activation``,
+            else ``'auto'``.
     """
 
     module: nn.Module = field(repr=False)
@@ -71,6 +99,8 @@ class Model:
     checkpoint: Checkpoint | None = None
     transform: Callable[[Any], Tensor] | None = None
     adapt_to_input: Callable[[Model, NetworkInput], None] | None = None
+    output: OutputName = None
+    activation: str | None = None
     _cache: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -198,9 +228,67 @@ class Model:
         value: T = known[2]
         return value
 
-    def fit_classes(self, count: int) -> None:
-        """Drops the class names if the network has another number of outputs: they would be wrong."""
-        self.classes = fitting_names(self.name, [self.classes], count)
+    @property
+    def output_hints(self) -> Hints:
+        """What is known about the output: from the caller, else from the config.
+
+        Raises:
+            InputError: The activation is unknown.
+        """
+        config = self.config or {}
+        output = self.output if self.output is not None else config.get('output')
+        activation = self.activation if self.activation is not None else config.get('activation', 'auto')
+        return Hints(output, str(activation).lower(), self.classes, config)
+
+    def readout(
+        self, output: Any, count: int, inputs: NetworkInput | None = None, *, value: bool = False
+    ) -> Readout | None:
+        """Which tensor of the network's output holds the scores, and what they mean; found at the first output.
+
+        Args:
+            output: What the network returned for ``count`` images.
+            count: How many images.
+            inputs: Its input, in case the network has to run again to see how the scores are computed.
+            value: Whether a target says that the network gives a value; a single number is then not taken for a class.
+
+        Returns:
+            None for a network that gives no scores.
+
+        Raises:
+            InputError: The choice of the user does not fit, or two tensors may hold the scores.
+        """
+        hints = replace(self.output_hints, value=value)
+
+        def rerun() -> Any:
+            one = map_tensors(_leaf, rows(inputs, 0, 1)) if inputs is not None else None
+            with torch.enable_grad():
+                return None if one is None else run_network(self.module, one)
+
+        shapes = tuple((each.place, each.scores.shape[1]) for each in candidates(output, count))
+        key = (hints.output, hints.activation, hints.names, value, shapes)
+        return remembered(self.module, 'readout', key, lambda: find_readout(self.module, output, count, hints, rerun))
+
+    def scores(
+        self, output: Any, count: int, inputs: NetworkInput | None = None, *, value: bool = False
+    ) -> Tensor | None:
+        """The scores ``(count, C)`` in an output where it is clear which they are, else None; see :meth:`readout`."""
+        try:
+            found = self.readout(output, count, inputs, value=value)
+        except InputError:
+            return None
+        return default_scores(output, count) if found is None else found.scores(output, count)
+
+    def names_of(self, readout: Readout) -> tuple[str, ...] | None:
+        """Names of what the scores are about, by id; None where they are unknown.
+
+        Class names of another number are dropped, since they would be wrong. Values without names are numbered.
+        """
+        if readout.is_value and readout.classes == 1:
+            return (readout.name,)
+        self.classes = fitting_names(self.name, [self.classes], readout.classes)
+        if readout.is_value and self.classes is None:
+            return tuple(f'value {number}' for number in range(readout.classes))
+        return self.classes
 
     def class_name(self, index: int) -> str:
         """The first synonym of a class, ``'tabby'`` of ``'tabby, tabby cat'``; ``'class 281'`` if it has no name."""
@@ -223,6 +311,8 @@ def load(
     options: Mapping[str, Any] | None = None,
     transform: Callable[[Any], Tensor] | None = None,
     classes: Sequence[str] | None = None,
+    output: OutputName = None,
+    activation: str | None = None,
     trust_checkpoint: bool = False,
     seed: int = 0,
 ) -> Model:
@@ -239,6 +329,10 @@ def load(
         options: Changes to the config, ``{'model.backbone.depth': 18}``.
         transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
         classes: Class names by id; default: the checkpoint's, else the dataset's.
+        output: Which tensor of the network's output holds the scores: ``'logits'``, ``1``, ``'heads.main'``; default:
+            the config's ``output``, else it is found.
+        activation: What the scores mean: ``'auto'``, ``'softmax'``, ``'sigmoid'`` or ``'none'``, see :class:`Model`;
+            default: the config's ``activation``, else ``'auto'``.
         trust_checkpoint: Whether the pickle of the checkpoint may run code.
         seed: Seed of random weights.
 
@@ -250,7 +344,12 @@ def load(
         module = unwrapped(config_or_module)
         own = next((parameter.device for parameter in module.parameters()), 'cpu')
         target = find_device(own if device is None else device)
-        return Model(module, type(module).__name__, None, tuple(classes or ()) or None, target, None, transform)
+        names = tuple(classes or ()) or None
+        model = Model(
+            module, type(module).__name__, None, names, target, None, transform, output=output, activation=activation
+        )
+        _ = model.output_hints  # an unknown activation is an error now
+        return model
     if not isinstance(config_or_module, (str, os.PathLike, Source)):
         require_module(config_or_module)
     target = find_device('cpu' if device is None else device)
@@ -278,7 +377,9 @@ def load(
     module.eval()
     known = [classes, weights.classes if weights is not None else None, dataset_classes(source.config)]
     names = fitting_names(source.name, known, output_count(module))
-    return Model(module, source.name, source.config, names, target, weights)
+    model = Model(module, source.name, source.config, names, target, weights, output=output, activation=activation)
+    _ = model.output_hints  # an unknown activation is an error now
+    return model
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -444,6 +545,11 @@ def _sample(data: object, size: Sequence[int], index: int) -> Sample:
     )
 
 
+def _leaf(tensor: Tensor) -> Tensor:
+    one = tensor.detach().clone()
+    return one.requires_grad_() if one.is_floating_point() else one
+
+
 def same_for_all(targets: Targets) -> list[ClassChoice] | None:
     """Targets as one list for all images of a batch; None if each image has a list of its own."""
     if isinstance(targets, Tensor):
@@ -466,10 +572,29 @@ def _choice(target: object) -> ClassChoice:
     return target if isinstance(target, str) else int(target)  # type: ignore[call-overload]
 
 
+def sign_of(given: str | int) -> int:
+    """1 for ``'+'`` or 1, −1 for ``'-'`` or −1.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    signs = {'+': 1, '1': 1, '+1': 1, 'positive': 1, '-': -1, '-1': -1, 'negative': -1}
+    if str(given).lower() not in signs:
+        raise InputError(f'{given!r} is not a sign', accepted='+, -', parameter='score_sign')
+    return signs[str(given).lower()]
+
+
+def names_value(targets: Targets) -> bool:
+    """Whether the value of a regression is asked for, by ``'value'`` or ``'-value'``."""
+    shared = same_for_all(targets)
+    chosen = shared if shared is not None else [each for own in targets for each in same_for_all(own) or []]  # type: ignore[union-attr]
+    return any(isinstance(each, str) and each.strip().lower() in ('value', '-value') for each in chosen)
+
+
 def resolve_targets(
     targets: Targets, scores: Tensor, names: Sequence[str] | None, labels: Sequence[int | None]
-) -> tuple[Tensor, Tensor | None]:
-    """The class ids to explain for each image of a batch.
+) -> Chosen:
+    """The classes to explain for each image of a batch.
 
     Args:
         targets: Classes for all images, or one list for each; none means the predicted class.
@@ -477,16 +602,12 @@ def resolve_targets(
         names: Class names by id, or None.
         labels: Ground truth per image, None where unknown.
 
-    Returns:
-        int64 ``(B, T)``, and bool ``(B, T)`` that says which of them are asked for where images have different numbers
-        of targets (the others repeat the image's first), else None.
-
     Raises:
         InputError: If an id, a name or the number of lists is wrong.
     """
     shared = same_for_all(targets)
     if shared is not None:
-        return resolve_classes(shared, scores, names, labels), None
+        return Chosen.decoded(resolve_classes(shared, scores, names, labels))
     lists = list(targets)  # type: ignore[arg-type]
     if len(lists) != len(scores):
         raise InputError(
@@ -501,7 +622,31 @@ def resolve_targets(
     most = max(len(row) for row in rows)
     asked = torch.stack([torch.arange(most) < len(row) for row in rows])
     classes = torch.stack([torch.cat([row, row[:1].expand(most - len(row))]) for row in rows])
-    return classes, None if bool(asked.all()) else asked
+    return Chosen.decoded(classes, None if bool(asked.all()) else asked)
+
+
+def explained(model: Model, readout: Readout, targets: Targets, scores: Tensor, labels: Sequence[int | None]) -> Chosen:
+    """The classes or values to explain for each image of a batch; see :func:`resolve_targets`.
+
+    By default these are the predicted class, or every value, if there are few. ``'value'`` names the only one.
+
+    Raises:
+        InputError: If one does not exist, or the network gives many values and none is named.
+    """
+    names = model.names_of(readout)
+    if readout.is_value:
+        shared = same_for_all(targets)
+        if shared == []:
+            if readout.classes > FEW_VALUES:
+                raise InputError(
+                    f'{model.name} gives {readout.classes} values, and none is named',
+                    accepted=f'0 to {readout.classes - 1}',
+                    parameter='targets',
+                )
+            targets = list(range(readout.classes))
+        elif shared is not None and readout.classes == 1 and names is not None:
+            targets = [re.sub('value$', names[0], each) if isinstance(each, str) else each for each in shared]
+    return resolve_targets(targets, scores, names, labels)
 
 
 def preview_model(model: Model | nn.Module, subject: Subject | None = None) -> str:
@@ -519,5 +664,29 @@ def preview_model(model: Model | nn.Module, subject: Subject | None = None) -> s
     if subject is None:
         return str(unwrapped(model.module))
     samples, _ = as_samples(subject, model)
+    inputs = model.batch(samples[:1])
     with model.borrowed():
-        return '\n'.join(module_tree(model.module, model.batch(samples[:1])))
+        tree = module_tree(model.module, inputs)
+        return '\n'.join([*tree, *output_lines(model, inputs)])
+
+
+def output_lines(model: Model, inputs: NetworkInput) -> list[str]:
+    """One line per tensor of a network's output: its path, its shape, and what it is taken for.
+
+    Args:
+        model: The model.
+        inputs: Its input, of one image.
+    """
+    with model.borrowed(), torch.no_grad():
+        output, count = run_network(model.module, inputs), input_size(inputs)[1]
+        try:
+            readout = model.readout(output, count, inputs)
+            told = 'no scores' if readout is None else ''
+        except InputError as error:
+            readout, told = None, f'{error.problem}; accepted: {error.accepted}'
+    lines = []
+    for place, tensor in float_tensors(output):
+        name = f'output {written(place)}'.strip()
+        line = f'{name}: {"×".join(map(str, tensor.shape[1:])) or "scalar"}'
+        lines.append(f'{line}  ← {readout.words}' if readout is not None and readout.place == place else line)
+    return [*lines, *([f'output: {told}'] if told else [])]

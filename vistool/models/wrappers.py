@@ -1,4 +1,4 @@
-"""Classifiers of torchvision and Hugging Face as models for configs, beside mmpretrain's ``TimmClassifier``.
+"""Networks of torchvision and Hugging Face as models for configs, beside mmpretrain's ``TimmClassifier``.
 
 In a config they are ``type='vistool.TorchvisionClassifier'`` and ``type='vistool.HuggingFaceClassifier'``. A config for
 other tools than vistool's imports them with ``custom_imports = dict(imports=['vistool.registry'])``.
@@ -116,6 +116,59 @@ class HuggingFaceClassifier(_HuggingFaceClassifier):
         with _quiet():  # it warns of labels in a backbone's config that num_labels=0 contradicts
             super().__init__(*args, **kwargs)
         self.register_load_state_dict_pre_hook(_translate)
+
+
+@MODELS.register_module()
+class HuggingFaceBackbone(BaseClassifier):
+    """A backbone of ``transformers`` of which it has no classifier, such as DINOv3.
+
+    Its state dict has the names of transformers.
+
+    Args:
+        model_name: A folder with a ``config.json``.
+        data_preprocessor: Config of the data preprocessor; mmpretrain's ``ClsDataPreprocessor`` if it has no type.
+        init_cfg: See mmengine's ``BaseModule``.
+        **kwargs: Changes to the config.
+    """
+
+    head = None
+
+    def __init__(
+        self, model_name: str, data_preprocessor: Mapping[str, Any] | None = None, init_cfg: Any = None, **kwargs: Any
+    ) -> None:
+        from transformers import AutoConfig, AutoModel
+
+        preprocessor = {'type': 'mmpretrain.ClsDataPreprocessor', **(data_preprocessor or {})}
+        super().__init__(init_cfg=init_cfg, data_preprocessor=preprocessor)
+        with _quiet():
+            self.model = AutoModel.from_config(AutoConfig.from_pretrained(model_name, **kwargs))
+        self._register_state_dict_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
+        self.register_load_state_dict_pre_hook(_translate)
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[DataSample] | None = None, mode: str = 'tensor') -> Any:
+        """What transformers returns: ``last_hidden_state`` and, where the network has one, ``pooler_output``.
+
+        Args:
+            inputs: ``(B, C, H, W)``, normalized.
+            data_samples: Not used.
+            mode: ``'tensor'``.
+        """
+        if mode == 'tensor':
+            return self.model(inputs)
+        raise RuntimeError(f'mode {mode!r} needs a head; accepted: tensor')
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """The last hidden state."""
+        return self.model(inputs).last_hidden_state
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[DataSample] | None) -> dict[str, Tensor]:
+        """Not available without a head."""
+        raise NotImplementedError('a backbone has no loss')
+
+    def predict(self, inputs: Tensor, data_samples: Sequence[DataSample] | None = None) -> list[DataSample]:
+        """Not available without a head."""
+        raise NotImplementedError('a backbone predicts nothing')
 
 
 def _without_prefix(module: nn.Module, state_dict: Any, prefix: str, metadata: Any) -> Any:

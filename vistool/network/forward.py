@@ -17,7 +17,7 @@ from vistool.network.capture import Activation, activations, borrowed, listed, r
 from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, random_mixture, search
 from vistool.network.layers import default_layers, function_of, module_path, network_name
-from vistool.network.outputs import class_scores
+from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.tensors import (
     Layout,
     NetworkInput,
@@ -33,24 +33,26 @@ from vistool.network.tensors import (
 log = logging.getLogger('vistool')
 
 
-def search_layer(module: nn.Module, inputs: NetworkInput) -> str | None:
+def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> str | None:
     """The layer to explain by :func:`~vistool.network.layer_search.search`, or None where no map reaches the score."""
-    found = _searched(module, inputs)
+    found = _searched(module, inputs, read)
     return found.name if found else None
 
 
-def _searched(module: nn.Module, inputs: NetworkInput) -> FoundLayer | None:
+def _searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> FoundLayer | None:
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
-    return remembered(module, 'layer search', shapes, lambda: search(module, inputs, _objective))
+    objective = partial(_objective, count=1, read=read)
+    # The reader itself may hold the network, which would then never be freed
+    return remembered(module, 'layer search', (shapes, read.key), lambda: search(module, inputs, objective))
 
 
-def layers_to_explain(module: nn.Module, inputs: NetworkInput) -> list[str]:
+def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> list[str]:
     """The default target layers: the table's, else one found by search; ``[]`` for neither.
 
     What was chosen, and how, is logged once.
     """
     names, found = default_layers(module), None
-    if not names and (found := _searched(module, inputs)) is not None:
+    if not names and (found := _searched(module, inputs, read)) is not None:
         names = [found.name]
     remembered(module, 'default layers logged', tuple(names), lambda: _log_choice(module, names, found))
     return names
@@ -75,21 +77,21 @@ def _log_choice(module: nn.Module, names: Sequence[str], found: FoundLayer | Non
         )
 
 
-def suggestion(module: nn.Module, inputs: NetworkInput, avoid: str) -> str:
+def suggestion(module: nn.Module, inputs: NetworkInput, read: ScoreReader, avoid: str) -> str:
     """A hint that names another layer with a map that the score depends on: the default, or one found by search."""
-    names = [*default_layers(module), search_layer(module, inputs)]
+    names = [*default_layers(module), search_layer(module, inputs, read)]
     name = next((name for name in names if name not in (None, avoid)), None)
     return f'take {name}' if name else f'list all with {param("preview_model")}'
 
 
-def last_used(calls: Sequence[Activation], output: Any) -> int:
+def last_used(calls: Sequence[Activation], output: Any, count: int, read: ScoreReader = BY_PLACE) -> int:
     """The last of a layer's calls in one forward whose output influences the score through more than the first token.
 
     Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalizes by ``ln1``
     before its last attention, then again before its last feed-forward layer, where patch tokens no longer reach the
     score.
     """
-    objective = _objective(output) if len(calls) > 1 else None
+    objective = _objective(output, count, read) if len(calls) > 1 else None
     if objective is None or not objective.requires_grad:
         return len(calls) - 1
     values = [call.value for call in calls]
@@ -127,9 +129,9 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
     log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
 
 
-def _objective(output: Any) -> Tensor | None:
+def _objective(output: Any, count: int, read: ScoreReader) -> Tensor | None:
     """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features."""
-    scores = class_scores(output)
+    scores = read(output, count)
     if scores is not None and scores.numel():
         return scores.amax(1).sum()
     features = first_tensor(output)
@@ -170,7 +172,7 @@ class Forward:
 
     Attributes:
         output: What the network returned.
-        scores: Class scores ``(B, C)``, or None if it gives none.
+        scores: The scores ``(B, C)``, or None where it gives none.
         layers: The target layers.
         count: B.
         suggest: ``name → hint`` that names another layer than the one given.
@@ -218,6 +220,7 @@ def forward(
     *,
     gradients: bool,
     hints: TokenHints | None = None,
+    read: ScoreReader = BY_PLACE,
 ) -> Iterator[Forward]:
     """Runs ``module`` once and keeps what the maps are computed from.
 
@@ -230,6 +233,7 @@ def forward(
         targets: Target layers by name.
         gradients: Whether gradients will be asked for.
         hints: What the user says about token layouts.
+        read: Finds the scores in the network's output.
 
     Raises:
         InputError: If a layer is not reached or gives no spatial map.
@@ -239,10 +243,10 @@ def forward(
             torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
         output = run_network(module, inputs)
         if gradients or all(len(calls) < 2 for calls in found.values()):
-            yield _collect(module, inputs, targets, found, output, hints or TokenHints())
+            yield _collect(module, inputs, targets, found, output, hints or TokenHints(), read)
             return
     # Only gradients tell which of several calls matters, and it has to be the same one for every method
-    with forward(module, inputs, targets, gradients=True, hints=hints) as run:
+    with forward(module, inputs, targets, gradients=True, hints=hints, read=read) as run:
         yield run
 
 
@@ -253,17 +257,18 @@ def _collect(
     found: Mapping[str, Sequence[Activation]],
     output: Any,
     hints: TokenHints,
+    read: ScoreReader,
 ) -> Forward:
     size, batch = input_size(inputs)
     layers = []
-    suggest = partial(suggestion, module, inputs)
-    for name, calls in found.items():
+    suggest = partial(suggestion, module, inputs, read)
+    for name, calls in {name: tuple(calls) for name, calls in found.items()}.items():  # read() may run the network
         if not calls:
             raise _unreached(name, suggest)
-        chosen = last_used(calls, output)
+        chosen = last_used(calls, output, batch, read)
         place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
-    return Forward(output, class_scores(output), tuple(layers), batch, suggest)
+    return Forward(output, read(output, batch), tuple(layers), batch, suggest)
 
 
 def _unreached(name: str, suggest: Callable[[str], str]) -> InputError:

@@ -50,7 +50,6 @@ _POOLINGS = (
     nn.modules.pooling._AdaptiveMaxPoolNd,
     nn.modules.pooling._AdaptiveAvgPoolNd,
 )
-_GRID_MAKERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, *_POOLINGS[:2])
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,6 @@ def _record(module: nn.Module, inputs: NetworkInput) -> _Run:
         given = first_tensor(args)
         if given is not None and isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
             run.projections.append((name, layer, given))
-        if isinstance(layer, _GRID_MAKERS) and isinstance(output, Tensor) and output.ndim == 4:
-            run.made.add((int(output.shape[2]), int(output.shape[3])))
         found = [(place, tensor) for place, tensor in float_tensors(output) if tensor.requires_grad and tensor.ndim > 1]
         source = None if given is None else run.holder(given, given._version)
         passed: dict[int, Tensor] = {}
@@ -178,6 +175,7 @@ def _record(module: nn.Module, inputs: NetworkInput) -> _Run:
     named = {name: child for name, child in module.named_modules() if name}
     with hooked(named, keep), ReluCalls(follow):
         run.output = run_network(module, inputs)
+    run.made |= grids.measured
     return run
 
 

@@ -35,16 +35,23 @@ class Target:
         name: Its name.
         id: The class id; None where it is not a class.
         score: The model's score for it (a probability, where there are classes); None where it was not asked.
+        against: Whether the maps show the evidence against it.
     """
 
     name: str
     id: int | None = None
     score: float | None = None
+    against: bool = False
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance and manifests; what is unknown is left out."""
-        found = {'id': self.id, 'name': self.name, 'score': self.score}
+        found = {'id': self.id, 'name': self.name, 'score': self.score, 'against': self.against or None}
         return {key: value for key, value in found.items() if value is not None}
+
+    @property
+    def choice(self) -> int | str | None:
+        """The class as analyses take it as a target: its id, ``'-id:7'`` for the evidence against; None for others."""
+        return f'-id:{self.id}' if self.against and self.id is not None else self.id
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +203,25 @@ class Heatmaps(Result):
     mass: tuple[Mass, ...] = ()
     top: Top | None = None
     shown: Shown = PHOTO
+
+    @property
+    def not_finite(self) -> tuple[int, int]:
+        """How many values of the maps are NaN or infinite, and how many there are, at the layers' own sizes."""
+        raw = [item.values if item.signed is None else item.signed for item in self.maps]
+        return sum(int(np.count_nonzero(~np.isfinite(each))) for each in raw), sum(each.size for each in raw)
+
+    def check_finite(self) -> None:
+        """Refuses a map that cannot be drawn.
+
+        Raises:
+            InputError: None of its values is finite.
+        """
+        for item in self.maps:
+            if item.values.size and not np.isfinite(item.values).any():
+                raise InputError(
+                    f'no value of the map is finite ({item.coordinates!r})',
+                    hint='look for NaN or infinity in the weights, the input, or the precision of the run',
+                )
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -345,6 +345,7 @@ def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'draw_on': spec.models.draw_on,
         'img_size': spec.models.img_size,
         'fit': spec.models.fit,
+        **spec.models.said,
         'seed': spec.seed,
         'amp': execution.amp,
         'deterministic': execution.deterministic,
@@ -453,10 +454,12 @@ def entry_of(
         written: Its files.
     """
     index = sample.index or 0
+    value = result.prediction is not None and result.prediction.id is None  # the label is not a class then
+    known = sample.label is not None and not value
     entry = {
         **fingerprint(item, index),
         'index': index,
-        'label': None if sample.label is None else {'id': sample.label, 'name': model.class_name(sample.label)},
+        'label': {'id': sample.label, 'name': model.class_name(sample.label or 0)} if known else None,
         'prediction': result.prediction and result.prediction.entry(),
         'targets': [target.entry() for target in result.targets],
         'methods': list(result.methods),

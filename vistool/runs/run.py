@@ -102,6 +102,8 @@ def run(
     draw_on: str | None = None,
     img_size: str | None = None,
     fit: str = 'crop',
+    output: str | int | None = None,
+    activation: str | None = None,
     display_range: str | Sequence[float] | None = None,
     bands: str | int | Sequence[int] | None = None,
     axes: str | None = None,
@@ -156,6 +158,8 @@ def run(
         draw_on: The input on which maps are drawn.
         img_size: The size at which photos are read.
         fit: What is done with sizes that are not a multiple of the patch.
+        output: Which tensor of the networks' outputs holds the scores.
+        activation: What the scores mean.
         display_range: The values that pictures show as black and white.
         bands: The bands that pictures show as red, green and blue.
         axes: The order of axes of arrays in files.
@@ -204,6 +208,8 @@ def run(
             draw_on,
             img_size,
             fit,
+            output,
+            activation,
             display_range,
             bands,
             axes,
@@ -406,6 +412,11 @@ class _Run:
                 results = self.analysis.compare(self.models, views, labels(self.models))
             else:
                 results = self.analysis.results(self.models[0], views[0])
+        for result in results:
+            result.check_finite()
+            missing, total = result.not_finite
+            if missing:
+                log.warning('%d of %d values of the maps are not finite; they are marked', missing, total)
         command = {'command': self.spec.command} if self.spec.command else {}
         results = [result.with_provenance(**command, seed=self.spec.seed, amp=amp) for result in results]
         self.reduced = self.analysis.reduce(self.reduced, results)

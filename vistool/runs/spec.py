@@ -18,6 +18,7 @@ from vistool.data.datasets import (
     PHASES,
     DatasetItem,
     DatasetItems,
+    Label,
     LabeledSamples,
     at_indices,
     class_ids,
@@ -31,7 +32,7 @@ from vistool.models.configs import Source, resolve
 from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
 from vistool.network.inputs import run_network
-from vistool.network.outputs import class_scores, probabilities
+from vistool.network.outputs import CHOOSE, OutputName, Readout, absence
 from vistool.visualization.style import Style
 
 log = logging.getLogger('vistool')
@@ -72,6 +73,8 @@ class Models:
         img_size: The size at which photos are read: an edge (``'518'``), ``'480,640'`` or a factor (``'0.5x'``); None:
             what the pipeline makes of them.
         fit: What is done with sizes that are not a multiple of the patch: ``'crop'``, ``'pad'`` or ``'resize'``.
+        output: Which tensor of the networks' outputs holds the scores; None: each config's, else it is found.
+        activation: What the scores mean; None: each config's, else ``'auto'``. See :class:`~vistool.Model`.
         display_range: The values that pictures show as black and white, for images that are not photos of 8 bits:
             ``'auto'``, ``'0,4095'``, ``'2%,98%'`` or two numbers. Networks get the same whatever it says.
         bands: The bands that pictures show as red, green and blue: ``'4,3,2'`` or numbers, from 1.
@@ -87,6 +90,8 @@ class Models:
     draw_on: str | None = None
     img_size: str | None = None
     fit: str = 'crop'
+    output: OutputName = None
+    activation: str | None = None
     display_range: str | Sequence[float] | None = None
     bands: str | int | Sequence[int] | None = None
     axes: str | None = None
@@ -99,6 +104,12 @@ class Models:
     def display(self) -> Display:
         """How images that are not photos of 8 bits are shown."""
         return Display.of(self.display_range, self.bands, self.axes)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the caller says about the networks' outputs, where it says something."""
+        given = {'output': self.output, 'activation': self.activation}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -314,7 +325,8 @@ AnyItem = Item | DatasetItem
 
 OUTCOMES = ('wrong', 'right', 'uncertain')
 MARGIN = 0.2
-"""An image is uncertain where the probabilities of the two most likely classes differ by less than this."""
+"""An image is uncertain where the probabilities of the two most likely classes differ by less than this; with
+independent labels, where those of a label and of its absence do."""
 
 
 def find_source(spec: ModelSpec, models: Models) -> Source | Model | nn.Module:
@@ -363,8 +375,8 @@ def opened_models(models: Models, first: Source | Model | nn.Module, seed: int) 
 
 def _load(spec: ModelSpec, source: Source | Model | nn.Module, models: Models, seed: int) -> Model:
     if isinstance(source, Model):  # the caller's own stays as it is
-        changed = models.files or models.draw_on or models.img_size or models.display != Display()
-        return replace(source) if changed else source
+        changed = models.files or models.draw_on or models.img_size or models.display != Display() or models.said
+        return replace(source, **models.said) if changed else source
     return load(
         source,
         spec.checkpoint,
@@ -372,6 +384,7 @@ def _load(spec: ModelSpec, source: Source | Model | nn.Module, models: Models, s
         transform=spec.transform,
         trust_checkpoint=models.trust_checkpoint,
         seed=seed,
+        **models.said,
     )
 
 
@@ -428,14 +441,34 @@ class Prediction:
     Attributes:
         index: The image's position.
         class_id: The most likely class.
-        score: Its probability.
-        margin: How much less likely the next class is.
+        score: Its probability; of independent labels, that of the surest decision.
+        margin: How much less likely the next class is; of independent labels, how much less likely the other decision
+            about the least certain label is.
+        labels: The ids of the labels with a probability of at least 0.5, where they are independent; else None.
+        binary: Whether the network's one number stands for two classes.
     """
 
     index: int
     class_id: int
     score: float
     margin: float
+    labels: tuple[int, ...] | None = None
+    binary: bool = False
+
+    def is_right(self, label: Label) -> bool | None:
+        """Whether a sample's label says the same; None where it says nothing.
+
+        Of classes that exclude each other the predicted one has to be among the label's. Of independent labels exactly
+        those of the label have to be predicted, or, if the label is a single id, the most likely has to be it.
+        """
+        if label is None or isinstance(label, dict):
+            return None
+        if self.binary and isinstance(label, np.ndarray) and label.size == 1:
+            return self.class_id == int(label.item() >= 0.5)
+        truth = class_ids(label)
+        if self.labels is not None and not isinstance(label, int):
+            return set(self.labels) == set(truth)
+        return self.class_id in truth if truth else None
 
 
 def predict(model: Model, samples: Sequence[Sample], amp: bool = False) -> list[Prediction]:
@@ -446,18 +479,28 @@ def predict(model: Model, samples: Sequence[Sample], amp: bool = False) -> list[
     """
     import torch
 
+    inputs = model.batch(samples)
     with model.borrowed(), torch.no_grad(), model.precision(amp):
-        scores = class_scores(run_network(model.module, model.batch(samples)))
-    if scores is None:
-        raise InputError(f'{model.name} gives no class scores', hint='leave it out', parameter='only')
-    shares = probabilities(model.module, scores)
-    best = shares.topk(min(2, shares.shape[1]))
-    found = []
-    for sample, values, ids in zip(samples, best.values.tolist(), best.indices.tolist(), strict=True):
-        assert sample.index is not None
+        output = run_network(model.module, inputs)
+        readout = model.readout(output, len(samples), inputs)
+    if readout is None or readout.meaning in ('value', 'scores'):
+        gives = f'gives {readout.words}' if readout else f'gives no class scores ({absence(model.module, output)})'
+        raise InputError(f'{model.name} {gives}', hint=f'leave it out, or {CHOOSE}', parameter='only')
+    shares = readout.numbers(readout.scores(output, len(samples)))
+    return [_prediction(sample, each, readout) for sample, each in zip(samples, shares, strict=True)]
+
+
+def _prediction(sample: Sample, shares: Tensor, readout: Readout) -> Prediction:
+    """From the probabilities ``(C,)`` of one image."""
+    assert sample.index is not None
+    best = shares.topk(min(2, len(shares)))
+    values, ids = best.values.tolist(), best.indices.tolist()
+    if readout.exclusive:
         margin = values[0] - values[1] if len(values) > 1 else values[0]
-        found.append(Prediction(sample.index, ids[0], values[0], margin))
-    return found
+        return Prediction(sample.index, ids[0], values[0], margin, binary=readout.columns == 1)
+    decided = (2 * shares - 1).abs()
+    labels = tuple((shares >= 0.5).nonzero()[:, 0].tolist())
+    return Prediction(sample.index, ids[0], float((decided.max() + 1) / 2), float(decided.min()), labels)
 
 
 def select(
@@ -480,7 +523,8 @@ def select(
         InputError: The selection does not fit the images, or no image is left.
     """
     _check(selection, items)
-    count, classes = len(items), [str(each) for each in selection.classes]
+    count = len(items)
+    classes = [each if isinstance(each, str) else f'id:{each}' for each in selection.classes]
     indices = [str(each) for each in selection.indices]
     pool = list(dict.fromkeys(at_indices(indices, count))) if indices else list(range(count))
     if classes:
@@ -529,11 +573,11 @@ def _by_outcome(
     if only == 'uncertain':
         kept = [each for each in found.values() if each.margin < MARGIN]
         return [each.index for each in sorted(kept, key=lambda each: (each.margin, each.index))], unread
-    truth = {position: class_ids(items.label(position)) for position in found}
-    if truth and not any(truth.values()):
+    judged = {position: each.is_right(items.label(position)) for position, each in found.items()}
+    if judged and all(verdict is None for verdict in judged.values()):
         raise InputError('the dataset has no labels', accepted='uncertain', parameter='only')
     right = only == 'right'
-    kept = [each for each in found.values() if truth[each.index] and (each.class_id in truth[each.index]) == right]
+    kept = [each for each in found.values() if judged[each.index] is right]
     if not right:
         return [each.index for each in sorted(kept, key=lambda each: (-each.score, each.index))], unread
     order = np.random.default_rng(abs(seed)).permutation(sorted(each.index for each in kept))

@@ -74,7 +74,7 @@ _OTHER_SUFFIXES = {
     '.tif', '.tiff', '.bmp', '.gif', '.eps', '.ps', '.avif', '.heic', '.ico', '.jp2', '.jfif', '.ppm', '.svgz', '.pgf',
     '.npz', '.npy', '.csv', '.json', '.txt', '.html', '.mp4', '.zip', '.py', '.pth', '.exr', '.tga', '.xcf', '.psd',
 }  # fmt: skip
-_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
+_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f\ud800-\udfff]')  # the last are the bytes of names that are not UTF-8
 _RESERVED = re.compile(r'(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?$')
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and suffixes come on top
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -119,7 +119,7 @@ def _safe_part(part: str) -> str:
 
 
 def _marked(safe: str, name: str) -> str:
-    return f'{safe}-{hashlib.sha256(name.encode(errors="replace")).hexdigest()[:6]}'.lstrip('-')
+    return f'{safe}-{hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:6]}'.lstrip('-')
 
 
 def file_name(item: str, *choices: object) -> str:

@@ -14,7 +14,7 @@ from vistool import CAM
 from vistool.analyses.cam.methods import finer_score, nearest
 from vistool.analyses.cam.targets import ClassTarget
 from vistool.errors import InputError
-from vistool.network.outputs import pooled_features
+from vistool.network.outputs import Readout, pooled_features
 from vistool.registry import CAM_TARGETS
 from vistool.visualization.facets import facets
 
@@ -22,7 +22,7 @@ SCORES = torch.tensor([[1.0, 3.0, 2.5, -1.0, 2.9], [0.0, 0.1, 5.0, 4.0, 4.9]], d
 
 
 def goal(classes, **options):
-    return ClassTarget(torch.tensor(classes), SCORES, **options)
+    return ClassTarget(torch.tensor(classes), SCORES, Readout('', 'softmax', 5, 5, True, True, ''), **options)
 
 
 def test_contrasted_classes_have_the_nearest_scores():

@@ -16,7 +16,7 @@ from vistool.analyses.attention.statistics import read_statistics
 from vistool.analyses.base import MapAnalysis
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
-from vistool.models.model import Model, Subject, Targets, as_model, as_samples, same_for_all
+from vistool.models.model import Model, Subject, Targets, as_model, as_samples, same_for_all, sign_of
 from vistool.network.layers import words_for
 from vistool.network.tensors import NetworkInput
 from vistool.registry import ANALYSES
@@ -42,6 +42,7 @@ class Attention(MapAnalysis):
         queries: ``'cls'``, ``'mean'`` (over the tokens of the image), ``'x,y'`` or ``[(x, y)]`` in pixels of the photo,
             or the number of a token; one or several. None means the class token, or the mean if there is none.
         targets: Classes, for the methods that explain one; see :class:`~vistool.analyses.cam.CAM`.
+        score_sign: ``'-'`` for the evidence against each target, ``'+'`` for the evidence for it.
         threshold: Share of the mass whose tokens are outlined and masked, or None.
         stats: Whether each result gets statistics of every head as its companion ``stats``.
     """
@@ -51,6 +52,7 @@ class Attention(MapAnalysis):
     heads: int | str | Sequence[int | str] = ('all',)
     queries: QueryWords = ()
     targets: Targets = ()
+    score_sign: str | int = '+'
     threshold: float | None = None
     stats: bool = False
 
@@ -93,7 +95,8 @@ class Attention(MapAnalysis):
         given = [self.queries] if isinstance(self.queries, (str, int)) else self.queries
         queries = [','.join(map(str, each)) if isinstance(each, (tuple, list)) else each for each in given]
         threshold = '' if self.threshold is None else f't{self.threshold:g}'
-        return self.method.lower(), same_for_all(self.targets) or [], words_for(self.layers), heads, queries, threshold
+        targets = [*(same_for_all(self.targets) or []), *(['against'] if sign_of(self.score_sign) < 0 else [])]
+        return self.method.lower(), targets, words_for(self.layers), heads, queries, threshold
 
     def check(self, model: Model) -> None:
         """Checks the method, the threshold, the queries, and the names of layers.
@@ -106,8 +109,8 @@ class Attention(MapAnalysis):
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> Attention:
         """The same for another model: each image with the classes that its result shows."""
-        targets = [[target.id for target in result.targets if target.id is not None] for result in results]
-        return replace(self, targets=targets if any(targets) else self.targets)
+        targets = [[target.choice for target in result.targets if target.choice is not None] for result in results]
+        return replace(self, targets=targets, score_sign='+') if any(targets) else self
 
     def _read(self, model: Model, samples: Sequence[Sample], method: str) -> list[Heatmaps]:
         queries = Query.parse_all(self.queries)
@@ -125,7 +128,8 @@ class Attention(MapAnalysis):
             ]
         else:
             labels = [sample.label for sample in samples]
-            found = aggregate(model, inputs, method, layers, queries, points, self.targets, labels)
+            sign = sign_of(self.score_sign)
+            found = aggregate(model, inputs, method, layers, queries, points, self.targets, labels, sign)
             results = [figures.flow_result(model, s, index, found, settings) for index, s in enumerate(samples)]
         if not self.stats:
             return results
@@ -148,7 +152,7 @@ class Attention(MapAnalysis):
                 hint=close_matches(name, METHODS),
                 parameter='method',
             )
-        if name in CLASS_AGNOSTIC and same_for_all(self.targets) != []:
+        if name in CLASS_AGNOSTIC and (same_for_all(self.targets) != [] or sign_of(self.score_sign) < 0):
             raise InputError(f'{name} is class-agnostic', accepted='grad-rollout, legrad', parameter='targets')
         return name
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,12 @@ from vistool.analyses.attention.capture import (
 )
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.errors import InputError, message_of
-from vistool.models.model import Model, Targets, resolve_targets
-from vistool.network.attention import AttentionOp, watch_attention
+from vistool.models.classes import Chosen
+from vistool.models.model import Model, Targets, explained, names_value
+from vistool.network.attention import AttentionOp, Leaves, watch_attention
 from vistool.network.capture import borrowed, hooked
 from vistool.network.embedding import patch_stride
-from vistool.network.outputs import class_scores, has_classes
+from vistool.network.outputs import CHOOSE, Readout, absence
 from vistool.network.tensors import NetworkInput, Size, call_module, first_tensor, input_size, replace_tensor
 from vistool.network.token_layout import TokenLayout, covered_size, place_tokens
 
@@ -165,9 +166,10 @@ def legrad(
     batch: int,
     blocks: Blocks,
     wanted: Mapping[int, int],
-    score: Callable[[Any], Tensor],
+    score: Callable[[Any, int], Tensor],
     rearrange: Rearrange,
-) -> Callable[[Tensor], list[Tensor]]:
+    pools: bool = False,
+) -> Callable[[Tensor, Tensor], list[Tensor]]:
     """LeGrad (Bousselham et al., "LeGrad: an explainability method for vision transformers", ICCV 2025).
 
     s_l = head(norm(average token of block l)) for the class; E_l = mean over heads and queries of (∂s_l/∂A_l)⁺; the map
@@ -181,13 +183,17 @@ def legrad(
         wanted: Numbers of the attention layers that are wanted → the place of their block among ``blocks``.
         score: See above.
         rearrange: Applied to the wanted operations.
+        pools: Whether attention pools the tokens after the last block.
 
     Returns:
-        A function of a class column: ``(classes (B,))`` → E_l ``(B, N)`` of every wanted layer.
+        A function of a class column and its signs, each ``(B,)``: E_l ``(B, N)`` of every wanted layer.
     """
-    with averaged_tokens(blocks), _leaf_outputs(module, batch, wanted, rearrange) as ops:
+    leaves: Leaves = 'first' if pools else 'all'  # the score reaches the blocks through the pooling
+    with averaged_tokens(blocks), _leaf_outputs(module, batch, wanted, rearrange, leaves) as ops:
         try:
-            scores = score(call_module(module, inputs)).unflatten(0, (len(blocks.names), batch))
+            scores = score(call_module(module, inputs), len(blocks.names) * batch).unflatten(
+                0, (len(blocks.names), batch)
+            )
         except RuntimeError as error:
             raise InputError(
                 f'the head of this network cannot score average tokens ({message_of(error)})',
@@ -195,8 +201,8 @@ def legrad(
                 parameter='method',
             ) from error
 
-    def explain(classes: Tensor) -> list[Tensor]:
-        objective = scores.gather(2, classes.expand(len(scores), -1)[..., None]).sum()
+    def explain(classes: Tensor, signs: Tensor) -> list[Tensor]:
+        objective = (scores.gather(2, classes.expand(len(scores), -1)[..., None])[..., 0] * signs).sum()
         return _positive(objective, [ops[index] for index in wanted])
 
     return explain
@@ -207,31 +213,31 @@ def pooling_legrad(
     inputs: NetworkInput,
     batch: int,
     index: int,
-    score: Callable[[Any], Tensor],
+    score: Callable[[Any, int], Tensor],
     rearrange: Rearrange,
-) -> Callable[[Tensor], list[Tensor]]:
+) -> Callable[[Tensor, Tensor], list[Tensor]]:
     """LeGrad's E of a layer that pools the tokens for the head (SigLIP): (∂y/∂A)⁺ of the score itself."""
     with _leaf_outputs(module, batch, [index], rearrange) as ops:
-        scores = score(call_module(module, inputs))
+        scores = score(call_module(module, inputs), batch)
 
-    def explain(classes: Tensor) -> list[Tensor]:
-        return _positive(scores.gather(1, classes[:, None]).sum(), [ops[index]])
+    def explain(classes: Tensor, signs: Tensor) -> list[Tensor]:
+        return _positive((scores.gather(1, classes[:, None])[:, 0] * signs).sum(), [ops[index]])
 
     return explain
 
 
 @contextmanager
 def _leaf_outputs(
-    module: nn.Module, batch: int, wanted: Collection[int], rearrange: Rearrange
+    module: nn.Module, batch: int, wanted: Collection[int], rearrange: Rearrange, leaves: Leaves = 'all'
 ) -> Iterator[dict[int, AttentionOp]]:
-    """The wanted operations of a forward in which no gradient passes through attention."""
+    """The wanted operations of a forward in which outputs of attention are leaves of the graph."""
     ops: dict[int, AttentionOp] = {}
 
     def keep(op: AttentionOp) -> None:
         if op.index in wanted:
             ops[op.index] = rearrange(op).compact(values=True)
 
-    with watch_attention(module, batch, keep, leaves='all'):
+    with watch_attention(module, batch, keep, leaves=leaves):
         yield ops
 
 
@@ -252,9 +258,9 @@ class Aggregation:
         residual: The largest of theirs.
         queries: The queries, ``auto`` resolved.
         patch: Stride of the patch embedding.
-        classes: Class ids ``(B, M)``, or None.
-        asked: bool ``(B, M)``, which classes each image asks for; None means all.
-        scores: ``(B, C)``, or None.
+        chosen: The classes ``(B, M)``, or None.
+        readout: What the scores mean, or None.
+        numbers: ``(B, C)``, what is printed for each class, or None.
         lost: ``(B, M)``, the mass on prefix tokens, which is not drawn.
     """
 
@@ -264,9 +270,9 @@ class Aggregation:
     residual: float
     queries: tuple[Query, ...]
     patch: Size | None
-    classes: Tensor | None = None
-    asked: Tensor | None = None
-    scores: Tensor | None = None
+    chosen: Chosen | None = None
+    readout: Readout | None = None
+    numbers: Tensor | None = None
     lost: Tensor | None = None
 
 
@@ -345,6 +351,7 @@ def aggregate(
     points: Tensor,
     targets: Targets,
     labels: Sequence[int | None],
+    sign: int = 1,
 ) -> Aggregation:
     """Runs ``rollout``, ``grad-rollout`` or ``legrad``.
 
@@ -357,6 +364,7 @@ def aggregate(
         points: ``(B, Q, 2)``, point queries in network pixels.
         targets: Classes, for the last two methods.
         labels: Ground truth per image.
+        sign: −1 for the evidence against the classes.
 
     Raises:
         InputError: If the network does not fit the method, or a class, layer or query does not exist.
@@ -365,7 +373,7 @@ def aggregate(
     stride = patch_stride(module)
     with borrowed(module), torch.set_grad_enabled(graded):
         if method == 'legrad':
-            return _legrad(model, inputs, layers, targets, labels, stride)
+            return _legrad(model, inputs, layers, targets, labels, sign, stride)
         found, seen = _layers(module, inputs, method, layers)
         op, layout = found.asking
         extent = covered_size(input_size(inputs)[0], layout.query_grid or layout.grid, stride)
@@ -374,18 +382,50 @@ def aggregate(
         if method == 'rollout':
             rows = rollout(found.ops, mean_rows(op, start) if found.pooling else start)
             return _aggregation(found, rows, resolved, stride, lost=rows[..., : found.layout.prefix].sum(-1))
-        scores, classes, asked = _classes(model, seen.output, method, targets, labels)
-        rows = _graded(found, scores, classes, start)
-    return _aggregation(found, rows, resolved, stride, classes=classes, asked=asked, scores=scores.detach())
+        asked = _asked(model, seen.output, inputs, method, targets, labels, sign)
+        rows = _graded(found, asked, start)
+    return _aggregation(found, rows, resolved, stride, **asked.told)
 
 
-def _classes(
-    model: Model, output: Any, method: str, targets: Targets, labels: Sequence[int | None]
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Scores ``(B, C)``, the classes asked for ``(B, M)``, and which of them each image asks for."""
-    scores = _scores(model, output, method)
-    model.fit_classes(scores.shape[1])
-    return scores, *resolve_targets(targets, scores.detach(), model.classes, labels)
+@dataclass(frozen=True)
+class _Asked:
+    """What is explained.
+
+    Attributes:
+        scores: ``(B, C)``.
+        chosen: The classes ``(B, M)``.
+        readout: Where the scores are and what they mean.
+    """
+
+    scores: Tensor
+    chosen: Chosen
+    readout: Readout
+
+    @property
+    def columns(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Classes and signs, each ``(B,)``."""
+        return zip(self.chosen.ids.unbind(1), self.chosen.signs.unbind(1), strict=True)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What an :class:`Aggregation` says about it."""
+        numbers = self.readout.numbers(self.scores.detach())
+        return {'chosen': self.chosen, 'readout': self.readout, 'numbers': numbers}
+
+
+def _asked(
+    model: Model,
+    output: Any,
+    inputs: NetworkInput,
+    method: str,
+    targets: Targets,
+    labels: Sequence[int | None],
+    sign: int,
+) -> _Asked:
+    readout = _readout(model, output, inputs, method, names_value(targets))
+    scores = readout.scores(output, input_size(inputs)[1])
+    chosen = explained(model, readout, targets, scores.detach(), labels)
+    return _Asked(scores, replace(chosen, signs=chosen.signs * sign), readout)
 
 
 def _layers(module: nn.Module, inputs: NetworkInput, method: str, layers: LayerChoice) -> tuple[_Layers, Observation]:
@@ -401,7 +441,7 @@ def _layers(module: nn.Module, inputs: NetworkInput, method: str, layers: LayerC
 
 
 def _aggregation(
-    found: _Layers, rows: Tensor, queries: tuple[Query, ...], patch: Size | None, **more: Tensor | None
+    found: _Layers, rows: Tensor, queries: tuple[Query, ...], patch: Size | None, **more: Any
 ) -> Aggregation:
     return Aggregation(
         rows[..., found.layout.prefix :].unflatten(-1, found.layout.grid),
@@ -414,15 +454,16 @@ def _aggregation(
     )
 
 
-def _scores(model: Model, output: Any, method: str) -> Tensor:
-    scores = class_scores(output)
-    if scores is None or not has_classes(model.module):
+def _readout(model: Model, output: Any, inputs: NetworkInput, method: str, value: bool) -> Readout:
+    readout = model.readout(output, input_size(inputs)[1], inputs, value=value)
+    if readout is None:
         raise InputError(
-            f'{method} explains a class, and {model.name} gives no class scores (it has no classification head)',
+            f'{method} explains a class, and {model.name} gives no class scores ({absence(model.module, output)})',
             accepted='raw, rollout',
+            hint=CHOOSE,
             parameter='method',
         )
-    return scores
+    return readout
 
 
 def _start(queries: Sequence[Query], op: AttentionOp, layout: TokenLayout, points: Tensor, extent: Size) -> Tensor:
@@ -438,10 +479,10 @@ def _start(queries: Sequence[Query], op: AttentionOp, layout: TokenLayout, point
     return start
 
 
-def _graded(found: _Layers, scores: Tensor, classes: Tensor, start: Tensor) -> Tensor:
+def _graded(found: _Layers, asked: _Asked, start: Tensor) -> Tensor:
     rows = []
-    for column in classes.unbind(1):
-        objective = scores.gather(1, column[:, None]).sum()
+    for column, signs in asked.columns:
+        objective = (asked.scores.gather(1, column[:, None])[:, 0] * signs).sum()
         sources = [op.own for op in found.all]
         gradients = torch.autograd.grad(objective, sources, retain_graph=True, allow_unused=True)
         with torch.no_grad():
@@ -460,6 +501,7 @@ def _legrad(
     layers: LayerChoice,
     targets: Targets,
     labels: Sequence[int | None],
+    sign: int,
     stride: Size | None,
 ) -> Aggregation:
     """LeGrad of the wanted layers: one forward finds the blocks of all, another scores their average tokens."""
@@ -474,7 +516,7 @@ def _legrad(
             accepted='raw, rollout',
             parameter='method',
         )
-    scores, classes, asked = _classes(model, seen.output, 'legrad', targets, labels)
+    asked = _asked(model, seen.output, inputs, 'legrad', targets, labels, sign)
     stacked = Blocks(*zip(*(block for block in every.blocks if block is not None), strict=True))
     chosen = {index: places[index] for index in wanted if index in places}
     pooled = pooling is not None and wanted.get(pooling, False)  # asked for by itself
@@ -483,10 +525,7 @@ def _legrad(
             'legrad: layer %d (%s) pools the tokens and has no block; it is left out', pooling, seen.names[pooling]
         )
 
-    def score(output: Any) -> Tensor:
-        found = class_scores(output)
-        assert found is not None  # it gave some before
-        return found
+    score = asked.readout.scores
 
     def rearrange(op: AttentionOp) -> AttentionOp:
         return place_tokens(op, batch, size, seen.answers)[0]
@@ -494,14 +533,13 @@ def _legrad(
     explainers = []
     with torch.enable_grad():
         if chosen:
-            explainers.append(legrad(module, inputs, batch, stacked, chosen, score, rearrange))
+            explainers.append(legrad(module, inputs, batch, stacked, chosen, score, rearrange, pooling is not None))
         if pooled and pooling is not None:
             explainers.append(pooling_legrad(module, inputs, batch, pooling, score, rearrange))
         rows = [
-            torch.stack([found for explain in explainers for found in explain(column)]).mean(0)
-            for column in classes.unbind(1)
+            torch.stack([found for explain in explainers for found in explain(*column)]).mean(0)
+            for column in asked.columns
         ]
     used = [op for op in every.all if op.index in chosen or (pooled and op.index == pooling)]
     shown = _Layers(used, every.layout, [])
-    more = {'classes': classes, 'asked': asked, 'scores': scores.detach()}
-    return _aggregation(shown, torch.stack(rows, 1), (), stride, **more)
+    return _aggregation(shown, torch.stack(rows, 1), (), stride, **asked.told)

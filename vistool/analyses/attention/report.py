@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from vistool.analyses.attention.aggregation import Aggregation
 from vistool.analyses.attention.capture import Reading
 from vistool.analyses.attention.selection import Query, find_heads
+from vistool.analyses.base import target_of
 from vistool.data.geometry import crop
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
-from vistool.network.outputs import probabilities
 from vistool.network.token_layout import covered_size
 from vistool.results import Coordinate, Coordinates, Heatmap, Heatmaps, Layer, Mass, NetworkView, Target
 
@@ -174,6 +174,7 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Aggregation, set
         'residual': flow.residual,
         'queries': [query.label for query in queries],
         'targets': [target.entry() for target in targets],
+        'scores': None if flow.readout is None else flow.readout.entry(),
         'prefix': None if flow.lost is None else [float(value) for value in flow.lost[image]],
     }
     return replace(
@@ -185,19 +186,17 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Aggregation, set
 
 
 def _targets(model: Model, flow: Aggregation, image: int) -> list[Target]:
-    if flow.classes is None or flow.scores is None:
+    if flow.chosen is None or flow.readout is None or flow.numbers is None:
         return []
-    shares = probabilities(model.module, flow.scores)[image]
-    chosen = (
-        flow.classes[image] if flow.asked is None else flow.classes[image][flow.asked[image].to(flow.classes.device)]
-    )
-    ids = [int(index) for index in chosen]
-    return [Target(model.class_name(index), index, float(shares[index])) for index in ids]
+    asked = [True] * flow.chosen.ids.shape[1] if flow.chosen.asked is None else flow.chosen.asked[image].tolist()
+    pairs = zip(flow.chosen.ids[image].tolist(), flow.chosen.signs[image].tolist(), asked, strict=True)
+    return [target_of(model, flow.readout, own, flow.numbers[image], sign < 0) for own, sign, wanted in pairs if wanted]
 
 
 def _scaled(item: Heatmap) -> Heatmap:
     """A map of relevance scaled to [0, 1], with the raw values as its range."""
-    low, high = float(item.values.min()), float(item.values.max())
+    finite = item.values[np.isfinite(item.values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     return replace(item, values=(item.values - low) / max(high - low, 1e-30), range=(low, high))
 
 

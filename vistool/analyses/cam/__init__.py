@@ -6,6 +6,7 @@ The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they expla
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -33,11 +34,22 @@ from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, param
-from vistool.models.model import Model, Subject, Targets, as_model, as_samples, resolve_targets, same_for_all
+from vistool.models.model import (
+    Model,
+    Subject,
+    Targets,
+    as_model,
+    as_samples,
+    explained,
+    names_value,
+    resolve_targets,
+    same_for_all,
+    sign_of,
+)
 from vistool.network.forward import Forward, forward, layers_to_explain
 from vistool.network.inputs import varied
 from vistool.network.layers import find_layer, layer_names, network_name, require_layers, words_for
-from vistool.network.outputs import has_classes, probabilities
+from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, pooled_features
 from vistool.network.tensors import NetworkInput, Size, TokenHints, input_size
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
@@ -60,7 +72,8 @@ class CAM(MapAnalysis):
         methods: A name or several from :data:`~vistool.analyses.cam.methods.METHODS`, case-insensitive; ``'all'`` means
             those that share the forward.
         targets: Class ids (also as a tensor), class names, ``'topN'`` or ``'label'``, for all images of a batch; or one
-            list of them for each image. None means the predicted class, or the config's ``cam_target``.
+            list of them for each image. None means the predicted class, or the config's ``cam_target``. A minus before
+            a name asks for the evidence against it: ``'-tabby'``, ``'-value'``.
         layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``) or as modules of the network, one or
             several; none means the default for the network.
         aug_smooth: Average over six variants: mirrored or not, times 0.9, 1 and 1.1.
@@ -73,6 +86,7 @@ class CAM(MapAnalysis):
         score: A score that is not a class score: a callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)``
             for one in :data:`~vistool.registry.CAM_TARGETS`.
         contrast: Classes that FinerCAM contrasts the target with; none means the three with the nearest scores.
+        score_sign: ``'-'`` for the evidence against each target, ``'+'`` for the evidence for it.
         seed: Of RandomCAM.
     """
 
@@ -87,6 +101,7 @@ class CAM(MapAnalysis):
     reference: str | Path | Sample | NetworkInput | None = None
     score: Score | Mapping[str, Any] | None = None
     contrast: Targets = ()
+    score_sign: str | int = '+'
     seed: int = 0
 
     @overload
@@ -126,6 +141,7 @@ class CAM(MapAnalysis):
     def choices(self) -> Sequence[object]:
         """What the user chose, for file names."""
         variants = [name for name in ('aug_smooth', 'eigen_smooth') if getattr(self, name)]
+        variants += ['against'] if sign_of(self.score_sign) < 0 else []
         variants += [self.layer_fusion] if self.layer_fusion != 'mean' else []
         variants += [f'like-{Path(self.reference).stem}'] if isinstance(self.reference, (str, os.PathLike)) else []
         methods = [self.methods] if isinstance(self.methods, str) else self.methods
@@ -145,7 +161,7 @@ class CAM(MapAnalysis):
 
         Layers that were named are kept if the other model has them; otherwise its own default is used.
         """
-        targets = [[target.id for target in result.targets if target.id is not None] for result in results]
+        targets = [[target.choice for target in result.targets if target.choice is not None] for result in results]
         names = list(results[0].layers) if self.layers and results else []
         if not isinstance(self.layers, nn.Module) and all(isinstance(name, str) for name in self.layers):
             names = layer_names(model.module, self.layers)
@@ -154,7 +170,9 @@ class CAM(MapAnalysis):
         except InputError:
             layers = []
             log.warning('%s has no layer %s: its default is used', model.name, ', '.join(names))
-        return replace(self, targets=targets if any(targets) else self.targets, layers=layers)
+        if not any(targets):
+            return replace(self, layers=layers)
+        return replace(self, targets=targets, layers=layers, score_sign='+')  # the targets say which sign they have
 
     def _explain(self, model: Model, samples: Sequence[Sample], methods: Mapping[str, Method]) -> list[Heatmaps]:
         inputs = model.batch(samples)
@@ -163,22 +181,49 @@ class CAM(MapAnalysis):
         views = varied(model.module, inputs, maps.BRIGHTNESS) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
         hints = TokenHints(self.extra_tokens, self.tokens)
-        with forward(model.module, views, layers, gradients=gradients, hints=hints) as run:
-            classified = run.scores is not None and has_classes(model.module)
-            scores = run.scores[: len(samples)].detach() if classified and run.scores is not None else None
-            targets = self._targets(model, samples, scores)
+        read = self._reader(model, views)
+        with forward(model.module, views, layers, gradients=gradients, hints=hints, read=read) as run:
+            readout = self._readout(model, run, views, methods)
+            scores = None if readout is None else readout.scores(run.output, run.count)[: len(samples)].detach()
+            targets = self._targets(model, samples, readout, scores)
             if not targets and any(entry.shows_class for entry in methods.values()):
-                raise _headless(model, methods)
+                raise _headless(model, methods, run.output)
             signed = shared_maps(run, methods, targets, self.eigen_smooth)
             values = [target.values(run.output, run.count) for target in targets]
         probe = Probe(model.module, views, run.layers, layers, None, self.eigen_smooth, self.seed)
         signed |= own_maps(probe, methods, targets)
         drawn = {key: self._finish(by_layer, list(layers), size) for key, by_layer in signed.items()}
-        shares = None if scores is None else probabilities(model.module, scores).cpu()
-        report = Report(model, methods, list(layers), targets, shares, values, drawn, self._settings())
+        numbers = None if scores is None or readout is None else readout.numbers(scores).cpu()
+        report = Report(model, methods, list(layers), targets, readout, numbers, values, drawn, self._settings())
         return [report.result(index, sample) for index, sample in enumerate(samples)]
 
+    def _reader(self, model: Model, inputs: NetworkInput) -> ScoreReader:
+        """What finds the scores in the model's output, or what stands for them, where they may be missing."""
+        value, size = names_value(self.targets), input_size(inputs)[0]
+        if self.reference is not None:
+            return ScoreReader(lambda output, count: pooled_features(output, size), 'pooled features')
+        find = functools.partial(model.scores, inputs=inputs, value=value)
+        return ScoreReader(find, (model.output_hints.output, model.classes, value))
+
+    def _readout(
+        self, model: Model, run: Forward, inputs: NetworkInput, methods: Mapping[str, Method]
+    ) -> Readout | None:
+        """What the output means; None where it is unclear and nothing asks for it."""
+        try:
+            return model.readout(run.output, run.count, inputs, value=names_value(self.targets))
+        except InputError as error:
+            own = self.reference is not None or self._custom(model) is not None
+            if self._has_targets or (not own and any(entry.shows_class for entry in methods.values())):
+                raise
+            log.info('no score is shown: %s', error)
+            return None
+
+    def _custom(self, model: Model) -> Score | Mapping[str, Any] | None:
+        """The score of the user's own, if one is named."""
+        return self.score if self.score is not None else (model.config or {}).get('cam_target')
+
     def _check_options(self) -> None:
+        sign_of(self.score_sign)
         if self.layer_fusion not in FUSIONS:
             raise InputError(
                 f'unknown fusion {self.layer_fusion!r}',
@@ -202,7 +247,7 @@ class CAM(MapAnalysis):
             return {}
         require_layers(model.module)
         names = layer_names(model.module, self.layers)
-        names = names or layers_to_explain(model.module, inputs)
+        names = names or layers_to_explain(model.module, inputs, self._reader(model, inputs))
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',
@@ -211,24 +256,33 @@ class CAM(MapAnalysis):
             )
         return dict(find_layer(model.module, name) for name in names)
 
-    def _targets(self, model: Model, samples: Sequence[Sample], scores: Tensor | None) -> Sequence[Target]:
+    def _targets(
+        self, model: Model, samples: Sequence[Sample], readout: Readout | None, scores: Tensor | None
+    ) -> Sequence[Target]:
         """The rows of the figure; none for a network that gives no class scores if no other score is named."""
         if self.reference is not None:
             return [similarity_target(model, self.reference, samples)]
-        custom = self.score if self.score is not None else (model.config or {}).get('cam_target')
+        custom = self._custom(model)
         if custom is not None and not self._has_targets:
             return [custom_target(custom, samples)]
-        if scores is None:
+        if scores is None or readout is None:
             return []
-        model.fit_classes(scores.shape[1])
         labels = [sample.label for sample in samples]
-        classes, asked = resolve_targets(self.targets, scores, model.classes, labels)
+        chosen = explained(model, readout, self.targets, scores, labels)
         contrast = None
         if same_for_all(self.contrast) != []:
-            contrast, _ = resolve_targets(self.contrast, scores, model.classes, labels)
+            contrast = resolve_targets(self.contrast, scores, model.classes, labels).ids
+        signs = chosen.signs * sign_of(self.score_sign)
         return [
-            ClassTarget(column, scores, contrast, None if asked is None else asked[:, number])
-            for number, column in enumerate(classes.unbind(1))
+            ClassTarget(
+                column,
+                scores,
+                readout,
+                signs[:, number],
+                contrast,
+                None if chosen.asked is None else chosen.asked[:, number],
+            )
+            for number, column in enumerate(chosen.ids.unbind(1))
         ]
 
     def _finish(self, signed: list[Tensor], layers: Sequence[str], size: Size) -> list[Drawn]:
@@ -292,11 +346,11 @@ def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Targ
     return signed
 
 
-def _headless(model: Model, methods: Mapping[str, Method]) -> InputError:
+def _headless(model: Model, methods: Mapping[str, Method], output: Any) -> InputError:
     wanting = ', '.join(entry.title for entry in methods.values() if entry.shows_class)
     return InputError(
-        f'{wanting} needs class scores, and {model.name} gives none (it has no classification head)',
+        f'{wanting} needs class scores, and {model.name} gives none ({absence(model.module, output)})',
         accepted=titles_of(lambda entry: not entry.shows_class),
-        hint=f'or give an image to compare with ({param("reference")} IMG)',
+        hint=f'or give an image to compare with ({param("reference")} IMG), or {CHOOSE}',
         parameter='methods',
     )

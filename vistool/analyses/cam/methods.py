@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.analyses.cam.maps import combine, kernel_component, principal_component
-from vistool.analyses.cam.targets import ClassTarget, Target, scores_of
+from vistool.analyses.cam.targets import ClassTarget, Target
 from vistool.errors import InputError, close_matches
 from vistool.network.forward import Layer
 from vistool.network.tensors import NetworkInput
@@ -307,7 +307,7 @@ def fem(a: Tensor, g: Tensor) -> Tensor:
 
 
 def finer_score(target: Target, output: Any, rows: Tensor) -> Tensor:
-    """Σ_d p_d·(y_c − y_d) / (Σ_d p_d + 1e-9) over the contrasted classes d, with p their softmax probabilities.
+    """Σ_d p_d·(y_c − y_d) / (Σ_d p_d + 1e-9) over the contrasted classes d, with p their probabilities.
 
     These are the classes named by the target, else those whose scores for the plain image are nearest to the target's.
 
@@ -322,17 +322,17 @@ def finer_score(target: Target, output: Any, rows: Tensor) -> Tensor:
     Raises:
         InputError: If the target is not a class, or there is no other class.
     """
-    if not isinstance(target, ClassTarget):
+    if not isinstance(target, ClassTarget) or target.readout.is_value:
         works = titles_of(lambda entry: entry.score is None)
-        name = getattr(target, 'name', 'the target')
+        name = target.readout.name if isinstance(target, ClassTarget) else getattr(target, 'name', 'the target')
         raise InputError(f'FinerCAM compares classes, and {name} is not a class', accepted=works, parameter='methods')
-    scores = scores_of(output)
+    scores = target.readout.scores(output, len(rows))
     images = rows.to(scores.device) % len(target.classes)
     own = target.classes[images]
     others = (target.contrast if target.contrast is not None else nearest(target.plain, target.classes))[images]
-    shares = scores.softmax(1).gather(1, others)
+    shares = target.readout.numbers(scores).to(scores.dtype).gather(1, others)
     margins = scores.gather(1, own[:, None]) - scores.gather(1, others)
-    return (shares * margins).sum(1) / (shares.sum(1) + 1e-9)
+    return target.signed((shares * margins).sum(1) / (shares.sum(1) + 1e-9), rows)
 
 
 def nearest(scores: Tensor, classes: Tensor, count: int = CONTRASTED) -> Tensor:

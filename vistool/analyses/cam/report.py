@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vistool.analyses.base import target_of
 from vistool.analyses.cam import targets as cam_targets
 from vistool.analyses.cam.methods import Key, Method
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
+from vistool.network.outputs import Readout
 from vistool.results import Coordinate, Coordinates, Heatmap, Heatmaps, Layer, Target
 
 
@@ -45,7 +47,8 @@ class Report:
         methods: Name → method, in the order of the figure's columns.
         layers: Names of the target layers.
         asked: What the maps explain.
-        shares: Class probabilities ``(B, C)``, or None where there are no classes.
+        readout: What the scores mean; None where there are none.
+        numbers: What is printed for each class ``(B, C)``: probabilities, or values; None where there are none.
         values: Scores ``(B,)`` of each target that is not a class; None for classes.
         drawn: The maps.
         settings: Whatever else the provenance keeps.
@@ -55,7 +58,8 @@ class Report:
     methods: Mapping[str, Method]
     layers: Sequence[str]
     asked: Sequence[cam_targets.Target]
-    shares: Tensor | None
+    readout: Readout | None
+    numbers: Tensor | None
     values: Sequence[Tensor | None]
     drawn: Mapping[Key, Sequence[Drawn]]
     settings: Mapping[str, Any]
@@ -75,7 +79,7 @@ class Report:
             geometry=sample.geometry,
             model=self.model.name,
             targets=targets,
-            label=None if sample.label is None else Target(self.model.class_name(sample.label), sample.label),
+            label=self._label(sample),
             prediction=prediction,
             titles={name: method.title for name, method in self.methods.items()},
             layers=tuple(self.layers),
@@ -86,6 +90,7 @@ class Report:
                 'layers': list(self.layers),
                 'targets': [target.entry() for target in targets],
                 'prediction': prediction and prediction.entry(),
+                'scores': None if self.readout is None else self.readout.entry(),
                 **self.settings,
                 **sample.provenance(),
                 'versions': versions(),
@@ -101,17 +106,20 @@ class Report:
         if value is not None:
             assert isinstance(target, cam_targets.ScoreTarget)
             return Target(target.name, score=float(value[index]))
-        assert isinstance(target, cam_targets.ClassTarget) and self.shares is not None
-        return self._class(int(target.classes[index]), self.shares[index])
-
-    def _class(self, chosen: int, shares: Tensor) -> Target:
-        return Target(self.model.class_name(chosen), chosen, float(shares[chosen]))
+        assert isinstance(target, cam_targets.ClassTarget) and self.readout is not None and self.numbers is not None
+        against = target.signs is not None and bool(target.signs[index] < 0)
+        return target_of(self.model, self.readout, int(target.classes[index]), self.numbers[index], against)
 
     def _prediction(self, index: int) -> Target | None:
-        """The most likely class, whatever is explained."""
-        if self.shares is None:
+        """The most likely class, or the value, whatever is explained; None for several values."""
+        if self.numbers is None or self.readout is None or (self.readout.is_value and self.readout.classes > 1):
             return None
-        return self._class(int(self.shares[index].argmax()), self.shares[index])
+        return target_of(self.model, self.readout, int(self.numbers[index].argmax()), self.numbers[index])
+
+    def _label(self, sample: Sample) -> Target | None:
+        if sample.label is None or (self.readout is not None and self.readout.is_value):
+            return None
+        return Target(self.model.class_name(sample.label), sample.label)
 
     def _maps(self, index: int, targets: Sequence[Target]) -> Iterator[Heatmap]:
         """Row by row; a method that shows no class stands in the first row only."""

@@ -17,7 +17,7 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
 from vistool.models.model import Model, as_samples
 from vistool.network.inputs import run_network
-from vistool.network.outputs import class_scores, pooled_features
+from vistool.network.outputs import Readout, pooled_features
 from vistool.network.tensors import NetworkInput, input_size
 from vistool.registry import CAM_TARGETS
 
@@ -48,17 +48,21 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """A class for each image.
+    """A class, or a value of a regression, for each image.
 
     Attributes:
         classes: int64 ``(B,)``, the class of each image.
         plain: The class scores ``(B, C)`` of the images as they are, detached.
+        readout: Finds the scores in an output.
+        signs: ``(B,)``, 1, or −1 where the maps show the evidence against the class; None means 1.
         contrast: int64 ``(B, S)``, the classes that FinerCAM contrasts the target with; None leaves them to be found.
         asked: bool ``(B,)``, for which images the class is asked for; None means all of them.
     """
 
     classes: Tensor
     plain: Tensor
+    readout: Readout
+    signs: Tensor | None = None
     contrast: Tensor | None = None
     asked: Tensor | None = None
 
@@ -68,9 +72,16 @@ class ClassTarget:
 
     def score(self, output: Any, rows: Tensor) -> Tensor:
         """The class score of each row of a network's output; see :class:`Target`."""
-        scores = scores_of(output)
+        scores = self.readout.scores(output, len(rows))
         images = (rows % len(self.classes)).to(self.classes.device)
-        return scores.gather(1, self.classes[images, None].to(scores.device))[:, 0]
+        return self.signed(scores.gather(1, self.classes[images, None].to(scores.device))[:, 0], rows)
+
+    def signed(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """Scores ``(n,)`` of rows, negative where the evidence against the class is asked for."""
+        if self.signs is None:
+            return scores
+        images = (rows % len(self.signs)).to(self.signs.device)
+        return scores * self.signs[images].to(scores)
 
     def values(self, output: Any, count: int) -> None:
         """None: classes have probabilities."""
@@ -114,13 +125,6 @@ class ScoreTarget:
     def values(self, output: Any, count: int) -> Tensor:
         """The scores ``(B,)`` of the plain images."""
         return self.score(output, torch.arange(count))[: len(self.samples)].detach().float().cpu()
-
-
-def scores_of(output: Any) -> Tensor:
-    """The class scores ``(n, C)`` in a network's output."""
-    scores = class_scores(output)
-    assert scores is not None  # class targets exist only for networks with class scores
-    return scores
 
 
 def custom_target(spec: Score | Mapping[str, Any], samples: Sequence[Sample]) -> ScoreTarget:
