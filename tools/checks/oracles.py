@@ -85,10 +85,11 @@ def backward_through(
         if isinstance(value, Tensor):
             if not value.is_floating_point():
                 return value
-            if value.requires_grad:
-                value.retain_grad()
-            into.append(value)
-            return value.clone()
+            own = value.clone()  # the layer's own: a tensor that it only passes on has other uses too
+            if own.requires_grad:
+                own.retain_grad()
+            into.append(own)
+            return own.clone()
         if isinstance(value, dict):
             for key in list(value):
                 value[key] = copied(value[key], into)
