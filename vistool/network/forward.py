@@ -104,7 +104,15 @@ def last_used(calls: Sequence[Activation], output: Any, count: int, read: ScoreR
     return reached[-1] if reached else len(calls) - 1
 
 
-def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callable[[str], str]) -> None:
+def zero_weights(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> str:
+    """``': the weights of head are all zero'`` where that is why no score depends on the image, else ``''``."""
+    found = _searched(module, inputs, read)
+    return f': the weights of {found.zero} are all zero' if found is not None and found.zero else ''
+
+
+def check_gradient(
+    name: str, gradient: Tensor, layout: Layout, suggest: Callable[[str], str], why: Callable[[], str]
+) -> None:
     """Warns where a score's gradient at a layer is zero everywhere.
 
     Args:
@@ -112,6 +120,7 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
         gradient: As the layer's output.
         layout: The layer's.
         suggest: Layer → a hint that names another.
+        why: Why all gradients are zero, if that is known.
 
     Raises:
         InputError: If it is zero at every position of the map but not at the tokens before it, as after a
@@ -126,7 +135,7 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
             hint=suggest(name),
             parameter='layers',
         )
-    log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
+    log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see%s', name, why())
 
 
 def _objective(output: Any, count: int, read: ScoreReader) -> Tensor | None:
@@ -176,6 +185,7 @@ class Forward:
         layers: The target layers.
         count: B.
         suggest: ``name → hint`` that names another layer than the one given.
+        why_zero: Why no score depends on the image, if that is known.
     """
 
     output: Any
@@ -183,6 +193,7 @@ class Forward:
     layers: tuple[Layer, ...]
     count: int
     suggest: Callable[[str], str] = lambda name: ''
+    why_zero: Callable[[], str] = lambda: ''
 
     def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
         """∂objective/∂layer for every layer, by one backward that ends at the earliest of them.
@@ -201,7 +212,7 @@ class Forward:
         for layer, gradient in zip(self.layers, found, strict=True):
             if gradient is None:
                 raise self._no_path(layer.name)
-            check_gradient(layer.name, gradient, layer.layout, self.suggest)
+            check_gradient(layer.name, gradient, layer.layout, self.suggest, self.why_zero)
         return list(found)
 
     def _no_path(self, name: str) -> InputError:
@@ -268,7 +279,9 @@ def _collect(
         chosen = last_used(calls, output, batch, read)
         place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
-    return Forward(output, read(output, batch), tuple(layers), batch, suggest)
+    return Forward(
+        output, read(output, batch), tuple(layers), batch, suggest, partial(zero_weights, module, inputs, read)
+    )
 
 
 def _unreached(name: str, suggest: Callable[[str], str]) -> InputError:
