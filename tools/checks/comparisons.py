@@ -126,13 +126,15 @@ def misplaced(answers: Answers, order: Tensor, grid: Size) -> str:
     rows = (torch.arange(grid[0]) + 0.5) / grid[0]
     columns = (torch.arange(grid[1]) + 0.5) / grid[1]
     cells = torch.cartesian_prod(rows, columns)
-    local = locality >= locality.median()  # the others may answer to everything, as behind global attention
+    local = locality >= LOCAL  # the others may answer to everything, as behind global attention
+    if int(local.sum()) < max(6, FEW * len(local)):
+        return ''
     for axis, name in enumerate(('rows', 'columns')):
         if grid[axis] < 2:
             continue
         found, expected = places[local, axis].double(), cells[local, axis].double()
         spread = float(found.std())
-        if spread < LOCAL or float(expected.std()) < LOCAL:
+        if min(spread, float(expected.std())) < SPREAD:
             continue
         agreement = float(torch.corrcoef(torch.stack([found, expected]))[0, 1])
         if agreement < AGREEMENT:
@@ -140,8 +142,12 @@ def misplaced(answers: Answers, order: Tensor, grid: Size) -> str:
     return ''
 
 
-LOCAL = 0.12
-"""Spread of the places that positions answer to (0.29 for a uniform grid) below which no order can be told."""
+LOCAL = 3.0
+"""How many times the mean answer a position's strongest answer has to be, if its place is to be told from it."""
+FEW = 0.05
+"""The smallest share of such positions that tells an order."""
+SPREAD = 0.12
+"""Spread of their places (0.29 for a uniform grid) below which no order can be told."""
 AGREEMENT = 0.6
 """Correlation of these places with the cells' own."""
 
@@ -291,7 +297,8 @@ class Comparison:
                         (shown.double() - truth[index]).abs().max() / truth[index].abs().max().clamp_min(1e-30)
                     )
                     return None, f'{method} is off by {away:.1e} of its largest value'
-                below = float(truth[index].abs().max()) <= ROUNDING * float(terms[index].max())
+                sums = oracles.magnitude(method, a[index : index + 1], g[index : index + 1], conditioned=False)
+                below = float(truth[index].abs().max()) <= ROUNDING * float(sums.max())
                 if below:
                     notes.append(f'{method}: nothing above rounding')
                     if not _says_nothing(results[index], method):

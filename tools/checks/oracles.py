@@ -145,27 +145,33 @@ def formula(method: str, a: Tensor, g: Tensor) -> Tensor:
     return (a * (alpha * g.clamp_min(0)).sum(1, keepdim=True)).sum(2)
 
 
-def magnitude(method: str, a: Tensor, g: Tensor) -> Tensor:
-    """The sum of the absolute terms of the formula, ``(B, positions)``: what its rounding errors are relative to."""
+def magnitude(method: str, a: Tensor, g: Tensor, conditioned: bool = True) -> Tensor:
+    """The sum of the absolute terms of the formula, ``(B, positions)``: what its rounding errors are relative to.
+
+    Args:
+        method: The method.
+        a: Activations.
+        g: Gradients.
+        conditioned: Whether errors of denominators that cancel count as well.
+    """
     a, g = a.double(), g.double()
     if method == 'gradcam':
         return (a.abs() * g.abs().mean(1, keepdim=True)).sum(2)
     if method == 'xgradcam':
         total, product = a.sum(1, keepdim=True).abs() + 1e-7, a * g
-        cancels = a.abs().sum(1, keepdim=True) / total  # in the denominator
-        weights = (product.abs().sum(1, keepdim=True) + product.sum(1, keepdim=True).abs() * cancels) / total
+        weights = product.abs().sum(1, keepdim=True) / total
+        if conditioned:
+            cancels = a.abs().sum(1, keepdim=True) / total
+            weights = weights + product.sum(1, keepdim=True).abs() * cancels / total
         return (a.abs() * weights).sum(2)
     if method == 'gradcam++':
-        return formula(method, a, g).abs() + (a.abs() * formula_weight(a, g)).sum(2)
+        square, cube = 2 * g**2, a.sum(1, keepdim=True) * g**3
+        denominator = (square + cube + 1e-6).abs()
+        alpha = torch.where(g == 0, 0.0, g**2 / denominator)
+        if conditioned:
+            alpha = alpha * (square + cube.abs() + 1e-6) / denominator
+        return (a.abs() * (alpha * g.clamp_min(0)).sum(1, keepdim=True)).sum(2)
     return (a * g).abs().sum(2)
-
-
-def formula_weight(a: Tensor, g: Tensor) -> Tensor:
-    """The absolute channel weights of Grad-CAM++, ``(B, 1, channels)``, with the conditioning of its denominator."""
-    square, cube = 2 * g**2, a.sum(1, keepdim=True) * g**3
-    denominator = square + cube + 1e-6
-    conditioning = (square + cube.abs() + 1e-6) / denominator.abs()
-    return (torch.where(g == 0, 0.0, g**2 / denominator.abs()) * conditioning * g.clamp_min(0)).sum(1, keepdim=True)
 
 
 def unit_map(signed: Tensor, size: Size, epsilon: float) -> Tensor:
