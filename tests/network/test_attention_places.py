@@ -383,13 +383,12 @@ def test_the_last_spatial_attention_is_drawn_where_channels_come_last(caplog):
 
 
 class ImageText(nn.Module):
-    """An image tower, then a text tower of 48 tokens, the number of patches; then each attends to the other."""
+    """An image tower, then a text tower for several prompts; then places attend to the words of the first."""
 
-    def __init__(self, text=True):
+    def __init__(self):
         super().__init__()
         self.vision, self.words = Vit(), nn.Embedding(100, 16)
         self.text = nn.ModuleList([Block(), Block()])
-        self.joint = Block() if text else None
         self.cross = nn.MultiheadAttention(16, 2, batch_first=True)
 
     def forward(self, pixel_values, input_ids):
@@ -399,16 +398,17 @@ class ImageText(nn.Module):
         words = self.words(input_ids)
         for block in self.text:
             words = block(words)
-        image = image + self.cross(image, words, words, need_weights=False)[0]  # from places to words
+        first = words[:1].expand(len(image), -1, -1)
+        image = image + self.cross(image, first, first, need_weights=False)[0]  # from places to words
         return image.mean(1) @ words.mean(1).T
 
 
-@pytest.mark.parametrize('words', [48, 6, 77])
-def test_attention_over_text_is_not_drawn_on_the_photo(words, caplog):
+@pytest.mark.parametrize(('words', 'prompts'), [(48, 3), (6, 3), (77, 4), (48, 1)])
+def test_attention_over_text_is_not_drawn_on_the_photo(words, prompts, caplog):
     net = seeded(ImageText)
-    inputs = {'pixel_values': torch.randn(2, 3, *SIZE), 'input_ids': torch.randint(100, (2, words))}
+    inputs = {'pixel_values': torch.randn(2, 3, *SIZE), 'input_ids': torch.randint(100, (prompts, words))}
     for layer in (-1, -2, 3):
-        with pytest.raises(InputError, match=r'do not come from the image.*choose layer 1'):
+        with pytest.raises(InputError, match=r'(do not come from the image|are the same for all).*choose layer 1'):
             Attention(layers=[layer])(net, inputs)
     with caplog.at_level(logging.WARNING):
         results = Attention()(net, inputs)
@@ -451,6 +451,23 @@ class Latents(Vit):
         latents = self.latents.expand(len(x), -1, -1)
         latents = latents + self.cross(latents, x, x, need_weights=False)[0]
         return self.head(self.own(latents).mean(1))
+
+
+class Transposed(Vit):
+    """A common mistake: ``batch_first`` forgotten, so that the images of the batch attend to each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.mistaken = nn.MultiheadAttention(16, 2)
+
+    def forward(self, x):
+        x = self.blocks[1](self.blocks[0](self.embed(x)))
+        return self.head((x + self.mistaken(x, x, x, need_weights=False)[0]).mean(1))
+
+
+def test_images_that_attend_to_each_other_are_not_places():
+    with pytest.raises(InputError, match=r'are the same for all images, or mix them.*choose layer 1'):
+        Attention(layers=[-1])(seeded(Transposed), torch.randn(2, 3, *SIZE))
 
 
 def test_latents_are_not_places():

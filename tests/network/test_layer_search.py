@@ -1,6 +1,8 @@
 """The layer that is explained by default: by table for known networks, by search for all others."""
 
+import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -259,9 +261,34 @@ def test_the_search_runs_once_for_a_network_its_weights_and_an_input_size():
     assert [forwards(cam) for _ in range(2)] == [2, 1]
 
 
+def test_a_searched_network_is_freed_with_what_was_found():
+    network = ResNet().eval()
+    vt.CAM(['gradcam'])(network, PHOTO)
+    vt.FeatureMaps()(network, PHOTO)
+    kept = weakref.ref(network)
+    del network
+    gc.collect()
+    assert kept() is None
+
+
 def test_what_was_chosen_is_logged_once(caplog):
     caplog.set_level(logging.INFO)
     network = ResNet().eval()
     for _ in range(3):
         vt.CAM(['eigencam'])(network, PHOTO)
     assert caplog.text.count('target layer: body.1') == 1
+
+
+@pytest.mark.slow
+def test_conformers_last_block_is_explained_by_its_output():
+    from mmpretrain import get_model
+
+    network = get_model('conformer-tiny-p16_3rdparty_in1k').eval()
+    outputs = []
+    network.backbone.conv_trans_12.register_forward_hook(lambda module, args, output: outputs.append(output[0]))
+    photo = torch.randn(1, 3, 224, 224)
+    (name,) = layers_to_explain(network, photo)
+    with torch.no_grad():
+        network(photo)
+    (result,) = vt.FeatureMaps(layers=[name], reduction='none')(network, photo)
+    assert torch.equal(torch.tensor(result.maps[3].values), outputs[-1][0, 3])

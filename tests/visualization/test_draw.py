@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vistool.errors import InputError
 from vistool.visualization.raster import (
+    NOT_FINITE,
     blend,
     check_map,
     colorize,
@@ -44,9 +45,9 @@ def test_colors_are_those_that_matplotlib_gives(values):
     np.testing.assert_array_equal(colorize(array, lookup_table('jet')), expected)
 
 
-def test_nan_is_colored_as_cold():
+def test_nan_has_a_color_of_its_own():
     table = lookup_table('viridis')
-    np.testing.assert_array_equal(colorize(np.array([[np.nan, 0.0]], np.float32), table), table[[[0, 0]]])
+    np.testing.assert_array_equal(colorize(np.array([[np.nan, 0.0]], np.float32), table), [[NOT_FINITE, table[0]]])
 
 
 def test_normalize_is_exact_at_the_ends_and_flat_maps_are_cold():
@@ -73,12 +74,12 @@ def test_heat_leaves_cold_pixels_alone_and_hot_ones_mostly_colored():
     np.testing.assert_array_equal(drawn[0, 1], np.rint(0.2 * image[0, 1] + 0.8 * table[255]))
 
 
-def test_overlay_leaves_what_is_not_covered_and_nan():
+def test_overlay_leaves_what_is_not_covered_and_marks_nan():
     image = np.full((2, 2, 3), 90, np.uint8)
     values = np.array([[1, np.nan], [1, 1]], np.float32)
     covered = np.array([[True, True], [False, True]])
     drawn = overlay(image, values, lookup_table('jet'), 1.0, covered)
-    assert (drawn[0, 1] == 90).all() and (drawn[1, 0] == 90).all()
+    assert tuple(drawn[0, 1]) == NOT_FINITE and (drawn[1, 0] == 90).all()
     assert (drawn[0, 0] == lookup_table('jet')[255]).all()
 
 

@@ -245,8 +245,9 @@ def _of_array(array: NDArray[Any], name: str, channels: int | None, axes: str | 
 def channels_last(array: NDArray[Any], name: str, channels: int | None = None, axes: str | None = None) -> NDArray[Any]:
     """An array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` as ``(H, W, C)``.
 
-    The user's word counts first, then the number of channels that the pipeline or the network declares, then the
-    convention of three (or one) channels last, then that an axis of at most 32 holds bands and a longer one pixels.
+    The user's word counts first, then the number of channels that the pipeline or the network declares, then that bytes
+    with three channels last are a photo, that an axis of three (or one) holds the channels, and that an axis of at most
+    32 holds bands and a longer one pixels.
 
     Raises:
         InputError: Both readings fit.
@@ -258,6 +259,8 @@ def channels_last(array: NDArray[Any], name: str, channels: int | None = None, a
         return array if axes == 'HWC' else array.transpose(1, 2, 0)
     if channels is not None and (first == channels) != (last == channels):
         return array if last == channels else array.transpose(1, 2, 0)
+    if array.dtype == np.uint8 and last == 3:
+        return array  # an RGB photo, as arrays from Python are promised to be
     clear = channels is None or first != channels
     if clear and (last in (1, 3)) != (first in (1, 3)) and (last <= _MOST_BANDS or first <= _MOST_BANDS):
         return array if last in (1, 3) else array.transpose(1, 2, 0)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from vistool.data.geometry import GeometricStep, Geometry, Size, affine, crop, erase, flip, resize, window
 from vistool.data.photometry import Photometry, followed
@@ -625,6 +626,52 @@ def find(tables: dict[str, dict[str, Any]], transform: Any) -> Any:
     return None
 
 
+#: A step may not enlarge an image beyond so many pixels: 30000×1 resized to 224 on its short edge has 1.5 billion.
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)
+
+
+def planned_size(transform: Any, size: Size) -> tuple[float, float] | None:
+    """Height and width that a resize will give, as far as its parameters say, before any rounding; else None.
+
+    Args:
+        transform: A resize of mmpretrain (``ResizeEdge``), mmcv (``Resize``), torchvision or timm (``size`` of the
+            short edge), or vistool (``Cover``).
+        size: Of the image that goes in.
+    """
+    name, (h, w) = type(transform).__name__, size
+    scale, factors = getattr(transform, 'scale', None), getattr(transform, 'scale_factor', None)
+    if name == 'ResizeEdge' and isinstance(scale, (int, float)):
+        edges = {'short': min(h, w), 'long': max(h, w), 'width': w, 'height': h}
+        factor = scale / edges.get(getattr(transform, 'edge', 'short'), min(h, w))
+        return h * factor, w * factor
+    if name == 'Resize' and factors is not None:
+        across, down = factors if isinstance(factors, (tuple, list)) else (factors, factors)
+        return h * down, w * across
+    if name == 'Cover':
+        factor = max(transform.size[0] / h, transform.size[1] / w)
+        return h * factor, w * factor
+    edge = getattr(transform, 'size', None)
+    edge = edge[0] if isinstance(edge, (tuple, list)) and len(edge) == 1 else edge
+    if name == 'Resize' and isinstance(edge, int) and getattr(transform, 'max_size', None) is None:
+        return h * edge / min(h, w), w * edge / min(h, w)
+    return None
+
+
+def _check_size(transform: Any, before: Size, after: tuple[float, float] | None) -> None:
+    """Refuses a step that blows an image up.
+
+    Raises:
+        InputError: It has more than :data:`MOST_PIXELS` after the step, and more than before.
+    """
+    if after is not None and after[0] * after[1] > max(MOST_PIXELS, before[0] * before[1]):
+        raise InputError(
+            f'the transform {name_of(transform)} enlarges {before[1]}×{before[0]} pixels to '
+            f'{round(after[1])}×{round(after[0])}',
+            accepted=f'up to {MOST_PIXELS // 10**6} million pixels',
+            hint='crop the image or pad it to a less extreme shape first',
+        )
+
+
 class Tracer:
     """One sample on its way through a pipeline.
 
@@ -686,12 +733,16 @@ class Tracer:
         else:
             channels = self.photometry.channels
             size, state = size_of(before, channels), RandomState.now()
+            if size is not None:
+                _check_size(transform, size, planned_size(transform, size))
             saved = None if rule else _copies(transform, value)
             with _recording(transform) as drawn:
                 out = applied(transform, value)
             after, self.drawn = image_of(out), drawn
             source = before if saved is None else image_of(saved[1])
             self.photometry = followed(self.photometry, transform, source, after, rule is not None)
+            if size is not None:
+                _check_size(transform, size, size_of(after, channels))
             if self.geometry is not None and size is not None:
                 new = size_of(after, channels) or size
                 call = TransformCall(transform, size, new, drawn, state)

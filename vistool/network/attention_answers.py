@@ -36,6 +36,8 @@ _ALIKE = 0.5
 """Correlation between the patterns of two heads of one window; between windows it is near zero."""
 _FLAT = 0.1
 """Answers whose logarithms vary less than this have no pattern."""
+_UNRELATED = 1.0
+"""Halves of an axis that differ by more than this, in units of their variance, are not the two images."""
 _SILENT = 1e-5
 """An answer this small, as a share of the tokens' own size, is rounding."""
 
@@ -257,18 +259,18 @@ def _image_axis(parts: Sequence[Tensor], lead: Sequence[int]) -> tuple[int, int]
     """The leading axis that holds the two images, and how many entries of it lie around them (1: images come first).
 
     The two halves of that axis differ least: they show the same heads and windows of nearly the same image. Values
-    that heads share differ nowhere, so the part that differs most counts.
+    that heads share differ nowhere, so the part that differs most counts. None if no axis holds two similar halves.
     """
     found = []
-    sizes = [float(part.square().mean()) + 1e-30 for part in parts]
+    sizes = [float((part - part.flatten(0, -2).mean(0)).square().mean()) + 1e-30 for part in parts]
     for axis, size in enumerate(lead):
         for before in (n for n in range(1, size // 2 + 1) if size % (2 * n) == 0):
             halves = (part.unflatten(axis, (before, 2, -1)).unbind(axis + 1) for part in parts)
             changes = (float((second - first).square().mean()) for first, second in halves)
             found.append((max(c / n for c, n in zip(changes, sizes, strict=True)), axis, before))
-    if not found:
-        return None
-    least = min(difference for difference, _, _ in found)
+    least = min((difference for difference, _, _ in found), default=math.inf)
+    if least > _UNRELATED:  # no images, or tokens that were pruned, so that other ones lie at the same places
+        return (0, 1) if lead and lead[0] == 2 else None
     return next((axis, before) for difference, axis, before in found if difference <= least * (1 + 1e-6))
 
 

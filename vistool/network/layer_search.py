@@ -29,6 +29,7 @@ from vistool.network.tensors import (
     NetworkInput,
     NoSpatialMap,
     Size,
+    find_image,
     find_layout,
     first_tensor,
     float_tensors,
@@ -50,7 +51,6 @@ _POOLINGS = (
     nn.modules.pooling._AdaptiveMaxPoolNd,
     nn.modules.pooling._AdaptiveAvgPoolNd,
 )
-_GRID_MAKERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, *_POOLINGS[:2])
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
         inputs: Its input, a tensor ``(B, C, H, W)`` or a tuple or dict of tensors; only the first image is used.
         objective: What is differentiated.
     """
-    one = map_tensors(_differentiable, rows(inputs, 0, 1))
+    one = _with_differentiable_image(rows(inputs, 0, 1))
     size = input_size(one)[0]
     with borrowed(module):
         run = _record(module, one)
@@ -153,8 +153,6 @@ def _record(module: nn.Module, inputs: NetworkInput) -> _Run:
         given = first_tensor(args)
         if given is not None and isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
             run.projections.append((name, layer, given))
-        if isinstance(layer, _GRID_MAKERS) and isinstance(output, Tensor) and output.ndim == 4:
-            run.made.add((int(output.shape[2]), int(output.shape[3])))
         found = [(place, tensor) for place, tensor in float_tensors(output) if tensor.requires_grad and tensor.ndim > 1]
         source = None if given is None else run.holder(given, given._version)
         passed: dict[int, Tensor] = {}
@@ -178,6 +176,7 @@ def _record(module: nn.Module, inputs: NetworkInput) -> _Run:
     named = {name: child for name, child in module.named_modules() if name}
     with hooked(named, keep), ReluCalls(follow):
         run.output = run_network(module, inputs)
+    run.made |= grids.measured
     return run
 
 
@@ -263,6 +262,10 @@ def _layout(entry: _Map, size: Size) -> Layout | None:
         return None
 
 
-def _differentiable(tensor: Tensor) -> Tensor:
-    one = tensor.detach().clone()
-    return one.requires_grad_() if one.is_floating_point() else one
+def _with_differentiable_image(inputs: NetworkInput) -> NetworkInput:
+    """Inputs of which only the image that maps are drawn on asks for gradients: maps of other inputs are not found."""
+    image = find_image(inputs)
+    leaf = None if image is None else image.detach().clone()
+    if leaf is not None and leaf.is_floating_point():
+        leaf.requires_grad_()
+    return map_tensors(lambda tensor: leaf if tensor is image else tensor.detach(), inputs)

@@ -147,6 +147,8 @@ def _find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
     runs = [list(run) for _, run in groupby(parts, key=lambda part: part.grid)]
     first = next((number for number, run in enumerate(runs) if _has_blocks(run)), 0)
     runs = runs[first:]
+    while len(runs) > 1 and all(is_norm(part.module) for part in runs[-1]):  # of another branch than the last stage
+        runs.pop()
     if len(runs) > _MOST_STAGES:
         runs = [[part] for part in {run[-1].grid: run[-1] for run in runs}.values()]
     names = [run[-1].name for run in runs]
@@ -271,7 +273,7 @@ def _shape_text(module: nn.Module, calls: Sequence[ModuleCall]) -> str:
         container = isinstance(module, (nn.ModuleList, nn.ModuleDict))
         return '' if container else 'not called'
     shapes = ', '.join(_shapes(calls[0])) or 'no tensor'
-    return f'{shapes}  called {len(calls)} times (@1 … @{len(calls)})' if len(calls) > 1 else shapes
+    return f'{shapes}  called {len(calls)} times (#1 … #{len(calls)})' if len(calls) > 1 else shapes
 
 
 def _shapes(call: ModuleCall) -> Iterator[str]:

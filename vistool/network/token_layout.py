@@ -124,12 +124,19 @@ def place_tokens(
     Raises:
         Unplaced: If it does not attend over places in the image, or they are not found.
     """
-    found = None if answers is None else answers.of(op)
-    if answers is None or found is None or not found.fits(op, batch):
+    if answers is None or answers.problem:
         if answers is not None:
-            reason = answers.problem or 'its axes are not recognized'
-            log.warning('%s: where its tokens lie could not be checked (%s): row by row is assumed', op.name, reason)
+            message = '%s: where its tokens lie could not be checked (%s): row by row is assumed'
+            log.warning(message, op.name, answers.problem)
         return op, find_token_layout(op, batch, size)
+    found = answers.of(op)
+    tokens = f'{op.name} attends over {op.shape[3]} tokens that'
+    if found is None or not found.fits(op, batch):
+        reason = 'are the same for all images, or mix them (text, or an axis of images taken for tokens)'
+        raise Unplaced(f'{tokens} {reason}', parameter='layers')
+    if not found.from_image:
+        reason = 'do not come from the image (text, learned tokens or another image)'
+        raise Unplaced(f'{tokens} {reason}', parameter='layers')
     _refuse_channels(op, batch)
     sizes = [batch if axis.role == 'image' else axis.size for axis in found.axes]
     order = [i for role in ('image', 'window', 'head') for i, each in enumerate(found.axes) if each.role == role]
@@ -196,8 +203,6 @@ def place_answers(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp
         op: The operation, for the grids that were seen before it.
     """
     windows, keys = found.keys.shape
-    if not found.from_image:
-        return f'attends over {keys} tokens that do not come from the image (text, or learned tokens)'
     if windows > 1 and found.same_place:
         return f'attends over {keys} keys that all show one place (experts or branches), {windows} times'
     if windows > 1:

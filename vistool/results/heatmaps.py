@@ -205,6 +205,25 @@ class Heatmaps(Result):
     shown: Shown = PHOTO
 
     @property
+    def not_finite(self) -> tuple[int, int]:
+        """How many values of the maps are NaN or infinite, and how many there are, at the layers' own sizes."""
+        raw = [item.values if item.signed is None else item.signed for item in self.maps]
+        return sum(int(np.count_nonzero(~np.isfinite(each))) for each in raw), sum(each.size for each in raw)
+
+    def check_finite(self) -> None:
+        """Refuses a map that cannot be drawn.
+
+        Raises:
+            InputError: None of its values is finite.
+        """
+        for item in self.maps:
+            if item.values.size and not np.isfinite(item.values).any():
+                raise InputError(
+                    f'no value of the map is finite ({item.coordinates!r})',
+                    hint='look for NaN or infinity in the weights, the input, or the precision of the run',
+                )
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """Titles of the methods that made the maps."""
         return tuple(self.titles.values())

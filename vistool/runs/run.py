@@ -412,6 +412,11 @@ class _Run:
                 results = self.analysis.compare(self.models, views, labels(self.models))
             else:
                 results = self.analysis.results(self.models[0], views[0])
+        for result in results:
+            result.check_finite()
+            missing, total = result.not_finite
+            if missing:
+                log.warning('%d of %d values of the maps are not finite; they are marked', missing, total)
         command = {'command': self.spec.command} if self.spec.command else {}
         results = [result.with_provenance(**command, seed=self.spec.seed, amp=amp) for result in results]
         self.reduced = self.analysis.reduce(self.reduced, results)

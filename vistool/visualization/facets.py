@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Layer
 
 COSINE = 'cosine similarity'
@@ -121,6 +123,12 @@ def grid_footer(image: GridImage, mode: str) -> tuple[str, ...]:
     return (*image.label, _joined(index, pixels_text(image) if mode == 'original' else '', replaced))
 
 
+def not_finite_text(result: Heatmaps) -> str:
+    """``'12 of 3136 values not finite (magenta)'``; ``''`` where all are."""
+    missing, total = result.not_finite
+    return f'{missing} of {total} values not finite (magenta)' if missing else ''
+
+
 def grid_caption(result: ImageGrid) -> str:
     """The line above a grid: its caption, and how its pictures show their files' values."""
     shown = [text for each in result.shown if (text := each.describe())]
@@ -225,7 +233,7 @@ class _Cam(_Arranger):
             name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item)),
             footer=scored if self.compared else '',
-            note='no positive evidence' if item.values.max() == 0 else '',
+            note='no positive evidence' if np.nanmax(item.values, initial=0) == 0 else '',
         )
 
     def caption(self) -> str:
@@ -296,7 +304,8 @@ class _Attention(_Arranger):
         query = str(queries[0]) if len(queries) == 1 else ''
         if 'head' not in self.values:
             method = next(iter(self.result.titles.values()), '')
-            return _joined(self.result.model, method, f'{len(self.result.layers)} layers', query)
+            count = len(self.result.layers)
+            return _joined(self.result.model, method, f'{count} layer{"" if count == 1 else "s"}', query)
         layers = self.values.get('layer', ())
         return _joined(
             self.result.model,

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from vistool.errors import InputError
 from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps
 from vistool.results.heatmaps import Kind
-from vistool.visualization.facets import Facet, Facets, facets
+from vistool.visualization.facets import Facet, Facets, facets, not_finite_text
 from vistool.visualization.files import safe_name
-from vistool.visualization.raster import blend, colorize, overlay, resize_image, resize_map, rgb_map
+from vistool.visualization.raster import blend, colorize, mark_missing, overlay, resize_image, resize_map, rgb_map
 from vistool.visualization.scene import RED, Pixels, Scene, Tile
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import (
     NARROWEST,
+    WIDEST,
     Cell,
     Line,
     Measures,
@@ -34,6 +35,7 @@ from vistool.visualization.views import ColorMapping, View, choose_view, map_col
 
 _HEADS_PER_LINE = 6
 _MOSAIC = 36  # more maps than this are laid out as a square
+_LEAST_OF_MOSAIC = 8.0  # its tiles are at least this wide, in units
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def lines_of(
     most = _HEADS_PER_LINE if kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
     widest = min(count, most)
     # A mosaic of all channels is one picture, however small its tiles.
-    least = 0.0 if count > _MOSAIC else _least_width(kind, page, rows)
+    least = _LEAST_OF_MOSAIC if count > _MOSAIC else _least_width(kind, page, rows)
     # Heads stand in full lines of six or below their mean, but not in fewer beside it.
     for per_line in range(widest, 0, -1) if kind != 'attention' else (widest,):
         lines = cut(rows, per_line, beside=True, label_at=label_at)
@@ -152,7 +154,7 @@ def _least_width(kind: Kind, page: Page, rows: Sequence[Row]) -> float:
         return 34.0 if kind != 'cam' else 52.0 if len(rows) == 1 else 40.0
     if page.width is not None:
         return 90.0
-    aspect = max(next(cell.aspect for cell in rows[0].cells if cell), NARROWEST)
+    aspect = min(max(next(cell.aspect for cell in rows[0].cells if cell), NARROWEST), WIDEST)
     natural = math.floor(natural_height(aspect) * aspect) - 1.0
     return min(180.0, natural) if kind != 'cam' or len(rows) > 1 else natural
 
@@ -172,9 +174,9 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
     Raises:
         InputError: A map or image cannot be drawn; the message says why.
     """
-    painter = _Painter(result, style)
+    painter = _Painter(result, style, _hatch(page))
     rows, constants = _rows(painter, always_label=False)
-    said = painter.facets.caption, *constants, result.shown.describe()
+    said = painter.facets.caption, *constants, result.shown.describe(), not_finite_text(result)
     caption = ' · '.join(dict.fromkeys(text for text in said if text))
     compared = painter.facets.compared
     return arrange(lines_of(result.kind, rows, page, compared, style.arrangement), page, caption)
@@ -189,7 +191,8 @@ def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest:
         page: Measures of a page.
         tallest: Height of a page in units; None: 9 in on paper, 4000 px on the screen.
     """
-    figures = [(result.kind, _rows(_Painter(result, style), always_label=True)[0]) for result in results]
+    painters = [_Painter(result, style, _hatch(page)) for result in results]
+    figures = [(painter.result.kind, _rows(painter, always_label=True)[0]) for painter in painters]
     label_at = max((_label_at(kind, rows) for kind, rows in figures), default=0)
     lines: list[Line] = []
     for _, rows in figures:
@@ -205,6 +208,11 @@ def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest:
         pages.append(_with_header(lines[:count], header))
         lines = lines[count:]
     return [arrange(each, page) for each in pages]
+
+
+def _hatch(page: Page) -> int:
+    """The distance of the lines that mark what is not finite, in pixels: 3 points on paper; 0 on the screen."""
+    return max(4, round(3 * page.density)) if page.paper else 0
 
 
 def _with_header(lines: Sequence[Line], header: Line | None) -> list[Line]:
@@ -257,13 +265,13 @@ def overlays(result: Heatmaps, style: Style) -> list[tuple[str, Pixels]]:
 class _Painter:
     """Draws the tiles of one result; resized photos are kept, because most tiles need the same."""
 
-    def __init__(self, result: Heatmaps, style: Style) -> None:
+    def __init__(self, result: Heatmaps, style: Style, hatch: int = 0) -> None:
         if not result.maps:
             raise ValueError('a result without maps cannot be drawn')
         self.view: View = choose_view(result, style)
         self.colors = map_colors(result, style)
         self.facets = facets(result)
-        self.align = style.align
+        self.align, self.hatch = style.align, hatch
         self.style = style
         self.result = result
         self.photo = lru_cache(maxsize=4)(self._photo)
@@ -283,10 +291,14 @@ class _Painter:
             photo = self.photo if view.photo is self.view.photo else partial(resize_image, view.photo)
             everywhere = covered is None or bool(covered.all())
             if spotlight:
-                return blend(photo(size), np.zeros_like(photo(size)), _SHADE * (1 - values))
+                dark = blend(photo(size), np.zeros_like(photo(size)), _SHADE * (1 - np.nan_to_num(values)))
+                return mark_missing(dark, np.isnan(values), self.hatch)
             if mapping.alpha is not None:
-                return overlay(photo(size), np.clip(values, 0, 1), mapping.table, mapping.alpha, covered)
-            colors = rgb_map(values) if values.ndim == 3 else colorize(values, mapping.table)
+                return overlay(photo(size), np.clip(values, 0, 1), mapping.table, mapping.alpha, covered, self.hatch)
+            if values.ndim == 3:
+                colors = rgb_map(values, self.hatch)
+            else:
+                colors = colorize(values, mapping.table, self.hatch)
             return colors if everywhere else blend(photo(size), colors, 1.0, covered)
 
         return draw

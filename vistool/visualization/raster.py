@@ -15,6 +15,9 @@ from vistool.visualization.style import Align, Interpolation
 
 Map = NDArray[np.float32]
 
+NOT_FINITE: Color = (255, 0, 255)
+"""Marks values that are NaN or infinite; jet, inferno, viridis and red-blue have no such color."""
+
 # Where alpha is 'heat', the hottest pixel still lets this much of the photo through.
 _HEAT_TRANSPARENCY = 0.2
 # Smaller pictures than this are shown pixel by pixel (CIFAR, patches); larger ones are enlarged smoothly.
@@ -87,13 +90,39 @@ def normalize(values: Map, low: float, high: float) -> Map:
     return np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
 
 
-def colorize(values: Map, table: Pixels) -> Pixels:
-    """Values in [0, 1], ``(h, w)``, as colors of a ``(256, 3)`` table; 256 equal bins, NaN as the first."""
+def colorize(values: Map, table: Pixels, hatch: int = 0) -> Pixels:
+    """Values in [0, 1], ``(h, w)``, as colors of a ``(256, 3)`` table; 256 equal bins.
+
+    Args:
+        values: NaN is marked, see :func:`mark_missing`.
+        table: Colors.
+        hatch: As there.
+    """
     index = np.clip(values * np.float32(256), 0, 255)
-    if np.isnan(index).any():
+    missing = np.isnan(index)
+    several = bool(missing.any())
+    if several:
         index = np.nan_to_num(index)
     # OpenCV's look-up is several times faster than numpy's, and keeps the table's order of channels.
-    return _pixels(cv2.applyColorMap(index.astype(np.uint8), table.reshape(256, 1, 3)))
+    colors = _pixels(cv2.applyColorMap(index.astype(np.uint8), table.reshape(256, 1, 3)))
+    return mark_missing(colors, missing, hatch) if several else colors
+
+
+def mark_missing(colors: Pixels, missing: NDArray[np.bool_], hatch: int = 0) -> Pixels:
+    """Colors with the places of values that are not finite in a color that no color map has.
+
+    Args:
+        colors: uint8 ``(h, w, 3)``.
+        missing: ``(h, w)``.
+        hatch: Pixels from one line to the next of a hatching, black on white as print needs it; 0: magenta all over.
+    """
+    marked = colors.copy()
+    marked[missing] = NOT_FINITE
+    if hatch:
+        rows, columns = np.nonzero(missing)
+        lines = (rows + columns) % hatch < max(1, hatch // 4)
+        marked[rows, columns] = np.where(lines[:, None], 0, 255)
+    return marked
 
 
 def blend(image: Pixels, colors: Pixels, alpha: float | Map, covered: NDArray[np.bool_] | None = None) -> Pixels:
@@ -126,15 +155,17 @@ def overlay(
     table: Pixels,
     alpha: float | Literal['heat'] = 0.5,
     covered: NDArray[np.bool_] | None = None,
+    hatch: int = 0,
 ) -> Pixels:
     """A heat map over a photo of the same size, whose brightness stays as it is.
 
     Args:
         image: uint8 ``(h, w, 3)``, or float in [0, 1].
-        values: In [0, 1], ``(h, w)``, or colors ``(h, w, 3)``; NaN is left untinted.
+        values: In [0, 1], ``(h, w)``, or colors ``(h, w, 3)``; NaN is marked, see :func:`mark_missing`.
         table: Colors, uint8 ``(256, 3)``.
         alpha: Weight of the colors, or ``heat``: proportional to the value.
         covered: Where the map is; None: everywhere.
+        hatch: How NaN is marked.
 
     Raises:
         InputError: The image is normalized, the map has a batch axis, or their sizes differ.
@@ -142,18 +173,25 @@ def overlay(
     image, values = to_uint8(image), check_map(values)
     if values.shape[:2] != image.shape[:2]:
         raise InputError(f'the heat map is {values.shape[:2]} and the image {image.shape[:2]}; they must be equal')
+    missing = _missing(values) if covered is None else _missing(values) & covered
     if values.ndim == 3:
-        return blend(image, rgb_map(values), 1.0 if alpha == 'heat' else alpha, covered)
-    missing = np.isnan(values)
-    if missing.any():
-        covered = ~missing if covered is None else covered & ~missing
-    weight: float | Map = np.nan_to_num(values) * np.float32(1 - _HEAT_TRANSPARENCY) if alpha == 'heat' else alpha
-    return blend(image, colorize(values, table), weight, covered)
+        mixed = blend(image, rgb_map(values), 1.0 if alpha == 'heat' else alpha, covered)
+    else:
+        weight: float | Map = np.nan_to_num(values) * np.float32(1 - _HEAT_TRANSPARENCY) if alpha == 'heat' else alpha
+        mixed = blend(image, colorize(values, table), weight, covered)
+    return mark_missing(mixed, missing, hatch) if missing.any() else mixed
 
 
-def rgb_map(values: Map) -> Pixels:
-    """A map of colors in [0, 1] as uint8; values beyond are clipped."""
-    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
+def rgb_map(values: Map, hatch: int = 0) -> Pixels:
+    """A map of colors in [0, 1] as uint8; values beyond are clipped, NaN is marked, see :func:`mark_missing`."""
+    colors = np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
+    missing = _missing(values)
+    return mark_missing(colors, missing, hatch) if missing.any() else colors
+
+
+def _missing(values: Map) -> NDArray[np.bool_]:
+    """Positions ``(h, w)`` of a map, or of a map of colors, that are not a number."""
+    return np.asarray(np.isnan(values).any(axis=2) if values.ndim == 3 else np.isnan(values), np.bool_)
 
 
 def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
@@ -293,7 +331,7 @@ def _paint_text(canvas: Pixels, item: TextItem, density: float) -> None:
 
 def _stamp(canvas: Pixels, mask: np.ndarray, left: int, top: int, color: Color) -> None:
     cut_top, cut_left = max(0, -top), max(0, -left)
-    mask = mask[cut_top : canvas.shape[0] - top, cut_left : canvas.shape[1] - left]
+    mask = mask[cut_top : max(0, canvas.shape[0] - top), cut_left : max(0, canvas.shape[1] - left)]
     if mask.size == 0:
         return
     area = canvas[top + cut_top : top + cut_top + mask.shape[0], left + cut_left : left + cut_left + mask.shape[1]]

@@ -297,6 +297,12 @@ _TALLEST_PAPER_TILE = 288.0
 _TALLEST_PAPER_PICTURE = 495.0
 #: The place of a tile is never narrower than this, for its height: titles need room above very tall photos;
 NARROWEST = 0.25
+#: nor wider: what is (a scan of 3000×2) is drawn across the place, with white above and below;
+WIDEST = 8.0
+#: and among others its place is at most so many times as wide as most, which keep their size.
+_WIDER_THAN_MOST = 2.0
+#: A thin picture is drawn at least this thick, in units on paper and on the screen, so that it can be seen.
+_THINNEST = {True: 2.0, False: 4.0}
 # nor, where labels beside it would be cut, lower than so many times the font's size.
 _LABEL_ROOM = 5.0
 _CAPTION_LINES = 3
@@ -317,7 +323,9 @@ class Measures:
         self.count = max(len(line.cells) for line in lines)
         padded = [[*line.cells, *[None] * (self.count - len(line.cells))] for line in lines]
         columns = [[cell for row in padded if (cell := row[j])] for j in range(self.count)]
-        self.aspects = [max((max(cell.aspect, NARROWEST) for cell in column), default=0.0) for column in columns]
+        every = sorted(_place_aspect(cell) for column in columns for cell in column)
+        most = _WIDER_THAN_MOST * every[(len(every) - 1) // 2]
+        self.aspects = [max((_place_aspect(cell, most) for cell in column), default=0.0) for column in columns]
         self.bars = [
             max((bar_width(bar, page) for row in padded if (bar := _ends_run(row, j))), default=0.0)
             for j in range(self.count)
@@ -326,7 +334,7 @@ class Measures:
         self.wanted = max((cell.height for cell in cells), default=0.0)
         self.unit = max((cell.unit for cell in cells), default=0)
         self.gap = page.gap
-        self.label_at = max(line.label_at for line in lines)
+        self.label_at = min(max(line.label_at for line in lines), self.count - 1)
         self.label_lines, self.room = 0, 0.0
         labels = [line.label for line in lines if line.label]
         self.picture = self._tile_height()
@@ -367,7 +375,7 @@ class Measures:
         page, total = self.page, sum(self.aspects)
         # A mosaic of many small tiles is looked at as one picture, and its gaps must not outweigh them.
         limit = page.width or (SCREEN_WIDTH if self.count <= 12 else SCREEN_WIDTH / 2)
-        space = limit - 2 * page.margin - self.label - sum(self.bars)
+        space = max(limit - 2 * page.margin - self.label - sum(self.bars), 1.0)
         self.gap = min(self.gap, 0.1 * space / self.count)
         fitting = max((space - self.gap * (self.count - 1)) / total, 0.05)
         if page.width is not None:
@@ -379,8 +387,12 @@ class Measures:
 
     def box(self, cell: Cell, left: float, top: float, width: float) -> Box:
         """Where the picture of ``cell`` lies in the place that starts at ``left``, ``top``."""
-        own, free = min(width, max(1.0, self._snap(self.picture * cell.aspect))), self.height - self.picture
-        return Box(left + self._snap((width - own) / 2), top + self._snap(free / 2), own, self.picture)
+        thin = min(_THINNEST[self.page.paper], self.picture, width)
+        own, height = min(width, max(1.0, thin, self._snap(self.picture * cell.aspect))), self.picture
+        if self.picture * cell.aspect > 1.05 * width:  # more than rounding
+            height = max(1.0, thin, self._snap(width / cell.aspect))
+        free = self.height - height
+        return Box(left + self._snap((width - own) / 2), top + self._snap(free / 2), own, height)
 
     def column_widths(self) -> list[float]:
         """Widths of the columns in which there is a tile."""
@@ -394,6 +406,12 @@ class Measures:
             edges.append(x)
             x += width + bar + self.gap
         return edges
+
+
+def _place_aspect(cell: Cell, most: float = WIDEST) -> float:
+    """Width divided by height of a tile's place; ``most`` limits that of a very wide one."""
+    thin = cell.aspect > WIDEST and not cell.height
+    return max(min(WIDEST, most) if thin else cell.aspect, NARROWEST)
 
 
 def single(cell: Cell, size: tuple[int, int], page: Page) -> Scene:

@@ -46,8 +46,9 @@ def map_colors(result: Heatmaps, style: Style) -> tuple[ColorMapping, ...]:
     """One color mapping for each of the result's maps.
 
     Raises:
-        InputError: A map has a batch axis left on, or the colormap is unknown.
+        InputError: A map has a batch axis left on or no finite value, or the colormap is unknown.
     """
+    result.check_finite()
     maps = [replace(item, values=check_map(item.values, f'heat map ({item.coordinates!r})')) for item in result.maps]
     keys = [_scale_key(result, style, index) for index in range(len(maps))]
     members: dict[str, list[Heatmap]] = {}
@@ -62,12 +63,19 @@ def map_colors(result: Heatmaps, style: Style) -> tuple[ColorMapping, ...]:
         chosen = None if item.diverging else style.colormap
         table = lookup_table(chosen or (_SIGNED if signed else _COLORMAPS[result.kind]))
         colors = item.values.ndim == 3
-        values = item.values if colors else normalize(_restored(result, style, item), low, high)
+        values = _finite(item.values if colors else _restored(result, style, item))
+        values = values if colors else normalize(values, low, high)
         bar = Bar(key, low, high, table) if with_bar and not colors else None
         mappings.append(
             ColorMapping(values, table, bar, _alpha(result, style), style.interpolation or _interpolation(result))
         )
     return tuple(mappings)
+
+
+def _finite(values: Map) -> Map:
+    """Values with NaN in the place of everything that is not finite."""
+    finite = np.isfinite(values)
+    return values if bool(finite.all()) else np.where(finite, values, np.float32(np.nan))
 
 
 def _interpolation(result: Heatmaps) -> Interpolation:
@@ -141,7 +149,21 @@ class View:
     def map_at(
         self, values: Map, size: tuple[int, int], interpolation: Interpolation, align: Align
     ) -> tuple[Map, NDArray[np.bool_] | None]:
-        """A map of the network's input at ``size`` of the whole view, and where it is (None: everywhere)."""
+        """A map of the network's input at ``size`` of the whole view, and where it is (None: everywhere).
+
+        Positions without a finite value stay so, and do not spread: around them the others are weighted alone.
+        """
+        missing = np.isnan(values)
+        if not missing.any():
+            return self._map_at(values, size, interpolation, align)
+        warped, covered = self._map_at(np.nan_to_num(values), size, interpolation, align)
+        weight, _ = self._map_at((~missing).astype(np.float32), size, interpolation, align)
+        hole, _ = self._map_at(missing.astype(np.float32), size, 'nearest', align)
+        return np.where(hole > 0.5, np.float32(np.nan), warped / np.where(weight > 1e-6, weight, 1)), covered
+
+    def _map_at(
+        self, values: Map, size: tuple[int, int], interpolation: Interpolation, align: Align
+    ) -> tuple[Map, NDArray[np.bool_] | None]:
         if self.geometry is None:
             return resize_map(values, size, interpolation, align), None
         if interpolation == 'bicubic' or align == 'corner':

@@ -245,7 +245,7 @@ def test_hooks_and_modes_go_after_an_exception():
         raise KeyError('mine')
 
     handle = module.layers[1].register_forward_hook(fail)
-    with pytest.raises(KeyError, match='mine'):
+    with pytest.raises(InputError, match='mine'):
         Attention(layers=['all'])(module, inputs)
     handle.remove()
     assert hooks(module) == before and not _get_current_function_mode_stack()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from vistool import Attention
 from vistool.network import attention as calls
+from vistool.visualization.facets import facets
 
 SIZE = (48, 64)
 
@@ -141,3 +142,86 @@ def test_rollout_in_single_precision(vit, image, chunks):
         values = result.maps[0].values
         assert values.sum(dtype=np.float64) + result.provenance['prefix'][0] == pytest.approx(1, abs=1e-6)
         np.testing.assert_allclose(values, exact.maps[0].values, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['rollout', 'grad-rollout', 'legrad'])
+@pytest.mark.parametrize(('layers', 'names'), [([0, 1], (0, 1)), (['blocks.1'], (1,)), ([], (0, 1, 2)), ([-1], (2,))])
+def test_layers_mean_what_they_say_in_the_caption_too(vit, image, method, layers, names):
+    (result, _) = Attention(method=method, layers=layers, targets=[] if method == 'rollout' else [1])(vit, image)
+    assert [layer['index'] for layer in result.provenance['layers']] == list(names)
+    assert result.layers == tuple(f'blocks.{index}.attn' for index in names)
+    count = f'{len(names)} layer' + ('s' if len(names) > 1 else '')
+    assert facets(result).caption.split(' · ')[2] == count
+
+
+@pytest.fixture(scope='module')
+def siglip():
+    """A ViT whose head pools the patch tokens by attention from one learned query."""
+    torch.manual_seed(0)
+    model = timm.create_model(
+        'vit_base_patch16_siglip_224', img_size=SIZE, embed_dim=32, depth=2, num_heads=2, num_classes=7
+    )
+    for name, parameter in model.named_parameters():
+        if 'q' in name or 'kv' in name:
+            torch.nn.init.normal_(parameter, std=0.4)
+    return model.double().eval()
+
+
+def pooled(model, image):
+    """The model by hand: matrices of the blocks, that of the pooling, and the scores."""
+    x = model.pos_drop(model._pos_embed(model.patch_embed(image)))
+    matrices = []
+    for block in model.blocks:
+        attention, (batch, count, width) = block.attn, x.shape
+        qkv = attention.qkv(block.norm1(x)).view(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        matrices.append((qkv[0] @ qkv[1].mT * attention.scale).softmax(-1))
+        x = x + attention.proj((matrices[-1] @ qkv[2]).transpose(1, 2).reshape(batch, count, width))
+        x = x + block.mlp(block.norm2(x))
+    x, pool = model.norm(x), model.attn_pool
+    q = pool.q(pool.latent.expand(len(x), -1, -1)).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+    k, v = pool.kv(x).unflatten(-1, (2, pool.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    matrices.append((q @ k.mT * pool.scale).softmax(-1))
+    y = pool.proj((matrices[-1] @ v).transpose(1, 2).flatten(2))
+    y = (y + pool.mlp(pool.norm(y)))[:, 0]
+    return matrices, model.head(model.fc_norm(y))
+
+
+def test_rollout_starts_from_a_pooling_layer(siglip, image):
+    with torch.no_grad():
+        matrices, _ = pooled(siglip, image)
+    rows = torch.eye(12, dtype=torch.float64).expand(2, 12, 12)
+    for matrix in matrices[:-1]:
+        rows = (matrix.mean(1) + torch.eye(12)) / 2 @ rows
+    expected = matrices[-1].mean(1) @ rows
+    for result, row in zip(Attention(method='rollout')(siglip, image), expected, strict=True):
+        np.testing.assert_allclose(result.maps[0].values, row.reshape(3, 4), atol=1e-6)
+        assert result.layers[-1] == 'attn_pool'
+
+
+def test_gradient_rollout_starts_from_a_pooling_layer(siglip, image):
+    matrices, scores = pooled(siglip, image)
+    gradients = torch.autograd.grad(scores[:, 3].sum(), matrices)
+    changed = [(m * g).clamp_min(0).mean(1).detach() for m, g in zip(matrices, gradients, strict=True)]
+    rows = torch.eye(12, dtype=torch.float64).expand(2, 12, 12)
+    for matrix in changed[:-1]:
+        rows = rows + matrix @ rows
+    for result, row in zip(
+        Attention(method='grad-rollout', targets=[3])(siglip, image), changed[-1] @ rows, strict=True
+    ):
+        assert_map(result.maps[0], row[0])
+
+
+@pytest.mark.parametrize('layers', [[2], ['attn_pool'], [-1]])
+def test_legrad_of_a_pooling_layer_alone(siglip, image, layers):
+    matrices, scores = pooled(siglip, image)
+    (gradient,) = torch.autograd.grad(scores[:, 3].sum(), matrices[-1])
+    results = Attention(method='legrad', targets=[3], layers=layers)(siglip, image)
+    for result, own in zip(results, gradient.clamp_min(0).mean((1, 2)).detach(), strict=True):
+        assert_map(result.maps[0], own)
+        assert result.layers == ('attn_pool',)
+
+
+@pytest.mark.parametrize(('layers', 'names'), [([0], (0,)), ([0, 1], (0, 1)), ([], (0, 1)), ([1, 2], (1, 2))])
+def test_legrad_of_chosen_layers_before_a_pooling_layer(siglip, image, layers, names):
+    (result, _) = Attention(method='legrad', targets=[3], layers=layers)(siglip, image)
+    assert [layer['index'] for layer in result.provenance['layers']] == list(names)

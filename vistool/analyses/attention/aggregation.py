@@ -24,7 +24,7 @@ from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.errors import InputError, message_of
 from vistool.models.classes import Chosen
 from vistool.models.model import Model, Targets, explained, names_value
-from vistool.network.attention import AttentionOp, watch_attention
+from vistool.network.attention import AttentionOp, Leaves, watch_attention
 from vistool.network.capture import borrowed, hooked
 from vistool.network.embedding import patch_stride
 from vistool.network.outputs import CHOOSE, Readout, absence
@@ -168,6 +168,7 @@ def legrad(
     wanted: Mapping[int, int],
     score: Callable[[Any, int], Tensor],
     rearrange: Rearrange,
+    pools: bool = False,
 ) -> Callable[[Tensor, Tensor], list[Tensor]]:
     """LeGrad (Bousselham et al., "LeGrad: an explainability method for vision transformers", ICCV 2025).
 
@@ -182,11 +183,13 @@ def legrad(
         wanted: Numbers of the attention layers that are wanted → the place of their block among ``blocks``.
         score: See above.
         rearrange: Applied to the wanted operations.
+        pools: Whether attention pools the tokens after the last block.
 
     Returns:
         A function of a class column and its signs, each ``(B,)``: E_l ``(B, N)`` of every wanted layer.
     """
-    with averaged_tokens(blocks), _leaf_outputs(module, batch, wanted, rearrange) as ops:
+    leaves: Leaves = 'first' if pools else 'all'  # the score reaches the blocks through the pooling
+    with averaged_tokens(blocks), _leaf_outputs(module, batch, wanted, rearrange, leaves) as ops:
         try:
             scores = score(call_module(module, inputs), len(blocks.names) * batch).unflatten(
                 0, (len(blocks.names), batch)
@@ -225,16 +228,16 @@ def pooling_legrad(
 
 @contextmanager
 def _leaf_outputs(
-    module: nn.Module, batch: int, wanted: Collection[int], rearrange: Rearrange
+    module: nn.Module, batch: int, wanted: Collection[int], rearrange: Rearrange, leaves: Leaves = 'all'
 ) -> Iterator[dict[int, AttentionOp]]:
-    """The wanted operations of a forward in which no gradient passes through attention."""
+    """The wanted operations of a forward in which outputs of attention are leaves of the graph."""
     ops: dict[int, AttentionOp] = {}
 
     def keep(op: AttentionOp) -> None:
         if op.index in wanted:
             ops[op.index] = rearrange(op).compact(values=True)
 
-    with watch_attention(module, batch, keep, leaves='all'):
+    with watch_attention(module, batch, keep, leaves=leaves):
         yield ops
 
 
@@ -530,7 +533,7 @@ def _legrad(
     explainers = []
     with torch.enable_grad():
         if chosen:
-            explainers.append(legrad(module, inputs, batch, stacked, chosen, score, rearrange))
+            explainers.append(legrad(module, inputs, batch, stacked, chosen, score, rearrange, pooling is not None))
         if pooled and pooling is not None:
             explainers.append(pooling_legrad(module, inputs, batch, pooling, score, rearrange))
         rows = [

@@ -195,7 +195,8 @@ def _targets(model: Model, flow: Aggregation, image: int) -> list[Target]:
 
 def _scaled(item: Heatmap) -> Heatmap:
     """A map of relevance scaled to [0, 1], with the raw values as its range."""
-    low, high = float(item.values.min()), float(item.values.max())
+    finite = item.values[np.isfinite(item.values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     return replace(item, values=(item.values - low) / max(high - low, 1e-30), range=(low, high))
 
 

@@ -91,16 +91,18 @@ def combine(weighted: Tensor, eigen_smooth: bool = False) -> Tensor:
 
 
 def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Min-max scaling of each map: ``(x − min) / (max(x − min) + 1e-7)``.
+    """Min-max scaling of each map: ``(x − min) / (max(x − min) + 1e-7)``, over its finite values.
 
     Args:
-        maps: ``(B, h, w)``.
+        maps: ``(B, h, w)``; what is not finite becomes NaN.
 
     Returns:
         The scaled maps and ``(B, 2)``, the raw values mapped to 0 and 1.
     """
-    low = maps.amin((1, 2), keepdim=True)
-    span = (maps - low).amax((1, 2), keepdim=True) + EPSILON
+    finite = maps.isfinite()
+    maps = maps.masked_fill(~finite, torch.nan)
+    low = maps.masked_fill(~finite, torch.inf).amin((1, 2), keepdim=True)
+    span = (maps - low).masked_fill(~finite, -torch.inf).amax((1, 2), keepdim=True) + EPSILON
     return (maps - low) / span, torch.cat([low, low + span], 1).squeeze(2)
 
 
@@ -121,14 +123,29 @@ def finish(
         ``(B, H, W)`` in [0, 1], and ``(B, 2)``, the raw values mapped to 0 and 1: of the layer's own map after ReLU
         for a single layer, None for several (fused maps have no unit).
     """
-    scaled, ranges = zip(*(to_unit(layer.relu()) for layer in signed), strict=True)
-    grown = [F.interpolate(layer[:, None], size, mode='bilinear', align_corners=False)[:, 0] for layer in scaled]
+    positive = (layer.relu().masked_fill(~layer.isfinite(), torch.nan) for layer in signed)
+    scaled, ranges = zip(*map(to_unit, positive), strict=True)
+    grown = [_grown(layer, size) for layer in scaled]
     stacked = torch.stack(grown)
     unit, span = to_unit(stacked.amax(0) if fusion == 'max' else stacked.mean(0))
     if len(grown) > 1:
         return unit, None
     low, high = ranges[0][:, :1], ranges[0][:, 1:]
     return unit, low + span * (high - low)
+
+
+def _grown(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps ``(B, h, w)`` at ``size``; NaN covers its own cells, and around them the others are weighted alone."""
+
+    def resized(each: Tensor, mode: str) -> Tensor:
+        corners = None if mode == 'nearest' else False
+        return F.interpolate(each[:, None].to(maps), size, mode=mode, align_corners=corners)[:, 0]
+
+    missing = maps.isnan()
+    if not missing.any():
+        return resized(maps, 'bilinear')
+    grown = resized(maps.nan_to_num(0.0), 'bilinear') / resized(~missing, 'bilinear').clamp_min(1e-6)
+    return grown.masked_fill(resized(missing, 'nearest') > 0.5, torch.nan)
 
 
 def merge(maps: Tensor) -> Tensor:
