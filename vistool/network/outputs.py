@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vistool.errors import InputError, close_matches, param
 from vistool.network.tensors import NoSpatialMap, Size, find_layout, float_tensors
@@ -60,6 +61,9 @@ _SCORES = (
     {'prob', 'probs', 'probability', 'probabilities'},
 )  # fmt: skip
 """Words in the names of tensors that hold scores, the clearest first."""
+
+_EXACT = ('logits', 'logit', 'logits_per_image')
+"""Whole names that leave no doubt."""
 
 _VALUES = frozenset({
     'age', 'value', 'values', 'regression', 'reg', 'price', 'height', 'weight', 'depth', 'distance', 'angle', 'count',
@@ -168,6 +172,11 @@ class Readout:
     def numbers(self, scores: Tensor) -> Tensor:
         """What is printed for each column of :meth:`scores`: a probability, or the value itself."""
         scores = scores.float()
+        if self.meaning == 'binary' and not self.known and bool((scores.abs() > SATURATED).any()):
+            log.warning(
+                'a number is too large for a logit, so it may be a value and not one of two classes; '
+                f'{param("activation", "none")} shows values'
+            )
         if self.meaning == 'softmax':
             return scores.softmax(-1)
         return scores.sigmoid() if self.meaning in ('sigmoid', 'binary') else scores
@@ -291,7 +300,7 @@ def find_scores(
     left = [each for each in left if not each.is_called(_SECONDARY)] or left
     best = min(map(_rank, left))
     left = [each for each in left if _rank(each) == best]
-    exact = [each for each in left if each.words[0] in ('logits', 'logit')] if best == 0 else []
+    exact = [each for each in left if each.words[0] in _EXACT] if best == 0 else []
     left = exact if len(exact) == 1 else left
     left = [each for each in left if each.scores.shape[1] == number] or left
     if len(left) == 1:
@@ -454,9 +463,10 @@ def find_readout(
             f'the scores are taken from the output %r (%s); choose another with {param("output")}', chosen.path, why
         )
     if not found.known:
+        choices = 'sigmoid or none' if found.columns == 1 else 'softmax, sigmoid or none'
         log.log(
             logging.INFO if found.meaning == 'softmax' else logging.WARNING,
-            f'the output %s is taken as %s; say otherwise with {param("activation")} ({" or ".join(ACTIVATIONS[1:])})',
+            f'the output %s is taken as %s; say otherwise with {param("activation")} ({choices})',
             chosen.shape,
             found.words,
         )
@@ -567,16 +577,40 @@ _NEAR = 16
 """How many operations before the end of a network are looked at for a sigmoid or softmax."""
 
 
+class _Squashed(TorchFunctionMode):
+    """Keeps what sigmoids and softmaxes give.
+
+    Attributes:
+        found: Their names and outputs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, Tensor]] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        kind = getattr(function, '__name__', '').strip('_').capitalize()
+        if kind in _SQUASHING and isinstance(result, Tensor):
+            self.found.append((kind, result.detach()))
+        return result
+
+
 def _is_squashed(chosen: Candidate, rerun: Callable[[], Any] | None) -> tuple[bool, str]:
     """Whether a sigmoid or softmax, after the last weights, gave these scores; and in words.
 
-    The operations are read from the autograd graph. Reshaping and averaging in between do not matter.
+    The operations are read from the autograd graph; reshaping and averaging in between do not matter. Where a network
+    builds no graph, the output of a sigmoid or softmax has to be the scores themselves.
     """
     if not _in_unit(chosen.scores):
         return False, ''
     tensor = chosen.tensor
     if tensor.grad_fn is None and rerun is not None:
-        tensor = dict(_named_tensors(rerun())).get(chosen.place, tensor)
+        with _Squashed() as calls:
+            tensor = dict(_named_tensors(rerun())).get(chosen.place, tensor)
+        for kind, given in calls.found:
+            if tensor.grad_fn is None and torch.equal(given.flatten(), tensor.flatten()):
+                return True, f'{_SQUASHING[kind]} is its last operation'
     waiting: list[Any] = [tensor.grad_fn]
     known: set[Any] = set()
     while waiting and len(known) < _NEAR:
