@@ -161,6 +161,7 @@ class Forward:
         count: B.
         suggest: ``name → hint`` that names another layer than the one given.
         why_zero: Why no score depends on the image, if that is known.
+        quantized: Whether the network has int8 layers.
     """
 
     output: Any
@@ -169,6 +170,7 @@ class Forward:
     count: int
     suggest: Callable[[str], str] = lambda name: ''
     why_zero: Callable[[], str] = lambda: ''
+    quantized: bool = False
 
     def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
         """∂objective/∂layer for every layer, by one backward that ends at the earliest of them.
@@ -191,6 +193,12 @@ class Forward:
         return list(found)
 
     def _no_path(self, name: str) -> InputError:
+        if self.quantized:
+            return InputError(
+                f'int8 layers have no gradient, so no score can be followed back to {name!r}',
+                hint='use EigenCAM (class-agnostic), or the network before it was quantized',
+                parameter='methods',
+            )
         return InputError(
             f'the score does not depend on layer {name!r}',
             hint=f'{self.suggest(name)}, or use a method without gradients (EigenCAM)',
@@ -244,7 +252,7 @@ def _collect(
     size, batch = input_size(inputs)
     layers = []
     suggest = partial(suggestion, module, inputs, read)
-    for name, calls in {name: tuple(calls) for name, calls in found.items()}.items():
+    for name, calls in found.items():
         if not calls:
             raise _unreached(name, suggest)
         chosen = _call(module, name, targets[name], inputs, len(calls), read)
@@ -261,9 +269,9 @@ def _collect(
         )
         place, layout = _map_of(name, calls[chosen], lay_out, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
-    return Forward(
-        output, read(output, batch), tuple(layers), batch, suggest, partial(zero_weights, module, inputs, read)
-    )
+    why = partial(zero_weights, module, inputs, read)
+    quantized = any('.quantized.' in f'{type(child).__module__}.' for child in module.modules())
+    return Forward(output, read(output, batch), tuple(layers), batch, suggest, why, quantized)
 
 
 def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int, read: ScoreReader) -> int:

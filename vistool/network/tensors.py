@@ -47,8 +47,10 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def float_tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
-    """The floating-point tensors in ``value`` with their places."""
-    return ((place, leaf) for place, leaf in leaves(value) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+    """The floating-point tensors in ``value`` with their places; those of int8 layers as the numbers they stand for."""
+    found = ((place, leaf) for place, leaf in leaves(value) if isinstance(leaf, Tensor))
+    plain = ((place, leaf.dequantize() if leaf.is_quantized else leaf) for place, leaf in found)
+    return ((place, leaf) for place, leaf in plain if leaf.is_floating_point())
 
 
 def part_of(value: Any, place: str) -> tuple[str, Any]:
