@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -28,7 +28,7 @@ from vistool.network.attention import AttentionOp, watch_attention
 from vistool.network.capture import borrowed, remembered
 from vistool.network.layers import unwrapped
 from vistool.network.positions import Probe, make_probe
-from vistool.network.tensors import NetworkInput, call_module, find_image, map_tensors, tensors
+from vistool.network.tensors import NetworkInput, call_module, find_image, tensors
 
 T = TypeVar('T')
 
@@ -166,7 +166,7 @@ def attention_answers(module: nn.Module, inputs: NetworkInput) -> AttentionAnswe
 
 
 def _ask(module: nn.Module, inputs: NetworkInput) -> AttentionAnswers:
-    probe = _with_one_image(make_probe(inputs))
+    probe = make_probe(inputs)
     found: list[TokenAnswers | None] = []
 
     def instead(op: AttentionOp) -> Tensor:
@@ -180,21 +180,6 @@ def _ask(module: nn.Module, inputs: NetworkInput) -> AttentionAnswers:
         except Exception as error:  # any failure of foreign code; the caller's own forward will report what matters
             return AttentionAnswers(probe, problem=f'it fails on a batch of two images ({type(error).__name__})')
     return AttentionAnswers(probe, tuple(found))
-
-
-def _with_one_image(probe: Probe) -> Probe:
-    """A probe in which only the image that is drawn on changes, the first; what comes from another stays silent."""
-    image = find_image(probe.inputs)
-    seen: list[bool] = []
-
-    def still(tensor: Tensor) -> Tensor:
-        if tensor is image and not seen:
-            seen.append(True)
-            return tensor
-        other = image is not None and tensor.ndim == 4 and tensor.shape == image.shape
-        return tensor[:1].expand_as(tensor) if other else tensor
-
-    return replace(probe, inputs=map_tensors(still, probe.inputs))
 
 
 def _answer(op: AttentionOp) -> TokenAnswers | None:

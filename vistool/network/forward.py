@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.data.inputs import drawn_of
 from vistool.errors import InputError, param
-from vistool.network.calls import choose_call, objective
+from vistool.network.calls import choose_call
 from vistool.network.capture import Activation, activations, borrowed, listed, remembered
 from vistool.network.inputs import run_network
-from vistool.network.layer_search import FoundLayer, search
+from vistool.network.layer_search import FoundLayer, searched
 from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import check_of, checked_layout
@@ -27,7 +26,6 @@ from vistool.network.tensors import (
     NoSpatialMap,
     TokenHints,
     input_size,
-    tensors,
 )
 
 log = logging.getLogger('vistool')
@@ -35,16 +33,7 @@ log = logging.getLogger('vistool')
 
 def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> str | None:
     """The layer to explain by :func:`~vistool.network.layer_search.search`, or None where no map reaches the score."""
-    found = _searched(module, inputs, read)
-    return found.name if found else None
-
-
-def _searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> FoundLayer | None:
-    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
-    scalar = partial(objective, count=1, read=read)
-    # The reader itself may hold the network, which would then never be freed
-    key = shapes, drawn_of(inputs), read.key
-    return remembered(module, 'layer search', key, lambda: search(module, inputs, scalar))
+    return searched(module, inputs, read).name or None
 
 
 def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> list[str]:
@@ -53,22 +42,25 @@ def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader
     What was chosen, and how, is logged once.
     """
     names, found = default_layers(module), None
-    if not names and (found := _searched(module, inputs, read)) is not None:
-        names = [found.name]
+    if not names:
+        found = searched(module, inputs, read)
+        names = [found.name] if found.name else []
     remembered(module, 'default layers logged', tuple(names), lambda: _log_choice(module, names, found))
     return names
 
 
 def _log_choice(module: nn.Module, names: Sequence[str], found: FoundLayer | None) -> None:
+    if not names:
+        return
     if found is None:
-        if names:
-            log.info('target layer: %s (the default for this network)', ', '.join(names))
+        log.info('target layer: %s (the default for this network)', ', '.join(names))
         return
     log.warning(
-        'target layer: %s (found by layer search, as %s is not in the table: the last with a map the score depends '
-        f'on); choose another with {param("layers")}',
+        f'target layer: %s (found by layer search, as %s is not in the table: %s); choose another with '
+        f'{param("layers")}',
         found.name,
         network_name(module),
+        'the last with a map the score depends on' if found.followed else 'the last with a map; it has no gradient',
     )
     if found.zero:
         log.warning(
@@ -87,8 +79,8 @@ def suggestion(module: nn.Module, inputs: NetworkInput, read: ScoreReader, avoid
 
 def zero_weights(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> str:
     """``': the weights of head are all zero'`` where that is why no score depends on the image, else ``''``."""
-    found = _searched(module, inputs, read)
-    return f': the weights of {found.zero} are all zero' if found is not None and found.zero else ''
+    found = searched(module, inputs, read)
+    return f': the weights of {found.zero} are all zero' if found.zero else ''
 
 
 def check_gradient(

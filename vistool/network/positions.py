@@ -77,6 +77,8 @@ _DIFFERENT = 0.25
 """Answers that vary this much and follow no reading refute all of them."""
 _FEW = 20
 """With fewer positions chance refutes nothing."""
+_ROUNDING = 1e-6
+"""A tensor that changes by no more than this share of its largest value does not depend on what was changed."""
 _ELONGATED = math.log(4.5)
 """How far from square the cells of a grid may be that no convolution made."""
 _REORDERING = ('MaxVit', 'MaxxVit', 'MobileViT', 'TNT')
@@ -112,11 +114,12 @@ class Probe:
 
 
 def make_probe(inputs: NetworkInput) -> Probe:
-    """A probe of the size and range of the first image of ``inputs``; all other inputs stay as they are.
+    """A probe of the size and range of the first image of ``inputs``; all other inputs, images too, stay as they are.
 
-    Every image of that size changes, so that each call of a siamese network answers.
+    So what another image of a siamese network gives does not answer.
     """
-    image = find_image(inputs)
+    pairs = repeated(rows(inputs, 0, 1), 2)
+    image = find_image(pairs)
     assert image is not None, 'the inputs were checked before'
     one = image[:1].detach().float()
     mean = one.mean((2, 3), keepdim=True).nan_to_num()
@@ -126,11 +129,8 @@ def make_probe(inputs: NetworkInput) -> Probe:
     mixed = (1 - share**2).sqrt() * noise + share * other
     pair = mean + spread * torch.cat([noise, mixed])
 
-    def exchange(tensor: Tensor) -> Tensor:
-        same = tensor.ndim == 4 and tensor.shape[1:] == image.shape[1:]
-        return pair.to(tensor.dtype) if same else tensor
-
-    return Probe(map_tensors(exchange, repeated(rows(inputs, 0, 1), 2)), (mixed - noise)[0].square().sum(0).cpu())
+    probed = map_tensors(lambda tensor: pair.to(tensor.dtype) if tensor is image else tensor, pairs)
+    return Probe(probed, (mixed - noise)[0].square().sum(0).cpu())
 
 
 @lru_cache(maxsize=8)
@@ -163,11 +163,13 @@ class Answer:
         shape: The tensor's shape for one image; the first axis counts groups such as windows, 1 where there are none.
         first: The change over the second axis as channels, shape without that axis.
         last: Likewise over the last axis.
+        changes: Whether anything changes by more than rounding.
     """
 
     shape: tuple[int, ...]
     first: Tensor
     last: Tensor
+    changes: bool = True
 
     def of(self, layout: Layout) -> Tensor:
         """The answer of each position, its axes as in the tensor, without the channels."""
@@ -184,7 +186,8 @@ def answer(output: Tensor) -> Answer | None:
     before, after = output.detach().unflatten(0, (2, -1))
     change = (after - before).float()
     first, last = (change.norm(dim=axis).cpu() for axis in (1, -1))
-    return Answer(tuple(change.shape), first, last) if bool(last.isfinite().all()) else None
+    changes = bool(change.abs().amax() > _ROUNDING * before.abs().amax()) if change.numel() else False
+    return Answer(tuple(change.shape), first, last, changes) if bool(last.isfinite().all()) else None
 
 
 @dataclass(frozen=True)
@@ -431,6 +434,10 @@ class Positions:
             return None
         found = calls[call]
         return next(iter(found.values()), None) if place is None else found.get(place)
+
+    def changes(self, layer: nn.Module) -> list[bool]:
+        """For each call of a layer, whether what it returned depends on the drawn image (true if unknown)."""
+        return [not call or any(each.changes for each in call.values()) for call in self.calls.get(layer, [])]
 
     @property
     def seen(self) -> list[Size]:
