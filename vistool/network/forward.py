@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from vistool.network.tensors import (
     NoSpatialMap,
     TokenHints,
     input_size,
+    tensors,
 )
 
 log = logging.getLogger('vistool')
@@ -36,17 +37,53 @@ def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY
     return searched(module, inputs, read).name or None
 
 
+class OutsideGrid(InputError):
+    """After a layer the score depends on tokens outside its map only, as behind a transformer's last attention."""
+
+
 def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> list[str]:
     """The default target layers: the table's, else one found by search; ``[]`` for neither.
 
     What was chosen, and how, is logged once.
     """
     names, found = default_layers(module), None
+    if better := _better_layers(module, inputs).get(read.key):
+        return [better]
     if not names:
         found = searched(module, inputs, read)
         names = [found.name] if found.name else []
     remembered(module, 'default layers logged', tuple(names), lambda: _log_choice(module, names, found))
     return names
+
+
+def layer_for_score(module: nn.Module, inputs: NetworkInput, read: ScoreReader, default: str) -> str | None:
+    """The layer found by search in place of a default that does not suit a score; None where search finds no other.
+
+    A network of the table may be asked for a score that it was not trained with: the class token of one that averages
+    its patches. It is logged, and remembered for :func:`layers_to_explain`.
+
+    Args:
+        module: The network.
+        inputs: Its input.
+        read: Finds the score.
+        default: The layer.
+    """
+    name = search_layer(module, inputs, read)
+    if name is None or name == default:
+        return None
+    _better_layers(module, inputs)[read.key] = name
+    log.warning(
+        'target layer: %s (found by layer search: after %s, the default for this network, this score depends on tokens '
+        f'outside the grid only); choose another with {param("layers")}',
+        name,
+        default,
+    )
+    return name
+
+
+def _better_layers(module: nn.Module, inputs: NetworkInput) -> dict[Hashable, str]:
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return remembered(module, 'layers of scores', shapes, dict)
 
 
 def _log_choice(module: nn.Module, names: Sequence[str], found: FoundLayer | None) -> None:
@@ -102,7 +139,7 @@ def check_gradient(
     if layout.to_map(gradient).any():
         return
     if layout.extra and gradient.any():
-        raise InputError(
+        raise OutsideGrid(
             f'after layer {name!r} the score depends on its {layout.extra} token(s) outside the grid only: '
             'the gradient at every patch is zero',
             hint=suggest(name),

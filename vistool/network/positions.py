@@ -79,6 +79,9 @@ _FEW = 20
 """With fewer positions chance refutes nothing."""
 _ROUNDING = 1e-6
 """A tensor that changes by no more than this share of its largest value does not depend on what was changed."""
+_SMALL = 50
+"""With fewer positions an assumed order is given up only for one that agrees clearly better; below :data:`_FEW` never,
+if it fits a grid that was seen."""
 _ELONGATED = math.log(4.5)
 """How far from square the cells of a grid may be that no convolution made."""
 _REORDERING = ('MaxVit', 'MaxxVit', 'MobileViT', 'TNT')
@@ -488,7 +491,12 @@ class Positions:
         Of readings that are nearly as good as the best, the one of a neighboring layer is taken, then the assumed one,
         then the simplest, which is printed.
         """
-        tied = ties(self.ranked(own, assumed, size, hints))
+        ranked = self.ranked(own, assumed, size, hints)
+        tied = [each for each in ties(ranked) if not each.layout.middle or each.cells >= _SMALL]
+        if tied and tied[0].cells < _SMALL:  # many orders fit a small grid by chance: one has to refute the assumed one
+            rival = next((each for each in ranked if each.layout == assumed and each not in tied), None)
+            if rival is not None and (tied[0].cells < _FEW or not tied[0].clearly_beats(rival)):
+                return None
         alone = len(tied) == 1 and tied[0].close and self.sure(tied[0], tied)
         vouched = None if alone else self.vouched(own, size, hints)
         if vouched is not None and tied and not tied[0].close:
@@ -510,6 +518,8 @@ class Positions:
 
         An answer that differs between positions and yet follows no layout has to be :func:`_alike` with it.
         """
+        if own.last.numel() < _FEW:
+            return None
         numbers = {id(each): number for number, each in enumerate(self.answers)}
         at = numbers.get(id(own), 0)
         near = [each for each in self.answers if each.last.shape == own.last.shape]
@@ -568,10 +578,14 @@ def _text(layout: Layout) -> str:
     height, width = layout.grid
     outside = [
         f'{count} {where}'
-        for count, where in ((layout.prefix, 'before'), (layout.middle, 'in the middle'), (layout.suffix, 'after'))
+        for count, where in (
+            (layout.prefix, 'before them'),
+            (layout.middle, 'in their middle'),
+            (layout.suffix, 'after them'),
+        )
         if count
     ]
-    extra = f', {" and ".join(outside)} them' if outside else ''
+    extra = f', {" and ".join(outside)}' if outside else ''
     return f'{height}×{width} tokens {order}{extra}'
 
 

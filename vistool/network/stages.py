@@ -190,8 +190,9 @@ def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None 
     every = trace(root, inputs, only=backbone, kept=kept)
     known_counts(root, inputs).update(Counter(each.name for each in every))
     calls: dict[str, ModuleCall] = {}
+    inner = {each.name for each in every if each.inside}
     for each in every:
-        if not each.inside:
+        if each.name not in inner:
             calls.setdefault(each.name, each)
     within = [name for name in calls if name.startswith(f'{backbone}.' if backbone else '') and name != backbone]
     children = _children(within, backbone)

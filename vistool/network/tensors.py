@@ -551,14 +551,19 @@ def measured(grids: Sequence[Size]) -> set[Size]:
     return grids.measured if isinstance(grids, Grids) else set()
 
 
+def _is_quantized_conv(module: nn.Module | None) -> bool:
+    """Whether a module is a 2-D convolution of int8 numbers; those do not extend ``nn.Conv2d``."""
+    return any(kind.__name__ == 'Conv2d' and '.quantized.' in kind.__module__ for kind in type(module).__mro__)
+
+
 def mixes_places(module: nn.Module) -> bool:
     """Whether a module is a convolution or a pooling layer over several places of ``(B, C, h, w)``.
 
     A kernel of 1 × 1 works on tokens and heads as well, so it says nothing about places.
     """
-    if not isinstance(module, _MEASURES):
+    if not isinstance(module, _MEASURES) and not _is_quantized_conv(module):
         return False
-    kernel = module.kernel_size
+    kernel: Any = module.kernel_size
     return kernel > 1 if isinstance(kernel, int) else max(kernel) > 1
 
 
