@@ -168,7 +168,7 @@ def _mmpretrain():
         'backbone.stages.3',
         MAP,
     )
-    yield 'ViT', lambda: mm_vit('VisionTransformer', img_size=TOKENS), TOKENS, 'backbone.layers.1.ln1#1', (4, 6)
+    yield 'ViT', lambda: mm_vit('VisionTransformer', img_size=TOKENS), TOKENS, 'backbone.layers.1.ln1', (4, 6)
     yield (
         'ViT, resized position embedding',
         lambda: mm_vit('VisionTransformer', img_size=32),
@@ -183,7 +183,7 @@ def _mmpretrain():
         'backbone.ln1',
         (4, 6),
     )
-    yield 'DeiT', lambda: mm_vit('VisionTransformer', img_size=TOKENS), TOKENS, 'backbone.layers.1.ln1#1', (4, 6)
+    yield 'DeiT', lambda: mm_vit('VisionTransformer', img_size=TOKENS), TOKENS, 'backbone.layers.1.ln1', (4, 6)
     yield (
         'DeiT, distilled',
         lambda: mm_vit('DistilledVisionTransformer', 'DeiTClsHead', img_size=TOKENS),

@@ -79,9 +79,6 @@ _FEW = 20
 """With fewer positions chance refutes nothing."""
 _ROUNDING = 1e-6
 """A tensor that changes by no more than this share of its largest value does not depend on what was changed."""
-_SMALL = 50
-"""With fewer positions an assumed order is given up only for one that agrees clearly better; below :data:`_FEW` never,
-if it fits a grid that was seen."""
 _ELONGATED = math.log(4.5)
 """How far from square the cells of a grid may be that no convolution made."""
 _REORDERING = ('MaxVit', 'MaxxVit', 'MobileViT', 'TNT')
@@ -347,6 +344,14 @@ def _alike(own: Answer, others: Sequence[Answer]) -> list[Answer]:
     return [each for each, found in zip(others, reached.tolist(), strict=True) if found]
 
 
+def _is_plausible(layout: Layout, assumed: Layout | None) -> bool:
+    """Whether a layout may be read from answers: a handful of positions does not tell where other tokens lie."""
+    few = layout.grid[0] * layout.grid[1] < _FEW
+    if not few or not layout.extra or assumed is None or assumed.grid != layout.grid:
+        return True
+    return (layout.prefix, layout.middle, layout.suffix) == (assumed.prefix, assumed.middle, assumed.suffix)
+
+
 def ties(ranked: Sequence[Reading]) -> list[Reading]:
     """The confirmed readings that are not clearly worse than the first."""
     return [each for each in ranked if each.confirmed and not ranked[0].clearly_beats(each)]
@@ -492,13 +497,11 @@ class Positions:
         then the simplest, which is printed.
         """
         ranked = self.ranked(own, assumed, size, hints)
-        tied = [each for each in ties(ranked) if not each.layout.middle or each.cells >= _SMALL]
-        if tied and tied[0].cells < _SMALL:  # many orders fit a small grid by chance: one has to refute the assumed one
-            rival = next((each for each in ranked if each.layout == assumed and each not in tied), None)
-            if rival is not None and (tied[0].cells < _FEW or not tied[0].clearly_beats(rival)):
-                return None
+        tied = [each for each in ties(ranked) if _is_plausible(each.layout, assumed)]
         alone = len(tied) == 1 and tied[0].close and self.sure(tied[0], tied)
         vouched = None if alone else self.vouched(own, size, hints)
+        if vouched is not None and not _is_plausible(vouched, assumed):
+            vouched = None
         if vouched is not None and tied and not tied[0].close:
             return self.told(vouched, name)
         preferred = [each for wanted in (vouched, assumed) for each in tied if each.layout == wanted]
@@ -518,8 +521,6 @@ class Positions:
 
         An answer that differs between positions and yet follows no layout has to be :func:`_alike` with it.
         """
-        if own.last.numel() < _FEW:
-            return None
         numbers = {id(each): number for number, each in enumerate(self.answers)}
         at = numbers.get(id(own), 0)
         near = [each for each in self.answers if each.last.shape == own.last.shape]
@@ -711,7 +712,8 @@ def checked_layout(
         return layout
     if assumed is not None and gives_maps(layer, assumed, grids):
         return assumed
-    if found.differs(own, assumed, size, hints) and own.last.numel() >= _FEW:
+    places = own.of(assumed).numel() if assumed is not None and assumed.axes == 'BCHW' else own.last.numel()
+    if found.differs(own, assumed, size, hints) and places >= _FEW:
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'

@@ -479,7 +479,8 @@ def find_layout(
     """
     shape, hints = tuple(tensor.shape), hints or TokenHints()
     if batch is not None and shape and shape[0] != batch:
-        raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): windows, heads or regions')
+        what = 'windows, heads, regions, or several inputs joined to one batch' if shape[0] % batch == 0 else 'regions'
+        raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): {what}')
     if tensor.ndim == 4:
         _refuse_attention(tensor, grids, layer)
         return _find_map(shape, input_size, layer, grids)
