@@ -63,20 +63,6 @@ def shown(text: object, most: int = _SHOWN) -> str:
     return quoted if len(quoted) <= most + 20 else f'{quoted[:most]}… ({len(quoted)} characters)'
 
 
-def inside(folder: Path, name: str) -> Path | None:
-    """The file that a record names in its own folder, every link resolved; None if it lies elsewhere.
-
-    Args:
-        folder: The folder of the record.
-        name: A relative path, as the record has it.
-    """
-    try:
-        path, home = (folder / name).resolve(), folder.resolve()
-    except (OSError, ValueError, RuntimeError):
-        return None
-    return path if path.is_relative_to(home) and path != home else None
-
-
 def read_bytes(path: Path, parameter: str, largest: int = LARGEST_TEXT, hint: str = '') -> bytes:
     """The content of a regular file; a pipe or a device, which could block for ever, is refused.
 

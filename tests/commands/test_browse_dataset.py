@@ -277,3 +277,21 @@ def test_ten_thousand_images_do_not_grow_memory(tmp_path):
             seen[number] = memory(process)
     assert process.wait() == 0 and number == 10008
     assert seen[9900] - seen[1000] < 20, seen  # MiB
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(capsys, tmp_path):
+    import os
+    import shutil
+
+    shutil.copy('demo/coffee.png', tmp_path / 'a.png')
+    os.mkfifo(tmp_path / 'b.png')
+    (tmp_path / 'c.png').symlink_to('/dev/zero')
+    (tmp_path / 'ann.txt').write_text('a.png 0\nb.png 0\nc.png 0\n')
+    config = tmp_path / 'c.py'
+    config.write_text(
+        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(batch_size=1, dataset=dict(type='CustomDataset', "
+        f"data_root={str(tmp_path)!r}, ann_file='ann.txt', pipeline=[dict(type='LoadImageFromFile'), "
+        "dict(type='PackInputs')]), sampler=dict(type='DefaultSampler', shuffle=False))\n"
+    )
+    code, out, err = run(capsys, config, '-o', tmp_path / 'out')
+    assert code == 1 and len(out) == 1 and err.count('is not a regular file') == 2

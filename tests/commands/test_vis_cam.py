@@ -255,3 +255,85 @@ def test_as_a_subprocess_with_a_users_own_module_from_the_users_own_folder(tmp_p
     assert (tmp_path / done.stdout.strip()).stat().st_size > 1000
     written = [name for name in files(tmp_path) if '__pycache__' not in name]
     assert written == ['mine.py', 'my_model.py', done.stdout.strip()]
+
+
+NETWORK = """
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+@MODELS.register_module(force=True)
+class TwoHeads(nn.Module):
+    def __init__(self, age=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.fc, self.age = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 1), age
+
+    def forward(self, x):
+        features = self.layer(x).relu().mean((2, 3))
+        y = self.fc(features)
+        return {'features': features, 'age': 57.2 + y[:, 0]} if self.age else (features[:, :3], y, 2 * y)
+"""
+
+
+def written_config(folder, **entries):
+    (folder / 'two_heads.py').write_text(NETWORK)
+    path = folder / 'mine.py'
+    steps = [{'type': 'LoadImageFromFile'}, {'type': 'Resize', 'scale': (32, 32)}, {'type': 'PackInputs'}]
+    known = {'model': {'type': 'TwoHeads'}, 'test_pipeline': steps, 'default_scope': 'mmpretrain'}
+    lines = [f'{key} = {value!r}' for key, value in (known | entries).items()]
+    path.write_text('\n'.join(["custom_imports = dict(imports=['two_heads'])", *lines]))
+    return path
+
+
+@pytest.fixture
+def importable(tmp_path, monkeypatch):
+    monkeypatch.setattr('sys.path', [str(tmp_path), *__import__('sys').path])
+    return tmp_path
+
+
+def recipe_of(path):
+    return json.loads(str(np.load(path)['recipe']))
+
+
+def test_outputs_are_named_on_the_command_line_or_in_the_config(importable, capsys):
+    arguments = [
+        COFFEE,
+        written_config(importable),
+        'none',
+        '-o',
+        importable / 'x.png',
+        '--save-raw',
+        '--target-layers',
+        'layer',
+    ]
+    code, _, err = run(capsys, *arguments)
+    assert (
+        code == 2
+        and 'error: --output: 3 tensors of the output may hold the scores: [0] (1, 3), [1] (1, 1), [2] (1, 1)' in err
+    )
+    assert 'accepted: --output 0, --output 1, --output 2' in err and '--activation' in err and 'cam_target' in err
+    assert run(capsys, *arguments, '--output', '2', '--activation', 'sigmoid', '--target-category', '0', '1')[0] == 0
+    typed = recipe_of(importable / 'x.npz')
+    assert [target['name'] for target in typed['targets']] == ['class 0', 'class 1']
+    assert sum(target['score'] for target in typed['targets']) == pytest.approx(1)
+    arguments[1] = written_config(importable, output='[2]', activation='sigmoid')
+    assert run(capsys, *arguments, '--target-category', '0', '1')[0] == 0
+    assert recipe_of(importable / 'x.npz')['targets'] == typed['targets']
+    assert run(capsys, *arguments, '--activation', 'relu')[0] == 2
+
+
+def test_a_value_and_the_evidence_against_it(importable, capsys):
+    config = written_config(importable, model={'type': 'TwoHeads', 'age': True})
+    arguments = [COFFEE, config, 'none', '-o', importable / 'x.png', '--save-raw', '--target-layers', 'layer']
+    assert run(capsys, *arguments, '--target-category', 'value', '-value')[0] == 0
+    names = [target['name'] for target in recipe_of(importable / 'x.npz')['targets']]
+    assert names == ['age', 'against age'] and recipe_of(importable / 'x.npz')['prediction']['score'] > 30
+    code, out, _ = run(capsys, COFFEE, config, '--preview-model')
+    assert (
+        code == 0
+        and 'output features: 8' in out
+        and 'output age: scalar  ← 1 value, not classes (assumed: it is called' in out
+    )
+    assert run(capsys, *arguments, '--score-sign', '-')[0] == 0
+    assert [target['name'] for target in recipe_of(importable / 'x.npz')['targets']] == ['against age']

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import vistool as vt
 from vistool.commands.vis_cam import main
 from vistool.errors import InputError
 from vistool.models.configs import require_model, resolve
@@ -317,3 +318,32 @@ def test_vis_cam_as_typed(folder, capsys, tmp_path):
         assert main([str(COFFEE.with_name('chelsea.png')), spec, 'none', '-o', target]) == 0
         captured = capsys.readouterr()
         assert captured.out.split() == [target] and 'target layer' in captured.err
+
+
+@pytest.mark.parametrize('kind', ['DINOv3ViT', 'DINOv3ConvNext', 'SiglipVision'])
+def test_hugging_face_backbones_without_a_classifier_load_as_headless_networks(kind, tmp_path):
+    import transformers
+
+    sizes = {'hidden_size': 16, 'intermediate_size': 16, 'num_hidden_layers': 1, 'num_attention_heads': 2}
+    sizes = {'hidden_sizes': [4, 8, 8, 16], 'depths': [1] * 4} if 'ConvNext' in kind else sizes | {'patch_size': 16}
+    own = getattr(transformers, f'{kind}Model')(getattr(transformers, f'{kind}Config')(image_size=32, **sizes)).eval()
+    own.save_pretrained(tmp_path)
+    model = load(f'hf::{tmp_path}')
+    sample = model.read(COFFEE)
+    with torch.no_grad():
+        given = model.batch([sample])
+        assert torch.equal(model.module(given).last_hidden_state, own(given).last_hidden_state)
+    assert not has_classes(model.module) and model.classes is None
+    assert vt.CAM('eigencam')(model, sample).targets == ()
+    assert vt.CAM('eigencam', reference=sample)(model, sample).targets[0].score == pytest.approx(1, abs=1e-4)
+
+
+def test_hugging_face_models_for_other_tasks_are_refused(tmp_path):
+    from transformers import BertConfig, DetrConfig, VideoMAEConfig
+
+    for config, named in ((BertConfig(), 'BertModel'), (DetrConfig(use_timm_backbone=False), 'DetrForObjectDetection')):
+        config.architectures = [named]
+        config.save_pretrained(tmp_path)
+        assert 'is not an image classifier or backbone' in error_of(f'hf::{tmp_path}')
+    VideoMAEConfig(architectures=['VideoMAEModel']).save_pretrained(tmp_path)
+    assert 'is not an image classifier or backbone' in error_of(f'hf::{tmp_path}')

@@ -113,6 +113,14 @@ def test_one_number_without_a_hint_is_two_classes_and_that_is_said_once(caplog):
     assert caplog.text.count('two classes by sigmoid (assumed:') == 1 and 'activation' in caplog.text
 
 
+def test_a_later_number_that_is_too_large_for_a_logit_is_reported(caplog):
+    readout = find_readout(Net(), torch.zeros(2, 1), 2)
+    readout.numbers(readout.scores(torch.tensor([[0.1], [-3.0]]), 2))
+    assert 'too large' not in caplog.text
+    readout.numbers(readout.scores(torch.tensor([[0.1], [40.0]]), 2))
+    assert 'too large for a logit' in caplog.text and 'activation' in caplog.text
+
+
 AGE = 57.2
 
 

@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import vistool as vt
 from vistool.data.datasets import dataset_items
 from vistool.data.samples import Item
 from vistool.errors import InputError
 from vistool.models.configs import resolve
-from vistool.runs.spec import Prediction, Selection, select
+from vistool.models.model import as_samples
+from vistool.runs.spec import MARGIN, Prediction, Selection, predict, select
 
 LABELLED = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
 FILES = [Item(Path(f'{number}.png'), str(number)) for number in range(11)]
@@ -89,3 +94,64 @@ def test_nothing_left_is_an_error(train):
         chosen(
             train, predictions=lambda pool: [Prediction(0, 7, 0.9, 0.8)], only='right', classes=['tabby'], indices=[0]
         )
+
+
+# ---- by what networks with other outputs predict
+
+
+class Bias(nn.Module):
+    """A network whose logits are rows of a table, whatever it sees: image i gets row i."""
+
+    def __init__(self, *rows, squash=None):
+        super().__init__()
+        self.rows, self.squash = torch.tensor(rows), squash or nn.Identity()
+
+    def forward(self, x):
+        return self.squash(self.rows[x[:, 0, 0, 0].long()])
+
+
+def predicted(module, **load):
+    count = len(module.rows)
+    samples, _ = as_samples(torch.arange(count).float()[:, None, None, None].expand(count, 3, 4, 4))
+    return predict(vt.load(module, **load), samples)
+
+
+@pytest.mark.parametrize('squash', [None, nn.Sigmoid()])
+def test_one_logit_is_right_where_sign_and_label_agree(squash):
+    found = predicted(Bias([-3.0], [0.1], [2.0], [-0.2], squash=squash), classes=['benign', 'malignant'])
+    assert [each.class_id for each in found] == [0, 1, 1, 0]
+    assert [each.is_right(label) for each, label in zip(found, (0, 0, 1, 1), strict=True)] == [True, False, True, False]
+    assert [each.is_right(np.array([float(label)])) for each, label in zip(found, (0, 0, 1, 1), strict=True)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert [each.margin < MARGIN for each in found] == [False, True, False, True]
+    assert found[0].score == pytest.approx(torch.tensor(3.0).sigmoid().item())
+
+
+def test_one_logit_without_class_names_is_judged_as_two_classes():
+    assert [each.is_right(1) for each in predicted(Bias([-0.6], [0.6]))] == [False, True]
+
+
+@pytest.mark.parametrize('squash', [None, nn.Sigmoid()])
+def test_independent_labels_are_right_where_all_of_them_are(squash):
+    rows = [5.0, 5.0, -5.0], [5.0, -5.0, -5.0], [-5.0, -5.0, 0.1]
+    found = predicted(Bias(*rows, squash=squash), activation='sigmoid')
+    assert [each.labels for each in found] == [(0, 1), (0,), (2,)]
+    assert [each.is_right((0, 1)) for each in found] == [True, False, False]
+    assert [each.is_right(np.array([1.0, 0, 0])) for each in found] == [False, True, False]
+    assert [each.is_right(0) for each in found] == [found[0].class_id == 0, True, False]  # one class of several
+    assert [each.is_right(None) for each in found] == [None] * 3
+    assert [each.margin < MARGIN for each in found] == [False, False, True]
+
+
+def test_an_image_without_any_label_is_right_where_none_is_predicted():
+    found = predicted(Bias([-5.0, -5.0], [5.0, -5.0]), activation='sigmoid')
+    assert [each.is_right(np.zeros(2)) for each in found] == [True, False]
+
+
+def test_values_are_neither_right_nor_wrong():
+    with pytest.raises(InputError, match=r'only: Bias gives 1 value, not classes .*leave it out'):
+        predicted(Bias([57.2], [30.0]))

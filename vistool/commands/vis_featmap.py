@@ -45,7 +45,7 @@ def build_parser() -> Parser:
 def _add_features(parser: Parser) -> None:
     group = parser.add_argument_group('features')
     options.add_layers(
-        group, 'such as backbone.layer4[-1]; NAME@2: its second call; default: each stage of the backbone'
+        group, 'such as backbone.layer4[-1]; NAME#2: its second call; default: each stage of the backbone'
     )
     group.add_argument('--preview-model', action='store_true', help='list the layers with their output shapes and stop')
     group.add_argument(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -556,6 +557,7 @@ class Samples:
             with seeded(self.seed + repeat, index) as own:
                 for each in self._watched:
                     seed_inner(each.transforms, own)
+                self._refuse_pipe(index)
                 data = self.dataset[index]
             recorder = watch.done or Recorder(self.preprocessing, self._bgr, detail, self.display)
             if detail != 'original' or not recorder.images:
@@ -570,6 +572,14 @@ class Samples:
         refetched = info.get('sample_idx', index) if watch.discarded else None
         name = sample_name(index, label, path, self.classes)
         return Record(index, name, path, label, recorder.images, data, recorder.photometry, refetched)
+
+    def _refuse_pipe(self, index: int) -> None:
+        """Raises for a sample whose file is a pipe or a device, which its loader would read for ever."""
+        path = None
+        with suppress(Exception):  # not every dataset says where its samples lie
+            path = path_of(self.info(index))
+        if path is not None and os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(f'{path} is not a regular file', accepted='an image file')
 
     def _finish(self, recorder: Recorder, data: Any) -> None:
         """Compares what was recorded with the truth; logs once for each kind of dataset where they differ."""

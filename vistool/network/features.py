@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError, param
+from vistool.network.calls import choose_call, count_calls
 from vistool.network.capture import Hook, borrowed, hooked_layers, tensors_of
 from vistool.network.inputs import run_network
 from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, unwrapped
@@ -37,7 +38,7 @@ class Feature:
     """The output of one layer for a batch.
 
     Attributes:
-        name: The layer, with ``[i]`` where it returned several maps and ``@n`` where a later call was asked for.
+        name: The layer, with ``[i]`` where it returned several maps and ``#n`` where a later call was asked for.
         maps: ``(B, C, h, w)`` in at least float32, the layer's own values.
         layer: The layer as it was asked for.
         place: ``'[i]'`` where it returned several maps, else ``''``.
@@ -83,16 +84,34 @@ def features(
     """
     root = unwrapped(root)
     size, batch = input_size(inputs)
-    kept = _run(root, inputs, targets)
+    wanted, several = _with_calls(root, inputs, targets)
+    kept = _run(root, inputs, wanted)
     found: list[Feature] = []
-    for target in targets:
+    for target in wanted:
         mine = [entry for entry in kept if entry.target is target]
         if not mine:
             raise _unreached(root, target)
         for entry in mine:
-            name = f'{target.name}@{entry.call}' if target.call == EVERY_CALL and len(mine) > 1 else target.name
+            numbered = target.name in several or (target.call == EVERY_CALL and len(mine) > 1)
+            name = f'{target.name}#{entry.call}' if numbered else target.name
             found += _laid_out(root, name, entry, size, batch, hints or TokenHints())
     return found
+
+
+def _with_calls(
+    root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]
+) -> tuple[list[TargetLayer], set[str]]:
+    """The targets, each with the call that is meant, and the names of those whose call had to be chosen of several."""
+    open_ = {target.name: target.module for target in targets if target.call is None}
+    counts = count_calls(root, open_, inputs) if open_ else {}
+    found = []
+    for target in targets:
+        if target.call is None:
+            count = counts[target.name]
+            call = choose_call(root, target.name, target.module, inputs, count) + 1 if count else 1
+            target = replace(target, call=call)
+        found.append(target)
+    return found, {name for name, count in counts.items() if count > 1}
 
 
 def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) -> list[_Kept]:
@@ -168,7 +187,7 @@ def _laid_out(root: nn.Module, name: str, entry: _Kept, size: Size, batch: int, 
         raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, parameter='layers')
     if len(found) == 1:
         return [Feature(name, found[0][1], entry.target.name)]
-    stem, call = re.fullmatch(r'([^@\[]*)[^@]*(.*)', name).groups()  # type: ignore[union-attr]
+    stem, call = re.fullmatch(r'([^#\[]*)[^#]*(.*)', name).groups()  # type: ignore[union-attr]
     return [Feature(f'{stem}{place}{call}', maps, entry.target.name, place) for place, maps in found]
 
 
@@ -200,7 +219,7 @@ def _unreached(root: nn.Module, target: TargetLayer) -> InputError:
     if function := function_of(target.name):
         path = module_path(target.name)
         problem = f'layer {target.name!r}: the network applies no {function} to what {path!r} returns'
-    elif target.call > 1:
+    elif target.call and target.call > 1:
         problem = f'layer {target.name!r}: it is called fewer than {target.call} times in the forward pass'
     else:
         problem = f'layer {target.name!r} was not reached in the forward pass of {type(root).__name__}'

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vistool.data.inputs import drawn_of
 from vistool.errors import InputError, param
+from vistool.network.calls import choose_call, objective
 from vistool.network.capture import Activation, activations, borrowed, listed, remembered
 from vistool.network.inputs import run_network
-from vistool.network.layer_search import FoundLayer, random_mixture, search
-from vistool.network.layers import default_layers, function_of, module_path, network_name
+from vistool.network.layer_search import FoundLayer, search
+from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.tensors import (
     Layout,
@@ -25,7 +27,6 @@ from vistool.network.tensors import (
     Size,
     TokenHints,
     find_layout,
-    first_tensor,
     input_size,
     tensors,
 )
@@ -41,9 +42,10 @@ def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY
 
 def _searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> FoundLayer | None:
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
-    objective = partial(_objective, count=1, read=read)
+    scalar = partial(objective, count=1, read=read)
     # The reader itself may hold the network, which would then never be freed
-    return remembered(module, 'layer search', (shapes, read.key), lambda: search(module, inputs, objective))
+    key = shapes, drawn_of(inputs), read.key
+    return remembered(module, 'layer search', key, lambda: search(module, inputs, scalar))
 
 
 def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> list[str]:
@@ -84,27 +86,15 @@ def suggestion(module: nn.Module, inputs: NetworkInput, read: ScoreReader, avoid
     return f'take {name}' if name else f'list all with {param("preview_model")}'
 
 
-def last_used(calls: Sequence[Activation], output: Any, count: int, read: ScoreReader = BY_PLACE) -> int:
-    """The last of a layer's calls in one forward whose output influences the score through more than the first token.
-
-    Some networks run one module twice, and only one of its outputs matters: DeiT3 of mmpretrain normalizes by ``ln1``
-    before its last attention, then again before its last feed-forward layer, where patch tokens no longer reach the
-    score.
-    """
-    objective = _objective(output, count, read) if len(calls) > 1 else None
-    if objective is None or not objective.requires_grad:
-        return len(calls) - 1
-    values = [call.value for call in calls]
-    gradients = torch.autograd.grad(objective, values, retain_graph=True, allow_unused=True)
-    reached = [
-        index
-        for index, gradient in enumerate(gradients)
-        if gradient is not None and gradient.ndim > 2 and (gradient if gradient.ndim > 3 else gradient[:, 1:]).any()
-    ]
-    return reached[-1] if reached else len(calls) - 1
+def zero_weights(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> str:
+    """``': the weights of head are all zero'`` where that is why no score depends on the image, else ``''``."""
+    found = _searched(module, inputs, read)
+    return f': the weights of {found.zero} are all zero' if found is not None and found.zero else ''
 
 
-def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callable[[str], str]) -> None:
+def check_gradient(
+    name: str, gradient: Tensor, layout: Layout, suggest: Callable[[str], str], why: Callable[[], str]
+) -> None:
     """Warns where a score's gradient at a layer is zero everywhere.
 
     Args:
@@ -112,6 +102,7 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
         gradient: As the layer's output.
         layout: The layer's.
         suggest: Layer → a hint that names another.
+        why: Why all gradients are zero, if that is known.
 
     Raises:
         InputError: If it is zero at every position of the map but not at the tokens before it, as after a
@@ -126,18 +117,7 @@ def check_gradient(name: str, gradient: Tensor, layout: Layout, suggest: Callabl
             hint=suggest(name),
             parameter='layers',
         )
-    log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see', name)
-
-
-def _objective(output: Any, count: int, read: ScoreReader) -> Tensor | None:
-    """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features."""
-    scores = read(output, count)
-    if scores is not None and scores.numel():
-        return scores.amax(1).sum()
-    features = first_tensor(output)
-    if features is None:
-        return None
-    return random_mixture(features)
+    log.warning('the gradient of the score at %s is zero everywhere, so there is nothing to see%s', name, why())
 
 
 @dataclass(frozen=True)
@@ -160,6 +140,11 @@ class Layer:
     call: int = 0
     calls: int = 1
 
+    @property
+    def label(self) -> str:
+        """Its name for captions, with the call where there are several: ``'backbone.layer4#1'``."""
+        return f'{self.name}#{self.call + 1}' if self.calls > 1 and call_of(self.name) is None else self.name
+
     def map(self, tensor: Tensor) -> Tensor:
         """``tensor``, shaped like the layer's output, as a detached ``(B, K, h, w)`` in at least float32."""
         maps = self.layout.to_map(tensor.detach())
@@ -176,6 +161,7 @@ class Forward:
         layers: The target layers.
         count: B.
         suggest: ``name → hint`` that names another layer than the one given.
+        why_zero: Why no score depends on the image, if that is known.
     """
 
     output: Any
@@ -183,6 +169,7 @@ class Forward:
     layers: tuple[Layer, ...]
     count: int
     suggest: Callable[[str], str] = lambda name: ''
+    why_zero: Callable[[], str] = lambda: ''
 
     def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
         """∂objective/∂layer for every layer, by one backward that ends at the earliest of them.
@@ -201,7 +188,7 @@ class Forward:
         for layer, gradient in zip(self.layers, found, strict=True):
             if gradient is None:
                 raise self._no_path(layer.name)
-            check_gradient(layer.name, gradient, layer.layout, self.suggest)
+            check_gradient(layer.name, gradient, layer.layout, self.suggest, self.why_zero)
         return list(found)
 
     def _no_path(self, name: str) -> InputError:
@@ -238,16 +225,12 @@ def forward(
     Raises:
         InputError: If a layer is not reached or gives no spatial map.
     """
-    with borrowed(module), activations(module, targets, cut=gradients) as found:
-        if not gradients:
-            torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
-        output = run_network(module, inputs)
-        if gradients or all(len(calls) < 2 for calls in found.values()):
-            yield _collect(module, inputs, targets, found, output, hints or TokenHints(), read)
-            return
-    # Only gradients tell which of several calls matters, and it has to be the same one for every method
-    with forward(module, inputs, targets, gradients=True, hints=hints, read=read) as run:
-        yield run
+    with borrowed(module):
+        with activations(module, targets, cut=gradients) as found:
+            if not gradients:
+                torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
+            output = run_network(module, inputs)
+        yield _collect(module, inputs, targets, found, output, hints or TokenHints(), read)
 
 
 def _collect(
@@ -262,13 +245,27 @@ def _collect(
     size, batch = input_size(inputs)
     layers = []
     suggest = partial(suggestion, module, inputs, read)
-    for name, calls in {name: tuple(calls) for name, calls in found.items()}.items():  # read() may run the network
+    for name, calls in {name: tuple(calls) for name, calls in found.items()}.items():
         if not calls:
             raise _unreached(name, suggest)
-        chosen = last_used(calls, output, batch, read)
+        chosen = _call(module, name, targets[name], inputs, len(calls), read)
         place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
-    return Forward(output, read(output, batch), tuple(layers), batch, suggest)
+    return Forward(
+        output, read(output, batch), tuple(layers), batch, suggest, partial(zero_weights, module, inputs, read)
+    )
+
+
+def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int, read: ScoreReader) -> int:
+    """The call of a layer that its name asks for, else the one that :func:`choose_call` gives; counted from 0."""
+    asked = call_of(name)
+    if asked is None:
+        return choose_call(module, name, layer, inputs, calls, read)
+    if asked > calls:
+        raise InputError(
+            f'layer {name!r}: {module_path(name)!r} runs {calls} time(s) in the forward pass', parameter='layers'
+        )
+    return asked - 1
 
 
 def _unreached(name: str, suggest: Callable[[str], str]) -> InputError:

@@ -287,7 +287,7 @@ def failure(module: nn.Module, inputs: NetworkInput, error: Exception) -> InputE
     if kind := _unsupported(module, text):
         return InputError(f'{kind}: {name} does not take images ({text})', accepted='a network for images (B, C, H, W)')
     channels = re.search(r'to have (\d+) channels, but got (\d+) channels', text)
-    if channels and image is not None and int(channels[2]) in (image.shape[1], image.shape[0]):
+    if channels and image is not None and int(channels[2]) == image.shape[1]:
         hint = 'channels come first: (B, C, H, W)' if image.shape[-1] == int(channels[1]) else ''
         return InputError(
             f'{name} takes images with {channels[1]} channel(s), and this one has {channels[2]}: {tuple(image.shape)}',
@@ -300,7 +300,11 @@ def failure(module: nn.Module, inputs: NetworkInput, error: Exception) -> InputE
             f'the weights of {name} are {wanted} and the input is {given} ({text})',
             hint=f'convert it with .to(torch.{wanted})',
         )
-    if image is not None and re.search(r'size|shape|height|width|resolution|dimension|must match', text):
+    if (
+        not channels
+        and image is not None
+        and re.search(r'size|shape|height|width|resolution|dimension|must match', text)
+    ):
         height, width = image.shape[-2:]
         return InputError(
             f'{name} does not take {height}×{width} images ({text})',

@@ -29,6 +29,7 @@ from vistool.network.tensors import (
     NetworkInput,
     NoSpatialMap,
     Size,
+    find_image,
     find_layout,
     first_tensor,
     float_tensors,
@@ -125,7 +126,7 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
         inputs: Its input, a tensor ``(B, C, H, W)`` or a tuple or dict of tensors; only the first image is used.
         objective: What is differentiated.
     """
-    one = map_tensors(_differentiable, rows(inputs, 0, 1))
+    one = _with_differentiable_image(rows(inputs, 0, 1))
     size = input_size(one)[0]
     with borrowed(module):
         run = _record(module, one)
@@ -261,6 +262,10 @@ def _layout(entry: _Map, size: Size) -> Layout | None:
         return None
 
 
-def _differentiable(tensor: Tensor) -> Tensor:
-    one = tensor.detach().clone()
-    return one.requires_grad_() if one.is_floating_point() else one
+def _with_differentiable_image(inputs: NetworkInput) -> NetworkInput:
+    """Inputs of which only the image that maps are drawn on asks for gradients: maps of other inputs are not found."""
+    image = find_image(inputs)
+    leaf = None if image is None else image.detach().clone()
+    if leaf is not None and leaf.is_floating_point():
+        leaf.requires_grad_()
+    return map_tensors(lambda tensor: leaf if tensor is image else tensor.detach(), inputs)

@@ -149,6 +149,28 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
     return f'{path}{plus}{function}{inside}', module
 
 
+def find_call(root: nn.Module, name: str) -> tuple[str, nn.Module]:
+    """:func:`find_layer`, for names that may end in ``#2`` or ``#all`` (``@`` is the same).
+
+    Returns:
+        The layer's canonical name, with ``#`` and the call if there was one, and the module.
+
+    Raises:
+        InputError: If there is no such layer, or no such call.
+    """
+    stem, sign, call = re.fullmatch(r'(.*?)(?:([#@])([^#@]*))?', name.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
+    if sign and call != 'all' and not (call.isdigit() and int(call)):
+        raise InputError(f'{name!r}: no call {call!r}', accepted='#1, #2, …, #all', parameter='layers')
+    path, module = find_layer(root, stem)
+    return (f'{path}#{call if call == "all" else int(call)}' if sign else path), module
+
+
+def call_of(name: str) -> int | None:
+    """The call in a canonical layer name, counted from 1; None if it does not say."""
+    found = re.search(r'#(\d+)$', name)
+    return int(found[1]) if found else None
+
+
 def _missing(root: nn.Module, name: str, module: nn.Module, path: str, part: str) -> InputError:
     known = [full for full, _ in root.named_modules() if full]
     hint = close_matches(name.replace('[', '.').replace(']', ''), known)
@@ -339,12 +361,13 @@ class TargetLayer:
     Attributes:
         name: Its canonical dotted name, as shown to the user.
         module: The module.
-        call: Which of its calls in one forward is meant, counted from 1; :data:`EVERY_CALL` for all of them.
+        call: Which of its calls in one forward is meant, counted from 1; :data:`EVERY_CALL` for all of them, None for
+            the one that :func:`~vistool.network.calls.choose_call` gives.
     """
 
     name: str
     module: nn.Module
-    call: int = 1
+    call: int | None = None
 
 
 _WRAPPED = ('_orig_mod', '_checkpoint_wrapped_module', 'module')
@@ -365,7 +388,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> list[TargetLayer]:
-    """The layers called ``names``; ``NAME@2`` means the second call in a forward, ``NAME@all`` each of them.
+    """The layers called ``names``; ``NAME#2`` means the second call in a forward, ``NAME#all`` each of them.
 
     A leading ``module.``, as in checkpoints of wrapped models, is understood. Modules of ``root`` may be given in place
     of names.
@@ -375,13 +398,11 @@ def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> lis
     """
     targets: dict[str, TargetLayer] = {}
     for given in layer_names(root, names):
-        name, _, which = given.partition('@')
-        if which and which != 'all' and not (which.isdigit() and int(which)):
-            raise InputError(f'{given!r}: no call {which!r}', accepted='@1, @2, …, @all', parameter='layers')
         try:
-            path, module = find_layer(root, name)
+            shown, module = find_call(root, given)
         except InputError as error:
             raise error.under('layers') from error
+        path = shown.partition('#')[0]
         if getattr(module.forward, '__func__', None) is nn.Module.forward:  # which raises NotImplementedError
             children = ', '.join(f'{path}.{child}' for child, _ in list(module.named_children())[:6])
             raise InputError(
@@ -389,6 +410,6 @@ def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> lis
                 accepted=children,
                 parameter='layers',
             )
-        shown = f'{path}@{which}' if which not in ('', '1', 'all') else path
-        targets[f'{path}@{which or 1}'] = TargetLayer(shown, module, EVERY_CALL if which == 'all' else int(which or 1))
+        every = shown.endswith('#all')
+        targets[shown] = TargetLayer(path if every else shown, module, EVERY_CALL if every else call_of(shown))
     return list(targets.values())

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vistool.errors import InputError, close_matches, param
 from vistool.network.tensors import NoSpatialMap, Size, find_layout, float_tensors
@@ -168,6 +169,11 @@ class Readout:
     def numbers(self, scores: Tensor) -> Tensor:
         """What is printed for each column of :meth:`scores`: a probability, or the value itself."""
         scores = scores.float()
+        if self.meaning == 'binary' and not self.known and bool((scores.abs() > SATURATED).any()):
+            log.warning(
+                'a number is too large for a logit, so it may be a value and not one of two classes; '
+                f'{param("activation", "none")} shows values'
+            )
         if self.meaning == 'softmax':
             return scores.softmax(-1)
         return scores.sigmoid() if self.meaning in ('sigmoid', 'binary') else scores
@@ -567,16 +573,40 @@ _NEAR = 16
 """How many operations before the end of a network are looked at for a sigmoid or softmax."""
 
 
+class _Squashed(TorchFunctionMode):
+    """Keeps what sigmoids and softmaxes give.
+
+    Attributes:
+        found: Their names and outputs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, Tensor]] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        kind = getattr(function, '__name__', '').strip('_').capitalize()
+        if kind in _SQUASHING and isinstance(result, Tensor):
+            self.found.append((kind, result.detach()))
+        return result
+
+
 def _is_squashed(chosen: Candidate, rerun: Callable[[], Any] | None) -> tuple[bool, str]:
     """Whether a sigmoid or softmax, after the last weights, gave these scores; and in words.
 
-    The operations are read from the autograd graph. Reshaping and averaging in between do not matter.
+    The operations are read from the autograd graph; reshaping and averaging in between do not matter. Where a network
+    builds no graph, the output of a sigmoid or softmax has to be the scores themselves.
     """
     if not _in_unit(chosen.scores):
         return False, ''
     tensor = chosen.tensor
     if tensor.grad_fn is None and rerun is not None:
-        tensor = dict(_named_tensors(rerun())).get(chosen.place, tensor)
+        with _Squashed() as calls:
+            tensor = dict(_named_tensors(rerun())).get(chosen.place, tensor)
+        for kind, given in calls.found:
+            if tensor.grad_fn is None and torch.equal(given.flatten(), tensor.flatten()):
+                return True, f'{_SQUASHING[kind]} is its last operation'
     waiting: list[Any] = [tensor.grad_fn]
     known: set[Any] = set()
     while waiting and len(known) < _NEAR:

@@ -273,7 +273,7 @@ def _shape_text(module: nn.Module, calls: Sequence[ModuleCall]) -> str:
         container = isinstance(module, (nn.ModuleList, nn.ModuleDict))
         return '' if container else 'not called'
     shapes = ', '.join(_shapes(calls[0])) or 'no tensor'
-    return f'{shapes}  called {len(calls)} times (@1 … @{len(calls)})' if len(calls) > 1 else shapes
+    return f'{shapes}  called {len(calls)} times (#1 … #{len(calls)})' if len(calls) > 1 else shapes
 
 
 def _shapes(call: ModuleCall) -> Iterator[str]:

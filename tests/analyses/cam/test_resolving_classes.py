@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmengine.config import Config
 
+from vistool.data.datasets import of_classes, read_class
 from vistool.errors import InputError
-from vistool.models.classes import class_id, resolve_classes
+from vistool.models.classes import Chosen, class_id, dataset_classes, resolve_classes
 
 NAMES = ['tench, Tinca tinca', 'crane', 'tabby, tabby cat', 'measuring cup', 'cup', 'crane', 'label']
 SCORES = torch.tensor([[0.1, 0.9, 0.3, 0.2, 0.0, 0.4, 0.5], [0.7, 0.1, 0.3, 0.2, 0.0, 0.9, 0.5]])
@@ -52,3 +56,68 @@ def test_without_names_only_ids():
 
 def test_class_id_may_be_missing():
     assert class_id('unicorn', NAMES, missing_ok=True) is None
+
+
+NUMBERS = ['0', '1', '10', '11', '2']
+"""Folders named by numbers, sorted as text."""
+
+
+@pytest.mark.parametrize('word', ['10', '2', '11'])
+@pytest.mark.parametrize('parameter', ['targets', 'classes'])
+def test_a_number_that_is_the_name_of_another_class_is_ambiguous(word, parameter):
+    place = NUMBERS.index(word)
+    with pytest.raises(
+        InputError, match=f'{parameter}: {word!r} is ambiguous.*id:{place} or name:{word}.*; id:{word} '
+    ):
+        read_class(word, NUMBERS, parameter)
+
+
+def test_id_and_name_choose():
+    assert classes('id:2', 'name:2', 1, names=NUMBERS) == [[2, 4, 1]] * 2
+    assert classes('0', names=NUMBERS) == [[0], [0]]  # id and name agree
+    assert classes(2, names=NUMBERS) == [[2], [2]]  # a number from Python is an id
+    assert read_class('id:7', None, 'classes') == 7 and read_class('name:tabby', NAMES, 'classes') == 'tabby'
+    assert read_class('id:7', ['id:7'], 'classes') == 'id:7'
+    with pytest.raises(InputError, match=r"'id:x' is not an id; accepted: id:NUMBER, name:NAME"):
+        read_class('id:x', NUMBERS, 'targets')
+
+
+def test_dataset_classes_named_by_numbers_are_chosen_by_id_or_name():
+    samples = SimpleNamespace(classes=tuple(NUMBERS), label=lambda index: index)
+    assert of_classes(samples, range(5), ['name:10'], None, None) == [2]
+    assert of_classes(samples, range(5), ['id:2'], None, None) == [2]
+    with pytest.raises(InputError, match="classes: '10' is ambiguous"):
+        of_classes(samples, range(5), ['10'], None, None)
+
+
+def test_a_minus_before_a_name_asks_for_the_evidence_against_it():
+    chosen = Chosen.decoded(resolve_classes(['tabby', '-tabby', '-id:4', '-top1'], SCORES, NAMES, (None, None)))
+    assert chosen.ids.tolist() == [[2, 2, 4, 1], [2, 2, 4, 5]]
+    assert chosen.signs.tolist() == [[1, -1, -1, -1]] * 2
+
+
+def test_labels_outside_the_classes_are_named():
+    with pytest.raises(InputError, match='targets: the label 9 of the image is not one of the 7 classes'):
+        classes('label', labels=(9, 1), names=NAMES[:-1])
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'expected'),
+    [
+        ({'classes': ['a', 'b']}, ('a', 'b')),
+        ({'classes': ['a', 'b'], 'metainfo': {'classes': ['c', 'd']}}, ('c', 'd')),  # as mmpretrain has it
+        ({'type': 'RepeatDataset', 'dataset': {'classes': ('a', 'b')}}, ('a', 'b')),
+        ({'type': 'ConcatDataset', 'datasets': [{'classes': ('a', 'b')}, {}]}, ('a', 'b')),
+        ({'type': 'mmpretrain.CIFAR10', 'classes': None}, 'airplane'),
+        ({'type': 'mmpretrain.CustomDataset'}, None),
+    ],
+)
+def test_class_names_of_a_configs_dataset(dataset, expected):
+    found = dataset_classes(Config({'val_dataloader': {'dataset': dataset}}))
+    assert found == expected or found[0] == expected
+
+
+def test_class_names_in_a_file(tmp_path):
+    (tmp_path / 'names.txt').write_text('cat\ndog\n', encoding='utf-8')
+    config = Config({'test_dataloader': {'dataset': {'classes': str(tmp_path / 'names.txt')}}})
+    assert dataset_classes(config) == ('cat', 'dog')

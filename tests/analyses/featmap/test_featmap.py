@@ -59,6 +59,7 @@ def test_raw_maps_are_the_layers_own_values_and_nothing_behind_it_runs(name):
     with torch.no_grad():
         everything = calls_of(network, lambda: network(inputs))
     results = []
+    shown(network, inputs, layer)  # once for each network, it is counted how often the layer runs
     order = calls_of(network, lambda: results.extend(shown(network, inputs, layer)))
     for image, result in enumerate(results):
         drawn = np.stack([item.values for item in result.maps])
@@ -73,6 +74,7 @@ def test_the_twenty_are_of_four_packages():
 
 def test_of_several_layers_the_last_one_ends_the_forward():
     network, inputs, _, _ = build('tv.resnet18')
+    shown(network, inputs, 'layer2', 'layer1', 'conv1')
     order = calls_of(network, lambda: shown(network, inputs, 'layer2', 'layer1', 'conv1'))
     assert order[-1] == 'layer2'
 
@@ -111,11 +113,11 @@ def test_a_layer_used_twice(shared):
     with torch.no_grad():
         first = network.layer(network.stem(inputs))
         second = network.layer(first.relu())
-    for layer, expected in (('layer', first), ('layer@1', first), ('layer@2', second)):
+    for layer, expected in (('layer', second), ('layer#1', first), ('layer@1', first), ('layer#2', second)):
         (feature,) = features(network, inputs, find_target_layers(network, [layer]))
         assert torch.equal(feature.maps, expected)
-    every = features(network, inputs, find_target_layers(network, ['layer@all']))
-    assert [feature.name for feature in every] == ['layer@1', 'layer@2']
+    every = features(network, inputs, find_target_layers(network, ['layer#all']))
+    assert [feature.name for feature in every] == ['layer#1', 'layer#2']
     assert torch.equal(every[0].maps, first) and torch.equal(every[1].maps, second)
     with pytest.raises(InputError, match='called fewer than 3 times'):
         features(network, inputs, find_target_layers(network, ['layer@3']))
@@ -129,9 +131,9 @@ def test_a_layer_never_reached_is_an_error_that_says_so(shared):
 
 def test_an_in_place_activation_behind_the_layer_does_not_reach_what_is_kept(shared):
     network, inputs = shared
-    (result,) = shown(network, inputs, 'layer', 'act')
+    (result,) = shown(network, inputs, 'layer#1', 'act#1')
     layer, act = (
-        np.stack([m.values for m in result.maps if m.coordinates['layer'] == name]) for name in ('layer', 'act')
+        np.stack([m.values for m in result.maps if m.coordinates['layer'] == name]) for name in ('layer#1', 'act#1')
     )
     assert layer.min() < 0 and np.array_equal(act, np.maximum(layer, 0))
 
@@ -150,7 +152,7 @@ def test_module_prefixes_and_wrapped_models(shared):
     (plain,) = shown(network, inputs, 'layer')
     for model, layer in ((network, 'module.layer'), (nn.DataParallel(network), 'layer')):
         (result,) = shown(model, inputs, layer)
-        assert result.maps[0].coordinates['layer'] == 'layer' and np.array_equal(
+        assert result.maps[0].coordinates['layer'] == 'layer#2' and np.array_equal(
             plain.maps[1].values, result.maps[1].values
         )
 
@@ -355,11 +357,16 @@ def test_a_network_that_swallows_exceptions_still_stops():
             return self.second(x)
 
     network = Stubborn()
+    shown(network, torch.randn(1, 3, 8, 8), 'first')
     assert calls_of(network, lambda: shown(network, torch.randn(1, 3, 8, 8), 'first')) == ['first']
 
 
 def test_a_forward_that_fails_says_whose_fault_it_is():
     class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Identity()
+
         def forward(self, left, right):
             return left + right
 

@@ -378,7 +378,7 @@ def test_every_channel_is_written_and_the_sum(tmp_path):
         ({'similar_to': [(24, 3)]}, 'outside the image; accepted: x from 0 to 23, y from 0 to 15'),
         ({'similar_to': [(2, 3)], 'reduction': 'pca'}, 'leave out reduction'),
         ({'layers': ['third']}, "layers: no layer 'third'"),
-        ({'layers': ['first@x']}, '@1, @2'),
+        ({'layers': ['first@x']}, '#1, #2'),
     ],
 )
 def test_bad_options(inputs, options, message):

@@ -48,7 +48,7 @@ from vistool.models.model import (
 )
 from vistool.network.forward import Forward, forward, layers_to_explain
 from vistool.network.inputs import varied
-from vistool.network.layers import find_layer, layer_names, network_name, require_layers, words_for
+from vistool.network.layers import find_call, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, pooled_features
 from vistool.network.tensors import NetworkInput, Size, TokenHints, input_size
 from vistool.registry import ANALYSES
@@ -75,7 +75,7 @@ class CAM(MapAnalysis):
             list of them for each image. None means the predicted class, or the config's ``cam_target``. A minus before
             a name asks for the evidence against it: ``'-tabby'``, ``'-value'``.
         layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``) or as modules of the network, one or
-            several; none means the default for the network.
+            several; none means the default for the network. ``'backbone.layer4#1'`` is a layer's first call.
         aug_smooth: Average over six variants: mirrored or not, times 0.9, 1 and 1.1.
         eigen_smooth: Take the first principal component of the weighted activations instead of their sum.
         extra_tokens: Number of tokens before the grid, if it cannot be found by looking.
@@ -166,7 +166,7 @@ class CAM(MapAnalysis):
         if not isinstance(self.layers, nn.Module) and all(isinstance(name, str) for name in self.layers):
             names = layer_names(model.module, self.layers)
         try:
-            layers = [find_layer(model.module, name)[0] for name in names]
+            layers = [find_call(model.module, name)[0] for name in names]
         except InputError:
             layers = []
             log.warning('%s has no layer %s: its default is used', model.name, ', '.join(names))
@@ -192,9 +192,10 @@ class CAM(MapAnalysis):
             values = [target.values(run.output, run.count) for target in targets]
         probe = Probe(model.module, views, run.layers, layers, None, self.eigen_smooth, self.seed)
         signed |= own_maps(probe, methods, targets)
-        drawn = {key: self._finish(by_layer, list(layers), size) for key, by_layer in signed.items()}
+        names = [layer.label for layer in run.layers]
+        drawn = {key: self._finish(by_layer, names, size) for key, by_layer in signed.items()}
         numbers = None if scores is None or readout is None else readout.numbers(scores).cpu()
-        report = Report(model, methods, list(layers), targets, readout, numbers, values, drawn, self._settings())
+        report = Report(model, methods, names, targets, readout, numbers, values, drawn, self._settings())
         return [report.result(index, sample) for index, sample in enumerate(samples)]
 
     def _reader(self, model: Model, inputs: NetworkInput) -> ScoreReader:
@@ -254,7 +255,10 @@ class CAM(MapAnalysis):
                 hint=f'name one (list all with {param("preview_model")})',
                 parameter='layers',
             )
-        return dict(find_layer(model.module, name) for name in names)
+        found = dict(find_call(model.module, name) for name in names)
+        if every := next((name for name in found if name.endswith('#all')), None):
+            raise InputError(f'{every!r}: a map is of one call', accepted='LAYER#1, LAYER#2, …', parameter='layers')
+        return found
 
     def _targets(
         self, model: Model, samples: Sequence[Sample], readout: Readout | None, scores: Tensor | None
