@@ -393,3 +393,26 @@ def test_pil_images_of_sixteen_bits():
     image = Image.fromarray(scaled(0, 4000, np.uint16))
     sample = pipeline_of('color').read(image)
     assert sample.shown.describe() == 'shown 0–4095' and np.ptp(sample.original) > 200
+
+
+@pytest.mark.parametrize(
+    'name, file, channels, names',
+    [
+        ('raw', 'radiograph.png', 1, ('gray',)),
+        ('tifffile', 'eight.tif', 8, tuple(f'band {n}' for n in range(1, 9))),
+        ('color', 'radiograph.png', 3, ('red', 'green', 'blue')),
+    ],
+)
+def test_a_report_names_the_channels_that_there_are(files, name, file, channels, names):
+    import vistool as vt
+    from vistool.analyses.dataset import DatasetReport
+
+    mean = [float(200 * (k + 1)) for k in range(channels)]
+    samples = Samples(dataset(files, name, file), {'mean': mean, 'std': [500.0] * channels})
+    summary = DatasetReport()(samples, [0, 1])
+    values = samples.read(0).data['inputs'].double().numpy()
+    np.testing.assert_allclose(summary.found[:, 0], values.mean((1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(summary.expected[:, 0], mean[::-1] if channels == 3 else mean)  # red first
+    assert [key for key in summary.rows[0] if key.endswith('_mean')] == [f'{each}_mean' for each in names]
+    assert any(each in summary.verdict for each in names)
+    assert vt.render(summary)

@@ -357,6 +357,7 @@ def test_the_number_of_outputs_of_the_head_decides():
         lambda f, y: {'aux': f[:, :5], 'main': y},
         lambda f, y: {'out': y, 'aux': [f, f[:, :5]]},
         lambda f, y: {'logits': y, 'probs': y.softmax(1)},
+        lambda f, y: {'logits_per_image': y, 'logits_per_text': y[:, :2], 'image_embeds': f},
         lambda f, y: {'domain_pred': f, 'cls_score': y},
     ],
 )

@@ -188,3 +188,26 @@ def test_a_scripted_part_is_a_layer():
     assert network.b is part
     with pytest.raises(vt.InputError, match='cuts no patches'):
         vt.Patches()(network, IMAGES)
+
+
+@pytest.fixture(scope='module')
+def int8():
+    """A network whose convolutions are int8, and one whose linear layers are."""
+    from torch.ao import quantization
+
+    network = nn.Sequential(quantization.QuantStub(), *Net().b, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    network.append(quantization.DeQuantStub()).eval()
+    network.qconfig = quantization.get_default_qconfig('x86')
+    prepared = quantization.prepare(network)
+    images = torch.randn(2, 8, 16, 16)
+    prepared(images)
+    return quantization.convert(prepared), images, quantization.quantize_dynamic(Net().eval(), {nn.Linear})
+
+
+def test_int8_layers_have_no_gradient(int8):
+    static, images, dynamic = int8
+    for network, layer, given in ((static, '2', images), (dynamic, 'b', IMAGES)):
+        with pytest.raises(vt.InputError, match='int8 layers have no gradient.*use EigenCAM'):
+            vt.CAM(layers=layer)(network, given)
+        found = vt.CAM('eigencam', layers=layer)(network, given)
+        assert len(found) == 2 and np.ptp(found[0].maps[0].values) > 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -78,3 +79,14 @@ def test_names_of_methods_are_broken_between_their_parts_before_they_are_shorten
     assert fitting.wrap(name, 7.0, width, 2) == parts
     assert fitting.wrap(name, 7.0, 2 * fonts.text_width(name, 7.0), 2) == [name]
     assert '…' in fitting.wrap('unbreakablename', 7.0, 30.0, 2)[0]
+
+
+@pytest.mark.parametrize(
+    'text', ['saturation 0.721 hue -0.1234', 'layer4.1234.conv 56789', '1234567890', 'a12345b67890c 1.5e−5']
+)
+def test_no_number_is_cut(text):
+    whole = set(re.findall(r'[-−]?\d+(?:[.,]\d+)*(?:e[-−+]?\d+)?%?', text))
+    for width in range(5, 200, 3):
+        shown = fitting.elide(text, 10, width)
+        assert fonts.text_width(shown, 10) <= width or shown == text
+        assert set(re.findall(r'[-−]?\d+(?:[.,]\d+)*(?:e[-−+]?\d+)?%?', shown)) <= whole, shown

@@ -85,10 +85,11 @@ def backward_through(
         if isinstance(value, Tensor):
             if not value.is_floating_point():
                 return value
-            if value.requires_grad:
-                value.retain_grad()
-            into.append(value)
-            return value.clone()
+            own = value.clone()  # the layer's own: a tensor that it only passes on has other uses too
+            if own.requires_grad:
+                own.retain_grad()
+            into.append(own)
+            return own.clone()
         if isinstance(value, dict):
             for key in list(value):
                 value[key] = copied(value[key], into)
@@ -144,26 +145,33 @@ def formula(method: str, a: Tensor, g: Tensor) -> Tensor:
     return (a * (alpha * g.clamp_min(0)).sum(1, keepdim=True)).sum(2)
 
 
-def magnitude(method: str, a: Tensor, g: Tensor) -> Tensor:
-    """The sum of the absolute terms of the formula, ``(B, positions)``: what its rounding errors are relative to."""
+def magnitude(method: str, a: Tensor, g: Tensor, conditioned: bool = True) -> Tensor:
+    """The sum of the absolute terms of the formula, ``(B, positions)``: what its rounding errors are relative to.
+
+    Args:
+        method: The method.
+        a: Activations.
+        g: Gradients.
+        conditioned: Whether errors of denominators that cancel count as well.
+    """
     a, g = a.double(), g.double()
     if method == 'gradcam':
         return (a.abs() * g.abs().mean(1, keepdim=True)).sum(2)
     if method == 'xgradcam':
-        total = a.sum(1, keepdim=True)
-        spread = a.abs().sum(1, keepdim=True) / (total.abs() + 1e-7)  # how badly the denominator cancels
-        return (a.abs() * spread * (a * g).abs().sum(1, keepdim=True) / (total.abs() + 1e-7)).sum(2)
+        total, product = a.sum(1, keepdim=True).abs() + 1e-7, a * g
+        weights = product.abs().sum(1, keepdim=True) / total
+        if conditioned:
+            cancels = a.abs().sum(1, keepdim=True) / total
+            weights = weights + product.sum(1, keepdim=True).abs() * cancels / total
+        return (a.abs() * weights).sum(2)
     if method == 'gradcam++':
-        return formula(method, a, g).abs() + (a.abs() * formula_weight(a, g)).sum(2)
+        square, cube = 2 * g**2, a.sum(1, keepdim=True) * g**3
+        denominator = (square + cube + 1e-6).abs()
+        alpha = torch.where(g == 0, 0.0, g**2 / denominator)
+        if conditioned:
+            alpha = alpha * (square + cube.abs() + 1e-6) / denominator
+        return (a.abs() * (alpha * g.clamp_min(0)).sum(1, keepdim=True)).sum(2)
     return (a * g).abs().sum(2)
-
-
-def formula_weight(a: Tensor, g: Tensor) -> Tensor:
-    """The absolute channel weights of Grad-CAM++, ``(B, 1, channels)``, with the conditioning of its denominator."""
-    square, cube = 2 * g**2, a.sum(1, keepdim=True) * g**3
-    denominator = square + cube + 1e-6
-    conditioning = (square + cube.abs() + 1e-6) / denominator.abs()
-    return (torch.where(g == 0, 0.0, g**2 / denominator.abs()) * conditioning * g.clamp_min(0)).sum(1, keepdim=True)
 
 
 def unit_map(signed: Tensor, size: Size, epsilon: float) -> Tensor:

@@ -93,14 +93,7 @@ def _in_turn(generator: random.Random, library: str, seed: int) -> Iterator[Arch
         families = sorted(LIBRARIES[library]())
         generator.shuffle(families)
         for family in families:
-            yield from _members(library, family, generator.randrange(1 << 30))
-
-
-def _members(library: str, family: str, seed: int) -> Iterator[Architecture]:
-    generator = random.Random(seed)
-    names = list(LIBRARIES[library]()[family])
-    name = generator.choice(names)
-    yield MAKERS[library](family, name, seed)
+            yield MAKERS[library](family, generator.choice(LIBRARIES[library]()[family]), seed)
 
 
 def every_architecture(seed: int) -> Iterator[Architecture]:

@@ -18,7 +18,7 @@ from vistool.data.recording import Detail, Record, Samples, StepImage, rows_of
 from vistool.data.samples import planes_of
 from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
-from vistool.results import Coordinate, Coordinates, DatasetSummary, GridImage, ImageGrid
+from vistool.results import Coordinate, Coordinates, DatasetSummary, GridImage, ImageGrid, channel_names
 
 _DETAILS: dict[str, Detail] = {'original': 'original', 'pipeline': 'steps'}
 Tiles = list[list[GridImage]]
@@ -223,7 +223,6 @@ def _facts(samples: Samples, record: Record, draw: int) -> dict[str, Any]:
 
 #: A mean off by more than this share of the standard deviation, or a spread off by this factor, is reported.
 _SHIFT, _SPREAD = 0.25, 1.33
-_CHANNELS = ('red', 'green', 'blue')
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,8 +233,9 @@ class Measured:
         index: Its index in the dataset.
         classes: Its class ids.
         size: ``(height, width)`` as loaded.
-        moments: ``(3, 2)`` mean and mean square of R, G, B in 0-255, of the image that the network sees.
-        expected: ``(3, 2)`` mean and standard deviation of R, G, B in the normalization; None without one.
+        moments: ``(C, 2)`` mean and mean square of each channel (R, G, B where there are three) of the image that the
+            network sees, in the units of the file.
+        expected: ``(C, 2)`` mean and standard deviation of the normalization; None without one.
         error: Why it could not be read, or ``''``.
     """
 
@@ -246,13 +246,13 @@ class Measured:
     expected: NDArray[np.float64] | None = None
     error: str = ''
 
-    def row(self) -> dict[str, Any]:
-        """As a row of the table."""
-        found: dict[str, Any] = {f'{name}_{what}': '' for name in _CHANNELS for what in ('mean', 'std')}
-        if self.moments is not None:
+    def row(self, names: Sequence[str]) -> dict[str, Any]:
+        """As a row of the table; ``names`` are those of the channels."""
+        found: dict[str, Any] = {f'{name}_{what}': '' for name in names for what in ('mean', 'std')}
+        if self.moments is not None and len(self.moments) == len(names):
             means = self.moments[:, 0]
             spreads = np.sqrt(np.maximum(self.moments[:, 1] - means**2, 0))
-            for place, name in enumerate(_CHANNELS):
+            for place, name in enumerate(names):
                 found |= {f'{name}_mean': round(means[place], 3), f'{name}_std': round(spreads[place], 3)}
         classes, (height, width) = ' '.join(map(str, self.classes)), self.size
         return {'index': self.index, 'classes': classes, 'height': height, 'width': width, **found, 'error': self.error}
@@ -278,12 +278,15 @@ class DatasetReport:
             values = planes_of(network_input(record.data))
         except InputError as error:
             return Measured(index, error=str(error))
-        pixels = record.photometry.image(values).reshape(-1, 3).astype(np.float64)
-        moments = np.stack([pixels.mean(0), (pixels**2).mean(0)], axis=1)
+        # A photo held as fractions is reported like one held as bytes.
+        unit = 255.0 if len(values) == 3 and (record.shown.low, record.shown.high) == (0, 1) else 1.0
+        pixels = unit * record.photometry.stored(values).reshape(len(values), -1)
+        moments = np.stack([pixels.mean(1), (pixels**2).mean(1)], axis=1)
         photometry = replace_mean(record.photometry, samples.preprocessing, None, 0)
-        expected = np.stack([np.broadcast_to(each, 3) for each in (photometry.bias, photometry.gain)], axis=1)
-        expected = expected[::-1] if photometry.bgr else expected
+        expected = np.stack([np.resize(each, len(values)) for each in (photometry.bias, photometry.gain)], axis=1)
+        expected = expected[::-1] if photometry.bgr and len(values) == 3 else expected
         plain = bool(np.all(expected == [0, 1]))
+        expected = unit * expected
         height, width = (record.images[-1].pixels if record.original is None else record.original).shape[:2]
         return Measured(index, class_ids(record.label), (height, width), moments, None if plain else np.array(expected))
 
@@ -294,9 +297,9 @@ class DatasetReport:
             InputError: No sample could be read.
         """
         counts: Counter[int] = Counter()
-        sizes, moments, failed, rows, expected = [], [], [], [], None
+        sizes, moments, failed, read, expected = [], [], [], [], None
         for each in measured:
-            rows.append(each.row())
+            read.append(each)
             if each.moments is None:
                 failed.append((each.index, each.error))
                 continue
@@ -306,7 +309,8 @@ class DatasetReport:
             expected = each.expected
         if not moments:
             raise InputError(f'no sample can be read; the first: {failed[0][1] if failed else "there is none"}')
-        first, second = np.mean(moments, axis=0).T
+        count = len(moments[0])
+        first, second = np.mean([each for each in moments if len(each) == count], axis=0).T
         found = np.stack([first, np.sqrt(np.maximum(second - first**2, 0))], axis=1)
         names = {class_name(index, samples.classes): count for index, count in sorted(counts.items())}
         provenance: dict[str, Any] = {'samples': len(sizes), 'of': len(samples), 'seed': samples.seed}
@@ -317,7 +321,7 @@ class DatasetReport:
             expected=expected,
             verdict=verdict(found, expected),
             failed=tuple(failed),
-            rows=tuple(rows),
+            rows=tuple(each.row(channel_names(count)) for each in read),
             provenance=provenance,
         )
 
@@ -326,7 +330,7 @@ def verdict(found: NDArray[np.float64], expected: NDArray[np.float64] | None) ->
     """Whether the data fit the normalization, in words.
 
     Args:
-        found: ``(3, 2)`` mean and standard deviation of R, G, B.
+        found: ``(C, 2)`` mean and standard deviation of each channel.
         expected: The same of the config; None if it does not normalize.
     """
     if expected is None:
@@ -335,14 +339,14 @@ def verdict(found: NDArray[np.float64], expected: NDArray[np.float64] | None) ->
     spread = found[:, 1] / expected[:, 1]
     if shift.max() <= _SHIFT and max(spread.max(), 1 / spread.min()) <= _SPREAD:
         return 'the data fit the normalization of the config'
-    words = []
+    words, names = [], channel_names(len(found))
     swapped = np.abs(found[::-1, 0] - expected[:, 0]) / expected[:, 1]
     if shift.max() > _SHIFT:
         worst = int(shift.argmax())
         side = 'above' if found[worst, 0] > expected[worst, 0] else 'below'
-        words.append(f'the mean of {_CHANNELS[worst]} is {shift[worst]:.2f} standard deviations {side}')
+        words.append(f'the mean of {names[worst]} is {shift[worst]:.2f} standard deviations {side}')
     if spread.max() > _SPREAD or spread.min() < 1 / _SPREAD:
         worst = int(np.abs(np.log(spread)).argmax())
-        words.append(f'the standard deviation of {_CHANNELS[worst]} is {spread[worst]:.2f} times')
-    hint = '; red and blue look exchanged' if swapped.max() < 0.5 * shift.max() else ''
+        words.append(f'the standard deviation of {names[worst]} is {spread[worst]:.2f} times')
+    hint = '; red and blue look exchanged' if len(found) == 3 and swapped.max() < 0.5 * shift.max() else ''
     return f'mismatch: {" and ".join(words)} the config’s{hint}'

@@ -76,6 +76,12 @@ class Photometry:
             image[..., 1:] = image[..., :1]
         return image
 
+    def stored(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Values ``(C, H, W)`` in the units of the file; three channels in the order red, green, blue."""
+        gain, bias = (np.resize(each, len(values)).reshape(-1, 1, 1) for each in (self.gain, self.bias))
+        found = values * gain + bias
+        return found[::-1] if self.bgr and len(values) == 3 else found
+
     def _to_bytes(self, count: int) -> tuple[NDArray[np.float64] | float, NDArray[np.float64] | float]:
         """Gain and bias from values to levels of a byte."""
         gain, bias = (

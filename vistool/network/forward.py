@@ -20,13 +20,12 @@ from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, search
 from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
 from vistool.network.outputs import BY_PLACE, ScoreReader
+from vistool.network.positions import check_of, checked_layout
 from vistool.network.tensors import (
     Layout,
     NetworkInput,
     NoSpatialMap,
-    Size,
     TokenHints,
-    find_layout,
     input_size,
     tensors,
 )
@@ -110,9 +109,9 @@ def check_gradient(
     """
     if layout.to_map(gradient).any():
         return
-    if layout.prefix and gradient.any():
+    if layout.extra and gradient.any():
         raise InputError(
-            f'after layer {name!r} the score depends on its {layout.prefix} prefix token(s) only: '
+            f'after layer {name!r} the score depends on its {layout.extra} token(s) outside the grid only: '
             'the gradient at every patch is zero',
             hint=suggest(name),
             parameter='layers',
@@ -162,6 +161,7 @@ class Forward:
         count: B.
         suggest: ``name → hint`` that names another layer than the one given.
         why_zero: Why no score depends on the image, if that is known.
+        quantized: Whether the network has int8 layers.
     """
 
     output: Any
@@ -170,6 +170,7 @@ class Forward:
     count: int
     suggest: Callable[[str], str] = lambda name: ''
     why_zero: Callable[[], str] = lambda: ''
+    quantized: bool = False
 
     def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
         """∂objective/∂layer for every layer, by one backward that ends at the earliest of them.
@@ -192,6 +193,12 @@ class Forward:
         return list(found)
 
     def _no_path(self, name: str) -> InputError:
+        if self.quantized:
+            return InputError(
+                f'int8 layers have no gradient, so no score can be followed back to {name!r}',
+                hint='use EigenCAM (class-agnostic), or the network before it was quantized',
+                parameter='methods',
+            )
         return InputError(
             f'the score does not depend on layer {name!r}',
             hint=f'{self.suggest(name)}, or use a method without gradients (EigenCAM)',
@@ -245,15 +252,26 @@ def _collect(
     size, batch = input_size(inputs)
     layers = []
     suggest = partial(suggestion, module, inputs, read)
-    for name, calls in {name: tuple(calls) for name, calls in found.items()}.items():
+    for name, calls in found.items():
         if not calls:
             raise _unreached(name, suggest)
         chosen = _call(module, name, targets[name], inputs, len(calls), read)
-        place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
+        lay_out = partial(
+            checked_layout,
+            size=size,
+            grids=calls[chosen].grids,
+            batch=batch,
+            layer=targets[name],
+            hints=hints,
+            check=check_of(module, inputs, name),
+            name=name,
+            call=chosen,
+        )
+        place, layout = _map_of(name, calls[chosen], lay_out, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
-    return Forward(
-        output, read(output, batch), tuple(layers), batch, suggest, partial(zero_weights, module, inputs, read)
-    )
+    why = partial(zero_weights, module, inputs, read)
+    quantized = any('.quantized.' in f'{type(child).__module__}.' for child in module.modules())
+    return Forward(output, read(output, batch), tuple(layers), batch, suggest, why, quantized)
 
 
 def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int, read: ScoreReader) -> int:
@@ -278,10 +296,8 @@ def _unreached(name: str, suggest: Callable[[str], str]) -> InputError:
 
 def _map_of(
     name: str,
-    layer: nn.Module,
     kept: Activation,
-    size: Size,
-    batch: int,
+    lay_out: Callable[..., Layout],
     hints: TokenHints,
     suggest: Callable[[str], str],
 ) -> tuple[str, Layout]:
@@ -294,7 +310,7 @@ def _map_of(
     reasons = []
     for place, tensor in kept.tensors.items():
         try:
-            found[place] = find_layout(tensor, size, kept.grids, batch=batch, layer=layer, hints=hints)
+            found[place] = lay_out(tensor, place=place)
         except NoSpatialMap as error:
             reasons.append(str(error))
     if len(found) > 1:
@@ -307,7 +323,7 @@ def _map_of(
         return next(iter(found.items()))
     if hints.prefix is not None:
         raise InputError(
-            f'{hints.prefix} does not fit layer {name!r}: {reasons[0]}',
+            f'{hints.text} does not fit layer {name!r}: {reasons[0]}',
             hint='leave it out to have the layout found',
             parameter='extra_tokens',
         )

@@ -62,6 +62,9 @@ _SCORES = (
 )  # fmt: skip
 """Words in the names of tensors that hold scores, the clearest first."""
 
+_EXACT = ('logits', 'logit', 'logits_per_image')
+"""Whole names that leave no doubt."""
+
 _VALUES = frozenset({
     'age', 'value', 'values', 'regression', 'reg', 'price', 'height', 'weight', 'depth', 'distance', 'angle', 'count',
     'temperature', 'bmi', 'steering', 'speed', 'rating', 'mos', 'quality', 'biomass', 'yaw', 'pitch', 'roll',
@@ -297,7 +300,7 @@ def find_scores(
     left = [each for each in left if not each.is_called(_SECONDARY)] or left
     best = min(map(_rank, left))
     left = [each for each in left if _rank(each) == best]
-    exact = [each for each in left if each.words[0] in ('logits', 'logit')] if best == 0 else []
+    exact = [each for each in left if each.words[0] in _EXACT] if best == 0 else []
     left = exact if len(exact) == 1 else left
     left = [each for each in left if each.scores.shape[1] == number] or left
     if len(left) == 1:
@@ -460,9 +463,10 @@ def find_readout(
             f'the scores are taken from the output %r (%s); choose another with {param("output")}', chosen.path, why
         )
     if not found.known:
+        choices = 'sigmoid or none' if found.columns == 1 else 'softmax, sigmoid or none'
         log.log(
             logging.INFO if found.meaning == 'softmax' else logging.WARNING,
-            f'the output %s is taken as %s; say otherwise with {param("activation")} ({" or ".join(ACTIVATIONS[1:])})',
+            f'the output %s is taken as %s; say otherwise with {param("activation")} ({choices})',
             chosen.shape,
             found.words,
         )

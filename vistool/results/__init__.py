@@ -11,6 +11,7 @@ from vistool.results.statistics import (
     HeadStatistics,
     LayerChannels,
     LayerStatistics,
+    channel_names,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     'Result',
     'Target',
     'Top',
+    'channel_names',
     'distinct',
     'side_by_side',
 ]

@@ -134,6 +134,11 @@ class ChannelStack(Result):
         return f'ChannelStack of {", ".join(f"{each.layer} {each.values.shape}" for each in self.layers)}'
 
 
+def channel_names(count: int) -> tuple[str, ...]:
+    """What the channels of an image are called: ``gray``, ``red`` ``green`` ``blue``, or ``band 1`` ``band 2`` …."""
+    return {1: ('gray',), 3: ('red', 'green', 'blue')}.get(count) or tuple(f'band {n}' for n in range(1, count + 1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetSummary(Result):
     """A dataset as a whole.
@@ -141,7 +146,8 @@ class DatasetSummary(Result):
     Attributes:
         counts: Samples per class name, in the order of class ids.
         sizes: int ``(N, 2)`` heights and widths of the images as loaded.
-        found: float64 ``(3, 2)`` mean and standard deviation of R, G, B, 0-255, of the images that the network gets.
+        found: float64 ``(C, 2)`` mean and standard deviation of each channel (R, G, B where there are three) of the
+            images that the network gets, in the units of the files (0-255 for photos).
         expected: The same as the config normalizes with, or None where it does not.
         verdict: Whether the two fit, in words.
         failed: Index and reason of each sample that cannot be read.

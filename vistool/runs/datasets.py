@@ -21,7 +21,7 @@ from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
 from vistool.errors import InputError
 from vistool.models.configs import Source, resolve
-from vistool.results import DatasetSummary, ImageGrid
+from vistool.results import DatasetSummary, ImageGrid, channel_names
 from vistool.runs.run import Callbacks
 from vistool.runs.spec import Failure, Output, PathLike, RunSummary, log_failures
 from vistool.visualization.files import file_name, write_file
@@ -268,7 +268,8 @@ def _line(result: DatasetSummary) -> str:
     def numbers(values: Any) -> str:
         return ' '.join(f'{value:.1f}' for value in values)
 
-    found = f'mean {numbers(result.found[:, 0])}, std {numbers(result.found[:, 1])} (R, G, B)'
+    names = ', '.join(channel_names(len(result.found))).replace('red, green, blue', 'R, G, B')
+    found = f'mean {numbers(result.found[:, 0])}, std {numbers(result.found[:, 1])} ({names})'
     if result.expected is not None:
         found += f'; config: mean {numbers(result.expected[:, 0])}, std {numbers(result.expected[:, 1])}'
     return f'{found}: {result.verdict}'

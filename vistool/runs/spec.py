@@ -314,7 +314,8 @@ class RunSummary:
 def log_failures(failures: Sequence[Failure], total: int) -> None:
     """Logs which items failed and why."""
     for failure in failures:
-        log.error('%s: %s', failure.item, failure.error.line(param))
+        line = failure.error.line(param)
+        log.error('%s', line if failure.item in line else f'{failure.item}: {line}')
     if failures and len(failures) < total:
         log.error('%d of %d images failed; the others are written', len(failures), total)
     elif failures:

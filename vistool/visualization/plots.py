@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vistool.results import ChannelStatistics, Curve, Curves, DatasetSummary, HeadStatistics
+from vistool.results import ChannelStatistics, Curve, Curves, DatasetSummary, HeadStatistics, channel_names
 from vistool.visualization import text as fitting
 from vistool.visualization.style import Page, Style
 from vistool.visualization.vector import parameters
@@ -152,15 +152,20 @@ def _aspects(axes: Any, result: DatasetSummary) -> None:
 
 
 def _colors(axes: Any, result: DatasetSummary) -> None:
-    for place, (name, color) in enumerate(_CHANNELS.items()):
+    names = channel_names(len(result.found))
+    for place, name in enumerate(names):
         mean, spread = result.found[place]
+        color = _CHANNELS.get(name, _GRAY)
         axes.errorbar(place - 0.12, mean, yerr=spread, fmt='o', color=color, capsize=3, label=f'{name}, data')
         if result.expected is not None:
             mean, spread = result.expected[place]
-            label = 'config' if place == 2 else None
+            label = 'config' if place == len(names) - 1 else None
             axes.errorbar(place + 0.12, mean, yerr=spread, fmt='s', mfc='white', color=_GRAY, capsize=3, label=label)
-    axes.set_xticks(range(3), list(_CHANNELS))
-    axes.set(ylim=(0, 255), ylabel='mean ± standard deviation', xlim=(-0.5, 2.5))
+    axes.set_xticks(range(len(names)), names)
+    axes.set(ylabel='mean ± standard deviation', xlim=(-0.5, len(names) - 0.5))
+    ends = [mean + side * spread for mean, spread in result.found for side in (-1, 1)]
+    if min(ends) >= -128 and 2 < max(ends) <= 383:  # photos of 8 bits
+        axes.set_ylim(0, 255)
     axes.set_title('what the network gets, and the normalization' if result.expected is not None else 'pixel values')
     axes.legend(frameon=False, ncols=2, loc='upper right')
 

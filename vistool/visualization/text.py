@@ -217,12 +217,20 @@ def _elided(text: str, size: float, width: float) -> str:
     while low < high:
         kept = (low + high + 1) // 2
         low, high = (kept, high) if text_width(_without_middle(text, kept), size) <= width else (low, kept - 1)
-    return _without_middle(text, low) if low >= 2 else ''
+    shortened = _without_middle(text, low) if low >= 2 else ''
+    return shortened if len(shortened) > 1 else ''
 
 
 def _without_middle(text: str, kept: int) -> str:
-    head, tail = (kept + 1) // 2, kept // 2
-    return text[:head].rstrip() + '…' + (text[-tail:].lstrip() if tail else '')
+    """The first and last characters; a number at the cut is left out whole, for half of one is another number."""
+    head, tail = (kept + 1) // 2, len(text) - kept // 2
+    inside = [span for match in _NUMBER.finditer(text) if (span := match.span())]
+    head = next((start for start, end in inside if start < head < end), head)
+    tail = next((end for start, end in inside if start < tail < end), tail)
+    return text[:head].rstrip() + '…' + text[tail:].lstrip()
+
+
+_NUMBER = re.compile(r'[-−]?\d+(?:[.,]\d+)*(?:e[-−+]?\d+)?%?')
 
 
 # A line may be broken at spaces, after "·", and between any two CJK characters.
