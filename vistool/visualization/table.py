@@ -445,7 +445,8 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
         y += page.gap
     tops: list[float] = []
     for number, line in enumerate(lines):
-        y += measures.gap if number else 0.0
+        above = lines[number - 1] if number else None
+        y += measures.gap * (1 + bool(above.remark)) if above else 0.0  # a remark belongs to what is above it
         titles, footers = _text_lines(line, measures, 'title'), _text_lines(line, measures, 'footer')
         y += titles * fonts.LINE_HEIGHT * page.font
         y = y if page.paper else float(math.ceil(y))
