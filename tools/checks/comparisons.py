@@ -630,7 +630,7 @@ def _windowed_simply(shape: Sequence[int], shown: Sequence[int], batch: int) -> 
 
 def _doubt(name: str) -> str:
     """A note on a default layer that is a part of a block, by its name; for people to judge."""
-    parts = r'(^|[._])(q|k|v|qkv|kv|proj|attn|attention|mlp|ffn|fc\d?|shortcut|downsample|drop\w*|pos|crpe)\d*($|[._])'
+    parts = r'(^|[._])(qkv|kv|proj|attn|attention|mlp|ffn|fc\d?|shortcut|downsample|drop\w*|pos|crpe)\d*($|[._])'
     return 'a doubtful default' if re.search(parts, name) else ''
 
 
