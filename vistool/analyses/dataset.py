@@ -278,12 +278,15 @@ class DatasetReport:
             values = planes_of(network_input(record.data))
         except InputError as error:
             return Measured(index, error=str(error))
-        pixels = record.photometry.stored(values).reshape(len(values), -1)
+        # A photo held as fractions is reported like one held as bytes.
+        unit = 255.0 if len(values) == 3 and (record.shown.low, record.shown.high) == (0, 1) else 1.0
+        pixels = unit * record.photometry.stored(values).reshape(len(values), -1)
         moments = np.stack([pixels.mean(1), (pixels**2).mean(1)], axis=1)
         photometry = replace_mean(record.photometry, samples.preprocessing, None, 0)
         expected = np.stack([np.resize(each, len(values)) for each in (photometry.bias, photometry.gain)], axis=1)
         expected = expected[::-1] if photometry.bgr and len(values) == 3 else expected
         plain = bool(np.all(expected == [0, 1]))
+        expected = unit * expected
         height, width = (record.images[-1].pixels if record.original is None else record.original).shape[:2]
         return Measured(index, class_ids(record.label), (height, width), moments, None if plain else np.array(expected))
 

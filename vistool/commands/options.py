@@ -392,8 +392,22 @@ def add_tokens(parser: Parser) -> None:
     group = parser.add_argument_group('layout of tokens (found by looking at the model; these override)')
     group.add_argument('--vit-like', dest='tokens', action='store_true', help='the layers give tokens (B, L, C)')
     group.add_argument(
-        '--num-extra-tokens', dest='extra_tokens', type=int, metavar='N', help='tokens before the grid; 0 is a value'
+        '--num-extra-tokens',
+        dest='extra_tokens',
+        type=_token_counts,
+        metavar='N[,M]',
+        help='N tokens before the grid (0 is a value), and M after it',
     )
+
+
+def _token_counts(text: str) -> int | tuple[int, ...]:
+    """``'1'`` or ``'1,0'``."""
+    try:
+        counts = tuple(int(count) for count in text.split(','))
+    except ValueError as error:
+        accepted = 'accepted: how many come before the grid (1), or before and after it (1,0)'
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of tokens; {accepted}') from error
+    return counts if len(counts) > 1 else counts[0]
 
 
 def add_batch(parser: Parser) -> None:

@@ -416,7 +416,7 @@ class AttentionWatch(TorchFunctionMode):
         product = self._softmaxes.follow(func, args, kwargs, output)
         if product is not None:
             return self._multiplied(product, output)
-        if func in _CONVOLUTION:
+        if func in _CONVOLUTION and max((args[1] if len(args) > 1 else kwargs['weight']).shape[2:]) > 1:
             self._grids.measure(output)
         return output
 

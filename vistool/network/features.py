@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from vistool.network.calls import choose_call, count_calls
 from vistool.network.capture import Hook, borrowed, hooked_layers, tensors_of
 from vistool.network.inputs import run_network
 from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, unwrapped
+from vistool.network.positions import Check, check_of, checked_layout
 from vistool.network.tensors import (
     Grids,
+    Layout,
     NetworkInput,
     NoSpatialMap,
     Size,
@@ -94,7 +97,8 @@ def features(
         for entry in mine:
             numbered = target.name in several or (target.call == EVERY_CALL and len(mine) > 1)
             name = f'{target.name}#{entry.call}' if numbered else target.name
-            found += _laid_out(root, name, entry, size, batch, hints or TokenHints())
+            check = check_of(root, inputs, target.name)
+            found += _laid_out(root, name, entry, size, batch, hints or TokenHints(), check)
     return found
 
 
@@ -164,14 +168,23 @@ def stop() -> None:
     raise _Stop
 
 
-def _laid_out(root: nn.Module, name: str, entry: _Kept, size: Size, batch: int, hints: TokenHints) -> list[Feature]:
+def _laid_out(
+    root: nn.Module,
+    name: str,
+    entry: _Kept,
+    size: Size,
+    batch: int,
+    hints: TokenHints,
+    check: Check | None,
+) -> list[Feature]:
     """Each tensor of a layer's output that is a map; an error where none is."""
     if not entry.tensors:
         raise InputError(f'layer {name!r} gives no tensor', hint=_LIST, parameter='layers')
     found, reasons = [], []
     for place, tensor in entry.tensors:
         try:
-            maps = as_maps(tensor, root, entry.target, size, batch, entry.grids, hints)
+            lay_out = partial(checked_layout, check=check, name=name, call=entry.call - 1, place=place)
+            maps = as_maps(tensor, root, entry.target, size, batch, entry.grids, hints, lay_out)
         except NoSpatialMap as error:
             reasons.append(str(error))
             continue
@@ -180,7 +193,7 @@ def _laid_out(root: nn.Module, name: str, entry: _Kept, size: Size, batch: int, 
     if not found:
         if hints.prefix is not None:
             raise InputError(
-                f'{hints.prefix} does not fit layer {name!r}: {reasons[0]}',
+                f'{hints.text} does not fit layer {name!r}: {reasons[0]}',
                 hint='leave it out to have the layout found',
                 parameter='extra_tokens',
             )
@@ -202,6 +215,7 @@ def as_maps(
     batch: int,
     grids: Sequence[Size],
     hints: TokenHints,
+    lay_out: Callable[..., Layout] = find_layout,
 ) -> Tensor:
     """A layer's output as ``(B, C, h, w)``: maps, tokens, or windows put back into their places.
 
@@ -211,7 +225,7 @@ def as_maps(
     windows = from_windows(tensor, root, module_path(target.name), batch, grids, size)
     if windows is not None:
         return windows
-    layout = find_layout(tensor, size, grids, batch=batch, layer=target.module, hints=hints)
+    layout = lay_out(tensor, size, grids, batch=batch, layer=target.module, hints=hints)
     return layout.to_map(tensor)
 
 

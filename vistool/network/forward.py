@@ -20,13 +20,12 @@ from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, search
 from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
 from vistool.network.outputs import BY_PLACE, ScoreReader
+from vistool.network.positions import check_of, checked_layout
 from vistool.network.tensors import (
     Layout,
     NetworkInput,
     NoSpatialMap,
-    Size,
     TokenHints,
-    find_layout,
     input_size,
     tensors,
 )
@@ -110,9 +109,9 @@ def check_gradient(
     """
     if layout.to_map(gradient).any():
         return
-    if layout.prefix and gradient.any():
+    if layout.extra and gradient.any():
         raise InputError(
-            f'after layer {name!r} the score depends on its {layout.prefix} prefix token(s) only: '
+            f'after layer {name!r} the score depends on its {layout.extra} token(s) outside the grid only: '
             'the gradient at every patch is zero',
             hint=suggest(name),
             parameter='layers',
@@ -257,7 +256,18 @@ def _collect(
         if not calls:
             raise _unreached(name, suggest)
         chosen = _call(module, name, targets[name], inputs, len(calls), read)
-        place, layout = _map_of(name, targets[name], calls[chosen], size, batch, hints, suggest)
+        lay_out = partial(
+            checked_layout,
+            size=size,
+            grids=calls[chosen].grids,
+            batch=batch,
+            layer=targets[name],
+            hints=hints,
+            check=check_of(module, inputs, name),
+            name=name,
+            call=chosen,
+        )
+        place, layout = _map_of(name, calls[chosen], lay_out, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     why = partial(zero_weights, module, inputs, read)
     quantized = any('.quantized.' in f'{type(child).__module__}.' for child in module.modules())
@@ -286,10 +296,8 @@ def _unreached(name: str, suggest: Callable[[str], str]) -> InputError:
 
 def _map_of(
     name: str,
-    layer: nn.Module,
     kept: Activation,
-    size: Size,
-    batch: int,
+    lay_out: Callable[..., Layout],
     hints: TokenHints,
     suggest: Callable[[str], str],
 ) -> tuple[str, Layout]:
@@ -302,7 +310,7 @@ def _map_of(
     reasons = []
     for place, tensor in kept.tensors.items():
         try:
-            found[place] = find_layout(tensor, size, kept.grids, batch=batch, layer=layer, hints=hints)
+            found[place] = lay_out(tensor, place=place)
         except NoSpatialMap as error:
             reasons.append(str(error))
     if len(found) > 1:
@@ -315,7 +323,7 @@ def _map_of(
         return next(iter(found.items()))
     if hints.prefix is not None:
         raise InputError(
-            f'{hints.prefix} does not fit layer {name!r}: {reasons[0]}',
+            f'{hints.text} does not fit layer {name!r}: {reasons[0]}',
             hint='leave it out to have the layout found',
             parameter='extra_tokens',
         )

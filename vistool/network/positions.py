@@ -14,7 +14,7 @@ Rules:
   (:data:`_CERTAIN`), and kept unless another one is as much better. A grid that no convolution made has to agree
   closely (:data:`_CLOSE`).
 * Where the answers differ and no reading is confirmed, the layer is refused: tokens were pruned, shuffled or mixed.
-  Maps with the size of a convolution's output are not refused, as a large receptive field blurs the pattern.
+* ``(B, C, h, w)`` of the size of a convolution's output is a map. It is not checked where the layer convolves.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -45,10 +45,12 @@ from vistool.network.tensors import (
     TokenOrder,
     call_module,
     cell_distortion,
+    convolves,
     find_image,
     find_layout,
     float_tensors,
     gives_maps,
+    input_size,
     map_tensors,
     repeated,
     rows,
@@ -59,17 +61,21 @@ log = logging.getLogger('vistool')
 
 _CERTAIN = 4.0
 """Standard errors of a correlation (Fisher's z) between a reading and chance, or between two readings."""
+_LIKELY = 2.0
+"""Standard errors by which the best of several unknown readings has to be ahead, or the simplest is taken."""
 _WEAK = 0.3
 """No correlation below this confirms a reading, however many positions there are."""
-_CLOSE = 0.7
+_CLOSE = 0.8
 """The correlation that a grid needs which no convolution or pooling layer made."""
+_LINKED = 0.5
+"""Correlation of the answers of two layers that keep their tokens in the same order."""
 _OBVIOUS = 0.9
 """Where a row-by-row reading of a grid that was seen agrees so well, other orders are not tried."""
 _ALIKE = 0.1
 """Answers whose logarithms vary less than this, as a share of the pattern's own variation, do not count."""
 _DIFFERENT = 0.25
 """Answers that vary this much and follow no reading refute all of them."""
-_FEW = 12
+_FEW = 20
 """With fewer positions chance refutes nothing."""
 _ELONGATED = math.log(4.5)
 """How far from square the cells of a grid may be that no convolution made."""
@@ -164,10 +170,8 @@ class Answer:
     last: Tensor
 
     def of(self, layout: Layout) -> Tensor:
-        """``(h, w)``: the answer of each position in a layout."""
-        channels_first = layout.axes in ('BCHW', 'BCL')
-        values = (self.first if channels_first else self.last).flatten()
-        return (values if len(layout.axes) == 4 else values[layout.index()]).view(layout.grid)
+        """The answer of each position, its axes as in the tensor, without the channels."""
+        return self.first if layout.axes in ('BCHW', 'BCL') else self.last
 
 
 def answer(output: Tensor) -> Answer | None:
@@ -208,10 +212,10 @@ class Reading:
         certain = _errors(self.agreement, self.cells) >= _CERTAIN
         return self.spread >= _ALIKE and self.agreement >= _WEAK and certain
 
-    def clearly_beats(self, other: Reading) -> bool:
-        """Whether the agreement of another reading is too much lower for chance."""
+    def clearly_beats(self, other: Reading, errors: float = _CERTAIN) -> bool:
+        """Whether the agreement of another reading is lower by that many standard errors."""
         cells = min(self.cells, other.cells)
-        return _errors(self.agreement, cells) - _errors(other.agreement, cells) >= _CERTAIN
+        return _errors(self.agreement, cells) - _errors(other.agreement, cells) >= errors
 
     @property
     def close(self) -> bool:
@@ -220,15 +224,34 @@ class Reading:
 
 
 def read(found: Answer, layout: Layout, probe: Probe) -> Reading:
-    """How well an answer follows a layout, with the pattern as it is or blurred by receptive fields."""
-    values = found.of(layout).double()
-    if not bool(values.any()):
+    """How well an answer follows a layout, with the pattern as it is or blurred by receptive fields.
+
+    Where several axes are read as one run of tokens, each has to matter: heads, which all see the same, would pass for
+    the pixels of larger cells. So the agreement is the least one that remains when the mean over an axis is taken away.
+    """
+    every = found.of(layout).double()
+    if not bool(every.any()):
         return Reading(layout, 0.0, 0.0)
-    values = values.clamp_min(float(values.max()) * 1e-9).log()
-    blurs = [blur for blur in (1, 3, 5) if blur == 1 or min(layout.grid) > blur]
-    expected = [probe.expected(layout.grid, blur) for blur in blurs]
-    spread = float(values.std() / expected[0].std().clamp_min(1e-12)) if values.numel() > 1 else 0.0
-    return Reading(layout, max(_correlation(values, each) for each in expected), spread)
+    every = every.clamp_min(float(every.max()) * 1e-9).log()
+    tokens = layout.axes in ('BLC', 'BCL')
+    index = layout.index() if tokens else torch.arange(every.numel())
+    values = every.flatten()[index]
+    expected = [probe.expected(layout.grid, blur).flatten() for blur in (1, 3, 5) if blur < max(2, min(layout.grid))]
+    spread = float(values.std() / expected[0].std().clamp_min(1e-12))
+    agreements = [_correlation(values, each) for each in expected]
+    best = max(range(len(expected)), key=lambda number: agreements[number])
+    agreement = agreements[best]
+    axes = [axis for axis, count in enumerate(every.shape) if count > 1]
+    if tokens and len(axes) > 1:
+        pattern = torch.empty_like(values)
+        pattern[index] = expected[best]
+        pattern = pattern.view(every.shape)
+        agreement = min(agreement, *(_correlation(_without(every, axis), _without(pattern, axis)) for axis in axes))
+    return Reading(layout, agreement, spread)
+
+
+def _without(values: Tensor, axis: int) -> Tensor:
+    return values - values.mean(axis, keepdim=True)
 
 
 def _errors(correlation: float, count: int) -> float:
@@ -266,10 +289,11 @@ def possible_layouts(
         for axes, grid in (('BCHW', shape[2:]), ('BHWC', shape[1:3])):
             if grid[0] * grid[1] > 1:
                 yield Layout(axes, (grid[0], grid[1]))
+    most = USUAL_PREFIX if len([count for count in shape if count > 1]) < 3 else 0  # no axis holds extra tokens only
     for axes, length in _runs(shape, hints):
         for grid in grids:
             spare = length - grid[0] * grid[1]
-            if grid == (1, 1) or spare not in (range(USUAL_PREFIX + 1) if hints.extra is None else (hints.extra,)):
+            if grid == (1, 1) or spare not in (range(most + 1) if hints.extra is None else (hints.extra,)):
                 continue
             for prefix, middle, suffix in _splits(spare, hints):
                 ends = orders and not middle and 0 in (prefix, suffix)
@@ -283,15 +307,15 @@ def _runs(shape: tuple[int, ...], hints: TokenHints) -> list[tuple[str, int]]:
     return runs if shape[0] > 1 or hints.flat else [*runs, ('BCL', math.prod(shape[2:]))]
 
 
-def _any_grids(shape: tuple[int, ...], size: Size, hints: TokenHints) -> list[Size]:
-    """Grids that no convolution made, with cells that are not too far from square."""
-    found = []
-    for _, length in _runs(shape, hints)[: 2 if len(shape) == 3 else 1]:
-        for spare in (0, 1, 2, 5) if hints.extra is None else (hints.extra,):
-            count = length - spare
-            sides = [h for h in range(1, count + 1) if count > 1 and count % h == 0]
-            found += [(h, count // h) for h in sides if cell_distortion((h, count // h), size) < _ELONGATED]
-    return list(dict.fromkeys(found))
+def _other_layouts(shape: tuple[int, ...], size: Size, hints: TokenHints) -> Iterator[Layout]:
+    """Tokens row by row over grids that no convolution made, with cells that are not too far from square."""
+    if len(shape) != 3 or shape[0] > 1:
+        return
+    for extra in (0, 1, 2, 5) if hints.extra is None else (hints.extra,):
+        count = shape[1] - extra
+        sides = [h for h in range(1, count + 1) if count >= _FEW and count % h == 0]
+        for grid in [(h, count // h) for h in sides if cell_distortion((h, count // h), size) < _ELONGATED]:
+            yield Layout('BLC', grid, extra - hints.suffix, hints.suffix)
 
 
 def _splits(spare: int, hints: TokenHints) -> list[tuple[int, int, int]]:
@@ -302,14 +326,30 @@ def _splits(spare: int, hints: TokenHints) -> list[tuple[int, int, int]]:
     return [(before, 0, spare - before) for before in range(spare, -1, -1)] + middle
 
 
+def _alike(own: Answer, others: Sequence[Answer]) -> list[Answer]:
+    """The answers that are linked to ``own`` by steps between correlated ones: from layer to layer the order is kept.
+
+    Deep layers forget the pattern, though not from one layer to the next; where tokens are shuffled the chain breaks.
+    """
+    logs = torch.stack([each.last.flatten().double().clamp_min(1e-30).log() for each in others])
+    logs = F.normalize(logs - logs.mean(1, keepdim=True), dim=1)
+    certain = math.tanh(_CERTAIN / math.sqrt(max(logs.shape[1] - 3, 1)))
+    linked = logs @ logs.T >= max(certain, _LINKED)
+    reached = torch.tensor([each is own for each in others])
+    while bool((grown := reached | linked[reached].any(0)).ne(reached).any()):
+        reached = grown
+    return [each for each, found in zip(others, reached.tolist(), strict=True) if found]
+
+
 def ties(ranked: Sequence[Reading]) -> list[Reading]:
     """The confirmed readings that are not clearly worse than the first."""
     return [each for each in ranked if each.confirmed and not ranked[0].clearly_beats(each)]
 
 
-def _simplest(tied: Sequence[Reading]) -> Reading | None:
-    """Of readings that no evidence tells apart, the one with the fewest factors."""
-    return min(tied, key=lambda each: len(each.layout.order.axes) if each.layout.order else 0, default=None)
+def _simplest(tied: Sequence[Reading]) -> list[Reading]:
+    """Of the best reading and its close rivals the one with the fewest factors."""
+    rivals = [each for each in tied if not tied[0].clearly_beats(each, _LIKELY)]
+    return sorted(rivals, key=lambda each: len(each.layout.order.axes) if each.layout.order else 0)[:1]
 
 
 @lru_cache(maxsize=128)
@@ -392,6 +432,17 @@ class Positions:
         found = calls[call]
         return next(iter(found.values()), None) if place is None else found.get(place)
 
+    @property
+    def seen(self) -> list[Size]:
+        """Grids that convolutions and pooling layers made, and those that halving them makes (merged tokens)."""
+        halved = [
+            (height >> times, width >> times)
+            for height, width in self.grids.measured_sizes
+            for times in range(6)
+            if height % 2**times == 0 and width % 2**times == 0
+        ]
+        return list(dict.fromkeys(halved))
+
     def ranked(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> list[Reading]:
         """The readings of an answer, best first: of grids that were seen, then of others where none of them is sure.
 
@@ -401,37 +452,87 @@ class Positions:
             size: ``(H, W)`` of the network input.
             hints: What the user says.
         """
-        key = (id(own), assumed, hints)
+        guess = [assumed.grid] if assumed is not None and assumed.axes in ('BLC', 'BCL') else []
+        key = (id(own), *guess, hints)
         if key not in self._ranked:
-            grids = list(dict.fromkeys([*self.grids.measured_sizes, *([assumed.grid] if assumed is not None else [])]))
+            grids = list(dict.fromkeys([*self.seen, *guess]))
             found = readings(own, self.probe, list(possible_layouts(own.shape, grids, hints, orders=False)))
             if not found or found[0].agreement < _OBVIOUS:
                 found = readings(own, self.probe, list(possible_layouts(own.shape, grids, hints)))
-            if not found or not self.sure(found[0]):
-                others = [grid for grid in _any_grids(own.shape, size, hints) if grid not in grids]
-                more = readings(own, self.probe, list(possible_layouts(own.shape, others, hints)))
-                found = _best_first([*found, *more])
+            obvious = bool(found) and found[0].agreement >= _OBVIOUS
+            if not obvious and not (found and found[0].confirmed and found[0].layout.grid in self.seen):
+                found = _best_first([*found, *readings(own, self.probe, list(_other_layouts(own.shape, size, hints)))])
             self._ranked[key] = found
         return self._ranked[key]
 
-    def sure(self, reading: Reading) -> bool:
-        """Whether a reading needs no further evidence: a grid that no convolution made has to be followed closely."""
-        return reading.close or (reading.confirmed and reading.layout.grid in self.grids.measured)
+    def sure(self, reading: Reading, tied: Sequence[Reading]) -> bool:
+        """Whether a reading needs no further evidence.
+
+        A grid that no convolution made has to be followed closely, and no other grid nearly as well.
+        """
+        if reading.layout.grid in self.seen:
+            return reading.confirmed
+        place = reading.layout.axes, reading.layout.grid
+        return reading.close and all((each.layout.axes, each.layout.grid) == place for each in tied)
+
+    def decided(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints, name: str) -> Layout | None:
+        """The layout that an answer, or one of as many positions in its stead, shows; None where none does.
+
+        Of readings that are nearly as good as the best, the one of a neighboring layer is taken, then the assumed one,
+        then the simplest, which is printed.
+        """
+        tied = ties(self.ranked(own, assumed, size, hints))
+        alone = len(tied) == 1 and tied[0].close and self.sure(tied[0], tied)
+        vouched = None if alone else self.vouched(own, size, hints)
+        if vouched is not None and tied and not tied[0].close:
+            return self.told(vouched, name)
+        preferred = [each for wanted in (vouched, assumed) for each in tied if each.layout == wanted]
+        chosen = next(iter(preferred or _simplest(tied)), None)
+        known = assumed is not None or (chosen is not None and chosen.layout.grid in self.seen)
+        if chosen is not None and known and self.sure(chosen, tied):
+            return self.told(chosen.layout, name, ambiguous=len(tied) > 1 and not preferred)
+        return None if vouched is None else self.told(vouched, name)
+
+    def differs(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> bool:
+        """Whether the answer differs enough between positions to refute what it does not follow."""
+        ranked = self.ranked(own, assumed, size, hints)
+        return bool(ranked) and ranked[0].spread >= _DIFFERENT
 
     def vouched(self, own: Answer, size: Size, hints: TokenHints) -> Layout | None:
-        """The layout of the nearest answer with as many positions that follows one layout closely, and only that."""
+        """The layout of the nearest answer with as many positions that follows one layout closely, and only that.
+
+        An answer that differs between positions and yet follows no layout has to be :func:`_alike` with it.
+        """
         numbers = {id(each): number for number, each in enumerate(self.answers)}
         at = numbers.get(id(own), 0)
         near = [each for each in self.answers if each.last.shape == own.last.shape]
-        for each in sorted(near, key=lambda each: abs(numbers[id(each)] - at)):
+        near = sorted(near, key=lambda each: abs(numbers[id(each)] - at))
+        if self.differs(own, None, size, hints) and not ties(self.ranked(own, None, size, hints)):
+            near = _alike(own, near)
+        for each in near:
             found = ties(self.ranked(each, None, size, hints))
-            if len(found) == 1 and found[0].close:
+            if len(found) == 1 and found[0].close and found[0].layout.axes in ('BLC', 'BHWC'):
                 return found[0].layout
         return None
 
-    def told(self, layout: Layout, name: str) -> Layout:
+    def likelier(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> Layout | None:
+        """Tokens row by row over a grid that was seen where 4-D tensors were assumed to be maps without evidence."""
+        if assumed is None or assumed.axes not in ('BCHW', 'BHWC'):
+            return assumed
+        exact = [
+            each
+            for each in self.ranked(own, assumed, size, hints)
+            if each.layout.axes in ('BLC', 'BCL') and each.layout.order is None and not each.layout.extra
+        ]
+        return exact[0].layout if exact else assumed
+
+    def told(self, layout: Layout, name: str, ambiguous: bool = False) -> Layout:
         """``layout``; where it is not what anyone would assume, that is printed once for each layer."""
-        if layout.order is not None or layout.middle or layout.suffix:
+        if ambiguous:
+            self._tell(
+                log.warning, name, f'{_text(layout)}, the likeliest of several orders by its answers to a changed image'
+            )
+        elif layout.order is not None or layout.middle or layout.suffix:
             self._tell(log.info, name, f'{_text(layout)}, as its answers to a changed image show')
         return layout
 
@@ -471,7 +572,11 @@ def positions(module: nn.Module, inputs: NetworkInput) -> Positions:
     """The answers of a network to a probe of the size of ``inputs``: one forward of two images, then remembered.
 
     A network that fails on the probe, such as one that takes single images only, gives no answers.
+
+    Raises:
+        InputError: If there is no image among the inputs.
     """
+    input_size(inputs)
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
     return remembered(module, 'positions', shapes, lambda: _positions(module, inputs))
 
@@ -522,6 +627,21 @@ def known_positions(root: nn.Module, name: str) -> bool:
     return False
 
 
+Check: TypeAlias = Callable[[], Positions]
+"""Gives what a layer is checked against, and runs the network for it if nobody has yet."""
+
+
+def check_of(root: nn.Module, inputs: NetworkInput, name: str) -> Check | None:
+    """What to check a layer against; None where the table vouches for it.
+
+    Args:
+        root: The network.
+        inputs: Its input.
+        name: The layer's dotted name.
+    """
+    return None if known_positions(root, name) else partial(positions, root, inputs)
+
+
 def checked_layout(
     tensor: Tensor,
     size: Size,
@@ -530,7 +650,7 @@ def checked_layout(
     batch: int,
     layer: nn.Module,
     hints: TokenHints,
-    found: Positions,
+    check: Check | None,
     name: str = '',
     call: int = 0,
     place: str | None = None,
@@ -544,7 +664,7 @@ def checked_layout(
         batch: Images in the batch.
         layer: The module.
         hints: What the user says.
-        found: The answers.
+        check: Gives the network's answers; None leaves the layout unchecked.
         name: The layer's name, for what is printed.
         call: Which of its calls, counted from 0.
         place: Which of the tensors that it returns; None means the first.
@@ -553,33 +673,32 @@ def checked_layout(
         NoSpatialMap: If there is no map in it, or no order that the answers follow.
     """
     reason, assumed = '', None
+    if check is None:
+        return find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
     try:
         assumed = find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
     except NoSpatialMap as error:
         reason = str(error)
+    if assumed is not None and assumed.axes == 'BCHW' and gives_maps(layer, assumed, grids) and convolves(layer):
+        return assumed
+    found = check()
     own = found.answer(layer, call, place)
     if own is None or own.shape[1:] != tensor.shape[1:] or own.shape[0] * batch != tensor.shape[0]:
         return found.unchecked(assumed, reason, name, found.problem or 'it did not run when it was tried')
-    ranked = found.ranked(own, assumed, size, hints)
-    tied = ties(ranked)
-    differs = bool(ranked) and ranked[0].spread >= _DIFFERENT
-    vouched = None
-    if len(tied) > 1 or not (tied and found.sure(tied[0])):
-        vouched = found.vouched(own, size, hints)
-    chosen = next((each for want in (vouched, assumed) for each in tied if each.layout == want), _simplest(tied))
-    if (
-        chosen is not None
-        and (assumed is not None or chosen.layout.grid in found.grids.measured)
-        and found.sure(chosen)
-    ):
-        return found.told(chosen.layout, name)
-    if vouched is not None and (tied or not differs):
-        return found.told(vouched, name)
+    layout = found.decided(own, assumed, size, hints, name)
+    if layout is not None:
+        return layout
     if assumed is not None and gives_maps(layer, assumed, grids):
         return assumed
-    if differs and own.last.numel() >= _FEW:
+    if found.differs(own, assumed, size, hints) and own.last.numel() >= _FEW:
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
         )
-    return found.unchecked(assumed, reason, name, 'all its positions answer alike when the image is changed')
+    guess = found.likelier(own, assumed, size, hints)
+    sure = guess is not None and guess.axes == 'BLC' and guess.grid in found.seen
+    if tensor.ndim == 3 and tensor.shape[1] <= USUAL_PREFIX and not sure:
+        raise NoSpatialMap(
+            f'its output {tuple(tensor.shape)} has as few tokens as networks have beside those of the image'
+        )
+    return found.unchecked(guess, reason, name, 'its positions are few, or answer alike when the image is changed')

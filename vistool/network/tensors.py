@@ -323,7 +323,7 @@ class Grids(Sequence[Size]):
             if output.ndim == 4:
                 if not isinstance(module, _CHANNELS_LAST):
                     self._note(output.shape[2], output.shape[3])
-                if isinstance(module, _MEASURES):
+                if module is not None and mixes_places(module):
                     self.measure(output)
                 if not isinstance(module, _CHANNELS_FIRST):
                     self._note(output.shape[1], output.shape[2])
@@ -549,6 +549,22 @@ def _find_tokens(
 def measured(grids: Sequence[Size]) -> set[Size]:
     """The sizes among ``grids`` that a convolution or a pooling layer returned."""
     return grids.measured if isinstance(grids, Grids) else set()
+
+
+def mixes_places(module: nn.Module) -> bool:
+    """Whether a module is a convolution or a pooling layer over several places of ``(B, C, h, w)``.
+
+    A kernel of 1 × 1 works on tokens and heads as well, so it says nothing about places.
+    """
+    if not isinstance(module, _MEASURES):
+        return False
+    kernel = module.kernel_size
+    return kernel > 1 if isinstance(kernel, int) else max(kernel) > 1
+
+
+def convolves(layer: nn.Module) -> bool:
+    """Whether a layer is or holds one that :func:`mixes_places`."""
+    return any(mixes_places(module) for module in layer.modules())
 
 
 def gives_maps(layer: nn.Module, layout: Layout, grids: Sequence[Size]) -> bool:

@@ -163,6 +163,14 @@ def _joined(*parts: str) -> str:
     return ' · '.join(part for part in parts if part)
 
 
+def _missing_evidence(item: Heatmap) -> str:
+    """What a map of zeros means: nothing speaks for the target, or what does is rounding errors."""
+    if np.nanmax(item.values, initial=0) != 0:
+        return ''
+    empty = item.signed is not None and not item.signed.any()
+    return 'no evidence above rounding' if empty else 'no positive evidence'
+
+
 class _Arranger:
     """What the kinds have in common."""
 
@@ -233,7 +241,7 @@ class _Cam(_Arranger):
             name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item)),
             footer=scored if self.compared else '',
-            note='no positive evidence' if np.nanmax(item.values, initial=0) == 0 else '',
+            note=_missing_evidence(item),
         )
 
     def caption(self) -> str:

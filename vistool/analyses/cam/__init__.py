@@ -46,11 +46,11 @@ from vistool.models.model import (
     same_for_all,
     sign_of,
 )
-from vistool.network.forward import Forward, forward, layers_to_explain
+from vistool.network.forward import Forward, Layer, forward, layers_to_explain
 from vistool.network.inputs import varied
 from vistool.network.layers import find_call, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, pooled_features
-from vistool.network.tensors import NetworkInput, Size, TokenHints, input_size
+from vistool.network.tensors import NetworkInput, Size, input_size, token_hints
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
 
@@ -78,7 +78,7 @@ class CAM(MapAnalysis):
             several; none means the default for the network. ``'backbone.layer4#1'`` is a layer's first call.
         aug_smooth: Average over six variants: mirrored or not, times 0.9, 1 and 1.1.
         eigen_smooth: Take the first principal component of the weighted activations instead of their sum.
-        extra_tokens: Number of tokens before the grid, if it cannot be found by looking.
+        extra_tokens: Number of tokens before the grid, or ``(before, after)``, if it cannot be found by looking.
         tokens: True if the layers' output is to be read as tokens.
         layer_fusion: ``'mean'`` or ``'max'`` over several layers, or ``'none'``: a column for each.
         reference: An image (a path, a sample, or a tensor ``(C, H, W)``); the score is then the similarity of features
@@ -95,7 +95,7 @@ class CAM(MapAnalysis):
     layers: str | nn.Module | Sequence[str | nn.Module] = ()
     aug_smooth: bool = False
     eigen_smooth: bool = False
-    extra_tokens: int | None = None
+    extra_tokens: int | Sequence[int] | None = None
     tokens: bool | None = None
     layer_fusion: Literal['mean', 'max', 'none'] = 'mean'
     reference: str | Path | Sample | NetworkInput | None = None
@@ -180,7 +180,7 @@ class CAM(MapAnalysis):
         size, _ = input_size(inputs)
         views = varied(model.module, inputs, maps.BRIGHTNESS) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
-        hints = TokenHints(self.extra_tokens, self.tokens)
+        hints = token_hints(self.extra_tokens, self.tokens)
         read = self._reader(model, views)
         with forward(model.module, views, layers, gradients=gradients, hints=hints, read=read) as run:
             readout = self._readout(model, run, views, methods)
@@ -224,6 +224,7 @@ class CAM(MapAnalysis):
         return self.score if self.score is not None else (model.config or {}).get('cam_target')
 
     def _check_options(self) -> None:
+        token_hints(self.extra_tokens)
         sign_of(self.score_sign)
         if self.layer_fusion not in FUSIONS:
             raise InputError(
@@ -318,7 +319,9 @@ def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[T
     values = [layer.map(layer.value) for layer in run.layers]
     weighting = {name: method for name, method in methods.items() if method.run is None}
     signed: SignedMaps = {
-        (name, None): [method(value, None, eigen) for value in values]
+        (name, None): [
+            method(value, None, eigen, layer.value.dtype) for layer, value in zip(run.layers, values, strict=True)
+        ]
         for name, method in weighting.items()
         if not method.gradients
     }
@@ -331,9 +334,34 @@ def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[T
         laid_out = [layer.map(gradient) for layer, gradient in zip(run.layers, gradients, strict=True)]
         for name, method in weighting.items():
             if method.gradients and method.score is kind:
-                pairs = zip(values, laid_out, strict=True)
-                signed[name, number] = [method(value, gradient, eigen) for value, gradient in pairs]
+                triples = list(zip(run.layers, values, laid_out, strict=True))
+                signed[name, number] = [
+                    method(value, gradient, eigen, layer.value.dtype) for layer, value, gradient in triples
+                ]
+                for (layer, value, gradient), drawn in zip(triples, signed[name, number], strict=True):
+                    _tell_of_rounding(method, layer, value, gradient, drawn)
     return signed
+
+
+def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Tensor, drawn: Tensor) -> None:
+    """Prints for how many images a map is nothing but rounding errors, and which method has evidence at the layer."""
+    empty = ~drawn.flatten(1).any(1) & gradient.flatten(1).any(1)
+    if not bool(empty.any()):
+        return
+    others = (METHODS[name] for name in ('gradcam', 'layercam') if METHODS[name] is not method)
+    works = [
+        other.title
+        for other in others
+        if other(value[empty], gradient[empty], dtype=layer.value.dtype).flatten(1).any(1).all()
+    ]
+    log.warning(
+        '%s at %s: no evidence above rounding for %d of %d image(s), because its terms cancel at every position; %s',
+        method.title,
+        layer.name,
+        int(empty.sum()),
+        len(drawn),
+        f'{works[0]} has some at this layer' if works else f'choose another layer with {param("layers")}',
+    )
 
 
 def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Target]) -> SignedMaps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,6 +13,10 @@ from torch import Tensor
 EPSILON = 1e-7
 BRIGHTNESS = (1.0, 0.9, 1.1)
 """Factors of test-time augmentation, the plain image first."""
+CANCELED, FLAT = 4096.0, 4.0
+"""Roundings in a sum whose terms cancel, with the epsilon of norms (1e-5 of the variance) included; in any sum."""
+COARSEST = 1 / 16
+"""No larger share of its terms makes a sum noise, however coarse the numbers are (bfloat16)."""
 DENSE = 512
 """Up to this many positions a full eigendecomposition is faster than an iteration for the first vector."""
 
@@ -90,8 +95,35 @@ def combine(weighted: Tensor, eigen_smooth: bool = False) -> Tensor:
     return principal_component(weighted) if eigen_smooth else weighted.sum(1)
 
 
+def above_rounding(signed: Tensor, weighted: Tensor, dtype: torch.dtype) -> Tensor:
+    """The signed map, with zeros for images where it is nothing but rounding errors.
+
+    Behind a layer that normalizes each position on its own, gradient and activations are orthogonal: the K terms of
+    their product are large and cancel, and what is left would be shown as evidence. The error of a sum of K terms t is
+    about c·u·√K·√(Σ t²), with u half the machine epsilon and c roundings on the way. A map is nothing where all its
+    positive values are within that error with c = :data:`CANCELED`, or all values are equal up to it with
+    c = :data:`FLAT`. True maps are kept, however small.
+
+    Args:
+        signed: ``(B, h, w)``.
+        weighted: Its terms ``(B, K, h, w)``.
+        dtype: The numbers that the network computed them with.
+    """
+    rounding = torch.finfo(dtype).eps / 2 * math.sqrt(weighted.shape[1])
+    size = weighted.norm(dim=1).flatten(1)
+    values = signed.flatten(1).to(size.dtype)
+    noise = min(CANCELED * rounding, COARSEST) * size
+    canceled = (values <= noise).all(1) & ((values.amax(1) > 0) | (values.abs() <= noise).all(1))
+    lowest = values.argmin(1, keepdim=True)
+    error = min(FLAT * rounding, COARSEST / 4) * (size + size.gather(1, lowest))
+    flat = (values - values.gather(1, lowest) <= error).all(1)
+    return torch.where((canceled | flat)[:, None, None], torch.zeros_like(signed), signed)
+
+
 def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Min-max scaling of each map: ``(x − min) / (max(x − min) + 1e-7)``, over its finite values.
+
+    The constant is no larger than the largest value, so that small maps are scaled too.
 
     Args:
         maps: ``(B, h, w)``; what is not finite becomes NaN.
@@ -102,7 +134,8 @@ def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:
     finite = maps.isfinite()
     maps = maps.masked_fill(~finite, torch.nan)
     low = maps.masked_fill(~finite, torch.inf).amin((1, 2), keepdim=True)
-    span = (maps - low).masked_fill(~finite, -torch.inf).amax((1, 2), keepdim=True) + EPSILON
+    span = (maps - low).masked_fill(~finite, -torch.inf).amax((1, 2), keepdim=True)
+    span = span + span.clamp(torch.finfo(span.dtype).tiny, EPSILON)
     return (maps - low) / span, torch.cat([low, low + span], 1).squeeze(2)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.cam.maps import combine, kernel_component, principal_component
+from vistool.analyses.cam.maps import above_rounding, combine, kernel_component, principal_component
 from vistool.analyses.cam.targets import ClassTarget, Target
 from vistool.errors import InputError, close_matches
 from vistool.network.forward import Layer
@@ -121,11 +121,25 @@ class Method:
         """Whether the map depends on the target."""
         return bool(self.needs & (Needs.GRADIENTS | Needs.RUNS | Needs.SECOND_DERIVATIVES))
 
-    def __call__(self, activations: Tensor, gradients: Tensor | None, eigen_smooth: bool = False) -> Tensor:
-        """The signed map ``(B, h, w)``, before ReLU and scaling."""
+    def __call__(
+        self,
+        activations: Tensor,
+        gradients: Tensor | None,
+        eigen_smooth: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """The signed map ``(B, h, w)``, before ReLU and scaling; zero where it is nothing but rounding errors.
+
+        Args:
+            activations: ``(B, K, h, w)``.
+            gradients: Likewise, or None.
+            eigen_smooth: Whether a principal component is taken instead of the sum.
+            dtype: The numbers that the network computed them with, where these are others.
+        """
         assert self.weigh is not None
         weighted = self.weigh(activations, activations if gradients is None else gradients)
-        return self.project(weighted) if self.project else combine(weighted, eigen_smooth)
+        signed = self.project(weighted) if self.project else combine(weighted, eigen_smooth)
+        return above_rounding(signed, weighted, dtype or weighted.dtype)
 
 
 Key: TypeAlias = tuple[str, int | None]

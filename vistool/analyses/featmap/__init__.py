@@ -19,7 +19,7 @@ from vistool.data.samples import Sample
 from vistool.models.model import Model, Subject, as_model, as_samples
 from vistool.network.features import Feature
 from vistool.network.layers import words_for
-from vistool.network.tensors import NetworkInput, TokenHints
+from vistool.network.tensors import NetworkInput, token_hints
 from vistool.registry import ANALYSES
 from vistool.results import ChannelStack, Heatmaps, LayerChannels, Result
 
@@ -43,7 +43,7 @@ class FeatureMaps(MapAnalysis):
         similar_to: ``(x, y)`` in pixels of the original: show the cosine similarity of every position to the one there.
         foreground: With ``pca``: separate the foreground by the first component, then color it alone.
         basis: With ``pca``: a basis learned before. None: learned from the images of the call.
-        extra_tokens: Number of tokens before the grid, if it cannot be found by looking.
+        extra_tokens: Number of tokens before the grid, or ``(before, after)``, if it cannot be found by looking.
         tokens: True if the layers' output is to be read as tokens.
         stats: Whether results get statistics of every channel over their batch as their companion ``stats``.
         all_channels: Whether each result gets every channel as its companion ``channels``.
@@ -58,7 +58,7 @@ class FeatureMaps(MapAnalysis):
     similar_to: Sequence[tuple[float, float]] = ()
     foreground: bool = False
     basis: Basis | None = None
-    extra_tokens: int | None = None
+    extra_tokens: int | Sequence[int] | None = None
     tokens: bool | None = None
     stats: bool = False
     all_channels: bool = False
@@ -117,7 +117,7 @@ class FeatureMaps(MapAnalysis):
             similar_to=tuple(self.similar_to),
             foreground=self.foreground,
             basis=self.basis,
-            hints=TokenHints(self.extra_tokens, self.tokens),
+            hints=token_hints(self.extra_tokens, self.tokens),
             staged=self.staged,
         )
 

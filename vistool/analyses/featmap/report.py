@@ -169,7 +169,7 @@ def described(
         'channels': dict(chosen),
         'similar_to': [list(point) for point in plan.similar_to],
         'basis': basis,
-        'extra_tokens': plan.hints and plan.hints.prefix,
+        'extra_tokens': None if plan.hints is None or plan.hints.prefix is None else plan.hints.text,
         **sample.provenance(),
         'versions': versions(),
     }

@@ -1,0 +1,109 @@
+"""Maps that are nothing but rounding errors are zero, and say so; true maps are kept, however small."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vistool.analyses.cam import CAM
+from vistool.analyses.cam.maps import above_rounding
+from vistool.visualization.facets import facets
+
+
+class Normed(nn.Module):
+    """Convolutions, whose last map reaches the scores only through a norm of each position."""
+
+    def __init__(self, norm=True, scale=1.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 32, 4, 4), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1))
+        self.norm = nn.LayerNorm(64) if norm else nn.Identity()
+        self.head = nn.Linear(64, 4)
+        self.head.weight.data *= scale
+
+    def forward(self, x):
+        return self.head(self.norm(self.features(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+IMAGE = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+
+
+def test_terms_that_cancel_at_every_position_are_no_evidence(caplog):
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        results = CAM(['hirescam', 'gradcam', 'layercam'], layers='features')(Normed(), IMAGE)
+    assert 'HiResCAM at features: no evidence above rounding for 2 of 2 image(s)' in caplog.text
+    assert 'GradCAM has some at this layer' in caplog.text
+    for result in results:
+        empty, *others = result.maps
+        assert not empty.values.any() and not empty.signed.any()
+        assert all(item.values.max() == pytest.approx(1, abs=1e-4) for item in others)
+
+
+@pytest.mark.parametrize('method', ['hirescam', 'gradcam', 'xgradcam', 'layercam', 'gradcam++', 'eigengradcam'])
+@pytest.mark.parametrize('scale', [1.0, 1e-6, 1e-12])
+def test_true_maps_are_kept_however_small(method, scale, caplog):
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        small = CAM(method, targets=1, layers='features')(Normed(norm=False, scale=scale), IMAGE[0])
+    assert small.maps[0].signed.any() and small.maps[0].values.max() > 0.99
+    assert 'rounding' not in caplog.text
+
+
+def _cait():
+    from timm.models.cait import Cait
+
+    return Cait(48, 8, num_classes=4, embed_dim=48, depth=2, num_heads=2, init_values=0.5), 'blocks.1'
+
+
+def _xcit():
+    from timm.models.xcit import Xcit
+
+    return Xcit(48, 8, num_classes=4, embed_dim=48, depth=2, num_heads=2, eta=0.5), 'blocks.1'
+
+
+@pytest.mark.parametrize('make', [_cait, _xcit])
+def test_hirescam_before_the_class_attention_of_timm_is_no_evidence(make, caplog):
+    torch.manual_seed(0)
+    module, layer = make()
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        result = CAM(['hirescam', 'gradcam'], targets=1, layers=layer)(module.eval(), IMAGE[0])
+    assert not result.maps[0].signed.any() and result.maps[1].signed.any()
+    assert 'no evidence above rounding' in caplog.text
+
+
+def test_each_image_of_a_batch_is_judged_by_its_own_terms():
+    terms = torch.randn(3, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    terms[1] -= terms[1].mean(0, keepdim=True)  # sums to rounding errors
+    terms[2] *= 1e-20
+    kept = above_rounding(terms.sum(1), terms, torch.float32)
+    assert torch.equal(kept[0], terms[0].sum(0)) and torch.equal(kept[2], terms[2].sum(0))
+    assert not kept[1].any()
+
+
+@pytest.mark.parametrize('value', [0.5, -0.5])
+def test_flat_maps_are_not_stretched(value):
+    noise = 1e-8 * torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    terms = value / 4 + noise
+    assert not above_rounding(terms.sum(1), terms, torch.float32).any()
+    varied = terms + 1e-3 * torch.rand(1, 1, 6, 6)
+    assert torch.equal(above_rounding(varied.sum(1), varied, torch.float32), varied.sum(1))
+
+
+def test_a_map_without_positive_evidence_keeps_its_negative_values():
+    terms = -torch.rand(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(above_rounding(terms.sum(1), terms, torch.float32), terms.sum(1))
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_coarse_numbers_have_a_coarse_limit_but_keep_true_maps(dtype):
+    terms = torch.randn(1, 256, 6, 6, generator=torch.Generator().manual_seed(0)) + 0.3
+    assert above_rounding(terms.sum(1), terms, dtype).any()
+    noise = terms - terms.mean(1, keepdim=True) + 1e-4 * torch.randn(1, 1, 6, 6)
+    assert not above_rounding(noise.to(dtype).float().sum(1) * 1e-2, noise, dtype).any()
+
+
+def test_the_tile_says_that_there_is_no_evidence():
+    result = CAM(['hirescam'], targets=1, layers='features')(Normed(), IMAGE[0])
+    assert 'no evidence above rounding' in str(facets(result))
+    assert np.isfinite(result.maps[0].values).all()

@@ -1,0 +1,296 @@
+"""Where a layer's values lie, found by changing the image: orders, extra tokens, grids, and what has no order."""
+
+import logging
+import math
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from vistool.analyses.cam import CAM
+from vistool.analyses.featmap import FeatureMaps
+from vistool.errors import InputError
+from vistool.network.forward import forward
+from vistool.network.positions import known_positions, positions, token_orders
+from vistool.network.tensors import Layout, TokenOrder, token_hints
+
+
+class Tokens(nn.Module):
+    """A transformer over patches whose tokens may be reordered, dropped, and joined by others."""
+
+    def __init__(self, patch=(8, 8), arrange=None, before=1, middle=0, after=0, width=16, depth=2):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(3, width, patch, patch)
+        self.extra = nn.Parameter(torch.randn(3, 8, width))
+        self.counts = before, middle, after
+        self.arrange = arrange
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 2, 2 * width, 0.0, batch_first=True) for _ in range(depth)
+        )
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x):
+        tokens = self.embed(x).flatten(2).transpose(1, 2)
+        if self.arrange is not None:
+            tokens = self.arrange(tokens)
+        half = tokens.shape[1] // 2
+        first, inside, last = (
+            extra[:count].expand(len(x), -1, -1) for extra, count in zip(self.extra, self.counts, strict=True)
+        )
+        tokens = torch.cat([first, tokens[:, :half], inside, tokens[:, half:], last], 1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(tokens.mean(1))
+
+
+def laid_out(module, size, layer='blocks.1', **options):
+    torch.manual_seed(1)
+    with forward(
+        module.eval(), torch.randn(1, 3, *size), {layer: module.get_submodule(layer)}, gradients=True, **options
+    ) as run:
+        return run.layers[0].layout
+
+
+@pytest.mark.parametrize(
+    ('before', 'middle', 'after'),
+    [(0, 0, 1), (0, 1, 0), (1, 0, 0), (1, 0, 4), (0, 0, 0), (4, 0, 1)],
+    ids=['at the end', 'in the middle', 'before', 'registers after', 'none', 'registers before'],
+)
+@pytest.mark.parametrize('size', [(96, 96), (64, 112)])
+def test_extra_tokens_are_found_wherever_they_are(before, middle, after, size):
+    layout = laid_out(Tokens(before=before, middle=middle, after=after), size)
+    assert layout == Layout('BLC', (size[0] // 8, size[1] // 8), before, after, middle)
+
+
+@pytest.mark.parametrize(
+    ('patch', 'size', 'grid'),
+    [
+        ((16, 8), (64, 96), (4, 12)),
+        ((4, 8), (32, 128), (8, 16)),
+        ((32, 4), (64, 64), (2, 16)),
+        ((8, 8), (32, 96), (4, 12)),
+    ],
+)
+@pytest.mark.parametrize('before', [0, 1])
+def test_the_grid_that_the_patches_make_is_used_whatever_its_shape(patch, size, grid, before):
+    assert laid_out(Tokens(patch, before=before), size).grid == grid
+
+
+class Unfolding(Tokens):
+    """The same without a convolution: nothing tells the grid but the answers."""
+
+    def __init__(self, patch, **options):
+        super().__init__(patch, **options)
+        self.sides = patch
+        self.embed = nn.Linear(3 * math.prod(patch), 16)
+
+    def forward(self, x):
+        (h, w), (b, c, height, width) = self.sides, x.shape
+        patches = x.reshape(b, c, height // h, h, width // w, w).permute(0, 2, 4, 1, 3, 5).flatten(3)
+        embed, self.embed = self.embed, nn.Identity()
+        try:
+            tokens = embed(patches.flatten(1, 2)).transpose(1, 2)
+            self.embed = _Given(tokens)
+            return super().forward(x)
+        finally:
+            self.embed = embed
+
+
+class _Given(nn.Module):
+    def __init__(self, tokens):
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, x):
+        return self.tokens.unsqueeze(3)
+
+
+@pytest.mark.parametrize(('patch', 'size', 'grid'), [((16, 8), (64, 96), (4, 12)), ((8, 8), (64, 96), (8, 12))])
+def test_without_a_convolution_the_answers_tell_the_grid(patch, size, grid):
+    assert laid_out(Unfolding(patch), size).grid == grid
+
+
+def _by(order):
+    place = order.index()
+    inverse = torch.empty_like(place)
+    inverse[place] = torch.arange(len(place))
+    return lambda tokens: tokens[:, inverse]
+
+
+@pytest.mark.parametrize('order', token_orders((8, 8)), ids=lambda order: order.name)
+def test_every_order_is_recognized_and_undone(order):
+    layout = laid_out(Tokens(arrange=_by(order), before=0), (64, 64))
+    assert torch.equal(layout.index(), order.index())
+
+
+def test_an_order_is_as_its_factors_say():
+    blocks = TokenOrder((2, 2), (2, 2), (0, 2, 1, 3), 'blocks of 2×2')
+    assert blocks.index().view(4, 4).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+
+
+def _shuffled(tokens):
+    return tokens[:, torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(5))]
+
+
+def _strongest(tokens):
+    kept = tokens.norm(dim=2).topk(49, 1).indices
+    return tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def _strongest_in_order(tokens):
+    kept = tokens.norm(dim=2).topk(49, 1).indices.sort(1).values
+    return tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+@pytest.mark.parametrize('arrange', [_shuffled, _strongest, _strongest_in_order])
+def test_tokens_without_an_order_are_refused_with_the_reason(arrange):
+    """Pruned tokens, 49 of 64, pass for a grid of 7 × 7."""
+    module = Tokens(arrange=arrange)
+    with pytest.raises(InputError, match='pruned, shuffled or mixed'):
+        laid_out(module, (64, 64))
+    with pytest.raises(InputError, match='pruned, shuffled or mixed'):
+        FeatureMaps(layers='blocks.1')(module, torch.randn(3, 64, 64))
+    assert laid_out(module, (64, 64), 'embed').axes == 'BCHW'
+
+
+def test_class_tokens_alone_are_not_a_map():
+    class Split(Tokens):
+        def __init__(self):
+            super().__init__(before=2)
+            self.special = nn.Identity()
+
+        def forward(self, x):
+            tokens = self.embed(x).flatten(2).transpose(1, 2)
+            tokens = self.blocks[0](torch.cat([self.extra[0, :2].expand(len(x), -1, -1), tokens], 1))
+            return self.head(self.special(tokens[:, :2]).mean(1))
+
+    with pytest.raises(InputError, match='as few tokens as networks have'):
+        laid_out(Split(), (64, 64), 'special')
+
+
+def test_a_layer_that_does_not_see_the_image_is_drawn_with_a_warning(caplog):
+    module = Tokens()
+    nn.init.zeros_(module.embed.weight)
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        assert laid_out(module, (64, 64)) == Layout('BLC', (8, 8), 1)
+    assert 'blocks.1: the order of its tokens could not be checked' in caplog.text
+
+
+def _hiera(**options):
+    torch.manual_seed(0)
+    return timm.models.hiera.Hiera(
+        img_size=(64, 64), embed_dim=16, num_heads=1, stages=(1, 2, 2, 1), num_classes=5, **options
+    ).eval()
+
+
+@pytest.mark.parametrize('block', range(6))
+def test_blocks_of_hiera_are_laid_out_as_its_own_reroll_does(block):
+    module, image = _hiera(), torch.randn(2, 3, 64, 64)
+    seen = {}
+    handle = module.blocks[block].register_forward_hook(lambda m, a, output: seen.update(x=output.detach()))
+    module(image)
+    handle.remove()
+    expected = module.reroll(seen['x'], block).permute(0, 3, 1, 2)
+    maps = FeatureMaps(layers=f'blocks.{block}', channels=[3])(module, image)
+    for own, result in zip(expected, maps, strict=True):
+        torch.testing.assert_close(torch.from_numpy(result.maps[0].values), own[3], rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_of_nest_are_put_back():
+    from timm.models.nest import Nest, deblockify
+
+    torch.manual_seed(0)
+    module = Nest(
+        img_size=64, num_levels=3, embed_dims=(8, 16, 24), num_heads=(1, 1, 1), depths=(1, 1, 1), num_classes=5
+    )
+    image, seen = torch.randn(1, 3, 64, 64), {}
+    names = [f'levels.{level}.transformer_encoder.0' for level in range(3)]
+    for name in names:
+        module.get_submodule(name).register_forward_hook(
+            lambda m, a, output, name=name: seen.update({name: output.detach()})
+        )
+    module.eval()(image)
+    expected = [deblockify(seen[name], 4).permute(0, 3, 1, 2) for name in names]
+    for name, maps in zip(names, expected, strict=True):
+        with forward(module, image, {name: module.get_submodule(name)}, gradients=False) as run:
+            torch.testing.assert_close(run.layers[0].map(run.layers[0].value), maps)
+
+
+@pytest.mark.parametrize('layer', ['stages.2.1.transformer.0.norm1', 'stages.3.1.transformer.1'])
+def test_unfolded_patches_of_mobilevit_are_put_back(layer):
+    module = timm.create_model('mobilevitv2_050', num_classes=5).eval()
+    layout = laid_out(module, (128, 128), layer)
+    assert layout.order is not None and layout.order.name == 'strides of 2×2'
+
+
+def test_heads_of_attention_are_not_a_picture():
+    class Heads(Tokens):
+        def __init__(self):
+            super().__init__(before=0)
+            self.split = nn.Unflatten(2, (2, 8))
+            self.heads = nn.Identity()
+
+        def forward(self, x):
+            tokens = self.embed(x).flatten(2).transpose(1, 2)
+            heads = self.heads(self.split(tokens).transpose(1, 2))
+            return self.head(heads.transpose(1, 2).flatten(2).mean(1))
+
+    with pytest.raises(InputError, match='axes are not positions'):
+        laid_out(Heads(), (64, 64), 'heads')
+
+
+def test_the_check_runs_once_and_known_families_pay_nothing():
+    def forwards(module, layer):
+        seen = []
+        module.register_forward_hook(lambda m, args, output: seen.append(len(args[0])))
+        for _ in range(2):
+            CAM(layers=layer)(module, torch.randn(3, 64, 64))
+        return seen
+
+    assert forwards(Tokens().eval(), 'blocks.0') == [1, 2, 1]
+    assert forwards(Tokens().eval(), 'embed') == [1, 1]
+    known = timm.create_model('vit_tiny_patch16_224', img_size=64, depth=2, num_classes=5).eval()
+    assert forwards(known, 'blocks.0') == [1, 1]
+    assert not known_positions(Tokens(), 'blocks.0')
+
+
+def test_a_network_that_takes_single_images_goes_on_with_a_warning(caplog):
+    class Single(Tokens):
+        def forward(self, x):
+            assert len(x) == 1
+            return super().forward(x)
+
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        assert laid_out(Single(), (64, 64)) == Layout('BLC', (8, 8), 1)
+    assert 'fails on a batch of two' in caplog.text
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'convnext_atto', 'swin_tiny_patch4_window7_224', 'poolformer_s12'])
+def test_networks_that_keep_rows_and_columns_are_not_refused(name):
+    module = timm.create_model(
+        name, num_classes=5, pretrained=False, **({'img_size': 64, 'window_size': 4} if 'swin' in name else {})
+    )
+    found = positions(module.eval(), torch.randn(1, 3, 64, 64))
+    assert not found.problem and found.answers
+
+
+def test_the_user_says_how_many_tokens_come_before_and_after():
+    module = Tokens(before=0, after=2)
+    assert laid_out(module, (64, 64), hints=token_hints((0, 2))) == Layout('BLC', (8, 8), 0, 2)
+    with pytest.raises(InputError, match='3 does not fit'):
+        laid_out(module, (64, 56), hints=token_hints(3))
+    for wrong in (-1, (1, -1), (1, 2, 3), 1.5):
+        with pytest.raises(InputError, match='is not a number of tokens'):
+            CAM(extra_tokens=wrong)(module, torch.randn(3, 64, 64))
+
+
+def test_maps_and_tokens_go_back_where_they_came_from():
+    order = token_orders((4, 6))[1]
+    layout, tokens = Layout('BLC', (4, 6), 1, 2, 0, order), torch.randn(2, 27, 5)
+    assert torch.equal(layout.from_map(layout.to_map(tokens), tokens), tokens)
+    groups = torch.randn(2 * 4, 6, 5)
+    blocks = Layout('BLC', (4, 6), order=token_orders((4, 6))[1])
+    assert blocks.to_map(groups).shape == (2, 5, 4, 6)
+    assert torch.equal(blocks.from_map(blocks.to_map(groups), groups), groups)
