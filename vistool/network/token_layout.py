@@ -289,7 +289,10 @@ def _order(layout: Layout, tokens: int) -> Tensor | None:
 def _reason(answers: Tensor, keys: int) -> str:
     spread = float(answers.clamp_min(float(answers.max()) * 1e-9).log().std()) if keys > 1 else 0.0
     if spread < _ALIKE:
-        return f'attends over {keys} keys that all depend on the whole image alike: they are not places in it (latents)'
+        return (
+            f'attends over {keys} keys that all depend on the whole image alike: they are not places in it (latents, '
+            'or tokens that were mixed before)'
+        )
     return (
         f'attends over {keys} keys whose places in the image are not known: when the image is changed they follow no '
         'known order (row by row, in blocks, unrolled); they were pruned, merged or shuffled'
