@@ -35,7 +35,7 @@ def _add_map(parser: Parser) -> None:
         metavar='NAME',
         help='raw (default), rollout, grad-rollout, legrad (the last two: of a class)',
     )
-    options.add_layers(group, 'numbers (-1), ranges (0:4), names, all; default: the last', '--layers')
+    options.add_layers(group, 'numbers (-1), ranges (0:4), names, all; default: the last over the image', '--layers')
     group.add_argument(
         '--heads', nargs='+', default=['all'], metavar='HEAD', help='all (default), mean, max, or numbers'
     )
