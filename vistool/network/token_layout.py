@@ -245,8 +245,9 @@ def _best(answers: Tensor, probe: Probe, size: Size, op: AttentionOp, prefix: in
 def _chosen(
     answers: Tensor, probe: Probe, size: Size, op: AttentionOp, assumed: Layout | None, hints: TokenHints
 ) -> Layout | None:
-    found = Answer((*answers.shape, 1), answers, answers)
     tokens = answers.numel()
+    flat = answers.reshape(1, tokens)  # windows are places too: unlike heads, they need not each follow the pattern
+    found = Answer((1, tokens, 1), flat, flat)
     ranked: list[Reading] = []
     for grids in (list(op.grids), _any_grids(tokens, size)):
         ranked += readings(found, probe, list(possible_layouts(found.shape, grids, hints)))
