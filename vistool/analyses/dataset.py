@@ -98,7 +98,7 @@ class BrowseDataset:
                 detail = _DETAILS.get(self.mode, 'ends')
                 records.append([samples.read(index, repeat, detail) for repeat in range(self.repeats)])
             except InputError as error:
-                failed.append((index, str(error)))
+                failed.append((index, _reason(index, error)))
         batched = self.mode == 'batch' and bool(records)
         blocks = self._batch(samples, [draws[0] for draws in records], number) if batched else []
         if not batched:
@@ -184,6 +184,11 @@ class BrowseDataset:
         else:
             columns = min(max(4, math.ceil(math.sqrt(len(tiles)))), 16)
         return tuple(tuple(row) for row in _wrapped(tiles, max(each, columns // each * each)))
+
+
+def _reason(index: int, error: InputError) -> str:
+    """Why a sample could not be read, without its number, which those who list failures add."""
+    return str(error).removeprefix(f'sample {index}: ')
 
 
 def _wrapped(tiles: list[GridImage], columns: int) -> Tiles:
@@ -277,7 +282,7 @@ class DatasetReport:
             record = samples.read(index, detail='ends')
             values = planes_of(network_input(record.data))
         except InputError as error:
-            return Measured(index, error=str(error))
+            return Measured(index, error=_reason(index, error))
         # A photo held as fractions is reported like one held as bytes.
         unit = 255.0 if len(values) == 3 and (record.shown.low, record.shown.high) == (0, 1) else 1.0
         pixels = unit * record.photometry.stored(values).reshape(len(values), -1)
