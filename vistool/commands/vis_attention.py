@@ -50,10 +50,12 @@ def _add_map(parser: Parser) -> None:
     options.add_targets(group, 'as in vis_cam; for grad-rollout and legrad')
     options.add_score_sign(group)
     group.add_argument(
-        '--threshold', type=float, metavar='T', help='outline and light the tokens with this share of the mass'
+        '--threshold', type=float, metavar='T', help='outline and light the tokens with this share of the attention'
     )
     group.add_argument(
-        '--stats', action='store_true', help='entropy, distance and mass of every head, as a picture (and .csv)'
+        '--stats',
+        action='store_true',
+        help='entropy, distance and shares of the attention of every head, as a picture (and .csv)',
     )
 
 

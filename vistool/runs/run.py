@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis, Views
+from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
 from vistool.errors import InputError, log_speller, param
 from vistool.gallery.build import build_gallery, check_others
@@ -284,9 +285,16 @@ class _Run:
         self.out = spec.output.path(name_of(source), spec.tool)
         self.visualizer = self.open_output()
         with opened_models(spec.models, source, spec.seed) as self.models:
+            self.name_classes()
             for model in self.models:
                 self.analysis.check(model)
             return self.explain_all(source)
+
+    def name_classes(self) -> None:
+        """Gives models without class names those of the dataset, which may know them only once it is open."""
+        names = self.items.classes if isinstance(self.items, DatasetItems) else None
+        for model in self.models:
+            model.classes = model.classes or names
 
     def explain_all(self, source: Source | Model | nn.Module) -> RunSummary:
         """What comes after the models are loaded."""

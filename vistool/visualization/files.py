@@ -11,8 +11,10 @@ import itertools
 import json
 import os
 import re
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.display import strips
 from vistool.environment import shareable
 from vistool.errors import InputError, param
 from vistool.results import Curves, Heatmap, Heatmaps, ImageGrid, Result
@@ -60,12 +63,53 @@ def encode_pixels(pixels: Pixels, suffix: str, quality: int = _QUALITY) -> bytes
             f'a {suffix} file cannot hold {pixels.shape[1]} x {pixels.shape[0]} pixels',
             hint=f'choose .png, or a smaller {param("width")} or {param("dpi")}',
         )
+    if suffix == '.png' and pixels.size > _LARGE:
+        return _png_in_strips(pixels)
     kind = '.jpg' if suffix == '.jpeg' else suffix
     options = (*_OPTIONS[kind], *((_QUALITY_OPTION[kind], quality) if kind in _QUALITY_OPTION else ()))
     done, data = cv2.imencode(kind, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise RuntimeError(f'OpenCV cannot write {suffix}')
     return data.tobytes()
+
+
+# OpenCV needs the pixels in another order and then copies the file, three times the memory of a large picture.
+_LARGE = 1 << 26  # bytes
+
+
+def _png_in_strips(pixels: Pixels) -> bytes:
+    """A PNG with the filter and compression of small ones, made strip by strip."""
+    height, width = pixels.shape[:2]
+    data = io.BytesIO()
+    data.write(b'\x89PNG\r\n\x1a\n')
+    data.write(_png_chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)))
+    packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    for rows in strips(height, width):
+        data.write(_png_chunk(b'IDAT', packer.compress(_averaged(pixels, rows))))
+    data.write(_png_chunk(b'IDAT', packer.flush()))
+    data.write(_png_chunk(b'IEND', b''))
+    return data.getvalue()
+
+
+def _averaged(pixels: Pixels, rows: slice) -> bytes:
+    """Rows of a PNG: the filter's number (3), then each byte minus the mean of those at its left and above."""
+    strip = pixels[rows]
+    count, width = strip.shape[:2]
+    above = np.zeros_like(strip)
+    above[1:] = strip[:-1]
+    if rows.start:
+        above[0] = pixels[rows.start - 1]
+    left = np.zeros_like(strip)
+    left[:, 1:] = strip[:, :-1]
+    filtered = np.empty((count, 1 + 3 * width), np.uint8)
+    filtered[:, 0] = 3
+    # The mean of two bytes, rounded down, within a byte.
+    filtered[:, 1:] = (strip - ((left & above) + ((left ^ above) >> 1))).reshape(count, -1)
+    return filtered.tobytes()
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
 _ACCEPTED = 'a folder, or a file ending in ' + ', '.join(suffix[1:] for suffix in SUFFIXES)

@@ -242,6 +242,7 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
         path = folder / f'{flat_name(name)}.png'
         write_file(path, encode_pixels(pixels, '.png'), 'panels')
         written.append(path)
+        del pixels  # before the next is drawn: a panel is as large as the photo
     return written
 
 
