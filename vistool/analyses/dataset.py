@@ -16,12 +16,14 @@ from vistool.data.datasets import Mode, class_ids, class_name, label_lines, labe
 from vistool.data.pipelines import network_input
 from vistool.data.recording import Detail, Record, Samples, StepImage, rows_of
 from vistool.data.samples import planes_of
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, check_count, close_matches
 from vistool.registry import ANALYSES
 from vistool.results import Coordinate, Coordinates, DatasetSummary, GridImage, ImageGrid, channel_names
 
 _DETAILS: dict[str, Detail] = {'original': 'original', 'pipeline': 'steps'}
 Tiles = list[list[GridImage]]
+MOST_REPEATS, MOST_TILES = 100, 10_000
+"""How often a sample is drawn at most, and how many tiles a sheet holds at most."""
 
 
 @ANALYSES.register_module()
@@ -52,19 +54,18 @@ class BrowseDataset:
         if self.mode not in modes:
             hint = close_matches(self.mode, modes)
             raise InputError(f'unknown mode {self.mode!r}', accepted=', '.join(modes), hint=hint, parameter='mode')
-        if self.repeats < 1:
-            raise InputError(f'{self.repeats} is not a number of repeats', accepted='1 or more', parameter='repeats')
+        check_count(self.repeats, 1, MOST_REPEATS, 'repeats')
         if self.repeats > 1 and self.mode in ('original', 'batch'):
             raise InputError(
                 f'nothing to repeat in {self.mode} mode',
                 accepted='transformed, concat or pipeline',
                 parameter='repeats',
             )
-        if self.sheet is not None and min(self.sheet) < 1:
+        if self.sheet is not None and not (min(self.sheet) >= 1 and math.prod(self.sheet) <= MOST_TILES):
             rows, columns = self.sheet
             raise InputError(
                 f'a sheet cannot have {rows} rows and {columns} columns',
-                accepted='1 or more of each',
+                accepted=f'1 or more of each, at most {MOST_TILES:,} tiles',
                 parameter='sheet',
             )
 

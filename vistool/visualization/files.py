@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from vistool.data.display import strips
 from vistool.environment import shareable
 from vistool.errors import InputError, param
+from vistool.records import shown
 from vistool.results import Curves, Heatmap, Heatmaps, ImageGrid, Result
 from vistool.visualization.facets import facets
 from vistool.visualization.scene import Pixels
@@ -120,7 +121,8 @@ _OTHER_SUFFIXES = {
 }  # fmt: skip
 _FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f\ud800-\udfff]')  # the last are the bytes of names that are not UTF-8
 _RESERVED = re.compile(r'(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?$')
-_LONGEST_NAME = 200  # bytes; file systems allow 255, and suffixes come on top
+_MOST_BYTES = 255  # of a name, in usual file systems
+_LONGEST_NAME = 200  # bytes of names made here; suffixes come on top
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _counter = itertools.count()
 
@@ -131,12 +133,42 @@ def is_file(out: Path) -> bool:
     Raises:
         InputError: It ends like a file of a kind that cannot be written.
     """
-    if out.is_dir():
+    if os.path.isdir(out):
         return False
     suffix = out.suffix.lower()
     if suffix in _OTHER_SUFFIXES:
-        raise InputError(f'cannot write {suffix} files ({str(out)!r})', accepted=_ACCEPTED, parameter='out')
+        raise InputError(f'cannot write {suffix} files ({shown(str(out))})', accepted=_ACCEPTED, parameter='out')
     return suffix in SUFFIXES
+
+
+def check_file(path: Path, argument: str, suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Make sure that a file can be written; nothing is left behind.
+
+    Args:
+        path: The file.
+        argument: The parameter that names it.
+        suffixes: What its name may end in.
+
+    Raises:
+        InputError: It cannot, is a folder, or ends in something else.
+    """
+    accepted = f'a file ending in {", ".join(suffix[1:] for suffix in suffixes)}'
+    if os.path.isdir(path):
+        raise InputError(f'{shown(str(path))} is a folder', accepted=accepted, parameter=argument)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f'{shown(str(path))} has another suffix', accepted=accepted, parameter=argument)
+    _check_writable_name(path, argument)
+    check_folder(path.parent, argument)
+
+
+def _check_writable_name(path: Path, argument: str) -> None:
+    """Refuses names with control characters, which would break the lines of stdout, and names that are too long."""
+    if not all(character.isprintable() or '\udc80' <= character <= '\udcff' for character in str(path)):
+        problem = f'{shown(str(path))} holds characters that cannot be printed'
+        raise InputError(problem, accepted='a path on one line', parameter=argument)
+    if any(len(os.fsencode(part)) > _MOST_BYTES for part in path.parts):
+        problem = f'{shown(str(path))} is too long'
+        raise InputError(problem, accepted=f'names of at most {_MOST_BYTES} bytes', parameter=argument)
 
 
 def safe_name(name: str) -> str:
@@ -189,11 +221,13 @@ def check_folder(folder: Path, argument: str = 'out') -> None:
     Raises:
         InputError: They cannot.
     """
+    _check_writable_name(folder, argument)
     existing = folder.absolute()
     while not os.path.lexists(existing):
         existing = existing.parent
     if not existing.is_dir():
-        raise InputError(f'cannot write in {str(folder)!r}: {str(existing)!r} is not a folder', parameter=argument)
+        problem = f'cannot write in {shown(str(folder))}: {shown(str(existing))} is not a folder'
+        raise InputError(problem, parameter=argument)
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
