@@ -185,6 +185,8 @@ class Malicious:
             ],
             '--num-extra-tokens',
         ),
+        ([COFFEE, CONFIG, '--num-extra-tokens', '-1'], 'is not a number of tokens'),
+        ([COFFEE, CONFIG, '--num-extra-tokens', '1,x'], 'is not a number of tokens'),
         ([COFFEE, CONFIG, '--device', 'cuda:99'], 'cpu'),
         ([COFFEE, CONFIG, '--device', 'toaster'], 'toaster'),
         ([COFFEE, CONFIG, '-o', '/proc/nowhere/x.png'], '--out'),
