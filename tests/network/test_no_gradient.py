@@ -1,4 +1,4 @@
-"""Networks without gradients, shapes or a graph: int8, lazy and frozen ones; and scores that a default does not suit."""
+"""Networks without gradients or shapes: int8, lazy and frozen ones; and scores that a default does not suit."""
 
 import logging
 import warnings
