@@ -30,6 +30,7 @@ class Facet:
         group: Its group in the raw file; the maps of a group have one size.
         method: What the gallery calls this map among those of one layer: the method, the head, the reduction.
         footer: A line under the tile.
+        metrics: The metrics of the map in words: ``('ins .71 ↑', 'del .12 ↓')``.
         note: A remark drawn on the tile.
         query: The query whose position is ringed on the row's photo, where there is one.
     """
@@ -40,6 +41,7 @@ class Facet:
     group: str
     method: str
     footer: str = ''
+    metrics: tuple[str, ...] = ()
     note: str = ''
     query: str = ''
 
@@ -146,6 +148,22 @@ def score_text(name: str, score: float | None) -> str:
     return name if score is None else f'{name} {score:.2f}'
 
 
+def metrics_text(result: Heatmaps, item: Heatmap) -> tuple[str, ...]:
+    """The metrics of a map, each with an arrow to where it is better: ``('ins .71 ↑', 'del .12 ↓')``."""
+    return tuple(
+        f'{measure.short} {_short_number(item.metrics[name])} {"↑" if measure.better == "higher" else "↓"}'
+        for name, measure in result.measures.items()
+        if name in item.metrics
+    )
+
+
+def _short_number(value: float) -> str:
+    """Two digits without the zero before the point; a dash for what is not defined."""
+    if not math.isfinite(value):
+        return '–'
+    return _two_digits(value).replace('0.', '.', 1) if abs(value) < 0.995 else _two_digits(value)
+
+
 def size_text(layer: Layer | None) -> str:
     """Rows, columns and channels of a layer: ``'14×14×320'``."""
     if layer is None or layer.size is None:
@@ -241,6 +259,7 @@ class _Cam(_Arranger):
             name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item)),
             footer=scored if self.compared else '',
+            metrics=metrics_text(self.result, item),
             note=_missing_evidence(item),
         )
 
