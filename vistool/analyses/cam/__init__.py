@@ -34,7 +34,7 @@ from vistool.analyses.cam.methods import (
 from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
-from vistool.errors import InputError, close_matches, param
+from vistool.errors import InputError, close_matches, naming, param
 from vistool.metrics import Protocol, Truths, find_metrics, find_protocol
 from vistool.models.model import (
     Model,
@@ -305,15 +305,17 @@ class CAM(MapAnalysis):
         if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
             return {}
         require_layers(model.module)
-        names = layer_names(model.module, self.layers)
-        names = names or layers_to_explain(model.module, inputs, self._reader(model, inputs))
+        with naming('layers'):
+            names = layer_names(model.module, self.layers)
+            names = names or layers_to_explain(model.module, inputs, self._reader(model, inputs))
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',
                 hint=f'name one (list all with {param("preview_model")})',
                 parameter='layers',
             )
-        found = dict(find_call(model.module, name) for name in names)
+        with naming('layers'):
+            found = dict(find_call(model.module, name) for name in names)
         if every := next((name for name in found if name.endswith('#all')), None):
             raise InputError(f'{every!r}: a map is of one call', accepted='LAYER#1, LAYER#2, …', parameter='layers')
         return found
@@ -323,7 +325,8 @@ class CAM(MapAnalysis):
     ) -> Sequence[Target]:
         """The rows of the figure; none for a network that gives no class scores if no other score is named."""
         if self.reference is not None:
-            return [similarity_target(model, self.reference, samples)]
+            with naming('reference', 'images'):
+                return [similarity_target(model, self.reference, samples)]
         custom = self._custom(model)
         if custom is not None and not self._has_targets:
             return [custom_target(custom, samples)]
@@ -333,7 +336,8 @@ class CAM(MapAnalysis):
         chosen = explained(model, readout, self.targets, scores, labels)
         contrast = None
         if same_for_all(self.contrast) != []:
-            contrast = resolve_targets(self.contrast, scores, model.classes, labels).ids
+            with naming('contrast', 'targets'):
+                contrast = resolve_targets(self.contrast, scores, model.classes, labels).ids
         signs = chosen.signs * sign_of(self.score_sign)
         return [
             ClassTarget(
