@@ -403,14 +403,11 @@ def _map_cell(item: Heatmap, facet: Facet, colors: ColorMapping, painter: _Paint
     marks = [outline] if outline and colors.alpha is not None else []
     if item.mask is not None:
         marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
-    footer = (*((facet.footer,) if facet.footer else ()), *_metric_lines(facet.metrics))
+    footer = (facet.footer,) if facet.footer else ()
     tile = painter.tile(colors, view, 'share' in item.coordinates)
-    return Cell(tile, width / height, footer=footer, note=facet.note, marks=tuple(marks), bar=colors.bar)
-
-
-def _metric_lines(texts: Sequence[str]) -> tuple[str, ...]:
-    """Metrics in pairs, a line each."""
-    return tuple(' '.join(texts[start : start + 2]) for start in range(0, len(texts), 2))
+    return Cell(
+        tile, width / height, footer=footer, numbers=facet.metrics, note=facet.note, marks=tuple(marks), bar=colors.bar
+    )
 
 
 def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None) -> Cell:

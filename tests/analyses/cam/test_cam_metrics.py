@@ -126,6 +126,9 @@ def test_numbers_stand_under_the_tiles_in_the_frame_and_in_the_file(net):
     assert short == f'del {frame["deletion"][0]:.2f} ↓'.replace('0.', '.') and spread.startswith('sparse .')
     texts = [item.text for item in kinds.to_scene(result, Style(), Style().page(vector=False)).texts]
     assert f'{short} {spread}' in texts
+    narrow = Style(width='column')
+    texts = [item.text for item in kinds.to_scene(result.sel(method='gradcam'), narrow, narrow.page(vector=True)).texts]
+    assert not any('…' in text for text in texts)
     raw = np.load(io.BytesIO(kinds.to_raw(result).data), allow_pickle=False)
     assert raw['metric_names'].tolist() == ['deletion', 'sparseness']
     np.testing.assert_array_equal(raw['metrics_0'], frame[['deletion', 'sparseness']].to_numpy())
