@@ -71,10 +71,13 @@ class Arrangement:
 
 
 def arrangements(shape: Sequence[int], batch: int, count: int) -> Iterator[Arrangement]:
-    """The ways to read a tensor of a shape as ``count`` positions for each image; groups of an image count as one."""
+    """The ways to read a tensor of a shape as ``count`` positions for each image, the likeliest first.
+
+    Groups of an image count as one. Channels come first in maps and last in tokens.
+    """
     if len(shape) < 3 or shape[0] % batch:
         return
-    for axis in dict.fromkeys((1, len(shape) - 1)):
+    for axis in dict.fromkeys((1, len(shape) - 1) if len(shape) > 3 else (2, 1)):
 
         def flat(tensor: Tensor, axis: int = axis) -> Tensor:
             last = tensor.movedim(axis, -1)
@@ -510,8 +513,7 @@ class Comparison:
         with quiet():
             calls = oracles.hooked_values(self.module, changed, [name])[name]
         for value in (value for values in calls for value in values):
-            # with as many channels as tokens both readings are possible; channels come last in tokens
-            for way in reversed(list(arrangements(value.shape, len(changed), count))):
+            for way in arrangements(value.shape, len(changed), count):
                 read = way.read(value)
                 answered = (read[1:] - read[:1]).abs().amax(2) > 1e-4 * read.abs().max()
                 if value.ndim > 4 and way.name == 'channels last':

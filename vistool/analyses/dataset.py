@@ -16,7 +16,7 @@ from vistool.data.datasets import Mode, class_ids, class_name, label_lines, labe
 from vistool.data.pipelines import network_input
 from vistool.data.recording import Detail, Record, Samples, StepImage, rows_of
 from vistool.data.samples import planes_of
-from vistool.errors import InputError, check_count, close_matches
+from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
 from vistool.results import Coordinate, Coordinates, DatasetSummary, GridImage, ImageGrid, channel_names
 
@@ -54,7 +54,9 @@ class BrowseDataset:
         if self.mode not in modes:
             hint = close_matches(self.mode, modes)
             raise InputError(f'unknown mode {self.mode!r}', accepted=', '.join(modes), hint=hint, parameter='mode')
-        check_count(self.repeats, 1, MOST_REPEATS, 'repeats')
+        if not 1 <= self.repeats <= MOST_REPEATS:
+            problem = f'{self.repeats} is not a number of repeats'
+            raise InputError(problem, accepted=f'1 or more, at most {MOST_REPEATS}', parameter='repeats')
         if self.repeats > 1 and self.mode in ('original', 'batch'):
             raise InputError(
                 f'nothing to repeat in {self.mode} mode',

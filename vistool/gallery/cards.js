@@ -30,13 +30,13 @@ function paneOf(image, number) {
     COMPARED ? el('span', { className: 'run' }, RUNS[number].name) : null,
     face, bar,
     el('span', { className: 'said' }, el('span', { className: 'class' }, name),
-      el('span', { className: 'score' }, scoreText(score))));
+      el('span', { className: 'score' }, scoreText(score, run && run.prediction && run.prediction[0] === null))));
 }
 
 function spoken(image) {
   const parts = [image.name];
   image.runs.forEach((run, number) => {
-    const prediction = run && run.prediction ? `${run.prediction[1]} ${scoreText(run.prediction[2])}` : '';
+    const prediction = run && run.prediction ? `${run.prediction[1]} ${scoreText(run.prediction[2], run.prediction[0] === null)}` : '';
     const text = [COMPARED ? `${RUNS[number].name}:` : '', prediction, SAID[image.verdicts[number]] || ''];
     if (text.some(Boolean)) parts.push(text.filter(Boolean).join(' '));
   });

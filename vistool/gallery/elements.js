@@ -34,9 +34,10 @@ function icon(name) {
 const SAID = { right: 'right', wrong: 'wrong', error: 'error' };
 const mark = (verdict) => (verdict ? el('span', { className: `mark ${verdict}`, title: SAID[verdict] }, icon(verdict)) : null);
 
-// As in the pictures: a score that is not zero is never written as zero.
-function scoreText(score) {
+// As in the pictures: a score that is not zero is never written as zero, and a value has at least three digits.
+function scoreText(score, isValue) {
   if (score === null || score === undefined) return '';
+  if (isValue) return score.toLocaleString('en', { maximumSignificantDigits: Math.abs(score) < 1000 ? 3 : 9 });
   if (score === 0 || Math.abs(score) >= 0.005) return score.toFixed(2);
   return score > 0 ? '<0.01' : String(+score.toPrecision(3));
 }
