@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -396,7 +397,8 @@ def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'config contents': hashlib.sha256(configs.encode()).hexdigest()[:16],
         'checkpoint contents': [_weights(model) for model in models],
     }
-    own = {'analysis': type(spec.analysis).__name__, **vars(spec.analysis)}
+    counted = [each.name for each in dataclasses.fields(spec.analysis) if each.compare]  # type: ignore[arg-type]
+    own = {'analysis': type(spec.analysis).__name__, **{name: getattr(spec.analysis, name) for name in counted}}
     found |= {f'analysis.{key}' if key in found and found[key] != own[key] else key: own[key] for key in own}
     return {key: plain(value) for key, value in found.items()}
 
@@ -504,12 +506,19 @@ def entry_of(
         'layers': list(result.layers),
         'files': [file_entry(folder, path, other_roots(spec)) for path in written],
     }
+    if result.measures:
+        entry['metrics'] = [{**item.coordinates, **_finite(item.metrics)} for item in result.maps]
     if spec.output.gallery is not None:
         from vistool.gallery.tiles import write_tiles
 
         entry['tiles'] = write_tiles(result, folder, spec.output.style, item.name)
         entry['files'] += [file_entry(folder, folder / tile['file']) for tile in entry['tiles']]
     return entry
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON has them: null where one is not defined."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def other_roots(spec: RunSpec) -> dict[str, Path]:

@@ -7,6 +7,7 @@ becomes a row or a column; what is constant is said once, in the caption.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ class Facet:
         group: Its group in the raw file; the maps of a group have one size.
         method: What the gallery calls this map among those of one layer: the method, the head, the reduction.
         footer: A line under the tile.
+        metrics: The metrics of the map in words: ``('ins .71 ↑', 'del .12 ↓')``.
         note: A remark drawn on the tile.
         query: The query whose position is ringed on the row's photo, where there is one.
     """
@@ -41,6 +43,7 @@ class Facet:
     group: str
     method: str
     footer: str = ''
+    metrics: tuple[str, ...] = ()
     note: str = ''
     query: str = ''
 
@@ -178,6 +181,24 @@ def _class_score(score: float) -> str:
     return '<0.01' if score > 0 else value_text(score)
 
 
+def metrics_text(result: Heatmaps, item: Heatmap) -> tuple[str, ...]:
+    """The metrics of a map, each with an arrow to where it is better: ``('ins .71 ↑', 'del .12 ↓')``."""
+    return tuple(
+        f'{measure.short} {_short_number(item.metrics[name])} {"↑" if measure.better == "higher" else "↓"}'
+        for name, measure in result.measures.items()
+        if name in item.metrics
+    )
+
+
+def _short_number(value: float) -> str:
+    """Two digits without the zero before the point, ``<.01`` for less; a dash for what is not defined."""
+    if not math.isfinite(value):
+        return '–'
+    if abs(value) >= 10:
+        return value_text(value)
+    return '<.01' if 0 < value < 0.005 else re.sub(r'0(?=\.)', '', _two_digits(value))
+
+
 def size_text(layer: Layer | None) -> str:
     """Rows, columns and channels of a layer: ``'14×14×320'``."""
     if layer is None or layer.size is None:
@@ -281,6 +302,7 @@ class _Cam(_Arranger):
             name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item)),
             footer=scored if self.compared else '',
+            metrics=metrics_text(self.result, item),
             note=_missing_evidence(item, against),
         )
 

@@ -271,7 +271,9 @@ def heatmaps_npz(result: Heatmaps) -> bytes:
     """Heat maps as an ``.npz`` that loads with ``allow_pickle=False``.
 
     ``groups`` (G,) strings; for each group i ``maps_i`` float32 ``(K, h, w)``, ``names_i`` (K,) strings and, where maps
-    were scaled, ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``;
+    were scaled, ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``; where
+    metrics were asked for, ``metric_names`` (M,) strings, ``metrics_i`` float64 ``(K, M)``, and ``curve_i_k_NAME``
+    float64 ``(2, n)``, the fractions and scores of a curve of map k;
     ``recipe``, the provenance as a JSON string.
     """
     return _npz({**_heatmap_arrays(result), 'recipe': _provenance(result)})
@@ -298,6 +300,15 @@ def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
         if any(item.range is not None for _, item in maps):
             nothing = (np.nan, np.nan)
             arrays[f'range_{index}'] = np.array([item.range or nothing for _, item in maps], np.float32)
+        if result.measures:
+            rows = [[item.metrics.get(name, np.nan) for name in result.measures] for _, item in maps]
+            arrays[f'metrics_{index}'] = np.array(rows, np.float64)
+        for number, (_, item) in enumerate(maps):
+            for name, curve in item.curves.items():
+                points = np.stack([curve.fractions, curve.scores])
+                arrays[f'curve_{index}_{number}_{name.replace(" ", "_")}'] = points
+    if result.measures:
+        arrays['metric_names'] = np.array(list(result.measures), dtype=np.str_)
     arrays['image'] = np.asarray(result.image, np.uint8)
     return arrays
 

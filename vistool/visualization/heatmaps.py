@@ -405,7 +405,9 @@ def _map_cell(item: Heatmap, facet: Facet, colors: ColorMapping, painter: _Paint
         marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
     footer = (facet.footer,) if facet.footer else ()
     tile = painter.tile(colors, view, 'share' in item.coordinates)
-    return Cell(tile, width / height, footer=footer, note=facet.note, marks=tuple(marks), bar=colors.bar)
+    return Cell(
+        tile, width / height, footer=footer, numbers=facet.metrics, note=facet.note, marks=tuple(marks), bar=colors.bar
+    )
 
 
 def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None) -> Cell:

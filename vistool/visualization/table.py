@@ -208,6 +208,7 @@ class Cell:
         footer: Lines below.
         title_color: Color of the title.
         footer_color: Color of the footer.
+        numbers: Short texts below the footer, as many in a line as fit.
         note: A remark on the tile.
         marks: Lines drawn over the tile.
         bar: Its color scale, where a bar is to be drawn.
@@ -221,6 +222,7 @@ class Cell:
     footer: tuple[str, ...] = ()
     title_color: Color = BLACK
     footer_color: Color = BLACK
+    numbers: tuple[str, ...] = ()
     note: str = ''
     marks: tuple[Mark, ...] = ()
     bar: Bar | None = None
@@ -466,16 +468,29 @@ def _whole(value: float, page: Page) -> float:
 
 
 def _with_wrapped_texts(line: Line, measures: Measures) -> Line:
-    """Titles and footers of one line that are wider than their tile, on two."""
+    """Titles and footers of one line that are wider than their tile, on two; numbers in lines below the footer."""
 
     def on_two(texts: tuple[str, ...], width: float) -> tuple[str, ...]:
         return tuple(fitting.wrap(texts[0], measures.page.font, width, 2)) if len(texts) == 1 else texts
 
     def wrapped(cell: Cell, width: float) -> Cell:
-        return replace(cell, title=on_two(cell.title, width), footer=on_two(cell.footer, width))
+        footer = (*on_two(cell.footer, width), *_packed(cell.numbers, measures.page.font, width))
+        return replace(cell, title=on_two(cell.title, width), footer=footer, numbers=())
 
     cells = (cell and wrapped(cell, width) for cell, width in zip(line.cells, measures.widths, strict=False))
     return replace(line, cells=tuple(cells))
+
+
+def _packed(texts: Sequence[str], size: float, width: float) -> list[str]:
+    """Short texts in lines, as many in each as fit; none is broken."""
+    lines: list[str] = []
+    for text in texts:
+        longer = f'{lines[-1]} {text}' if lines else text
+        if lines and fitting.text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(text)
+    return lines
 
 
 def _text_lines(line: Line, measures: Measures, which: str) -> int:
