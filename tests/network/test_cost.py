@@ -97,11 +97,16 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize('name', KNOWN)
-@pytest.mark.parametrize('kind', [vt.CAM, vt.FeatureMaps, vt.Attention])
+@pytest.mark.parametrize(
+    ('name', 'kind'),
+    [
+        (name, kind)
+        for name in KNOWN
+        for kind in (vt.CAM, vt.FeatureMaps, vt.Attention)
+        if kind is not vt.Attention or 'ResNet' not in name
+    ],
+)
 def test_known_families_pay_nothing(name, kind):
-    if kind is vt.Attention and 'ResNet' in name:
-        pytest.xfail('it has no attention')
     network = KNOWN[name]().eval()
     assert [forwards(network, kind()) for _ in range(2)] == [[2], [2]]
 
