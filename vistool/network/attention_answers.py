@@ -184,12 +184,17 @@ class AttentionAnswers:
         found: T = self._placed[index]
         return found
 
+    @property
+    def silent(self) -> bool:
+        """Whether no operation answers."""
+        return not any(found is not None and found.from_image for found in self.ops)
+
     def gates(self) -> frozenset[int]:
         """The operations that are not attention over tokens.
 
         Where no operation answers at all, the image dies away on the way (random weights), which says nothing.
         """
-        if not any(found is not None and found.from_image for found in self.ops):
+        if self.silent:
             return frozenset()
         return frozenset(index for index, found in enumerate(self.ops) if found is not None and found.is_gate)
 
@@ -236,10 +241,12 @@ def answers_within(op: AttentionOp, batch: int) -> Iterator[tuple[TokenAnswers, 
         if maps is None or maps.ndim != 4 or maps.shape[0] != batch or not maps.is_floating_point():
             continue
         known = seen_grids(op.grids) if isinstance(op.grids, Grids) else []
-        axes = [axes for axes, grid in (('BCHW', maps.shape[2:]), ('BHWC', maps.shape[1:3])) if tuple(grid) in known]
-        if len(axes) != 1:
+        height, width = maps.shape[2:]
+        layouts = (Layout('BCHW', (height, width)), Layout('BHWC', (maps.shape[1], height)))
+        fitting = [layout for layout in layouts if layout.grid in known]
+        if len(fitting) != 1:
             continue
-        layout = Layout(axes[0], tuple(maps.shape[2:] if axes[0] == 'BCHW' else maps.shape[1:3]))
+        layout = fitting[0]
         if min(layout.grid) > 1:
             probe = probe_maps(layout.to_map(maps))
             yield from ((each, probe, layout.grid) for each in _answers_within(frame, maps, layout, probe, batch))

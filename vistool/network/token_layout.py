@@ -201,6 +201,11 @@ def _place(
     if found is None or not found.fits(op, batch):
         reason = 'are the same for all images, or mix them (text, or an axis of images taken for tokens)'
         placed = f'attends over {op.shape[3]} tokens that {reason}'
+    elif answers.silent:
+        placed = (
+            f'attends over {op.shape[3]} tokens that hardly change with the image: its effect is lost in the layers '
+            'before (weights that are random, or too small)'
+        )
     elif not found.from_image:
         reason = 'do not come from the image (text, learned tokens or another image)'
         placed = f'attends over {op.shape[3]} tokens that {reason}'
