@@ -44,6 +44,8 @@ T = TypeVar('T')
 
 _ALIKE = 0.5
 """Correlation between the patterns of two heads of one window; between windows it is near zero."""
+_SURELY_ALIKE = 0.65
+"""Likewise where the module around the operation was asked, which no layers before it blur."""
 _MANY, _SAME = 24, 0.25
 """With fewer values than this, heads differ by no more than this share of their size; windows do by chance rarely."""
 _MIXED = 0.1
@@ -268,7 +270,7 @@ def _answers_within(frame: Frame, maps: Tensor, layout: Layout, probe: Probe, ba
         return tensor[:1].expand(2, *tensor.shape[1:]) if tensor.ndim and tensor.shape[0] == batch else tensor
 
     def instead(op: AttentionOp) -> Tensor:
-        found.append(_answer(op))
+        found.append(_answer(op, _SURELY_ALIKE))
         if len(found) > frame.attended:
             raise _Enough
         return _own_values(op, found[-1])
@@ -301,8 +303,8 @@ def _with_one_image(probe: Probe) -> Probe:
     return replace(probe, inputs=map_tensors(still, probe.inputs))
 
 
-def _answer(op: AttentionOp) -> TokenAnswers | None:
-    """How the tokens of an operation on the two images of a probe answer."""
+def _answer(op: AttentionOp, alike: float = _ALIKE) -> TokenAnswers | None:
+    """How the tokens of an operation on the two images of a probe answer; heads are as ``alike`` as that."""
     assert op.value is not None
     parts = {
         name: tensor.detach().float().reshape(*op.lead, *tensor.shape[2:])
@@ -317,7 +319,7 @@ def _answer(op: AttentionOp) -> TokenAnswers | None:
         return None
     axis, before = split
     keys = _change(parts['value'], axis, before)
-    found = _roles(keys)
+    found = _roles(keys, alike)
     factors = [[each for each in axes if each.size != 1] for axes in found]
     axes = list(chain(*factors[: axis + 1], [Axis('image', 0)], *factors[axis + 1 :]))
     tokens = _merged(keys, axes)
@@ -397,7 +399,7 @@ def _change_of_rows(weights: Tensor, axis: int, before: int, keys: Tensor) -> Te
     return (chosen - chosen.mean(-1, keepdim=True)).norm(dim=-1)
 
 
-def _roles(keys: Tensor) -> list[list[Axis]]:
+def _roles(keys: Tensor, alike: float) -> list[list[Axis]]:
     """What each leading axis of ``(*lead, tokens)`` counts; an axis that counts both is split into two.
 
     Heads of one window change in the same pattern over their tokens. Where nothing changes, or all tokens alike, the
@@ -416,29 +418,31 @@ def _roles(keys: Tensor) -> list[list[Axis]]:
         elif flat:
             found.append([Axis('head' if axis == wide[-1] else 'window', size)])
         else:
-            found.append(_factors(*(each.movedim(axis, 0).reshape(size, -1) for each in (pattern, loud))))
+            rows = (each.movedim(axis, 0).reshape(size, -1) for each in (pattern, loud))
+            found.append(_factors(*rows, alike))
     return found
 
 
-def _factors(pattern: Tensor, loud: Tensor) -> list[Axis]:
+def _factors(pattern: Tensor, loud: Tensor, least: float) -> list[Axis]:
     """An axis ``(size, …)`` as heads, as windows, or as heads of windows or windows of heads, whichever fits.
 
     Args:
         pattern: The logarithms of the answers around their means, 0 where there is none.
         loud: Where there is one.
+        least: The least correlation between heads.
     """
     size = len(pattern)
     for heads in (n for n in range(size, 1, -1) if size % n == 0):
         windows = size // heads
-        if _alike(*(each.reshape(heads, -1) for each in (pattern, loud))):
+        if _alike(*(each.reshape(heads, -1) for each in (pattern, loud)), least):
             return [Axis('head', heads), Axis('window', windows)]
         swapped = (each.reshape(windows, heads, -1).transpose(0, 1).reshape(heads, -1) for each in (pattern, loud))
-        if windows > 1 and _alike(*swapped):
+        if windows > 1 and _alike(*swapped, least):
             return [Axis('window', windows), Axis('head', heads)]
     return [Axis('window', size)]
 
 
-def _alike(rows: Tensor, loud: Tensor) -> bool:
+def _alike(rows: Tensor, loud: Tensor, least: float) -> bool:
     """Whether rows follow one pattern, by the mean correlation of each with the mean of the others.
 
     Few values are correlated by chance, so they have to be nearly the same. The same tokens are silent for all heads.
@@ -450,4 +454,4 @@ def _alike(rows: Tensor, loud: Tensor) -> bool:
     rows = rows - rows.mean(1, keepdim=True)
     rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-9)
     others = (rows.sum(0) - rows) / (len(rows) - 1)
-    return float((rows * others).sum(1).mean() / others.norm(dim=1).mean().clamp_min(1e-9)) > _ALIKE
+    return float((rows * others).sum(1).mean() / others.norm(dim=1).mean().clamp_min(1e-9)) > least

@@ -463,14 +463,14 @@ def _haloed(blocks: Size, block: int, side: int) -> Tensor:
 
 
 def _agreement(answers: Tensor, table: Tensor, grid: Size, probe: Probe) -> float:
-    """Correlation of the logarithms of answers and of what the cells of a table changed."""
+    """Correlation of the logarithms of answers and of what the cells of a table changed, as they are or blurred."""
     inside = table >= 0
     if int(inside.sum()) < 3:
         return 0.0
     values = answers[inside].double()
     values = values.clamp_min(float(values.max()) * 1e-9).log()
-    pair = torch.stack([values, probe.expected(grid).flatten()[table[inside]]])
-    return float(torch.corrcoef(pair)[0, 1].nan_to_num())
+    expected = (probe.expected(grid, blur).flatten()[table[inside]] for blur in (1, 3) if blur < max(2, min(grid)))
+    return max(float(torch.corrcoef(torch.stack([values, each]))[0, 1].nan_to_num()) for each in expected)
 
 
 def covered_size(size: Size, grid: Size, stride: Size | None) -> Size:
