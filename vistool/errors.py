@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 _MARKED = re.compile('\ue000(\\w+)(?:\ue001([^\ue002]*))?\ue002')
 
@@ -102,9 +103,44 @@ class InputError(ValueError):
         return InputError(self.problem, accepted=self.accepted, hint=self.hint, parameter=self.parameter or parameter)
 
 
+@contextmanager
+def naming(parameter: str, *instead_of: str) -> Iterator[None]:
+    """Lets errors that come from inside name ``parameter``, if they name nothing or one of ``instead_of``."""
+    try:
+        yield
+    except InputError as error:
+        if error.parameter and error.parameter not in instead_of:
+            raise
+        raise InputError(error.problem, accepted=error.accepted, hint=error.hint, parameter=parameter) from error
+
+
 def _rebuilt(problem: str, accepted: str, hint: str, parameter: str) -> InputError:
     """Pickled errors cross processes; the constructor takes keywords only."""
     return InputError(problem, accepted=accepted, hint=hint, parameter=parameter)
+
+
+MOST_SEED = 2**32 - 1
+"""The largest seed that NumPy takes."""
+
+
+def check_count(value: int, least: int, most: int, parameter: str) -> None:
+    """Refuses a number that is not from ``least`` to ``most``.
+
+    Raises:
+        InputError: It is not; the error names the parameter.
+    """
+    if value < least or value > most:
+        bound = f'at least {least}' if value < least else f'at most {most:,}'
+        raise InputError(f'must be {bound}, not {value}', parameter=parameter)
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a seed that not every random generator takes.
+
+    Raises:
+        InputError: It is negative or too large.
+    """
+    check_count(seed, 0, MOST_SEED, 'seed')
 
 
 def message_of(error: BaseException) -> str:

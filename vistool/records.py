@@ -31,6 +31,8 @@ MOST_DEPTH = 100
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _SHOWN = 60
+_LONGEST_PATH = 1000
+"""Characters of a path that an error quotes: one that is cut cannot be copied."""
 
 
 def find_path(spec: str | os.PathLike[str], parameter: str) -> Path:
@@ -45,12 +47,14 @@ def find_path(spec: str | os.PathLike[str], parameter: str) -> Path:
         path = Path(text).expanduser()
         path.stat()
     except RuntimeError as error:  # what pathlib raises for an unknown user
-        raise InputError(f'{shown(text)} is in the home of a user who does not exist', parameter=parameter) from error
+        raise InputError(
+            f'{shown_path(text)} is in the home of a user who does not exist', parameter=parameter
+        ) from error
     except ValueError as error:
-        raise InputError(f'{shown(text)} is not a path: {error}', parameter=parameter) from error
+        raise InputError(f'{shown_path(text)} is not a path: {error}', parameter=parameter) from error
     except OSError as error:
         if error.errno not in _ABSENT:
-            raise InputError(f'{shown(text)} cannot be opened: {error.strerror}', parameter=parameter) from error
+            raise InputError(f'{shown_path(text)} cannot be opened: {error.strerror}', parameter=parameter) from error
     return path
 
 
@@ -61,6 +65,11 @@ def shown(text: object, most: int = _SHOWN) -> str:
     except (ValueError, RecursionError):  # a number of thousands of digits, or endless nesting
         return f'a {type(text).__name__}'
     return quoted if len(quoted) <= most + 20 else f'{quoted[:most]}… ({len(quoted)} characters)'
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path as an error quotes it: whole, so that it can be copied, unless it is absurdly long."""
+    return shown(os.fspath(path), _LONGEST_PATH)
 
 
 def read_bytes(path: Path, parameter: str, largest: int = LARGEST_TEXT, hint: str = '') -> bytes:
@@ -84,7 +93,7 @@ def read_bytes(path: Path, parameter: str, largest: int = LARGEST_TEXT, hint: st
         if isinstance(error, InputError):
             raise
         reason = getattr(error, 'strerror', None) or error
-        raise InputError(f'{shown(str(path))} cannot be read: {reason}', hint=hint, parameter=parameter) from error
+        raise InputError(f'{shown_path(path)} cannot be read: {reason}', hint=hint, parameter=parameter) from error
 
 
 def read_text(path: Path, parameter: str, largest: int = LARGEST_TEXT, hint: str = '') -> str:

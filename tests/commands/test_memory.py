@@ -24,6 +24,7 @@ test_pipeline = [
 """
 COMMANDS = {
     'vis_cam': ['none'],
+    'vis_cam --panels': ['none', '--panels', 'PANELS'],
     'vis_attention': ['none'],
     'vis_attention --img-size': ['none', '--img-size', '64'],
     'vis_featmap': ['none', '--target-layers', 'backbone.layers.1'],
@@ -46,7 +47,8 @@ def photos(tmp_path_factory):
 def peak(folder, command, photo):
     """The largest resident memory of a run, in MiB."""
     name, *_ = command.split()
-    words = [f'tools/{name}.py', str(folder / photo), str(folder / 'model.py'), *COMMANDS[command]]
+    options = [str(folder / 'panels') if word == 'PANELS' else word for word in COMMANDS[command]]
+    words = [f'tools/{name}.py', str(folder / photo), str(folder / 'model.py'), *options]
     process = subprocess.Popen([sys.executable, *words, '-o', str(folder / 'out.png')], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0

@@ -339,3 +339,19 @@ def test_a_value_and_the_evidence_against_it(importable, capsys):
     )
     assert run(capsys, *arguments, '--score-sign', '-')[0] == 0
     assert [target['name'] for target in recipe_of(importable / 'x.npz')['targets']] == ['against age']
+
+
+def test_metrics_stand_in_the_raw_file_and_the_manifest(capsys, tmp_path):
+    words = ['--metrics', 'drop', 'sparse', '--protocol', 'torchcam', '--method', 'gradcam', 'center']
+    code, _, err = run(capsys, 'demo/c*.png', CONFIG, '-o', tmp_path / 'x', '--save-raw', '--batch-size', '2', *words)
+    assert code == 0, err
+    file = next((tmp_path / 'x').glob('coffee*.npz'))
+    raw = np.load(file, allow_pickle=False)
+    assert raw['metric_names'].tolist() == ['drop', 'sparseness'] and raw['metrics_0'].shape == (2, 2)
+    assert json.loads(str(raw['recipe']))['protocol']['name'] == 'torchcam'
+    entry = json.loads((tmp_path / 'x' / 'manifest.jsonl').read_text().splitlines()[-1])
+    assert [each['method'] for each in entry['metrics']] == ['gradcam', 'center']
+    assert entry['metrics'][0]['drop'] == raw['metrics_0'][0, 0]
+    code, out, err = run(capsys, 'demo/coffee.png', CONFIG, '-o', tmp_path / 'y.png', '--metrics', 'pointing')
+    assert (code, out) == (2, '') and err.count('\n') == 1
+    assert err.startswith('error: --metrics: pointing compares a map with a mask of the object, and there is none')

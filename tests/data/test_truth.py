@@ -244,3 +244,17 @@ def test_every_view_of_test_time_augmentation_has_a_row(photos):
     np.testing.assert_array_equal(grid.rows[1][-1].pixels, grid.rows[0][-1].pixels[:, ::-1])
     ends = samples.read(0, detail='ends')
     assert [image.view for image in ends.images] == [None, 0, 1, 2, 3]
+
+
+class Broken(Tensors):
+    """Fails before anything is known of the sample."""
+
+    def __getitem__(self, index):
+        raise OSError('the disk is on fire')
+
+
+def test_a_sample_that_fails_is_named_once():
+    samples = Samples(Broken())
+    with pytest.raises(InputError, match='^sample 3: the disk is on fire$'):
+        samples.read(3)
+    assert BrowseDataset('transformed')(samples, [3]).failed == ((3, 'the disk is on fire'),)

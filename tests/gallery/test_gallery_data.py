@@ -65,6 +65,19 @@ def test_counts_follow_from_labels_and_predictions(tmp_path):
     assert data['images'][6]['runs'] == [{'error': 'image file is truncated'}]
 
 
+@pytest.mark.parametrize(
+    ('sizes', 'ratio'),
+    [([(384, 96)] * 3, 4.0), ([(96, 384)], 0.5), ([(384, 2)], 4.0), ([(384, 288)] * 2 + [(384, 2)], 1.333)],
+)
+def test_cards_have_the_shape_of_most_photos(tmp_path, sizes, ratio):
+    tiles = [
+        {'kind': 'photo', 'name': 'photo', 'file': f'gallery/tiles/{n}.jpg', 'width': w, 'height': h}
+        for n, (w, h) in enumerate(sizes)
+    ]
+    lines = [{**line(n, str(n), known(281, 0.5)), 'tiles': [tile]} for n, tile in enumerate(tiles)]
+    assert page_data([read_run(write_run(tmp_path, lines))], [''])['ratio'] == ratio
+
+
 def test_the_last_of_several_lines_for_an_image_counts(tmp_path):
     lines = [failed(0, 'a', 'disk full'), line(1, 'b', known(281, 0.5)), line(0, 'a', known(281, 0.5))]
     run = read_run(write_run(tmp_path, lines))

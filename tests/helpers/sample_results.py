@@ -59,7 +59,7 @@ AXES = {'cam': ('target', 'method'), 'attention': ('query', 'head'), 'feature': 
 def target(text: str) -> Target:
     """``'espresso 0.95'``, ``'cat'``."""
     name, _, score = text.rpartition(' ')
-    return Target(name, score=float(score)) if name else Target(text)
+    return Target(name, 0, float(score)) if name else Target(text, 0)
 
 
 def models(result: Heatmaps, names: Sequence[str], difference: bool = False) -> Heatmaps:

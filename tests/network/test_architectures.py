@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from architectures import CASES
+from known_networks import CASES
 from torch import nn
 
 from vistool.errors import InputError

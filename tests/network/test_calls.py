@@ -187,6 +187,7 @@ class Branches(nn.Module):
 
 
 def test_a_layer_of_another_input_than_the_drawn_one_is_said(caplog):
+    caplog.set_level(logging.WARNING, 'vistool')
     network = Branches()
     vt.CAM(layers='a')(network, drawn_on(0))
     assert not caplog.records

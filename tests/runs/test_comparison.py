@@ -27,7 +27,7 @@ def result(score, size=8, columns=('GradCAM',)):
         for row in ('cat', 'cup')
         for column in columns
     )
-    targets = tuple(Target(name, score=score) for name in ('cat', 'cup'))
+    targets = tuple(Target(name, number, score) for number, name in enumerate(('cat', 'cup')))
     return Heatmaps('cam', np.zeros((size, size, 3), np.uint8), maps, targets=targets, provenance={'model': score})
 
 

@@ -479,3 +479,34 @@ def test_dry_runs_print_the_command(tmp_path):
     words.insert(1, '4')
     dist = subprocess.run(['tools/dist_vis.sh', *words], capture_output=True, text=True, env=settings)
     assert '--nproc-per-node 4' in dist.stdout and dist.stdout.strip().endswith('--launcher pytorch')
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'names'),
+    [
+        ("type='CustomDataset'", ('ant', 'bee')),
+        ("type='CustomDataset', classes=['queen', 'worker']", ('queen', 'worker')),
+    ],
+)
+def test_the_names_of_a_datasets_folders_are_those_of_the_classes(tmp_path, dataset, names):
+    """Only the open dataset knows the folders; the network's config says nothing of its classes."""
+    for number, name in enumerate(('ant', 'bee')):
+        folder = tmp_path / 'images' / (name if 'classes' not in dataset else names[number])
+        folder.mkdir(parents=True)
+        Image.fromarray(np.full((32, 32, 3), 90 * number, np.uint8)).save(folder / 'a.png')
+    config = tmp_path / 'tiny.py'
+    config.write_text(f"""
+default_scope = 'mmpretrain'
+model = dict(type='ImageClassifier', backbone=dict(type='LeNet5'), neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=120), data_preprocessor=dict(mean=[0], std=[255]))
+test_pipeline = [
+    dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='Resize', scale=32), dict(type='PackInputs')]
+val_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict({dataset}, data_root={str(tmp_path / 'images')!r}, pipeline=test_pipeline))
+val_evaluator = dict(type='Accuracy')
+val_cfg = dict()
+""")
+    words = ['--target-layers', 'backbone.features.0', '--save-raw', '--target-category', names[1]]
+    assert vis_cam(['@val', str(config), 'none', '-o', str(tmp_path / 'out'), *words]) == 0
+    raws = [np.load(path, allow_pickle=False) for path in sorted((tmp_path / 'out').rglob('*.npz'))]
+    assert [raw['names_0'].tolist() for raw in raws] == [[f'gradcam/{names[1]}']] * 2

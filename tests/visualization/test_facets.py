@@ -10,7 +10,7 @@ import pytest
 from sample_results import heatmaps, models
 
 from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, Layer, Mass, Target, Top
-from vistool.visualization.facets import facets, grid_footer, grid_title
+from vistool.visualization.facets import facets, grid_footer, grid_title, score_text, value_text
 from vistool.visualization.style import Style
 from vistool.visualization.views import map_colors
 
@@ -43,7 +43,7 @@ def test_layers_and_queries_that_vary_label_rows():
 def test_highlighted_tokens_have_a_row_of_their_own():
     place = {'layer': 'a', 'query': 'CLS', 'head': 0}
     shown = facets(attention(place, {**place, 'share': 0.6}))
-    assert shown.rows == ('', '60% of the mass') and shown.tiles[1].name == 'head 0/60%'
+    assert shown.rows == ('', '60% of the attention') and shown.tiles[1].name == 'head 0/60%'
 
 
 def test_maps_through_all_layers_are_titled_by_method_and_class():
@@ -88,6 +88,53 @@ def test_scores_are_numbers_until_they_are_written():
     scored = [replace(item, score=score) for item, score in zip(result, (0.9, -0.125), strict=True)]
     shown = facets(replace(result, maps=tuple(scored)))
     assert [tile.footer for tile in shown.tiles] == ['cat 0.90', 'cat -0.12'] and shown.rows == ('cat',)
+
+
+@pytest.mark.parametrize(
+    ('score', 'written'),
+    [
+        (0.95, 'cup 0.95'), (0.005, 'cup 0.01'), (0.0049, 'cup <0.01'), (1e-12, 'cup <0.01'), (0.0, 'cup 0.00'),
+        (-0.125, 'cup -0.12'), (-0.0031, 'cup -0.0031'), (12.3456, 'cup 12.35'), (None, 'cup'),
+    ],
+)  # fmt: skip
+def test_the_score_of_a_class_is_zero_only_where_it_is_zero(score, written):
+    assert score_text('cup', score) == written
+
+
+@pytest.mark.parametrize(
+    ('value', 'written'),
+    [
+        (57.24, '57.2'), (0.0032, '0.0032'), (12300.0, '12,300'), (1234567.8, '1,234,568'), (-0.5, '-0.5'),
+        (0.99951, '1'), (9.996, '10'), (3.2e-7, '3.2e-07'), (4.567e12, '4.57e+12'), (0.0, '0'), (float('nan'), 'nan'),
+    ],
+)  # fmt: skip
+def test_a_value_has_three_digits(value, written):
+    assert value_text(value) == written
+
+
+def test_only_targets_without_an_id_are_values():
+    maps = tuple(Heatmap(MAP, {'method': 'gradcam', 'target': name}, score=0.0032) for name in ('age', 'cup'))
+    targets = Target('age', None, 0.0032), Target('cup', 7, 0.0032)
+    shown = facets(Heatmaps('cam', PHOTO, maps, targets=targets, titles={'gradcam': 'GradCAM'}))
+    assert shown.rows == ('age 0.0032', 'cup <0.01')
+    through = tuple(replace(item, coordinates=Coordinates(method='legrad', target='cup')) for item in maps[1:])
+    (tile,) = facets(Heatmaps('attention', PHOTO, through, targets=targets)).tiles
+    assert (tile.row, tile.name) == ('cup <0.01', 'legrad/cup under 0.01')  # names of files take no "<"
+
+
+@pytest.mark.parametrize(
+    ('against', 'signed', 'note'),
+    [
+        (False, -1.0, 'no positive evidence'),
+        (True, -1.0, 'no evidence against it'),
+        (True, 0.0, 'no evidence above rounding'),
+    ],
+)
+def test_an_empty_map_says_what_is_missing(against, signed, note):
+    name = 'against cup' if against else 'cup'
+    empty = Heatmap(0 * MAP, {'method': 'gradcam', 'target': name}, signed=np.full((2, 2), signed, np.float32))
+    result = Heatmaps('cam', PHOTO, (empty,), targets=(Target(name, 7, 0.5, against),), titles={'gradcam': 'GradCAM'})
+    assert facets(result).tiles[0].note == note
 
 
 def grid_image(*parameters, **place):

@@ -16,6 +16,7 @@ from vistool.visualization import raster
 from vistool.visualization import text as fonts
 from vistool.visualization.grids import grid_scene
 from vistool.visualization.heatmaps import heatmaps_scene, overlays, panel_scenes, sheet_scenes
+from vistool.visualization.kinds import to_panels
 from vistool.visualization.scene import RED, Scene, TextItem
 from vistool.visualization.style import Style, lookup_table
 
@@ -341,6 +342,32 @@ def test_panels_have_the_photos_size_and_no_text():
     scenes = panel_scenes(heatmaps(columns=METHODS[:2]), Style())
     assert [name for name, _ in scenes] == ['input', 'GradCAM/espresso', 'GradCAM++/espresso']
     assert all((s.width, s.height) == (240, 160) and not s.texts for _, s in scenes)
+
+
+@pytest.mark.parametrize('turned', [0.0, 0.3], ids=['upright', 'rotated'])
+@pytest.mark.parametrize('missing', [False, True])
+def test_a_large_panel_drawn_in_strips_is_the_panel_drawn_at_once(monkeypatch, turned, missing):
+    size = 331, 470
+    c, s = np.cos(turned), np.sin(turned)
+    geometry = Geometry(np.array([[c, -s, 90], [s, c, 20], [0, 0, 1.0]]), (224, 224), size)
+    values = np.random.default_rng(0).random((7, 7), np.float32)
+    if missing:
+        values[2, 3] = np.nan
+    item = Heatmap(values, {'method': 'gradcam'})
+    result = Heatmaps('cam', photo(224, 224), (item,), original=photo(*size), geometry=geometry)
+    whole = [pixels for _, pixels in to_panels(result, Style())]
+    monkeypatch.setattr('vistool.visualization.heatmaps._LARGE', 0)
+    monkeypatch.setattr('vistool.data.display._STRIP', 7 * size[1])
+    for expected, (_, pixels) in zip(whole, to_panels(result, Style()), strict=True):
+        np.testing.assert_array_equal(pixels, expected)
+
+
+def test_panels_leave_the_photo_alone():
+    result = heatmaps(columns=METHODS[:1])
+    before = result.image.copy()
+    for _, pixels in to_panels(result, Style(view='network')):
+        pixels[:] = 0
+    np.testing.assert_array_equal(result.image, before)
 
 
 def test_sheets_break_into_pages_with_titles_on_each():

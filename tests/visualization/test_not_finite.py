@@ -11,11 +11,14 @@ from torch import nn
 
 import vistool as vt
 from vistool.analyses.cam.maps import finish, to_unit
+from vistool.data.display import Shown
 from vistool.errors import InputError
-from vistool.results import Coordinates, Heatmap, Heatmaps
-from vistool.visualization.heatmaps import heatmaps_scene, overlays
+from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, ImageGrid
+from vistool.visualization.grids import grid_scene
+from vistool.visualization.heatmaps import heatmaps_scene, overlays, sheet_scenes
 from vistool.visualization.kinds import picture_pixels
 from vistool.visualization.raster import NOT_FINITE
+from vistool.visualization.scene import GRAY
 from vistool.visualization.style import Style
 from vistool.visualization.views import map_colors
 
@@ -60,6 +63,33 @@ def test_the_caption_counts_them():
     assert any('3 of 64 values not finite (magenta)' in item.text for item in scene.texts)
     fine = heatmaps_scene(holed().sel(head=0), Style(), Style().page(vector=False))
     assert len(fine.texts) == len(scene.texts)
+
+
+@pytest.mark.parametrize(('width', 'marked'), [('column', 'hatched'), ('screen', 'magenta')])
+def test_sheets_and_paper_count_them_below(width, marked):
+    shown = Shown(0.0, 4095.0)
+    style = Style(width=width)
+    said = f'shown 0–4095 · 3 of 64 values not finite ({marked})'
+    (sheet,) = sheet_scenes([holed(shown=shown), holed()], style, style.page(vector=False))
+    remarks = [item for item in sheet.texts if 'not finite' in item.text]
+    assert [item.text for item in remarks] == [said, said.partition(' · ')[2]]
+    assert all(item.color == GRAY and item.size < style.page(False).font for item in remarks)
+    (first, second), (upper, lower) = remarks, sorted({item.box.y for item in sheet.images})
+    assert upper < first.y < lower < second.y
+    assert not any(
+        item.box.y - 0.3 * first.size < text.y < item.box.bottom for item in sheet.images for text in remarks
+    )
+    paper = Style(width='column')
+    scene = heatmaps_scene(holed(shown=shown), paper, paper.page(vector=True))
+    (text,) = (item for item in scene.texts if 'not finite' in item.text)
+    assert text.text == said.replace(marked, 'hatched') and text.y > max(item.box.bottom for item in scene.images)
+
+
+def test_paper_says_the_range_of_a_grid_below():
+    grid = ImageGrid(((GridImage(np.full((20, 30, 3), 120, np.uint8)),),), 'a caption', shown=(Shown(0.0, 4095.0),))
+    style = Style(width='column')
+    assert [item.text for item in grid_scene(grid, style.page(vector=True)).texts] == ['shown 0–4095']
+    assert [item.text for item in grid_scene(grid, Style().page(vector=False)).texts] == ['a caption · shown 0–4095']
 
 
 def test_print_hatches_them_in_black_and_white():

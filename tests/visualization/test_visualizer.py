@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -72,6 +73,16 @@ def test_png_holds_the_painted_pixels(tmp_path):
     save(RESULTS['heatmaps'], tmp_path / 'a.png')
     written = cv2.imread(str(tmp_path / 'a.png'))[..., ::-1]
     np.testing.assert_array_equal(written, picture_pixels(RESULTS['heatmaps'], Style()))
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (3, 700), (300, 41)])
+def test_a_large_png_is_encoded_in_strips(monkeypatch, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    monkeypatch.setattr(files, '_LARGE', 0)
+    monkeypatch.setattr('vistool.data.display._STRIP', 5 * shape[1])
+    with Image.open(io.BytesIO(files.encode_pixels(pixels, '.png'))) as image:
+        assert image.mode == 'RGB'
+        np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
 def test_jpeg_keeps_color_at_full_resolution(tmp_path):

@@ -71,10 +71,13 @@ class Arrangement:
 
 
 def arrangements(shape: Sequence[int], batch: int, count: int) -> Iterator[Arrangement]:
-    """The ways to read a tensor of a shape as ``count`` positions for each image; groups of an image count as one."""
+    """The ways to read a tensor of a shape as ``count`` positions for each image, the likeliest first.
+
+    Groups of an image count as one. Channels come first in maps and last in tokens.
+    """
     if len(shape) < 3 or shape[0] % batch:
         return
-    for axis in dict.fromkeys((1, len(shape) - 1)):
+    for axis in dict.fromkeys((1, len(shape) - 1) if len(shape) > 3 else (2, 1)):
 
         def flat(tensor: Tensor, axis: int = axis) -> Tensor:
             last = tensor.movedim(axis, -1)
@@ -512,7 +515,7 @@ class Comparison:
         for value in (value for values in calls for value in values):
             for way in arrangements(value.shape, len(changed), count):
                 read = way.read(value)
-                answered = (read[1:] - read[:1]).abs().amax(2) > 1e-6 * read.abs().max()
+                answered = (read[1:] - read[:1]).abs().amax(2) > 1e-4 * read.abs().max()
                 if value.ndim > 4 and way.name == 'channels last':
                     yield outcome('unproven', 'its tokens are in blocks')
                     return
@@ -630,7 +633,7 @@ def _windowed_simply(shape: Sequence[int], shown: Sequence[int], batch: int) -> 
 
 def _doubt(name: str) -> str:
     """A note on a default layer that is a part of a block, by its name; for people to judge."""
-    parts = r'(^|[._])(q|k|v|qkv|kv|proj|attn|attention|mlp|ffn|fc\d?|shortcut|downsample|drop\w*|pos|crpe)\d*($|[._])'
+    parts = r'(^|[._])(qkv|kv|proj|attn|attention|mlp|ffn|fc\d?|shortcut|downsample|drop\w*|pos|crpe)\d*($|[._])'
     return 'a doubtful default' if re.search(parts, name) else ''
 
 

@@ -22,6 +22,8 @@ from vistool.results import Coordinate, Coordinates, DatasetSummary, GridImage, 
 
 _DETAILS: dict[str, Detail] = {'original': 'original', 'pipeline': 'steps'}
 Tiles = list[list[GridImage]]
+MOST_REPEATS, MOST_TILES = 100, 10_000
+"""How often a sample is drawn at most, and how many tiles a sheet holds at most."""
 
 
 @ANALYSES.register_module()
@@ -52,19 +54,20 @@ class BrowseDataset:
         if self.mode not in modes:
             hint = close_matches(self.mode, modes)
             raise InputError(f'unknown mode {self.mode!r}', accepted=', '.join(modes), hint=hint, parameter='mode')
-        if self.repeats < 1:
-            raise InputError(f'{self.repeats} is not a number of repeats', accepted='1 or more', parameter='repeats')
+        if not 1 <= self.repeats <= MOST_REPEATS:
+            problem = f'{self.repeats} is not a number of repeats'
+            raise InputError(problem, accepted=f'1 or more, at most {MOST_REPEATS}', parameter='repeats')
         if self.repeats > 1 and self.mode in ('original', 'batch'):
             raise InputError(
                 f'nothing to repeat in {self.mode} mode',
                 accepted='transformed, concat or pipeline',
                 parameter='repeats',
             )
-        if self.sheet is not None and min(self.sheet) < 1:
+        if self.sheet is not None and not (min(self.sheet) >= 1 and math.prod(self.sheet) <= MOST_TILES):
             rows, columns = self.sheet
             raise InputError(
                 f'a sheet cannot have {rows} rows and {columns} columns',
-                accepted='1 or more of each',
+                accepted=f'1 or more of each, at most {MOST_TILES:,} tiles',
                 parameter='sheet',
             )
 
@@ -98,7 +101,7 @@ class BrowseDataset:
                 detail = _DETAILS.get(self.mode, 'ends')
                 records.append([samples.read(index, repeat, detail) for repeat in range(self.repeats)])
             except InputError as error:
-                failed.append((index, str(error)))
+                failed.append((index, _reason(index, error)))
         batched = self.mode == 'batch' and bool(records)
         blocks = self._batch(samples, [draws[0] for draws in records], number) if batched else []
         if not batched:
@@ -184,6 +187,11 @@ class BrowseDataset:
         else:
             columns = min(max(4, math.ceil(math.sqrt(len(tiles)))), 16)
         return tuple(tuple(row) for row in _wrapped(tiles, max(each, columns // each * each)))
+
+
+def _reason(index: int, error: InputError) -> str:
+    """Why a sample could not be read, without its number, which those who list failures add."""
+    return str(error).removeprefix(f'sample {index}: ')
 
 
 def _wrapped(tiles: list[GridImage], columns: int) -> Tiles:
@@ -277,7 +285,7 @@ class DatasetReport:
             record = samples.read(index, detail='ends')
             values = planes_of(network_input(record.data))
         except InputError as error:
-            return Measured(index, error=str(error))
+            return Measured(index, error=_reason(index, error))
         # A photo held as fractions is reported like one held as bytes.
         unit = 255.0 if len(values) == 3 and (record.shown.low, record.shown.high) == (0, 1) else 1.0
         pixels = unit * record.photometry.stored(values).reshape(len(values), -1)

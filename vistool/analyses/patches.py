@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger('vistool')
 
 FITS = ('resize', 'crop', 'pad')
+MOST_PAD = 4096
+"""The widest border around a patch, in pixels."""
 Pixels = NDArray[np.uint8]
 
 
@@ -211,8 +213,8 @@ class Patches:
                     pair(size, name.replace('_', ' '))
                 except InputError as error:
                     raise error.under(name) from None
-        if self.pad is not None and not self.pad >= 0:
-            raise InputError(f'a border cannot have {self.pad} pixels', accepted='0 or more', parameter='pad')
+        if self.pad is not None and not 0 <= self.pad <= MOST_PAD:
+            raise InputError(f'a border cannot have {self.pad} pixels', accepted=f'0 to {MOST_PAD}', parameter='pad')
         if self.max_size is not None and self.max_size < 1:
             raise InputError(f'a side cannot have {self.max_size} pixels', accepted='1 or more', parameter='max_size')
         if any(not 0 <= level <= 255 for level in self.color):

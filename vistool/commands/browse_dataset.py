@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vistool.commands import boundary, options
-from vistool.commands.options import Parser
+from vistool.commands.options import Parser, real, whole
 
 
 def build_parser() -> Parser:
@@ -20,9 +20,9 @@ def build_parser() -> Parser:
     group = parser.add_argument_group('picture')
     modes = 'original|transformed|concat|pipeline|batch'
     group.add_argument('-m', '--mode', default='transformed', metavar=modes, help='default: transformed')
-    group.add_argument('--repeats', type=int, default=1, metavar='N', help='each image N times, side by side')
-    group.add_argument('--sheet', nargs=2, type=int, metavar=('R', 'C'), help='many samples in a file: rows, columns')
-    group.add_argument('-r', '--rescale-factor', type=float, metavar='F', help='pixels F times as large')
+    group.add_argument('--repeats', type=whole, default=1, metavar='N', help='each image N times, side by side')
+    group.add_argument('--sheet', nargs=2, type=whole, metavar=('R', 'C'), help='many samples in a file: rows, columns')
+    group.add_argument('-r', '--rescale-factor', type=real, metavar='F', help='pixels F times as large')
     group.add_argument(
         '-c', '--channel-order', metavar='BGR|RGB', help='of loaded images; default: as their loader says'
     )
@@ -33,10 +33,10 @@ def build_parser() -> Parser:
     options.add_display(group)
     group.add_argument('--save-raw', action='store_true', help='write index, path, label, sizes, parameters (.csv)')
     group.add_argument('--show', action='store_true', help='open a window for each picture as well')
-    group.add_argument('-i', '--show-interval', type=float, default=2.0, metavar='S', help='seconds a window stays')
+    group.add_argument('-i', '--show-interval', type=real, default=2.0, metavar='S', help='seconds a window stays')
     group.add_argument('--report', action='store_true', help='one page: classes, sizes, colors, bad files')
     options.add_run(parser, model=False)
-    parser.add_argument('--workers', type=int, metavar='N', help='processes that read and draw; 0: this one alone')
+    parser.add_argument('--workers', type=whole, metavar='N', help='processes that read and draw; 0: this one alone')
     return parser
 
 
@@ -48,7 +48,7 @@ def _add_selection(parser: Parser) -> None:
     group.add_argument('-n', '--show-number', metavar='N|all', help='how many (default: all; 64 without --out)')
     group.add_argument('--indices', nargs='+', default=[], metavar='I', help='7 -1 10-19 1,2,5')
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='ids or names')
-    group.add_argument('--per-class', type=int, metavar='N', help='at most N of each class')
+    group.add_argument('--per-class', type=whole, metavar='N', help='at most N of each class')
     group.add_argument('--shuffle', action='store_true', help='in an order that the seed decides')
 
 

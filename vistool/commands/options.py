@@ -15,7 +15,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from vistool.errors import InputError, in_python, param
+from vistool.errors import InputError, close_matches, in_python, param
+from vistool.records import shown
 
 if TYPE_CHECKING:
     from vistool.analyses.base import MapAnalysis
@@ -38,7 +39,9 @@ class Parser(argparse.ArgumentParser):
             epilog=f'example:\n  {example}',
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            exit_on_error=False,
         )
+        self._typed: dict[str, str] = {}
         # argparse takes only plain numbers for values; '-1,-2', '-5,3' and '-value' are values as well
         self._negative_number_matcher = re.compile(r'^-(\.?\d|value$)')
 
@@ -50,21 +53,84 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message, hint=hint)
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        """Parses ``argv`` (the process's own by default); options and positionals may be mixed."""
+        """Parses ``argv`` (the process's own by default); options and positionals may be mixed.
+
+        Raises:
+            InputError: It is not accepted; the error names the option as it was typed.
+        """
         words = [_dashed(word) for word in (sys.argv[1:] if argv is None else argv)]
-        args = self.parse_intermixed_args(words)
+        self._typed = {}
+        for word in words:
+            self._note(word)
+        try:
+            args, unknown = self.parse_known_intermixed_args(words)
+        except argparse.ArgumentError as error:
+            raise self._refused(error) from error
+        if unknown:
+            raise self._unknown(words, unknown)
         for action in self._actions:
+            self._check_empty(action, getattr(args, action.dest, None))
             if action.option_strings and action.nargs in ('+', '*') and action.dest != 'compare':
                 self._check_list(_long(action), getattr(args, action.dest, None) or [])
         return args
 
     def spelling(self, parameter: str, value: str | None = None) -> str:
-        """A parameter as this command's user types it: its option, or the name of its positional."""
+        """A parameter as this command's user types it: its option as typed before, or the name of its positional."""
         for action in self._actions:
             if action.dest == parameter:
+                name = self._typed.get(parameter) or _long(action)
                 flag = action.nargs in (0, '*') and value == 'True'
-                return _long(action) if value is None or flag else f'{_long(action)} {value}'
+                return name if value is None or flag else f'{name} {value}'
         return in_python(parameter, value)
+
+    def _note(self, word: str) -> None:
+        """Remembers which of an option's names was typed; refuses ``--`` as its value, which argparse drops."""
+        name, equals, value = word.partition('=')
+        action = self._option_string_actions.get(name)
+        if action is None:
+            return
+        if name.startswith('--') or action.dest not in self._typed:
+            self._typed[action.dest] = name if name.startswith('--') else _long(action)
+        if equals and value == '--':
+            raise InputError("'--' is not a value", accepted=self._takes(action), parameter=action.dest)
+
+    def _refused(self, error: argparse.ArgumentError) -> InputError:
+        """What argparse says of an option's values, and what the option takes."""
+        for action in self._actions:
+            if error.argument_name in ('/'.join(action.option_strings), action.metavar, action.dest):
+                problem = 'takes no value' if error.message.startswith('ignored explicit') else error.message
+                return InputError(problem, accepted=self._takes(action), parameter=action.dest)
+        return InputError(error.message, hint=f'see {self.prog} --help')
+
+    def _unknown(self, words: Sequence[str], unknown: Sequence[str]) -> InputError:
+        """Names an option that does not exist, or a word that follows the values of one."""
+        first = unknown[0]
+        name = first.partition('=')[0]
+        if first.startswith('-') and name not in self._option_string_actions:
+            hint = close_matches(name, [each for each in self._option_string_actions if each.startswith('--')], 3)
+            return InputError(f'unrecognized option {first!r}', hint=hint or f'see {self.prog} --help')
+        before = [word for word in words[: words.index(first)] if word in self._option_string_actions]
+        if not before:
+            return InputError(f'unrecognized argument {first!r}', hint=f'see {self.prog} --help')
+        action = self._option_string_actions[before[-1]]
+        taken = f'{self._takes(action)}: {action.help}'.replace('%%', '%')
+        return InputError(f'unrecognized argument {first!r} after it', accepted=taken, parameter=action.dest)
+
+    def _takes(self, action: argparse.Action) -> str:
+        """What an argument takes, as ``--help`` shows it."""
+        if not action.option_strings:
+            return action.help or ''
+        names = () if action.nargs == 0 else action.metavar or action.dest.upper()
+        more = '…' if action.nargs in ('+', '*') else ''
+        return ' '.join([self.spelling(action.dest), *([names] if isinstance(names, str) else names), more]).strip()
+
+    def _check_empty(self, action: argparse.Action, value: object) -> None:
+        """Refuses an empty word, which would otherwise mean a default or the current folder."""
+        values = value if isinstance(value, list) else [value]
+        if (action.dest not in self._typed and action.option_strings) or action.dest in _MAY_BE_EMPTY:
+            return
+        if any(isinstance(each, str) and not each.strip() for each in values):
+            raise InputError('an empty value', accepted=self._takes(action), parameter=action.dest)
 
     def command(self, argv: Sequence[str] | None, without: Collection[str] = ()) -> str:
         """The command line as it was typed, with the program's bare name.
@@ -110,6 +176,34 @@ def _long(action: argparse.Action) -> str:
     """An option's first long name, or a positional's."""
     name = next((each for each in action.option_strings if each.startswith('--')), None)
     return name or (action.metavar if isinstance(action.metavar, str) else action.dest)
+
+
+_MAY_BE_EMPTY = ('title',)
+
+
+def whole(text: str) -> int:
+    """A whole number of plain digits, as an option's ``type``.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is something else.
+    """
+    if re.fullmatch(r'[+-]?[0-9]{1,18}', text.strip()):
+        return int(text)
+    raise argparse.ArgumentTypeError(f'{shown(text)} is not a whole number of at most 18 digits')
+
+
+def real(text: str) -> float:
+    """A number of plain digits, as an option's ``type``; what it sets has bounds, which NaN and infinity miss.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is something else.
+    """
+    try:
+        if text.isascii():
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'{shown(text)} is not a number')
 
 
 def _dashed(word: str) -> str:
@@ -205,7 +299,7 @@ def style_of(args: argparse.Namespace, **more: Any) -> Style:
     """
     from vistool.visualization.style import Style
 
-    fields: dict[str, Any] = {'width': int(args.width) if args.width and args.width.isdigit() else args.width}
+    fields: dict[str, Any] = {'width': int(args.width) if re.fullmatch('[0-9]{1,9}', args.width or '') else args.width}
     alpha = getattr(args, 'alpha', None)
     if alpha is not None and alpha != 'heat':
         try:
@@ -286,7 +380,7 @@ def add_picture(parser: Parser, *, maps: bool = True) -> None:
 def add_width(group: argparse._ArgumentGroup) -> None:
     """The size of pictures."""
     group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
-    group.add_argument('--dpi', type=int, default=300, help='of pictures for paper (default: 300)')
+    group.add_argument('--dpi', type=whole, default=300, help='of pictures for paper (default: 300)')
 
 
 def add_display(group: argparse._ArgumentGroup) -> None:
@@ -314,7 +408,7 @@ def add_run(parser: Parser, *, model: bool = True) -> None:
     group = parser.add_argument_group('run')
     if model:
         group.add_argument('--device', default='cpu', help='cpu (default), cuda:0, …')
-    group.add_argument('--seed', type=int, default=0, help='of random transforms and random weights (default: 0)')
+    group.add_argument('--seed', type=whole, default=0, help='of random transforms and random weights (default: 0)')
     add_config_options(group)
     if model:
         group.add_argument('--trust-checkpoint', action='store_true', help="let the checkpoint's pickle run code")
@@ -403,10 +497,10 @@ def add_tokens(parser: Parser) -> None:
 def _token_counts(text: str) -> int | tuple[int, ...]:
     """``'1'`` or ``'1,0'``."""
     try:
-        counts = tuple(int(count) for count in text.split(','))
-    except ValueError as error:
+        counts = tuple(whole(count) for count in text.split(','))
+    except argparse.ArgumentTypeError as error:
         accepted = 'accepted: how many come before the grid (1), or before and after it (1,0)'
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number of tokens; {accepted}') from error
+        raise argparse.ArgumentTypeError(f'{shown(text)} is not a number of tokens; {accepted}') from error
     return counts if len(counts) > 1 else counts[0]
 
 
@@ -414,9 +508,9 @@ def add_batch(parser: Parser) -> None:
     """Many images: which of them, how many at once, in which processes, and what is kept of the run."""
     _add_selection(parser)
     group = parser.add_argument_group('many images')
-    group.add_argument('--batch-size', type=int, default=8, metavar='N', help='images per forward (default: 8)')
+    group.add_argument('--batch-size', type=whole, default=8, metavar='N', help='images per forward (default: 8)')
     group.add_argument(
-        '--workers', type=int, default=2, metavar='N', help='threads that read and that write (default: 2)'
+        '--workers', type=whole, default=2, metavar='N', help='threads that read and that write (default: 2)'
     )
     group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
     group.add_argument('--resume', action='store_true', help='continue the run in the output folder')
@@ -435,7 +529,7 @@ def add_batch(parser: Parser) -> None:
     group.add_argument(
         '--launcher', default='none', metavar='none|pytorch|slurm', help='what started the processes of this run'
     )
-    group.add_argument('--local-rank', type=int, default=0, help=argparse.SUPPRESS)  # some launchers add it
+    group.add_argument('--local-rank', type=whole, default=0, help=argparse.SUPPRESS)  # some launchers add it
     group.add_argument(
         '--deterministic', action='store_true', help='the same bytes however many processes and interruptions; slower'
     )
@@ -445,6 +539,6 @@ def _add_selection(parser: Parser) -> None:
     group = parser.add_argument_group('which images')
     group.add_argument('--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19')
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='of a dataset: ids or names')
-    group.add_argument('--per-class', type=int, metavar='N', help='of a dataset: N of each class, drawn with --seed')
+    group.add_argument('--per-class', type=whole, metavar='N', help='of a dataset: N of each class, drawn with --seed')
     group.add_argument('--only', metavar='wrong|right|uncertain', help='by what the model predicts')
-    group.add_argument('--max-samples', type=int, metavar='N', help='N of them, drawn with --seed')
+    group.add_argument('--max-samples', type=whole, metavar='N', help='N of them, drawn with --seed')

@@ -14,7 +14,7 @@ def build_parser() -> Parser:
     """The command line of vis_attention."""
     example = 'vis_attention demo/astronaut.png configs/dinov2/vit-small-p14_dinov2-pre_headless.py --query 225,110'
     parser = Parser('vis_attention', __doc__, example)
-    options.add_images(parser, datasets=False)
+    options.add_images(parser)
     options.add_model(parser)
     _add_map(parser)
     _add_size(parser)
@@ -50,10 +50,15 @@ def _add_map(parser: Parser) -> None:
     options.add_targets(group, 'as in vis_cam; for grad-rollout and legrad')
     options.add_score_sign(group)
     group.add_argument(
-        '--threshold', type=float, metavar='T', help='outline and light the tokens with this share of the mass'
+        '--threshold',
+        type=options.real,
+        metavar='T',
+        help='outline and light the tokens with this share of the attention',
     )
     group.add_argument(
-        '--stats', action='store_true', help='entropy, distance and mass of every head, as a picture (and .csv)'
+        '--stats',
+        action='store_true',
+        help='entropy, distance and shares of the attention of every head, as a picture (and .csv)',
     )
 
 

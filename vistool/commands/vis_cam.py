@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser
+from vistool.errors import naming
+
+if TYPE_CHECKING:
+    from vistool.runs.spec import RunSpec
 
 
 def build_parser() -> Parser:
@@ -19,6 +24,7 @@ def build_parser() -> Parser:
     options.add_images(parser)
     options.add_model(parser)
     _add_map(parser)
+    _add_metrics(parser)
     options.add_compare(parser)
     options.add_picture(parser)
     options.add_inputs(parser)
@@ -64,33 +70,54 @@ def _add_map(parser: Parser) -> None:
     group.add_argument('--aug-smooth', action='store_true', help='average over six augmented views')
 
 
+def _add_metrics(parser: Parser) -> None:
+    group = parser.add_argument_group('metrics')
+    group.add_argument(
+        '--metrics',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='numbers under each map: insertion, deletion, road, drop, increase, sparseness, sensitivity',
+    )
+    group.add_argument(
+        '--protocol',
+        default='vistool',
+        metavar='NAME',
+        help='how pixels are removed: vistool (default), rise, gradcam, torchcam',
+    )
+
+
 def work(args: argparse.Namespace) -> int:
     """Loads, explains and draws."""
-    if args.preview_model:
-        return preview(args)
     from vistool.analyses.cam import CAM
 
-    cam = options.taken(CAM, args, tokens=args.tokens or None)
-    return boundary.execute(options.run_spec(args, 'vis_cam', cam))
+    cam = options.taken(CAM, args, tokens=args.tokens or None, copies=args.batch_size)
+    spec = options.run_spec(args, 'vis_cam', cam)
+    return preview(args, spec) if args.preview_model else boundary.execute(spec)
 
 
-def preview(args: argparse.Namespace) -> int:
+def preview(args: argparse.Namespace, spec: RunSpec) -> int:
     """Lists the network's modules, and its outputs for the first image, on stdout; needs no checkpoint."""
     from vistool.models.classes import dataset_classes, fitting_names
     from vistool.models.configs import resolve
     from vistool.models.model import Model, build_module, find_device, output_lines
     from vistool.network.outputs import output_count
+    from vistool.runs.run import open_output
     from vistool.runs.spec import find_items, read_views
 
-    models = options.models_of(args)
+    models = spec.models
     source = resolve(args.config, models.options)
+    items = find_items(args.images, source)
+    open_output(spec, spec.output.path(source.name, spec.tool), len(items))
+    device = find_device(models.device)
     module = build_module(source, args.seed)
-    boundary.announce([module])
     names = fitting_names(source.name, [dataset_classes(source.config)], output_count(module))
-    model = Model(module, source.name, source.config, names, find_device(models.device), **models.said)
+    model = Model(module, source.name, source.config, names, device, **models.said)
+    spec.analysis.check(model)
     model.use_files(models.files, models.draw_on)
-    sample = read_views([model], find_items(args.images, source)[0], args.seed)[0]
-    boundary.announce(output_lines(model, model.batch([sample])))
+    with naming('images'):
+        sample = read_views([model], items[0], args.seed)[0]
+    boundary.announce([module, *output_lines(model, model.batch([sample]))])
     return boundary.OK
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vistool.commands import boundary, options
-from vistool.commands.options import Parser
-from vistool.errors import InputError, param
+from vistool.commands.options import Parser, whole
+from vistool.errors import InputError, naming, param
 
 if TYPE_CHECKING:
     from vistool.analyses.base import MapAnalysis
     from vistool.analyses.featmap import FeatureMaps
+    from vistool.runs.spec import RunSpec
 
 
 def build_parser() -> Parser:
@@ -35,7 +36,7 @@ def build_parser() -> Parser:
     look.add_argument(
         '--align', default='center', metavar='center|corner', help='what enlarging aligns, where it interpolates'
     )
-    look.add_argument('--arrangement', nargs=2, type=int, metavar=('R', 'C'), help='rows and columns of tiles')
+    look.add_argument('--arrangement', nargs=2, type=whole, metavar=('R', 'C'), help='rows and columns of tiles')
     options.add_batch(parser)
     options.add_run(parser)
     options.add_tokens(parser)
@@ -55,7 +56,7 @@ def _add_features(parser: Parser) -> None:
         metavar='NAME',
         help='mean (default), sum, max, norm, select_max, pca, none',
     )
-    group.add_argument('--topk', type=int, metavar='N', help='the N strongest channels of each layer')
+    group.add_argument('--topk', type=whole, metavar='N', help='the N strongest channels of each layer')
     group.add_argument(
         '--topk-by', dest='criterion', default='mean', metavar='NAME', help='… by mean (default), max, norm or std'
     )
@@ -70,12 +71,12 @@ def _add_features(parser: Parser) -> None:
 
 def work(args: argparse.Namespace) -> int:
     """Loads, runs up to the last layer, and draws."""
-    if args.preview_model:
-        return preview(args)
     args.align = {'centre': 'center'}.get(args.align, args.align)
     if args.overlay:
         args.alpha, args.interpolation = args.alpha or '0.5', args.interpolation or 'bilinear'
     spec = options.run_spec(args, 'vis_featmap', analysis_of(args))
+    if args.preview_model:
+        return preview(args, spec)
 
     def save_basis(fitted: MapAnalysis) -> None:
         from vistool.analyses.featmap.pca import basis_bytes
@@ -98,12 +99,12 @@ def analysis_of(args: argparse.Namespace) -> FeatureMaps:
     """
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.featmap.pca import read_basis
-    from vistool.visualization.files import check_folder
+    from vistool.visualization.files import check_file
 
     if args.save_basis:
         if args.reduction != 'pca':
             raise InputError('is for colors by PCA', hint=f'add {param("reduction", "pca")}', parameter='save_basis')
-        check_folder(Path(args.save_basis).parent, 'save_basis')
+        check_file(Path(args.save_basis), 'save_basis', ('.npz',))
     if args.basis and args.foreground:
         raise InputError('the loaded basis says what foreground is', hint='leave it out', parameter='foreground')
     return options.taken(
@@ -129,20 +130,25 @@ def parse_point(word: str) -> tuple[float, float]:
     return x, y
 
 
-def preview(args: argparse.Namespace) -> int:
+def preview(args: argparse.Namespace, spec: RunSpec) -> int:
     """Lists the network's modules with what they give for the first image, on stdout; needs no checkpoint."""
     from vistool.models.configs import resolve
     from vistool.models.model import Model, build_module, find_device, preview_model
+    from vistool.runs.run import open_output
     from vistool.runs.spec import find_items, read_views
 
-    models = options.models_of(args)
+    models = spec.models
     source = resolve(args.config, models.options)
-    item = find_items(args.images, source)[0]
+    items = find_items(args.images, source)
+    open_output(spec, spec.output.path(source.name, spec.tool), len(items))
     device = find_device(models.device)
     module = build_module(source, args.seed)
     model = Model(module, source.name, source.config, device=device)
     model.use_files(models.files, models.draw_on)
-    boundary.announce([preview_model(model, read_views([model], item, args.seed))])
+    spec.analysis.check(model)
+    with naming('images'):
+        views = read_views([model], items[0], args.seed)
+    boundary.announce([preview_model(model, views)])
     return boundary.OK
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vistool.commands import boundary, options
-from vistool.commands.options import Parser
+from vistool.commands.options import Parser, whole
 from vistool.errors import InputError
 
 
@@ -22,8 +22,14 @@ def build_parser() -> Parser:
     parser.add_argument('config', nargs='+', help='config file, mmpretrain::PATH, model name, or a run folder; several')
     group = parser.add_argument_group('run')
     add = group.add_argument
-    add('-d', '--dataset-size', type=int, metavar='N', help='training images; default: the annotations are counted')
-    add('-n', '--ngpus', type=int, default=1, metavar='N', help='GPUs that train (default: 1)')
+    add(
+        '-d',
+        '--dataset-size',
+        type=whole,
+        metavar='N',
+        help='training images; default: the annotations are counted',
+    )
+    add('-n', '--ngpus', type=whole, default=1, metavar='N', help='GPUs that train (default: 1)')
     parameters = 'lr (default), momentum, wd, betas or all'
     add('-p', '--parameter', dest='parameters', default='lr', metavar='NAME', help=parameters)
     add('--auto-scale-lr', action='store_true', help='scale the rate to the real batch, as tools/train.py does')

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vistool.commands import boundary, options
-from vistool.commands.options import Parser
+from vistool.commands.options import Parser, real, whole
 from vistool.errors import InputError
 
 
@@ -32,16 +32,14 @@ def build_parser() -> Parser:
     sizes.add_argument(
         '--fit', default='resize', metavar='HOW', help='images that are not a multiple: resize (default), crop, pad'
     )
-    sizes.add_argument('--max-size', type=int, metavar='N', help='make larger images smaller first')
+    sizes.add_argument('--max-size', type=whole, metavar='N', help='make larger images smaller first')
     group = parser.add_argument_group('what is drawn')
-    group.add_argument(
-        '--pad', type=float, metavar='PX', help='border around each patch (default: a 32nd of the patch)'
-    )
+    group.add_argument('--pad', type=real, metavar='PX', help='border around each patch (default: a 32nd of the patch)')
     group.add_argument('--pad-value', default='255', metavar='V|R,G,B', help='its color (default: 255, white)')
     group.add_argument('--order', action='store_true', help='write token numbers on the patches where they can be read')
     group.add_argument('--sequence', action='store_true', help='the row of tokens that the transformer sees')
     group.add_argument('--windows', action='store_true', help="Swin's windows, plain and shifted")
-    group.add_argument('--mask-ratio', type=float, metavar='R', help='share of patches to mask, 0 to 1')
+    group.add_argument('--mask-ratio', type=real, metavar='R', help='share of patches to mask, 0 to 1')
     group.add_argument('--mask', default='random', metavar='KIND', help='random (default), block, grid')
     group.add_argument('--highlight', nargs='+', default=[], metavar='TOKEN', help='numbers of patches to bring out')
     options.add_picture(parser, maps=False)

@@ -153,6 +153,7 @@ class Geometry:
         values: ArrayLike,
         size: Size | None = None,
         interpolation: Literal['bilinear', 'nearest'] = 'bilinear',
+        rows: slice | None = None,
     ) -> tuple[NDArray[np.float32], Mask]:
         """Lays a map of the network input over the original image.
 
@@ -160,21 +161,25 @@ class Geometry:
             values: float ``(h, w)`` or ``(h, w, C)``; covers the whole network input, at any resolution.
             size: ``(h', w')`` of a grid that covers the whole original; default: the original's own.
             interpolation: How values between the cells are computed.
+            rows: The rows of the grid that are wanted, ``slice(start, stop)``; None: all.
 
         Returns:
-            The values on that grid, 0 where none are known, and the bool mask of the pixels that the network saw.
+            The values on those rows of the grid, 0 where none are known, and the bool mask of the pixels that the
+            network saw.
         """
         values = np.asarray(values, np.float32)
         (th, tw), (h, w), (oh, ow) = size or self.original_size, self.network_size, self.original_size
         to_target, nearest = np.diag([ow / tw, oh / th, 1.0]), interpolation == 'nearest'
         if self.field is not None:
             x, y = scatter_inverse(self.field, self.matrix, self.original_size, (th, tw))
+            x, y = (x, y) if rows is None else (x[rows], y[rows])
         else:
             matrix = _inverse(self.matrix) @ to_target
             if not nearest:
                 down, across = np.abs(matrix[1, :2]).max(), np.abs(matrix[0, :2]).max()
                 values = shrink(values, (down * values.shape[0] / h, across * values.shape[1] / w))
-            x, y = _positions(matrix, (th, tw))
+            rows = rows or slice(0, th)
+            x, y = _positions(matrix, (rows.stop - rows.start, tw), rows.start)
         covered = self._shown(x, y)
         read = sample_grid if x.ndim == 1 else sample
         out = read(values, x * (values.shape[1] / w), y * (values.shape[0] / h), nearest)
@@ -235,18 +240,24 @@ def _inverse(matrix: Matrix) -> Matrix:
     return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
-def _centers(size: Size) -> NDArray[np.float64]:
-    """Pixel centers ``(h, w, 2)``."""
-    x, y = np.meshgrid(np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5)
+def _centers(size: Size, top: int = 0) -> NDArray[np.float64]:
+    """Pixel centers ``(h, w, 2)``, from row ``top`` on."""
+    x, y = np.meshgrid(np.arange(size[1]) + 0.5, np.arange(top, top + size[0]) + 0.5)
     return np.stack([x, y], axis=-1)
 
 
-def _positions(matrix: Matrix, size: Size) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where the pixel centers of a grid land: one vector per axis if the map does not mix the axes, else full grids."""
+def _positions(matrix: Matrix, size: Size, top: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where the pixel centers of a grid land: one vector per axis if the map does not mix the axes, else full grids.
+
+    Args:
+        matrix: ``(3, 3)``, affine.
+        size: Rows and columns that are wanted.
+        top: The first of those rows.
+    """
     if matrix[0, 1] == 0 == matrix[1, 0]:
-        x, y = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
+        x, y = np.arange(size[1]) + 0.5, np.arange(top, top + size[0]) + 0.5
         return x * matrix[0, 0] + matrix[0, 2], y * matrix[1, 1] + matrix[1, 2]
-    moved = transform(matrix, _centers(size))
+    moved = transform(matrix, _centers(size, top))
     return moved[..., 0], moved[..., 1]
 
 

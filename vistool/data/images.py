@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vistool.data.display import strips
 from vistool.errors import InputError, close_matches, message_of, param
-from vistool.records import shown
+from vistool.records import shown_path
 
 log = logging.getLogger('vistool')
 
@@ -384,8 +384,10 @@ def _read_png16(path: Path, orientation: int) -> Photo:
 
 def _check(path: Path) -> None:
     if not os.path.exists(path):  # which takes any path, also one that is too long
-        names = [p.name for p in path.parent.iterdir()] if os.path.isdir(path.parent) else []
-        raise InputError(f'no such file: {shown(str(path))[1:-1]}', hint=close_matches(path.name, names))
+        if os.path.islink(path):
+            raise InputError(f'{path} is a link to {os.readlink(path)}, which does not exist')
+        names = [p.name for p in path.parent.iterdir() if p.exists()] if os.path.isdir(path.parent) else []
+        raise InputError(f'no such file: {shown_path(path)[1:-1]}', hint=close_matches(path.name, names))
     if path.is_dir():
         raise InputError(f'{path} is a folder', accepted='an image file')
     if not path.is_file():

@@ -338,11 +338,11 @@ class Recorder(Tracer):
         return out
 
     def _loaded(self, loader: Any, results: Any) -> Photometry:
-        """Channel order and range of an image that was just loaded; mmcv's loaders return BGR."""
+        """Channel order and range of an image that was just loaded; mmcv's loaders return BGR, but for tifffile's."""
         image = images_of(results)[0]
         if self._bgr is not None:
             return self._shown(image, self._bgr)
-        bgr = not getattr(loader, 'to_rgb', False)
+        bgr = not getattr(loader, 'to_rgb', False) and getattr(loader, 'imdecode_backend', None) != 'tifffile'
         path = results.get('img_path') if isinstance(results, Mapping) else None
         if not is_loader(loader) and isinstance(path, (str, Path)):
             bgr = _order_in_file(self._shown(image, bgr), image, str(path))

@@ -19,10 +19,13 @@ from vistool.data.geometry import Geometry, Size
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
 from vistool.errors import InputError, close_matches
-from vistool.records import find_path
+from vistool.records import find_path, read_text
 
 if TYPE_CHECKING:
     import torch
+
+
+_FORMS = 'a file, a folder, a quoted pattern or a .txt list'
 
 
 def is_tensor(image: Any) -> bool:
@@ -166,6 +169,8 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
             raise InputError('no image given', accepted='one path or more', parameter='images')
         return _named(paths, _common(paths))
     text, path = os.fspath(spec), find_path(spec, 'images')
+    if not text.strip():
+        raise InputError('an empty path', accepted=_FORMS, parameter='images')
     if path.is_dir():
         return _named(_walk(path), path)
     if path.is_file():
@@ -174,13 +179,14 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
         matches = map(Path, glob.glob(os.path.expanduser(text), recursive=True))
         found = sorted(each for each in matches if _is_image(each, SUFFIXES | ARRAY_SUFFIXES))
         if not found:
-            raise InputError(f'no image matches the pattern {text}', hint='patterns need quotes: "photos/*.jpg"')
+            hint = 'patterns need quotes: "photos/*.jpg"'
+            raise InputError(f'no image matches the pattern {text}', hint=hint, parameter='images')
         return _named(found, _common(found))
-    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    if path.is_symlink():
+        raise InputError(f'{text} is a link to {os.readlink(path)}, which does not exist', parameter='images')
+    names = [p.name for p in path.parent.iterdir() if p.exists()] if path.parent.is_dir() else []
     hint = close_matches(path.name, names) or ('' if names else f'the folder {path.parent} is empty')
-    raise InputError(
-        f'no such file or folder: {text}', accepted='a file, a folder, a quoted pattern or a .txt list', hint=hint
-    )
+    raise InputError(f'no such file or folder: {text}', accepted=_FORMS, hint=hint, parameter='images')
 
 
 def _is_image(path: Path, suffixes: Collection[str] = SUFFIXES) -> bool:
@@ -202,19 +208,17 @@ def _walk(folder: Path) -> list[Path]:
         arrays += [path for path in paths if _is_image(path, ARRAY_SUFFIXES)]
     found = found or arrays
     if not found:
-        raise InputError(f'no image in the folder {folder}', accepted=f'files ending in {" ".join(sorted(SUFFIXES))}')
+        accepted = f'files ending in {" ".join(sorted(SUFFIXES))}'
+        raise InputError(f'no image in the folder {folder}', accepted=accepted, parameter='images')
     return sorted(found)
 
 
 def _listed(path: Path) -> list[Item]:
     """The images of a ``.txt`` list. A missing one is kept, so that the run can report it and continue."""
-    try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f'the list {path} is not UTF-8 text') from None
+    lines = read_text(path, 'images').splitlines()
     entries = [line for raw in lines if (line := raw.strip()) and not line.startswith('#')]
     if not entries:
-        raise InputError(f'the list {path} names no image', accepted='one path a line')
+        raise InputError(f'the list {path} names no image', accepted='one path a line', parameter='images')
     found = []
     for entry in entries:
         here = Path(os.path.expanduser(entry))
@@ -224,6 +228,7 @@ def _listed(path: Path) -> list[Item]:
         raise InputError(
             f'none of the files listed in {path} exists; the first is {found[0]}',
             hint=f'paths are relative to {path.parent.absolute()} or to the current folder',
+            parameter='images',
         )
     found = list({os.path.abspath(p): p for p in found}.values())
     return _named(found, _common(found))

@@ -11,7 +11,7 @@ function runStats(run) {
   return [
     stat(countText(run.images), run.images === 1 ? 'image' : 'images'),
     accuracy,
-    run.mean_score === null ? null : stat(run.mean_score.toFixed(2), 'mean score'),
+    run.mean_score === null ? null : stat(scoreText(run.mean_score), 'mean score'),
     run.errors ? stat(countText(run.errors), run.errors === 1 ? 'error' : 'errors') : null,
   ];
 }

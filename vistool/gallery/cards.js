@@ -4,12 +4,20 @@ const CARD_WIDTHS = { s: 132, m: 200, l: 320 };
 const GAP = 14;
 const grid = { shown: [], cursor: 0, nodes: new Map(), columns: 1, width: 0, height: 0, limit: 0 };
 
+// A photo so much thinner than the cards fills its card with its middle; whole, it would be a line between two bands.
+const THIN = 2.5;
+function thinOf(run) {
+  if (!run || !run.size) return false;
+  const [width, height] = run.size;
+  return width > THIN * DATA.ratio * height || THIN * width < DATA.ratio * height;
+}
+
 function paneOf(image, number) {
   const run = image.runs[number];
   const verdict = image.verdicts[number];
   const map = coverOf(run);
   const photo = run && run.photo;
-  const face = el('span', { className: 'face' }, ...pictures(photo, map, true), mark(verdict));
+  const face = el('span', { className: thinOf(run) ? 'face thin' : 'face' }, ...pictures(photo, map, true), mark(verdict));
   if (!photo && !map) face.append(el('span', { className: 'empty' }, !run ? 'not in this run' : run.error || 'no tile'));
   const score = image.scores[number];
   const bar = el('span', { className: `score-bar ${verdict}` }, el('i'));
@@ -22,13 +30,13 @@ function paneOf(image, number) {
     COMPARED ? el('span', { className: 'run' }, RUNS[number].name) : null,
     face, bar,
     el('span', { className: 'said' }, el('span', { className: 'class' }, name),
-      el('span', { className: 'score' }, scoreText(score))));
+      el('span', { className: 'score' }, scoreText(score, run && run.prediction && run.prediction[0] === null))));
 }
 
 function spoken(image) {
   const parts = [image.name];
   image.runs.forEach((run, number) => {
-    const prediction = run && run.prediction ? `${run.prediction[1]} ${scoreText(run.prediction[2])}` : '';
+    const prediction = run && run.prediction ? `${run.prediction[1]} ${scoreText(run.prediction[2], run.prediction[0] === null)}` : '';
     const text = [COMPARED ? `${RUNS[number].name}:` : '', prediction, SAID[image.verdicts[number]] || ''];
     if (text.some(Boolean)) parts.push(text.filter(Boolean).join(' '));
   });
@@ -44,7 +52,8 @@ function cardOf(image) {
     : el('span', { className: 'change', title: 'difference of the scores' }, `Δ ${signed(image.difference)}`);
   const foot = el('span', { className: 'foot' }, hasLabels || COMPARED ? truth : null,
     image.disagree ? el('span', { className: 'tag' }, 'disagree') : null, change);
-  return el('button', { type: 'button', className: 'card', tabIndex: -1, 'aria-label': spoken(image), title: image.name,
+  return el('button', { type: 'button', className: 'card', tabIndex: -1, 'aria-label': spoken(image),
+    title: image.runs.some(thinOf) ? `${image.name} (its middle; click for the whole photo)` : image.name,
     onclick: () => openDetail(image) },
   el('span', { className: 'panes' }, ...image.runs.map((_, number) => paneOf(image, number))),
   hasLabels || COMPARED ? foot : null,

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from vistool.gallery.runs import FinishedRun, matched, run_names
 
 Line = Mapping[str, Any]
-_RATIOS = (0.75, 1.6)  # of a card's picture: wider and taller ones get bands at their sides
+_RATIOS = (0.5, 4.0)  # of a card's picture, so that cards stay readable
 
 
 def page_data(runs: Sequence[FinishedRun], homes: Sequence[str]) -> dict[str, Any]:

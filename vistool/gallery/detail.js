@@ -157,7 +157,7 @@ function runPanel(image, run, number) {
   if (!run.prediction && !run.error && !COMPARED) return null;
   const verdict = image.verdicts[number];
   const prediction = run.prediction
-    ? el('p', { className: 'prediction' }, classLink(run.prediction[1], 'prediction'), el('b', {}, scoreText(run.prediction[2])))
+    ? el('p', { className: 'prediction' }, classLink(run.prediction[1], 'prediction'), el('b', {}, scoreText(run.prediction[2], run.prediction[0] === null)))
     : null;
   const targets = (run.targets || []).filter(([name]) => !run.prediction || name !== run.prediction[1] || run.targets.length > 1);
   return el('section', {},

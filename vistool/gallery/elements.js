@@ -34,7 +34,13 @@ function icon(name) {
 const SAID = { right: 'right', wrong: 'wrong', error: 'error' };
 const mark = (verdict) => (verdict ? el('span', { className: `mark ${verdict}`, title: SAID[verdict] }, icon(verdict)) : null);
 
-const scoreText = (score) => (score === null || score === undefined ? '' : score.toFixed(2));
+// As in the pictures: a score that is not zero is never written as zero, and a value has at least three digits.
+function scoreText(score, isValue) {
+  if (score === null || score === undefined) return '';
+  if (isValue) return score.toLocaleString('en', { maximumSignificantDigits: Math.abs(score) < 1000 ? 3 : 9 });
+  if (score === 0 || Math.abs(score) >= 0.005) return score.toFixed(2);
+  return score > 0 ? '<0.01' : String(+score.toPrecision(3));
+}
 const signed = (value) => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`;
 const countText = (count) => count.toLocaleString('en');
 

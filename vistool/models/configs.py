@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vistool.environment import warn_of_environment
 from vistool.errors import InputError, cause_of, close_matches, message_of
 from vistool.models.own_modules import bases_of, import_custom, make_importable, named_modules, static_imports
-from vistool.records import find_path, read_text
+from vistool.records import find_path, read_text, shown
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
@@ -93,7 +93,58 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
     """
     warn_of_environment()
     source = _find(str(spec).strip())
-    return _with_options(source, options) if options else source
+    _check_fields(source, {})
+    if not options:
+        return source
+    source = _with_options(source, options)
+    _check_fields(source, options)
+    return source
+
+
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(('model', 'data_preprocessor', 'train_cfg', 'val_cfg', 'test_cfg'), (Mapping,)),
+    **dict.fromkeys(('optim_wrapper', 'optim_wrapper.optimizer', 'auto_scale_lr', 'env_cfg'), (Mapping,)),
+    **dict.fromkeys(('default_hooks', 'visualizer', 'inputs'), (Mapping,)),
+    'param_scheduler': (Mapping, list, tuple),
+    'vis_backends': (list, tuple),
+    'custom_hooks': (list, tuple),
+    'default_scope': (str,),
+    'load_from': (str,),
+    **dict.fromkeys(_LOADERS, (Mapping, list, tuple)),
+    **dict.fromkeys((f'{loader}.dataset' for loader in _LOADERS), (Mapping,)),
+    **dict.fromkeys((f'{loader}.dataset.pipeline' for loader in _LOADERS), (list, tuple)),
+    **dict.fromkeys((f'{loader}.sampler' for loader in _LOADERS), (Mapping,)),
+    **dict.fromkeys((f'{loader}.batch_sampler' for loader in _LOADERS), (Mapping,)),
+    **dict.fromkeys((f'{loader}.batch_size' for loader in _LOADERS), (int,)),
+}
+"""Fields that mmengine reads, and their types; each may also be None."""
+
+_SAID = {Mapping: 'a dict', list: 'a list', str: 'a string', int: 'a whole number'}
+
+
+def _check_fields(source: Source, options: Mapping[str, Any]) -> None:
+    """Refuses a config whose fields have other types than mmengine reads them with.
+
+    Args:
+        source: The config.
+        options: The changes that were made to it; the error names them where they are the cause.
+
+    Raises:
+        InputError: A field has another type.
+    """
+    for name, kinds in _FIELDS.items():
+        value: Any = source.config._cfg_dict
+        for part in name.split('.'):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None or (isinstance(value, kinds) and not (kinds == (int,) and isinstance(value, bool))):
+            continue
+        changed = any(name == key or name.startswith(f'{key}.') or key.startswith(f'{name}.') for key in options)
+        raise InputError(
+            f'{name} of {source.name} is {shown(value)}',
+            accepted=' or '.join(said for kind, said in _SAID.items() if kind in kinds),
+            parameter='options' if changed else 'config',
+        )
 
 
 def require_model(source: Source) -> ConfigDict:

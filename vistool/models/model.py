@@ -386,6 +386,8 @@ def find_device(name: str | torch.device) -> torch.device:
     """The device called ``name``; an InputError if this machine has no such device."""
     try:
         device = torch.device(name)
+        if device.type == 'meta':
+            raise NotImplementedError('its tensors hold no values')
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         available = ['cpu', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))]

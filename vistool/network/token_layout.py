@@ -292,8 +292,9 @@ def _best(answers: Tensor, probe: Probe, size: Size, op: AttentionOp, prefix: in
 def _chosen(
     answers: Tensor, probe: Probe, size: Size, op: AttentionOp, assumed: Layout | None, hints: TokenHints
 ) -> Layout | None:
-    found = Answer((*answers.shape, 1), answers, answers)
     tokens = answers.numel()
+    flat = answers.reshape(1, tokens)  # windows are places too: unlike heads, they need not each follow the pattern
+    found = Answer((1, tokens, 1), flat, flat)
     ranked: list[Reading] = []
     seen = seen_grids(op.grids) if isinstance(op.grids, Grids) else []
     for grids in (list(dict.fromkeys([*op.grids, *seen])), _any_grids(tokens, size)):
@@ -344,7 +345,10 @@ def _order(layout: Layout, tokens: int) -> Tensor | None:
 def _reason(answers: Tensor, keys: int) -> str:
     spread = float(answers.clamp_min(float(answers.max()) * 1e-9).log().std()) if keys > 1 else 0.0
     if spread < _ALIKE:
-        return f'attends over {keys} keys that all depend on the whole image alike: they are not places in it (latents)'
+        return (
+            f'attends over {keys} keys that all depend on the whole image alike: they are not places in it (latents, '
+            'or tokens that were mixed before)'
+        )
     return (
         f'attends over {keys} keys whose places in the image are not known: when the image is changed they follow no '
         'known order (row by row, in blocks, unrolled); they were pruned, merged or shuffled'

@@ -3,7 +3,19 @@
 from vistool.results.base import COORDINATES, Coordinate, Coordinates, Result
 from vistool.results.curves import Curve, Curves
 from vistool.results.grids import Cut, GridImage, ImageGrid
-from vistool.results.heatmaps import Heatmap, Heatmaps, Layer, Mass, NetworkView, Target, Top, distinct, side_by_side
+from vistool.results.heatmaps import (
+    Heatmap,
+    Heatmaps,
+    Layer,
+    Mass,
+    Measure,
+    NetworkView,
+    ScoreCurve,
+    Target,
+    Top,
+    distinct,
+    side_by_side,
+)
 from vistool.results.statistics import (
     ChannelStack,
     ChannelStatistics,
@@ -33,8 +45,10 @@ __all__ = [
     'LayerChannels',
     'LayerStatistics',
     'Mass',
+    'Measure',
     'NetworkView',
     'Result',
+    'ScoreCurve',
     'Target',
     'Top',
     'channel_names',

@@ -54,6 +54,32 @@ class Target:
         return f'-id:{self.id}' if self.against and self.id is not None else self.id
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What a figure says of a metric.
+
+    Attributes:
+        short: Its short name.
+        better: Whether ``'higher'`` or ``'lower'`` is better.
+    """
+
+    short: str
+    better: Literal['higher', 'lower']
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreCurve:
+    """A score while more and more of an image is removed or comes in.
+
+    Attributes:
+        fractions: float64 ``(n,)``, the share of the pixels that really was removed or is in.
+        scores: float64 ``(n,)``.
+    """
+
+    fractions: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
 @dataclass(frozen=True, eq=False)
 class NetworkView:
     """What one network saw of the photo: needed where models are compared whose preprocessing differs.
@@ -125,7 +151,9 @@ class Heatmap:
         layer: The layer of the map's own network; None where the map is not of one layer of that name.
         range: The raw values mapped to 0 and 1, where ``values`` were scaled to [0, 1]; else None.
         score: The model's score for the target. A map that shows no class has that of the target it is listed with.
-        metrics: Numbers about the map, such as ``cka`` and ``cosine`` of compared features.
+        metrics: Numbers about the map, such as ``insertion``, or ``cka`` and ``cosine`` of compared features. NaN where
+            one is not defined.
+        curves: Name → the curve that a metric was computed from.
         signed: float32, the map before ReLU and scaling, ``(h, w)`` at the layer's own size (for PCA features the first
             component); None where there is no single such map (layers or augmented views were averaged).
         mask: bool ``(h, w)``, the fewest positions that hold a share of the map's sum; else None.
@@ -141,6 +169,7 @@ class Heatmap:
     range: tuple[float, float] | None = None
     score: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, ScoreCurve] = field(default_factory=dict)
     signed: Array | None = None
     mask: NDArray[np.bool_] | None = None
     view: NetworkView | None = None
@@ -185,6 +214,7 @@ class Heatmaps(Result):
             pixels).
         mass: For attention, where each query's attention goes.
         top: For features, how channels were chosen, where the strongest were.
+        measures: The metrics that were asked for, by name.
         shown: Which of the file's values and bands the photo shows.
     """
 
@@ -202,6 +232,7 @@ class Heatmaps(Result):
     queries: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     mass: tuple[Mass, ...] = ()
     top: Top | None = None
+    measures: Mapping[str, Measure] = field(default_factory=dict)
     shown: Shown = PHOTO
 
     @property

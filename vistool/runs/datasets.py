@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +20,12 @@ from vistool.data.datasets import choose
 from vistool.data.display import Display
 from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
-from vistool.errors import InputError
+from vistool.errors import InputError, check_count, check_seed
 from vistool.models.configs import Source, resolve
+from vistool.records import shown
 from vistool.results import DatasetSummary, ImageGrid, channel_names
 from vistool.runs.run import Callbacks
-from vistool.runs.spec import Failure, Output, PathLike, RunSummary, log_failures
+from vistool.runs.spec import MOST_WORKERS, Failure, Output, PathLike, RunSummary, log_failures
 from vistool.visualization.files import file_name, write_file
 from vistool.visualization.grids import rescaled
 from vistool.visualization.kinds import open_window, picture_bytes
@@ -34,6 +36,8 @@ log = logging.getLogger('vistool')
 
 SHOWN_BY_DEFAULT = 64
 """Samples shown where neither a number nor an output is given."""
+DAY = 86_400
+"""Seconds that a window stays open at most."""
 _WORTH_WORKERS = 32
 
 
@@ -91,10 +95,11 @@ class DatasetSpec:
         factor = self.rescale_factor
         if factor is not None and not 0 < factor <= 1000:
             raise InputError(f'{factor} is not a factor', accepted='above 0', parameter='rescale_factor')
-        if self.show_interval < 0:
-            raise InputError(f'{self.show_interval} seconds', accepted='0 or more', parameter='show_interval')
-        if self.workers is not None and self.workers < 0:
-            raise InputError(f'{self.workers} workers', accepted='0 or more', parameter='workers')
+        if not 0 <= self.show_interval <= DAY:
+            raise InputError(f'{self.show_interval} seconds', accepted=f'0 to {DAY}', parameter='show_interval')
+        check_seed(self.seed)
+        if self.workers is not None:
+            check_count(self.workers, 0, MOST_WORKERS, 'workers')
         if factor is not None and self.output.style.width:
             raise InputError('both a factor and a width', hint='give one of them', parameter='rescale_factor')
 
@@ -110,9 +115,9 @@ class DatasetSpec:
     def choose(self, samples: Samples, shuffle: bool) -> list[int]:
         """Positions of the samples that are shown, in order."""
         text = self.show_number
-        if text not in (None, 'all') and not str(text).lstrip('+-').isdigit():
+        if text not in (None, 'all') and not re.fullmatch(r'[+-]?[0-9]{1,18}', str(text)):
             raise InputError(
-                f'{text!r} is not a number of images', accepted='1 or more, or all', parameter='show_number'
+                f'{shown(text)} is not a number of images', accepted='1 or more, or all', parameter='show_number'
             )
         limited = text is None and not self.output.out and not self.indices
         number = SHOWN_BY_DEFAULT if limited else None if text is None or text == 'all' else int(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -56,15 +57,20 @@ class Manifest:
         dist: This process.
         done: Entries of images that were done before, by name.
         roots: Other folders that the run writes into, by parameter (``panels``).
+        record: What ``run.json`` is to say.
+        fresh: Whether the run starts from the beginning.
     """
 
     folder: Path
     dist: DistInfo = field(default_factory=DistInfo)
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     roots: Mapping[str, Path] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    fresh: bool = True
+    _waiting: list[Mapping[str, Any]] | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def begin(
+    def open(
         cls,
         folder: Path,
         record: Mapping[str, Any],
@@ -73,7 +79,9 @@ class Manifest:
         overwrite: bool = False,
         roots: Mapping[str, Path] | None = None,
     ) -> Manifest:
-        """Opens the manifest of a run; every process has to call this.
+        """Finds out whether a run may write here; nothing is written before :meth:`start`.
+
+        So a run whose parameters turn out to be wrong with the first image leaves nothing behind.
 
         Args:
             folder: The run's output folder.
@@ -87,17 +95,50 @@ class Manifest:
             InputError: The run that is there had other settings, is of another version, or is unfinished and neither
                 option is given.
         """
+        before = _check(folder, record, resume, overwrite)
+        done = {entry['name']: dict(entry) for entry in read_entries(folder)} if resume else {}
+        manifest = cls(folder, dist, done, roots or {}, record, not resume or overwrite or before is None)
+        manifest._waiting = []
+        return manifest
+
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        record: Mapping[str, Any],
+        dist: DistInfo,
+        resume: bool = False,
+        overwrite: bool = False,
+        roots: Mapping[str, Path] | None = None,
+    ) -> Manifest:
+        """Opens and starts the manifest of a run; every process has to call this. Arguments as in :meth:`open`."""
         problem = None
         if dist.is_main:
             try:
-                _prepare(folder, record, resume, overwrite)
+                cls.open(folder, record, dist, resume, overwrite).start()
             except InputError as error:
                 problem = error
         problem = next((each for each in dist.gather(problem) if each), None)
         if problem:
             raise problem
         done = {entry['name']: dict(entry) for entry in read_entries(folder)} if resume else {}
-        return cls(folder, dist, done, roots or {})
+        return cls(folder, dist, done, roots or {}, record)
+
+    def start(self) -> None:
+        """Writes ``run.json``, and the entries that were added before; once started it does nothing."""
+        if self._waiting is None:
+            return
+        if self.fresh:
+            for path in (self.folder / LINES, *_of_ranks(self.folder)):
+                path.unlink(missing_ok=True)
+        else:
+            merge(self.folder)
+            remove_half_written(self.folder)
+        text = json.dumps(self.record, ensure_ascii=False, indent=1, sort_keys=True)
+        write_file(self.folder / RUN, f'{text}\n'.encode())
+        entries, self._waiting = self._waiting, None
+        for entry in entries:
+            self.add(entry)
 
     def has(self, fingerprint: Mapping[str, Any]) -> bool:
         """Whether an image is done: it has an entry, it is the same file as then, and what was written is intact.
@@ -117,7 +158,10 @@ class Manifest:
         return bool(self.done.get(name, {}).get('error'))
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Appends an image's entry, in one write."""
+        """Appends an image's entry, in one write; before :meth:`start` it waits."""
+        if self._waiting is not None:
+            self._waiting.append(entry)
+            return
         path = self.folder / f'manifest-{self.dist.rank}.jsonl'
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +173,7 @@ class Manifest:
 
     def finish(self) -> Path:
         """Merges the processes' files into ``manifest.jsonl``; every process has to call this."""
+        self.start()
         self.dist.wait()
         if self.dist.is_main:
             merge(self.folder)
@@ -136,8 +181,8 @@ class Manifest:
         return self.folder / LINES
 
 
-def _prepare(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """What one process does before all of them begin."""
+def _check(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: bool) -> Facts | None:
+    """The run that a folder holds, if it may be continued or replaced; None where there is none."""
     before = None if overwrite else _read_run(folder)
     unfinished = bool(_of_ranks(folder))
     if before is not None and not overwrite and (resume or unfinished):
@@ -152,13 +197,7 @@ def _prepare(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: b
                 accepted=f'{options}, or another folder',
                 parameter='out',
             )
-    if resume and before is not None and not overwrite:
-        merge(folder)
-        remove_half_written(folder)
-    else:
-        for path in (folder / LINES, *_of_ranks(folder)):
-            path.unlink(missing_ok=True)
-    write_file(folder / RUN, (json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True) + '\n').encode())
+    return before
 
 
 def _of_ranks(folder: Path) -> list[Path]:
@@ -358,7 +397,8 @@ def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'config contents': hashlib.sha256(configs.encode()).hexdigest()[:16],
         'checkpoint contents': [_weights(model) for model in models],
     }
-    own = {'analysis': type(spec.analysis).__name__, **vars(spec.analysis)}
+    counted = [each.name for each in dataclasses.fields(spec.analysis) if each.compare]  # type: ignore[arg-type]
+    own = {'analysis': type(spec.analysis).__name__, **{name: getattr(spec.analysis, name) for name in counted}}
     found |= {f'analysis.{key}' if key in found and found[key] != own[key] else key: own[key] for key in own}
     return {key: plain(value) for key, value in found.items()}
 
@@ -466,12 +506,19 @@ def entry_of(
         'layers': list(result.layers),
         'files': [file_entry(folder, path, other_roots(spec)) for path in written],
     }
+    if result.measures:
+        entry['metrics'] = [{**item.coordinates, **_finite(item.metrics)} for item in result.maps]
     if spec.output.gallery is not None:
         from vistool.gallery.tiles import write_tiles
 
         entry['tiles'] = write_tiles(result, folder, spec.output.style, item.name)
         entry['files'] += [file_entry(folder, folder / tile['file']) for tile in entry['tiles']]
     return entry
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON has them: null where one is not defined."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def other_roots(spec: RunSpec) -> dict[str, Path]:

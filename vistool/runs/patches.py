@@ -10,7 +10,7 @@ from typing import Any
 
 from vistool.analyses.patches import Patches
 from vistool.data.samples import find_inputs
-from vistool.errors import InputError
+from vistool.errors import InputError, check_seed, naming
 from vistool.models.configs import resolve
 from vistool.models.model import Model, build_module, find_device
 from vistool.runs.run import Callbacks
@@ -45,6 +45,9 @@ class PatchesSpec:
     seed: int = 0
     command: str = ''
 
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
 
 def draw_patches(spec: PatchesSpec, callbacks: Callbacks | None = None) -> RunSummary:
     """Cuts and draws all images.
@@ -66,10 +69,11 @@ def draw_patches(spec: PatchesSpec, callbacks: Callbacks | None = None) -> RunSu
     for index, item in enumerate(items):
         callbacks.progress(index, len(items))
         try:
-            if model is None:
-                result = spec.analysis(None, item.path)
-            else:
-                result = spec.analysis(model, model.read(item.path, seed=spec.seed, index=index))
+            with naming('images'):
+                if model is None:
+                    result = spec.analysis(None, item.path)
+                else:
+                    result = spec.analysis(model, model.read(item.path, seed=spec.seed, index=index))
             result = result.with_provenance(command=spec.command, seed=spec.seed)
             paths = visualizer.write(result, file_name(item.name, *spec.choices))
         except InputError as error:

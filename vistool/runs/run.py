@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis, Views
+from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
-from vistool.errors import InputError, log_speller, param
+from vistool.errors import InputError, log_speller, naming, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.models.configs import Source
 from vistool.models.model import Model
@@ -56,7 +57,7 @@ from vistool.runs.spec import (
     read_views,
     select,
 )
-from vistool.visualization.files import check_folder, file_name, is_file
+from vistool.visualization.files import check_file, check_folder, file_name, is_file
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, open_backends, sheet
 
@@ -262,6 +263,28 @@ class _AllImages(Iterable[Views]):
         return self.read()
 
 
+def open_output(spec: RunSpec, out: Path, images: int) -> Visualizer:
+    """What writes a run's results, after a check that it can.
+
+    Args:
+        spec: The run.
+        out: Its file or folder.
+        images: How many there are before the selection.
+
+    Raises:
+        InputError: Something cannot be written where the run says.
+    """
+    output = spec.output
+    folders = {'channels': output.all_channels} if output.all_channels else {}
+    if output.all_channels:
+        check_folder(Path(output.all_channels), 'all_channels')
+    if output.sheet is not None:
+        check_file(Path(output.sheet), 'sheet')
+    visualizer = Visualizer(out, output.style, output.save_raw, output.show, output.panels, companions=folders)
+    visualizer.check(1 if spec.selection else images)
+    return visualizer
+
+
 class _Run:
     """One run, as one of its processes sees it."""
 
@@ -282,11 +305,18 @@ class _Run:
         source = find_source(spec.models.first, spec.models)
         self.items: Sequence[AnyItem] = find_items(spec.images, source)
         self.out = spec.output.path(name_of(source), spec.tool)
-        self.visualizer = self.open_output()
+        self.visualizer = open_output(spec, self.out, len(self.items))
         with opened_models(spec.models, source, spec.seed) as self.models:
+            self.name_classes()
             for model in self.models:
                 self.analysis.check(model)
             return self.explain_all(source)
+
+    def name_classes(self) -> None:
+        """Gives models without class names those of the dataset, which may know them only once it is open."""
+        names = self.items.classes if isinstance(self.items, DatasetItems) else None
+        for model in self.models:
+            model.classes = model.classes or names
 
     def explain_all(self, source: Source | Model | nn.Module) -> RunSummary:
         """What comes after the models are loaded."""
@@ -311,16 +341,6 @@ class _Run:
         self.process(order, pending)
         return self.finish(len(order), skipped)
 
-    def open_output(self) -> Visualizer:
-        """What writes, after a check that it can."""
-        output = self.spec.output
-        folders = {'channels': output.all_channels} if output.all_channels else {}
-        if output.all_channels:
-            check_folder(Path(output.all_channels), 'all_channels')
-        visualizer = Visualizer(self.out, output.style, output.save_raw, output.show, output.panels, companions=folders)
-        visualizer.check(1 if self.spec.selection else len(self.items))
-        return visualizer
-
     def select(self) -> list[int]:
         """Positions of the images that are taken."""
         model, execution = self.models[0], self.spec.execution
@@ -337,15 +357,15 @@ class _Run:
         return select(self.spec.selection, self.items, predictions, self.spec.seed)
 
     def begin_manifest(self) -> Manifest | None:
-        """The manifest of a run over many images; a single picture has none."""
+        """The manifest of a run over many images, which is written with the first result; a single picture has none."""
         execution, gallery = self.spec.execution, self.spec.output.gallery
         if not (is_file(self.out) or is_one_file(self.spec.images, self.items)):
             if gallery:
                 check_others(self.out, [Path(folder) for folder in gallery])
             record = run_record(self.spec, self.models)
-            return Manifest.begin(
-                self.out, record, self.dist, execution.resume, execution.overwrite, other_roots(self.spec)
-            )
+            # One process waits for its first result; several have to agree before they start.
+            begin = Manifest.open if self.dist.world_size == 1 else Manifest.begin
+            return begin(self.out, record, self.dist, execution.resume, execution.overwrite, other_roots(self.spec))
         for option, given in (('resume', execution.resume), ('gallery', gallery is not None)):
             if given:
                 raise InputError('is for many images in a folder', hint='leave it out', parameter=option)
@@ -402,7 +422,8 @@ class _Run:
 
     def read(self, index: int, item: AnyItem) -> tuple[Sample, ...]:
         """An image as each model reads it; runs in a pool."""
-        return read_views(self.models, item, self.spec.seed, index)
+        with naming('images'):
+            return read_views(self.models, item, self.spec.seed, index)
 
     def explain(self, views: list[list[Sample]]) -> list[Heatmaps]:
         """The results of a batch; those of several models are joined."""
@@ -420,6 +441,8 @@ class _Run:
         command = {'command': self.spec.command} if self.spec.command else {}
         results = [result.with_provenance(**command, seed=self.spec.seed, amp=amp) for result in results]
         self.reduced = self.analysis.reduce(self.reduced, results)
+        if self.manifest is not None:
+            self.manifest.start()
         if self.spec.output.sheet:
             self.sheet_results.extend(results)
         return results

@@ -27,7 +27,7 @@ from vistool.data.datasets import (
 )
 from vistool.data.display import Display
 from vistool.data.samples import Item, Sample, find_inputs
-from vistool.errors import InputError, param
+from vistool.errors import InputError, check_count, check_seed, naming, param
 from vistool.models.configs import Source, resolve
 from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
@@ -36,6 +36,9 @@ from vistool.network.outputs import CHOOSE, OutputName, Readout, absence
 from vistool.visualization.style import Style
 
 log = logging.getLogger('vistool')
+
+MOST_IMAGES, MOST_WORKERS = 4096, 256
+"""The largest batch, and the most threads or processes, that a run takes."""
 
 PathLike: TypeAlias = 'str | Path'
 Images: TypeAlias = 'PathLike | Sequence[PathLike]'
@@ -157,9 +160,8 @@ class Execution:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        for name in ('batch_size', 'workers'):
-            if getattr(self, name) < 1:
-                raise InputError('must be at least 1', parameter=name)
+        for name, most in (('batch_size', MOST_IMAGES), ('workers', MOST_WORKERS)):
+            check_count(getattr(self, name), 1, most, name)
         if self.resume and self.overwrite:
             raise InputError(
                 f'continues a run, {param("overwrite")} starts it again', hint='leave one out', parameter='resume'
@@ -245,6 +247,7 @@ class RunSpec:
     command: str = ''
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.output.sheet is not None:
             self.execution.needs_every_image('sheet')
         if self.analysis.reduces:
@@ -314,7 +317,10 @@ class RunSummary:
 def log_failures(failures: Sequence[Failure], total: int) -> None:
     """Logs which items failed and why."""
     for failure in failures:
-        line = failure.error.line(param)
+        error = failure.error
+        if error.parameter == 'images':  # the line names the image itself
+            error = InputError(error.problem, accepted=error.accepted, hint=error.hint)
+        line = error.line(param)
         log.error('%s', line if failure.item in line else f'{failure.item}: {line}')
     if failures and len(failures) < total:
         log.error('%d of %d images failed; the others are written', len(failures), total)
@@ -405,7 +411,8 @@ def find_items(images: Images, source: Source | Model | nn.Module) -> Sequence[A
         )
     if config is None:
         raise InputError(f'{name_of(source)} has no config that names a dataset', parameter='images')
-    items = dataset_items(config, phase)
+    with naming('images', 'phase'):
+        items = dataset_items(config, phase)
     if not len(items):
         raise InputError(f'the {phase} dataset of {name_of(source)} is empty', parameter='images')
     return items

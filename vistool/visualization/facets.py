@@ -7,6 +7,7 @@ becomes a row or a column; what is constant is said once, in the caption.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid,
 
 COSINE = 'cosine similarity'
 _MOST_SHOWN = 3
+_PLAIN_NUMBERS = 1e-4, 1e9  # smaller and larger ones have an exponent
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Facet:
         group: Its group in the raw file; the maps of a group have one size.
         method: What the gallery calls this map among those of one layer: the method, the head, the reduction.
         footer: A line under the tile.
+        metrics: The metrics of the map in words: ``('ins .71 ↑', 'del .12 ↓')``.
         note: A remark drawn on the tile.
         query: The query whose position is ringed on the row's photo, where there is one.
     """
@@ -40,6 +43,7 @@ class Facet:
     group: str
     method: str
     footer: str = ''
+    metrics: tuple[str, ...] = ()
     note: str = ''
     query: str = ''
 
@@ -123,17 +127,23 @@ def grid_footer(image: GridImage, mode: str) -> tuple[str, ...]:
     return (*image.label, _joined(index, pixels_text(image) if mode == 'original' else '', replaced))
 
 
-def not_finite_text(result: Heatmaps) -> str:
-    """``'12 of 3136 values not finite (magenta)'``; ``''`` where all are."""
+def remark(result: Heatmaps, hatched: bool = False) -> str:
+    """What a reader must know of the values: ``'shown 0–4095 · 12 of 3136 values not finite (magenta)'``.
+
+    Args:
+        result: The maps.
+        hatched: Whether values that are not finite are hatched, as in print, and not magenta.
+    """
     missing, total = result.not_finite
-    return f'{missing} of {total} values not finite (magenta)' if missing else ''
+    marked = 'hatched' if hatched else 'magenta'
+    return _joined(result.shown.describe(), f'{missing} of {total} values not finite ({marked})' if missing else '')
 
 
-def grid_caption(result: ImageGrid) -> str:
-    """The line above a grid: its caption, and how its pictures show their files' values."""
+def grid_remark(result: ImageGrid) -> str:
+    """How the pictures of a grid show their files' values: ``'shown 0–4095; shown 0–1'``."""
     shown = [text for each in result.shown if (text := each.describe())]
     more = f' and {len(shown) - _MOST_SHOWN} other ranges' if len(shown) > _MOST_SHOWN else ''
-    return _joined(result.caption, '; '.join(shown[:_MOST_SHOWN]) + more)
+    return '; '.join(shown[:_MOST_SHOWN]) + more
 
 
 def pixels_text(image: GridImage) -> str:
@@ -141,9 +151,52 @@ def pixels_text(image: GridImage) -> str:
     return f'{image.pixels.shape[1]}×{image.pixels.shape[0]}'
 
 
-def score_text(name: str, score: float | None) -> str:
-    """``'espresso 0.95'``."""
-    return name if score is None else f'{name} {score:.2f}'
+def score_text(name: str, score: float | None, is_value: bool = False) -> str:
+    """``'espresso 0.95'``, ``'cup <0.01'``; a value in its own unit: ``'age 57.2'``.
+
+    Args:
+        name: The target's name.
+        score: The model's score for it.
+        is_value: Whether the score is a value, and not that of a class.
+    """
+    if score is None:
+        return name
+    return f'{name} {value_text(score) if is_value else _class_score(score)}'
+
+
+def value_text(value: float) -> str:
+    """A number with at least three digits, zeros at its end left out: ``57.2``, ``0.0032``, ``12,300``, ``1.5e-09``."""
+    if not math.isfinite(value) or value == 0:
+        return f'{value:g}'
+    if not _PLAIN_NUMBERS[0] <= abs(value) < _PLAIN_NUMBERS[1]:
+        return f'{value:.3g}'
+    text = f'{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}'
+    return text.rstrip('0').rstrip('.') if '.' in text else text
+
+
+def _class_score(score: float) -> str:
+    """Two digits behind the point; a score that is not zero is never written as zero."""
+    if abs(score) >= 0.005 or not score:
+        return f'{score:.2f}'
+    return '<0.01' if score > 0 else value_text(score)
+
+
+def metrics_text(result: Heatmaps, item: Heatmap) -> tuple[str, ...]:
+    """The metrics of a map, each with an arrow to where it is better: ``('ins .71 ↑', 'del .12 ↓')``."""
+    return tuple(
+        f'{measure.short} {_short_number(item.metrics[name])} {"↑" if measure.better == "higher" else "↓"}'
+        for name, measure in result.measures.items()
+        if name in item.metrics
+    )
+
+
+def _short_number(value: float) -> str:
+    """Two digits without the zero before the point, ``<.01`` for less; a dash for what is not defined."""
+    if not math.isfinite(value):
+        return '–'
+    if abs(value) >= 10:
+        return value_text(value)
+    return '<.01' if 0 < value < 0.005 else re.sub(r'0(?=\.)', '', _two_digits(value))
 
 
 def size_text(layer: Layer | None) -> str:
@@ -163,12 +216,13 @@ def _joined(*parts: str) -> str:
     return ' · '.join(part for part in parts if part)
 
 
-def _missing_evidence(item: Heatmap) -> str:
-    """What a map of zeros means: nothing speaks for the target, or what does is rounding errors."""
+def _missing_evidence(item: Heatmap, against: bool) -> str:
+    """What a map of zeros means: nothing speaks for the target (or against it), or what does is rounding errors."""
     if np.nanmax(item.values, initial=0) != 0:
         return ''
-    empty = item.signed is not None and not item.signed.any()
-    return 'no evidence above rounding' if empty else 'no positive evidence'
+    if item.signed is not None and not item.signed.any():
+        return 'no evidence above rounding'
+    return 'no evidence against it' if against else 'no positive evidence'
 
 
 class _Arranger:
@@ -179,6 +233,7 @@ class _Arranger:
         self.values = result.coordinates
         self.models = self.values.get('model', ())
         self.compared = len(self.models) > 1
+        self.targets = {target.name: target for target in result.targets}
         first = self.models[0] if self.models else None
         own = [item for item in result.maps if item.coordinates.get('model') == first]
         self.first_layers = {item.coordinates.get('layer'): item.layer for item in own}
@@ -198,6 +253,11 @@ class _Arranger:
     def own_layer(self, item: Heatmap) -> str:
         """The name of a map's layer in its own network."""
         return item.layer.name if item.layer is not None else str(item.coordinates.get('layer', ''))
+
+    def scored(self, item: Heatmap, name: str) -> str:
+        """A target's name with the model's score for it."""
+        target = self.targets.get(name)
+        return score_text(name, item.score, target is not None and target.id is None)
 
     def group(self, item: Heatmap, name: str) -> str:
         """A group, with the model before it for all models but the first."""
@@ -232,7 +292,8 @@ class _Cam(_Arranger):
         # A map that shows no class stands in the first row.
         shown = str(target) if target is not None else self.result.targets[0].name if self.result.targets else ''
         name = method if target is None else f'{method}/{target}'
-        scored = score_text(shown, item.score) if shown else ''
+        scored = self.scored(item, shown) if shown else ''
+        against = shown in self.targets and self.targets[shown].against
         column = self.beside(item, self.column(item), self.columns)
         return Facet(
             row=shown if self.compared else scored,
@@ -241,7 +302,8 @@ class _Cam(_Arranger):
             name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item)),
             footer=scored if self.compared else '',
-            note=_missing_evidence(item),
+            metrics=metrics_text(self.result, item),
+            note=_missing_evidence(item, against),
         )
 
     def caption(self) -> str:
@@ -272,10 +334,10 @@ class _Attention(_Arranger):
         first = self.first_layers.get(place.get('layer'))
         parts = [f'layer {first.number}' if self.varies('layer') and first is not None else '']
         if 'target' in place:
-            parts.append(str(place['target']) if self.compared else score_text(str(place['target']), item.score))
+            parts.append(str(place['target']) if self.compared else self.scored(item, str(place['target'])))
         elif self.varies('query'):
             parts.append(str(place.get('query', '')))
-        return _joined(*parts, f'{place["share"]:.0%} of the mass' if 'share' in place else '')
+        return _joined(*parts, f'{place["share"]:.0%} of the attention' if 'share' in place else '')
 
     def name(self, item: Heatmap) -> str:
         place = item.coordinates
@@ -285,7 +347,7 @@ class _Attention(_Arranger):
         else:
             parts.insert(0, str(place.get('method', '')))
         if 'target' in place:
-            parts.append(score_text(str(place['target']), item.score))
+            parts.append(self.scored(item, str(place['target'])).replace('<', 'under '))
         if 'share' in place:
             parts.append(f'{place["share"]:.0%}')
         return '/'.join(parts)
@@ -301,7 +363,7 @@ class _Attention(_Arranger):
             method=column,
             name=f'{model}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item) if 'head' in place else str(place.get('method', ''))),
-            footer=score_text(str(place['target']), item.score) if scored else '',
+            footer=self.scored(item, str(place['target'])) if scored else '',
             query=str(place.get('query', '')),
         )
 

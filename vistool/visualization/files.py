@@ -11,8 +11,10 @@ import itertools
 import json
 import os
 import re
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.display import strips
 from vistool.environment import shareable
 from vistool.errors import InputError, param
+from vistool.records import shown
 from vistool.results import Curves, Heatmap, Heatmaps, ImageGrid, Result
 from vistool.visualization.facets import facets
 from vistool.visualization.scene import Pixels
@@ -60,12 +64,53 @@ def encode_pixels(pixels: Pixels, suffix: str, quality: int = _QUALITY) -> bytes
             f'a {suffix} file cannot hold {pixels.shape[1]} x {pixels.shape[0]} pixels',
             hint=f'choose .png, or a smaller {param("width")} or {param("dpi")}',
         )
+    if suffix == '.png' and pixels.size > _LARGE:
+        return _png_in_strips(pixels)
     kind = '.jpg' if suffix == '.jpeg' else suffix
     options = (*_OPTIONS[kind], *((_QUALITY_OPTION[kind], quality) if kind in _QUALITY_OPTION else ()))
     done, data = cv2.imencode(kind, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise RuntimeError(f'OpenCV cannot write {suffix}')
     return data.tobytes()
+
+
+# OpenCV needs the pixels in another order and then copies the file, three times the memory of a large picture.
+_LARGE = 1 << 26  # bytes
+
+
+def _png_in_strips(pixels: Pixels) -> bytes:
+    """A PNG with the filter and compression of small ones, made strip by strip."""
+    height, width = pixels.shape[:2]
+    data = io.BytesIO()
+    data.write(b'\x89PNG\r\n\x1a\n')
+    data.write(_png_chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)))
+    packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    for rows in strips(height, width):
+        data.write(_png_chunk(b'IDAT', packer.compress(_averaged(pixels, rows))))
+    data.write(_png_chunk(b'IDAT', packer.flush()))
+    data.write(_png_chunk(b'IEND', b''))
+    return data.getvalue()
+
+
+def _averaged(pixels: Pixels, rows: slice) -> bytes:
+    """Rows of a PNG: the filter's number (3), then each byte minus the mean of those at its left and above."""
+    strip = pixels[rows]
+    count, width = strip.shape[:2]
+    above = np.zeros_like(strip)
+    above[1:] = strip[:-1]
+    if rows.start:
+        above[0] = pixels[rows.start - 1]
+    left = np.zeros_like(strip)
+    left[:, 1:] = strip[:, :-1]
+    filtered = np.empty((count, 1 + 3 * width), np.uint8)
+    filtered[:, 0] = 3
+    # The mean of two bytes, rounded down, within a byte.
+    filtered[:, 1:] = (strip - ((left & above) + ((left ^ above) >> 1))).reshape(count, -1)
+    return filtered.tobytes()
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
 _ACCEPTED = 'a folder, or a file ending in ' + ', '.join(suffix[1:] for suffix in SUFFIXES)
@@ -76,7 +121,8 @@ _OTHER_SUFFIXES = {
 }  # fmt: skip
 _FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f\ud800-\udfff]')  # the last are the bytes of names that are not UTF-8
 _RESERVED = re.compile(r'(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?$')
-_LONGEST_NAME = 200  # bytes; file systems allow 255, and suffixes come on top
+_MOST_BYTES = 255  # of a name, in usual file systems
+_LONGEST_NAME = 200  # bytes of names made here; suffixes come on top
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _counter = itertools.count()
 
@@ -87,12 +133,42 @@ def is_file(out: Path) -> bool:
     Raises:
         InputError: It ends like a file of a kind that cannot be written.
     """
-    if out.is_dir():
+    if os.path.isdir(out):
         return False
     suffix = out.suffix.lower()
     if suffix in _OTHER_SUFFIXES:
-        raise InputError(f'cannot write {suffix} files ({str(out)!r})', accepted=_ACCEPTED, parameter='out')
+        raise InputError(f'cannot write {suffix} files ({shown(str(out))})', accepted=_ACCEPTED, parameter='out')
     return suffix in SUFFIXES
+
+
+def check_file(path: Path, argument: str, suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Make sure that a file can be written; nothing is left behind.
+
+    Args:
+        path: The file.
+        argument: The parameter that names it.
+        suffixes: What its name may end in.
+
+    Raises:
+        InputError: It cannot, is a folder, or ends in something else.
+    """
+    accepted = f'a file ending in {", ".join(suffix[1:] for suffix in suffixes)}'
+    if os.path.isdir(path):
+        raise InputError(f'{shown(str(path))} is a folder', accepted=accepted, parameter=argument)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f'{shown(str(path))} has another suffix', accepted=accepted, parameter=argument)
+    _check_writable_name(path, argument)
+    check_folder(path.parent, argument)
+
+
+def _check_writable_name(path: Path, argument: str) -> None:
+    """Refuses names with control characters, which would break the lines of stdout, and names that are too long."""
+    if not all(character.isprintable() or '\udc80' <= character <= '\udcff' for character in str(path)):
+        problem = f'{shown(str(path))} holds characters that cannot be printed'
+        raise InputError(problem, accepted='a path on one line', parameter=argument)
+    if any(len(os.fsencode(part)) > _MOST_BYTES for part in path.parts):
+        problem = f'{shown(str(path))} is too long'
+        raise InputError(problem, accepted=f'names of at most {_MOST_BYTES} bytes', parameter=argument)
 
 
 def safe_name(name: str) -> str:
@@ -145,11 +221,13 @@ def check_folder(folder: Path, argument: str = 'out') -> None:
     Raises:
         InputError: They cannot.
     """
+    _check_writable_name(folder, argument)
     existing = folder.absolute()
     while not os.path.lexists(existing):
         existing = existing.parent
     if not existing.is_dir():
-        raise InputError(f'cannot write in {str(folder)!r}: {str(existing)!r} is not a folder', parameter=argument)
+        problem = f'cannot write in {shown(str(folder))}: {shown(str(existing))} is not a folder'
+        raise InputError(problem, parameter=argument)
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -193,7 +271,9 @@ def heatmaps_npz(result: Heatmaps) -> bytes:
     """Heat maps as an ``.npz`` that loads with ``allow_pickle=False``.
 
     ``groups`` (G,) strings; for each group i ``maps_i`` float32 ``(K, h, w)``, ``names_i`` (K,) strings and, where maps
-    were scaled, ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``;
+    were scaled, ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``; where
+    metrics were asked for, ``metric_names`` (M,) strings, ``metrics_i`` float64 ``(K, M)``, and ``curve_i_k_NAME``
+    float64 ``(2, n)``, the fractions and scores of a curve of map k;
     ``recipe``, the provenance as a JSON string.
     """
     return _npz({**_heatmap_arrays(result), 'recipe': _provenance(result)})
@@ -220,6 +300,15 @@ def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
         if any(item.range is not None for _, item in maps):
             nothing = (np.nan, np.nan)
             arrays[f'range_{index}'] = np.array([item.range or nothing for _, item in maps], np.float32)
+        if result.measures:
+            rows = [[item.metrics.get(name, np.nan) for name in result.measures] for _, item in maps]
+            arrays[f'metrics_{index}'] = np.array(rows, np.float64)
+        for number, (_, item) in enumerate(maps):
+            for name, curve in item.curves.items():
+                points = np.stack([curve.fractions, curve.scores])
+                arrays[f'curve_{index}_{number}_{name.replace(" ", "_")}'] = points
+    if result.measures:
+        arrays['metric_names'] = np.array(list(result.measures), dtype=np.str_)
     arrays['image'] = np.asarray(result.image, np.uint8)
     return arrays
 

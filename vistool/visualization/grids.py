@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vistool.data.patches import split
 from vistool.results import Cut, GridImage, ImageGrid
-from vistool.visualization.facets import grid_caption, grid_footer, grid_title
+from vistool.visualization.facets import grid_footer, grid_remark, grid_title
 from vistool.visualization.raster import resize_image, to_uint8
 from vistool.visualization.scene import BLACK, RED, WHITE, Color, Pixels, Scene
 from vistool.visualization.style import Page, Style
@@ -273,7 +273,11 @@ def grid_scene(result: ImageGrid, page: Page) -> Scene:
     if not any(result.rows):
         raise ValueError('a grid without pictures cannot be drawn')
     lines = [Line(tuple(_cell(image, result.mode, page) for image in row)) for row in result.rows if row]
-    return arrange(lines, page, grid_caption(result))
+    noted = grid_remark(result)
+    if page.paper:
+        lines[-1] = replace(lines[-1], remark=noted)
+        return arrange(lines, page)
+    return arrange(lines, page, ' · '.join(filter(None, (result.caption, noted))))
 
 
 # Colors that are told apart by people who see few of them (Okabe and Ito, 2008).

@@ -10,10 +10,11 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.display import strips
 from vistool.errors import InputError
 from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps
 from vistool.results.heatmaps import Kind
-from vistool.visualization.facets import Facet, Facets, facets, not_finite_text
+from vistool.visualization.facets import Facet, Facets, facets, remark
 from vistool.visualization.files import safe_name
 from vistool.visualization.raster import blend, colorize, mark_missing, overlay, resize_image, resize_map, rgb_map
 from vistool.visualization.scene import RED, Pixels, Scene, Tile
@@ -159,6 +160,8 @@ def _least_width(kind: Kind, page: Page, rows: Sequence[Row]) -> float:
     return min(180.0, natural) if kind != 'cam' or len(rows) > 1 else natural
 
 
+# Tiles of more pixels are drawn in strips: a map in floating point takes several times the memory of its photo.
+_LARGE = 1 << 24
 _SHADE = np.float32(0.8)  # how dark the photo gets outside a spotlight
 _OUTLINE = (0, 230, 255)  # visible on every color of inferno
 
@@ -176,10 +179,13 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
     """
     painter = _Painter(result, style, _hatch(page))
     rows, constants = _rows(painter, always_label=False)
-    said = painter.facets.caption, *constants, result.shown.describe(), not_finite_text(result)
+    noted = remark(result, hatched=bool(painter.hatch))
+    said = painter.facets.caption, *constants, *([] if page.paper else [noted])
     caption = ' · '.join(dict.fromkeys(text for text in said if text))
-    compared = painter.facets.compared
-    return arrange(lines_of(result.kind, rows, page, compared, style.arrangement), page, caption)
+    lines = lines_of(result.kind, rows, page, painter.facets.compared, style.arrangement)
+    if page.paper:  # which has no caption of its own
+        lines[-1] = replace(lines[-1], remark=noted)
+    return arrange(lines, page, caption)
 
 
 def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest: float | None = None) -> list[Scene]:
@@ -195,9 +201,10 @@ def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest:
     figures = [(painter.result.kind, _rows(painter, always_label=True)[0]) for painter in painters]
     label_at = max((_label_at(kind, rows) for kind, rows in figures), default=0)
     lines: list[Line] = []
-    for _, rows in figures:
+    for painter, (_, rows) in zip(painters, figures, strict=True):
         # Lines are not broken: down a sheet, a column means one thing.
-        lines.extend(cut(rows, max(len(row.cells) for row in rows), beside=True, label_at=label_at))
+        own = cut(rows, max(len(row.cells) for row in rows), beside=True, label_at=label_at)
+        lines += [*own[:-1], replace(own[-1], remark=remark(painter.result, hatched=bool(painter.hatch)))]
     tallest = tallest or (648.0 if page.paper else 4000.0)
     pages: list[list[Line]] = []
     header = lines[0] if lines else None
@@ -286,20 +293,34 @@ class _Painter:
     def tile(self, mapping: ColorMapping, view: View, spotlight: bool = False) -> Tile:
         """Draws a map; with ``spotlight`` the photo, bright where the map is 1 and dark where it is 0."""
 
-        def draw(size: tuple[int, int]) -> Pixels:
-            values, covered = view.map_at(mapping.values, size, mapping.interpolation, self.align)
-            photo = self.photo if view.photo is self.view.photo else partial(resize_image, view.photo)
+        def rows_of(size: tuple[int, int], rows: slice) -> Pixels:
+            whole = rows.stop - rows.start == size[0]
+            values, covered = view.map_at(
+                mapping.values, size, mapping.interpolation, self.align, None if whole else rows
+            )
+            resized = self.photo if view.photo is self.view.photo else partial(resize_image, view.photo)
+            photo = resized(size)[rows]
             everywhere = covered is None or bool(covered.all())
             if spotlight:
-                dark = blend(photo(size), np.zeros_like(photo(size)), _SHADE * (1 - np.nan_to_num(values)))
+                dark = blend(photo, np.zeros_like(photo), _SHADE * (1 - np.nan_to_num(values)))
                 return mark_missing(dark, np.isnan(values), self.hatch)
             if mapping.alpha is not None:
-                return overlay(photo(size), np.clip(values, 0, 1), mapping.table, mapping.alpha, covered, self.hatch)
+                return overlay(photo, np.clip(values, 0, 1), mapping.table, mapping.alpha, covered, self.hatch)
             if values.ndim == 3:
                 colors = rgb_map(values, self.hatch)
             else:
                 colors = colorize(values, mapping.table, self.hatch)
-            return colors if everywhere else blend(photo(size), colors, 1.0, covered)
+            return colors if everywhere else blend(photo, colors, 1.0, covered)
+
+        def draw(size: tuple[int, int]) -> Pixels:
+            # The lines of a hatching run on from strip to strip, and a field is inverted as a whole.
+            bent = view.geometry is not None and view.geometry.field is not None
+            if self.hatch or bent or size[0] * size[1] <= _LARGE:
+                return rows_of(size, slice(0, size[0]))
+            canvas = np.empty((*size, 3), np.uint8)
+            for rows in strips(*size):
+                canvas[rows] = rows_of(size, rows)
+            return canvas
 
         return draw
 
@@ -384,7 +405,9 @@ def _map_cell(item: Heatmap, facet: Facet, colors: ColorMapping, painter: _Paint
         marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
     footer = (facet.footer,) if facet.footer else ()
     tile = painter.tile(colors, view, 'share' in item.coordinates)
-    return Cell(tile, width / height, footer=footer, note=facet.note, marks=tuple(marks), bar=colors.bar)
+    return Cell(
+        tile, width / height, footer=footer, numbers=facet.metrics, note=facet.note, marks=tuple(marks), bar=colors.bar
+    )
 
 
 def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None) -> Cell:

@@ -15,7 +15,7 @@ Register :func:`to_scene` instead for a picture that is laid out in tiles; it ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import singledispatch
@@ -88,8 +88,8 @@ def to_overlays(result: Result, style: Style) -> list[tuple[str, Pixels]] | None
 
 
 @singledispatch
-def to_panels(result: Result, style: Style) -> list[tuple[str, Pixels]]:
-    """Each tile by name: untitled, all of one pixel size.
+def to_panels(result: Result, style: Style) -> Iterable[tuple[str, Pixels]]:
+    """Each tile by name: untitled, all of one pixel size; an iterator may draw them one by one.
 
     Raises:
         InputError: The kind has no tiles.
@@ -122,8 +122,8 @@ def _(result: Heatmaps, style: Style) -> list[tuple[str, Pixels]]:
 
 
 @to_panels.register(Heatmaps)
-def _(result: Heatmaps, style: Style) -> list[tuple[str, Pixels]]:
-    return [(name, raster.paint(drawn, 1.0)) for name, drawn in panel_scenes(result, style)]
+def _(result: Heatmaps, style: Style) -> Iterator[tuple[str, Pixels]]:
+    return ((name, raster.paint(drawn, 1.0)) for name, drawn in panel_scenes(result, style))
 
 
 # --- grids ------------------------------------------------------------------------------------------------------------

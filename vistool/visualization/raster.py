@@ -195,10 +195,15 @@ def _missing(values: Map) -> NDArray[np.bool_]:
 
 
 def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """A photo at ``(height, width)``: averaged when made smaller; tiny ones keep their pixels when made larger."""
+    """A photo at ``(height, width)``: averaged when made smaller; tiny ones keep their pixels when made larger.
+
+    At its own size it is the photo itself, which must not be written to.
+    """
     height, width = size
     if image.shape[:2] == (height, width):
-        return image
+        itself = image.view()
+        itself.setflags(write=False)
+        return itself
     if height <= image.shape[0] and width <= image.shape[1]:
         return _pixels(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     if max(image.shape[:2]) <= _TINY:
@@ -278,8 +283,14 @@ def paint(scene: Scene, density: float) -> Pixels:
     if max(width, height) > _LARGEST_SIDE:
         hint = f'draw fewer maps, or choose a smaller {param("width")} or {param("dpi")}'
         raise InputError(f'the picture would be {width} x {height} pixels', hint=hint)
-    canvas = np.full((height, width, 3), 255, np.uint8)
-    for item in scene.items:
+    items = scene.items
+    if items and isinstance(items[0], ImageItem) and _pixel_box(items[0].box, density) == (0, 0, width, height):
+        pixels = items[0].tile((height, width))
+        canvas = pixels if pixels.flags.writeable else pixels.copy()  # a large picture twice is much memory
+        items = items[1:]
+    else:
+        canvas = np.full((height, width, 3), 255, np.uint8)
+    for item in items:
         if isinstance(item, ImageItem):
             _paint_image(canvas, item, density)
         elif isinstance(item, TextItem):

@@ -208,6 +208,7 @@ class Cell:
         footer: Lines below.
         title_color: Color of the title.
         footer_color: Color of the footer.
+        numbers: Short texts below the footer, as many in a line as fit.
         note: A remark on the tile.
         marks: Lines drawn over the tile.
         bar: Its color scale, where a bar is to be drawn.
@@ -221,6 +222,7 @@ class Cell:
     footer: tuple[str, ...] = ()
     title_color: Color = BLACK
     footer_color: Color = BLACK
+    numbers: tuple[str, ...] = ()
     note: str = ''
     marks: tuple[Mark, ...] = ()
     bar: Bar | None = None
@@ -236,11 +238,13 @@ class Line:
         cells: The tiles.
         label: The label, written upwards.
         label_at: The column before which labels stand; all lines of a picture agree.
+        remark: A small gray text below, from the left edge of the first tile to the right edge of the picture.
     """
 
     cells: tuple[Cell | None, ...]
     label: str = ''
     label_at: int = 0
+    remark: str = ''
 
 
 def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem]:
@@ -425,7 +429,7 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
     """Lines of tiles as a picture.
 
     All tiles have one height. Columns are as wide as their widest tile, in which the others are centerd. A bar stands
-    after the last of neighboring tiles that share a scale, and spans lines that share it.
+    after the last of neighboring tiles that share a scale, and spans lines that share it, up to a remark.
 
     Args:
         lines: What to draw, from the top.
@@ -443,13 +447,17 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
         y += page.gap
     tops: list[float] = []
     for number, line in enumerate(lines):
-        y += measures.gap if number else 0.0
+        above = lines[number - 1] if number else None
+        y += measures.gap * (1 + bool(above.remark)) if above else 0.0  # a remark belongs to what is above it
         titles, footers = _text_lines(line, measures, 'title'), _text_lines(line, measures, 'footer')
         y += titles * fonts.LINE_HEIGHT * page.font
         y = y if page.paper else float(math.ceil(y))
         tops.append(y)
         items.extend(_line_items(line, measures, y))
         y += measures.height + footers * fonts.LINE_HEIGHT * page.font
+        for text in _remark_lines(line, measures):
+            items.append(TextItem(measures.left, y + fonts.ASCENT * page.small_font, text, page.small_font, GRAY))
+            y += fonts.LINE_HEIGHT * page.small_font
     items.extend(_bar_items(lines, measures, tops))
     height = y + page.margin
     return Scene(_whole(measures.width, page), _whole(height, page), tuple(items))
@@ -460,16 +468,29 @@ def _whole(value: float, page: Page) -> float:
 
 
 def _with_wrapped_texts(line: Line, measures: Measures) -> Line:
-    """Titles and footers of one line that are wider than their tile, on two."""
+    """Titles and footers of one line that are wider than their tile, on two; numbers in lines below the footer."""
 
     def on_two(texts: tuple[str, ...], width: float) -> tuple[str, ...]:
         return tuple(fitting.wrap(texts[0], measures.page.font, width, 2)) if len(texts) == 1 else texts
 
     def wrapped(cell: Cell, width: float) -> Cell:
-        return replace(cell, title=on_two(cell.title, width), footer=on_two(cell.footer, width))
+        footer = (*on_two(cell.footer, width), *_packed(cell.numbers, measures.page.font, width))
+        return replace(cell, title=on_two(cell.title, width), footer=footer, numbers=())
 
     cells = (cell and wrapped(cell, width) for cell, width in zip(line.cells, measures.widths, strict=False))
     return replace(line, cells=tuple(cells))
+
+
+def _packed(texts: Sequence[str], size: float, width: float) -> list[str]:
+    """Short texts in lines, as many in each as fit; none is broken."""
+    lines: list[str] = []
+    for text in texts:
+        longer = f'{lines[-1]} {text}' if lines else text
+        if lines and fitting.text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(text)
+    return lines
 
 
 def _text_lines(line: Line, measures: Measures, which: str) -> int:
@@ -477,6 +498,12 @@ def _text_lines(line: Line, measures: Measures, which: str) -> int:
     if not _readable(measures):
         return 0
     return max((len(getattr(cell, which)) for cell in cells), default=0)
+
+
+def _remark_lines(line: Line, measures: Measures) -> list[str]:
+    page = measures.page
+    room = measures.width - measures.left - page.margin
+    return fitting.wrap(line.remark, page.small_font, room, _CAPTION_LINES) if line.remark else []
 
 
 def _readable(measures: Measures) -> bool:
@@ -527,7 +554,8 @@ def _bar_items(lines: Sequence[Line], measures: Measures, tops: Sequence[float])
             bar, top = _ends_run(line.cells, j), tops[index]
             if bar is None:
                 continue
-            if index and spans and spans[-1][0] == bar and _ends_run(lines[index - 1].cells, j) == bar:
+            before = lines[index - 1] if index else None  # a remark below it would cross a bar that goes on
+            if before and not before.remark and spans and spans[-1][0] == bar and _ends_run(before.cells, j) == bar:
                 spans[-1] = (bar, spans[-1][1], top + measures.height)
             else:
                 spans.append((bar, top, top + measures.height))

@@ -194,7 +194,7 @@ def clean(text: str) -> str:
 def elide(text: str, size: float, width: float) -> str:
     """``text`` with its middle left out where it is wider than ``width``; ``''`` where nothing fits.
 
-    A number at the end ("Egyptian cat 0.36") is kept whole where there is room for more than it.
+    A number at the end ("Egyptian cat 0.36", "cup <0.01") is kept whole where there is room for more than it.
     """
     text = clean(text)
     if text_width(text, size) <= width:
@@ -207,7 +207,7 @@ def elide(text: str, size: float, width: float) -> str:
     return _elided(text, size, width)
 
 
-_SCORE = re.compile(r' \d[\d.]*%?$')
+_SCORE = re.compile(r' [<−-]?\d[\d.,]*(?:e[-+]?\d+)?%?$')
 
 
 def _elided(text: str, size: float, width: float) -> str:

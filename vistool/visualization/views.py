@@ -147,30 +147,37 @@ class View:
         return self.photo.shape[0], self.photo.shape[1]
 
     def map_at(
-        self, values: Map, size: tuple[int, int], interpolation: Interpolation, align: Align
+        self, values: Map, size: tuple[int, int], interpolation: Interpolation, align: Align, rows: slice | None = None
     ) -> tuple[Map, NDArray[np.bool_] | None]:
         """A map of the network's input at ``size`` of the whole view, and where it is (None: everywhere).
 
         Positions without a finite value stay so, and do not spread: around them the others are weighted alone.
+
+        Args:
+            values: ``(h, w)`` or ``(h, w, 3)``.
+            size: Height and width.
+            interpolation: How it is enlarged.
+            align: See :func:`~vistool.visualization.raster.resize_map`.
+            rows: The rows of ``size`` that are wanted; None: all.
         """
         missing = np.isnan(values)
         if not missing.any():
-            return self._map_at(values, size, interpolation, align)
-        warped, covered = self._map_at(np.nan_to_num(values), size, interpolation, align)
-        weight, _ = self._map_at((~missing).astype(np.float32), size, interpolation, align)
-        hole, _ = self._map_at(missing.astype(np.float32), size, 'nearest', align)
+            return self._map_at(values, size, interpolation, align, rows)
+        warped, covered = self._map_at(np.nan_to_num(values), size, interpolation, align, rows)
+        weight, _ = self._map_at((~missing).astype(np.float32), size, interpolation, align, rows)
+        hole, _ = self._map_at(missing.astype(np.float32), size, 'nearest', align, rows)
         return np.where(hole > 0.5, np.float32(np.nan), warped / np.where(weight > 1e-6, weight, 1)), covered
 
     def _map_at(
-        self, values: Map, size: tuple[int, int], interpolation: Interpolation, align: Align
+        self, values: Map, size: tuple[int, int], interpolation: Interpolation, align: Align, rows: slice | None
     ) -> tuple[Map, NDArray[np.bool_] | None]:
         if self.geometry is None:
-            return resize_map(values, size, interpolation, align), None
+            resized = resize_map(values, size, interpolation, align)
+            return resized if rows is None else resized[rows], None
         if interpolation == 'bicubic' or align == 'corner':
             # Warping knows only centers and straight lines, so the enlargement happens on the network's grid.
             values = resize_map(values, self.geometry.network_size, interpolation, align)
-        warped, covered = self.geometry.warp(values, size, 'nearest' if interpolation == 'nearest' else 'bilinear')
-        return warped, covered
+        return self.geometry.warp(values, size, 'nearest' if interpolation == 'nearest' else 'bilinear', rows)
 
     def place(self, points: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
         """Points ``(n, 2)`` in fractions of the network input, as fractions of the view."""

@@ -15,6 +15,7 @@ from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
 from vistool.visualization.files import (
     VECTOR_SUFFIXES,
+    check_file,
     check_folder,
     encode_pixels,
     flat_name,
@@ -71,7 +72,10 @@ class Visualizer:
             one = is_file(out)
             if one and count > 1:
                 raise _one_file(out, f'{count} results')
-            check_folder(out.parent if one else out)
+            if one:
+                check_file(out, 'out')
+            else:
+                check_folder(out)
         if self.panels is not None:
             check_folder(Path(self.panels), 'panels')
         for folder in self.companions.values():
@@ -242,6 +246,7 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
         path = folder / f'{flat_name(name)}.png'
         write_file(path, encode_pixels(pixels, '.png'), 'panels')
         written.append(path)
+        del pixels  # before the next is drawn: a panel is as large as the photo
     return written
 
 
@@ -255,8 +260,7 @@ def sheet(results: Sequence[Heatmaps], path: Path | str, style: Style) -> list[P
         InputError: The suffix is unknown or the file cannot be written.
     """
     path = Path(path)
-    if not is_file(path):
-        raise InputError(f'{str(path)!r} is not a picture file', accepted=_FORMATS, parameter='sheet')
+    check_file(path, 'sheet')
     suffix = path.suffix.lower()
     page = style.page(vector=suffix in VECTOR_SUFFIXES)
     scenes = sheet_scenes(results, style, page)

@@ -81,7 +81,7 @@ def test_similarity_to_a_reference_is_the_cosine_of_pooled_features(shape):
         np.testing.assert_allclose(result.maps[0].values, naive_cam.finish([signed], (8, 12)), atol=1e-6)
         assert result.provenance['targets'] == [{'name': 'similarity to 0', 'score': pytest.approx(score.item())}]
         assert [tile.name for tile in facets(result).tiles] == ['gradcam/similarity to 0', 'eigencam']
-        assert facets(result).rows == (f'similarity to 0 {score.item():.2f}',)
+        assert facets(result).rows == (f'similarity to 0 {score.item():.3g}',)
 
 
 def test_the_reference_is_read_and_run_once_for_all_batches_until_the_weights_change(tmp_path):

@@ -136,7 +136,7 @@ def resolve_query(query: Query, op: AttentionOp, layout: TokenLayout, classes: b
         raise InputError(problem, accepted='cls, mean, X,Y', parameter='queries')
     if query.kind == 'point' and layout.query_grid is None:
         raise InputError(
-            f'{op.name} has {op.shape[2]} queries that are not places in the image',
+            f'{op.name} has {op.shape[2]} queries whose places in the image are not known',
             accepted='cls, mean, or the number of a token',
             parameter='queries',
         )

@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis
-from vistool.analyses.cam import gradcam_adapter, maps, perturbation  # noqa: F401 (the first and last register methods)
+from vistool.analyses.cam import baselines, gradcam_adapter, maps, perturbation  # noqa: F401 (they register methods)
+from vistool.analyses.cam.measuring import Measuring
 from vistool.analyses.cam.methods import (
     METHODS,
     Key,
@@ -33,7 +34,8 @@ from vistool.analyses.cam.methods import (
 from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
-from vistool.errors import InputError, close_matches, param
+from vistool.errors import InputError, close_matches, naming, param
+from vistool.metrics import Protocol, Truths, find_metrics, find_protocol
 from vistool.models.model import (
     Model,
     Subject,
@@ -87,7 +89,12 @@ class CAM(MapAnalysis):
             for one in :data:`~vistool.registry.CAM_TARGETS`.
         contrast: Classes that FinerCAM contrasts the target with; none means the three with the nearest scores.
         score_sign: ``'-'`` for the evidence against each target, ``'+'`` for the evidence for it.
-        seed: Of RandomCAM.
+        seed: Of RandomCAM and the random baseline.
+        metrics: What to measure of each map, by the names in :data:`~vistool.metrics.METRICS`; none by default.
+        protocol: How metrics are measured: a name from :data:`~vistool.metrics.PROTOCOLS`, or a protocol of your own.
+        truth: Where the object is, for metrics of localization: a mask ``(H, W)`` at the network's input size, nonzero
+            inside, or one for each image of a batch (None for those without).
+        copies: How many changed copies of an image run at once for metrics.
     """
 
     methods: str | Sequence[str] = ('gradcam',)
@@ -103,6 +110,10 @@ class CAM(MapAnalysis):
     contrast: Targets = ()
     score_sign: str | int = '+'
     seed: int = 0
+    metrics: str | Sequence[str] = ()
+    protocol: str | Protocol = 'vistool'
+    truth: Truths = None
+    copies: int = field(default=32, compare=False)
 
     @overload
     def __call__(self, model: Model | nn.Module, subject: Sample) -> Heatmaps: ...
@@ -133,9 +144,15 @@ class CAM(MapAnalysis):
         samples, single = as_samples(subject, model)
         methods = find_methods(self.methods)
         self._check_options()
+        self._measuring.check(methods)
         with model.borrowed():
             results = self._explain(model, samples, methods)
         return results[0] if single else results
+
+    @property
+    def _measuring(self) -> Measuring:
+        protocol = find_protocol(self.protocol)
+        return Measuring(find_metrics(self.metrics, protocol), protocol, self.truth, self.copies)
 
     @property
     def choices(self) -> Sequence[object]:
@@ -153,8 +170,9 @@ class CAM(MapAnalysis):
         Raises:
             InputError: If something is wrong whatever the images are.
         """
-        find_methods(self.methods)
+        methods = find_methods(self.methods)
         self._check_options()
+        self._measuring.check(methods)
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> CAM:
         """The same for another model: each image with the classes that its result shows.
@@ -190,13 +208,52 @@ class CAM(MapAnalysis):
                 raise _headless(model, methods, run.output)
             signed = shared_maps(run, methods, targets, self.eigen_smooth)
             values = [target.values(run.output, run.count) for target in targets]
-        probe = Probe(model.module, views, run.layers, layers, None, self.eigen_smooth, self.seed)
-        signed |= own_maps(probe, methods, targets)
-        names = [layer.label for layer in run.layers]
-        drawn = {key: self._finish(by_layer, names, size) for key, by_layer in signed.items()}
+        drawn = self._drawn(model, views, run, layers, methods, targets, signed, size)
         numbers = None if scores is None or readout is None else readout.numbers(scores).cpu()
-        report = Report(model, methods, names, targets, readout, numbers, values, drawn, self._settings())
+        settings, measuring = self._settings(), self._measuring
+        measures, measured = {}, []
+        if measuring.metrics:
+            again = [self._again(model, each, layers, methods, targets) for each in measuring.noisy(inputs)]
+            measured = measuring.measure(model, samples, inputs, targets, drawn, again)
+            by_class = any(isinstance(target, ClassTarget) for target in targets)
+            settings |= measuring.entry(readout if by_class else None)
+            measures = {name: metric.told for name, metric in measuring.metrics.items()}
+        names = [layer.label for layer in run.layers]
+        report = Report(model, methods, names, targets, readout, numbers, values, drawn, settings, measures, measured)
         return [report.result(index, sample) for index, sample in enumerate(samples)]
+
+    def _drawn(
+        self,
+        model: Model,
+        views: NetworkInput,
+        run: Forward,
+        layers: Mapping[str, nn.Module],
+        methods: Mapping[str, Method],
+        targets: Sequence[Target],
+        signed: SignedMaps,
+        size: Size,
+    ) -> dict[Key, list[Drawn]]:
+        """The finished maps of all methods, those that run the network themselves included."""
+        probe = Probe(model.module, views, run.layers, layers, None, self.eigen_smooth, self.seed)
+        signed = signed | own_maps(probe, methods, targets)
+        names = [layer.label for layer in run.layers]
+        return {key: self._finish(by_layer, names, size) for key, by_layer in signed.items()}
+
+    def _again(
+        self,
+        model: Model,
+        inputs: NetworkInput,
+        layers: Mapping[str, nn.Module],
+        methods: Mapping[str, Method],
+        targets: Sequence[Target],
+    ) -> dict[Key, list[Drawn]]:
+        """The maps of a batch with noise on its image, for the targets of the batch without."""
+        views = varied(model.module, inputs, maps.BRIGHTNESS) if self.aug_smooth else inputs
+        gradients = any(entry.gradients for entry in methods.values())
+        hints, read = token_hints(self.extra_tokens, self.tokens), self._reader(model, views)
+        with forward(model.module, views, layers, gradients=gradients, hints=hints, read=read) as run:
+            signed = shared_maps(run, methods, targets, self.eigen_smooth)
+        return self._drawn(model, views, run, layers, methods, targets, signed, input_size(inputs)[0])
 
     def _reader(self, model: Model, inputs: NetworkInput) -> ScoreReader:
         """What finds the scores in the model's output, or what stands for them, where they may be missing."""
@@ -248,15 +305,17 @@ class CAM(MapAnalysis):
         if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
             return {}
         require_layers(model.module)
-        names = layer_names(model.module, self.layers)
-        names = names or layers_to_explain(model.module, inputs, self._reader(model, inputs))
+        with naming('layers'):
+            names = layer_names(model.module, self.layers)
+            names = names or layers_to_explain(model.module, inputs, self._reader(model, inputs))
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',
                 hint=f'name one (list all with {param("preview_model")})',
                 parameter='layers',
             )
-        found = dict(find_call(model.module, name) for name in names)
+        with naming('layers'):
+            found = dict(find_call(model.module, name) for name in names)
         if every := next((name for name in found if name.endswith('#all')), None):
             raise InputError(f'{every!r}: a map is of one call', accepted='LAYER#1, LAYER#2, …', parameter='layers')
         return found
@@ -266,7 +325,8 @@ class CAM(MapAnalysis):
     ) -> Sequence[Target]:
         """The rows of the figure; none for a network that gives no class scores if no other score is named."""
         if self.reference is not None:
-            return [similarity_target(model, self.reference, samples)]
+            with naming('reference', 'images'):
+                return [similarity_target(model, self.reference, samples)]
         custom = self._custom(model)
         if custom is not None and not self._has_targets:
             return [custom_target(custom, samples)]
@@ -276,7 +336,8 @@ class CAM(MapAnalysis):
         chosen = explained(model, readout, self.targets, scores, labels)
         contrast = None
         if same_for_all(self.contrast) != []:
-            contrast = resolve_targets(self.contrast, scores, model.classes, labels).ids
+            with naming('contrast', 'targets'):
+                contrast = resolve_targets(self.contrast, scores, model.classes, labels).ids
         signs = chosen.signs * sign_of(self.score_sign)
         return [
             ClassTarget(
@@ -369,6 +430,10 @@ def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Targ
     signed: SignedMaps = {}
     for name, method in methods.items():
         if method.run is None:
+            continue
+        if method.is_baseline and targets:
+            found = method.run(probe)
+            signed |= {(name, number): found for number in range(len(targets))}
             continue
         if not method.shows_class:
             signed[name, None] = method.run(probe)

@@ -75,7 +75,9 @@ class Needs(enum.Flag):
     SECOND_DERIVATIVES = enum.auto()
     """A network that can be differentiated twice."""
     NO_LAYER = enum.auto()
-    """No target layer: it looks at all of them."""
+    """No target layer: it looks at all of them, or at none."""
+    BASELINE = enum.auto()
+    """Nothing of the network: a map to compare with. It stands beside the others for each target."""
 
     @property
     def words(self) -> str:
@@ -121,6 +123,11 @@ class Method:
         """Whether the map depends on the target."""
         return bool(self.needs & (Needs.GRADIENTS | Needs.RUNS | Needs.SECOND_DERIVATIVES))
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the map knows nothing about the network, and is there to compare with."""
+        return Needs.BASELINE in self.needs
+
     def __call__(
         self,
         activations: Tensor,
@@ -151,7 +158,7 @@ METHODS: dict[str, Method] = {}
 _DOCUMENTED = (
     *('gradcam', 'gradcam++', 'xgradcam', 'layercam', 'hirescam', 'gradcamelementwise', 'eigencam', 'eigengradcam'),
     *('segeigencam', 'kpcacam', 'fem', 'ablationcam', 'randomcam', 'finercam', 'scorecam', 'shapleycam', 'fullgrad'),
-    'refinecam',
+    *('refinecam', 'random', 'sobel', 'center'),
 )
 
 

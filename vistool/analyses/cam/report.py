@@ -15,9 +15,10 @@ from vistool.analyses.cam import targets as cam_targets
 from vistool.analyses.cam.methods import Key, Method
 from vistool.data.samples import Sample
 from vistool.environment import versions
+from vistool.metrics import Measured
 from vistool.models.model import Model
 from vistool.network.outputs import Readout
-from vistool.results import Coordinate, Coordinates, Heatmap, Heatmaps, Layer, Target
+from vistool.results import Coordinate, Coordinates, Heatmap, Heatmaps, Layer, Measure, Target
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Report:
         values: Scores ``(B,)`` of each target that is not a class; None for classes.
         drawn: The maps.
         settings: Whatever else the provenance keeps.
+        measures: The metrics that were asked for.
+        measured: For each image what was measured of each map, by its key and number.
     """
 
     model: Model
@@ -63,6 +66,8 @@ class Report:
     values: Sequence[Tensor | None]
     drawn: Mapping[Key, Sequence[Drawn]]
     settings: Mapping[str, Any]
+    measures: Mapping[str, Measure]
+    measured: Sequence[Mapping[tuple[Key, int], Mapping[str, Measured]]]
 
     def result(self, index: int, sample: Sample) -> Heatmaps:
         """The result for image ``index`` of the batch."""
@@ -83,6 +88,7 @@ class Report:
             prediction=prediction,
             titles={name: method.title for name, method in self.methods.items()},
             layers=tuple(self.layers),
+            measures=self.measures,
             provenance={
                 'analysis': 'cam',
                 **self.model.provenance(),
@@ -128,8 +134,15 @@ class Report:
                 free = (name, None) in self.drawn
                 if free and number:
                     continue
-                for drawn in self.drawn[name, None if free else number]:
-                    yield self._map(index, name, drawn, targets[number] if targets else None, free)
+                key = name, None if free else number
+                for place, drawn in enumerate(self.drawn[key]):
+                    found = self._map(index, name, drawn, targets[number] if targets else None, free)
+                    measured = self.measured[index][key, place] if self.measured else {}
+                    yield replace(
+                        found,
+                        metrics={metric: each.value for metric, each in measured.items()},
+                        curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
+                    )
 
     def _map(self, index: int, name: str, drawn: Drawn, target: Target | None, free: bool) -> Heatmap:
         ranges, layer = drawn.ranges, drawn.layer or self._group

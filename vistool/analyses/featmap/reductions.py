@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -110,10 +111,11 @@ def parse_channels(words: Sequence[str | int]) -> tuple[int, ...]:
     found: list[int] = []
     for word in (part for each in words for part in str(each).split(',') if part):
         first, dash, last = word.partition('-')
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        ends = [first, last] if dash else [first, first]
+        if not all(re.fullmatch('[0-9]{1,6}', end) for end in ends) or int(ends[1]) < int(ends[0]):
             accepted = 'numbers and ranges: 0 5 7-11'
             raise InputError(f'{word!r} is not a channel', accepted=accepted, parameter='channels')
-        found += range(int(first), int(last if dash else first) + 1)
+        found += range(int(ends[0]), int(ends[1]) + 1)
     return tuple(dict.fromkeys(found))
 
 

@@ -19,6 +19,8 @@ from vistool.models.configs import Source
 log = logging.getLogger('vistool')
 
 _PUBLISHED = {'CIFAR10': 50_000, 'CIFAR100': 50_000, 'MNIST': 60_000, 'FashionMNIST': 60_000, 'ImageNet': 1_281_167}
+MOST_EPOCHS, MOST_ITERATIONS, MOST_GPUS = 100_000, 100_000_000, 65_536
+"""The longest training that is replayed, on the most GPUs."""
 _SLOW = 5.0  # seconds after which the hint is given
 
 
@@ -149,8 +151,8 @@ def read_training(source: Source, dataset_size: int | None, ngpus: int) -> Train
     Raises:
         InputError: The config has an unsupported form, trains nothing, or the numbers contradict each other.
     """
-    if ngpus < 1:
-        raise InputError(f'{ngpus} GPUs cannot train', accepted='1 or more', parameter='ngpus')
+    if not 1 <= ngpus <= MOST_GPUS:
+        raise InputError(f'{ngpus} GPUs cannot train', accepted=f'1 to {MOST_GPUS:,}', parameter='ngpus')
     if dataset_size is not None and dataset_size < 1:
         raise InputError(f'a dataset cannot have {dataset_size} images', accepted='1 or more', parameter='dataset_size')
     config = source.config
@@ -166,6 +168,7 @@ def read_training(source: Source, dataset_size: int | None, ngpus: int) -> Train
     epochs = _whole(source, config.train_cfg, limit)
     accumulation = _accumulation(config.optim_wrapper)
     iterations = epochs * length if by_epoch and length else epochs
+    _check_length(source, dataset_size, epochs if by_epoch else 1, iterations)
     return TrainingPlan(
         by_epoch, epochs if by_epoch else 1, iterations, length, loader.get('batch_size'), ngpus, accumulation
     )
@@ -178,6 +181,18 @@ def _require_training(source: Source) -> None:
         return
     refuse_old_form(config, _OLD_KEYS, 'param_scheduler, train_cfg and optim_wrapper', source.name)
     raise _refusal(source, f'trains nothing: it has no {" and no ".join(missing)}')
+
+
+def _check_length(source: Source, dataset_size: int | None, epochs: int, iterations: int) -> None:
+    """Refuses a run so long that its schedule, which is drawn iteration by iteration, fills the memory."""
+    if epochs <= MOST_EPOCHS and iterations <= MOST_ITERATIONS:
+        return
+    raise InputError(
+        f'{source.name} trains for {epochs:,} epochs, {iterations:,} iterations',
+        accepted=f'at most {MOST_EPOCHS:,} epochs and {MOST_ITERATIONS:,} iterations',
+        hint=f'check {param("dataset_size")}, the batch size and train_cfg',
+        parameter='config' if dataset_size is None else 'dataset_size',
+    )
 
 
 def _counts_epochs(source: Source, train_cfg: Mapping[str, Any]) -> bool:

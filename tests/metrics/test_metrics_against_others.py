@@ -1,0 +1,113 @@
+"""The named protocols against the implementations that they are named after, on tiny networks."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import naive_metrics
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam.metrics import cam_mult_image, road
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
+from torch import nn
+from torchcam.metrics import ClassificationMetric, DeletionInsertionMetric
+
+from vistool.metrics import Case, Network, evaluate, find_metrics, find_protocol
+
+
+def tiny(side):
+    torch.manual_seed(side)
+    layers = [nn.Conv2d(3, 6, 5, 4), nn.ReLU(), nn.Conv2d(6, 6, 3, 2), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    network = nn.Sequential(*layers, nn.Linear(24, 3)).eval()
+    with torch.no_grad():
+        network[-1].weight *= 8
+    return network
+
+
+def measured(network, images, maps, classes, protocol, names):
+    protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    found = []
+    for image, values, target in zip(images, maps, classes, strict=True):
+        scorers = [lambda output, count, target=target: output.softmax(1)[:, target]]
+        work = Network(network, image[None], scorers, 7)
+        (each,) = evaluate([(Case(values, image, protocol), 0)], find_metrics(names, protocol), work)
+        found.append([each[name].value for name in names])
+    return np.array(found).T
+
+
+@pytest.fixture(params=[32, 45])
+def setting(request):
+    side = request.param
+    network = tiny(side)
+    images = torch.randn(3, 3, side, side + 3)
+    maps = torch.rand(3, side, side + 3)
+    maps[1] = (maps[1] * 4).round() / 4  # many ties
+    return network, images, maps / maps.amax((1, 2), keepdim=True), [0, 2, 1]
+
+
+def test_protocol_gradcam(setting, monkeypatch):
+    monkeypatch.setattr(road.torch, 'randn_like', torch.zeros_like)  # its noise comes from the global generator
+    network, images, maps, classes = setting
+    targets = [ClassifierOutputSoftmaxTarget(target) for target in classes]
+    protocol = replace(find_protocol('gradcam'), noise=0.0)
+    found = measured(network, images, maps, classes, protocol, ['road', 'drop', 'increase'])
+    theirs = [
+        kind()(images, maps.numpy(), targets, network)
+        for kind in (road.ROADCombined, cam_mult_image.DropInConfidence, cam_mult_image.IncreaseInConfidence)
+    ]
+    np.testing.assert_allclose(found, theirs, atol=1e-5)
+    assert np.abs(found[0]).max() > 1e-3
+
+
+class Extractor:
+    """What torch-cam's metrics ask of an extractor: maps that are made already."""
+
+    def __init__(self, model, maps):
+        self.model, self.maps = model, maps
+
+    def __call__(self, *args, **kwargs):
+        return [self.maps]
+
+    def fuse_cams(self, cams):
+        return cams[0]
+
+    def _hooks_off(self):
+        return nullcontext()
+
+
+def test_protocol_torchcam(setting):
+    network, images, maps, classes = setting
+    curves = DeletionInsertionMetric(Extractor(network, maps), lambda output: output.softmax(-1))
+    curves.update(images, classes)
+    single = ClassificationMetric(Extractor(network, maps), lambda output: output.softmax(-1))
+    single.update(images, classes)
+    found = measured(network, images, maps, classes, 'torchcam', ['insertion', 'deletion', 'drop', 'increase']).mean(1)
+    theirs = {**curves.summary(), **single.summary()}
+    names = ('insertion_auc', 'deletion_auc', 'avg_drop', 'conf_increase')
+    np.testing.assert_allclose(found, [theirs[name] for name in names], atol=1e-5)
+
+
+def test_protocol_rise_at_the_size_that_it_was_published_for():
+    network, image = tiny(7), torch.randn(1, 3, 224, 224)
+    values = torch.rand(224, 224)
+    found = measured(network, image, values[None], [1], 'rise', ['insertion', 'deletion'])[:, 0]
+    with torch.no_grad():
+        theirs = [
+            naive_metrics.rise(network, image, values.numpy(), 1, mode, 224 * 8) for mode in ('insertion', 'deletion')
+        ]
+    np.testing.assert_allclose(found, theirs, atol=1e-5)
+
+
+def test_on_a_constant_map_gradcam_removes_everything():
+    """Upstream's threshold removes every pixel of a constant map at every percentile; ours says how much it was."""
+    mask = torch.ones(8, 8)
+    seen = []
+    remove = road.RemoveMostRelevantFirst(90, lambda image, kept: seen.append(float(kept.mean())) or image)
+    remove(torch.randn(3, 8, 8), mask)
+    assert seen == [0.0]
+    network, image = tiny(32), torch.randn(3, 32, 32)
+    for protocol, removed in (('gradcam', [1.0] * 9), ('vistool', [0.125, 0.1875])):
+        case = Case(torch.ones(32, 32), image, find_protocol(protocol))
+        work = Network(network, image[None], [lambda output, count: output.softmax(1)[:, 0]])
+        curve = evaluate([(case, 0)], find_metrics(['road']), work)[0]['road'].curves['road most relevant']
+        assert curve.fractions.tolist()[: len(removed)] == removed

@@ -1,0 +1,160 @@
+"""All metrics of all maps of one image, with the changed copies of all of them in shared batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vistool.errors import InputError
+from vistool.metrics.registry import Case, Copy, Measured, Metric, Scoring
+from vistool.network.inputs import run_network
+from vistool.network.tensors import NetworkInput, Size, find_image, repeated, replace_tensor
+
+log = logging.getLogger('vistool')
+
+Scorer: TypeAlias = Callable[[Any, int], Tensor]
+"""``(output, count) → (count,)``: the score of each image in a network's output."""
+
+Truths: TypeAlias = NDArray[Any] | Tensor | Sequence[NDArray[Any] | Tensor | None] | None
+"""A mask ``(H, W)`` at the network's input size, nonzero inside, or one for each image; None where there is none."""
+
+
+@dataclass(eq=False)
+class Network:
+    """Scores changed copies of one image.
+
+    Attributes:
+        module: The network, in eval mode.
+        inputs: The network's input, a batch of the one image.
+        scorers: What is scored, by target.
+        at_once: How many copies run at once; halved where the memory does not suffice.
+    """
+
+    module: nn.Module
+    inputs: NetworkInput
+    scorers: Sequence[Scorer]
+    at_once: int = 32
+    _known: dict[Hashable, dict[int, float]] = field(default_factory=dict, init=False)
+
+    @property
+    def image(self) -> Tensor:
+        """The image ``(C, H, W)``, network values."""
+        image = find_image(self.inputs)
+        assert image is not None
+        return image[0]
+
+    def score(self, wanted: Sequence[tuple[int, Sequence[Copy]]]) -> list[Tensor]:
+        """The scores ``(n,)`` of each list of copies, by the target beside it; equal copies run once.
+
+        Args:
+            wanted: Pairs of a target and the copies to score by it.
+        """
+        asked: dict[Hashable, tuple[Copy, set[int]]] = {}
+        for target, copies in wanted:
+            for copy in copies:
+                if target not in self._known.get(copy.key, {}):
+                    asked.setdefault(copy.key, (copy, set()))[1].add(target)
+        waiting = list(asked.values())
+        while waiting:
+            part, waiting = waiting[: self.at_once], waiting[self.at_once :]
+            try:
+                self._run(part)
+            except torch.OutOfMemoryError:
+                if self.at_once == 1:
+                    raise
+                self.at_once //= 2
+                log.warning('out of memory: %d copies of the image at once from here on', self.at_once)
+                waiting = part + waiting
+        return [
+            torch.tensor([self._known[copy.key][target] for copy in copies], dtype=torch.float64)
+            for target, copies in wanted
+        ]
+
+    def _run(self, part: Sequence[tuple[Copy, set[int]]]) -> None:
+        batch = torch.stack([copy.make() for copy, _ in part])
+        inputs = repeated(self.inputs, len(part))
+        image = find_image(inputs)
+        assert image is not None
+        with torch.no_grad():
+            output = run_network(self.module, replace_tensor(inputs, image, batch))
+            for target in sorted(set().union(*(targets for _, targets in part))):
+                found = self.scorers[target](output, len(part)).double().tolist()
+                for (copy, _), score in zip(part, found, strict=True):
+                    self._known.setdefault(copy.key, {})[target] = score
+
+
+def evaluate(
+    cases: Sequence[tuple[Case, int]], metrics: Mapping[str, Metric], network: Network
+) -> list[dict[str, Measured]]:
+    """Every metric of every map of one image.
+
+    Args:
+        cases: The maps, each with the number of the target that it explains.
+        metrics: What to measure.
+        network: Scores copies of the image.
+
+    Returns:
+        Name → what was measured, for each map.
+    """
+    found: list[dict[str, Measured]] = [{} for _ in cases]
+    running: list[tuple[int, str, Scoring, Sequence[Copy]]] = []
+    for number, (case, _) in enumerate(cases):
+        for name, metric in metrics.items():
+            result = metric.measure(case)
+            if isinstance(result, Generator):
+                running.append((number, name, result, next(result)))
+            else:
+                found[number][name] = _measured(result)
+    while running:
+        scores = network.score([(cases[number][1], copies) for number, _, _, copies in running])
+        going = []
+        for (number, name, work, _), scored in zip(running, scores, strict=True):
+            try:
+                going.append((number, name, work, work.send(scored)))
+            except StopIteration as finished:
+                found[number][name] = _measured(finished.value)
+        running = going
+    return [{name: each[name] for name in metrics} for each in found]
+
+
+def _measured(result: Measured | float) -> Measured:
+    return result if isinstance(result, Measured) else Measured(float(result))
+
+
+def truth_of(truths: Truths, index: int, count: int, size: Size) -> NDArray[np.bool_] | None:
+    """The mask of one image of a batch.
+
+    Args:
+        truths: One mask, or one for each image.
+        index: Which image.
+        count: How many there are.
+        size: ``(H, W)`` of the network's input.
+
+    Raises:
+        InputError: A mask has another size, or their number is wrong.
+    """
+    if truths is None:
+        return None
+    several = isinstance(truths, (list, tuple))
+    if several and len(truths) != count:
+        raise InputError(
+            f'{len(truths)} mask(s) for {count} image(s)', accepted='one for each image', parameter='truth'
+        )
+    chosen: Any = truths[index] if several else truths
+    if chosen is None:
+        return None
+    mask: NDArray[np.bool_] = np.asarray(chosen.detach().cpu() if isinstance(chosen, Tensor) else chosen) != 0
+    if mask.shape != size:
+        raise InputError(
+            f'a mask of {"×".join(map(str, mask.shape))} for an image of {size[0]}×{size[1]}',
+            accepted="a mask (H, W) at the network's input size",
+            parameter='truth',
+        )
+    return mask
