@@ -419,7 +419,7 @@ def _roles(keys: Tensor, alike: float) -> list[list[Axis]]:
             found.append([Axis('head' if axis == wide[-1] else 'window', size)])
         else:
             rows = (each.movedim(axis, 0).reshape(size, -1) for each in (pattern, loud))
-            found.append(_factors(*rows, alike))
+            found.append(_factors(*rows, least=alike))
     return found
 
 
@@ -434,10 +434,10 @@ def _factors(pattern: Tensor, loud: Tensor, least: float) -> list[Axis]:
     size = len(pattern)
     for heads in (n for n in range(size, 1, -1) if size % n == 0):
         windows = size // heads
-        if _alike(*(each.reshape(heads, -1) for each in (pattern, loud)), least):
+        if _alike(*(each.reshape(heads, -1) for each in (pattern, loud)), least=least):
             return [Axis('head', heads), Axis('window', windows)]
         swapped = (each.reshape(windows, heads, -1).transpose(0, 1).reshape(heads, -1) for each in (pattern, loud))
-        if windows > 1 and _alike(*swapped, least):
+        if windows > 1 and _alike(*swapped, least=least):
             return [Axis('window', windows), Axis('head', heads)]
     return [Axis('window', size)]
 
