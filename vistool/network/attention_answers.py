@@ -423,7 +423,7 @@ def _roles(keys: Tensor, alike: float) -> list[list[Axis]]:
     return found
 
 
-def _factors(pattern: Tensor, loud: Tensor, least: float) -> list[Axis]:
+def _factors(pattern: Tensor, loud: Tensor, *, least: float) -> list[Axis]:
     """An axis ``(size, …)`` as heads, as windows, or as heads of windows or windows of heads, whichever fits.
 
     Args:
@@ -442,7 +442,7 @@ def _factors(pattern: Tensor, loud: Tensor, least: float) -> list[Axis]:
     return [Axis('window', size)]
 
 
-def _alike(rows: Tensor, loud: Tensor, least: float) -> bool:
+def _alike(rows: Tensor, loud: Tensor, *, least: float) -> bool:
     """Whether rows follow one pattern, by the mean correlation of each with the mean of the others.
 
     Few values are correlated by chance, so they have to be nearly the same. The same tokens are silent for all heads.
