@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
-from typing import Any
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 __version__ = '0.1.0'
 
@@ -121,3 +124,33 @@ def _tail(path: str) -> str:
     user = os.path.basename(os.path.expanduser('~'))
     kept = [part for part in parts[-2:] if part != user or user == 'root']
     return '/'.join(kept) if len(parts) > 1 else path
+
+
+_NOTICE = 'Could not import OneDL'
+"""Printed by mmpretrain when it is imported without an optional package that vistool has no use for."""
+_WARNING = 'Fail to import ``MultiScaleDeformableAttention``'
+"""The like, of mmcv."""
+
+
+@contextmanager
+def without_import_notices() -> Iterator[None]:
+    """Hides what mmpretrain and mmcv say of optional packages while they are imported; all else is passed on."""
+    with contextlib.redirect_stdout(cast(TextIO, _WithoutNotice(sys.stdout))), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message=_WARNING)
+        yield
+
+
+class _WithoutNotice:
+    """A stream without :data:`_NOTICE` and the end of its line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._dropped = stream, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes ``text`` unless it belongs to the notice."""
+        drop = text.strip() == _NOTICE or (self._dropped and text == '\n')
+        self._dropped = drop and not text.endswith('\n')
+        return len(text) if drop else self._stream.write(text)

@@ -191,7 +191,7 @@ def _mmpretrain():
         ('backbone.layers.1.ln1'),
         (4, 6),
     )
-    yield 'DeiT3', lambda: mm_vit('DeiT3', img_size=TOKENS), TOKENS, 'backbone.layers.1.ln1', (4, 6)
+    yield 'DeiT3', lambda: mm_vit('DeiT3', img_size=TOKENS), TOKENS, 'backbone.layers.1.ln1#1', (4, 6)
     yield (
         'T2T',
         lambda: mm(

@@ -8,7 +8,7 @@ from torch import nn
 from vistool.errors import InputError
 from vistool.network import forward as engine
 from vistool.network.forward import layers_to_explain, search_layer
-from vistool.network.layers import default_layers, find_layer, network_name
+from vistool.network.layers import default_layers, find_call, network_name
 
 CORNERS = {'top left': (0, 0), 'top right': (0, 1), 'bottom left': (1, 0), 'bottom right': (1, 1)}
 
@@ -67,7 +67,7 @@ def photo(size):
 
 def look(module, name, inputs):
     """The layer's map ``(B, C, h, w)``, its layout, and the gradient of the best score, laid out likewise."""
-    name, layer = find_layer(module, name)
+    name, layer = find_call(module, name)
     with engine.forward(module, inputs, {name: layer}, gradients=True) as run:
         (gradient,) = run.gradients(run.scores.amax(1).sum(), last=True)
     return run.layers[0].map(run.layers[0].value), run.layers[0].layout, run.layers[0].map(gradient)

@@ -24,7 +24,7 @@ from vistool.data.images import ImageLike
 from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
-from vistool.environment import warn_of_environment
+from vistool.environment import warn_of_environment, without_import_notices
 from vistool.errors import InputError, cause_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.unpickling import weights_only
@@ -303,6 +303,7 @@ class Model:
         }
 
 
+@without_import_notices()
 def load(
     config_or_module: str | os.PathLike[str] | nn.Module | Source,
     checkpoint: str | os.PathLike[str] | None = None,

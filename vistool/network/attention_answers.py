@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -208,7 +208,7 @@ def attention_answers(module: nn.Module, inputs: NetworkInput) -> AttentionAnswe
 
 
 def _ask(module: nn.Module, inputs: NetworkInput) -> AttentionAnswers:
-    probe = _with_one_image(make_probe(inputs))
+    probe = make_probe(inputs)
     found: list[TokenAnswers | None] = []
 
     def instead(op: AttentionOp) -> Tensor:
@@ -286,21 +286,6 @@ def _answers_within(frame: Frame, maps: Tensor, layout: Layout, probe: Probe, ba
         return []
     alike = (each for each in reversed(found) if each is not None and each.weighs == last.weighs)
     return [each for each in alike if each.from_image]
-
-
-def _with_one_image(probe: Probe) -> Probe:
-    """A probe in which only the image that is drawn on changes, the first; what comes from another stays silent."""
-    image = find_image(probe.inputs)
-    seen: list[bool] = []
-
-    def still(tensor: Tensor) -> Tensor:
-        if tensor is image and not seen:
-            seen.append(True)
-            return tensor
-        other = image is not None and tensor.ndim == 4 and tensor.shape == image.shape
-        return tensor[:1].expand_as(tensor) if other else tensor
-
-    return replace(probe, inputs=map_tensors(still, probe.inputs))
 
 
 def _answer(op: AttentionOp, alike: float = _ALIKE) -> TokenAnswers | None:

@@ -16,6 +16,7 @@ import torch.fx
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from vistool.errors import InputError
@@ -62,6 +63,8 @@ def remembered(module: nn.Module, name: str, key: Hashable, compute: Callable[[]
 def _state_of(network: nn.Module) -> Hashable:
     """What differs once a module or weight of ``network`` is exchanged or written to."""
     modules = tuple((name, id(child)) for name, child in network.named_modules())
+    if lazy := any(map(is_lazy, network.parameters())):
+        return hash((modules, lazy))  # they have no version, and borrowing will refuse them
     weights = tuple((id(weight), 0 if weight.is_inference() else weight._version) for weight in network.parameters())
     return hash((modules, weights))
 
@@ -117,11 +120,22 @@ def _require_watchable(module: nn.Module) -> None:
             'an exported network (torch.export) calls operators only and has no layers that could be watched',
             accepted='the nn.Module that it was made from, with the same weights',
         )
+    if lazy := [name for name, tensor in _weights(module) if is_lazy(tensor)]:
+        raise InputError(
+            f'weights of {name} have no shape yet ({", ".join(lazy[:3])}{", …" if len(lazy) > 3 else ""}): its lazy '
+            'modules have not run',
+            hint='run one batch through it first, then load its weights',
+        )
     if any(tensor.is_meta for tensor in module.parameters()):
         raise InputError(
             f'weights of {name} are on the meta device: they have shapes but no values',
             hint='load its weights first, with load_state_dict(…, assign=True) or from_pretrained(…)',
         )
+
+
+def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 @contextmanager

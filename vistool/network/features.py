@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError, param
-from vistool.network.calls import choose_call, count_calls
-from vistool.network.capture import Hook, borrowed, hooked_layers, tensors_of
+from vistool.network.calls import choose_call
+from vistool.network.capture import Hook, borrowed, hooked_layers, remembered, tensors_of
 from vistool.network.inputs import run_network
 from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, unwrapped
 from vistool.network.positions import Check, check_of, checked_layout
@@ -28,6 +28,7 @@ from vistool.network.tensors import (
     TokenHints,
     find_layout,
     input_size,
+    tensors,
 )
 from vistool.network.windows import from_windows
 
@@ -60,81 +61,104 @@ class Feature:
 
 
 @dataclass
-class _Kept:
-    """The tensors of one call of a layer, by their place in its output, and the spatial sizes seen until then."""
+class Kept:
+    """Copies of the tensors that one call of a layer returned, by their place in it.
 
-    target: TargetLayer
+    Attributes:
+        name: The layer's name, without a call.
+        call: Which of its calls, counted from 1.
+        tensors: The copies.
+        grids: Spatial sizes seen until then.
+    """
+
+    name: str
     call: int
     tensors: list[tuple[str, Tensor]]
     grids: Sequence[Size] = ()
 
 
 def features(
-    root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer], hints: TokenHints | None = None
+    root: nn.Module,
+    inputs: NetworkInput,
+    targets: Sequence[TargetLayer],
+    hints: TokenHints | None = None,
+    recorded: Sequence[Kept] = (),
 ) -> list[Feature]:
     """Runs ``root`` until every target layer has been called, and lays out the layers' outputs as maps.
 
     The network is as before afterwards. Outputs are copied, so that no in-place operation after the layer reaches them.
+    The first forward of a network and input size runs to its end, to see how often each layer is called.
 
     Args:
         root: The network.
         inputs: A tensor ``(B, C, H, W)``, or a tuple (by position) or dict (by name) of tensors.
         targets: The layers.
         hints: What the user says about token layouts.
+        recorded: What a forward of ``inputs`` has already kept of all these layers: then there is no other.
 
     Raises:
         InputError: If the forward fails, or a layer is not reached or gives no spatial map.
     """
     root = unwrapped(root)
     size, batch = input_size(inputs)
-    wanted, several = _with_calls(root, inputs, targets)
-    kept = _run(root, inputs, wanted)
+    counts = known_counts(root, inputs)
+    wanted = [_with_call(root, inputs, target, counts) for target in targets]
+    kept = recorded or _run(root, inputs, wanted)
     found: list[Feature] = []
     for target in wanted:
-        mine = [entry for entry in kept if entry.target is target]
+        mine = [entry for entry in kept if entry.name == _plain(target)]
+        if target.call is None and mine:
+            counts[target.name] = len(mine)
+            target = _with_call(root, inputs, target, counts)
+        if target.call != EVERY_CALL:
+            mine = [entry for entry in mine if entry.call == target.call]
         if not mine:
             raise _unreached(root, target)
         for entry in mine:
-            numbered = target.name in several or (target.call == EVERY_CALL and len(mine) > 1)
+            chosen = counts.get(target.name, 1) > 1 and '#' not in target.name
+            numbered = chosen or (target.call == EVERY_CALL and len(mine) > 1)
             name = f'{target.name}#{entry.call}' if numbered else target.name
             check = check_of(root, inputs, target.name)
-            found += _laid_out(root, name, entry, size, batch, hints or TokenHints(), check)
+            found += _laid_out(root, name, target, entry, size, batch, hints or TokenHints(), check)
     return found
 
 
-def _with_calls(
-    root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]
-) -> tuple[list[TargetLayer], set[str]]:
-    """The targets, each with the call that is meant, and the names of those whose call had to be chosen of several."""
-    open_ = {target.name: target.module for target in targets if target.call is None}
-    counts = count_calls(root, open_, inputs) if open_ else {}
-    found = []
-    for target in targets:
-        if target.call is None:
-            count = counts[target.name]
-            call = choose_call(root, target.name, target.module, inputs, count) + 1 if count else 1
-            target = replace(target, call=call)
-        found.append(target)
-    return found, {name for name, count in counts.items() if count > 1}
+def known_counts(root: nn.Module, inputs: NetworkInput) -> dict[str, int]:
+    """How often layers run in one forward, as far as one has shown it; remembered for each input size."""
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return remembered(root, 'number of calls', shapes, dict)
 
 
-def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) -> list[_Kept]:
-    kept: list[_Kept] = []
+def _with_call(root: nn.Module, inputs: NetworkInput, target: TargetLayer, counts: Mapping[str, int]) -> TargetLayer:
+    """The target with the call that is meant, if its name says so or the number of its calls is known."""
+    if target.call is not None or target.name not in counts:
+        return target
+    return replace(target, call=choose_call(root, target.name, target.module, inputs, counts[target.name]) + 1)
+
+
+def _plain(target: TargetLayer) -> str:
+    return target.name.partition('#')[0]
+
+
+def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) -> list[Kept]:
+    """The wanted calls of the targets; every call, and the whole forward, where it is open which is wanted."""
+    kept: list[Kept] = []
     grids, calls = Grids(), Counter[tuple[nn.Module, str]]()
     waiting = set(range(len(targets)))
+    is_open = any(target.call is None for target in targets)
     wanted = [(target.module, function_of(target.name)) for target in targets]
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
         source = module, function_of(name)
         calls[source] += 1
         for index, target in enumerate(targets):
-            if wanted[index] == source and target.call in (EVERY_CALL, calls[source]):
-                tensors = tensors_of(target.name, output)
-                copies = [(place, tensor.detach().clone()) for place, tensor in tensors.items()]
-                kept.append(_Kept(target, calls[source], copies, grids.copy()))
+            if wanted[index] == source and target.call in (None, EVERY_CALL, calls[source]):
+                found = tensors_of(target.name, output)
+                copies = [(place, tensor.detach().clone()) for place, tensor in found.items()]
+                kept.append(Kept(_plain(target), calls[source], copies, grids.copy()))
                 if target.call != EVERY_CALL:
                     waiting.discard(index)
-        if not waiting:
+        if not waiting and not is_open:
             raise _Stop
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -145,12 +169,16 @@ def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) 
         f'{number}+{function}' if function else f'{number}': module
         for number, (module, function) in enumerate(dict.fromkeys(wanted))
     }
-    run_until(root, inputs, [(dict(root.named_modules()), note), (hooks, keep)])
+    try:
+        run_until(root, inputs, [(dict(root.named_modules()), note), (hooks, keep)])
+    except InputError:
+        if waiting:  # else what fails comes after the layers
+            raise
     return kept
 
 
 def run_until(root: nn.Module, inputs: NetworkInput, hooks: Sequence[tuple[Mapping[str, nn.Module], Hook]]) -> None:
-    """Runs ``root`` without gradients under ``hooks``, one of which may end it early with :func:`stop`.
+    """Runs ``root`` without gradients under ``hooks``, one of which may end it early.
 
     Raises:
         InputError: If the network's own code fails.
@@ -163,15 +191,11 @@ def run_until(root: nn.Module, inputs: NetworkInput, hooks: Sequence[tuple[Mappi
             run_network(root, inputs)
 
 
-def stop() -> None:
-    """Ends the forward that :func:`run_until` runs; called by a hook."""
-    raise _Stop
-
-
 def _laid_out(
     root: nn.Module,
     name: str,
-    entry: _Kept,
+    target: TargetLayer,
+    entry: Kept,
     size: Size,
     batch: int,
     hints: TokenHints,
@@ -184,7 +208,7 @@ def _laid_out(
     for place, tensor in entry.tensors:
         try:
             lay_out = partial(checked_layout, check=check, name=name, call=entry.call - 1, place=place)
-            maps = as_maps(tensor, root, entry.target, size, batch, entry.grids, hints, lay_out)
+            maps = as_maps(tensor, root, target, size, batch, entry.grids, hints, lay_out)
         except NoSpatialMap as error:
             reasons.append(str(error))
             continue
@@ -199,9 +223,9 @@ def _laid_out(
             )
         raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, parameter='layers')
     if len(found) == 1:
-        return [Feature(name, found[0][1], entry.target.name)]
+        return [Feature(name, found[0][1], target.name)]
     stem, call = re.fullmatch(r'([^#\[]*)[^#]*(.*)', name).groups()  # type: ignore[union-attr]
-    return [Feature(f'{stem}{place}{call}', maps, entry.target.name, place) for place, maps in found]
+    return [Feature(f'{stem}{place}{call}', maps, target.name, place) for place, maps in found]
 
 
 _LIST = f'list all layers with their output shapes with {param("preview_model")}'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.data.inputs import drawn_of
 from vistool.errors import InputError, param
-from vistool.network.calls import choose_call, objective
+from vistool.network.calls import choose_call
 from vistool.network.capture import Activation, activations, borrowed, listed, remembered
 from vistool.network.inputs import run_network
-from vistool.network.layer_search import FoundLayer, search
+from vistool.network.layer_search import FoundLayer, searched
 from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import check_of, checked_layout
@@ -35,16 +34,11 @@ log = logging.getLogger('vistool')
 
 def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> str | None:
     """The layer to explain by :func:`~vistool.network.layer_search.search`, or None where no map reaches the score."""
-    found = _searched(module, inputs, read)
-    return found.name if found else None
+    return searched(module, inputs, read).name or None
 
 
-def _searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> FoundLayer | None:
-    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
-    scalar = partial(objective, count=1, read=read)
-    # The reader itself may hold the network, which would then never be freed
-    key = shapes, drawn_of(inputs), read.key
-    return remembered(module, 'layer search', key, lambda: search(module, inputs, scalar))
+class OutsideGrid(InputError):
+    """After a layer the score depends on tokens outside its map only, as behind a transformer's last attention."""
 
 
 def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> list[str]:
@@ -53,22 +47,57 @@ def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader
     What was chosen, and how, is logged once.
     """
     names, found = default_layers(module), None
-    if not names and (found := _searched(module, inputs, read)) is not None:
-        names = [found.name]
+    if better := _better_layers(module, inputs).get(read.key):
+        return [better]
+    if not names:
+        found = searched(module, inputs, read)
+        names = [found.name] if found.name else []
     remembered(module, 'default layers logged', tuple(names), lambda: _log_choice(module, names, found))
     return names
 
 
+def layer_for_score(module: nn.Module, inputs: NetworkInput, read: ScoreReader, default: str) -> str | None:
+    """The layer found by search in place of a default that does not suit a score; None where search finds no other.
+
+    A network of the table may be asked for a score that it was not trained with: the class token of one that averages
+    its patches. It is logged, and remembered for :func:`layers_to_explain`.
+
+    Args:
+        module: The network.
+        inputs: Its input.
+        read: Finds the score.
+        default: The layer.
+    """
+    name = search_layer(module, inputs, read)
+    if name is None or name == default:
+        return None
+    _better_layers(module, inputs)[read.key] = name
+    log.warning(
+        'target layer: %s (found by layer search: after %s, the default for this network, this score depends on tokens '
+        f'outside the grid only); choose another with {param("layers")}',
+        name,
+        default,
+    )
+    return name
+
+
+def _better_layers(module: nn.Module, inputs: NetworkInput) -> dict[Hashable, str]:
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return remembered(module, 'layers of scores', shapes, dict)
+
+
 def _log_choice(module: nn.Module, names: Sequence[str], found: FoundLayer | None) -> None:
+    if not names:
+        return
     if found is None:
-        if names:
-            log.info('target layer: %s (the default for this network)', ', '.join(names))
+        log.info('target layer: %s (the default for this network)', ', '.join(names))
         return
     log.warning(
-        'target layer: %s (found by layer search, as %s is not in the table: the last with a map the score depends '
-        f'on); choose another with {param("layers")}',
+        f'target layer: %s (found by layer search, as %s is not in the table: %s); choose another with '
+        f'{param("layers")}',
         found.name,
         network_name(module),
+        'the last with a map the score depends on' if found.followed else 'the last with a map; it has no gradient',
     )
     if found.zero:
         log.warning(
@@ -87,8 +116,8 @@ def suggestion(module: nn.Module, inputs: NetworkInput, read: ScoreReader, avoid
 
 def zero_weights(module: nn.Module, inputs: NetworkInput, read: ScoreReader) -> str:
     """``': the weights of head are all zero'`` where that is why no score depends on the image, else ``''``."""
-    found = _searched(module, inputs, read)
-    return f': the weights of {found.zero} are all zero' if found is not None and found.zero else ''
+    found = searched(module, inputs, read)
+    return f': the weights of {found.zero} are all zero' if found.zero else ''
 
 
 def check_gradient(
@@ -110,7 +139,7 @@ def check_gradient(
     if layout.to_map(gradient).any():
         return
     if layout.extra and gradient.any():
-        raise InputError(
+        raise OutsideGrid(
             f'after layer {name!r} the score depends on its {layout.extra} token(s) outside the grid only: '
             'the gradient at every patch is zero',
             hint=suggest(name),

@@ -233,17 +233,6 @@ def _takes(module: nn.Module, inputs: NetworkInput, count: int) -> bool:
         return False
 
 
-def perturbed(inputs: NetworkInput, seed: int = 0) -> NetworkInput:
-    """The same inputs with noise on the image on which maps are drawn; all else that a network sees stays.
-
-    What changes in the network depends on that image; what does not change does not.
-    """
-    image = find_image(inputs)
-    assert image is not None
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)).to(image)
-    return map_tensors(lambda t: t + noise * (t.std() + 1e-3) if t is image else t, inputs)
-
-
 _FRAMES = ('n_segment', 'num_segments', 'num_frames', 'n_frames', 'clip_len')
 """Attributes by which networks say how many frames of a video they take."""
 _VOLUMES = (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AvgPool3d)

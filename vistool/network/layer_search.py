@@ -8,21 +8,27 @@ made of a map is another map. Three rules name it:
 - after a transformer block whose patch tokens no longer reach the score, that block's first norm, not the projections
   or heads inside its attention;
 - a pooling or a linear projection is explained at its input, where that is a map.
+
+The same forward shows through which calls of each module the score depends on the image (:attr:`FoundLayer.calls`).
+Where no gradient leads back from the score (int8 layers), the last map at all is taken.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vistool.network.capture import ReluCalls, borrowed, hooked
+from vistool.data.inputs import drawn_of
+from vistool.network.capture import ReluCalls, borrowed, hooked, remembered
 from vistool.network.inputs import run_network
 from vistool.network.layers import is_norm, module_path
+from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.tensors import (
     Grids,
     Layout,
@@ -36,6 +42,7 @@ from vistool.network.tensors import (
     input_size,
     map_tensors,
     rows,
+    tensors,
 )
 
 Objective = Callable[[Any], Tensor | None]
@@ -58,12 +65,17 @@ class FoundLayer:
     """What the search found.
 
     Attributes:
-        name: The layer.
+        name: The layer; ``''`` for none.
         zero: The layer whose weights are all zero, so that no score depends on anything before it; ``''`` for none.
+        followed: Whether gradients lead from the score back to the layer.
+        calls: Module → for each of its calls, whether the score depends on the drawn image through more than the first
+            token of what it returned. Without gradients it is empty.
     """
 
-    name: str
+    name: str = ''
     zero: str = ''
+    followed: bool = True
+    calls: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -103,10 +115,12 @@ class _Run:
         maps: What the modules returned, in the order in which they finished.
         projections: Linear and convolution layers with their inputs, in that order.
         made: Spatial sizes that convolutions and poolings made.
+        calls: Module → the maps that each of its calls returned.
         output: What the network returned.
     """
 
     maps: list[_Map] = field(default_factory=list)
+    calls: dict[str, list[list[_Map]]] = field(default_factory=dict)
     projections: list[tuple[str, nn.Module, Tensor]] = field(default_factory=list)
     made: set[Size] = field(default_factory=set)
     output: Any = None
@@ -116,10 +130,41 @@ class _Run:
         return next((entry for entry in reversed(self.maps) if entry.is_passed(tensor, version)), None)
 
 
-def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> FoundLayer | None:
+def searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> FoundLayer:
+    """:func:`search`, done once for a network, its weights, an input size and a way to read the score.
+
+    Args:
+        module: The network.
+        inputs: Its input.
+        read: Finds the scores in what the network returns.
+    """
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    scalar = partial(objective, count=1, read=read)
+    # The reader itself may hold the network, which would then never be freed
+    key = shapes, drawn_of(inputs), read.key
+    return remembered(module, 'layer search', key, lambda: search(module, inputs, scalar))
+
+
+def objective(output: Any, count: int, read: ScoreReader = BY_PLACE) -> Tensor | None:
+    """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features.
+
+    Args:
+        output: What the network returned.
+        count: Number of images.
+        read: Finds the scores in it.
+    """
+    scores = read(output, count)
+    if scores is not None and scores.numel():
+        return scores.amax(1).sum()
+    features = first_tensor(output)
+    return None if features is None else random_mixture(features)
+
+
+def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> FoundLayer:
     """The layer to explain, from one forward and one full backward of one image.
 
     A head whose weights are all zero lets no gradient through; then what it is given is differentiated in its place.
+    Where there are no gradients at all, a second forward finds the last map.
 
     Args:
         module: The network.
@@ -131,13 +176,19 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
     with borrowed(module):
         run = _record(module, one)
         scalar = objective(run.output)
-        if run.maps and scalar is not None and scalar.requires_grad and (name := _choose(run, scalar, size)):
-            return FoundLayer(name)
+        if run.maps and scalar is not None and scalar.requires_grad:
+            reached = _reached(run, scalar)
+            if name := _choose(run, reached, size):
+                return FoundLayer(name, calls=_used(run, reached))
         for zero, layer, given in reversed(run.projections):
             if given.requires_grad and not layer.weight.any():  # type: ignore[operator]
-                name = _choose(run, random_mixture(given), size)
-                return FoundLayer(name, zero) if name else None
-    return None
+                reached = _reached(run, random_mixture(given))
+                name = _choose(run, reached, size)
+                return FoundLayer(name, zero, calls=_used(run, reached)) if name else FoundLayer()
+        if scalar is None or scalar.requires_grad:
+            return FoundLayer()
+        with torch.no_grad():
+            return FoundLayer(_last_map(_record(module, one, graph=False), size), followed=False)
 
 
 def random_mixture(features: Tensor) -> Tensor:
@@ -146,23 +197,37 @@ def random_mixture(features: Tensor) -> Tensor:
     return (features * torch.randn(features.shape, generator=generator).to(features)).sum()
 
 
-def _record(module: nn.Module, inputs: NetworkInput) -> _Run:
+def _record(module: nn.Module, inputs: NetworkInput, *, graph: bool = True) -> _Run:
+    """Runs a network and records its maps: those that depend on the image by the autograd graph, else all."""
     run, grids = _Run(), Grids()
+    single = sum(tensor.ndim == 4 for tensor in tensors(inputs)) == 1
 
     def keep(name: str, layer: nn.Module, args: Any, output: Any) -> Any:
         given = first_tensor(args)
         if given is not None and isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
             run.projections.append((name, layer, given))
-        found = [(place, tensor) for place, tensor in float_tensors(output) if tensor.requires_grad and tensor.ndim > 1]
+        frozen = graph and single and not torch.is_grad_enabled()  # in a no_grad block of the network's own
+        if frozen:
+            torch.set_grad_enabled(True)
+        found = [
+            (place, tensor)
+            for place, tensor in float_tensors(output)
+            if tensor.ndim > 1 and (tensor.requires_grad or not graph or (frozen and not tensor.is_inference()))
+        ]
         source = None if given is None else run.holder(given, given._version)
         passed: dict[int, Tensor] = {}
+        returned: list[_Map] = []
         for place, tensor in found:
             held = run.holder(tensor, tensor._version)
             if held is None and id(tensor) not in passed:
                 full = name + (place if len(found) > 1 else '')
-                passed[id(tensor)] = _enter(run, full, layer, tensor, grids, source)
+                leaf = tensor if tensor.requires_grad or not graph else tensor.detach().requires_grad_()
+                passed[id(tensor)] = _enter(run, full, layer, leaf, grids, source)
+                held = run.maps[-1]
             elif held is run.maps[-1] and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
                 held.name, held.layer = name, layer  # else something used the map before this module passed it on
+            returned += [held] if held is not None else []
+        run.calls.setdefault(name, []).append(returned)
         if passed:
             grids.watch(output, args, layer)
         return map_tensors(lambda tensor: passed.get(id(tensor), tensor), output) if passed else None
@@ -174,7 +239,7 @@ def _record(module: nn.Module, inputs: NetworkInput) -> _Run:
         return _enter(run, f'{source.name}+relu', source.layer, output, grids, source)
 
     named = {name: child for name, child in module.named_modules() if name}
-    with hooked(named, keep), ReluCalls(follow):
+    with hooked(named, keep), ReluCalls(follow), torch.set_grad_enabled(graph):
         run.output = run_network(module, inputs)
     run.made |= grids.measured
     return run
@@ -187,16 +252,37 @@ def _enter(run: _Run, name: str, layer: nn.Module, tensor: Tensor, grids: Grids,
     return copy
 
 
-def _choose(run: _Run, scalar: Tensor, size: Size) -> str:
-    """The name of the layer to explain, ``''`` if no map reaches the score."""
+def _reached(run: _Run, scalar: Tensor) -> list[Tensor | None]:
+    """The gradient of ``scalar`` at each map; None where it does not depend on it."""
     tensors = [entry.kept for entry in run.maps] + [entry.passed for entry in run.maps]
     found = torch.autograd.grad(scalar, tensors, retain_graph=True, allow_unused=True)
     count = len(run.maps)
     # A function that works in place may have its return value ignored: then its copy leads nowhere
-    reached = [
+    return [
         None if entry.name.endswith('+relu') and after is None else before
         for entry, before, after in zip(run.maps, found[:count], found[count:], strict=True)
     ]
+
+
+def _used(run: _Run, reached: Sequence[Tensor | None]) -> dict[str, tuple[bool, ...]]:
+    """What :attr:`FoundLayer.calls` holds."""
+    used = set()
+    for entry, gradient in zip(run.maps, reached, strict=True):
+        if gradient is not None and gradient.ndim > 2:
+            places = gradient if gradient.ndim > 3 else gradient[:, 1:]
+            used |= {id(entry)} if bool(places.any()) else set()
+    return {name: tuple(any(id(e) in used for e in call) for call in calls) for name, calls in run.calls.items()}
+
+
+def _last_map(run: _Run, size: Size) -> str:
+    """The last map in running order that is neither pooled nor a linear projection; ``''`` for none."""
+    maps = (entry for entry in reversed(run.maps) if not entry.pooled and not isinstance(entry.layer, nn.Linear))
+    return next((entry.name for entry in maps if _map_layout(entry, size, run.made)), '')
+
+
+def _choose(run: _Run, reached: Sequence[Tensor | None], size: Size) -> str:
+    """The name of the layer to explain, ``''`` if no map reaches the score."""
+    count = len(run.maps)
     last = next(
         (index for index in range(count - 1, -1, -1) if _is_spatial(run.maps[index], reached[index], size, run.made)),
         None,
@@ -246,13 +332,19 @@ def _is_prefix_only(entry: _Map, gradient: Tensor | None, size: Size) -> bool:
 
 
 def _is_spatial(entry: _Map, gradient: Tensor | None, size: Size, made: set[Size]) -> bool:
-    if gradient is None or (layout := _layout(entry, size)) is None:
-        return False
+    layout = None if gradient is None else _map_layout(entry, size, made)
+    return gradient is not None and layout is not None and bool(layout.to_map(gradient).any())
+
+
+def _map_layout(entry: _Map, size: Size, made: set[Size]) -> Layout | None:
+    """The layout of a map; None for what is laid out in space by chance only."""
+    if (layout := _layout(entry, size)) is None:
+        return None
     if (layout.axes == 'BCL' and layout.grid not in entry.grids) or (layout.axes == 'BLC' and entry.kept.shape[2] == 1):
-        return False  # by chance the number of channels is that of positions in some grid
+        return None  # by chance the number of channels is that of positions in some grid
     (height, width), (rows_, columns) = size, layout.grid
     square = layout.grid in made or abs(math.log(height * columns / (width * rows_))) < _SQUARE
-    return square and rows_ * columns > 1 and bool(layout.to_map(gradient).any())
+    return layout if square and rows_ * columns > 1 else None
 
 
 def _layout(entry: _Map, size: Size) -> Layout | None:

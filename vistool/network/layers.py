@@ -57,7 +57,7 @@ DEFAULT_LAYERS: dict[str, tuple[str, ...]] = {
     # last block where there is none.
     'mmpretrain.VisionTransformer': ('layers[-1].ln1',),
     'mmpretrain.VisionTransformer/avg': ('ln1', 'layers[-1]'),
-    'mmpretrain.DeiT3': ('layers[-1].ln1',),
+    'mmpretrain.DeiT3': ('layers[-1].ln1#1',),  # it runs again before the last feed-forward layer
     'mmpretrain.DeiT3/avg': ('ln1', 'layers[-1]'),
     'mmpretrain.T2T_ViT': ('encoder[-1].ln1',),
     'mmpretrain.T2T_ViT/avg': ('encoder[-1]',),
@@ -254,7 +254,7 @@ def default_layers(root: nn.Module) -> list[str]:
     known = dict(named_layers(root))
     for prefix, module in known.items():
         found = [name for tail in _tails(module) if (name := _resolve(module, tail)) is not None]
-        working = [name for name in found if not isinstance(find_layer(module, name)[1], nn.Identity)]
+        working = [name for name in found if not isinstance(find_call(module, name)[1], nn.Identity)]
         for name in (working or found)[:1]:
             return [f'{prefix}.{name}' if prefix else name] if _is_wrapped(known, prefix) else []
     return []
@@ -342,7 +342,7 @@ def _children(module: nn.Module, most: int = 12) -> str:
 
 def _resolve(module: nn.Module, tail: str) -> str | None:
     try:
-        name, layer = find_layer(module, tail)
+        name, layer = find_call(module, tail)
     except InputError:
         return None
     if isinstance(layer, nn.modules.pooling._MaxPoolNd):  # VGG ends with one, which only makes its map smaller

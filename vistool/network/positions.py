@@ -77,6 +77,8 @@ _DIFFERENT = 0.25
 """Answers that vary this much and follow no reading refute all of them."""
 _FEW = 20
 """With fewer positions chance refutes nothing."""
+_ROUNDING = 1e-6
+"""A tensor that changes by no more than this share of its largest value does not depend on what was changed."""
 _ELONGATED = math.log(4.5)
 """How far from square the cells of a grid may be that no convolution made."""
 _REORDERING = ('MaxVit', 'MaxxVit', 'MobileViT', 'TNT')
@@ -112,19 +114,17 @@ class Probe:
 
 
 def make_probe(inputs: NetworkInput) -> Probe:
-    """A probe of the size and range of the first image of ``inputs``; all other inputs stay as they are.
+    """A probe of the size and range of the first image of ``inputs``; all other inputs, images too, stay as they are.
 
-    Every image of that size changes, so that each call of a siamese network answers.
+    So what another image of a siamese network gives does not answer.
     """
-    image = find_image(inputs)
+    pairs = repeated(rows(inputs, 0, 1), 2)
+    image = find_image(pairs)
     assert image is not None, 'the inputs were checked before'
     pair, change = _pair(image[:1], 2, max(2, min(image.shape[2:]) // 4))
 
-    def exchange(tensor: Tensor) -> Tensor:
-        same = tensor.ndim == 4 and tensor.shape[1:] == image.shape[1:]
-        return pair.to(tensor.dtype) if same else tensor
-
-    return Probe(map_tensors(exchange, repeated(rows(inputs, 0, 1), 2)), change)
+    probed = map_tensors(lambda tensor: pair.to(tensor.dtype) if tensor is image else tensor, pairs)
+    return Probe(probed, change)
 
 
 def probe_maps(maps: Tensor) -> Probe:
@@ -189,11 +189,13 @@ class Answer:
         shape: The tensor's shape for one image; the first axis counts groups such as windows, 1 where there are none.
         first: The change over the second axis as channels, shape without that axis.
         last: Likewise over the last axis.
+        changes: Whether anything changes by more than rounding.
     """
 
     shape: tuple[int, ...]
     first: Tensor
     last: Tensor
+    changes: bool = True
 
     def of(self, layout: Layout) -> Tensor:
         """The answer of each position, its axes as in the tensor, without the channels."""
@@ -210,7 +212,8 @@ def answer(output: Tensor) -> Answer | None:
     before, after = output.detach().unflatten(0, (2, -1))
     change = (after - before).float()
     first, last = (change.norm(dim=axis).cpu() for axis in (1, -1))
-    return Answer(tuple(change.shape), first, last) if bool(last.isfinite().all()) else None
+    changes = bool(change.abs().amax() > _ROUNDING * before.abs().amax()) if change.numel() else False
+    return Answer(tuple(change.shape), first, last, changes) if bool(last.isfinite().all()) else None
 
 
 @dataclass(frozen=True)
@@ -367,6 +370,14 @@ def _alike(own: Answer, others: Sequence[Answer]) -> list[Answer]:
     return [each for each, found in zip(others, reached.tolist(), strict=True) if found]
 
 
+def _is_plausible(layout: Layout, assumed: Layout | None) -> bool:
+    """Whether a layout may be read from answers: a handful of positions does not tell where other tokens lie."""
+    few = layout.grid[0] * layout.grid[1] < _FEW
+    if not few or not layout.extra or assumed is None or assumed.grid != layout.grid:
+        return True
+    return (layout.prefix, layout.middle, layout.suffix) == (assumed.prefix, assumed.middle, assumed.suffix)
+
+
 def ties(ranked: Sequence[Reading]) -> list[Reading]:
     """The confirmed readings that are not clearly worse than the first."""
     return [each for each in ranked if each.confirmed and not ranked[0].clearly_beats(each)]
@@ -469,6 +480,10 @@ class Positions:
         found = calls[call]
         return next(iter(found.values()), None) if place is None else found.get(place)
 
+    def changes(self, layer: nn.Module) -> list[bool]:
+        """For each call of a layer, whether what it returned depends on the drawn image (true if unknown)."""
+        return [not call or any(each.changes for each in call.values()) for call in self.calls.get(layer, [])]
+
     @property
     def seen(self) -> list[Size]:
         """Grids that convolutions and pooling layers made, and those that halving them makes (merged tokens)."""
@@ -512,9 +527,12 @@ class Positions:
         Of readings that are nearly as good as the best, the one of a neighboring layer is taken, then the assumed one,
         then the simplest, which is printed.
         """
-        tied = ties(self.ranked(own, assumed, size, hints))
+        ranked = self.ranked(own, assumed, size, hints)
+        tied = [each for each in ties(ranked) if _is_plausible(each.layout, assumed)]
         alone = len(tied) == 1 and tied[0].close and self.sure(tied[0], tied)
         vouched = None if alone else self.vouched(own, size, hints)
+        if vouched is not None and not _is_plausible(vouched, assumed):
+            vouched = None
         if vouched is not None and tied and not tied[0].close:
             return self.told(vouched, name)
         preferred = [each for wanted in (vouched, assumed) for each in tied if each.layout == wanted]
@@ -592,10 +610,14 @@ def _text(layout: Layout) -> str:
     height, width = layout.grid
     outside = [
         f'{count} {where}'
-        for count, where in ((layout.prefix, 'before'), (layout.middle, 'in the middle'), (layout.suffix, 'after'))
+        for count, where in (
+            (layout.prefix, 'before them'),
+            (layout.middle, 'in their middle'),
+            (layout.suffix, 'after them'),
+        )
         if count
     ]
-    extra = f', {" and ".join(outside)} them' if outside else ''
+    extra = f', {" and ".join(outside)}' if outside else ''
     return f'{height}×{width} tokens {order}{extra}'
 
 
@@ -721,7 +743,8 @@ def checked_layout(
         return layout
     if assumed is not None and gives_maps(layer, assumed, grids):
         return assumed
-    if found.differs(own, assumed, size, hints) and own.last.numel() >= _FEW:
+    places = own.of(assumed).numel() if assumed is not None and assumed.axes == 'BCHW' else own.last.numel()
+    if found.differs(own, assumed, size, hints) and places >= _FEW:
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from vistool.errors import InputError, param
-from vistool.network.capture import remembered
-from vistool.network.features import as_maps, run_until, stop
-from vistool.network.layers import TargetLayer, is_norm, require_layers, unwrapped
+from vistool.network.capture import remembered, tensors_of
+from vistool.network.features import Feature, Kept, as_maps, features, known_counts, run_until
+from vistool.network.layers import TargetLayer, find_target_layers, is_norm, require_layers, unwrapped
 from vistool.network.tensors import (
     Grids,
     NetworkInput,
@@ -26,12 +26,15 @@ from vistool.network.tensors import (
     TokenHints,
     float_tensors,
     input_size,
+    rows,
     tensors,
 )
 
 _MOST_STAGES = 8
+_MOST_KEPT = 4 * 224 * 224
+"""A batch with more pixels than four usual photos is not kept whole: finding the stages takes one more forward."""
 _BLOCKS = 4
-_PASSING = r'^(Permute|Identity|Dropout\w*|DropPath|StochasticDepth|Adaptive\w+Pool\w*)$'
+_PASSING = r'^(Permute|Identity|(De)?Quant\w*|Dropout\w*|DropPath|StochasticDepth|Adaptive\w+Pool\w*)$'
 """Modules that only pass a map on: no stage is named after them."""
 
 
@@ -47,6 +50,7 @@ class ModuleCall:
         grid: Spatial size of its first map, or None.
         takes: The tensors that it was given, as numbers.
         gives: The tensors that it returned, likewise; an in-place operation makes another tensor of one.
+        inside: Whether it ran while a module that does not contain it did: it is a part of that one.
     """
 
     name: str
@@ -56,22 +60,25 @@ class ModuleCall:
     grid: Size | None
     takes: frozenset[int] = frozenset()
     gives: frozenset[int] = frozenset()
+    inside: bool = False
 
 
-def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '') -> list[ModuleCall]:
+def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[Kept] | None = None) -> list[ModuleCall]:
     """The calls of all modules in one forward, in the order in which they end.
 
     Args:
         root: The network.
         inputs: Its input.
-        only: Name of a module after which the forward is stopped.
+        only: Name of a module after whose first call the network may fail.
+        kept: Gets copies of everything that the modules returned.
     """
     root = unwrapped(root)
     size, batch = input_size(inputs)
     calls: list[ModuleCall] = []
     grids, newest = Grids(), [size]
-    started: list[tuple[Size, frozenset[int]]] = []
+    started: list[tuple[str, Size, frozenset[int]]] = []
     count = itertools.count()
+    numbered_calls, copies = Counter[str](), dict[int, Tensor]()
     numbers: WeakIdKeyDictionary = WeakIdKeyDictionary()
     names = {module: name for name, module in root.named_modules()}
 
@@ -82,17 +89,27 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '') -> list[Modu
             return None
         return int(maps.shape[2]), int(maps.shape[3])
 
+    def number(tensor: Tensor) -> int:
+        versions = numbers.setdefault(tensor, {})
+        version = 0 if tensor.is_inference() else tensor._version
+        found: int = versions.setdefault(version, next(count))
+        return found
+
     def numbered(those: Sequence[Tensor]) -> frozenset[int]:
-        found = set()
-        for tensor in those:
-            versions = numbers.setdefault(tensor, {})
-            version = 0 if tensor.is_inference() else tensor._version
-            found.add(versions.setdefault(version, next(count)))
-        return frozenset(found)
+        return frozenset(map(number, those))
 
     def begin(module: nn.Module, args: Any) -> None:
         given = [tensor for _, tensor in float_tensors(args)]
-        started.append((grid_of(module, given) or newest[-1], numbered(given)))
+        started.append((names[module], grid_of(module, given) or newest[-1], numbered(given)))
+
+    def keep(name: str, module: nn.Module, output: Any) -> None:
+        if kept is not None:
+            numbered_calls[name] += 1
+            found = [(place, number(tensor), tensor) for place, tensor in tensors_of(name, output).items()]
+            copies.update({key: tensor.detach().clone() for _, key, tensor in found if key not in copies})
+            kept.append(
+                Kept(name, numbered_calls[name], [(place, copies[key]) for place, key, _ in found], grids.copy())
+            )
 
     def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output, args, module)
@@ -100,14 +117,17 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '') -> list[Modu
         grid = grid_of(module, given)
         newest.extend([grid] if grid else [])
         shapes = tuple(tuple(tensor.shape) for tensor in given)
-        before, takes = started.pop()
-        calls.append(ModuleCall(names[module], module, shapes, before, grid, takes, numbered(given)))
-        if only and names[module] == only:
-            stop()
+        own, before, takes = started.pop()
+        inside = any(outer and not own.startswith(f'{outer}.') for outer, _, _ in started)
+        calls.append(ModuleCall(own, module, shapes, before, grid, takes, numbered(given), inside))
+        keep(own, module, output)
 
     handles = [module.register_forward_pre_hook(begin) for module in names]
     try:
         run_until(root, inputs, [(dict(root.named_modules()), end)])
+    except InputError:
+        if not only or all(each.name != only for each in calls):
+            raise
     finally:
         for handle in handles:
             handle.remove()
@@ -131,15 +151,49 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
     """
     root = unwrapped(root)
     require_layers(root)
-    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
-    return list(remembered(root, 'stages', shapes, lambda: _find_stages(root, inputs)))
+    return list(remembered(root, 'stages', _sizes_of(inputs), lambda: _find_stages(root, rows(inputs, 0, 1))))
 
 
-def _find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
+def stage_features(
+    root: nn.Module, inputs: NetworkInput, hints: TokenHints | None = None
+) -> tuple[list[str], list[Feature]]:
+    """The stages and their feature maps; one forward gives both where the batch is small.
+
+    Args:
+        root: The network.
+        inputs: A batch.
+        hints: What the user says about token layouts.
+
+    Raises:
+        InputError: See :func:`find_stages` and :func:`~vistool.network.features.features`.
+    """
+    root = unwrapped(root)
+    require_layers(root)
+    (height, width), batch = input_size(inputs)
+    kept: list[Kept] = []
+
+    def find() -> list[str]:
+        if batch * height * width > _MOST_KEPT:
+            return _find_stages(root, rows(inputs, 0, 1))
+        return _find_stages(root, inputs, kept)
+
+    names = remembered(root, 'stages', _sizes_of(inputs), find)
+    return list(names), features(root, inputs, find_target_layers(root, names), hints, kept)
+
+
+def _sizes_of(inputs: NetworkInput) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+
+
+def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None = None) -> list[str]:
     backbone = 'backbone' if isinstance(getattr(root, 'backbone', None), nn.Module) else ''
+    every = trace(root, inputs, only=backbone, kept=kept)
+    known_counts(root, inputs).update(Counter(each.name for each in every))
     calls: dict[str, ModuleCall] = {}
-    for each in trace(root, inputs, only=backbone):
-        calls.setdefault(each.name, each)
+    inner = {each.name for each in every if each.inside}
+    for each in every:
+        if each.name not in inner:
+            calls.setdefault(each.name, each)
     within = [name for name in calls if name.startswith(f'{backbone}.' if backbone else '') and name != backbone]
     children = _children(within, backbone)
     found = [calls[name] for name in _parts(backbone, calls, children) if calls[name].grid is not None]

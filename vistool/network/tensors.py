@@ -479,7 +479,8 @@ def find_layout(
     """
     shape, hints = tuple(tensor.shape), hints or TokenHints()
     if batch is not None and shape and shape[0] != batch:
-        raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): windows, heads or regions')
+        what = 'windows, heads, regions, or several inputs joined to one batch' if shape[0] % batch == 0 else 'regions'
+        raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): {what}')
     if tensor.ndim == 4:
         _refuse_attention(tensor, grids, layer)
         return _find_map(shape, input_size, layer, grids)
@@ -551,14 +552,19 @@ def measured(grids: Sequence[Size]) -> set[Size]:
     return grids.measured if isinstance(grids, Grids) else set()
 
 
+def _is_quantized_conv(module: nn.Module | None) -> bool:
+    """Whether a module is a 2-D convolution of int8 numbers; those do not extend ``nn.Conv2d``."""
+    return any(kind.__name__ == 'Conv2d' and '.quantized.' in kind.__module__ for kind in type(module).__mro__)
+
+
 def mixes_places(module: nn.Module) -> bool:
     """Whether a module is a convolution or a pooling layer over several places of ``(B, C, h, w)``.
 
     A kernel of 1 × 1 works on tokens and heads as well, so it says nothing about places.
     """
-    if not isinstance(module, _MEASURES):
+    if not isinstance(module, _MEASURES) and not _is_quantized_conv(module):
         return False
-    kernel = module.kernel_size
+    kernel: Any = module.kernel_size
     return kernel > 1 if isinstance(kernel, int) else max(kernel) > 1
 
 

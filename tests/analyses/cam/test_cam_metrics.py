@@ -163,7 +163,10 @@ def test_masks_of_a_batch(net):
             'truth: a mask of 7×7 for an image of 12×16; accepted: a mask',
         ),
         ({'metrics': 'energy', 'truth': [np.ones((12, 16))]}, r'truth: 1 mask\(s\) for 2 image\(s\)'),
-        ({'metrics': 'ins', 'methods': ['gradcam', 'eigencam']}, 'EigenCAM is class-agnostic; accepted: sparseness'),
+        (
+            {'metrics': 'ins', 'methods': ['gradcam', 'eigencam']},
+            'EigenCAM is class-agnostic; accepted: sparseness, sensi',
+        ),
         ({'metrics': 'ins', 'copies': 0}, 'copies: 0; accepted: an integer from 1 up'),
         ({'metrics': 'ins', 'protocol': Protocol(baseline='black')}, 'the network value of black is not known'),
     ],

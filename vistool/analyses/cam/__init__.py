@@ -7,9 +7,11 @@ The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they expla
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -48,7 +50,7 @@ from vistool.models.model import (
     same_for_all,
     sign_of,
 )
-from vistool.network.forward import Forward, Layer, forward, layers_to_explain
+from vistool.network.forward import Forward, Layer, OutsideGrid, forward, layer_for_score, layers_to_explain
 from vistool.network.inputs import varied
 from vistool.network.layers import find_call, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, pooled_features
@@ -194,12 +196,30 @@ class CAM(MapAnalysis):
 
     def _explain(self, model: Model, samples: Sequence[Sample], methods: Mapping[str, Method]) -> list[Heatmaps]:
         inputs = model.batch(samples)
-        layers = self._layers(model, methods, inputs)
+        read = self._reader(model, inputs, samples)
+        layers = self._layers(model, methods, inputs, read)
+        try:
+            return self._results(model, samples, methods, inputs, layers, read)
+        except OutsideGrid:
+            default = next(iter(layers))
+            better = None if self.layers else layer_for_score(model.module, inputs, read, default)
+            if better is None:
+                raise
+            return self._results(model, samples, methods, inputs, dict([find_call(model.module, better)]), read)
+
+    def _results(
+        self,
+        model: Model,
+        samples: Sequence[Sample],
+        methods: Mapping[str, Method],
+        inputs: NetworkInput,
+        layers: Mapping[str, nn.Module],
+        read: ScoreReader,
+    ) -> list[Heatmaps]:
         size, _ = input_size(inputs)
         views = varied(model.module, inputs, maps.BRIGHTNESS) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
         hints = token_hints(self.extra_tokens, self.tokens)
-        read = self._reader(model, views)
         with forward(model.module, views, layers, gradients=gradients, hints=hints, read=read) as run:
             readout = self._readout(model, run, views, methods)
             scores = None if readout is None else readout.scores(run.output, run.count)[: len(samples)].detach()
@@ -213,7 +233,7 @@ class CAM(MapAnalysis):
         settings, measuring = self._settings(), self._measuring
         measures, measured = {}, []
         if measuring.metrics:
-            again = [self._again(model, each, layers, methods, targets) for each in measuring.noisy(inputs)]
+            again = [self._again(model, each, layers, methods, targets, read) for each in measuring.noisy(inputs)]
             measured = measuring.measure(model, samples, inputs, targets, drawn, again)
             by_class = any(isinstance(target, ClassTarget) for target in targets)
             settings |= measuring.entry(readout if by_class else None)
@@ -246,20 +266,25 @@ class CAM(MapAnalysis):
         layers: Mapping[str, nn.Module],
         methods: Mapping[str, Method],
         targets: Sequence[Target],
+        read: ScoreReader,
     ) -> dict[Key, list[Drawn]]:
         """The maps of a batch with noise on its image, for the targets of the batch without."""
         views = varied(model.module, inputs, maps.BRIGHTNESS) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
-        hints, read = token_hints(self.extra_tokens, self.tokens), self._reader(model, views)
+        hints = token_hints(self.extra_tokens, self.tokens)
         with forward(model.module, views, layers, gradients=gradients, hints=hints, read=read) as run:
             signed = shared_maps(run, methods, targets, self.eigen_smooth)
         return self._drawn(model, views, run, layers, methods, targets, signed, input_size(inputs)[0])
 
-    def _reader(self, model: Model, inputs: NetworkInput) -> ScoreReader:
+    def _reader(self, model: Model, inputs: NetworkInput, samples: Sequence[Sample]) -> ScoreReader:
         """What finds the scores in the model's output, or what stands for them, where they may be missing."""
         value, size = names_value(self.targets), input_size(inputs)[0]
         if self.reference is not None:
             return ScoreReader(lambda output, count: pooled_features(output, size), 'pooled features')
+        custom = self._custom(model)
+        if custom is not None and not self._has_targets:
+            target = custom_target(custom, samples)
+            return ScoreReader(lambda output, count: target.score(output, torch.arange(count))[:, None], _key(custom))
         find = functools.partial(model.scores, inputs=inputs, value=value)
         return ScoreReader(find, (model.output_hints.output, model.classes, value))
 
@@ -301,13 +326,15 @@ class CAM(MapAnalysis):
     def _has_targets(self) -> bool:
         return same_for_all(self.targets) != []
 
-    def _layers(self, model: Model, methods: Mapping[str, Method], inputs: NetworkInput) -> dict[str, nn.Module]:
+    def _layers(
+        self, model: Model, methods: Mapping[str, Method], inputs: NetworkInput, read: ScoreReader
+    ) -> dict[str, nn.Module]:
         if all(Needs.NO_LAYER in entry.needs for entry in methods.values()):
             return {}
         require_layers(model.module)
         with naming('layers'):
             names = layer_names(model.module, self.layers)
-            names = names or layers_to_explain(model.module, inputs, self._reader(model, inputs))
+            names = names or layers_to_explain(model.module, inputs, read)
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',
@@ -373,6 +400,16 @@ class CAM(MapAnalysis):
             'layer_fusion': self.layer_fusion,
             'similar': same_for_all(self.contrast) or [],
         }
+
+
+def _key(score: Score | Mapping[str, Any]) -> Hashable:
+    """What tells a score from others, without keeping it alive: it may hold the network."""
+    if isinstance(score, Mapping):
+        return repr(score)
+    try:
+        return weakref.WeakMethod(score) if inspect.ismethod(score) else weakref.ref(score)
+    except TypeError:
+        return id(score)
 
 
 def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[Target], eigen: bool) -> SignedMaps:

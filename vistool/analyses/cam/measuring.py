@@ -61,7 +61,8 @@ class Measuring:
             )
         agnostic = [entry.title for entry in methods.values() if not entry.shows_class and not entry.is_baseline]
         if (scored := self.needs(MetricNeeds.SCORES)) and agnostic:
-            rest = [name for name, metric in METRICS.items() if not metric.needs]
+            other = MetricNeeds.SCORES | MetricNeeds.TRUTH
+            rest = [name for name, metric in METRICS.items() if not metric.needs & other]
             raise InputError(
                 f'{", ".join(scored)} measures the evidence for a class, and {", ".join(agnostic)} is class-agnostic',
                 accepted=', '.join(rest) + ' for such maps',

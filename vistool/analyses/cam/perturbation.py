@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vistool.analyses.cam.maps import combine
 from vistool.analyses.cam.methods import Needs, Probe, register_perturbation_cam
+from vistool.errors import InputError
 from vistool.network.capture import borrowed
 from vistool.network.forward import Layer
 from vistool.network.prefix import CannotReplay, cache_prefix
@@ -52,6 +53,12 @@ def ablation_weights(probe: Probe, layer: Layer, row: int) -> Tensor:
     """
     one = rows(probe.inputs, row, row + 1)
     prefix = cache_prefix(probe.module, layer.name, probe.modules[layer.name], one, layer.call, layer.place)
+    if prefix.value.is_quantized:
+        raise InputError(
+            f'{layer.name!r} returns int8 numbers, whose channels cannot be set to 0 one by one',
+            hint='use EigenCAM (class-agnostic), or the network before it was quantized',
+            parameter='methods',
+        )
     plain = probe.score(prefix.output, row, 1)
 
     def scores(run: Callable[[Tensor], Any], chunk: int) -> Iterator[Tensor]:

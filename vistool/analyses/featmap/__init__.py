@@ -92,8 +92,7 @@ class FeatureMaps(MapAnalysis):
         model = as_model(model)
         samples, single = as_samples(subject, model)
         with model.borrowed():
-            plan = self.plan().located(model, samples)
-            found = plan.features(model, samples)
+            plan, found = self.plan().located_features(model, samples)
         if plan.reduction == 'pca' and plan.basis is None:
             plan = replace(plan, basis=learn_basis(model, [found], plan.foreground))
         results = drawing.results(plan, model, samples, found)

@@ -16,7 +16,7 @@ from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.features import Feature, features
 from vistool.network.layers import find_target_layers, unwrapped
-from vistool.network.stages import find_stages
+from vistool.network.stages import find_stages, stage_features
 from vistool.network.tensors import TokenHints
 
 log = logging.getLogger('vistool')
@@ -88,8 +88,19 @@ class Plan:
             return self
         with model.borrowed():
             names = find_stages(model.module, model.batch(samples[:1]))
+        return self._with_stages(model, names)
+
+    def _with_stages(self, model: Model, names: Sequence[str]) -> Plan:
         log.info('layers of %s: %s (its stages)', model.name, ', '.join(names))
         return replace(self, layers=tuple(names), staged=True)
+
+    def located_features(self, model: Model, samples: Sequence[Sample]) -> tuple[Plan, list[Feature]]:
+        """:meth:`located` and :meth:`features`; together they may take one forward less."""
+        if self.layers:
+            return self, self.features(model, samples)
+        with model.borrowed():
+            names, found = stage_features(model.module, model.batch(samples), self.hints)
+        return self._with_stages(model, names), found
 
     def features(self, model: Model, samples: Sequence[Sample]) -> list[Feature]:
         """The whole outputs of the layers for one batch."""
