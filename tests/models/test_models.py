@@ -216,3 +216,18 @@ def test_a_preview_lists_the_names_that_layers_take():
     lines = preview_model(network, torch.zeros(3, 8, 10)).splitlines()
     assert any('2.0: Conv2d' in line and '2×8×10' in line for line in lines)
     assert network.training and not any(module._forward_hooks for module in network.modules())
+
+
+def test_notices_about_optional_packages_are_hidden_and_nothing_else(capsys, recwarn):
+    import warnings
+
+    from vistool.environment import without_import_notices
+
+    with without_import_notices():
+        print('before')
+        print('Could not import OneDL')
+        print('after')
+        warnings.warn('Fail to import ``MultiScaleDeformableAttention`` from mmcv', stacklevel=1)
+        warnings.warn('another', stacklevel=1)
+    assert capsys.readouterr().out == 'before\nafter\n'
+    assert [str(each.message) for each in recwarn] == ['another']

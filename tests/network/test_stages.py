@@ -154,3 +154,34 @@ def test_stages_of_published_networks(make, size, stages, shapes):
     network = make().eval()
     assert find_stages(network, torch.randn(1, 3, *size)) == stages
     assert grids(network, size) == shapes
+
+
+class Shared(nn.Module):
+    """A part that blocks share, registered beside them and run inside them, as CoaT's position encodings."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU())
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU()), Using(self.encode)) for _ in range(3)
+        )
+
+    def forward(self, x):
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x.mean((2, 3))
+
+
+class Using(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        self.__dict__['part'] = part
+
+    def forward(self, x):
+        return x + self.part(x)
+
+
+def test_a_part_that_runs_inside_other_modules_is_not_a_stage():
+    assert find_stages(Shared(), torch.randn(1, 3, 64, 64)) == ['stages.0', 'stages.1', 'stages.2']
