@@ -12,6 +12,7 @@ from timm.layers.halo_attn import HaloAttn
 from timm.models.hiera import Hiera
 from timm.models.nest import Nest
 from torch import nn
+from transformers import MobileViTConfig, MobileViTForImageClassification
 
 from vistool import Attention
 from vistool.errors import InputError
@@ -513,3 +514,97 @@ def test_a_gate_over_experts_is_not_an_attention_layer(kind, batch):
         close(result, grid_rows(net.weights(x)[image]))
     with pytest.raises(InputError, match='2 attention layers run'):
         Attention(layers=[2])(net, x)
+
+
+# --- deep in a network --------------------------------------------------------------------------------------------
+
+
+def live(net):
+    """``net`` with all norms at one: fresh ones of some libraries are nearly zero, so that no image gets through."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return net
+
+
+def mobilevit():
+    config = MobileViTConfig(
+        hidden_sizes=[16, 24, 32], neck_hidden_sizes=[8, 8, 8, 16, 16, 16, 32], num_attention_heads=2, mlp_ratio=1.0
+    )
+    return seeded(MobileViTForImageClassification, config)
+
+
+def test_an_image_that_gets_lost_on_the_way_is_told_apart_from_text():
+    with pytest.raises(InputError, match='its effect is lost in the layers before'):
+        Attention(layers=0)(mobilevit(), torch.randn(1, 3, 64, 64))
+
+
+class Windows(nn.Module):
+    """Attention without a separate axis of heads within windows of ``side``, padded or of positions a stride apart."""
+
+    def __init__(self, side, strided=False):
+        super().__init__()
+        self.side, self.strided = side, strided
+        self.qkv, self.proj = nn.Conv2d(16, 48, 1), nn.Conv2d(16, 16, 1)
+
+    def cut(self, x):
+        (a, b), (h, w) = self.side, x.shape[2:]
+        x = F.pad(x, (0, -w % b, 0, -h % a))
+        rows, columns = x.shape[2] // a, x.shape[3] // b
+        if self.strided:
+            return (
+                x.unflatten(2, (a, rows))
+                .unflatten(4, (b, columns))
+                .permute(0, 3, 5, 2, 4, 1)
+                .flatten(3, 4)
+                .flatten(0, 2)
+            )
+        return (
+            x.unflatten(2, (rows, a)).unflatten(4, (columns, b)).permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
+        )
+
+    def forward(self, x):
+        tokens = self.cut(x)
+        q, k, v = (tokens @ self.qkv.weight[:, :, 0, 0].T).chunk(3, -1)
+        y = (q @ k.mT / 4).softmax(-1) @ v
+        return x + y.mean((0, 1)).view(1, -1, 1, 1) + self.proj(x)
+
+
+class Convolutional(nn.Module):
+    """Many convolutions before attention, behind which all places answer nearly alike."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 4, 4)
+        self.deep = nn.Sequential(*[nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.GELU()) for _ in range(8)])
+        self.attention, self.head = attention, nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.head(self.attention(self.deep(self.stem(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ('side', 'strided', 'size'),
+    [((7, 7), False, (32, 40)), ((4, 5), True, (32, 40)), ((4, 5), False, (64, 80)), ((4, 4), False, (48, 64))],
+)
+def test_windows_behind_many_convolutions_are_where_they_were_cut(side, strided, size):
+    net, x = live(seeded(Convolutional, Windows(side, strided))), torch.randn(2, 3, *size)
+    grid = size[0] // 4, size[1] // 4
+    cells = torch.arange(1.0, 2 * grid[0] * grid[1] + 1).view(2, 1, *grid)
+    expected = net.attention.cut(cells)[..., 0].long() - 1
+    _, layout = placed(net, x, 0)
+    assert layout.grid == grid
+    torch.testing.assert_close(layout.windows, expected)
+
+
+def test_a_single_window_with_a_halo_reaches_beyond_the_image():
+    net, x = (
+        seeded(Convolutional, seeded(HaloAttn, 16, 16, num_heads=2, block_size=8, halo_size=2)),
+        torch.randn(2, 3, 32, 32),
+    )
+    _, layout = placed(live(net), x, 0)
+    assert layout.grid == layout.query_grid == (8, 8)
+    inside = F.pad(torch.arange(64).view(8, 8), (2, 2, 2, 2), value=-1).flatten()
+    torch.testing.assert_close(layout.windows[0], inside)

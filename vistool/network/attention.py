@@ -310,7 +310,8 @@ Leaves = Literal['none', 'first', 'all']
 
 _CONVOLUTION = {F.conv2d, torch.conv2d}
 _FUSED = F.scaled_dot_product_attention
-_HEADS = ('num_heads', 'n_heads', 'num_attention_heads', 'n_head', 'nhead', 'heads')
+HEADS = ('num_heads', 'n_heads', 'num_attention_heads', 'n_head', 'nhead', 'heads')
+"""What modules call the number of their heads."""
 # The function's own body, entered past the check that would hand it to the mode again.
 _BODY = types.FunctionType(
     F.multi_head_attention_forward.__code__,
@@ -524,6 +525,6 @@ class AttentionWatch(TorchFunctionMode):
             return 1, 1
         if lead[0] == self._batch:
             return lead[0], 1
-        values = (getattr(f.module, name, None) for f in reversed(self._stack) for name in _HEADS)
+        values = (getattr(f.module, name, None) for f in reversed(self._stack) for name in HEADS)
         heads = next((n for n in values if isinstance(n, int) and n > 0 and lead[0] % n == 0), lead[0] // self._batch)
         return lead[0] // max(heads, 1), max(heads, 1)

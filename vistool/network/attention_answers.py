@@ -16,7 +16,8 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -24,16 +25,31 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vistool.network.attention import AttentionOp, watch_attention
+from vistool.network.attention import AttentionOp, Frame, watch_attention
 from vistool.network.capture import borrowed, remembered
 from vistool.network.layers import unwrapped
-from vistool.network.positions import Probe, make_probe
-from vistool.network.tensors import NetworkInput, call_module, find_image, tensors
+from vistool.network.positions import Probe, make_probe, probe_maps, seen_grids
+from vistool.network.tensors import (
+    Grids,
+    Layout,
+    NetworkInput,
+    Size,
+    call_module,
+    find_image,
+    map_tensors,
+    tensors,
+)
 
 T = TypeVar('T')
 
 _ALIKE = 0.5
 """Correlation between the patterns of two heads of one window; between windows it is near zero."""
+_SURELY_ALIKE = 0.65
+"""Likewise where the module around the operation was asked, which no layers before it blur."""
+_MANY, _SAME = 24, 0.25
+"""With fewer values than this, heads differ by no more than this share of their size; windows do by chance rarely."""
+_MIXED = 0.1
+"""At most this share of the tokens is silent for one head and not for another."""
 _FLAT = 0.1
 """Answers whose logarithms vary less than this have no pattern."""
 _UNRELATED = 1.0
@@ -94,6 +110,7 @@ class TokenAnswers:
         queries: ``(windows, queries)``, or None where they cannot be told from the keys.
         same_tokens: Whether queries and keys are the same tokens.
         computed: Whether the model computed the weights itself, by a softmax.
+        separate: Whether there are other axes than that of the images.
     """
 
     shape: tuple[int, int, int, int]
@@ -102,6 +119,7 @@ class TokenAnswers:
     queries: Tensor | None
     same_tokens: bool
     computed: bool
+    separate: bool
 
     @property
     def from_image(self) -> bool:
@@ -116,14 +134,28 @@ class TokenAnswers:
         return windows > keys > 1 and float(inside.std(1).mean()) < 0.3 * float(inside.mean(1).std())
 
     @property
+    def doubtful(self) -> bool:
+        """Whether windows may have passed for heads: deep in a network, or where each gathers tokens from everywhere.
+
+        Heads have one axis of their own, unless they share it with the images.
+        """
+        heads = sum(axis.role == 'head' and axis.size > 1 for axis in self.axes)
+        return heads > 1 or (heads == 1 and not self.separate)
+
+    @property
     def is_gate(self) -> bool:
         """Whether it is a softmax over experts, prototypes or classes rather than over tokens."""
         return self.computed and (not self.from_image or self.same_place)
 
+    @property
+    def weighs(self) -> tuple[int, int, int]:
+        """How many times it weighs keys, for how many queries, and how many keys."""
+        return math.prod(self.shape[:2]), *self.shape[2:]
+
     def fits(self, op: AttentionOp, batch: int) -> bool:
         """Whether an operation on a batch has these axes."""
-        windows, heads, queries, keys = self.shape
-        return math.prod(op.shape[:2]) == batch * windows * heads and op.shape[2:] == (queries, keys)
+        count, queries, keys = self.weighs
+        return math.prod(op.shape[:2]) == batch * count and op.shape[2:] == (queries, keys)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +186,18 @@ class AttentionAnswers:
         found: T = self._placed[index]
         return found
 
+    @property
+    def silent(self) -> bool:
+        """Whether no operation answers."""
+        return not any(found is not None and found.from_image for found in self.ops)
+
     def gates(self) -> frozenset[int]:
-        """The operations that are no attention over tokens."""
+        """The operations that are not attention over tokens.
+
+        Where no operation answers at all, the image dies away on the way (random weights), which says nothing.
+        """
+        if self.silent:
+            return frozenset()
         return frozenset(index for index, found in enumerate(self.ops) if found is not None and found.is_gate)
 
 
@@ -182,8 +224,72 @@ def _ask(module: nn.Module, inputs: NetworkInput) -> AttentionAnswers:
     return AttentionAnswers(probe, tuple(found))
 
 
-def _answer(op: AttentionOp) -> TokenAnswers | None:
-    """How the tokens of an operation on the two images of a probe answer."""
+def answers_within(op: AttentionOp, batch: int) -> Iterator[tuple[TokenAnswers, Probe, Size]]:
+    """How an operation answers where a module around it, rather than the whole network, is given other maps.
+
+    Deep in a network, or behind many convolutions, all tokens answer alike. Modules that take ``(B, C, h, w)`` of the
+    size of a convolution's output (or half of it), or that with its channels last, are run on a pair of such maps,
+    innermost first.
+
+    Args:
+        op: The operation, with the modules around it.
+        batch: Images in the batch.
+
+    Yields:
+        The answers, the maps that were asked, and their grid.
+    """
+    for frame in reversed(op.frames):
+        maps = frame.tensor
+        if maps is None or maps.ndim != 4 or maps.shape[0] != batch or not maps.is_floating_point():
+            continue
+        known = seen_grids(op.grids) if isinstance(op.grids, Grids) else []
+        height, width = maps.shape[2:]
+        layouts = (Layout('BCHW', (height, width)), Layout('BHWC', (maps.shape[1], height)))
+        fitting = [layout for layout in layouts if layout.grid in known]
+        if len(fitting) != 1:
+            continue
+        layout = fitting[0]
+        if min(layout.grid) > 1:
+            probe = probe_maps(layout.to_map(maps))
+            yield from ((each, probe, layout.grid) for each in _answers_within(frame, maps, layout, probe, batch))
+
+
+class _Enough(BaseException):
+    """Ends a run once everything is known. Not an ``Exception``, which a network may catch."""
+
+
+def _answers_within(frame: Frame, maps: Tensor, layout: Layout, probe: Probe, batch: int) -> list[TokenAnswers]:
+    """The answers of the operation that comes after those that have already run in a module, then of those alike."""
+    assert isinstance(probe.inputs, Tensor)
+    pair = layout.from_map(probe.inputs, probe.inputs).to(maps.dtype)
+    found: list[TokenAnswers | None] = []
+
+    def exchange(tensor: Tensor) -> Tensor:
+        if tensor is maps:
+            return pair
+        return tensor[:1].expand(2, *tensor.shape[1:]) if tensor.ndim and tensor.shape[0] == batch else tensor
+
+    def instead(op: AttentionOp) -> Tensor:
+        found.append(_answer(op, _SURELY_ALIKE))
+        if len(found) > frame.attended:
+            raise _Enough
+        return _own_values(op, found[-1])
+
+    with torch.no_grad(), suppress(_Enough):
+        try:
+            with watch_attention(frame.module, 2, lambda op: None, instead=instead):
+                frame.module(*map_tensors(exchange, frame.args), **map_tensors(exchange, frame.kwargs))
+        except Exception:  # any failure of foreign code; then there is no further evidence
+            return []
+    last = found[-1] if len(found) > frame.attended else None
+    if last is None:
+        return []
+    alike = (each for each in reversed(found) if each is not None and each.weighs == last.weighs)
+    return [each for each in alike if each.from_image]
+
+
+def _answer(op: AttentionOp, alike: float = _ALIKE) -> TokenAnswers | None:
+    """How the tokens of an operation on the two images of a probe answer; heads are as ``alike`` as that."""
     assert op.value is not None
     parts = {
         name: tensor.detach().float().reshape(*op.lead, *tensor.shape[2:])
@@ -198,7 +304,7 @@ def _answer(op: AttentionOp) -> TokenAnswers | None:
         return None
     axis, before = split
     keys = _change(parts['value'], axis, before)
-    found = _roles(keys)
+    found = _roles(keys, alike)
     factors = [[each for each in axes if each.size != 1] for axes in found]
     axes = list(chain(*factors[: axis + 1], [Axis('image', 0)], *factors[axis + 1 :]))
     tokens = _merged(keys, axes)
@@ -210,7 +316,7 @@ def _answer(op: AttentionOp) -> TokenAnswers | None:
     heads = math.prod(each.size for each in axes if each.role == 'head')
     shape = (len(tokens), heads, op.shape[2], op.shape[3])
     same = op.shape[2] == op.shape[3] and (queries is None or _same_tokens(queries, tokens))
-    return TokenAnswers(shape, tuple(axes), tokens, queries, same, op.query is None)
+    return TokenAnswers(shape, tuple(axes), tokens, queries, same, op.query is None, len(op.lead) > 1)
 
 
 def _same_tokens(queries: Tensor, keys: Tensor) -> bool:
@@ -278,7 +384,7 @@ def _change_of_rows(weights: Tensor, axis: int, before: int, keys: Tensor) -> Te
     return (chosen - chosen.mean(-1, keepdim=True)).norm(dim=-1)
 
 
-def _roles(keys: Tensor) -> list[list[Axis]]:
+def _roles(keys: Tensor, alike: float) -> list[list[Axis]]:
     """What each leading axis of ``(*lead, tokens)`` counts; an axis that counts both is split into two.
 
     Heads of one window change in the same pattern over their tokens. Where nothing changes, or all tokens alike, the
@@ -297,25 +403,40 @@ def _roles(keys: Tensor) -> list[list[Axis]]:
         elif flat:
             found.append([Axis('head' if axis == wide[-1] else 'window', size)])
         else:
-            found.append(_factors(pattern.movedim(axis, 0).reshape(size, -1)))
+            rows = (each.movedim(axis, 0).reshape(size, -1) for each in (pattern, loud))
+            found.append(_factors(*rows, least=alike))
     return found
 
 
-def _factors(pattern: Tensor) -> list[Axis]:
-    """An axis ``(size, …)`` as heads, as windows, or as heads of windows or windows of heads, whichever fits."""
+def _factors(pattern: Tensor, loud: Tensor, *, least: float) -> list[Axis]:
+    """An axis ``(size, …)`` as heads, as windows, or as heads of windows or windows of heads, whichever fits.
+
+    Args:
+        pattern: The logarithms of the answers around their means, 0 where there is none.
+        loud: Where there is one.
+        least: The least correlation between heads.
+    """
     size = len(pattern)
     for heads in (n for n in range(size, 1, -1) if size % n == 0):
         windows = size // heads
-        if _alike(pattern.reshape(heads, -1)):
+        if _alike(*(each.reshape(heads, -1) for each in (pattern, loud)), least=least):
             return [Axis('head', heads), Axis('window', windows)]
-        if windows > 1 and _alike(pattern.reshape(windows, heads, -1).transpose(0, 1).reshape(heads, -1)):
+        swapped = (each.reshape(windows, heads, -1).transpose(0, 1).reshape(heads, -1) for each in (pattern, loud))
+        if windows > 1 and _alike(*swapped, least=least):
             return [Axis('window', windows), Axis('head', heads)]
     return [Axis('window', size)]
 
 
-def _alike(rows: Tensor) -> bool:
-    """Whether rows follow one pattern, by the mean correlation of each with the mean of the others."""
+def _alike(rows: Tensor, loud: Tensor, *, least: float) -> bool:
+    """Whether rows follow one pattern, by the mean correlation of each with the mean of the others.
+
+    Few values are correlated by chance, so they have to be nearly the same. The same tokens are silent for all heads.
+    """
+    if float((loud != loud[:1]).float().mean()) > _MIXED:
+        return False
+    if rows.numel() < _MANY:
+        return float((rows - rows.mean(0)).norm() / rows.norm().clamp_min(1e-9)) < _SAME
     rows = rows - rows.mean(1, keepdim=True)
     rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-9)
     others = (rows.sum(0) - rows) / (len(rows) - 1)
-    return float((rows * others).sum(1).mean() / others.norm(dim=1).mean().clamp_min(1e-9)) > _ALIKE
+    return float((rows * others).sum(1).mean() / others.norm(dim=1).mean().clamp_min(1e-9)) > least

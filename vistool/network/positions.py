@@ -121,21 +121,47 @@ def make_probe(inputs: NetworkInput) -> Probe:
     pairs = repeated(rows(inputs, 0, 1), 2)
     image = find_image(pairs)
     assert image is not None, 'the inputs were checked before'
-    one = image[:1].detach().float()
-    mean = one.mean((2, 3), keepdim=True).nan_to_num()
-    spread = one.std((2, 3), keepdim=True).nan_to_num()
-    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
-    noise, other, share = (part.to(one.device) for part in _patterns(tuple(one.shape[1:])))
-    mixed = (1 - share**2).sqrt() * noise + share * other
-    pair = mean + spread * torch.cat([noise, mixed])
+    pair, change = _pair(image[:1], 2, max(2, min(image.shape[2:]) // 4))
 
     probed = map_tensors(lambda tensor: pair.to(tensor.dtype) if tensor is image else tensor, pairs)
-    return Probe(probed, (mixed - noise)[0].square().sum(0).cpu())
+    return Probe(probed, change)
+
+
+def probe_maps(maps: Tensor) -> Probe:
+    """A probe for a module in the middle of a network, of the size and range of the first of its maps ``(B, C, h, w)``.
+
+    What is replaced differs from position to position. Where the maps hardly do, which is what random weights make of
+    any image, the channels differ as much as they do from each other.
+    """
+    side = min(maps.shape[2:])
+    return Probe(*_pair(maps[:1], max(2, side // 2), side, least=0.1))
+
+
+def _pair(image: Tensor, coarsest: int, finest: int, least: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The two images ``(2, C, H, W)`` of a probe, and their squared difference ``(H, W)``.
+
+    Args:
+        image: ``(1, C, H, W)``, whose mean and range each channel gets.
+        coarsest: The fewest cells along the shorter side.
+        finest: The most.
+        least: The smallest range, as a share of that of all channels together.
+    """
+    one = image.detach().float()
+    mean = one.mean((2, 3), keepdim=True).nan_to_num()
+    spread = one.std((2, 3), keepdim=True).nan_to_num()
+    spread = spread.clamp_min(least * float(one.std().nan_to_num()))
+    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+    noise, other, share = (part.to(one.device) for part in _patterns(tuple(one.shape[1:]), coarsest, finest))
+    mixed = (1 - share**2).sqrt() * noise + share * other
+    return mean + spread * torch.cat([noise, mixed]), (mixed - noise)[0].square().sum(0).cpu()
 
 
 @lru_cache(maxsize=8)
-def _patterns(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Two noises ``(1, C, H, W)`` with structure at several scales, and the share ``(H, W)`` that is replaced."""
+def _patterns(shape: tuple[int, int, int], coarsest: int, finest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Two noises ``(1, C, H, W)`` with structure at several scales, and the share ``(H, W)`` that is replaced.
+
+    The share differs between cells of several sizes, ``coarsest`` to ``finest`` of them along the shorter side.
+    """
     channels, height, width = shape
     generator = torch.Generator().manual_seed(0)
 
@@ -145,8 +171,8 @@ def _patterns(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
         ]
         return torch.stack([F.interpolate(part, (height, width)) for part in parts]).sum(0) / math.sqrt(3)
 
-    total, short, cells = torch.zeros(1, 1, height, width), min(height, width), 2
-    while cells <= max(2, short // 4):
+    total, short, cells = torch.zeros(1, 1, height, width), min(height, width), coarsest
+    while cells <= finest:
         grid = round(cells * height / short), round(cells * width / short)
         values = torch.linspace(-1, 1, grid[0] * grid[1])[torch.randperm(grid[0] * grid[1], generator=generator)]
         total += F.interpolate(values.view(1, 1, *grid), (height, width))
@@ -408,6 +434,17 @@ def _block_sides(grid: Size) -> list[Size]:
     return [side for side in dict.fromkeys(square + alike) if side != grid and side != (1, 1)]
 
 
+def seen_grids(grids: Grids) -> list[Size]:
+    """Grids that convolutions and pooling layers made, and those that halving them makes (merged tokens)."""
+    halved = [
+        (height >> times, width >> times)
+        for height, width in grids.measured_sizes
+        for times in range(6)
+        if height % 2**times == 0 and width % 2**times == 0
+    ]
+    return list(dict.fromkeys(halved))
+
+
 @dataclass(eq=False)
 class Positions:
     """What the modules of a network answered to a probe.
@@ -450,13 +487,7 @@ class Positions:
     @property
     def seen(self) -> list[Size]:
         """Grids that convolutions and pooling layers made, and those that halving them makes (merged tokens)."""
-        halved = [
-            (height >> times, width >> times)
-            for height, width in self.grids.measured_sizes
-            for times in range(6)
-            if height % 2**times == 0 and width % 2**times == 0
-        ]
-        return list(dict.fromkeys(halved))
+        return seen_grids(self.grids)
 
     def ranked(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> list[Reading]:
         """The readings of an answer, best first: of grids that were seen, then of others where none of them is sure.

@@ -11,16 +11,25 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vistool.errors import InputError
-from vistool.network.attention import AttentionOp, Frame
-from vistool.network.attention_answers import AttentionAnswers, TokenAnswers
-from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings
-from vistool.network.tensors import Layout, NoSpatialMap, Size, TokenHints, cell_distortion, find_layout
+from vistool.network.attention import HEADS, AttentionOp, Frame
+from vistool.network.attention_answers import AttentionAnswers, TokenAnswers, answers_within
+from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings, seen_grids
+from vistool.network.tensors import (
+    Grids,
+    Layout,
+    NoSpatialMap,
+    Size,
+    TokenHints,
+    cell_distortion,
+    find_layout,
+    measured,
+)
 from vistool.network.windows import mentions_windows, trace_windows
 
 log = logging.getLogger('vistool')
@@ -33,8 +42,6 @@ _PLAUSIBLE, _LIKELY = 0.5, 2.0
 """The correlation, and its certainty in standard errors, that keep row by row over a grid that was seen."""
 _ELONGATED = math.log(4.5)
 """How far from square the cells of a grid may be that was not seen before."""
-_CLOSE = 0.7
-"""The correlation that confirms overlapping windows."""
 _ALIKE = 0.25
 """Answers whose logarithms vary less than this come from the whole image."""
 _CHANNEL_ATTENTION = ('XCA', 'ChannelAttention', 'CrossCovariance', 'ChannelBlock')
@@ -129,20 +136,12 @@ def place_tokens(
             message = '%s: where its tokens lie could not be checked (%s): row by row is assumed'
             log.warning(message, op.name, answers.problem)
         return op, find_token_layout(op, batch, size)
-    found = answers.of(op)
-    tokens = f'{op.name} attends over {op.shape[3]} tokens that'
-    if found is None or not found.fits(op, batch):
-        reason = 'are the same for all images, or mix them (text, or an axis of images taken for tokens)'
-        raise Unplaced(f'{tokens} {reason}', parameter='layers')
-    if not found.from_image:
-        reason = 'do not come from the image (text, learned tokens or another image)'
-        raise Unplaced(f'{tokens} {reason}', parameter='layers')
     _refuse_channels(op, batch)
+    found, placed = answers.remember(op.index, lambda: _place(op, batch, size, answers))
+    if found is None or isinstance(placed, str):
+        raise Unplaced(f'{op.name} {placed}', parameter='layers')
     sizes = [batch if axis.role == 'image' else axis.size for axis in found.axes]
     order = [i for role in ('image', 'window', 'head') for i, each in enumerate(found.axes) if each.role == role]
-    placed = answers.remember(op.index, lambda: place_answers(found, answers.probe, size, op))
-    if isinstance(placed, str):
-        raise Unplaced(f'{op.name} {placed}', parameter='layers')
     op = op.regrouped(sizes, order, found.shape[1])
     return op.reordered(placed.query_order, placed.key_order), placed.layout(batch, op)
 
@@ -193,6 +192,52 @@ class Placement:
         )
 
 
+def _place(
+    op: AttentionOp, batch: int, size: Size, answers: AttentionAnswers
+) -> tuple[TokenAnswers | None, Placement | str]:
+    """Places the tokens of an operation by their answers, or where those do not suffice, by those of its block."""
+    found = answers.of(op)
+    placed: Placement | str
+    if found is None or not found.fits(op, batch):
+        reason = 'are the same for all images, or mix them (text, or an axis of images taken for tokens)'
+        placed = f'attends over {op.shape[3]} tokens that {reason}'
+    elif answers.silent:
+        placed = (
+            f'attends over {op.shape[3]} tokens that hardly change with the image: its effect is lost in the layers '
+            'before (weights that are random, or too small)'
+        )
+    elif not found.from_image:
+        reason = 'do not come from the image (text, learned tokens or another image)'
+        placed = f'attends over {op.shape[3]} tokens that {reason}'
+    else:
+        placed = place_answers(found, answers.probe, size, op)
+    doubtful = found is not None and found.doubtful and not _states(op, found.shape[1])
+    if isinstance(placed, Placement) and not doubtful:
+        return found, placed
+    for closer, probe, grid in answers_within(op, batch):
+        if not closer.fits(op, batch) or (closer.doubtful and op.shape[3] < _FEW):
+            continue
+        at = place_answers(closer, probe, size, replace(op, grids=_latest(op, grid)))
+        if isinstance(at, Placement):
+            return closer, at
+        if doubtful and found is not None and closer.axes != found.axes:  # windows that passed for heads
+            placed = at
+    if doubtful and op.shape[3] < _FEW:
+        return found, f'attends over {op.shape[3]} tokens, too few to tell windows from heads'
+    return found, placed
+
+
+def _states(op: AttentionOp, heads: int) -> bool:
+    """Whether the module that runs an operation, or one around it, states that many heads."""
+    return any(getattr(frame.module, name, None) == heads for frame in op.frames for name in HEADS)
+
+
+def _latest(op: AttentionOp, grid: Size) -> Sequence[Size]:
+    """The sizes seen before an operation, with ``grid`` as the most recent one."""
+    sizes = [*(size for size in op.grids if size != grid), grid]
+    return Grids(sizes, {*measured(op.grids), grid})
+
+
 def place_answers(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp) -> Placement | str:
     """Places the tokens of an operation by their answers; or says why that cannot be done, as ``'attends …'``.
 
@@ -216,6 +261,8 @@ def place_answers(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp
     if found.same_tokens:
         return Placement(own.grid, prefix, own.grid, prefix, order, order)
     asking = None if found.queries is None else _best(found.queries, probe, size, op, prefix)
+    if asking is None and found.shape[2] == keys:  # answers of queries are weaker; as many as keys are the same tokens
+        return Placement(own.grid, prefix, own.grid, prefix, order, order)
     if asking is None:
         return Placement(own.grid, prefix, None, found.shape[2], order)
     extra = found.shape[2] - asking.grid[0] * asking.grid[1]
@@ -249,15 +296,23 @@ def _chosen(
     flat = answers.reshape(1, tokens)  # windows are places too: unlike heads, they need not each follow the pattern
     found = Answer((1, tokens, 1), flat, flat)
     ranked: list[Reading] = []
-    for grids in (list(op.grids), _any_grids(tokens, size)):
+    seen = seen_grids(op.grids) if isinstance(op.grids, Grids) else []
+    for grids in (list(dict.fromkeys([*op.grids, *seen])), _any_grids(tokens, size)):
         ranked += readings(found, probe, list(possible_layouts(found.shape, grids, hints)))
-        best = max(ranked, key=lambda each: each.agreement, default=None)
+        ranked.sort(key=lambda each: -each.agreement)
+        best = next(iter(ranked), None)
         plain = next((each for each in ranked if each.layout == assumed), None)
         if plain is not None and best is not None and best.agreement - plain.agreement < _BETTER and _likely(plain):
             return plain.layout
-        if best is not None and best.close:
+        if best is not None and (best.close or (best.layout.grid in seen and _stands_out(ranked))):
             return best.layout
     return None
+
+
+def _stands_out(ranked: Sequence[Reading]) -> bool:
+    """Whether the best reading of grids that were seen is confirmed, and no other comes near it."""
+    best = ranked[0]
+    return best.confirmed and best.agreement > _PLAUSIBLE and all(best.clearly_beats(each) for each in ranked[1:])
 
 
 def _likely(reading: Reading) -> bool:
@@ -303,48 +358,102 @@ def _reason(answers: Tensor, keys: int) -> str:
 def _placed_windows(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp) -> Placement | str:
     """Windows whose tokens are in any order that a flat sequence may have, or that overlap."""
     windows, _, queries, keys = found.shape
-    own = _window_table(found.keys, probe, size, op) or _overlapping(found.keys, probe, size)
+    own = _window_table(found.keys, probe, size, op, overlapping=True)
     if own is None:
         return f'attends within {windows} windows of {keys} tokens, whose places in the image are not known'
     grid, table = own
     if found.same_tokens:
         return Placement(grid, 0, grid, 0, windows=table)
     asking = None if found.queries is None else _window_table(found.queries, probe, size, op)
+    if asking is None and queries == keys and not _overlaps(table):
+        return Placement(grid, 0, grid, 0, windows=table)
     if asking is None:
         return f'attends within {windows} windows from {queries} queries each, whose places in the image are not known'
     return Placement(grid, 0, asking[0], 0, windows=table, query_windows=asking[1])
 
 
-def _window_table(answers: Tensor, probe: Probe, size: Size, op: AttentionOp) -> tuple[Size, Tensor] | None:
-    """The grid, and the cell of each token ``(windows, tokens)``, where windows do not overlap."""
-    windows, tokens = answers.shape
+def _window_table(
+    answers: Tensor, probe: Probe, size: Size, op: AttentionOp, overlapping: bool = False
+) -> tuple[Size, Tensor] | None:
+    """The grid, and the cell of each token ``(windows, tokens)`` or -1, by the arrangement that the answers follow.
+
+    Half of the differences have to be those of that arrangement, and no other may come near it.
+    """
+    tried = [*_in_order(answers, probe, size, op), *_partitions(answers.shape, op)]
+    if overlapping:
+        tried += _overlapping(answers.shape, size)
     found = []
+    for grid, table in tried:
+        agreement = _agreement(answers, table, grid, probe)
+        found.append((_z(agreement, grid[0] * grid[1]), agreement, grid, table))
+    found.sort(key=lambda each: -each[0])
+    if not found:
+        return None
+    certain, agreement, grid, table = found[0]
+    ahead = certain - max((each[0] for each in found if not torch.equal(each[3], table)), default=0.0)
+    return (grid, table) if agreement > _PLAUSIBLE and ahead >= _LIKELY else None
+
+
+def _z(correlation: float, count: int) -> float:
+    """A correlation over ``count`` positions in standard errors."""
+    return math.atanh(max(-0.9999, min(correlation, 0.9999))) * math.sqrt(max(count - 3, 0))
+
+
+def _overlaps(table: Tensor) -> bool:
+    cells = table[table >= 0]
+    return len(cells.unique()) < len(cells)
+
+
+def _in_order(answers: Tensor, probe: Probe, size: Size, op: AttentionOp) -> Iterator[tuple[Size, Tensor]]:
+    """Windows whose tokens, one window after another or alternating, lie in an order of :func:`token_orders`."""
+    windows, tokens = answers.shape
     for swapped in (False, True):  # (windows, tokens), or all first tokens of the windows, then all second ones
         flat = answers.mT.contiguous() if swapped else answers
         layout = _chosen(flat, probe, size, op, None, TokenHints(prefix=0, flat=True))
         if layout is not None:
             table = torch.empty(windows * tokens, dtype=torch.long)
             table[layout.index()] = torch.arange(windows * tokens)
-            table = table.view(tokens, windows).mT.contiguous() if swapped else table.view(windows, tokens)
-            found.append((_agreement(answers, table, layout.grid, probe), layout.grid, table))
-    best = max(found, key=lambda each: each[0], default=None)
-    return None if best is None else best[1:]
+            yield layout.grid, table.view(tokens, windows).mT.contiguous() if swapped else table.view(windows, tokens)
 
 
-def _overlapping(answers: Tensor, probe: Probe, size: Size) -> tuple[Size, Tensor] | None:
+def _partitions(shape: Sequence[int], op: AttentionOp) -> Iterator[tuple[Size, Tensor]]:
+    """Windows over a grid that was seen: of neighbors or of positions a stride apart, padded at the edges, shifted."""
+    windows, tokens = shape
+    for grid in seen_grids(op.grids) if isinstance(op.grids, Grids) else []:
+        for high in (n for n in range(1, tokens + 1) if tokens % n == 0):
+            sides = high, tokens // high
+            counts = -(-grid[0] // sides[0]), -(-grid[1] // sides[1])
+            if counts[0] * counts[1] != windows or max(sides) > 4 * min(sides):
+                continue
+            for scattered in (False, True):
+                halves = {(0, 0), (0 if counts[0] == 1 else sides[0] // 2, 0 if counts[1] == 1 else sides[1] // 2)}
+                for shift in {(0, 0)} if scattered else halves:
+                    for centered in (False, True):
+                        yield grid, _partition(grid, sides, counts, shift, scattered, centered)
+
+
+def _partition(grid: Size, sides: Size, counts: Size, shift: Size, scattered: bool, centered: bool) -> Tensor:
+    """``(windows, tokens)``: the cell of each token, -1 for padding, which is at the end or on both sides."""
+    lines = []
+    for length, side, count, moved in zip(grid, sides, counts, shift, strict=True):
+        whole = torch.arange(side * count)
+        at = (whole + moved) % len(whole) - ((len(whole) - length) // 2 if centered else 0)
+        at = torch.where((at >= 0) & (at < length), at, -1)
+        lines.append(at.view(side, count).mT if scattered else at.view(count, side))
+    y, x = lines[0][:, None, :, None], lines[1][None, :, None, :]
+    return torch.where((y >= 0) & (x >= 0), y * grid[1] + x, -1).reshape(counts[0] * counts[1], -1)
+
+
+def _overlapping(shape: Sequence[int], size: Size) -> Iterator[tuple[Size, Tensor]]:
     """Square windows around blocks, padded at the edges of the image (HaloNet, Vaswani et al., CVPR 2021)."""
-    windows, tokens = answers.shape
+    windows, tokens = shape
     side = math.isqrt(tokens)
-    found = []
     for down in (n for n in range(1, windows + 1) if windows % n == 0 and side * side == tokens):
         across = windows // down
         for block in range(side - 2, 0, -2):
             grid = down * block, across * block
             if cell_distortion(grid, size) < math.log(2):
-                table = _haloed((down, across), block, side)
-                found.append((_agreement(answers, table, grid, probe), grid, table))
-    best = max(found, key=lambda each: each[0], default=None)
-    return None if best is None or best[0] < _CLOSE else best[1:]
+                yield grid, _haloed((down, across), block, side)
 
 
 def _haloed(blocks: Size, block: int, side: int) -> Tensor:
@@ -358,12 +467,14 @@ def _haloed(blocks: Size, block: int, side: int) -> Tensor:
 
 
 def _agreement(answers: Tensor, table: Tensor, grid: Size, probe: Probe) -> float:
-    """Correlation of the logarithms of answers and of what the cells of a table changed."""
+    """Correlation of the logarithms of answers and of what the cells of a table changed, as they are or blurred."""
     inside = table >= 0
+    if int(inside.sum()) < 3:
+        return 0.0
     values = answers[inside].double()
     values = values.clamp_min(float(values.max()) * 1e-9).log()
-    pair = torch.stack([values, probe.expected(grid).flatten()[table[inside]]])
-    return float(torch.corrcoef(pair)[0, 1].nan_to_num())
+    expected = (probe.expected(grid, blur).flatten()[table[inside]] for blur in (1, 3) if blur < max(2, min(grid)))
+    return max(float(torch.corrcoef(torch.stack([values, each]))[0, 1].nan_to_num()) for each in expected)
 
 
 def covered_size(size: Size, grid: Size, stride: Size | None) -> Size:
