@@ -31,7 +31,7 @@ MOST_DEPTH = 100
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _SHOWN = 60
-_LONGEST_PATH = 1000
+_LONGEST_PATH = 500
 """Characters of a path that an error quotes: one that is cut cannot be copied."""
 
 

@@ -63,6 +63,8 @@ _CERTAIN = 4.0
 """Standard errors of a correlation (Fisher's z) between a reading and chance, or between two readings."""
 _LIKELY = 2.0
 """Standard errors by which the best of several unknown readings has to be ahead, or the simplest is taken."""
+_BY_CHANCE = 1.0
+"""Standard errors by which an unusual order has to agree better than the usual one, whose agreement is weak too."""
 _WEAK = 0.3
 """No correlation below this confirms a reading, however many positions there are."""
 _CLOSE = 0.8
@@ -378,6 +380,14 @@ def _is_plausible(layout: Layout, assumed: Layout | None) -> bool:
     return (layout.prefix, layout.middle, layout.suffix) == (assumed.prefix, assumed.middle, assumed.suffix)
 
 
+def _by_chance(tied: Sequence[Reading], usual: Reading | None) -> bool:
+    """Whether the best reading is hardly better than the usual one, which is not confirmed.
+
+    Among many orders one agrees a little better by chance, as where attention has mixed the places.
+    """
+    return usual is not None and usual not in tied and not tied[0].clearly_beats(usual, _BY_CHANCE)
+
+
 def ties(ranked: Sequence[Reading]) -> list[Reading]:
     """The confirmed readings that are not clearly worse than the first."""
     return [each for each in ranked if each.confirmed and not ranked[0].clearly_beats(each)]
@@ -535,6 +545,16 @@ class Positions:
             vouched = None
         if vouched is not None and tied and not tied[0].close:
             return self.told(vouched, name)
+        plain = next((each for each in ranked if each.layout == assumed), None)
+        if (
+            vouched is None
+            and tied
+            and plain is not None
+            and plain not in tied
+            and not tied[0].clearly_beats(plain, _BY_CHANCE)
+        ):
+            # Among many orders one agrees a little better by chance, as where attention has mixed the places
+            return self.unchecked(assumed, '', name, 'they answer much alike when the image is changed')
         preferred = [each for wanted in (vouched, assumed) for each in tied if each.layout == wanted]
         chosen = next(iter(preferred or _simplest(tied)), None)
         known = assumed is not None or (chosen is not None and chosen.layout.grid in self.seen)
@@ -743,7 +763,9 @@ def checked_layout(
         return layout
     if assumed is not None and gives_maps(layer, assumed, grids):
         return assumed
-    places = own.of(assumed).numel() if assumed is not None and assumed.axes == 'BCHW' else own.last.numel()
+    places = own.last.numel()
+    if assumed is not None and assumed.axes == 'BCHW':
+        places = min(places, own.of(assumed).numel())  # whichever of the two it is
     if found.differs(own, assumed, size, hints) and places >= _FEW:
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '

@@ -397,8 +397,9 @@ def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'config contents': hashlib.sha256(configs.encode()).hexdigest()[:16],
         'checkpoint contents': [_weights(model) for model in models],
     }
-    counted = [each.name for each in dataclasses.fields(spec.analysis) if each.compare]  # type: ignore[arg-type]
-    own = {'analysis': type(spec.analysis).__name__, **{name: getattr(spec.analysis, name) for name in counted}}
+    skipped = {each.name for each in getattr(spec.analysis, '__dataclass_fields__', {}).values() if not each.compare}
+    counted = {name: value for name, value in vars(spec.analysis).items() if name not in skipped}
+    own = {'analysis': type(spec.analysis).__name__, **counted}
     found |= {f'analysis.{key}' if key in found and found[key] != own[key] else key: own[key] for key in own}
     return {key: plain(value) for key, value in found.items()}
 

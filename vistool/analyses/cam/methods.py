@@ -146,6 +146,8 @@ class Method:
         assert self.weigh is not None
         weighted = self.weigh(activations, activations if gradients is None else gradients)
         signed = self.project(weighted) if self.project else combine(weighted, eigen_smooth)
+        if self.project not in (None, principal_component):
+            return signed  # on a scale of its own, which says nothing about rounding
         return above_rounding(signed, weighted, dtype or weighted.dtype)
 
 
