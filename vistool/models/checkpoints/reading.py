@@ -83,6 +83,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
+_LONGEST_NAME = 255  # bytes, on the usual file systems; the cache folder may not exist yet, so it cannot be asked
 _ACCEPTED = f'a file ({" ".join(SUFFIXES)}), http(s)://…, demo://NAME or none'
 # In order of preference. After an EMAHook, mmengine's `state_dict` already holds the averaged weights.
 _WRAPPERS = ('state_dict', 'model', 'module', 'model_state', 'model_state_dict', 'net', 'network', 'teacher', 'student')
@@ -216,7 +217,7 @@ def _download(url: str) -> Path:
         name = os.path.basename(unquote(urlparse(url).path))
     except ValueError as error:  # an IPv6 address without its end
         raise InputError(f'{url} is not a URL: {error}', accepted=_ACCEPTED, parameter='checkpoint') from error
-    if not name or name in ('.', '..') or '\0' in name:
+    if not name or name in ('.', '..') or '\0' in name or len(os.fsencode(name)) > _LONGEST_NAME:
         raise InputError(f'{url} does not name a file', accepted=_ACCEPTED, parameter='checkpoint')
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     file = find_path(folder / name, 'checkpoint')
