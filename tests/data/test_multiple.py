@@ -218,8 +218,15 @@ def test_the_size_of_maps_is_that_of_the_input_they_are_drawn_on():
         assert vt.CAM(layers=drawn)(model, sample).maps[0].values.shape == sample.image.shape[:2] == size
 
 
-@pytest.mark.slow
 def test_training_is_reproducible():
-    weights = vt.load(CONFIG).module.state_dict()
-    for name, tensor in train.train().state_dict().items():
-        torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=1e-2)
+    # To the bit on one machine; elsewhere other instructions round otherwise, and 120 steps carry that far
+    first, second = (train.train(steps=3, samples=64).state_dict() for _ in range(2))
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], atol=0, rtol=0)
+
+
+def test_the_shipped_weights_read_the_evidence(model):
+    inputs, labels = train.batch(np.random.default_rng(99), 60)
+    with torch.no_grad():
+        scores = model.module.eval()(*inputs)
+    assert (scores.argmax(1) == labels).float().mean() > 0.9
