@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser
-from vistool.errors import naming
 
 if TYPE_CHECKING:
     from vistool.runs.spec import RunSpec
@@ -93,31 +92,16 @@ def work(args: argparse.Namespace) -> int:
 
     cam = options.taken(CAM, args, tokens=args.tokens or None, copies=args.batch_size)
     spec = options.run_spec(args, 'vis_cam', cam)
-    return preview(args, spec) if args.preview_model else boundary.execute(spec)
+    return preview(spec) if args.preview_model else boundary.execute(spec)
 
 
-def preview(args: argparse.Namespace, spec: RunSpec) -> int:
+def preview(spec: RunSpec) -> int:
     """Lists the network's modules, and its outputs for the first image, on stdout; needs no checkpoint."""
-    from vistool.models.classes import dataset_classes, fitting_names
-    from vistool.models.configs import resolve
-    from vistool.models.model import Model, build_module, find_device, output_lines
-    from vistool.network.outputs import output_count
-    from vistool.runs.run import open_output
-    from vistool.runs.spec import find_items, read_views
+    from vistool.models.model import output_lines
+    from vistool.runs.run import unweighted
 
-    models = spec.models
-    source = resolve(args.config, models.options)
-    items = find_items(args.images, source)
-    open_output(spec, spec.output.path(source.name, spec.tool), len(items))
-    device = find_device(models.device)
-    module = build_module(source, args.seed)
-    names = fitting_names(source.name, [dataset_classes(source.config)], output_count(module))
-    model = Model(module, source.name, source.config, names, device, **models.said)
-    spec.analysis.check(model)
-    model.use_files(models.files, models.draw_on)
-    with naming('images'):
-        sample = read_views([model], items[0], args.seed)[0]
-    boundary.announce([module, *output_lines(model, model.batch([sample]))])
+    model, sample = unweighted(spec)
+    boundary.announce([model.module, *output_lines(model, model.batch([sample]))])
     return boundary.OK
 
 

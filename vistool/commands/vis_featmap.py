@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser, whole
-from vistool.errors import InputError, naming, param
+from vistool.errors import InputError, param
 
 if TYPE_CHECKING:
     from vistool.analyses.base import MapAnalysis
@@ -76,7 +76,7 @@ def work(args: argparse.Namespace) -> int:
         args.alpha, args.interpolation = args.alpha or '0.5', args.interpolation or 'bilinear'
     spec = options.run_spec(args, 'vis_featmap', analysis_of(args))
     if args.preview_model:
-        return preview(args, spec)
+        return preview(spec)
 
     def save_basis(fitted: MapAnalysis) -> None:
         from vistool.analyses.featmap.pca import basis_bytes
@@ -130,25 +130,12 @@ def parse_point(word: str) -> tuple[float, float]:
     return x, y
 
 
-def preview(args: argparse.Namespace, spec: RunSpec) -> int:
+def preview(spec: RunSpec) -> int:
     """Lists the network's modules with what they give for the first image, on stdout; needs no checkpoint."""
-    from vistool.models.configs import resolve
-    from vistool.models.model import Model, build_module, find_device, preview_model
-    from vistool.runs.run import open_output
-    from vistool.runs.spec import find_items, read_views
+    from vistool.models.model import preview_model
+    from vistool.runs.run import unweighted
 
-    models = spec.models
-    source = resolve(args.config, models.options)
-    items = find_items(args.images, source)
-    open_output(spec, spec.output.path(source.name, spec.tool), len(items))
-    device = find_device(models.device)
-    module = build_module(source, args.seed)
-    model = Model(module, source.name, source.config, device=device)
-    model.use_files(models.files, models.draw_on)
-    spec.analysis.check(model)
-    with naming('images'):
-        views = read_views([model], items[0], args.seed)
-    boundary.announce([preview_model(model, views)])
+    boundary.announce([preview_model(*unweighted(spec))])
     return boundary.OK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +17,11 @@ from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
 from vistool.errors import InputError, log_speller, naming, param
 from vistool.gallery.build import build_gallery, check_others
-from vistool.models.configs import Source
-from vistool.models.model import Model
+from vistool.models.classes import dataset_classes, fitting_names
+from vistool.models.configs import Source, resolve
+from vistool.models.model import Model, build_module, find_device
 from vistool.network.layers import words_for
+from vistool.network.outputs import output_count
 from vistool.results import Heatmaps, Result
 from vistool.runs.batches import Batches, throughput
 from vistool.runs.distributed import DistInfo, deterministic, distributed, hint_at_gpu
@@ -261,6 +264,28 @@ class _AllImages(Iterable[Views]):
 
     def __iter__(self) -> Iterator[Views]:
         return self.read()
+
+
+def unweighted(spec: RunSpec) -> tuple[Model, Sample]:
+    """The network of a run without its checkpoint, and the run's first image; what a run checks first is checked.
+
+    Raises:
+        InputError: As :func:`run` would raise before any image is explained.
+    """
+    models = spec.models
+    described = models.first.model
+    assert isinstance(described, (str, os.PathLike)), 'commands name a config'
+    source = resolve(described, models.options)
+    items = find_items(spec.images, source)
+    open_output(spec, spec.output.path(source.name, spec.tool), len(items))
+    device = find_device(models.device)
+    module = build_module(source, spec.seed)
+    names = fitting_names(source.name, [dataset_classes(source.config)], output_count(module))
+    model = Model(module, source.name, source.config, names, device, **models.said)
+    spec.analysis.check(model)
+    model.use_files(models.files, models.draw_on)
+    with naming('images'):
+        return model, read_views([model], items[0], spec.seed)[0]
 
 
 def open_output(spec: RunSpec, out: Path, images: int) -> Visualizer:
