@@ -211,8 +211,9 @@ def test_a_batch_of_a_plain_dataset(form, collate):
         np.testing.assert_array_equal(each.views[0], record.images[-1].pixels)
 
 
-def test_a_report_of_a_plain_dataset():
-    summary = DatasetReport()(Samples(Tensors()), range(5))
+@pytest.mark.parametrize('form', ['tuple', 'dict', 'bare'])
+def test_a_report_of_a_plain_dataset(form):
+    summary = DatasetReport()(Samples(Tensors(form)), range(5))
     assert summary.counts == {'even': 3, 'odd': 2} and summary.sizes.tolist() == [[12, 16]] * 5
     expected = 255 * Tensors().images.numpy().mean((0, 2, 3))
     np.testing.assert_allclose(summary.found[:, 0], expected, atol=0.6)

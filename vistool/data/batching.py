@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vistool.data.datasets import Label, label_of
 from vistool.data.photometry import Photometry, Preprocessing, float_array
 from vistool.data.recording import Record, preprocessor_config, with_mask
-from vistool.data.samples import planes_of
+from vistool.data.samples import image_keys, planes_of
 from vistool.data.transforms import seeded
 from vistool.errors import InputError, message_of
 
@@ -114,16 +114,12 @@ def _images(batch: Any) -> list[Any]:
     In a tuple as PyTorch's datasets give them, images come first and labels after.
     """
     if isinstance(batch, Mapping):
-        keys = [*(key for key in _KEYS if key in batch), *(key for key in batch if key not in _KEYS)]
-        return next((found for key in keys if (found := _images(batch[key]))), [])
+        return next((found for key in image_keys(batch) if (found := _images(batch[key]))), [])
     if isinstance(batch, (list, tuple)):
         if batch and all(hasattr(each, 'dim') and each.dim() >= 3 for each in batch):
             return list(batch)
         return next((found for each in batch if (found := _images(each))), [])
     return [batch] if hasattr(batch, 'dim') and batch.dim() >= 4 else []
-
-
-_KEYS = ('inputs', 'images', 'img', 'image', 'pixel_values')
 
 
 def replace_mean(photometry: Photometry, does: Preprocessing, preprocessor: Any, view: int) -> Photometry:

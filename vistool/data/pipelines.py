@@ -24,7 +24,7 @@ from vistool.data.geometry import GeometricStep, Geometry, crop
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES, ImageLike, Photo, read_photo
 from vistool.data.inputs import NamedInputs, PositionalInputs
 from vistool.data.photometry import Photometry, Preprocessing, compared, pixels_of
-from vistool.data.samples import Sample, channel_axis, image_of, planes_of, preprocess, size_of
+from vistool.data.samples import Sample, channel_axis, image_keys, image_of, planes_of, preprocess, size_of
 from vistool.data.transforms import Tracer, name_of, seeded
 from vistool.errors import InputError, message_of
 
@@ -399,8 +399,7 @@ def network_input(data: Any) -> Any:
     """The image tensor in what a pipeline returned: ``inputs`` or ``img``, the first if there are several."""
     while not (is_image := size_of(data) is not None):
         if isinstance(data, Mapping) and data:
-            key = next((key for key in ('inputs', 'img', 'pixel_values') if key in data), next(iter(data)))
-            data = data[key]
+            data = data[image_keys(data)[0]]
         elif isinstance(data, (tuple, list)) and data:
             data = data[0]
         else:

@@ -30,7 +30,7 @@ from vistool.data.display import Display, Shown
 from vistool.data.images import read_photo
 from vistool.data.photometry import Photometry, Preprocessing, compared
 from vistool.data.pipelines import is_loader, seed_inner
-from vistool.data.samples import channel_axis, planes_of, size_of
+from vistool.data.samples import channel_axis, image_keys, planes_of, size_of
 from vistool.data.transforms import Tracer, applied, attribute, name_of, seeded
 from vistool.errors import InputError, message_of
 
@@ -391,17 +391,13 @@ def images_of(value: Any) -> list[Any]:
     return list(several) if several and all(size_of(each) is not None for each in several) else []
 
 
-_IMAGE_KEYS = ('inputs', 'img', 'image', 'images', 'pixel_values')
-
-
 def returned_images(data: Any) -> list[Any]:
     """The images in what a dataset returned: packed under a known key, first in a tuple, or as they are.
 
     Several images (views) are those of one tuple or list that are all images with channels.
     """
     if isinstance(data, Mapping):
-        keys = [*(key for key in _IMAGE_KEYS if key in data), *(key for key in data if key not in _IMAGE_KEYS)]
-        return next((found for key in keys if (found := returned_images(data[key]))), [])
+        return next((found for key in image_keys(data) if (found := returned_images(data[key]))), [])
     if isinstance(data, (tuple, list)):
         several = images_of(data)
         if several and all(getattr(each, 'ndim', 3) == 3 for each in several):

@@ -67,6 +67,14 @@ def size_of(image: Any, channels: int | None = None) -> Size | None:
     return None
 
 
+_IMAGE_KEYS = ('inputs', 'img', 'image', 'images', 'pixel_values')
+
+
+def image_keys(data: Mapping[Any, Any]) -> list[Any]:
+    """The keys of what a pipeline or dataset returned: those that name images first, the others in their order."""
+    return [*(key for key in _IMAGE_KEYS if key in data), *(key for key in data if key not in _IMAGE_KEYS)]
+
+
 def image_of(value: Any) -> Any:
     """The image in a results dict, or the value itself if the pipeline passes images; None if there is no image."""
     if isinstance(value, dict):
