@@ -90,9 +90,14 @@ def base_of(dataset: Any, index: int) -> tuple[Any, int]:
         dataset, index = inner, place
 
 
+def _held(dataset: Any) -> list[Any]:
+    """The datasets that a wrapper holds; none for one that is not a wrapper."""
+    return list(getattr(dataset, 'datasets', None) or filter(None, [getattr(dataset, 'dataset', None)]))
+
+
 def bases(dataset: Any) -> Iterator[Any]:
     """The innermost datasets, each once."""
-    inner = getattr(dataset, 'datasets', None) or [each for each in [getattr(dataset, 'dataset', None)] if each]
+    inner = _held(dataset)
     if not inner:
         yield dataset
         return
@@ -106,7 +111,7 @@ def bases(dataset: Any) -> Iterator[Any]:
 
 def wrappers(dataset: Any) -> Iterator[Any]:
     """The datasets around the innermost ones, from the outside in."""
-    inner = getattr(dataset, 'datasets', None) or [each for each in [getattr(dataset, 'dataset', None)] if each]
+    inner = _held(dataset)
     if inner:
         yield dataset
         for each in inner:

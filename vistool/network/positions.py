@@ -545,15 +545,8 @@ class Positions:
             vouched = None
         if vouched is not None and tied and not tied[0].close:
             return self.told(vouched, name)
-        plain = next((each for each in ranked if each.layout == assumed), None)
-        if (
-            vouched is None
-            and tied
-            and plain is not None
-            and plain not in tied
-            and not tied[0].clearly_beats(plain, _BY_CHANCE)
-        ):
-            # Among many orders one agrees a little better by chance, as where attention has mixed the places
+        usual = next((each for each in ranked if each.layout == assumed), None)
+        if vouched is None and tied and _by_chance(tied, usual):
             return self.unchecked(assumed, '', name, 'they answer much alike when the image is changed')
         preferred = [each for wanted in (vouched, assumed) for each in tied if each.layout == wanted]
         chosen = next(iter(preferred or _simplest(tied)), None)

