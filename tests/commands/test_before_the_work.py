@@ -4,20 +4,12 @@ import json
 
 import pytest
 from command_line import files, runner
-from command_lines import furnish
 
 from vistool.commands import browse_dataset, vis_attention, vis_cam, vis_featmap, vis_lr, vis_patches
 from vistool.errors import InputError
 
 cam, attention, featmap = map(runner, (vis_cam.main, vis_attention.main, vis_featmap.main))
 patches, browse, lr = map(runner, (vis_patches.main, browse_dataset.main, vis_lr.main))
-
-
-@pytest.fixture(scope='module')
-def furnished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('furnished')
-    furnish(folder)
-    return folder
 
 
 @pytest.fixture

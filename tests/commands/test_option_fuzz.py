@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from command_lines import COMMANDS, command_line, furnish, names_of, snapshot
+from command_lines import COMMANDS, command_line, names_of, snapshot
 
 LINES = int(os.environ.get('VISTOOL_FUZZ', '300'))
 SEED = int(os.environ.get('VISTOOL_FUZZ_SEED', '1'))
@@ -25,13 +25,6 @@ PIECES = 4
 
 class TookTooLong(BaseException):
     """A command line that does not end."""
-
-
-@pytest.fixture(scope='module')
-def furnished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('furnished')
-    furnish(folder)
-    return folder
 
 
 @contextlib.contextmanager
