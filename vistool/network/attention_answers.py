@@ -69,8 +69,8 @@ _REORDERING = ('halo_attn', 'bottleneck_attn', 'lambda_layer', 'hiera', 'mobilev
 def is_known(module: nn.Module, inputs: NetworkInput) -> bool:
     """Whether a network takes one image and consists of families whose attention needs no probe.
 
-    Those are the ones of :mod:`tests.helpers.families`: heads after images, tokens row by row or in windows that are
-    traced exactly. The check goes by the Python modules that define its layers.
+    Their heads come after images, and their tokens lie row by row or in windows that are traced exactly. The check goes
+    by the Python modules that define the layers.
     """
     if len(list(tensors(inputs))) != 1 or find_image(inputs) is None:
         return False
