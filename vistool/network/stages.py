@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -51,6 +51,7 @@ class ModuleCall:
         takes: The tensors that it was given, as numbers.
         gives: The tensors that it returned, likewise; an in-place operation makes another tensor of one.
         inside: Whether it ran while a module that does not contain it did: it is a part of that one.
+        maps: Place and size of each map that it returned, the oldest tensor first; empty unless there are several.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModuleCall:
     takes: frozenset[int] = frozenset()
     gives: frozenset[int] = frozenset()
     inside: bool = False
+    maps: tuple[tuple[str, Size], ...] = ()
 
 
 def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[Kept] | None = None) -> list[ModuleCall]:
@@ -98,6 +100,11 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[K
     def numbered(those: Sequence[Tensor]) -> frozenset[int]:
         return frozenset(map(number, those))
 
+    def several(module: nn.Module, output: Any) -> tuple[tuple[str, Size], ...]:
+        found = sorted(tensors_of('', output).items(), key=lambda item: number(item[1]))
+        maps = [(place, grid_of(module, [tensor])) for place, tensor in found if len(found) > 1]
+        return tuple((place, grid) for place, grid in maps if grid is not None)
+
     def begin(module: nn.Module, args: Any) -> None:
         given = [tensor for _, tensor in float_tensors(args)]
         started.append((names[module], grid_of(module, given) or newest[-1], numbered(given)))
@@ -119,7 +126,8 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[K
         shapes = tuple(tuple(tensor.shape) for tensor in given)
         own, before, takes = started.pop()
         inside = any(outer and not own.startswith(f'{outer}.') for outer, _, _ in started)
-        calls.append(ModuleCall(own, module, shapes, before, grid, takes, numbered(given), inside))
+        gives = numbered(given)
+        calls.append(ModuleCall(own, module, shapes, before, grid, takes, gives, inside, several(module, output)))
         keep(own, module, output)
 
     handles = [module.register_forward_pre_hook(begin) for module in names]
@@ -198,6 +206,7 @@ def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None 
     children = _children(within, backbone)
     found = [calls[name] for name in _parts(backbone, calls, children) if calls[name].grid is not None]
     parts = [part for part in found if not re.search(_PASSING, type(part.module).__name__)] or found
+    parts = [each for part in parts for each in _by_size(part)]
     runs = [list(run) for _, run in groupby(parts, key=lambda part: part.grid)]
     first = next((number for number, run in enumerate(runs) if _has_blocks(run)), 0)
     runs = runs[first:]
@@ -207,7 +216,7 @@ def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None 
         runs = [[part] for part in {run[-1].grid: run[-1] for run in runs}.values()]
     names = [run[-1].name for run in runs]
     if len(names) < 3:
-        names = _even_blocks([calls[name] for name in within]) or names
+        names = max(names, _even_blocks([calls[name] for name in within]), key=len)
     if not names:
         raise InputError(
             f'{type(root).__name__} gives no feature maps',
@@ -215,6 +224,13 @@ def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None 
             parameter='images',
         )
     return names
+
+
+def _by_size(part: ModuleCall) -> list[ModuleCall]:
+    """A module that returns maps of several sizes, once for each size: Swin's stage, before and after its step down."""
+    if len({grid for _, grid in part.maps}) < 2:
+        return [part]
+    return [replace(part, name=f'{part.name}{place}', grid=grid) for place, grid in part.maps]
 
 
 def _children(names: Sequence[str], top: str) -> dict[str, list[str]]:
