@@ -393,7 +393,9 @@ def add_display(group: argparse._ArgumentGroup) -> None:
 
 def _add_maps(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        '--scale', metavar='each|shared|percentile', help='color scale of each map, one for all, or without outliers'
+        '--scale',
+        metavar='each|shared|percentile|box',
+        help='color scale of each map, one for all, without outliers, or up to the largest value in the box',
     )
     group.add_argument('--colormap', metavar='NAME', help='any matplotlib color map')
     group.add_argument('--alpha', metavar='A|heat', help='weight of the colors, 0 to 1; heat: transparent where cold')

@@ -23,6 +23,7 @@ def build_parser() -> Parser:
     options.add_images(parser)
     options.add_model(parser)
     _add_map(parser)
+    _add_dense(parser)
     _add_metrics(parser)
     options.add_compare(parser)
     options.add_picture(parser)
@@ -67,6 +68,42 @@ def _add_map(parser: Parser) -> None:
         '--eigen-smooth', action='store_true', help='first principal component instead of the channel sum'
     )
     group.add_argument('--aug-smooth', action='store_true', help='average over six augmented views')
+
+
+def _add_dense(parser: Parser) -> None:
+    group = parser.add_argument_group('detectors and segmenters')
+    group.add_argument(
+        '--instances',
+        nargs='+',
+        default='top5',
+        metavar='N',
+        help='topN (default: top5), all, or numbers of predictions; of the classes of --target-category',
+    )
+    group.add_argument(
+        '--score-thr',
+        dest='score_threshold',
+        type=options.real,
+        default=0.3,
+        metavar='S',
+        help='leave out predictions with a lower score (default: 0.3)',
+    )
+    group.add_argument('--box', type=_numbers, metavar='X1,Y1,X2,Y2', help='the prediction that matches this box best')
+    group.add_argument(
+        '--attribute',
+        nargs='+',
+        default='class',
+        metavar='NAME',
+        help='of each prediction: class (default), left, top, right, bottom, box',
+    )
+    group.add_argument('--point', type=_numbers, metavar='X,Y', help='segmentation: the class of this pixel')
+    group.add_argument(
+        '--masks', metavar='FILE', help='segmentation: the nonzero pixels of this picture'
+    )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """``'3,4.5'`` as numbers."""
+    return tuple(options.real(part) for part in text.split(','))
 
 
 def _add_metrics(parser: Parser) -> None:

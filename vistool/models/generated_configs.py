@@ -139,21 +139,31 @@ def torchvision_config(name: str) -> Config:
     defaults to torchvision's best.
 
     Raises:
-        InputError: torchvision has no such classifier or weights.
+        InputError: torchvision has no such classifier, detector or segmenter, or no such weights.
     """
     from torchvision import models
 
     name, _, tag = name.partition('.')
-    known = models.list_models(module=models)
+    detectors, segmenters = (models.list_models(module=each) for each in (models.detection, models.segmentation))
+    known = [*models.list_models(module=models), *detectors, *segmenters]
     if name not in known:
         hint = close_matches(name, known) or 'see torchvision.models.list_models()'
-        raise InputError(f'torchvision has no classifier {name}', hint=hint, parameter='config')
+        raise InputError(f'torchvision has no classifier, detector or segmenter {name}', hint=hint, parameter='config')
     weights = models.get_model_weights(name)
     if tag and tag not in weights.__members__:
         tags = ', '.join(weights.__members__)
         raise InputError(f'torchvision has no weights {tag} for {name}', accepted=tags, parameter='config')
     chosen: Any = weights[tag or 'DEFAULT']
     transform = chosen.transforms()
+    if name in detectors:  # they resize and normalize themselves
+        model: dict[str, Any] = {'type': 'vistool.TorchvisionDetector', 'model_name': name}
+        return evaluation_config(model, image_steps(None, None, ''), (0.0,) * 3, (1.0,) * 3, chosen.meta['categories'])
+    if name in segmenters:
+        steps = image_steps(transform.resize_size[0], None, transform.interpolation.value)
+        model = {'type': 'vistool.TorchvisionSegmenter', 'model_name': name}
+        if not name.startswith('lraspp'):  # torchvision's own weights hold an auxiliary head
+            model['aux_loss'] = True
+        return evaluation_config(model, steps, transform.mean, transform.std, chosen.meta['categories'])
     side = transform.crop_size[0]
     resize = transform.resize_size
     steps = image_steps(
@@ -256,10 +266,20 @@ def huggingface_config(folder: Path) -> tuple[Config, str | None]:
     labels = settings.get('id2label') or {}
     classes = [labels[key] for key in sorted(labels, key=int)]
     named = settings.get('architectures') or ['Classification']
-    if kind == 'HuggingFaceBackbone' or not any('Classification' in name for name in named):
+    headless = kind == 'HuggingFaceBackbone' or not any('Classification' in name for name in named)
+    if headless and kind not in _DENSE_WRAPPERS.values():
         model['num_labels'], classes = 0, []
     steps, mean, std = _preprocessing(folder, settings)
     return evaluation_config(model, steps, mean, std, classes), _weights(folder)
+
+
+_DENSE_WRAPPERS = {
+    'ForObjectDetection': 'HuggingFaceDetector',
+    'ForSemanticSegmentation': 'HuggingFaceSegmenter',
+    'ForUniversalSegmentation': 'HuggingFaceUniversalSegmenter',
+    'MaskFormerForInstanceSegmentation': 'HuggingFaceUniversalSegmenter',
+}
+"""How the name of a detector or segmenter of transformers ends → what holds it."""
 
 
 def _refuse_huge(settings: Mapping[str, Any], path: Path) -> None:
@@ -286,6 +306,10 @@ def _wrapper_of(settings: Mapping[str, Any], folder: Path) -> str:
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as classifiers
 
     kind = settings.get('model_type')
+    named = (settings.get('architectures') or [''])[0]
+    for ending, wrapper in _DENSE_WRAPPERS.items():
+        if named.endswith(ending):
+            return wrapper
     if kind in classifiers:
         return 'HuggingFaceClassifier'
     if _is_backbone(settings):

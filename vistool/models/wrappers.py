@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModel
 from mmpretrain.models import HuggingFaceClassifier as _HuggingFaceClassifier
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.structures import DataSample
@@ -169,6 +170,110 @@ class HuggingFaceBackbone(BaseClassifier):
     def predict(self, inputs: Tensor, data_samples: Sequence[DataSample] | None = None) -> list[DataSample]:
         """Not available without a head."""
         raise NotImplementedError('a backbone predicts nothing')
+
+
+class _Wrapped(BaseModel):
+    """A network of another library that is no classifier, as ``self.model``; its state dict has the library's names."""
+
+    def __init__(self, data_preprocessor: Mapping[str, Any] | None, init_cfg: Any) -> None:
+        super().__init__({'type': 'mmpretrain.ClsDataPreprocessor', **(data_preprocessor or {})}, init_cfg)
+        self._register_state_dict_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[DataSample] | None = None, mode: str = 'tensor') -> Any:
+        """What the library's network returns.
+
+        Args:
+            inputs: ``(B, C, H, W)``, after the data preprocessor.
+            data_samples: Not used.
+            mode: ``'tensor'``; for losses the library's own training is there.
+        """
+        if mode == 'tensor':
+            return self.model(inputs)
+        raise RuntimeError(f'mode {mode!r} is for training and evaluation; accepted: tensor')
+
+
+class _TorchvisionWrapped(_Wrapped):
+    """A network that ``torchvision.models.get_model`` builds, with random weights.
+
+    Args:
+        model_name: Its name there.
+        num_classes: With the background, as torchvision counts; default: of torchvision's own weights.
+        data_preprocessor: Config of the data preprocessor; mmpretrain's ``ClsDataPreprocessor`` if it has no type.
+        init_cfg: See mmengine's ``BaseModule``.
+        **kwargs: Passed on to the model.
+    """
+
+    usual_classes = 0
+
+    def __init__(
+        self,
+        model_name: str,
+        num_classes: int | None = None,
+        data_preprocessor: Mapping[str, Any] | None = None,
+        init_cfg: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        from torchvision.models import get_model
+
+        super().__init__(data_preprocessor, init_cfg)
+        self.num_classes = num_classes or self.usual_classes
+        options = {'weights': None, 'weights_backbone': None, 'num_classes': self.num_classes, **kwargs}
+        self.model = get_model(model_name, **options)
+
+
+@MODELS.register_module()
+class TorchvisionDetector(_TorchvisionWrapped):
+    """A detector of ``torchvision.models.detection``, which resizes and normalizes RGB images in [0, 1] itself."""
+
+    usual_classes = 91
+
+
+@MODELS.register_module()
+class TorchvisionSegmenter(_TorchvisionWrapped):
+    """A semantic segmenter of ``torchvision.models.segmentation``."""
+
+    usual_classes = 21
+
+
+class _HuggingFaceWrapped(_Wrapped):
+    """A network of transformers, built from the ``config.json`` of a folder."""
+
+    auto = ''
+
+    def __init__(
+        self, model_name: str, data_preprocessor: Mapping[str, Any] | None = None, init_cfg: Any = None, **kwargs: Any
+    ) -> None:
+        import transformers
+
+        super().__init__(data_preprocessor, init_cfg)
+        config = transformers.AutoConfig.from_pretrained(model_name, **kwargs)
+        if getattr(config, 'use_pretrained_backbone', False):
+            config.use_pretrained_backbone = False  # the checkpoint holds the backbone; nothing is downloaded
+        with _quiet():
+            self.model = getattr(transformers, self.auto).from_config(config)
+        self.register_load_state_dict_pre_hook(_translate)
+
+
+@MODELS.register_module()
+class HuggingFaceDetector(_HuggingFaceWrapped):
+    """A detector of ``transformers`` (DETR, RT-DETR, YOLOS, …); arguments as :class:`HuggingFaceBackbone` has them."""
+
+    auto = 'AutoModelForObjectDetection'
+
+
+@MODELS.register_module()
+class HuggingFaceSegmenter(_HuggingFaceWrapped):
+    """A semantic segmenter of ``transformers`` (SegFormer, …)."""
+
+    auto = 'AutoModelForSemanticSegmentation'
+
+
+@MODELS.register_module()
+class HuggingFaceUniversalSegmenter(_HuggingFaceWrapped):
+    """A segmenter of ``transformers`` that predicts masks with classes (MaskFormer, Mask2Former)."""
+
+    auto = 'AutoModelForUniversalSegmentation'
 
 
 def _without_prefix(module: nn.Module, state_dict: Any, prefix: str, metadata: Any) -> Any:

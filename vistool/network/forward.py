@@ -24,6 +24,7 @@ from vistool.network.tensors import (
     Layout,
     NetworkInput,
     NoSpatialMap,
+    Pullback,
     TokenHints,
     input_size,
     tensors,
@@ -191,6 +192,7 @@ class Forward:
         suggest: ``name → hint`` that names another layer than the one given.
         why_zero: Why no score depends on the image, if that is known.
         quantized: Whether the network has int8 layers.
+        levels: Whether the layers are levels of a pyramid, of which a score may depend on a single one.
     """
 
     output: Any
@@ -200,26 +202,36 @@ class Forward:
     suggest: Callable[[str], str] = lambda name: ''
     why_zero: Callable[[], str] = lambda: ''
     quantized: bool = False
+    levels: bool = False
 
-    def gradients(self, objective: Tensor, *, last: bool) -> list[Tensor]:
-        """∂objective/∂layer for every layer, by one backward that ends at the earliest of them.
+    def gradients(self, objective: Tensor | Pullback, *, last: bool) -> list[Tensor]:
+        """The gradient of a score at every layer, by one backward that ends at the earliest of them.
 
         Args:
-            objective: A scalar.
+            objective: The score, a scalar; or tensors of the graph with the gradient of the score at each.
             last: Whether the graph may be freed afterwards.
 
         Raises:
-            InputError: If the objective does not depend on a layer, or only on its prefix tokens.
+            InputError: If the score does not depend on a layer, or only on its prefix tokens. At the levels of a
+                pyramid (:attr:`levels`) it has to depend on one of them; the gradient at the others is zero.
         """
         values = [layer.value for layer in self.layers]
-        if not objective.requires_grad:
+        pullback = [(objective, torch.ones_like(objective))] if isinstance(objective, Tensor) else objective
+        if not all(tensor.requires_grad for tensor, _ in pullback):
             raise self._no_path(self.layers[0].name)
-        found = torch.autograd.grad(objective, values, retain_graph=not last, allow_unused=True)
+        tensors, given = zip(*pullback, strict=True)
+        found = torch.autograd.grad(tensors, values, given, retain_graph=not last, allow_unused=True)
+        reached = [gradient is not None and bool(gradient.any()) for gradient in found]
         for layer, gradient in zip(self.layers, found, strict=True):
+            if self.levels and any(reached):
+                continue
             if gradient is None:
                 raise self._no_path(layer.name)
             check_gradient(layer.name, gradient, layer.layout, self.suggest, self.why_zero)
-        return list(found)
+        return [
+            torch.zeros_like(value) if gradient is None else gradient
+            for value, gradient in zip(values, found, strict=True)
+        ]
 
     def _no_path(self, name: str) -> InputError:
         if self.quantized:
@@ -244,6 +256,7 @@ def forward(
     gradients: bool,
     hints: TokenHints | None = None,
     read: ScoreReader = BY_PLACE,
+    dense: bool = False,
 ) -> Iterator[Forward]:
     """Runs ``module`` once and keeps what the maps are computed from.
 
@@ -257,6 +270,8 @@ def forward(
         gradients: Whether gradients will be asked for.
         hints: What the user says about token layouts.
         read: Finds the scores in the network's output.
+        dense: Whether the network predicts at places of the image (a detector, a segmenter): its maps are where the
+            predictions are, so their order is not checked by changing the image, and they may be levels of a pyramid.
 
     Raises:
         InputError: If a layer is not reached or gives no spatial map.
@@ -266,7 +281,7 @@ def forward(
             if not gradients:
                 torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
             output = run_network(module, inputs)
-        yield _collect(module, inputs, targets, found, output, hints or TokenHints(), read)
+        yield _collect(module, inputs, targets, found, output, hints or TokenHints(), read, dense)
 
 
 def _collect(
@@ -277,6 +292,7 @@ def _collect(
     output: Any,
     hints: TokenHints,
     read: ScoreReader,
+    dense: bool,
 ) -> Forward:
     size, batch = input_size(inputs)
     layers = []
@@ -292,7 +308,7 @@ def _collect(
             batch=batch,
             layer=targets[name],
             hints=hints,
-            check=check_of(module, inputs, name),
+            check=None if dense else check_of(module, inputs, name),
             name=name,
             call=chosen,
         )
@@ -300,7 +316,7 @@ def _collect(
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     why = partial(zero_weights, module, inputs, read)
     quantized = any('.quantized.' in f'{type(child).__module__}.' for child in module.modules())
-    return Forward(output, read(output, batch), tuple(layers), batch, suggest, why, quantized)
+    return Forward(output, read(output, batch), tuple(layers), batch, suggest, why, quantized, dense)
 
 
 def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int, read: ScoreReader) -> int:

@@ -6,6 +6,7 @@ from vistool.results.grids import Cut, GridImage, ImageGrid
 from vistool.results.heatmaps import (
     Heatmap,
     Heatmaps,
+    Instance,
     Layer,
     Mass,
     Measure,
@@ -41,6 +42,7 @@ __all__ = [
     'Heatmap',
     'Heatmaps',
     'ImageGrid',
+    'Instance',
     'Layer',
     'LayerChannels',
     'LayerStatistics',

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 Coordinate = str | int | float
 
 COORDINATES = (
-    'model', 'minus', 'method', 'reduction', 'layer', 'target', 'instance', 'call', 'head', 'channel', 'query', 'share',
+    'model', 'minus', 'method', 'reduction', 'layer', 'target', 'instance', 'attribute', 'call', 'head', 'channel',
+    'query', 'share',
 )  # fmt: skip
 """The names of coordinates, in the order in which they are listed; a result kind of your own may have others.
 
 ``model`` and ``minus`` (the model whose map was subtracted), ``method`` of a CAM or of attention, ``reduction`` of
-channels, ``layer`` (its dotted name), ``target`` (a class name), ``instance``, ``call``, ``head`` (a number, ``'mean'``
+channels, ``layer`` (its dotted name), ``target`` (a class name), ``instance`` (its number)
+and ``attribute`` (an edge), ``call``, ``head`` (a number, ``'mean'``
 or ``'max'``), ``channel``, ``query``, ``share`` (of the attention that the highlighted tokens hold).
 """
 

@@ -54,6 +54,34 @@ class Target:
         return f'-id:{self.id}' if self.against and self.id is not None else self.id
 
 
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """Something that a detector or segmenter finds in an image: an object, or the region of a class.
+
+    Attributes:
+        number: Its place among those of the image, the surest (of regions the largest) first.
+        name: Its class.
+        id: The class id.
+        score: How sure the network is.
+        box: Left, top, right and bottom in pixels of the original (without a geometry: of the network); None for
+            regions.
+        seen: The same in pixels of the network's input.
+        mask: bool ``(H, W)`` on the network's input, where there is one.
+    """
+
+    number: int
+    name: str
+    id: int | None
+    score: float
+    box: tuple[float, float, float, float] | None = None
+    seen: tuple[float, float, float, float] | None = None
+    mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+
+    def entry(self) -> dict[str, Any]:
+        """As plain JSON values, for provenance."""
+        return {'number': self.number, 'id': self.id, 'name': self.name, 'score': self.score, 'box': self.box}
+
+
 @dataclass(frozen=True)
 class Measure:
     """What a figure says of a metric.
@@ -216,6 +244,7 @@ class Heatmaps(Result):
         top: For features, how channels were chosen, where the strongest were.
         measures: The metrics that were asked for, by name.
         shown: Which of the file's values and bands the photo shows.
+        instances: What a detector or segmenter finds in the image; maps that explain one say its number.
     """
 
     kind: Kind
@@ -234,6 +263,12 @@ class Heatmaps(Result):
     top: Top | None = None
     measures: Mapping[str, Measure] = field(default_factory=dict)
     shown: Shown = PHOTO
+    instances: tuple[Instance, ...] = ()
+
+    def instance(self, item: Heatmap) -> Instance | None:
+        """The object that a map explains; None where it explains none."""
+        number = item.coordinates.get('instance')
+        return next((each for each in self.instances if each.number == number), None)
 
     @property
     def not_finite(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Layer
+from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer
 
 COSINE = 'cosine similarity'
 _MOST_SHOWN = 3
@@ -179,6 +179,12 @@ def _class_score(score: float) -> str:
     if abs(score) >= 0.005 or not score:
         return f'{score:.2f}'
     return '<0.01' if score > 0 else value_text(score)
+
+
+def found_text(found: Instance) -> str:
+    """What a detector or segmenter found, on the picture: ``'#0 cat 0.92'``; a region without its number."""
+    number = '' if found.box is None else f'#{found.number} '
+    return f'{number}{score_text(found.name, found.score)}'
 
 
 def metrics_text(result: Heatmaps, item: Heatmap) -> tuple[str, ...]:

@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 
 from vistool.data.display import strips
 from vistool.errors import InputError
-from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps
+from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps, Instance
 from vistool.results.heatmaps import Kind
-from vistool.visualization.facets import Facet, Facets, facets, remark
+from vistool.visualization.facets import Facet, Facets, facets, found_text, remark
 from vistool.visualization.files import safe_name
 from vistool.visualization.raster import blend, colorize, mark_missing, overlay, resize_image, resize_map, rgb_map
-from vistool.visualization.scene import RED, Pixels, Scene, Tile
+from vistool.visualization.scene import RED, WHITE, Color, Pixels, Scene, Tile
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import (
     NARROWEST,
     WIDEST,
     Cell,
+    Frame,
+    Labels,
     Line,
+    Mark,
     Measures,
     Outline,
     Ring,
@@ -164,6 +167,11 @@ def _least_width(kind: Kind, page: Page, rows: Sequence[Row]) -> float:
 _LARGE = 1 << 24
 _SHADE = np.float32(0.8)  # how dark the photo gets outside a spotlight
 _OUTLINE = (0, 230, 255)  # visible on every color of inferno
+_SPECK = 1e-3  # of the image's area
+_CLASS_COLORS: tuple[Color, ...] = (
+    (31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207), (140, 86, 75),
+    (227, 119, 194), (188, 189, 34), (90, 90, 90),
+)  # fmt: skip
 
 
 def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
@@ -400,9 +408,10 @@ def _map_cell(item: Heatmap, facet: Facet, colors: ColorMapping, painter: _Paint
     view = painter.view_of(item)
     height, width = view.size
     outline = view.outline()
-    marks = [outline] if outline and colors.alpha is not None else []
+    marks: list[Mark] = [outline] if outline and colors.alpha is not None else []
     if item.mask is not None:
         marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
+    marks += _found_marks(painter.result, view, item)
     footer = (facet.footer,) if facet.footer else ()
     tile = painter.tile(colors, view, 'share' in item.coordinates)
     return Cell(
@@ -417,9 +426,55 @@ def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heat
     height, width = view.size
     points = [arrangement.points[name] for name in names if name in arrangement.points]
     rings = tuple(Ring(*view.point(point, (seen or result).geometry)) for point in dict.fromkeys(points))
+    found = _found_marks(result, view, None) if first else []
     wrong = f'GT: {arrangement.ground_truth}' if arrangement.ground_truth and first else ''
     photo = painter.photo if view is painter.view else partial(resize_image, view.photo)
-    return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=rings)
+    return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=(*found, *rings))
+
+
+def _found_marks(result: Heatmaps, view: View, item: Heatmap | None) -> list[Mark]:
+    """What a detector or segmenter found: all of it with its name on the photo; on a map what that is about, in bold.
+
+    Args:
+        result: The maps.
+        view: What is drawn on.
+        item: The map; None for the photo.
+    """
+    about = None if item is None else result.instance(item)
+    if item is not None and about is None and not any(each.box for each in result.instances):
+        return []  # a map that explains no region
+    marks: list[Mark] = []
+    shown = [each for each in result.instances if each is not about]
+    for each in [*reversed(shown), *([about] if about else [])]:
+        own = each is about
+        color = WHITE if item is not None else _CLASS_COLORS[(each.id or 0) % len(_CLASS_COLORS)]
+        text = found_text(each) if own or item is None else ''
+        if each.mask is not None and (own or item is None):
+            marks += [Outline(view.place(line), color, 1.2, 0.4) for line in _large(contours(each.mask))]
+        if each.box is not None:
+            x1, y1, x2, y2 = each.box
+            left, top = view.point((x1, y1), result.geometry)
+            right, bottom = view.point((x2, y2), result.geometry)
+            marks.append(Frame(left, top, right, bottom, color, text, own))
+        elif item is None and each.mask is not None:
+            marks.append(_name_of_region(each, view, color, text))
+    return marks
+
+
+def _large(lines: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """The lines around more than specks."""
+    return [line for line in lines if float(np.ptp(line, 0).prod()) > _SPECK]
+
+
+def _name_of_region(each: Instance, view: View, color: Color, text: str) -> Labels:
+    """A region's name at the pixel of it that is nearest to its middle."""
+    assert each.mask is not None
+    rows, columns = np.nonzero(each.mask)
+    nearest = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
+    height, width = each.mask.shape
+    place = np.array([[(columns[nearest] + 0.5) / width, (rows[nearest] + 0.5) / height]])
+    ((x, y),) = view.place(place)
+    return Labels(((x, y, text, WHITE),), (0.6, 0.2))
 
 
 def channel_files(result: ChannelStack, style: Style) -> Iterator[tuple[str, Callable[[], Pixels]]]:

@@ -56,7 +56,7 @@ def _from_matplotlib(name: str) -> NDArray[np.uint8]:
 
 
 Layout = Literal['grid', 'overlay']
-Scale = Literal['each', 'shared', 'percentile']
+Scale = Literal['each', 'shared', 'percentile', 'box']
 View = Literal['original', 'network']
 Interpolation = Literal['nearest', 'bilinear', 'bicubic']
 Align = Literal['center', 'corner']
@@ -81,7 +81,8 @@ class Style:
         dpi: Pixels per inch of pictures for paper, also of the photos inside a PDF.
         scale: ``each`` gives every map its own color scale, ``shared`` one scale to all maps of the picture
             (differences have their own). None: one scale per group for feature maps, else each. ``percentile``: as
-            None, but ending at the 2nd and 98th percentile.
+            None, but ending at the 2nd and 98th percentile. ``box``: as None, but ending at the largest value within
+            the box or region that the map explains.
         colormap: A matplotlib color map. None: jet for CAM, inferno for attention, viridis or RdBu_r for features.
         alpha: Weight of the colors over the photo, in [0, 1], or ``heat``: transparent where the map is cold. None:
             0.5 for CAM; the others are drawn without the photo.

@@ -194,7 +194,30 @@ class Labels:
     field: tuple[float, float]
 
 
-Mark = Outline | Ring | Labels
+@dataclass(frozen=True)
+class Frame:
+    """A rectangle around something on a tile, with a short text at its upper left corner.
+
+    Attributes:
+        left: Its edges, in fractions of the tile's width and height.
+        top: Likewise.
+        right: Likewise.
+        bottom: Likewise.
+        color: Of the line, and of the ground of the text.
+        text: The text, or ``''``.
+        strong: Whether it is what the tile is about; others are thin.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    color: Color = WHITE
+    text: str = ''
+    strong: bool = False
+
+
+Mark = Outline | Ring | Labels | Frame
 
 
 @dataclass(frozen=True)
@@ -253,6 +276,9 @@ def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem
         yield from _label_items(mark, box, page)
         return
     thin = 0.5 if page.paper else 1.0
+    if isinstance(mark, Frame):
+        yield from _frame_items(mark, box, page, thin)
+        return
     if isinstance(mark, Ring):
         radius = min(max(0.03 * box.height, 2.5 * thin), 0.2 * min(box.width, box.height))
         angles = np.linspace(0, 2 * np.pi, 33)[:-1]
@@ -265,6 +291,27 @@ def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem
     if mark.halo:
         yield PathItem(points, WHITE, (mark.width + 2 * mark.halo) * thin, box)
     yield PathItem(points, mark.color, mark.width * thin, box)
+
+
+def _frame_items(mark: Frame, box: Box, page: Page, thin: float) -> Iterator[PathItem | TextItem]:
+    """The rectangle within the tile, and its text above it, or inside where there is no room above."""
+    inset = (1.0 if mark.strong else 0.5) * thin
+    left, right = (box.x + min(max(x, 0.0), 1.0) * box.width for x in (mark.left, mark.right))
+    top, bottom = (box.y + min(max(y, 0.0), 1.0) * box.height for y in (mark.top, mark.bottom))
+    left, right = max(left, box.x + inset), min(right, box.right - inset)
+    top, bottom = max(top, box.y + inset), min(bottom, box.bottom - inset)
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    yield PathItem(corners, BLACK, (3.6 if mark.strong else 1.7) * thin, box)
+    yield PathItem(corners, mark.color, (1.9 if mark.strong else 0.8) * thin, box)
+    if mark.text:
+        size = page.small_font
+        text = fitting.elide(mark.text, size, box.width - 2 * thin)
+        width = fonts.text_width(text, size)
+        x = min(max(left, box.x + thin), box.right - width - 2 * thin)
+        height = size * fonts.LINE_HEIGHT
+        base = top - 0.3 * size if top - height > box.y else top + fonts.ASCENT * size + thin
+        dark = sum(mark.color) < 2 * 255
+        yield TextItem(x + thin, base, text, size, WHITE if dark else BLACK, ground=mark.color)
 
 
 def label_room(texts: Sequence[str]) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -64,12 +65,29 @@ def map_colors(result: Heatmaps, style: Style) -> tuple[ColorMapping, ...]:
         table = lookup_table(chosen or (_SIGNED if signed else _COLORMAPS[result.kind]))
         colors = item.values.ndim == 3
         values = _finite(item.values if colors else _restored(result, style, item))
+        if style.scale == 'box' and not colors and (within := _within(result, item)) is not None:
+            high = max(within, low + 1e-7)
         values = values if colors else normalize(values, low, high)
         bar = Bar(key, low, high, table) if with_bar and not colors else None
         mappings.append(
             ColorMapping(values, table, bar, _alpha(result, style), style.interpolation or _interpolation(result))
         )
     return tuple(mappings)
+
+
+def _within(result: Heatmaps, item: Heatmap) -> float | None:
+    """The largest value of a map within the object that it explains; None where it explains none."""
+    one = result.instance(item)
+    if one is None:
+        return None
+    if one.seen is None:
+        inside = item.values if one.mask is None else item.values[one.mask]
+    else:
+        height, width = item.values.shape[:2]
+        left, top = max(int(one.seen[0]), 0), max(int(one.seen[1]), 0)
+        right, bottom = min(math.ceil(one.seen[2]), width), min(math.ceil(one.seen[3]), height)
+        inside = item.values[top : max(bottom, top + 1), left : max(right, left + 1)]
+    return float(np.nanmax(inside, initial=0.0))
 
 
 def _finite(values: Map) -> Map:

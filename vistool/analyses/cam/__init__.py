@@ -12,15 +12,24 @@ import logging
 import os
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis
 from vistool.analyses.cam import baselines, gradcam_adapter, maps, perturbation  # noqa: F401 (they register methods)
+from vistool.analyses.cam.dense import (
+    Instances,
+    InstanceTarget,
+    Regions,
+    RegionTarget,
+    instance_targets,
+    region_targets,
+)
 from vistool.analyses.cam.measuring import Measuring
 from vistool.analyses.cam.methods import (
     METHODS,
@@ -50,10 +59,12 @@ from vistool.models.model import (
     same_for_all,
     sign_of,
 )
+from vistool.network.detection import Adapter, Frame, find_detector
 from vistool.network.forward import Forward, Layer, OutsideGrid, forward, layer_for_score, layers_to_explain
 from vistool.network.inputs import varied
 from vistool.network.layers import find_call, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, pooled_features
+from vistool.network.segmentation import Segmenter, find_segmenter
 from vistool.network.tensors import NetworkInput, Size, input_size, token_hints
 from vistool.registry import ANALYSES
 from vistool.results import Heatmaps
@@ -62,6 +73,8 @@ __all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'register_cam', 'regist
 
 log = logging.getLogger('vistool')
 FUSIONS = ('mean', 'max', 'none')
+_DENSE = ('instances', 'score_threshold', 'box', 'attribute', 'point', 'masks')
+"""Fields that are for detectors and segmenters only."""
 
 SignedMaps = dict[Key, list[Tensor]]
 """Signed maps ``(B, h, w)`` by method and target: one per layer, or one for all layers."""
@@ -97,6 +110,14 @@ class CAM(MapAnalysis):
         truth: Where the object is, for metrics of localization: a mask ``(H, W)`` at the network's input size, nonzero
             inside, or one for each image of a batch (None for those without).
         copies: How many changed copies of an image run at once for metrics.
+        instances: Of a detector's predictions those to explain: ``'top5'``, ``'all'``, or their numbers in the order of
+            their scores, from 0; of the classes that ``targets`` name, if it names any.
+        score_threshold: A detector's predictions with a lower score are left out.
+        box: Left, top, right and bottom in pixels of the original: the prediction that matches it best is explained.
+        attribute: What of a prediction is explained: ``'class'``, ``'left'``, ``'top'``, ``'right'``, ``'bottom'`` or
+            ``'box'``, one or several.
+        point: ``(x, y)`` in pixels of the original: the pixel of a segmentation to explain.
+        masks: The region of a segmentation to explain: a picture of the original's size, nonzero inside, or an array.
     """
 
     methods: str | Sequence[str] = ('gradcam',)
@@ -116,6 +137,12 @@ class CAM(MapAnalysis):
     protocol: str | Protocol = 'vistool'
     truth: Truths = None
     copies: int = field(default=32, compare=False)
+    instances: str | int | Sequence[int | str] = 'top5'
+    score_threshold: float = 0.3
+    box: Sequence[float] | None = None
+    attribute: str | Sequence[str] = 'class'
+    point: Sequence[float] | None = None
+    masks: str | Path | NDArray[Any] | None = None
 
     @overload
     def __call__(self, model: Model | nn.Module, subject: Sample) -> Heatmaps: ...
@@ -195,6 +222,9 @@ class CAM(MapAnalysis):
         return replace(self, targets=targets, layers=layers, score_sign='+')  # the targets say which sign they have
 
     def _explain(self, model: Model, samples: Sequence[Sample], methods: Mapping[str, Method]) -> list[Heatmaps]:
+        if (found := find_detector(model.module) or find_segmenter(model.module)) is not None:
+            return self._dense(model, found, samples, methods)
+        self._refuse_dense_options(model)
         inputs = model.batch(samples)
         read = self._reader(model, inputs, samples)
         layers = self._layers(model, methods, inputs, read)
@@ -242,6 +272,70 @@ class CAM(MapAnalysis):
         report = Report(model, methods, names, targets, readout, numbers, values, drawn, settings, measures, measured)
         return [report.result(index, sample) for index, sample in enumerate(samples)]
 
+    def _dense(
+        self, model: Model, found: Adapter | Segmenter, samples: Sequence[Sample], methods: Mapping[str, Method]
+    ) -> list[Heatmaps]:
+        """The maps of a detector's predictions or a segmenter's regions: one forward, one small backward for each."""
+        inputs = found.prepared(model.batch(samples), samples)
+        size, _ = input_size(inputs)
+        layers = self._dense_layers(model, found, inputs, size)
+        gradients = any(entry.gradients for entry in methods.values())
+        given = self.extra_tokens
+        hints = token_hints(found.extra_tokens if given is None and not self.layers else given, self.tokens)
+        targets: Sequence[InstanceTarget | RegionTarget]
+        with (
+            found.watching(),
+            forward(model.module, inputs, layers, gradients=gradients, hints=hints, dense=True) as run,
+        ):
+            frame = None
+            if isinstance(found, Segmenter):
+                logits = found.logits(run.output, size)
+                regions = Regions(self.point, self.masks)
+                targets, every = region_targets(model, found, logits, samples, regions, self.targets)
+            else:
+                predicted = found.read(run.output, len(samples), size)
+                frame = predicted.frame
+                instances = self._instances
+                targets, every = instance_targets(model, found, predicted, samples, instances, self.targets, size)
+            signed = shared_maps(run, methods, targets, self.eigen_smooth)
+            values = [target.values(run.output, run.count) for target in targets]
+        drawn = self._drawn(model, inputs, run, layers, methods, targets, signed, size, frame)
+        settings = {**self._settings(), 'instances': self.instances, 'score_threshold': self.score_threshold}
+        names = [layer.label for layer in run.layers]
+        report = Report(model, methods, names, targets, None, None, values, drawn, settings, {}, [], every)
+        return [report.result(index, sample) for index, sample in enumerate(samples)]
+
+    @property
+    def _instances(self) -> Instances:
+        attributes = [self.attribute] if isinstance(self.attribute, str) else list(self.attribute)
+        return Instances(self.instances, self.score_threshold, self.box, attributes)
+
+    def _dense_layers(
+        self, model: Model, found: Adapter | Segmenter, inputs: NetworkInput, size: Size
+    ) -> dict[str, nn.Module]:
+        """The layers of a detector or segmenter: those that were named, its own default, or one found by search."""
+        with naming('layers'):
+            names = layer_names(model.module, self.layers) or found.layers()
+            names = names or layers_to_explain(model.module, inputs, found.reader(size))
+            if not names:
+                raise InputError(
+                    f'no default layer is known for {network_name(model.module)}',
+                    hint=f'name one (list all with {param("preview_model")})',
+                    parameter='layers',
+                )
+            return dict(find_call(model.module, name) for name in names)
+
+    def _refuse_dense_options(self, model: Model) -> None:
+        """Refuses options of detectors and segmenters for other networks."""
+        defaults = {each.name: each.default for each in fields(CAM)}
+        for name in _DENSE:
+            if getattr(self, name) != defaults[name]:
+                raise InputError(
+                    f'{model.name} is neither a detector nor a segmenter of torchvision, transformers, mmdet or mmseg',
+                    hint='leave it out',
+                    parameter=name,
+                )
+
     def _drawn(
         self,
         model: Model,
@@ -252,12 +346,13 @@ class CAM(MapAnalysis):
         targets: Sequence[Target],
         signed: SignedMaps,
         size: Size,
+        frame: Frame | None = None,
     ) -> dict[Key, list[Drawn]]:
         """The finished maps of all methods, those that run the network themselves included."""
         probe = Probe(model.module, views, run.layers, layers, None, self.eigen_smooth, self.seed)
         signed = signed | own_maps(probe, methods, targets)
         names = [layer.label for layer in run.layers]
-        return {key: self._finish(by_layer, names, size) for key, by_layer in signed.items()}
+        return {key: self._finish(by_layer, names, size, frame) for key, by_layer in signed.items()}
 
     def _again(
         self,
@@ -307,6 +402,8 @@ class CAM(MapAnalysis):
 
     def _check_options(self) -> None:
         token_hints(self.extra_tokens)
+        self._instances.check()
+        Regions(self.point, self.masks).check()
         sign_of(self.score_sign)
         if self.layer_fusion not in FUSIONS:
             raise InputError(
@@ -378,14 +475,19 @@ class CAM(MapAnalysis):
             for number, column in enumerate(chosen.ids.unbind(1))
         ]
 
-    def _finish(self, signed: list[Tensor], layers: Sequence[str], size: Size) -> list[Drawn]:
+    def _finish(
+        self, signed: list[Tensor], layers: Sequence[str], size: Size, frame: Frame | None = None
+    ) -> list[Drawn]:
         if self.layer_fusion == 'none' and len(signed) > 1:
-            return [self._draw([one], size, layer) for layer, one in zip(layers, signed, strict=True)]
-        return [self._draw(signed, size)]
+            return [self._draw([one], size, layer, frame) for layer, one in zip(layers, signed, strict=True)]
+        return [self._draw(signed, size, frame=frame)]
 
-    def _draw(self, signed: list[Tensor], size: Size, layer: str = '') -> Drawn:
+    def _draw(self, signed: list[Tensor], size: Size, layer: str = '', frame: Frame | None = None) -> Drawn:
         with torch.no_grad():
-            unit, ranges = maps.finish(signed, size, 'max' if self.layer_fusion == 'max' else 'mean')
+            within = size if frame is None else frame.size
+            unit, ranges = maps.finish(signed, within, 'max' if self.layer_fusion == 'max' else 'mean')
+            if frame is not None:
+                unit = maps.resized(unit[:, : frame.valid[0], : frame.valid[1]], size)
             if self.aug_smooth:
                 unit, ranges = maps.merge(unit), None
             alone = signed[0].float().cpu().numpy() if len(signed) == 1 and not self.aug_smooth else None
@@ -427,14 +529,15 @@ def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[T
     asked = [(number, target, kind) for number, target in enumerate(targets) for kind in kinds]
     rows = torch.arange(run.count)
     for step, (number, target, kind) in enumerate(asked):
-        score = target.score(run.output, rows) if kind is None else kind(target, run.output, rows)
-        gradients = run.gradients(score.sum(), last=step + 1 == len(asked))
+        score = target.pullback(run.output, rows) if kind is None else kind(target, run.output, rows).sum()
+        gradients = run.gradients(score, last=step + 1 == len(asked))
         laid_out = [layer.map(gradient) for layer, gradient in zip(run.layers, gradients, strict=True)]
         for name, method in weighting.items():
             if method.gradients and method.score is kind:
                 triples = list(zip(run.layers, values, laid_out, strict=True))
                 signed[name, number] = [
-                    method(value, gradient, eigen, layer.value.dtype) for layer, value, gradient in triples
+                    method(value, gradient, eigen, layer.value.dtype) if bool(gradient.any()) else value[:, 0] * 0
+                    for layer, value, gradient in triples
                 ]
                 for (layer, value, gradient), drawn in zip(triples, signed[name, number], strict=True):
                     _tell_of_rounding(method, layer, value, gradient, drawn)

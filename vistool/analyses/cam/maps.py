@@ -181,6 +181,11 @@ def _grown(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return grown.masked_fill(resized(missing, 'nearest') > 0.5, torch.nan)
 
 
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps ``(B, h, w)`` at ``size``, bilinear; those of that size as they are."""
+    return maps if maps.shape[-2:] == size else _grown(maps, size)
+
+
 def merge(maps: Tensor) -> Tensor:
     """The mean over the variants of test-time augmentation, ``(6·B, H, W)`` → ``(B, H, W)``.
 

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from vistool.analyses.base import target_of
 from vistool.analyses.cam import targets as cam_targets
+from vistool.analyses.cam.dense import InstanceTarget, RegionTarget
 from vistool.analyses.cam.methods import Key, Method
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.metrics import Measured
 from vistool.models.model import Model
 from vistool.network.outputs import Readout
-from vistool.results import Coordinate, Coordinates, Heatmap, Heatmaps, Layer, Measure, Target
+from vistool.results import Coordinate, Coordinates, Heatmap, Heatmaps, Instance, Layer, Measure, Target
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Report:
         settings: Whatever else the provenance keeps.
         measures: The metrics that were asked for.
         measured: For each image what was measured of each map, by its key and number.
+        instances: For each image what a detector or segmenter found; empty for other networks.
     """
 
     model: Model
@@ -68,6 +70,7 @@ class Report:
     settings: Mapping[str, Any]
     measures: Mapping[str, Measure]
     measured: Sequence[Mapping[tuple[Key, int], Mapping[str, Measured]]]
+    instances: Sequence[Sequence[Instance]] = ()
 
     def result(self, index: int, sample: Sample) -> Heatmaps:
         """The result for image ``index`` of the batch."""
@@ -89,12 +92,14 @@ class Report:
             titles={name: method.title for name, method in self.methods.items()},
             layers=tuple(self.layers),
             measures=self.measures,
+            instances=tuple(self.instances[index]) if self.instances else (),
             provenance={
                 'analysis': 'cam',
                 **self.model.provenance(),
                 'methods': [method.title for method in self.methods.values()],
                 'layers': list(self.layers),
                 'targets': [target.entry() for target in targets],
+                **({'predictions': [each.entry() for each in self.instances[index]]} if self.instances else {}),
                 'prediction': prediction and prediction.entry(),
                 'scores': None if self.readout is None else self.readout.entry(),
                 **self.settings,
@@ -109,6 +114,8 @@ class Report:
 
     def _target(self, number: int, target: cam_targets.Target, index: int) -> Target:
         value = self.values[number]
+        if isinstance(target, (InstanceTarget, RegionTarget)):
+            return target.explained(index)
         if value is not None:
             assert isinstance(target, cam_targets.ScoreTarget)
             return Target(target.name, score=float(value[index]))
@@ -129,20 +136,32 @@ class Report:
 
     def _maps(self, index: int, targets: Sequence[Target]) -> Iterator[Heatmap]:
         """Row by row; a method that shows no class stands in the first row only."""
+        numbers = [number for number, target in enumerate(self.asked) if target.asks(index)]
+        asked = [self.asked[number] for number in numbers]
         for number in range(max(1, len(targets))):
             for name in self.methods:
                 free = (name, None) in self.drawn
                 if free and number:
                     continue
-                key = name, None if free else number
+                key = name, None if free else numbers[number]
                 for place, drawn in enumerate(self.drawn[key]):
                     found = self._map(index, name, drawn, targets[number] if targets else None, free)
+                    found = self._placed(found, asked[number] if asked and not free else None, index)
                     measured = self.measured[index][key, place] if self.measured else {}
                     yield replace(
                         found,
                         metrics={metric: each.value for metric, each in measured.items()},
                         curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
                     )
+
+    def _placed(self, found: Heatmap, target: cam_targets.Target | None, index: int) -> Heatmap:
+        """The map with what it explains of which object, and where that is."""
+        if not isinstance(target, (InstanceTarget, RegionTarget)):
+            return found
+        one = target.instance(index)
+        assert one is not None
+        found = found.at(instance=one.number)
+        return found if target.attribute == 'class' else found.at(attribute=target.attribute)
 
     def _map(self, index: int, name: str, drawn: Drawn, target: Target | None, free: bool) -> Heatmap:
         ranges, layer = drawn.ranges, drawn.layer or self._group

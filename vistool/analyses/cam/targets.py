@@ -18,7 +18,7 @@ from vistool.errors import InputError, close_matches
 from vistool.models.model import Model, as_samples
 from vistool.network.inputs import run_network
 from vistool.network.outputs import Readout, pooled_features
-from vistool.network.tensors import NetworkInput, input_size
+from vistool.network.tensors import NetworkInput, Pullback, input_size
 from vistool.registry import CAM_TARGETS
 
 Score: TypeAlias = Callable[[Any, Sequence[Sample]], Tensor]
@@ -42,8 +42,17 @@ class Target(Protocol):
             ``(n,)``.
         """
 
+    def pullback(self, output: Any, rows: Tensor) -> Pullback:
+        """The gradient of the sum of the scores at tensors of an output's graph, such as that sum itself with 1."""
+
     def values(self, output: Any, count: int) -> Tensor | None:
         """Scores ``(B,)`` of the plain images, the first of ``count``; None for classes (they have probabilities)."""
+
+
+def pulled_back(scores: Tensor) -> Pullback:
+    """The sum of scores ``(n,)``, with 1."""
+    total = scores.sum()
+    return [(total, torch.ones_like(total))]
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,10 @@ class ClassTarget:
         scores = self.readout.scores(output, len(rows))
         images = (rows % len(self.classes)).to(self.classes.device)
         return self.signed(scores.gather(1, self.classes[images, None].to(scores.device))[:, 0], rows)
+
+    def pullback(self, output: Any, rows: Tensor) -> Pullback:
+        """The sum of the scores, and 1."""
+        return pulled_back(self.score(output, rows))
 
     def signed(self, scores: Tensor, rows: Tensor) -> Tensor:
         """Scores ``(n,)`` of rows, negative where the evidence against the class is asked for."""
@@ -121,6 +134,10 @@ class ScoreTarget:
                 parameter='cam_target',
             )
         return score
+
+    def pullback(self, output: Any, rows: Tensor) -> Pullback:
+        """The sum of the scores, and 1."""
+        return pulled_back(self.score(output, rows))
 
     def values(self, output: Any, count: int) -> Tensor:
         """The scores ``(B,)`` of the plain images."""
