@@ -26,7 +26,7 @@ class MapAnalysis(ABC):
 
     A run over many images calls, in this order:
 
-    1. :meth:`check` with each model, before an image is read;
+    1. :meth:`for_model` with the first model, and :meth:`check` with each, before an image is read;
     2. :meth:`fit` once, for what must be known over all images first;
     3. the analysis itself for each batch, or :meth:`compare` where there are several models;
     4. :meth:`reduce` after each batch, for what there is only one of in the whole run.
@@ -46,6 +46,10 @@ class MapAnalysis(ABC):
         Raises:
             InputError: A parameter is not accepted, contradicts another, or does not fit the model.
         """
+
+    def for_model(self: A, model: Model) -> A:
+        """The analysis with what its parameters leave to the kind of the network, such as the default method."""
+        return self
 
     def fit(self: A, models: Sequence[Model], batches: Iterable[Views], count: int) -> A:
         """The analysis with what must be known over all images before the first result: a PCA basis, default layers.

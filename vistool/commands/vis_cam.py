@@ -50,9 +50,9 @@ def _add_map(parser: Parser) -> None:
         '--method',
         dest='methods',
         nargs='+',
-        default=['GradCAM'],
+        default=[],
         metavar='NAME',
-        help='GradCAM (default), LayerCAM, EigenCAM, …; several stand side by side; all: those of one pass',
+        help='GradCAM (default), HiResCAM (for detectors), LayerCAM, …; several side by side; all: those of one pass',
     )
     options.add_targets(group, 'class ids, class names, topN, or label; default: the predicted class')
     options.add_score_sign(group)
@@ -95,10 +95,11 @@ def _add_dense(parser: Parser) -> None:
         metavar='NAME',
         help='of each prediction: class (default), left, top, right, bottom, box',
     )
-    group.add_argument('--point', type=_numbers, metavar='X,Y', help='segmentation: the class of this pixel')
     group.add_argument(
-        '--masks', metavar='FILE', help='segmentation: the nonzero pixels of this picture'
+        '--verify', action='store_true', help='compare each map of a detector with what masking the input finds'
     )
+    group.add_argument('--point', type=_numbers, metavar='X,Y', help='segmentation: the class of this pixel')
+    group.add_argument('--masks', metavar='FILE', help='segmentation: the nonzero pixels of this picture')
 
 
 def _numbers(text: str) -> tuple[float, ...]:

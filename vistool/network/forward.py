@@ -213,17 +213,31 @@ class Forward:
 
         Raises:
             InputError: If the score does not depend on a layer, or only on its prefix tokens. At the levels of a
-                pyramid (:attr:`levels`) it has to depend on one of them; the gradient at the others is zero.
+                pyramid (:attr:`levels`) the gradient is zero instead, and a warning says so where all of them are.
         """
         values = [layer.value for layer in self.layers]
         pullback = [(objective, torch.ones_like(objective))] if isinstance(objective, Tensor) else objective
+        if self.levels:
+            pullback = [(tensor, gradient) for tensor, gradient in pullback if tensor.requires_grad]
         if not all(tensor.requires_grad for tensor, _ in pullback):
             raise self._no_path(self.layers[0].name)
-        tensors, given = zip(*pullback, strict=True)
-        found = torch.autograd.grad(tensors, values, given, retain_graph=not last, allow_unused=True)
-        reached = [gradient is not None and bool(gradient.any()) for gradient in found]
+        found: Sequence[Tensor | None] = [None] * len(values)
+        if pullback:
+            tensors, given = zip(*pullback, strict=True)
+            found = torch.autograd.grad(tensors, values, given, retain_graph=not last, allow_unused=True)
+        known = [gradient for gradient in found if gradient is not None]
+        if self.levels and known and not any(bool(gradient.any()) for gradient in known):
+            log.warning(
+                'the gradient of a score is zero at every layer, so there is nothing to see: the score is saturated '
+                '(1 or 0 in floating point), or the edge lies at the border of the image, where it is cut off'
+            )
+        if self.levels and not known:
+            log.warning(
+                'a score does not depend on %s: it comes from another level of the pyramid',
+                ', '.join(layer.name for layer in self.layers),
+            )
         for layer, gradient in zip(self.layers, found, strict=True):
-            if self.levels and any(reached):
+            if self.levels:
                 continue
             if gradient is None:
                 raise self._no_path(layer.name)

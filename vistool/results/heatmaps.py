@@ -77,6 +77,11 @@ class Instance:
     seen: tuple[float, float, float, float] | None = None
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
 
+    @property
+    def is_background(self) -> bool:
+        """Whether the class is what is left of an image beside its objects."""
+        return self.name.lower().strip('_') == 'background'
+
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance."""
         return {'number': self.number, 'id': self.id, 'name': self.name, 'score': self.score, 'box': self.box}

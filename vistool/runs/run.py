@@ -333,6 +333,8 @@ class _Run:
         self.visualizer = open_output(spec, self.out, len(self.items))
         with opened_models(spec.models, source, spec.seed) as self.models:
             self.name_classes()
+            self.analysis = self.analysis.for_model(self.models[0])
+            self.choices = self.analysis.choices
             for model in self.models:
                 self.analysis.check(model)
             return self.explain_all(source)
@@ -493,7 +495,7 @@ class _Run:
         models = self.spec.models
         others = [['vs', *labels(self.models)[1:]]] if len(self.models) > 1 else []
         weights = [self.models[0].weights_name] if models.first.checkpoint else []
-        return [*self.spec.analysis.choices, models.img_size, *others, *weights]
+        return [*self.choices, models.img_size, *others, *weights]
 
     def done(self, written: _Written | None) -> None:
         """Records and announces one image's files."""

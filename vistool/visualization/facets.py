@@ -18,6 +18,8 @@ from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid,
 
 COSINE = 'cosine similarity'
 _MOST_SHOWN = 3
+_AT_CENTER, _DISAGREES = 0.4, 0.25
+"""A map with this share in the middle ninth of its box lies at the center; below this agreement two maps differ."""
 _PLAIN_NUMBERS = 1e-4, 1e9  # smaller and larger ones have an exponent
 
 
@@ -231,6 +233,19 @@ def _missing_evidence(item: Heatmap, against: bool) -> str:
     return 'no evidence against it' if against else 'no positive evidence'
 
 
+def _drift(item: Heatmap) -> str:
+    """What a comparison with masked input says against a map; ``''`` where it was not made or says nothing."""
+    if 'agreement' not in item.metrics:
+        return ''
+    agreement = item.metrics['agreement']
+    if math.isnan(agreement):
+        return 'not verified: masking no part of the object lowers its score'
+    center, masked = item.metrics['map_center'], item.metrics['masked_center']
+    if center >= _AT_CENTER and masked <= center / 2:
+        return "drift: evidence lies at the object's center cell, not on it"
+    return 'drift: masking the input finds the evidence elsewhere' if agreement < _DISAGREES else ''
+
+
 class _Arranger:
     """What the kinds have in common."""
 
@@ -309,7 +324,7 @@ class _Cam(_Arranger):
             group=self.group(item, self.own_layer(item)),
             footer=scored if self.compared else '',
             metrics=metrics_text(self.result, item),
-            note=_missing_evidence(item, against),
+            note=_missing_evidence(item, against) or _drift(item),
         )
 
     def caption(self) -> str:

@@ -167,7 +167,7 @@ def _least_width(kind: Kind, page: Page, rows: Sequence[Row]) -> float:
 _LARGE = 1 << 24
 _SHADE = np.float32(0.8)  # how dark the photo gets outside a spotlight
 _OUTLINE = (0, 230, 255)  # visible on every color of inferno
-_SPECK = 1e-3  # of the image's area
+_SPECK, _NAMED = 1e-3, 5e-3  # of the image's area: what is too small for an outline, and for a name
 _CLASS_COLORS: tuple[Color, ...] = (
     (31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207), (140, 86, 75),
     (227, 119, 194), (188, 189, 34), (90, 90, 90),
@@ -426,9 +426,11 @@ def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heat
     height, width = view.size
     points = [arrangement.points[name] for name in names if name in arrangement.points]
     rings = tuple(Ring(*view.point(point, (seen or result).geometry)) for point in dict.fromkeys(points))
-    found = _found_marks(result, view, None) if first else []
+    found = _found_marks(result, view, None)
     wrong = f'GT: {arrangement.ground_truth}' if arrangement.ground_truth and first else ''
     photo = painter.photo if view is painter.view else partial(resize_image, view.photo)
+    if any(each.mask is not None for each in result.instances):
+        photo = partial(_with_regions, result, view, photo)
     return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=(*found, *rings))
 
 
@@ -447,18 +449,34 @@ def _found_marks(result: Heatmaps, view: View, item: Heatmap | None) -> list[Mar
     shown = [each for each in result.instances if each is not about]
     for each in [*reversed(shown), *([about] if about else [])]:
         own = each is about
-        color = WHITE if item is not None else _CLASS_COLORS[(each.id or 0) % len(_CLASS_COLORS)]
+        color = WHITE if item is not None else _class_color(each)
         text = found_text(each) if own or item is None else ''
-        if each.mask is not None and (own or item is None):
-            marks += [Outline(view.place(line), color, 1.2, 0.4) for line in _large(contours(each.mask))]
+        if each.mask is not None and (own or (item is None and not each.is_background)):
+            marks += [Outline(view.place(line), color, 1.2, 0.6) for line in _large(contours(each.mask))]
         if each.box is not None:
             x1, y1, x2, y2 = each.box
             left, top = view.point((x1, y1), result.geometry)
             right, bottom = view.point((x2, y2), result.geometry)
             marks.append(Frame(left, top, right, bottom, color, text, own))
         elif item is None and each.mask is not None:
-            marks.append(_name_of_region(each, view, color, text))
+            marks += [_name_of_region(each, view, text)] if each.mask.mean() > _NAMED else []
     return marks
+
+
+def _class_color(found: Instance) -> Color:
+    return _CLASS_COLORS[(found.id or 0) % len(_CLASS_COLORS)]
+
+
+def _with_regions(result: Heatmaps, view: View, photo: Tile, size: tuple[int, int]) -> Pixels:
+    """The photo with what was found tinted in the colors of its classes."""
+    drawn = photo(size)
+    for each in result.instances:
+        if each.mask is not None and not each.is_background:
+            values, _ = view.map_at(each.mask.astype(np.float32), size, 'nearest', 'center')
+            drawn = blend(
+                drawn, np.broadcast_to(np.array(_class_color(each), np.uint8), drawn.shape), np.float32(0.55) * values
+            )
+    return drawn
 
 
 def _large(lines: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
@@ -466,7 +484,7 @@ def _large(lines: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     return [line for line in lines if float(np.ptp(line, 0).prod()) > _SPECK]
 
 
-def _name_of_region(each: Instance, view: View, color: Color, text: str) -> Labels:
+def _name_of_region(each: Instance, view: View, text: str) -> Labels:
     """A region's name at the pixel of it that is nearest to its middle."""
     assert each.mask is not None
     rows, columns = np.nonzero(each.mask)

@@ -30,6 +30,7 @@ from vistool.analyses.cam.dense import (
     instance_targets,
     region_targets,
 )
+from vistool.analyses.cam.drift import verified
 from vistool.analyses.cam.measuring import Measuring
 from vistool.analyses.cam.methods import (
     METHODS,
@@ -67,13 +68,13 @@ from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, poole
 from vistool.network.segmentation import Segmenter, find_segmenter
 from vistool.network.tensors import NetworkInput, Size, input_size, token_hints
 from vistool.registry import ANALYSES
-from vistool.results import Heatmaps
+from vistool.results import Heatmaps, Measure
 
 __all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'register_cam', 'register_perturbation_cam']
 
 log = logging.getLogger('vistool')
 FUSIONS = ('mean', 'max', 'none')
-_DENSE = ('instances', 'score_threshold', 'box', 'attribute', 'point', 'masks')
+_DENSE = ('instances', 'score_threshold', 'box', 'attribute', 'point', 'masks', 'verify')
 """Fields that are for detectors and segmenters only."""
 
 SignedMaps = dict[Key, list[Tensor]]
@@ -87,7 +88,8 @@ class CAM(MapAnalysis):
 
     Attributes:
         methods: A name or several from :data:`~vistool.analyses.cam.methods.METHODS`, case-insensitive; ``'all'`` means
-            those that share the forward.
+            those that share the forward. None means GradCAM; for detectors HiResCAM, as GradCAM's weights are means
+            over all places, and a prediction has one (Zhao and Chan, ODAM, ICLR 2023).
         targets: Class ids (also as a tensor), class names, ``'topN'`` or ``'label'``, for all images of a batch; or one
             list of them for each image. None means the predicted class, or the config's ``cam_target``. A minus before
             a name asks for the evidence against it: ``'-tabby'``, ``'-value'``.
@@ -118,9 +120,11 @@ class CAM(MapAnalysis):
             ``'box'``, one or several.
         point: ``(x, y)`` in pixels of the original: the pixel of a segmentation to explain.
         masks: The region of a segmentation to explain: a picture of the original's size, nonzero inside, or an array.
+        verify: Whether each map of a detector is compared with what masking the input finds, which takes 26 further
+            forwards for each prediction.
     """
 
-    methods: str | Sequence[str] = ('gradcam',)
+    methods: str | Sequence[str] = ()
     targets: Targets = ()
     layers: str | nn.Module | Sequence[str | nn.Module] = ()
     aug_smooth: bool = False
@@ -143,6 +147,7 @@ class CAM(MapAnalysis):
     attribute: str | Sequence[str] = 'class'
     point: Sequence[float] | None = None
     masks: str | Path | NDArray[Any] | None = None
+    verify: bool = False
 
     @overload
     def __call__(self, model: Model | nn.Module, subject: Sample) -> Heatmaps: ...
@@ -171,7 +176,7 @@ class CAM(MapAnalysis):
         """
         model = as_model(model)
         samples, single = as_samples(subject, model)
-        methods = find_methods(self.methods)
+        methods = find_methods(self.for_model(model).methods)
         self._check_options()
         self._measuring.check(methods)
         with model.borrowed():
@@ -199,9 +204,15 @@ class CAM(MapAnalysis):
         Raises:
             InputError: If something is wrong whatever the images are.
         """
-        methods = find_methods(self.methods)
+        methods = find_methods(self.for_model(model).methods)
         self._check_options()
         self._measuring.check(methods)
+
+    def for_model(self, model: Model) -> CAM:
+        """The same with the default method for the kind of the network, where none is named."""
+        if self.methods:
+            return self
+        return replace(self, methods=('gradcam',) if find_detector(model.module) is None else ('hirescam',))
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> CAM:
         """The same for another model: each image with the classes that its result shows.
@@ -300,9 +311,15 @@ class CAM(MapAnalysis):
             signed = shared_maps(run, methods, targets, self.eigen_smooth)
             values = [target.values(run.output, run.count) for target in targets]
         drawn = self._drawn(model, inputs, run, layers, methods, targets, signed, size, frame)
+        measures, measured = {}, []
+        if self.verify:
+            if isinstance(found, Segmenter):
+                raise InputError('is for detectors, and this is a segmenter', hint='leave it out', parameter='verify')
+            measures = {'agreement': Measure('agree', 'higher')}
+            measured = verified(model, found, inputs, targets, drawn, self.copies)
         settings = {**self._settings(), 'instances': self.instances, 'score_threshold': self.score_threshold}
         names = [layer.label for layer in run.layers]
-        report = Report(model, methods, names, targets, None, None, values, drawn, settings, {}, [], every)
+        report = Report(model, methods, names, targets, None, None, values, drawn, settings, measures, measured, every)
         return [report.result(index, sample) for index, sample in enumerate(samples)]
 
     @property

@@ -33,7 +33,6 @@ from vistool.results import Target as Explained
 
 log = logging.getLogger('vistool')
 
-_BACKGROUND = ('background', '__background__', '_background_')
 _SAME_OBJECT = 0.1
 """A box that overlaps no prediction by more than this is not one of them."""
 
@@ -269,7 +268,7 @@ def instance_targets(
     every = [_instances(model, found, image, sample, choice.threshold) for image, sample in enumerate(samples)]
     for image, own in enumerate(every):
         if not own:
-            best = float(found.scores[image].max()) if len(found.scores[image]) else 0.0
+            best = float(found.scores[image].detach().max()) if len(found.scores[image]) else 0.0
             raise InputError(
                 f'{model.name} predicts nothing with a score of at least {choice.threshold:g} here; the surest '
                 f'prediction has {best:.3g}',
@@ -486,20 +485,28 @@ def region_targets(
     own = [choice.at(sample, size) for sample in samples]
     ranked = areas.clone()
     for index in range(logits.shape[1]):
-        if class_name(index, names).lower() in _BACKGROUND:
+        if class_name(index, names).lower().strip('_') == 'background':
             ranked[:, index] = ranked[:, index].clamp_max(0.5)  # the default only where nothing else is predicted
     for image, region in enumerate(own):
         if region is not None:  # the class of most of its pixels
             inside = predicted[image][region.to(predicted.device)]
             ranked[image] = torch.bincount(inside, minlength=logits.shape[1]).float()
+    shared = same_for_all(targets) or []
+    ranking = bool(shared) and all(re.fullmatch(r'top[- ]?\d+', str(each).lower()) for each in shared)
     chosen = resolve_targets(targets, ranked, names, [None] * len(samples))
     made = []
     for column in chosen.ids.unbind(1):
         classes: list[int | None] = []
-        regions, instances = [], []
+        regions: list[Tensor] = []
+        instances: list[Instance | None] = []
         for image, index in enumerate(column.tolist()):
             region = own[image] if own[image] is not None else predicted[image] == index
             assert region is not None
+            if not bool(region.any()) and ranking:
+                classes.append(None)
+                regions.append(region.cpu())
+                instances.append(None)
+                continue
             if not bool(region.any()):
                 there = ', '.join(f'{each.name}' for each in every[image][:12])
                 raise InputError(
@@ -517,7 +524,8 @@ def region_targets(
                 known = Instance(len(every[image]), name, index, score, None, None, region.cpu().numpy())
                 every[image].append(known)
             instances.append(known)
-        made.append(RegionTarget(segmenter, size, classes, regions, instances))
+        if any(each is not None for each in instances):
+            made.append(RegionTarget(segmenter, size, classes, regions, instances))
     return made, every
 
 

@@ -122,6 +122,10 @@ class Adapter(ABC):
         """The input that makes the network predict; ``samples`` are those of the batch."""
         return inputs
 
+    def repeated(self, inputs: NetworkInput, index: int, count: int) -> NetworkInput:
+        """The input for ``count`` copies of an image that are in it already; ``index`` is that image's in the batch."""
+        return inputs
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Notes, while the network runs, what :meth:`read` needs besides its output."""
