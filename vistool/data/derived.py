@@ -1,4 +1,4 @@
-"""Inputs computed from the photo, for networks that take more than the photo: its spectrum, its local texture."""
+"""Transforms of vistool's own: inputs computed from the photo (its spectrum, its local texture), and a resize."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vistool.data.geometry import GeometricStep, resize
 from vistool.data.transforms import TransformCall
@@ -31,6 +32,39 @@ class FFTMagnitude:
     def geometry_rule(self, call: TransformCall) -> GeometricStep:
         """No position of the photo is kept."""
         return replace(resize(call.before, call.after), exact=False)
+
+
+@TRANSFORMS.register_module()
+class ResizeWithin:
+    """Resizes to a short side, and less where the long one would become too long, as transformers' detectors do.
+
+    Args:
+        shortest: The short side in pixels.
+        longest: The most that the long side may have, or None.
+        interpolation: Its name in pillow.
+    """
+
+    def __init__(self, shortest: int, longest: int | None = None, interpolation: str = 'bilinear') -> None:
+        self.shortest, self.longest = shortest, longest
+        self.interpolation = Image.Resampling[interpolation.upper()]
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Resizes ``img``, uint8 ``(H, W, C)``, with pillow."""
+        height, width = results['img'].shape[:2]
+        short, raw = self.shortest, None
+        if self.longest is not None and max(height, width) / min(height, width) * short > self.longest:
+            raw = self.longest * min(height, width) / max(height, width)
+            short = round(raw)
+        if min(height, width) != short:
+            side = short if raw is None else raw
+            size = (int(side * height / width), short) if width < height else (short, int(side * width / height))
+            results['img'] = np.array(Image.fromarray(results['img']).resize(size[::-1], self.interpolation))
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+    def geometry_rule(self, call: TransformCall) -> GeometricStep:
+        """Edges map to edges."""
+        return resize(call.before, call.after)
 
 
 @TRANSFORMS.register_module()

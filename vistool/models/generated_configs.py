@@ -358,11 +358,16 @@ def _preprocessing(
     inner = checked(outer.get('image_processor') or {}, ProcessorSettings, f'{path}, image_processor', 'config', _AGAIN)
     processor: dict[str, Any] = {**outer, **inner}
     resize, crop = _resize(processor), None
+    within: dict[str, Any] = {}
     if processor.get('do_center_crop') and processor.get('crop_size'):
         crop = _size(processor['crop_size'])
     elif isinstance(resize, int) and processor.get('crop_pct'):
         crop = (resize, resize)
         resize = int(resize / processor['crop_pct'])
+    elif isinstance(resize, int) and (settings.get('architectures') or [''])[0].endswith(tuple(_DENSE_WRAPPERS)):
+        given = processor.get('size')
+        longest = given.get('longest_edge') if isinstance(given, Mapping) else None
+        within = {'type': 'vistool.ResizeWithin', 'shortest': resize, 'longest': longest}
     elif isinstance(resize, int):
         log.warning('%s: images keep their aspect ratio, so they differ in size', path)
     chosen = processor.get('resample', 2)
@@ -371,7 +376,10 @@ def _preprocessing(
     if processor.get('do_normalize') is False:
         mean, std = (0.0,) * 3, (1.0,) * 3
     unit = 255 * (processor.get('rescale_factor') or 1 / 255) if processor.get('do_rescale', True) else 255.0
-    return image_steps(resize, crop, filter_name), [m / unit for m in mean], [s / unit for s in std]
+    steps = image_steps(None if within else resize, crop, filter_name)
+    if within:
+        steps.insert(1, {**within, 'interpolation': filter_name})
+    return steps, [m / unit for m in mean], [s / unit for s in std]
 
 
 def _resize(processor: Mapping[str, Any]) -> int | tuple[int, int] | None:

@@ -20,6 +20,9 @@ from vistool.network.tensors import NetworkInput, Size
 
 _HUGGING_FACE = ('ForSemanticSegmentation', 'ForUniversalSegmentation', 'MaskFormerForInstanceSegmentation')
 
+_LAYERS = ('segformer.encoder.layer_norm[-1]', 'model.pixel_level_module.decoder.mask_projection')
+"""Layers of transformers' segmenters that the last decisions are made from."""
+
 
 class Segmenter:
     """How a semantic segmenter is read.
@@ -76,18 +79,11 @@ class Segmenter:
     def layers(self) -> list[str]:
         """The layers that are explained by default: what the last decisions are made from; ``[]`` where unknown."""
         prefix = f'{self.path}.' if self.path else ''
-        names = [
-            name
-            for name in ('backbone', 'segformer.encoder', 'model.pixel_level_module.decoder')
-            if any(path == name for path, _ in self.module.named_modules())
-        ]
+        known = dict(self.module.named_modules())
         if self.package == 'torchvision':
             high = 'high' if type(self.module).__name__ == 'LRASPP' else 'out'
             return [f'{prefix}backbone[{high}]']
-        if 'segformer.encoder' in names:
-            last = len(self.module.segformer.encoder.layer_norm) - 1  # type: ignore[union-attr,arg-type]
-            return [f'{prefix}segformer.encoder.layer_norm.{last}']
-        return []
+        return [f'{prefix}{name}' for name in _LAYERS if name.removesuffix('[-1]') in known][:1]
 
 
 def _of_queries(classes: Tensor, masks: Tensor) -> Tensor:
