@@ -341,7 +341,7 @@ def test_hugging_face_backbones_without_a_classifier_load_as_headless_networks(k
 def test_hugging_face_models_for_other_tasks_are_refused(tmp_path):
     from transformers import BertConfig, DetrConfig, VideoMAEConfig
 
-    for config, named in ((BertConfig(), 'BertModel'), (DetrConfig(use_timm_backbone=False), 'DetrForObjectDetection')):
+    for config, named in ((BertConfig(), 'BertModel'), (DetrConfig(use_timm_backbone=False), 'DetrForSegmentation')):
         config.architectures = [named]
         config.save_pretrained(tmp_path)
         assert 'is not an image classifier or backbone' in error_of(f'hf::{tmp_path}')

@@ -144,5 +144,5 @@ def test_sizes_are_those_of_transformers(size):
 
     blank = np.zeros((*size, 3), np.uint8)
     resized = ResizeWithin(shortest=64, longest=90)({'img': blank})['img']
-    expected = get_resize_output_image_size(blank, (64, 90), input_data_format='channels_last')
+    expected = get_resize_output_image_size(blank, 64, 90, input_data_format='channels_last')
     assert resized.shape[:2] == tuple(expected)
