@@ -183,10 +183,10 @@ def _class_score(score: float) -> str:
     return '<0.01' if score > 0 else value_text(score)
 
 
-def found_text(found: Instance) -> str:
+def found_text(found: Instance, scored: bool) -> str:
     """What a detector or segmenter found, on the picture: ``'#0 cat 0.92'``; a region without its number."""
     number = '' if found.box is None else f'#{found.number} '
-    return f'{number}{score_text(found.name, found.score)}'
+    return f'{number}{score_text(found.name, found.score if scored else None)}'
 
 
 def metrics_text(result: Heatmaps, item: Heatmap) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -450,7 +451,7 @@ def _found_marks(result: Heatmaps, view: View, item: Heatmap | None) -> list[Mar
     for each in [*reversed(shown), *([about] if about else [])]:
         own = each is about
         color = WHITE if item is not None else _class_color(each)
-        text = found_text(each) if own or item is None else ''
+        text = found_text(each, item is None) if own or item is None else ''
         if each.mask is not None and (own or (item is None and not each.is_background)):
             marks += [Outline(view.place(line), color, 1.2, 0.6) for line in _large(contours(each.mask))]
         if each.box is not None:
@@ -458,7 +459,7 @@ def _found_marks(result: Heatmaps, view: View, item: Heatmap | None) -> list[Mar
             left, top = view.point((x1, y1), result.geometry)
             right, bottom = view.point((x2, y2), result.geometry)
             marks.append(Frame(left, top, right, bottom, color, text, own))
-        elif item is None and each.mask is not None:
+        elif item is None and each.mask is not None and not each.is_background:
             marks += [_name_of_region(each, view, text)] if each.mask.mean() > _NAMED else []
     return marks
 
@@ -485,12 +486,12 @@ def _large(lines: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
 
 
 def _name_of_region(each: Instance, view: View, text: str) -> Labels:
-    """A region's name at the pixel of it that is nearest to its middle."""
+    """A region's name in its thickest part."""
     assert each.mask is not None
-    rows, columns = np.nonzero(each.mask)
-    nearest = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
+    depth = cv2.distanceTransform(np.pad(each.mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     height, width = each.mask.shape
-    place = np.array([[(columns[nearest] + 0.5) / width, (rows[nearest] + 0.5) / height]])
+    place = np.array([[(column + 0.5) / width, (row + 0.5) / height]])
     ((x, y),) = view.place(place)
     return Labels(((x, y, text, WHITE),), (0.6, 0.2))
 
