@@ -453,13 +453,23 @@ def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Ten
         if other(value[empty], gradient[empty], dtype=layer.value.dtype).flatten(1).any(1).all()
     ]
     log.warning(
-        '%s at %s: no evidence above rounding for %d of %d image(s), because its terms cancel at every position; %s',
+        '%s at %s: no evidence above rounding for %d of %d image(s), because %s; %s',
         method.title,
         layer.name,
         int(empty.sum()),
         len(drawn),
+        _why_nothing(method, value[empty], gradient[empty], layer.value.dtype),
         f'{works[0]} has some at this layer' if works else f'choose another layer with {param("layers")}',
     )
+
+
+def _why_nothing(method: Method, value: Tensor, gradient: Tensor, dtype: torch.dtype) -> str:
+    """What cancels in a map that is nothing but rounding errors."""
+    assert method.weigh is not None
+    weighted = method.weigh(value, gradient)
+    if maps.above_rounding(weighted.sum(1), weighted, dtype).any():
+        return 'the weights of its channels are sums over the positions that cancel'
+    return 'its terms cancel at every position'
 
 
 def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Target]) -> SignedMaps:
