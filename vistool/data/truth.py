@@ -291,19 +291,18 @@ class MaskFolder:
         if not self._files:
             raise InputError(f'no image in the folder {str(folder)!r}', accepted='masks', parameter='masks')
 
-    def find(self, name: str, path: Path) -> Path | None:
-        """The mask of an image: at the same place below the folder, else of the same stem; None where there is none.
+    def find(self, path: Path) -> Path | None:
+        """The mask of an image: of the same stem, in the same sub-folders where it has any; None where there is none.
 
         Args:
-            name: The image's name in the run, with its sub-folders.
-            path: Its file.
+            path: The image's file.
 
         Raises:
             InputError: There are several.
         """
-        found = next(
-            (self._files[key] for key in (name, os.path.splitext(name)[0], path.stem) if key in self._files), []
-        )
+        parts = path.with_suffix('').parts
+        tails = ('/'.join(parts[start:]) for start in range(len(parts)))  # the longest that is there
+        found = next((self._files[tail] for tail in tails if tail in self._files), [])
         if len(found) > 1:
             raise InputError(
                 f'{path.name} has several masks: {", ".join(each.name for each in found)}',
@@ -312,18 +311,18 @@ class MaskFolder:
             )
         return found[0] if found else None
 
-    def check(self, images: Sequence[tuple[str, Path]]) -> None:
+    def check(self, images: Sequence[Path]) -> None:
         """Looks for the mask of every image and at its size, before any work.
 
         Args:
-            images: Name in the run and file of each.
+            images: Their files.
 
         Raises:
             InputError: One is missing, cannot be read, is of another size, or belongs to two images.
         """
         missing, owners = [], dict[Path, Path]()
-        for name, path in images:
-            mask = self.find(name, path)
+        for path in images:
+            mask = self.find(path)
             if mask is None:
                 missing.append(path)
                 continue
@@ -340,11 +339,10 @@ class MaskFolder:
                 accepted='a file of the same stem for each image',
                 parameter='masks',
             )
-        for name, path in images:
-            self._check_size(self.find(name, path), path)
+        for mask, path in owners.items():
+            self._check_size(mask, path)
 
-    def _check_size(self, mask: Path | None, path: Path) -> None:
-        assert mask is not None
+    def _check_size(self, mask: Path, path: Path) -> None:
         try:
             size = photo_size(path)
         except InputError:
@@ -356,18 +354,17 @@ class MaskFolder:
         if found not in (size, size[::-1]):
             raise _other_size(mask, found, size)
 
-    def truth(self, name: str, path: Path, size: Size) -> Truth:
+    def truth(self, path: Path, size: Size) -> Truth:
         """The mask of an image.
 
         Args:
-            name: The image's name in the run.
-            path: Its file.
+            path: The image's file.
             size: ``(H0, W0)`` of the image, upright.
 
         Raises:
             InputError: There is none, it cannot be read, or it is of another size.
         """
-        mask = self.find(name, path)
+        mask = self.find(path)
         if mask is None:
             raise InputError(f'{path} has no mask in {str(self.folder)!r}', parameter='masks')
         try:

@@ -51,9 +51,9 @@ class TruthSource:
             InputError: A mask is missing or does not fit, or the dataset has neither boxes nor masks.
         """
         if self.masks is not None:
-            pairs = [(item.name, item.path) for item in (self.items[index] for index in order)]
-            files = [(name, path) for name, path in pairs if path is not None]
-            if len(files) < len(pairs):
+            paths = [self.items[index].path for index in order]
+            files = [path for path in paths if path is not None]
+            if len(files) < len(paths):
                 raise InputError('the images of this dataset are not files', parameter='masks')
             self.masks.check(files)
             return
@@ -101,7 +101,7 @@ class TruthSource:
         """
         size = sample.image.shape[:2] if sample.geometry is None else sample.geometry.original_size
         if self.masks is not None:
-            truth = self.masks.truth(item.name, Path(item.path or item.name), (size[0], size[1]))
+            truth = self.masks.truth(Path(item.path or item.name), (size[0], size[1]))
         elif isinstance(item, DatasetItem):
             truth = self._renamed(truth_of(item.info, (size[0], size[1]), self.background))
         else:
