@@ -112,13 +112,14 @@ LARGEST_ARRAYS = 256 << 20
 """Bytes of the largest archive of arrays that is read, and of each array in it."""
 
 
-def read_arrays(path: Path, parameter: str, accepted: str) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, parameter: str, accepted: str, what: str = 'arrays') -> dict[str, NDArray[Any]]:
     """The arrays of an ``.npz`` file; nothing is unpickled, and no memory is taken for what is not there.
 
     Args:
         path: The file.
         parameter: The parameter that named it.
         accepted: Which files are wanted.
+        what: What they hold.
 
     Raises:
         InputError: It cannot be read, or is damaged.
@@ -130,7 +131,7 @@ def read_arrays(path: Path, parameter: str, accepted: str) -> dict[str, NDArray[
     except Exception as error:  # zipfile and NumPy raise all kinds on damaged and encrypted files
         problem = error.problem if isinstance(error, InputError) else cause_of(error)
         raise InputError(
-            f'{shown_path(path)} does not hold arrays: {problem}', accepted=accepted, parameter=parameter
+            f'{shown_path(path)} does not hold {what}: {problem}', accepted=accepted, parameter=parameter
         ) from error
 
 

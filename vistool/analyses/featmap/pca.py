@@ -249,7 +249,7 @@ def read_basis(path: Path | str) -> Basis:
     if not path.exists():
         raise InputError(f'no file {str(path)!r}', parameter='basis')
     accepted = f'a file written with {param("save_basis")}'
-    arrays = read_arrays(path, 'basis', accepted)
+    arrays = read_arrays(path, 'basis', accepted, 'a basis')
     try:
         return _basis_of(arrays)
     except InputError as error:
