@@ -73,6 +73,11 @@ class MapAnalysis(ABC):
         return ''
 
     @property
+    def needs_truth(self) -> Sequence[str]:
+        """The metrics that need samples that know where the objects are; none where nothing does."""
+        return ()
+
+    @property
     def choices(self) -> Sequence[object]:
         """What the user chose, for file names: another choice never overwrites the pictures of the last."""
         return ()

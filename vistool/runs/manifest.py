@@ -386,6 +386,7 @@ def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'fit': spec.models.fit,
         **spec.models.said,
         'seed': spec.seed,
+        'masks': spec.masks,
         'amp': execution.amp,
         'deterministic': execution.deterministic,
         **exact,
@@ -508,7 +509,7 @@ def entry_of(
         'files': [file_entry(folder, path, other_roots(spec)) for path in written],
     }
     if result.measures:
-        entry['metrics'] = [{**item.coordinates, **_finite(item.metrics)} for item in result.maps]
+        entry['metrics'] = [{**item.coordinates, **_finite(item.numbers)} for item in result.maps]
     if spec.output.gallery is not None:
         from vistool.gallery.tiles import write_tiles
 

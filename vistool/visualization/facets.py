@@ -182,9 +182,10 @@ def _class_score(score: float) -> str:
 
 
 def metrics_text(result: Heatmaps, item: Heatmap) -> tuple[str, ...]:
-    """The metrics of a map, each with an arrow to where it is better: ``('ins .71 ↑', 'del .12 ↓')``."""
+    """The metrics of a map, each with an arrow to where it is better: ``('ins .71 ↑', 'energy .6 ↑ (chance .2)')``."""
     return tuple(
         f'{measure.short} {_short_number(item.metrics[name])} {"↑" if measure.better == "higher" else "↓"}'
+        + (f' (chance {_short_number(item.chance[name])})' if math.isfinite(item.chance.get(name, math.nan)) else '')
         for name, measure in result.measures.items()
         if name in item.metrics
     )

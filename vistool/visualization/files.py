@@ -272,8 +272,9 @@ def heatmaps_npz(result: Heatmaps) -> bytes:
 
     ``groups`` (G,) strings; for each group i ``maps_i`` float32 ``(K, h, w)``, ``names_i`` (K,) strings and, where maps
     were scaled, ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``; where
-    metrics were asked for, ``metric_names`` (M,) strings, ``metrics_i`` float64 ``(K, M)``, and ``curve_i_k_NAME``
-    float64 ``(2, n)``, the fractions and scores of a curve of map k;
+    metrics were asked for, ``metric_names`` (M,) strings, ``metrics_i`` float64 ``(K, M)``, ``chance_i`` likewise, what
+    a map that knows nothing gets (NaN where that is not known), and ``curve_i_k_NAME`` float64 ``(2, n)``, the
+    fractions and scores of a curve of map k;
     ``recipe``, the provenance as a JSON string.
     """
     return _npz({**_heatmap_arrays(result), 'recipe': _provenance(result)})
@@ -303,6 +304,9 @@ def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
         if result.measures:
             rows = [[item.metrics.get(name, np.nan) for name in result.measures] for _, item in maps]
             arrays[f'metrics_{index}'] = np.array(rows, np.float64)
+            if any(item.chance for _, item in maps):
+                rows = [[item.chance.get(name, np.nan) for name in result.measures] for _, item in maps]
+                arrays[f'chance_{index}'] = np.array(rows, np.float64)
         for number, (_, item) in enumerate(maps):
             for name, curve in item.curves.items():
                 points = np.stack([curve.fractions, curve.scores])

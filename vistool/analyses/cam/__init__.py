@@ -36,6 +36,7 @@ from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, naming, param
+from vistool.metrics import Needs as MetricNeeds
 from vistool.metrics import Protocol, Truths, find_metrics, find_protocol
 from vistool.models.model import (
     Model,
@@ -94,7 +95,8 @@ class CAM(MapAnalysis):
         metrics: What to measure of each map, by the names in :data:`~vistool.metrics.METRICS`; none by default.
         protocol: How metrics are measured: a name from :data:`~vistool.metrics.PROTOCOLS`, or a protocol of your own.
         truth: Where the object is, for metrics of localization: a mask ``(H, W)`` at the network's input size, nonzero
-            inside, or one for each image of a batch (None for those without).
+            inside, or one for each image of a batch (None for those without). Without one, as the samples know it: a
+            run over a dataset, or with ``masks``, tells them.
         copies: How many changed copies of an image run at once for metrics.
     """
 
@@ -146,6 +148,7 @@ class CAM(MapAnalysis):
         methods = find_methods(self.methods)
         self._check_options()
         self._measuring.check(methods)
+        self._measuring.check_truth(samples)
         with model.borrowed():
             results = self._explain(model, samples, methods)
         return results[0] if single else results
@@ -164,6 +167,11 @@ class CAM(MapAnalysis):
         variants += [f'like-{Path(self.reference).stem}'] if isinstance(self.reference, (str, os.PathLike)) else []
         methods = [self.methods] if isinstance(self.methods, str) else self.methods
         return [name.lower() for name in methods], same_for_all(self.targets) or [], words_for(self.layers), variants
+
+    @property
+    def needs_truth(self) -> Sequence[str]:
+        """The metrics that need samples that know where the objects are."""
+        return self._measuring.needs(MetricNeeds.TRUTH) if self.truth is None else []
 
     def check(self, model: Model) -> None:
         """Checks the names of methods and layers, and what cannot be combined.
