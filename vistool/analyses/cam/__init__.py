@@ -6,7 +6,6 @@ The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they expla
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import os
@@ -51,7 +50,7 @@ from vistool.models.model import (
     same_for_all,
     sign_of,
 )
-from vistool.network.forward import Forward, Layer, OutsideGrid, forward, layer_for_score, layers_to_explain
+from vistool.network.forward import Forward, Layer, UnsuitedLayer, better_layer, forward, layers_to_explain
 from vistool.network.inputs import varied
 from vistool.network.layers import find_call, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, pooled_features
@@ -213,9 +212,9 @@ class CAM(MapAnalysis):
         layers = self._layers(model, methods, inputs, read)
         try:
             return self._results(model, samples, methods, inputs, layers, read)
-        except OutsideGrid:
+        except UnsuitedLayer as error:
             default = next(iter(layers))
-            better = None if self.layers else layer_for_score(model.module, inputs, read, default)
+            better = None if self.layers else better_layer(model.module, inputs, read, default, error)
             if better is None:
                 raise
             return self._results(model, samples, methods, inputs, dict([find_call(model.module, better)]), read)
@@ -298,8 +297,7 @@ class CAM(MapAnalysis):
         if custom is not None and not self._has_targets:
             target = custom_target(custom, samples)
             return ScoreReader(lambda output, count: target.score(output, torch.arange(count))[:, None], _key(custom))
-        find = functools.partial(model.scores, inputs=inputs, value=value)
-        return ScoreReader(find, (model.output_hints.output, model.classes, value))
+        return model.score_reader(inputs, value=value)
 
     def _readout(
         self, model: Model, run: Forward, inputs: NetworkInput, methods: Mapping[str, Method]
@@ -459,6 +457,9 @@ def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Ten
     empty = ~drawn.flatten(1).any(1) & gradient.flatten(1).any(1)
     if not bool(empty.any()):
         return
+    assert method.weigh is not None
+    summed = method.weigh(value[empty], gradient[empty]).sum(1).flatten(1)
+    flat = bool((summed.amax(1) - summed.amin(1) < summed.abs().amax(1) / 2).all())
     others = (METHODS[name] for name in ('gradcam', 'layercam') if METHODS[name] is not method)
     works = [
         other.title
@@ -466,11 +467,12 @@ def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Ten
         if other(value[empty], gradient[empty], dtype=layer.value.dtype).flatten(1).any(1).all()
     ]
     log.warning(
-        '%s at %s: no evidence above rounding for %d of %d image(s), because its terms cancel at every position; %s',
+        '%s at %s: no evidence above rounding for %d of %d image(s), because %s; %s',
         method.title,
         layer.name,
         int(empty.sum()),
         len(drawn),
+        'its values are equal at every position' if flat else 'its terms cancel at every position',
         f'{works[0]} has some at this layer' if works else f'choose another layer with {param("layers")}',
     )
 
