@@ -73,6 +73,11 @@ class MapAnalysis(ABC):
         return ''
 
     @property
+    def measures(self) -> Sequence[str]:
+        """Names of the metrics that are measured of each map; none where none were asked for."""
+        return ()
+
+    @property
     def needs_truth(self) -> Sequence[str]:
         """The metrics that need samples that know where the objects are; none where nothing does."""
         return ()

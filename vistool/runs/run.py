@@ -35,6 +35,7 @@ from vistool.runs.manifest import (
     run_record,
     with_their_batches,
 )
+from vistool.runs.measurements import write_metrics
 from vistool.runs.spec import (
     AnyItem,
     Execution,
@@ -559,6 +560,8 @@ class _Run:
             self.announce(sheet(self.sheet_results, output.sheet, output.style))
         if output.gallery is not None:
             self.announce(build_gallery(self.out, [Path(folder) for folder in output.gallery]))
+        if self.manifest is not None and self.analysis.measures:
+            self.announce(write_metrics(self.out, self.analysis.measures, self.spec.seed, output.style))
         for key, result in self.reduced.items():
             if is_file(self.out):
                 path = self.out.with_name(f'{self.out.stem}_{key}{self.out.suffix}')

@@ -169,6 +169,11 @@ class CAM(MapAnalysis):
         return [name.lower() for name in methods], same_for_all(self.targets) or [], words_for(self.layers), variants
 
     @property
+    def measures(self) -> Sequence[str]:
+        """Names of the metrics that are measured of each map."""
+        return list(self._measuring.metrics)
+
+    @property
     def needs_truth(self) -> Sequence[str]:
         """The metrics that need samples that know where the objects are."""
         return self._measuring.needs(MetricNeeds.TRUTH) if self.truth is None else []
