@@ -390,9 +390,13 @@ def _is_plausible(layout: Layout, assumed: Layout | None) -> bool:
 def _by_chance(tied: Sequence[Reading], usual: Reading | None) -> bool:
     """Whether the best reading is hardly better than the usual one, which is not confirmed.
 
-    Among many orders one agrees a little better by chance, as where attention has mixed the places.
+    Among many orders one agrees a little better by chance, as where attention has mixed the places. A class token in
+    the middle (Vim, Zhu et al., ICML 2024) is so rare that it has to be certain.
     """
-    return usual is not None and usual not in tied and not tied[0].clearly_beats(usual, _BY_CHANCE)
+    if usual is None or usual in tied:
+        return False
+    same = tied[0].layout.grid == usual.layout.grid
+    return not tied[0].clearly_beats(usual, _CERTAIN if same and tied[0].layout.middle else _BY_CHANCE)
 
 
 def ties(ranked: Sequence[Reading]) -> list[Reading]:
@@ -634,7 +638,7 @@ class Positions:
         return assumed
 
     def _tell(self, write: Callable[..., None], name: str, text: str) -> None:
-        if name not in self._told:
+        if name and name not in self._told:
             self._told.add(name)
             write('layer %s: %s', name, text)
 
@@ -767,7 +771,7 @@ def checked_layout(
         layer: The module.
         hints: What the user says.
         check: What it is checked against.
-        name: The layer's name, for what is printed.
+        name: The layer's name, for what is printed; ``''`` prints nothing.
         call: Which of its calls, counted from 0.
         place: Which of the tensors that it returns; None means the first.
 
