@@ -73,6 +73,16 @@ class MapAnalysis(ABC):
         return ''
 
     @property
+    def measures(self) -> Sequence[str]:
+        """Names of the metrics that are measured of each map; none where none were asked for."""
+        return ()
+
+    @property
+    def needs_truth(self) -> Sequence[str]:
+        """The metrics that need samples that know where the objects are; none where nothing does."""
+        return ()
+
+    @property
     def choices(self) -> Sequence[object]:
         """What the user chose, for file names: another choice never overwrites the pictures of the last."""
         return ()

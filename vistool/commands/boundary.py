@@ -254,6 +254,8 @@ class _Once(logging.Filter):
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        if getattr(record, 'table', False):  # its columns are aligned
+            return record.getMessage()
         message = ' '.join(record.getMessage().split())
         return message if record.levelno <= logging.INFO else f'{record.levelname.lower()}: {message}'
 

@@ -455,6 +455,10 @@ class NoSpatialMap(ValueError):
     """A tensor that cannot be laid out in space; the message says why."""
 
 
+class PooledMap(NoSpatialMap):
+    """A map with a single position."""
+
+
 def find_layout(
     tensor: Tensor,
     input_size: Size,
@@ -515,7 +519,7 @@ def _find_map(shape: tuple[int, ...], input_size: Size, layer: nn.Module | None,
         axes = 'BCHW' if cell_distortion(first, input_size) <= cell_distortion(last, input_size) else 'BHWC'
     grid = first if axes == 'BCHW' else last
     if grid == (1, 1):
-        raise NoSpatialMap(f'its output {shape} is pooled to a single position')
+        raise PooledMap(f'its output {shape} is pooled to a single position')
     return Layout(axes, grid)
 
 

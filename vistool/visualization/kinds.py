@@ -30,6 +30,7 @@ from vistool.results import (
     HeadStatistics,
     Heatmaps,
     ImageGrid,
+    MetricsSummary,
     Result,
 )
 from vistool.visualization import files as raw
@@ -206,6 +207,18 @@ def _(result: DatasetSummary, figure: Figure, style: Style, page: Page) -> None:
 @to_raw.register(DatasetSummary)
 def _(result: DatasetSummary) -> Raw:
     return Raw('.csv', raw.table(result.rows or [{'index': ''}]))
+
+
+@draw_figure.register(MetricsSummary)
+def _(result: MetricsSummary, figure: Figure, style: Style, page: Page) -> None:
+    from vistool.visualization.measurements import draw_metrics
+
+    draw_metrics(result, figure, page)
+
+
+@to_raw.register(MetricsSummary)
+def _(result: MetricsSummary) -> Raw:
+    return Raw('.csv', raw.table(result.rows()))
 
 
 # --- every channel ----------------------------------------------------------------------------------------------------

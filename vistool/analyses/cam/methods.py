@@ -257,10 +257,11 @@ def gradcam(a: Tensor, g: Tensor) -> Tensor:
 
 @register_cam('gradcam++', 'GradCAM++', 'Chattopadhay et al., Grad-CAM++, WACV 2018')
 def gradcam_plus_plus(a: Tensor, g: Tensor) -> Tensor:
-    """W = Σ α·ReLU(G), α = G² / (2G² + S·G³ + 1e-6), S = Σ A, and 0 where G is 0."""
-    square = g**2
-    alpha = square / (2 * square + a.sum((2, 3), keepdim=True) * square * g + 1e-6)
-    alpha = torch.where(g != 0, alpha, torch.zeros_like(alpha))
+    """W = Σ α·ReLU(G), α = G² / (2G² + S·G³ + 1e-6), S = Σ A, and 0 where G is 0.
+
+    α is computed as 1 / (2 + S·G + 1e-6 / G²): the cube of a large gradient has no float32.
+    """
+    alpha = 1 / (2 + a.sum((2, 3), keepdim=True) * g + 1e-6 / g**2)
     return (alpha * g.relu()).sum((2, 3), keepdim=True) * a
 
 

@@ -141,6 +141,7 @@ class Report:
                     yield replace(
                         found,
                         metrics={metric: each.value for metric, each in measured.items()},
+                        chance={metric: each.chance for metric, each in measured.items() if each.chance is not None},
                         curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
                     )
 
