@@ -3,13 +3,16 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import lil_matrix
+from scipy.sparse.linalg import splu
 
 
 def imputed(image, removed):
-    """ROAD's linear imputation as a dense system: each removed pixel is the weighted mean of its neighbors."""
+    """ROAD's linear imputation as one system: each removed pixel is the weighted mean of its neighbors."""
     height, width = removed.shape
     places = [(y, x) for y in range(height) for x in range(width) if removed[y, x]]
-    matrix, right = np.zeros((len(places),) * 2), np.zeros((len(places), len(image)))
+    numbers = {place: number for number, place in enumerate(places)}
+    matrix, right = lil_matrix((len(places),) * 2), np.zeros((len(places), len(image)))
     for row, (y, x) in enumerate(places):
         for down in (-1, 0, 1):
             for across in (-1, 0, 1):
@@ -18,11 +21,11 @@ def imputed(image, removed):
                     continue
                 matrix[row, row] += weight
                 if removed[near]:
-                    matrix[row, places.index(near)] -= weight
+                    matrix[row, numbers[near]] -= weight
                 else:
                     right[row] += weight * image[:, near[0], near[1]]
     result = image.copy()
-    for (y, x), values in zip(places, np.linalg.solve(matrix, right), strict=True):
+    for (y, x), values in zip(places, splu(matrix.tocsc()).solve(right), strict=True):
         result[:, y, x] = values
     return result
 

@@ -2,8 +2,8 @@
 
 Rong et al., "A consistent and efficient evaluation strategy for attribution methods", ICML 2022. For each copy of an
 image that is a sparse linear system, symmetric and positive definite. Copies are solved in batches on the image's
-device, by conjugate gradients with multigrid as the preconditioner (Tatebe, Copper Mountain 1993): about ten iterations,
-whatever the shape of the holes.
+device, by conjugate gradients with multigrid as the preconditioner (Tatebe, Copper Mountain 1993). That takes about ten
+iterations, whatever the shape of the holes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ _WEIGHTS = (1 / 6, 1 / 6, 1 / 12, 1 / 12)
 _COARSEST = 4
 """A grid with a side this short is solved by the smoother alone."""
 
-_TOLERANCE = 3e-5
-"""The estimated error at which iterations end, as a share of the range of the image's values."""
+_TOLERANCE = {torch.float64: 1e-12}
+_TOLERANCE_OTHERWISE = 3e-5
+"""The estimated error at which iterations end, as a share of the range of the image's values, by its type."""
 
 _PRECISE = 1e-2
 """The share of an error down to which single precision is trusted to reduce it."""
@@ -49,23 +50,24 @@ def fill(image: Tensor, removed: Tensor) -> Tensor:
         removed: bool ``(N, H, W)``; in each copy something is removed and something is left.
 
     Returns:
-        float64 ``(N, C, H, W)``. Removed pixels differ from the exact solution by less than 1e-4 of the image's range;
-        the others are unchanged.
+        ``(N, C, H, W)``, like the image. Removed pixels differ from the exact solution by less than 1e-4 of the image's
+        range, and by rounding errors if it is float64.
     """
     work = image.detach().to('cpu' if image.device.type == 'mps' else image.device).double()  # mps has no float64
     count = max(1, _AT_ONCE.get(work.device.type, _AT_ONCE_ELSEWHERE) // work.numel())
-    parts = [_filled(work, part[:, None]) for part in removed.to(work.device).split(count)]
-    return torch.cat(parts).to(image.device)
+    tolerance = _TOLERANCE.get(image.dtype, _TOLERANCE_OTHERWISE) * float(work.max() - work.min())
+    parts = [_filled(work, part[:, None], tolerance).to(image) for part in removed.to(work.device).split(count)]
+    return torch.cat(parts)
 
 
-def _filled(image: Tensor, removed: Tensor) -> Tensor:
+def _filled(image: Tensor, removed: Tensor, tolerance: float) -> Tensor:
     unknown = removed.to(image)
     grids = [_Grid.of(unknown.float())]
     while min(grids[-1].leak.shape[2:]) > _COARSEST:
         grids.append(grids[-1].coarser())
     stencil = _Stencil(unknown)
     right = stencil.sums(image * (1 - unknown)).sub_(image * (1 - unknown), alpha=4).mul_(unknown / 12)
-    solution = _conjugate_gradients(grids, stencil, right, _TOLERANCE * float(image.max() - image.min()))
+    solution = _conjugate_gradients(grids, stencil, right, tolerance)
     return torch.where(removed, solution, image)
 
 
