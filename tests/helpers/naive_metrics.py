@@ -51,3 +51,17 @@ def rise(network, image, saliency, target, mode, step):
         start.view(1, 3, -1)[..., chosen] = finish.view(1, 3, -1)[..., chosen]
     scores = np.array(scores)
     return (scores.sum() - scores[0] / 2 - scores[-1] / 2) / (len(scores) - 1)
+
+
+def quantus_pixel_flipping(network, image, saliency, target, features_in_step):
+    """The curve of Quantus 0.6.0's ``PixelFlipping`` for one image ``(1, C, H, W)``, written from its source.
+
+    A feature is one channel of one pixel, "black" is the smallest value of the whole tensor, and the curve begins after
+    the first step.
+    """
+    order = np.argsort(-np.broadcast_to(saliency, image[0].shape).ravel())
+    flipped, scores = image.clone(), []
+    for start in range(0, len(order), features_in_step):
+        flipped.view(-1)[order[start : start + features_in_step]] = flipped.min()
+        scores.append(float(network(flipped).softmax(1)[0, target]))
+    return scores

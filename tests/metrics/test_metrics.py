@@ -325,7 +325,7 @@ def test_every_metric_says_what_it_is():
     [
         ({'steps': 1}, 'steps: 1; accepted: an integer from 2 up'),
         ({'block': 0}, 'block: 0; accepted: an integer from 1 up'),
-        ({'baseline': 'white'}, "baseline: 'white'; accepted: blur, mean, black, linear"),
+        ({'baseline': 'white'}, "baseline: 'white'; accepted: blur, mean, black, minimum, linear"),
         ({'percent': (0, 50)}, r'percent: \(0, 50\); accepted: numbers between 0 and 100'),
         ({'blur': (10, 3.0)}, r'blur: \(10, 3.0\); accepted: an odd kernel'),
     ],

@@ -127,6 +127,8 @@ class Removal:
             return blurred(image, *protocol.blur_at(min(image.shape[1:])), zeros=protocol.space == 'network')
         if self.kind == 'black':
             return black(image, self.case.photo, protocol).expand_as(image)
+        if self.kind == 'minimum':
+            return image.min().expand_as(image)
         return image.mean((1, 2), keepdim=True).expand_as(image)
 
 
