@@ -128,7 +128,8 @@ class Sample:
         geometry: Network pixels to original pixels; None if there is no original.
         path: The file, if there is one.
         name: Output stem.
-        label: Ground truth, if it is known.
+        label: The class that is the ground truth, if it is known.
+        values: The ground truth of a regression: the numbers that the dataset has for the image; none if unknown.
         index: Position in the run or dataset.
         shown: Which of the file's values and bands ``image`` and ``original`` show.
         truth: Where the objects are in ``original``; None if nobody asked.
@@ -144,6 +145,7 @@ class Sample:
     index: int | None = None
     shown: Shown = PHOTO
     truth: Truth | None = None
+    values: tuple[float, ...] = ()
 
     def inside(self, label: int | None = None) -> Mask:
         """Where the objects of a class are, as the network sees them: bool ``(H, W)`` like ``image``.
