@@ -6,7 +6,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize('tool', ['browse_dataset', 'vis_attention', 'vis_cam', 'vis_featmap', 'vis_lr', 'vis_patches'])
+@pytest.mark.parametrize(
+    'tool', ['browse_dataset', 'vis_attention', 'vis_cam', 'vis_check', 'vis_featmap', 'vis_lr', 'vis_patches']
+)
 def test_help_imports_nothing_heavy(tool):
     code = (
         'import sys, runpy\n'

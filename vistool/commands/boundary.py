@@ -188,6 +188,12 @@ def announce(lines: Iterable[object]) -> None:
         stdout.flush()
 
 
+def tell(table: str) -> None:
+    """Prints a table that keeps its columns to stderr, unless only warnings are wanted there."""
+    if log.isEnabledFor(logging.INFO):
+        sys.stderr.write(f'{table}\n')
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int], None]]:
     """One progress bar on stderr, for several items on a terminal; yields what moves it: ``(finished, total)``."""
