@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Result,
         Target,
     )
+    from vistool.runs.differences import RunDifference, compare_runs
     from vistool.runs.run import run
     from vistool.runs.spec import Failure, RunSummary
     from vistool.visualization import overlay, render, save, show
@@ -79,11 +80,13 @@ __all__ = [
     'Patches',
     'PositionalInputs',
     'Result',
+    'RunDifference',
     'RunSummary',
     'Sample',
     'Schedule',
     'Style',
     'Target',
+    'compare_runs',
     'load',
     'overlay',
     'preview_model',
@@ -116,6 +119,7 @@ _HOMES = {
         'Result',
         'Target',
     ),
+    'vistool.runs.differences': ('RunDifference', 'compare_runs'),
     'vistool.runs.spec': ('Failure', 'RunSummary'),
     'vistool.runs.run': ('run',),
     'vistool.visualization': ('overlay', 'render', 'save', 'show'),

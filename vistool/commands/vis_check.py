@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser
+
+log = logging.getLogger('vistool')
 
 
 def build_parser() -> Parser:
@@ -64,7 +67,7 @@ def work(args: argparse.Namespace) -> int:
         output=options.output_of(args),
     )
     summary = check(spec, Callbacks(boundary.announce))
-    boundary.tell(table(summary.report))
+    log.info('%s', table(summary.report), extra={'table': True})
     return boundary.OK if summary.report.passes and not summary.failures else boundary.SOME_FAILED
 
 

@@ -17,6 +17,7 @@ from vistool.results.heatmaps import (
     distinct,
     side_by_side,
 )
+from vistool.results.measurements import Estimate, MeanCurve, MetricMean, MetricsSummary
 from vistool.results.statistics import (
     ChannelStack,
     ChannelStatistics,
@@ -39,6 +40,7 @@ __all__ = [
     'Curves',
     'Cut',
     'DatasetSummary',
+    'Estimate',
     'Finding',
     'Grid',
     'GridImage',
@@ -50,7 +52,10 @@ __all__ = [
     'LayerChannels',
     'LayerStatistics',
     'Mass',
+    'MeanCurve',
     'Measure',
+    'MetricMean',
+    'MetricsSummary',
     'NetworkView',
     'Result',
     'ScoreCurve',

@@ -54,14 +54,14 @@ def find_blocks(module: nn.Module, inputs: NetworkInput) -> list[Block]:
         inputs: Its input, of one image.
     """
     order = _order(module, inputs)
-    owners: list[tuple[int, int, str, nn.Module]] = []
+    owners: list[tuple[int, int, str, str, nn.Module]] = []
     for number, (name, child) in enumerate(named_layers(module)):
         if child._parameters or child._buffers:
-            owners.append((_rank(name, order), number, name, child))
+            path = _called(name, order)
+            owners.append((order.get(path, 0), number, name, _block_of(path), child))
     blocks: dict[str, Block] = {}
     seen: set[int] = set()
-    for _, _, name, child in sorted(owners, key=lambda owner: owner[:2]):
-        path = _block_of(name)
+    for _, _, name, path, child in sorted(owners, key=lambda owner: owner[:2]):
         for key, parameter in child._parameters.items():
             if parameter is not None and id(parameter) not in seen:
                 seen.add(id(parameter))
@@ -89,10 +89,11 @@ def _order(module: nn.Module, inputs: NetworkInput) -> dict[str, int]:
     return order
 
 
-def _rank(name: str, order: dict[str, int]) -> int:
+def _called(name: str, order: dict[str, int]) -> str:
+    """The module itself, or the nearest one around it that is called."""
     while name and name not in order:
         name = name.rpartition('.')[0]
-    return order.get(name, 0)
+    return name
 
 
 def _block_of(name: str) -> str:
