@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Result,
         Target,
     )
+    from vistool.runs.differences import RunDifference, compare_runs
     from vistool.runs.run import run
     from vistool.runs.spec import Failure, RunSummary
     from vistool.visualization import overlay, render, save, show
@@ -77,11 +78,13 @@ __all__ = [
     'Patches',
     'PositionalInputs',
     'Result',
+    'RunDifference',
     'RunSummary',
     'Sample',
     'Schedule',
     'Style',
     'Target',
+    'compare_runs',
     'load',
     'overlay',
     'preview_model',
@@ -114,6 +117,7 @@ _HOMES = {
         'Result',
         'Target',
     ),
+    'vistool.runs.differences': ('RunDifference', 'compare_runs'),
     'vistool.runs.spec': ('Failure', 'RunSummary'),
     'vistool.runs.run': ('run',),
     'vistool.visualization': ('overlay', 'render', 'save', 'show'),

@@ -148,8 +148,13 @@ def test_demo_dataset_is_what_its_script_makes(tmp_path):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.main(tmp_path)
-    shipped = ROOT / 'demo' / 'dataset'
-    files = sorted(path.relative_to(shipped) for path in shipped.rglob('*') if path.is_file())
+    shipped = ROOT / 'demo'
+    files = sorted(
+        path.relative_to(shipped)
+        for name in ('dataset', 'masks')
+        for path in (shipped / name).rglob('*')
+        if path.is_file()
+    )
     assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob('*') if path.is_file())
     for file in files:
         if file.suffix == '.txt':

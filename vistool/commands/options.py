@@ -20,6 +20,7 @@ from vistool.records import shown
 
 if TYPE_CHECKING:
     from vistool.analyses.base import MapAnalysis
+    from vistool.metrics import Protocol
     from vistool.runs.spec import Models, Output, RunSpec
     from vistool.visualization.style import Style
 
@@ -238,6 +239,7 @@ def run_spec(args: argparse.Namespace, tool: str, analysis: MapAnalysis, style: 
         args.seed,
         tool,
         args.command,
+        getattr(args, 'masks', None),
     )
 
 
@@ -427,6 +429,55 @@ def add_logging(parser: Parser, group: argparse._ArgumentGroup) -> None:
     group.add_argument('--log-level', default='info', metavar='LEVEL', help='debug, info (default), warning, error')
     group.add_argument('--debug', action='store_true', help='show tracebacks')
     parser.add_argument('--not-show', action='store_true', help=argparse.SUPPRESS)  # of older tools; the default here
+
+
+def add_metrics(parser: Parser) -> None:
+    """What is measured of each map, and how."""
+    group = parser.add_argument_group('metrics')
+    group.add_argument(
+        '--metrics',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='numbers under each map: insertion, deletion, road, drop, increase, sparseness, sensitivity; '
+        'with boxes or masks: energy, pointing, iou, bestiou',
+    )
+    group.add_argument(
+        '--protocol',
+        default='vistool',
+        metavar='NAME',
+        help='how pixels are removed: vistool (default), rise, gradcam, torchcam',
+    )
+    group.add_argument(
+        '--masks',
+        metavar='DIR',
+        help="where the object is: a mask of each image's stem, nonzero inside; default: boxes or masks of the dataset",
+    )
+    group.add_argument(
+        '--tolerance', type=whole, metavar='PX', help='of the pointing game, around the mask (default: 15)'
+    )
+    group.add_argument(
+        '--iou-threshold',
+        dest='threshold',
+        type=real,
+        metavar='T',
+        help='of iou, a share of the maximum (default: 0.5)',
+    )
+
+
+def protocol_of(args: argparse.Namespace) -> str | Protocol:
+    """How metrics are measured: a protocol by its name, with what the arguments change of it.
+
+    Raises:
+        InputError: There is no such protocol, or a value is not accepted.
+    """
+    changed = {'tolerance': args.tolerance, 'threshold': args.threshold}
+    given = {name: value for name, value in changed.items() if value is not None}
+    if not given:
+        return str(args.protocol)
+    from vistool.metrics import find_protocol
+
+    return dataclasses.replace(find_protocol(args.protocol), **given)
 
 
 def add_compare(parser: Parser) -> None:

@@ -23,7 +23,7 @@ def build_parser() -> Parser:
     options.add_images(parser)
     options.add_model(parser)
     _add_map(parser)
-    _add_metrics(parser)
+    options.add_metrics(parser)
     options.add_compare(parser)
     options.add_picture(parser)
     options.add_inputs(parser)
@@ -69,28 +69,13 @@ def _add_map(parser: Parser) -> None:
     group.add_argument('--aug-smooth', action='store_true', help='average over six augmented views')
 
 
-def _add_metrics(parser: Parser) -> None:
-    group = parser.add_argument_group('metrics')
-    group.add_argument(
-        '--metrics',
-        nargs='+',
-        default=[],
-        metavar='NAME',
-        help='numbers under each map: insertion, deletion, road, drop, increase, sparseness, sensitivity',
-    )
-    group.add_argument(
-        '--protocol',
-        default='vistool',
-        metavar='NAME',
-        help='how pixels are removed: vistool (default), rise, gradcam, torchcam',
-    )
-
-
 def work(args: argparse.Namespace) -> int:
     """Loads, explains and draws."""
     from vistool.analyses.cam import CAM
 
-    cam = options.taken(CAM, args, tokens=args.tokens or None, copies=args.batch_size)
+    cam = options.taken(
+        CAM, args, tokens=args.tokens or None, copies=args.batch_size, protocol=options.protocol_of(args)
+    )
     spec = options.run_spec(args, 'vis_cam', cam)
     return preview(spec) if args.preview_model else boundary.execute(spec)
 

@@ -186,6 +186,25 @@ class Geometry:
         out[~covered] = 0
         return out, covered
 
+    def seen(self, mask: Mask) -> Mask:
+        """A mask ``(H0, W0)`` of the original as the network sees it, bool ``(H, W)``: the value at pixel centers.
+
+        What shows nothing of the original is False.
+        """
+        if self.field is not None:
+            x, y = self.field[..., 0], self.field[..., 1]
+        else:
+            x, y = _positions(self.matrix, self.network_size)
+        h, w = mask.shape
+        columns, rows = (np.floor(np.nan_to_num(each, nan=-1.0)).astype(np.intp) for each in (x, y))
+        in_x, in_y = (columns >= 0) & (columns < w), (rows >= 0) & (rows < h)
+        columns, rows = columns.clip(0, w - 1), rows.clip(0, h - 1)
+        if columns.ndim == 1:
+            found = mask[np.ix_(rows, columns)] & in_y[:, None] & in_x
+        else:
+            found = mask[rows, columns] & in_y & in_x
+        return found if self.invalid is None else found & ~self.invalid
+
     def describe(self) -> dict[str, Any]:
         """Plain JSON values, for a provenance."""
         return {

@@ -150,6 +150,17 @@ def photo_size(source: ImageLike) -> tuple[int, int]:
     return values.shape[0], values.shape[1]
 
 
+def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """An array ``(H, W[, C])`` as a file stores it, turned as its EXIF orientation says."""
+    return _UPRIGHT.get(orientation, lambda a: a)(array)
+
+
+def exif_orientation(path: str | PathLike[str]) -> int:
+    """The EXIF orientation of a file, 1 where it has none; raises as :func:`read_image`."""
+    path = Path(path)
+    return 1 if path.suffix.lower() in ARRAY_SUFFIXES else _orientation(_opened(path))
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
@@ -200,15 +211,14 @@ def _pil_values(image: Image.Image, name: str) -> tuple[NDArray[Any], str, int, 
     except Exception:  # damaged EXIF data can raise anything
         log.warning('%s has unreadable EXIF data; its orientation is ignored', name)
         orientation = 1
-    turned = _UPRIGHT.get(orientation, lambda a: a)
     if image.mode.startswith('I') or image.mode == 'F':
-        return turned(np.asarray(image)[:, :, None]), name, orientation, False
+        return upright(np.asarray(image)[:, :, None], orientation), name, orientation, False
     try:
         if image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or 'transparency' in image.info:
             image = image.convert('RGBA')
             white = Image.new('RGBA', image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image)
-        return np.ascontiguousarray(turned(_rgb(image))), name, orientation, True
+        return np.ascontiguousarray(upright(_rgb(image), orientation)), name, orientation, True
     except ValueError as error:
         problem = f'{name} has the color mode {image.mode}, which cannot be shown'
         raise InputError(problem, accepted='RGB, gray, palette, CMYK, 16-bit or float gray') from error
@@ -325,7 +335,7 @@ def _read_tiff(path: Path, channels: int | None, axes: str | None) -> Photo | No
         except InputError as damaged:
             raise damaged from error
         return None
-    values = _UPRIGHT.get(orientation, lambda a: a)(values)
+    values = upright(values, orientation)
     return Photo(np.ascontiguousarray(values), on_one_line(path), orientation, False)
 
 
@@ -386,7 +396,7 @@ def _read_png16(path: Path, orientation: int) -> Photo:
     if found.shape[2] == 4:
         alpha = found[..., 3:].astype(np.float32) / 65535
         found = np.rint(found[..., :3] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
-    values = _UPRIGHT.get(orientation, lambda a: a)(found[:, :, ::-1])
+    values = upright(found[:, :, ::-1], orientation)
     return Photo(np.ascontiguousarray(values), on_one_line(path), orientation, False)
 
 

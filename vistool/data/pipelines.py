@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vistool.data.datasets import values_of
 from vistool.data.display import PHOTO, Display, Shown
 from vistool.data.geometry import GeometricStep, Geometry, crop
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES, ImageLike, Photo, read_photo
@@ -229,6 +230,7 @@ class Pipeline:
             _label(data),
             index,
             reading.shown,
+            values=values_of(info or {}),
         )
 
     def _photo(self, source: ImageLike) -> Photo | None:

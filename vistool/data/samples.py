@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.display import PHOTO, Shown
-from vistool.data.geometry import Geometry, Size
+from vistool.data.geometry import Geometry, Mask, Size
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
+from vistool.data.truth import Truth
 from vistool.errors import InputError, close_matches, on_one_line
 from vistool.records import find_path, read_text
 
@@ -127,9 +128,11 @@ class Sample:
         geometry: Network pixels to original pixels; None if there is no original.
         path: The file, if there is one.
         name: Output stem.
-        label: Ground truth, if it is known.
+        label: The class that is the ground truth, if it is known.
+        values: The ground truth of a regression: the numbers that the dataset has for the image; none if unknown.
         index: Position in the run or dataset.
         shown: Which of the file's values and bands ``image`` and ``original`` show.
+        truth: Where the objects are in ``original``; None if nobody asked.
     """
 
     data: Any = field(repr=False)
@@ -141,6 +144,27 @@ class Sample:
     label: int | None = None
     index: int | None = None
     shown: Shown = PHOTO
+    truth: Truth | None = None
+    values: tuple[float, ...] = ()
+
+    def inside(self, label: int | None = None) -> Mask:
+        """Where the objects of a class are, as the network sees them: bool ``(H, W)`` like ``image``.
+
+        Args:
+            label: The class; None: all objects.
+
+        Raises:
+            InputError: It is not known where the network sees the pixels of the original.
+        """
+        assert self.truth is not None
+        geometry = self.geometry
+        if geometry is None or not geometry.exact:
+            raise InputError(
+                f'{self.name}: it is not known where the network sees the pixels of the original image, so the objects '
+                'cannot be found there',
+                hint='leave out the transform that was warned of, or the metrics of localization',
+            )
+        return geometry.seen(self.truth.mask(label))
 
     def provenance(self) -> dict[str, Any]:
         """The file, the label, and the way from network pixels to the file's own, as plain JSON values."""
@@ -157,6 +181,7 @@ class Sample:
                 'original_size': list(geometry.original_size),
                 'exact': geometry.exact,
             },
+            **({} if self.truth is None else {'truth': self.truth.source}),
         }
 
 

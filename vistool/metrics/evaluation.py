@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vistool.errors import InputError
-from vistool.metrics.registry import Case, Copy, Measured, Metric, Scoring
+from vistool.errors import InputError, param
+from vistool.metrics.registry import METRICS, Case, Copy, Measured, Metric, Needs, Scoring
 from vistool.network.inputs import run_network
 from vistool.network.tensors import NetworkInput, Size, find_image, repeated, replace_tensor
 
@@ -158,3 +158,14 @@ def truth_of(truths: Truths, index: int, count: int, size: Size) -> NDArray[np.b
             parameter='truth',
         )
     return mask
+
+
+def no_truth(metrics: Sequence[str]) -> InputError:
+    """What to say where metrics of localization are asked for and nothing says where the objects are."""
+    rest = [name for name, metric in METRICS.items() if Needs.TRUTH not in metric.needs]
+    return InputError(
+        f'{", ".join(metrics)} compares a map with a mask of the object, and there is none',
+        accepted=', '.join(rest),
+        hint=f'or give masks with {param("masks", "FOLDER")}, or a dataset with boxes or masks (@train, @val, @test)',
+        parameter='metrics',
+    )

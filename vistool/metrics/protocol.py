@@ -88,6 +88,8 @@ class Protocol:
                 raise InputError(f'{value!r}', accepted=f'an integer from {least} up', parameter=name)
         if not self.percent or not all(0 < each < 100 for each in self.percent):
             raise InputError(f'{self.percent!r}', accepted='numbers between 0 and 100', parameter='percent')
+        if not 0 < self.threshold <= 1:
+            raise InputError(f'{self.threshold!r}', accepted='above 0, at most 1', parameter='threshold')
         if self.blur[0] < 1 or self.blur[0] % 2 == 0 or self.blur[1] <= 0:
             raise InputError(f'{self.blur!r}', accepted='an odd kernel, and a positive deviation', parameter='blur')
 

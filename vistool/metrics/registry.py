@@ -51,10 +51,12 @@ class Measured:
     Attributes:
         value: The number; NaN where the metric is not defined.
         curves: Name → curve.
+        chance: What a map that knows nothing gets, where that is known.
     """
 
     value: float
     curves: Mapping[str, ScoreCurve] = field(default_factory=dict)
+    chance: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +131,7 @@ METRICS: dict[str, Metric] = {}
 
 _DOCUMENTED = (
     *('insertion', 'deletion', 'road', 'drop', 'increase', 'sparseness', 'sensitivity', 'energy', 'pointing', 'iou'),
+    'bestiou',
 )
 
 

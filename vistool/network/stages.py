@@ -18,6 +18,7 @@ from vistool.errors import InputError, param
 from vistool.network.capture import remembered, tensors_of
 from vistool.network.features import Feature, Kept, as_maps, features, known_counts, run_until
 from vistool.network.layers import TargetLayer, find_target_layers, is_norm, require_layers, unwrapped
+from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.tensors import (
     Grids,
     NetworkInput,
@@ -163,7 +164,7 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
 
 
 def stage_features(
-    root: nn.Module, inputs: NetworkInput, hints: TokenHints | None = None
+    root: nn.Module, inputs: NetworkInput, hints: TokenHints | None = None, read: ScoreReader = BY_PLACE
 ) -> tuple[list[str], list[Feature]]:
     """The stages and their feature maps; one forward gives both where the batch is small.
 
@@ -171,6 +172,7 @@ def stage_features(
         root: The network.
         inputs: A batch.
         hints: What the user says about token layouts.
+        read: Finds the scores; see :func:`~vistool.network.features.features`.
 
     Raises:
         InputError: See :func:`find_stages` and :func:`~vistool.network.features.features`.
@@ -186,7 +188,7 @@ def stage_features(
         return _find_stages(root, inputs, kept)
 
     names = remembered(root, 'stages', _sizes_of(inputs), find)
-    return list(names), features(root, inputs, find_target_layers(root, names), hints, kept)
+    return list(names), features(root, inputs, find_target_layers(root, names), hints, kept, read)
 
 
 def _sizes_of(inputs: NetworkInput) -> tuple[tuple[int, ...], ...]:

@@ -16,6 +16,7 @@ from vistool.results.heatmaps import (
     distinct,
     side_by_side,
 )
+from vistool.results.measurements import Estimate, MeanCurve, MetricMean, MetricsSummary
 from vistool.results.statistics import (
     ChannelStack,
     ChannelStatistics,
@@ -36,6 +37,7 @@ __all__ = [
     'Curves',
     'Cut',
     'DatasetSummary',
+    'Estimate',
     'GridImage',
     'HeadStatistics',
     'Heatmap',
@@ -45,7 +47,10 @@ __all__ = [
     'LayerChannels',
     'LayerStatistics',
     'Mass',
+    'MeanCurve',
     'Measure',
+    'MetricMean',
+    'MetricsSummary',
     'NetworkView',
     'Result',
     'ScoreCurve',

@@ -270,11 +270,12 @@ _EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
 def heatmaps_npz(result: Heatmaps) -> bytes:
     """Heat maps as an ``.npz`` that loads with ``allow_pickle=False``.
 
-    ``groups`` (G,) strings; for each group i ``maps_i`` float32 ``(K, h, w)``, ``names_i`` (K,) strings and, where maps
-    were scaled, ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``; where
-    metrics were asked for, ``metric_names`` (M,) strings, ``metrics_i`` float64 ``(K, M)``, and ``curve_i_k_NAME``
-    float64 ``(2, n)``, the fractions and scores of a curve of map k;
-    ``recipe``, the provenance as a JSON string.
+    ``groups`` (G,) strings; for each group i ``maps_i`` float32 ``(K, h, w)``, ``names_i`` (K,) strings,
+    ``coordinates_i`` (K,) JSON strings (what each map is: its method, layer, target …) and, where maps were scaled,
+    ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``; where metrics were
+    asked for, ``metric_names`` (M,) strings, ``metrics_i`` float64 ``(K, M)``, ``chance_i`` likewise, what a map that
+    knows nothing gets (NaN where that is not known), and ``curve_i_k_NAME`` float64 ``(2, n)``, the fractions and
+    scores of a curve of map k; ``recipe``, the provenance as a JSON string.
     """
     return _npz({**_heatmap_arrays(result), 'recipe': _provenance(result)})
 
@@ -297,12 +298,17 @@ def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
     for index, maps in enumerate(groups.values()):
         arrays[f'maps_{index}'] = np.stack([np.asarray(item.values, np.float32) for _, item in maps])
         arrays[f'names_{index}'] = np.array([name for name, _ in maps], dtype=np.str_)
+        told = [json.dumps(dict(item.coordinates), ensure_ascii=False) for _, item in maps]
+        arrays[f'coordinates_{index}'] = np.array(told, dtype=np.str_)
         if any(item.range is not None for _, item in maps):
             nothing = (np.nan, np.nan)
             arrays[f'range_{index}'] = np.array([item.range or nothing for _, item in maps], np.float32)
         if result.measures:
             rows = [[item.metrics.get(name, np.nan) for name in result.measures] for _, item in maps]
             arrays[f'metrics_{index}'] = np.array(rows, np.float64)
+            if any(item.chance for _, item in maps):
+                rows = [[item.chance.get(name, np.nan) for name in result.measures] for _, item in maps]
+                arrays[f'chance_{index}'] = np.array(rows, np.float64)
         for number, (_, item) in enumerate(maps):
             for name, curve in item.curves.items():
                 points = np.stack([curve.fractions, curve.scores])

@@ -155,7 +155,7 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Aggregation, set
     size = sample.image.shape[0], sample.image.shape[1]
     maps = flow.maps[image].float().cpu().numpy()
     view = seen(sample, covered_size(size, (maps.shape[1], maps.shape[2]), flow.patch))
-    targets, method = _targets(model, flow, image), settings['method']
+    targets, method = _targets(model, flow, image, sample), settings['method']
     maps = maps[: len(targets)] if targets else maps
     asked = flow.queries if method != 'legrad' else ()
     queries = asked[:1] if targets else asked
@@ -185,12 +185,13 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Aggregation, set
     )
 
 
-def _targets(model: Model, flow: Aggregation, image: int) -> list[Target]:
+def _targets(model: Model, flow: Aggregation, image: int, sample: Sample) -> list[Target]:
     if flow.chosen is None or flow.readout is None or flow.numbers is None:
         return []
     asked = [True] * flow.chosen.ids.shape[1] if flow.chosen.asked is None else flow.chosen.asked[image].tolist()
     pairs = zip(flow.chosen.ids[image].tolist(), flow.chosen.signs[image].tolist(), asked, strict=True)
-    return [target_of(model, flow.readout, own, flow.numbers[image], sign < 0) for own, sign, wanted in pairs if wanted]
+    numbers, truths = flow.numbers[image], sample.values
+    return [target_of(model, flow.readout, own, numbers, sign < 0, truths) for own, sign, wanted in pairs if wanted]
 
 
 def _scaled(item: Heatmap) -> Heatmap:
