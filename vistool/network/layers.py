@@ -327,7 +327,7 @@ def _child(module: nn.Module, part: str) -> tuple[str, nn.Module] | None:
         last = max(numbered, key=lambda name: int(name[len(part) - 1 :]), default=None)
         return (last, children[last]) if last is not None else None
     if (
-        re.fullmatch(r'-\d+', part)
+        re.fullmatch(r'-\d{1,9}', part)
         and isinstance(module, (nn.Sequential, nn.ModuleList))
         and int(part) >= -len(children)
     ):
