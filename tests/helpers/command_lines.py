@@ -75,7 +75,7 @@ PLAUSIBLE = {
     'output': ['0', 'logits', '1'],
     'activation': ['auto', 'softmax', 'sigmoid', 'none'],
     'layout': ['grid', 'overlay'],
-    'width': ['column', 'text', 'screen', '400', '64', '2000'],
+    'width': ['column', 'text', 'screen', '400', '64', '2000', '16384'],
     'display_range': ['auto', '0,255', '2%,98%', '255,0'],
     'bands': ['1,2,3', '1', '4,3,2'],
     'axes': ['HWC', 'CHW'],
