@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vistool.analyses.featmap import pca
+from vistool import records
 from vistool.analyses.featmap.pca import Basis, LayerBasis, basis_bytes, read_basis
 from vistool.analyses.schedule.curves import read_log
 from vistool.data.images import read_image
@@ -285,7 +285,7 @@ def test_a_basis_that_is_none(name, tmp_path):
 
 
 def test_a_basis_that_unpacks_to_much_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(pca, '_LARGEST_BASIS', 1 << 20)
+    monkeypatch.setattr(records, 'LARGEST_ARRAYS', 1 << 20)
     (tmp_path / 'a.npz').write_bytes(basis(mean_0=b'\0' * (4 << 20)))
     error_of(read_basis, tmp_path / 'a.npz', words='unpacks to 4,194,304 bytes')
 

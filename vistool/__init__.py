@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vistool.analyses.attention import Attention
     from vistool.analyses.base import MapAnalysis
     from vistool.analyses.cam import CAM
+    from vistool.analyses.check import Check
     from vistool.analyses.dataset import BrowseDataset, DatasetReport
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         Result,
         Target,
     )
+    from vistool.runs.differences import RunDifference, compare_runs
     from vistool.runs.run import run
     from vistool.runs.spec import Failure, RunSummary
     from vistool.visualization import overlay, render, save, show
@@ -56,6 +58,7 @@ __all__ = [
     'BrowseDataset',
     'ChannelStack',
     'ChannelStatistics',
+    'Check',
     'Coordinates',
     'Curve',
     'Curves',
@@ -77,11 +80,13 @@ __all__ = [
     'Patches',
     'PositionalInputs',
     'Result',
+    'RunDifference',
     'RunSummary',
     'Sample',
     'Schedule',
     'Style',
     'Target',
+    'compare_runs',
     'load',
     'overlay',
     'preview_model',
@@ -114,6 +119,7 @@ _HOMES = {
         'Result',
         'Target',
     ),
+    'vistool.runs.differences': ('RunDifference', 'compare_runs'),
     'vistool.runs.spec': ('Failure', 'RunSummary'),
     'vistool.runs.run': ('run',),
     'vistool.visualization': ('overlay', 'render', 'save', 'show'),

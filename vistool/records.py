@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import json
+import math
 import os
 import stat
+import zipfile
 from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from vistool.errors import InputError
+from vistool.errors import InputError, cause_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
 
@@ -102,6 +106,51 @@ def read_text(path: Path, parameter: str, largest: int = LARGEST_TEXT, hint: str
         return read_bytes(path, parameter, largest, hint).decode('utf-8-sig')
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not UTF-8 text ({error})', hint=hint, parameter=parameter) from error
+
+
+LARGEST_ARRAYS = 256 << 20
+"""Bytes of the largest archive of arrays that is read, and of each array in it."""
+
+
+def read_arrays(path: Path, parameter: str, accepted: str, what: str = 'arrays') -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file; nothing is unpickled, and no memory is taken for what is not there.
+
+    Args:
+        path: The file.
+        parameter: The parameter that named it.
+        accepted: Which files are wanted.
+        what: What they hold.
+
+    Raises:
+        InputError: It cannot be read, or is damaged.
+    """
+    content = read_bytes(path, parameter, LARGEST_ARRAYS)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return {entry.filename.removesuffix('.npy'): _array(archive, entry) for entry in archive.infolist()}
+    except Exception as error:  # zipfile and NumPy raise all kinds on damaged and encrypted files
+        problem = error.problem if isinstance(error, InputError) else cause_of(error)
+        raise InputError(
+            f'{shown_path(path)} does not hold {what}: {problem}', accepted=accepted, parameter=parameter
+        ) from error
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    """An array whose header is compared with the size of its data before memory is taken for it."""
+    from numpy.lib import format as npy
+
+    if entry.file_size > LARGEST_ARRAYS:
+        raise InputError(f'{entry.filename} unpacks to {entry.file_size:,} bytes')
+    with archive.open(entry) as file:
+        data = io.BytesIO(file.read(LARGEST_ARRAYS + 1))
+    version = npy.read_magic(data)
+    shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(data)
+    claimed, held = math.prod(shape) * dtype.itemsize, len(data.getvalue()) - data.tell()
+    if dtype.hasobject or claimed != held:
+        raise InputError(f'the header of {entry.filename} claims {claimed:,} bytes, and {held:,} follow')
+    data.seek(0)
+    found: NDArray[Any] = npy.read_array(data, allow_pickle=False)
+    return found
 
 
 def read_json(path: Path, schema: type[T], parameter: str, hint: str = '') -> T:

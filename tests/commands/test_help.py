@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+TOOLS = ['browse_dataset', 'vis_attention', 'vis_cam', 'vis_check', 'vis_diff', 'vis_featmap', 'vis_lr', 'vis_patches']
 
-@pytest.mark.parametrize('tool', ['browse_dataset', 'vis_attention', 'vis_cam', 'vis_featmap', 'vis_lr', 'vis_patches'])
+
+@pytest.mark.parametrize('tool', TOOLS)
 def test_help_imports_nothing_heavy(tool):
     code = (
         'import sys, runpy\n'

@@ -50,7 +50,7 @@ def test_regions_of_a_segmentation(words, tmp_path):
 
 
 def test_a_mask_file_is_a_region(tmp_path):
-    words = ['demo/scenes/scene_3.jpg', SEGMENTER, '--masks', 'demo/scenes/scene_3_mask.png']
+    words = ['demo/scenes/scene_3.jpg', SEGMENTER, '--region', 'demo/scenes/scene_3_mask.png']
     assert main([*words, '-o', str(tmp_path / 'maps.png')]) == 0
 
 

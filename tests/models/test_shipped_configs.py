@@ -28,6 +28,7 @@ SHIPPED = {
     'dinov2/vit-small-p14_dinov2-pre_headless.py': (518, None),
     'efficientnet_lite/efficientnet-lite0_demo.py': (224, 1000),
     'efficientnet_lite/efficientnet-lite0_in1k.py': (224, 1000),
+    'mobilenet_v2/mobilenet-v2_8xb32_in1k.py': (224, 1000),
     'mobilenet_v3/mobilenet-v3-large_8xb32_in1k.py': (224, 1000),
     'repvgg/repvgg-B3g4_4xb64-autoaug-lbs-mixup-coslr-200e_in1k.py': (224, 1000),
     'resnet/resnet50_8xb32_in1k.py': (224, 1000),
@@ -148,8 +149,13 @@ def test_demo_dataset_is_what_its_script_makes(tmp_path):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.main(tmp_path)
-    shipped = ROOT / 'demo' / 'dataset'
-    files = sorted(path.relative_to(shipped) for path in shipped.rglob('*') if path.is_file())
+    shipped = ROOT / 'demo'
+    files = sorted(
+        path.relative_to(shipped)
+        for name in ('dataset', 'masks')
+        for path in (shipped / name).rglob('*')
+        if path.is_file()
+    )
     assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob('*') if path.is_file())
     for file in files:
         if file.suffix == '.txt':

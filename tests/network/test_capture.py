@@ -226,7 +226,7 @@ def test_what_was_found_out_is_remembered_until_the_network_changes(net):
         return remembered(module, 'stages', key, lambda: found.append(key) or len(found))
 
     assert [look_up((4, 4)), look_up((4, 4)), look_up((4, 4), nn.DataParallel(net))] == [1, 1, 1]
-    assert look_up((8, 8)) == 2  # another input size
+    assert [look_up((8, 8)), look_up((4, 4)), look_up((8, 8))] == [2, 1, 2]  # input sizes in turn
     with torch.no_grad():
         net.fc.weight.mul_(2)
     assert look_up((8, 8)) == 3

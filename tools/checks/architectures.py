@@ -81,6 +81,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seed', type=int, default=0, help='what is drawn, and all random weights')
     parser.add_argument('--count', type=int, default=60, help='how many architectures; default 60')
+    parser.add_argument('--after', default='', metavar='NAME', help='go on after this one (library/name) of the draw')
     parser.add_argument('--only', default='', metavar='PATTERN', help='text in library/name, or a family')
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS, metavar='TASK', help=', '.join(TASKS))
     parser.add_argument('--inner', type=int, default=3, help='random layers besides the default ones; default 3')
@@ -97,7 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     outcomes: list[Outcome] = []
     skipped: list[str] = []
     checked = 0
-    for architecture in draw(args.seed, args.only):
+    drawn = draw(args.seed, args.only)
+    while args.after and str(next(drawn)) != args.after:
+        pass
+    for architecture in drawn:
         if checked == args.count:
             break
         start = time.perf_counter()

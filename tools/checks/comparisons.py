@@ -208,6 +208,9 @@ class Comparison:
             outcomes += run()
         except InputError as error:
             outcomes.append(Outcome(name, 'default', 'refused', spelled(error.problem)))
+        except Exception as error:  # a network that the independent computation cannot follow
+            reason = f'{type(error).__name__}: {error} ({_place_of(error, "checks")})'.replace('\n', ' ')
+            outcomes.append(Outcome(name, 'check', 'unproven', reason))
         if _state(self.module) != before:
             outcomes.append(Outcome(name, 'network', 'WRONG', 'the network is not left as it was'))
         return outcomes
@@ -220,7 +223,7 @@ class Comparison:
         except InputError as error:
             return None, Outcome(task, subject, 'refused', spelled(error.problem))
         except Exception as error:
-            place = _place_of(error)
+            place = _place_of(error, 'vistool')
             return None, Outcome(
                 task, subject, 'CRASH', f'{type(error).__name__}: {error} ({place})'.replace('\n', ' ')
             )
@@ -294,19 +297,21 @@ class Comparison:
                 shown = signed[method][index].flatten()
                 tolerance = 1e-4 * float(truth[index].abs().max()) + ROUNDING * 10 * float(terms[index].max())
                 tolerance = max(tolerance, SMALLEST)
+                sums = oracles.magnitude(method, a[index : index + 1], g[index : index + 1], conditioned=False)
+                rounding = ROUNDING * float(sums.max())
+                canceled = float(truth[index].abs().max()) <= rounding
+                flat = float(truth[index].max() - truth[index].min()) <= rounding
+                if (canceled or flat) and _says_nothing(results[index], method):
+                    notes.append(f'{method}: nothing above rounding')
+                    continue
+                if canceled:
+                    return None, f'{method} draws rounding errors as evidence'
                 order = in_order(shown, truth[index], tolerance)
                 if order is None:
                     away = float(
                         (shown.double() - truth[index]).abs().max() / truth[index].abs().max().clamp_min(1e-30)
                     )
                     return None, f'{method} is off by {away:.1e} of its largest value'
-                sums = oracles.magnitude(method, a[index : index + 1], g[index : index + 1], conditioned=False)
-                below = float(truth[index].abs().max()) <= ROUNDING * float(sums.max())
-                if below:
-                    notes.append(f'{method}: nothing above rounding')
-                    if not _says_nothing(results[index], method):
-                        return None, f'{method} draws rounding errors as evidence'
-                    continue
                 natural = bool((order == torch.arange(len(order))).all())
                 if found is None or (method == 'gradcam' and not natural):
                     found = order
@@ -443,14 +448,21 @@ class Comparison:
                 wrong = misplaced(self._answers_of_keys(name, number, reading), order, grid)
             yield outcome('WRONG', wrong) if wrong else self._compare_row(name, weights, reading, order, grid, outcome)
 
-    def _inside(self, name: str, tokens: int) -> Tensor | None:
-        """Which tokens of all windows of an image answer to any change of it, ``(tokens,)``; padding does not."""
-        with quiet():
-            given = [oracles.windowed_input(self.module, images, name) for images in self._chunks()]
-        if any(each is None or each.shape[0] * each.shape[1] != tokens * len(self.images) for each in given):
-            return None
-        read = torch.cat([each.reshape(len(self.images), tokens, -1) for each in given if each is not None])
-        return (read != read[:1]).any(2).any(0)
+    def _inside(self, name: str, reading: _Reading, shape: Sequence[int]) -> Tensor | None:
+        """Which tokens of all windows of an image change with it, ``(groups · keys,)``; padding does not.
+
+        The logit of a token with itself depends on that token alone.
+        """
+        own = []
+        for images in self._chunks():
+            with quiet():
+                records = oracles.attention_weights(self.module, images, [name])
+            logits = next((record.logits for record in records if record.logits.shape == shape), None)
+            if logits is None:
+                return None
+            own.append(reading.read(logits).diagonal(dim1=-2, dim2=-1).sum(2).flatten(1))
+        read = torch.cat(own)[: len(self.changed)]
+        return ((read - read[:1]).abs() > 1e-5 * read.abs().amax()).any(0)
 
     def _unlike(self, shown: Tensor, truths: Sequence[Tensor]) -> tuple[str, str]:
         """Verdict and reason for maps that no attention gives."""
@@ -587,48 +599,55 @@ def _readings(shape: Sequence[int], batch: int, heads: int, cells: int) -> Itera
 
 
 def _find_attention(
-    shown: Tensor, truths: Sequence[Tensor], inside: Callable[[int], Tensor | None]
+    shown: Tensor, truths: Sequence[Tensor], inside: Callable[[_Reading, Sequence[int]], Tensor | None]
 ) -> tuple[Tensor, _Reading, Tensor] | None:
     """Which weights the maps are the mean rows of, how they are laid out, and the raw key of each cell.
 
     Args:
         shown: ``(B, heads, h, w)``.
         truths: Weights ``(…, queries, keys)``.
-        inside: Number of tokens in all windows of an image → which of them are not padding, or None if that is unknown.
+        inside: Reading and shape of weights → which tokens of all windows are not padding, or None if that is unknown.
     """
     batch, heads, height, width = shown.shape
     cells = height * width
     for truth in truths:
         for reading in _readings(truth.shape, batch, heads, cells):
             weights = reading.read(truth).double()
-            if reading.groups == 1:
-                if not 0 <= reading.prefix <= MOST_PREFIX:
-                    continue
+            means: list[Tensor] = []
+            if reading.groups == 1 and 0 <= reading.prefix <= MOST_PREFIX:
                 prefixes = [reading.prefix] if reading.queries == reading.keys else range(min(reading.queries, 9))
                 means = [weights[:, 0, :, first:].mean(2)[..., reading.prefix :] for first in prefixes]
-            else:
-                tokens = reading.groups * reading.keys
-                real = torch.ones(tokens, dtype=torch.bool) if tokens == cells else inside(tokens)
-                if reading.queries != reading.keys or real is None or int(real.sum()) != cells:
-                    continue
-                queries = real.view(1, reading.groups, 1, reading.queries, 1)
-                means = [((weights * queries).sum(3) / cells).transpose(1, 2).flatten(2)[..., real]]
-                reading = replace(reading, real=real.nonzero()[:, 0])
-            for mean in means:
-                tolerance = 1e-4 * float(mean.abs().max())
-                orders = [in_order(one.flatten(1).T, two.T, tolerance) for one, two in zip(shown, mean, strict=True)]
-                if all(order is not None for order in orders):
-                    assert orders[0] is not None
-                    return truth, reading, orders[0]
+            if (order := _order_of_all(shown, means)) is not None:
+                return truth, reading, order
+            tokens = reading.groups * reading.keys
+            if reading.queries != reading.keys or tokens < cells or (reading.groups == 1 and tokens == cells):
+                continue
+            real = torch.ones(tokens, dtype=torch.bool) if tokens == cells else inside(reading, truth.shape)
+            if real is None or int(real.sum()) != cells:
+                continue
+            queries = real.view(1, reading.groups, 1, reading.queries, 1)
+            means = [((weights * queries).sum(3) / cells).transpose(1, 2).flatten(2)[..., real]]
+            if (order := _order_of_all(shown, means)) is not None:
+                return truth, replace(reading, real=real.nonzero()[:, 0]), order
+    return None
+
+
+def _order_of_all(shown: Tensor, means: Sequence[Tensor]) -> Tensor | None:
+    """The raw key of each cell, by the first of several possible ``(B, heads, keys)`` that the maps are; else None."""
+    for mean in means:
+        tolerance = 1e-4 * float(mean.abs().max())
+        orders = [in_order(one.flatten(1).T, two.T, tolerance) for one, two in zip(shown, mean, strict=True)]
+        if all(order is not None for order in orders):
+            return orders[0]
     return None
 
 
 def _windowed_simply(shape: Sequence[int], shown: Sequence[int], batch: int) -> bool:
-    """Whether there are as many keys as cells, so that neither padding nor overlap explains a difference."""
+    """Whether there are few more keys than cells, so that neither padding nor overlap explains a difference."""
     heads, cells = shown[1], shown[2] * shown[3]
     leading = int(np.prod(shape[:-2]))
     groups = leading / (batch * heads)
-    return groups == 1 or groups * shape[-1] == cells
+    return groups * shape[-1] == cells or (groups == 1 and shape[-1] - cells <= 9)
 
 
 def _doubt(name: str) -> str:
@@ -677,12 +696,12 @@ def _state(module: nn.Module) -> list[Any]:
     return [modes, grads, buffers]
 
 
-def _place_of(error: BaseException) -> str:
-    """File and line of vistool's innermost frame."""
+def _place_of(error: BaseException, folder: str) -> str:
+    """File and line of the innermost frame in a folder."""
     trace, place = error.__traceback__, ''
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
-        if '/vistool/' in path:
-            place = f'vistool/{path.rpartition("/vistool/")[2]}:{trace.tb_lineno}'
+        if f'/{folder}/' in path:
+            place = f'{folder}/{path.rpartition(f"/{folder}/")[2]}:{trace.tb_lineno}'
         trace = trace.tb_next
     return place

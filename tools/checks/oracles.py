@@ -53,22 +53,58 @@ Score: TypeAlias = Callable[[Any], Tensor]
 """What a network returned → a number for each image, ``(B,)``."""
 
 
-def hooked_values(module: nn.Module, images: Tensor, names: Sequence[str]) -> dict[str, list[list[Tensor]]]:
-    """What the layers return: for each call in a forward, its tensors, copied before anything changes them."""
-    found: dict[str, list[list[Tensor]]] = {name: [] for name in names}
+@contextlib.contextmanager
+def _received(module: nn.Module, names: Sequence[str], receive: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Hands what layers return to ``receive``, which may return something in its place.
+
+    ``NAME+relu`` is what the network's ``F.relu`` makes of what the module returns.
+    """
     handles = []
+    relu = _Relu(receive)
     for name in names:
+        path, plus, _ = name.partition('+')
 
-        def keep(layer: nn.Module, args: Any, output: Any, name: str = name) -> None:
-            found[name].append([tensor.detach().clone() for tensor in tensors_in(output)])
+        def keep(layer: nn.Module, args: Any, output: Any, name: str = name, plus: str = plus) -> Any:
+            if not plus:
+                return receive(name, output)
+            relu.awaited.append((name, output))
+            return None
 
-        handles.append(module.get_submodule(name).register_forward_hook(keep))
+        handles.append(module.get_submodule(path).register_forward_hook(keep))
     try:
-        with torch.no_grad():
-            module(images)
+        with relu if any('+' in name for name in names) else contextlib.nullcontext():
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Relu(TorchFunctionMode):
+    """Hands the output of ReLU as a function of an awaited tensor to ``receive``."""
+
+    def __init__(self, receive: Callable[[str, Any], Any]) -> None:
+        super().__init__()
+        self.receive, self.awaited = receive, list[tuple[str, Any]]()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if function in (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_):
+            for name, tensor in self.awaited:
+                if tensor is args[0]:
+                    other = self.receive(name, result)
+                    return result if other is None else other
+        return result
+
+
+def hooked_values(module: nn.Module, images: Tensor, names: Sequence[str]) -> dict[str, list[list[Tensor]]]:
+    """What the layers return: for each call in a forward, its tensors, copied before anything changes them."""
+    found: dict[str, list[list[Tensor]]] = {name: [] for name in names}
+
+    def keep(name: str, output: Any) -> None:
+        found[name].append([tensor.detach().clone() for tensor in tensors_in(output)])
+
+    with _received(module, names, keep), torch.no_grad():
+        module(images)
     return found
 
 
@@ -99,17 +135,12 @@ def backward_through(
             return type(value)(*parts) if hasattr(value, '_fields') else type(value)(parts)
         return value
 
-    handles = []
-    for name in names:
+    def keep(name: str, output: Any) -> Any:
+        kept[name].append([])
+        return copied(output, kept[name][-1])
 
-        def keep(layer: nn.Module, args: Any, output: Any, name: str = name) -> Any:
-            into: list[Tensor] = []
-            kept[name].append(into)
-            return copied(output, into)
-
-        handles.append(module.get_submodule(name).register_forward_hook(keep))
     try:
-        with torch.enable_grad():
+        with _received(module, names, keep), torch.enable_grad():
             values = score(module(images.clone().requires_grad_()))
             values.sum().backward()
         calls = {
@@ -117,8 +148,6 @@ def backward_through(
             for name, every in kept.items()
         }
     finally:
-        for handle in handles:
-            handle.remove()
         module.zero_grad(set_to_none=True)
     return calls, values.detach()
 
@@ -330,22 +359,6 @@ def librarys_own_weights(module: nn.Module, images: Tensor, name: str) -> Tensor
                 handle.remove()
     weights = [each for each in kept if each.ndim == 4 and bool(((each.sum(-1) - 1).abs() < 1e-3).all())]
     return weights[-1] if weights else None
-
-
-def windowed_input(module: nn.Module, images: Tensor, name: str) -> Tensor | None:
-    """The first tensor that a module is given, ``(groups, tokens, channels)``; None for other shapes."""
-    kept: list[Tensor] = []
-
-    def keep(layer: nn.Module, args: Any, kwargs: Any) -> None:
-        kept.extend(tensor.detach().clone() for tensor in tensors_in([*args, *kwargs.values()])[:1])
-
-    handle = module.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        with torch.no_grad():
-            module(images)
-    finally:
-        handle.remove()
-    return kept[-1] if kept and kept[-1].ndim == 3 else None
 
 
 # Which part of the image a position answers to

@@ -24,7 +24,7 @@ def build_parser() -> Parser:
     options.add_model(parser)
     _add_map(parser)
     _add_dense(parser)
-    _add_metrics(parser)
+    options.add_metrics(parser)
     options.add_compare(parser)
     options.add_picture(parser)
     options.add_inputs(parser)
@@ -99,7 +99,7 @@ def _add_dense(parser: Parser) -> None:
         '--verify', action='store_true', help='compare each map of a detector with what masking the input finds'
     )
     group.add_argument('--point', type=_numbers, metavar='X,Y', help='segmentation: the class of this pixel')
-    group.add_argument('--masks', metavar='FILE', help='segmentation: the nonzero pixels of this picture')
+    group.add_argument('--region', metavar='FILE', help='segmentation: the nonzero pixels of this picture')
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -107,28 +107,13 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(options.real(part) for part in text.split(','))
 
 
-def _add_metrics(parser: Parser) -> None:
-    group = parser.add_argument_group('metrics')
-    group.add_argument(
-        '--metrics',
-        nargs='+',
-        default=[],
-        metavar='NAME',
-        help='numbers under each map: insertion, deletion, road, drop, increase, sparseness, sensitivity',
-    )
-    group.add_argument(
-        '--protocol',
-        default='vistool',
-        metavar='NAME',
-        help='how pixels are removed: vistool (default), rise, gradcam, torchcam',
-    )
-
-
 def work(args: argparse.Namespace) -> int:
     """Loads, explains and draws."""
     from vistool.analyses.cam import CAM
 
-    cam = options.taken(CAM, args, tokens=args.tokens or None, copies=args.batch_size)
+    cam = options.taken(
+        CAM, args, tokens=args.tokens or None, copies=args.batch_size, protocol=options.protocol_of(args)
+    )
     spec = options.run_spec(args, 'vis_cam', cam)
     return preview(spec) if args.preview_model else boundary.execute(spec)
 

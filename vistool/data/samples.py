@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.display import PHOTO, Shown
-from vistool.data.geometry import Geometry, Size
+from vistool.data.geometry import Geometry, Mask, Size
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
-from vistool.errors import InputError, close_matches
+from vistool.data.truth import Truth
+from vistool.errors import InputError, close_matches, on_one_line
 from vistool.records import find_path, read_text
 
 if TYPE_CHECKING:
@@ -127,9 +128,11 @@ class Sample:
         geometry: Network pixels to original pixels; None if there is no original.
         path: The file, if there is one.
         name: Output stem.
-        label: Ground truth, if it is known.
+        label: The class that is the ground truth, if it is known.
+        values: The ground truth of a regression: the numbers that the dataset has for the image; none if unknown.
         index: Position in the run or dataset.
         shown: Which of the file's values and bands ``image`` and ``original`` show.
+        truth: Where the objects are in ``original``; None if nobody asked.
     """
 
     data: Any = field(repr=False)
@@ -141,6 +144,27 @@ class Sample:
     label: int | None = None
     index: int | None = None
     shown: Shown = PHOTO
+    truth: Truth | None = None
+    values: tuple[float, ...] = ()
+
+    def inside(self, label: int | None = None) -> Mask:
+        """Where the objects of a class are, as the network sees them: bool ``(H, W)`` like ``image``.
+
+        Args:
+            label: The class; None: all objects.
+
+        Raises:
+            InputError: It is not known where the network sees the pixels of the original.
+        """
+        assert self.truth is not None
+        geometry = self.geometry
+        if geometry is None or not geometry.exact:
+            raise InputError(
+                f'{self.name}: it is not known where the network sees the pixels of the original image, so the objects '
+                'cannot be found there',
+                hint='leave out the transform that was warned of, or the metrics of localization',
+            )
+        return geometry.seen(self.truth.mask(label))
 
     def provenance(self) -> dict[str, Any]:
         """The file, the label, and the way from network pixels to the file's own, as plain JSON values."""
@@ -157,6 +181,7 @@ class Sample:
                 'original_size': list(geometry.original_size),
                 'exact': geometry.exact,
             },
+            **({} if self.truth is None else {'truth': self.truth.source}),
         }
 
 
@@ -188,13 +213,15 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
         found = sorted(each for each in matches if _is_image(each, SUFFIXES | ARRAY_SUFFIXES))
         if not found:
             hint = 'patterns need quotes: "photos/*.jpg"'
-            raise InputError(f'no image matches the pattern {text}', hint=hint, parameter='images')
+            raise InputError(f'no image matches the pattern {on_one_line(text)}', hint=hint, parameter='images')
         return _named(found, _common(found))
     if path.is_symlink():
-        raise InputError(f'{text} is a link to {os.readlink(path)}, which does not exist', parameter='images')
+        raise InputError(
+            f'{on_one_line(text)} is a link to {os.readlink(path)}, which does not exist', parameter='images'
+        )
     names = [p.name for p in path.parent.iterdir() if p.exists()] if path.parent.is_dir() else []
-    hint = close_matches(path.name, names) or ('' if names else f'the folder {path.parent} is empty')
-    raise InputError(f'no such file or folder: {text}', accepted=_FORMS, hint=hint, parameter='images')
+    hint = close_matches(path.name, map(on_one_line, names)) or ('' if names else f'the folder {path.parent} is empty')
+    raise InputError(f'no such file or folder: {on_one_line(text)}', accepted=_FORMS, hint=hint, parameter='images')
 
 
 def _is_image(path: Path, suffixes: Collection[str] = SUFFIXES) -> bool:
@@ -234,7 +261,7 @@ def _listed(path: Path) -> list[Item]:
         found.append(here if os.path.exists(here) and not os.path.exists(near) else near)
     if not any(map(os.path.exists, found)):
         raise InputError(
-            f'none of the files listed in {path} exists; the first is {found[0]}',
+            f'none of the files listed in {path} exists; the first is {on_one_line(found[0])}',
             hint=f'paths are relative to {path.parent.absolute()} or to the current folder',
             parameter='images',
         )
@@ -256,7 +283,7 @@ def _named(paths: Iterable[Path], root: Path) -> list[Item]:
     items = []
     for path, rel in relative.items():
         stem = rel.with_suffix('').as_posix()
-        name = base = rel.as_posix() if stem.lower() in clashing else stem
+        name = base = on_one_line(rel.as_posix() if stem.lower() in clashing else stem)
         count = 1
         while name.lower() in taken:
             count += 1

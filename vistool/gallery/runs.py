@@ -40,6 +40,15 @@ class File(TypedDict):
     within: NotRequired[str]
 
 
+class Number(TypedDict, total=False):
+    """A metric of one map."""
+
+    name: Required[str]
+    short: str | None
+    better: str | None
+    value: float | None
+
+
 class Tile(TypedDict, total=False):
     """A picture of the gallery."""
 
@@ -55,6 +64,7 @@ class Tile(TypedDict, total=False):
     method: str | None
     note: str | None
     footer: str | None
+    metrics: list[Number] | None
 
 
 class Entry(TypedDict):
@@ -107,32 +117,43 @@ def read_run(folder: Path) -> FinishedRun:
     """A finished run that has tiles.
 
     Raises:
-        InputError: The folder does not hold a finished run, a line is broken, or there is not one tile.
+        InputError: As :func:`read_finished`, or there is not one tile.
+    """
+    run = read_finished(folder, ARGUMENT, _AGAIN)
+    if not any(line.get('tiles') for line in run.images):
+        raise InputError(f'the run in {str(folder)!r} has no tiles to show', hint=_AGAIN, parameter=ARGUMENT)
+    return run
+
+
+def read_finished(folder: Path, parameter: str, again: str = '') -> FinishedRun:
+    """A finished run.
+
+    Args:
+        folder: Its output folder.
+        parameter: The parameter that named it.
+        again: The next step where its records are damaged.
+
+    Raises:
+        InputError: The folder does not hold a finished run, or a line is broken.
     """
     for name in (RUN, LINES):
         if not (folder / name).is_file():
             raise InputError(
                 f'{str(folder)!r} does not hold a finished run: {name} is missing',
                 accepted='the output folder of a finished run over several images',
-                hint=f'finish the run with {param("resume", True)}' if folder.is_dir() else '',
-                parameter=ARGUMENT,
+                hint='finish the run first' if folder.is_dir() else '',
+                parameter=parameter,
             )
-    facts = read_json(folder / RUN, Facts, ARGUMENT, _AGAIN)
+    facts = read_json(folder / RUN, Facts, parameter, again)
     lines: dict[tuple[Any, str], Entry] = {}
-    for number, text in enumerate(read_text(folder / LINES, ARGUMENT, hint=_AGAIN).split('\n'), 1):
+    for number, text in enumerate(read_text(folder / LINES, parameter, hint=again).split('\n'), 1):
         if text.strip():
             where = f'{folder / LINES}, line {number}'
-            line = parse_json(text, Entry, where, ARGUMENT, _AGAIN)
-            _check_paths(line, where)
+            line = parse_json(text, Entry, where, parameter, again)
+            _check_paths(line, where, parameter, again)
             lines[line.get('index'), line['name']] = line
-    images = tuple(sorted(lines.values(), key=_order))
-    if not any(line.get('tiles') for line in images):
-        raise InputError(
-            f'the run in {str(folder)!r} has no tiles to show',
-            hint=f'run it again with {param("gallery", True)} and {param("resume", True)}',
-            parameter=ARGUMENT,
-        )
-    return FinishedRun(folder, facts, images)
+    images = sorted(lines.values(), key=_order)
+    return FinishedRun(folder, facts, tuple(images))
 
 
 def run_names(runs: Sequence[FinishedRun]) -> list[str]:
@@ -198,7 +219,7 @@ def _place(
 _AGAIN = f'run it again with {param("gallery", True)} and {param("resume", True)}'
 
 
-def _check_paths(entry: Entry, where: str) -> None:
+def _check_paths(entry: Entry, where: str, parameter: str, again: str) -> None:
     """Raises for an entry that names a file outside the folder of its run."""
     own = (file for file in entry.get('files') or () if 'within' not in file)
     names = [file['name'] for file in own]
@@ -206,7 +227,7 @@ def _check_paths(entry: Entry, where: str) -> None:
         names += [tile[key] for key in ('file', 'photo') if key in tile]
     for name in names:
         if not is_relative(name):
-            raise InputError(f'{where}: {shown(name)} is not a file of the run', hint=_AGAIN, parameter=ARGUMENT)
+            raise InputError(f'{where}: {shown(name)} is not a file of the run', hint=again, parameter=parameter)
 
 
 def is_relative(name: str) -> bool:

@@ -6,7 +6,7 @@ The table of metrics is in :mod:`~vistool.metrics.registry`, how pixels are remo
 """
 
 from vistool.metrics import faithfulness, localization, properties  # noqa: F401 (they register the metrics)
-from vistool.metrics.evaluation import Network, Truths, evaluate, truth_of
+from vistool.metrics.evaluation import Network, Truths, evaluate, no_truth, truth_of
 from vistool.metrics.protocol import PROTOCOLS, Protocol, find_protocol
 from vistool.metrics.registry import (
     METRICS,
@@ -33,6 +33,7 @@ __all__ = [
     'evaluate',
     'find_metrics',
     'find_protocol',
+    'no_truth',
     'register_metric',
     'truth_of',
 ]

@@ -8,12 +8,13 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from vistool.errors import InputError, close_matches
 
-Baseline: TypeAlias = Literal['blur', 'mean', 'black', 'linear']
+Baseline: TypeAlias = Literal['blur', 'mean', 'black', 'minimum', 'linear']
 """What takes the place of removed pixels:
 
 - ``blur``: the image after a Gaussian blur;
 - ``mean``: the mean color of the image itself;
 - ``black``: the pixel value 0, or, in the space of the network, zeros (the mean color of its training data);
+- ``minimum``: the smallest of the network's input values, over all channels: what Quantus calls black;
 - ``linear``: ROAD's noisy linear imputation from the pixels that are left.
 """
 
@@ -88,6 +89,8 @@ class Protocol:
                 raise InputError(f'{value!r}', accepted=f'an integer from {least} up', parameter=name)
         if not self.percent or not all(0 < each < 100 for each in self.percent):
             raise InputError(f'{self.percent!r}', accepted='numbers between 0 and 100', parameter='percent')
+        if not 0 < self.threshold <= 1:
+            raise InputError(f'{self.threshold!r}', accepted='above 0, at most 1', parameter='threshold')
         if self.blur[0] < 1 or self.blur[0] % 2 == 0 or self.blur[1] <= 0:
             raise InputError(f'{self.blur!r}', accepted='an odd kernel, and a positive deviation', parameter='blur')
 
@@ -138,6 +141,17 @@ PROTOCOLS = {
             ties='position',
             baseline='black',
             space='network',
+        ),
+        Protocol(
+            'quantus',
+            ('deletion',),
+            block=1,
+            ties='position',
+            baseline='minimum',
+            space='network',
+            radius=0.2,
+            samples=200,
+            tolerance=0,
         ),
     )
 }

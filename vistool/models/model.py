@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -39,6 +39,7 @@ from vistool.network.outputs import (
     Hints,
     OutputName,
     Readout,
+    ScoreReader,
     candidates,
     default_scores,
     find_readout,
@@ -277,6 +278,11 @@ class Model:
         except InputError:
             return None
         return default_scores(output, count) if found is None else found.scores(output, count)
+
+    def score_reader(self, inputs: NetworkInput | None = None, *, value: bool = False) -> ScoreReader:
+        """:meth:`scores` for layer search, which is shared by all analyses that read the same scores."""
+        find = partial(self.scores, inputs=inputs, value=value)
+        return ScoreReader(find, (self.output_hints.output, self.classes, value))
 
     def names_of(self, readout: Readout) -> tuple[str, ...] | None:
         """Names of what the scores are about, by id; None where they are unknown.

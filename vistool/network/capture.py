@@ -35,14 +35,16 @@ def lock_of(module: nn.Module) -> threading.RLock:
         return _locks.setdefault(unwrapped(module), threading.RLock())
 
 
-_remembered: WeakKeyDictionary[nn.Module, dict[str, tuple[Hashable, Any]]] = WeakKeyDictionary()
+_remembered: WeakKeyDictionary[nn.Module, dict[str, tuple[Hashable, dict[Hashable, Any]]]] = WeakKeyDictionary()
+_MOST_REMEMBERED = 16
+"""Values of one name that are kept at a time, such as those for images of different sizes."""
 
 
 def remembered(module: nn.Module, name: str, key: Hashable, compute: Callable[[], T]) -> T:
     """What ``compute`` found out about a network by running it, run again only when ``key`` or the network changes.
 
-    The network has changed when a module or weight was exchanged or a weight was written to. The latest value of each
-    name is kept, as long as the network lives; a ``DataParallel`` or compiled wrapper shares it.
+    The network has changed when a module or weight was exchanged or a weight was written to. The newest values of each
+    name are kept, as long as the network lives; a ``DataParallel`` or compiled wrapper shares them.
 
     Args:
         module: The network.
@@ -53,11 +55,17 @@ def remembered(module: nn.Module, name: str, key: Hashable, compute: Callable[[]
     network = unwrapped(module)
     with lock_of(network):
         found = _remembered.setdefault(network, {})
-        state = (key, _state_of(network))
+        state = _state_of(network)
         if name not in found or found[name][0] != state:
-            found[name] = state, compute()
-        value: T = found[name][1]
-        return value
+            found[name] = state, {}
+        values = found[name][1]
+        if key not in values:
+            value = compute()
+            while len(values) >= _MOST_REMEMBERED:
+                del values[next(iter(values))]
+            values[key] = value
+        known: T = values[key]
+        return known
 
 
 def _state_of(network: nn.Module) -> Hashable:

@@ -18,12 +18,14 @@ from vistool.network.calls import choose_call
 from vistool.network.capture import Hook, borrowed, hooked_layers, remembered, tensors_of
 from vistool.network.inputs import run_network
 from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, unwrapped
+from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, check_of, checked_layout
 from vistool.network.tensors import (
     Grids,
     Layout,
     NetworkInput,
     NoSpatialMap,
+    PooledMap,
     Size,
     TokenHints,
     find_layout,
@@ -83,6 +85,7 @@ def features(
     targets: Sequence[TargetLayer],
     hints: TokenHints | None = None,
     recorded: Sequence[Kept] = (),
+    read: ScoreReader = BY_PLACE,
 ) -> list[Feature]:
     """Runs ``root`` until every target layer has been called, and lays out the layers' outputs as maps.
 
@@ -95,6 +98,7 @@ def features(
         targets: The layers.
         hints: What the user says about token layouts.
         recorded: What a forward of ``inputs`` has already kept of all these layers: then there is no other.
+        read: Finds the scores, which decide between several calls of a layer.
 
     Raises:
         InputError: If the forward fails, or a layer is not reached or gives no spatial map.
@@ -102,14 +106,14 @@ def features(
     root = unwrapped(root)
     size, batch = input_size(inputs)
     counts = known_counts(root, inputs)
-    wanted = [_with_call(root, inputs, target, counts) for target in targets]
+    wanted = [_with_call(root, inputs, target, counts, read) for target in targets]
     kept = recorded or _run(root, inputs, wanted)
     found: list[Feature] = []
     for target in wanted:
         mine = [entry for entry in kept if entry.name == _plain(target)]
         if target.call is None and mine:
             counts[target.name] = len(mine)
-            target = _with_call(root, inputs, target, counts)
+            target = _with_call(root, inputs, target, counts, read)
         if target.call != EVERY_CALL:
             mine = [entry for entry in mine if entry.call == target.call]
         if not mine:
@@ -129,11 +133,14 @@ def known_counts(root: nn.Module, inputs: NetworkInput) -> dict[str, int]:
     return remembered(root, 'number of calls', shapes, dict)
 
 
-def _with_call(root: nn.Module, inputs: NetworkInput, target: TargetLayer, counts: Mapping[str, int]) -> TargetLayer:
+def _with_call(
+    root: nn.Module, inputs: NetworkInput, target: TargetLayer, counts: Mapping[str, int], read: ScoreReader
+) -> TargetLayer:
     """The target with the call that is meant, if its name says so or the number of its calls is known."""
     if target.call is not None or target.name not in counts:
         return target
-    return replace(target, call=choose_call(root, target.name, target.module, inputs, counts[target.name]) + 1)
+    chosen = choose_call(root, target.name, target.module, inputs, counts[target.name], read)
+    return replace(target, call=chosen + 1)
 
 
 def _plain(target: TargetLayer) -> str:
@@ -199,7 +206,7 @@ def _laid_out(
     size: Size,
     batch: int,
     hints: TokenHints,
-    check: Check | None,
+    check: Check,
 ) -> list[Feature]:
     """Each tensor of a layer's output that is a map; an error where none is."""
     if not entry.tensors:
@@ -247,6 +254,8 @@ def as_maps(
         NoSpatialMap: If it is none of these.
     """
     windows = from_windows(tensor, root, module_path(target.name), batch, grids, size)
+    if windows is not None and windows.shape[2:] == (1, 1):
+        raise PooledMap(f'its output {tuple(tensor.shape)} has a single position')
     if windows is not None:
         return windows
     layout = lay_out(tensor, size, grids, batch=batch, layer=target.module, hints=hints)

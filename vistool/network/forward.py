@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,12 +20,16 @@ from vistool.network.layer_search import FoundLayer, searched
 from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import check_of, checked_layout
+from vistool.network.stages import find_stages
 from vistool.network.tensors import (
     Layout,
     NetworkInput,
     NoSpatialMap,
+    PooledMap,
     Pullback,
+    Size,
     TokenHints,
+    find_layout,
     input_size,
     tensors,
 )
@@ -38,8 +42,26 @@ def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY
     return searched(module, inputs, read).name or None
 
 
-class OutsideGrid(InputError):
+class UnsuitedLayer(InputError):
+    """A layer that is not suited to a score or an input size, although it is the default for the network.
+
+    Attributes:
+        why: Why, after "the default for this network:".
+    """
+
+    why = ''
+
+
+class OutsideGrid(UnsuitedLayer):
     """After a layer the score depends on tokens outside its map only, as behind a transformer's last attention."""
+
+    why = 'after it this score depends on tokens outside the grid only'
+
+
+class SinglePosition(UnsuitedLayer):
+    """The map of a layer has a single position, as at the end of a network for larger images."""
+
+    why = 'at this input size it has a single position'
 
 
 def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> list[str]:
@@ -57,27 +79,38 @@ def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader
     return names
 
 
-def layer_for_score(module: nn.Module, inputs: NetworkInput, read: ScoreReader, default: str) -> str | None:
-    """The layer found by search in place of a default that does not suit a score; None where search finds no other.
+def better_layer(
+    module: nn.Module, inputs: NetworkInput, read: ScoreReader, default: str, error: UnsuitedLayer
+) -> str | None:
+    """A layer in place of a default that is not suited; None where there is no other.
 
-    A network of the table may be asked for a score that it was not trained with: the class token of one that averages
-    its patches. It is logged, and remembered for :func:`layers_to_explain`.
+    A network of the table may be asked for a score that it was not trained with, such as the class token of one that
+    averages its patches: then the layer is searched for. Or it gets images so small that its last map has a single
+    position: then its last stage with more than one is taken. The choice is logged, and remembered for
+    :func:`layers_to_explain`.
 
     Args:
         module: The network.
         inputs: Its input.
         read: Finds the score.
         default: The layer.
+        error: Why it is not suited.
     """
-    name = search_layer(module, inputs, read)
+    name, how = None, 'the last stage with more than one position'
+    if isinstance(error, SinglePosition):
+        with suppress(InputError):
+            name = find_stages(module, inputs)[-1]
+    if name is None:
+        name, how = search_layer(module, inputs, read), 'found by layer search'
     if name is None or name == default:
         return None
     _better_layers(module, inputs)[read.key] = name
     log.warning(
-        'target layer: %s (found by layer search: after %s, the default for this network, this score depends on tokens '
-        f'outside the grid only); choose another with {param("layers")}',
+        f'target layer: %s (%s; not %s, the default for this network: %s); choose another with {param("layers")}',
         name,
+        how,
         default,
+        error.why,
     )
     return name
 
@@ -315,22 +348,26 @@ def _collect(
         if not calls:
             raise _unreached(name, suggest)
         chosen = _call(module, name, targets[name], inputs, len(calls), read)
-        lay_out = partial(
-            checked_layout,
-            size=size,
-            grids=calls[chosen].grids,
-            batch=batch,
-            layer=targets[name],
-            hints=hints,
-            check=None if dense else check_of(module, inputs, name),
-            name=name,
-            call=chosen,
-        )
+        grids, layer = calls[chosen].grids, targets[name]
+        if dense:
+            lay_out = partial(_unchecked_layout, size=size, grids=grids, batch=batch, layer=layer, hints=hints)
+        else:
+            check = check_of(module, inputs, name)
+            lay_out = partial(
+                checked_layout, size=size, grids=grids, batch=batch, layer=layer, hints=hints, check=check, name=name,
+                call=chosen,
+            )  # fmt: skip
         place, layout = _map_of(name, calls[chosen], lay_out, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     why = partial(zero_weights, module, inputs, read)
     quantized = any('.quantized.' in f'{type(child).__module__}.' for child in module.modules())
     return Forward(output, read(output, batch), tuple(layers), batch, suggest, why, quantized, dense)
+
+
+def _unchecked_layout(
+    tensor: Tensor, size: Size, grids: Sequence[Size], *, batch: int, layer: nn.Module, hints: TokenHints, place: str
+) -> Layout:
+    return find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
 
 
 def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, calls: int, read: ScoreReader) -> int:
@@ -366,12 +403,12 @@ def _map_of(
         InputError: If there is none, or if there are several to choose from.
     """
     found: dict[str, Layout] = {}
-    reasons = []
+    reasons: list[NoSpatialMap] = []
     for place, tensor in kept.tensors.items():
         try:
             found[place] = lay_out(tensor, place=place)
         except NoSpatialMap as error:
-            reasons.append(str(error))
+            reasons.append(error)
     if len(found) > 1:
         raise InputError(
             f'layer {name!r} returns {len(found)} maps',
@@ -386,4 +423,5 @@ def _map_of(
             hint='leave it out to have the layout found',
             parameter='extra_tokens',
         )
-    raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=suggest(name), parameter='layers')
+    kind = SinglePosition if any(isinstance(reason, PooledMap) for reason in reasons) else InputError
+    raise kind(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=suggest(name), parameter='layers')

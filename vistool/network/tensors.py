@@ -72,7 +72,7 @@ def part_of(value: Any, place: str) -> tuple[str, Any]:
             raise LookupError(place)
         keys, children, _ = node
         index = next((index for index, key in enumerate(keys) if str(key) == word), None)
-        if index is None and re.fullmatch(r'-\d+', word) and int(word) >= -len(children):
+        if index is None and re.fullmatch(r'-\d{1,9}', word) and int(word) >= -len(children):
             index = len(children) + int(word)
         if index is None:
             raise LookupError(place)
@@ -459,6 +459,10 @@ class NoSpatialMap(ValueError):
     """A tensor that cannot be laid out in space; the message says why."""
 
 
+class PooledMap(NoSpatialMap):
+    """A map with a single position."""
+
+
 def find_layout(
     tensor: Tensor,
     input_size: Size,
@@ -519,7 +523,7 @@ def _find_map(shape: tuple[int, ...], input_size: Size, layer: nn.Module | None,
         axes = 'BCHW' if cell_distortion(first, input_size) <= cell_distortion(last, input_size) else 'BHWC'
     grid = first if axes == 'BCHW' else last
     if grid == (1, 1):
-        raise NoSpatialMap(f'its output {shape} is pooled to a single position')
+        raise PooledMap(f'its output {shape} is pooled to a single position')
     return Layout(axes, grid)
 
 
@@ -578,9 +582,11 @@ def convolves(layer: nn.Module) -> bool:
 
 
 def gives_maps(layer: nn.Module, layout: Layout, grids: Sequence[Size]) -> bool:
-    """Whether a 4-D output is certainly a map: a convolution's, or one of the size of a convolution's output."""
-    whole = layout.axes == 'BCHW' and isinstance(layer, _CHANNELS_FIRST)
-    return whole or (layout.axes in ('BCHW', 'BHWC') and layout.grid in measured(grids))
+    """Whether a 4-D output is certainly a map: of a convolution over places, or of the size of such a one's output.
+
+    Neither a norm nor a kernel of 1 × 1 tells positions from heads, windows, or pixels of patches.
+    """
+    return layout.axes in ('BCHW', 'BHWC') and (mixes_places(layer) or layout.grid in measured(grids))
 
 
 def _seen_grid(

@@ -1,6 +1,7 @@
 """What analyses return: frozen kinds of result that hold numbers and coordinates, and draw nothing."""
 
 from vistool.results.base import COORDINATES, Coordinate, Coordinates, Result
+from vistool.results.checks import Cascade, CheckReport, Finding, Grid
 from vistool.results.curves import Curve, Curves
 from vistool.results.grids import Cut, GridImage, ImageGrid
 from vistool.results.heatmaps import (
@@ -17,6 +18,7 @@ from vistool.results.heatmaps import (
     distinct,
     side_by_side,
 )
+from vistool.results.measurements import Estimate, MeanCurve, MetricMean, MetricsSummary
 from vistool.results.statistics import (
     ChannelStack,
     ChannelStatistics,
@@ -29,14 +31,19 @@ from vistool.results.statistics import (
 
 __all__ = [
     'COORDINATES',
+    'Cascade',
     'ChannelStack',
     'ChannelStatistics',
+    'CheckReport',
     'Coordinate',
     'Coordinates',
     'Curve',
     'Curves',
     'Cut',
     'DatasetSummary',
+    'Estimate',
+    'Finding',
+    'Grid',
     'GridImage',
     'HeadStatistics',
     'Heatmap',
@@ -47,7 +54,10 @@ __all__ = [
     'LayerChannels',
     'LayerStatistics',
     'Mass',
+    'MeanCurve',
     'Measure',
+    'MetricMean',
+    'MetricsSummary',
     'NetworkView',
     'Result',
     'ScoreCurve',

@@ -36,16 +36,24 @@ class Target:
         id: The class id; None where it is not a class.
         score: The model's score for it (a probability, where there are classes); None where it was not asked.
         against: Whether the maps show the evidence against it.
+        truth: Of a value, what the dataset says that it is; None where that is unknown.
     """
 
     name: str
     id: int | None = None
     score: float | None = None
     against: bool = False
+    truth: float | None = None
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance and manifests; what is unknown is left out."""
-        found = {'id': self.id, 'name': self.name, 'score': self.score, 'against': self.against or None}
+        found = {
+            'id': self.id,
+            'name': self.name,
+            'score': self.score,
+            'against': self.against or None,
+            'truth': self.truth,
+        }
         return {key: value for key, value in found.items() if value is not None}
 
     @property
@@ -186,6 +194,7 @@ class Heatmap:
         score: The model's score for the target. A map that shows no class has that of the target it is listed with.
         metrics: Numbers about the map, such as ``insertion``, or ``cka`` and ``cosine`` of compared features. NaN where
             one is not defined.
+        chance: What a map that knows nothing gets in a metric, for those where that is known.
         curves: Name → the curve that a metric was computed from.
         signed: float32, the map before ReLU and scaling, ``(h, w)`` at the layer's own size (for PCA features the first
             component); None where there is no single such map (layers or augmented views were averaged).
@@ -202,6 +211,7 @@ class Heatmap:
     range: tuple[float, float] | None = None
     score: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, ScoreCurve] = field(default_factory=dict)
     signed: Array | None = None
     mask: NDArray[np.bool_] | None = None
@@ -218,6 +228,16 @@ class Heatmap:
     def at(self, **more: Coordinate) -> Heatmap:
         """The same map with more coordinates, or other values of them."""
         return replace(self, coordinates=Coordinates({**self.coordinates, **more}))
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The metrics, each with its chance level behind it, where that is known: ``energy``, ``energy chance``."""
+        found: dict[str, float] = {}
+        for name, value in self.metrics.items():
+            found[name] = value
+            if name in self.chance:
+                found[f'{name} chance'] = self.chance[name]
+        return found
 
     def __repr__(self) -> str:
         size = '×'.join(map(str, self.values.shape))
@@ -394,13 +414,16 @@ class Heatmaps(Result):
         return np.stack([item.values for item in self.maps]) if self.maps else np.empty((0, 0, 0), np.float32)
 
     def to_frame(self) -> DataFrame:
-        """One row per map: its coordinates, ``score``, ``low`` and ``high`` of its range, its metrics, its size."""
+        """One row per map: its coordinates, ``score``, ``low`` and ``high`` of its range, its metrics, its size.
+
+        A column ``energy chance`` beside ``energy`` has what a map that knows nothing gets.
+        """
         from pandas import DataFrame
 
         rows = []
         for item in self.maps:
             low, high = item.range or (None, None)
-            numbers = {'score': item.score, 'low': low, 'high': high, **item.metrics}
+            numbers = {'score': item.score, 'low': low, 'high': high, **item.numbers}
             rows.append({**item.coordinates, **numbers, 'height': item.values.shape[0], 'width': item.values.shape[1]})
         return DataFrame(
             rows, columns=list(dict.fromkeys([*self.coordinates, *(name for row in rows for name in row)]))

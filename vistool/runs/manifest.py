@@ -21,16 +21,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from typing_extensions import Required
+from typing_extensions import NotRequired, Required
 
 from vistool.data.datasets import DatasetItem
 from vistool.data.samples import Sample
 from vistool.environment import shareable, versions
 from vistool.errors import InputError, param
 from vistool.gallery.runs import LINES, RUN, Entry, Facts, File, is_relative
+from vistool.metrics.aggregation import is_whole, sampled
 from vistool.models.model import Model
 from vistool.records import parse_json, read_bytes, read_json, shown
-from vistool.results import Heatmaps
+from vistool.results import Heatmap, Heatmaps
 from vistool.runs.distributed import DistInfo
 from vistool.runs.spec import AnyItem, ModelSpec, RunSpec
 from vistool.visualization.files import unwritable, write_file
@@ -240,6 +241,7 @@ class DoneEntry(Entry):
 
     index: Required[int]  # type: ignore[misc]
     files: Required[list[File]]  # type: ignore[misc]
+    metrics: NotRequired[list[dict[str, Any]]]
 
 
 def read_entries(folder: Path) -> Iterator[DoneEntry]:
@@ -386,6 +388,7 @@ def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'fit': spec.models.fit,
         **spec.models.said,
         'seed': spec.seed,
+        'masks': spec.masks,
         'amp': execution.amp,
         'deterministic': execution.deterministic,
         **exact,
@@ -508,13 +511,21 @@ def entry_of(
         'files': [file_entry(folder, path, other_roots(spec)) for path in written],
     }
     if result.measures:
-        entry['metrics'] = [{**item.coordinates, **_finite(item.metrics)} for item in result.maps]
+        entry['metrics'] = [measured_entry(result, item) for item in result.maps]
     if spec.output.gallery is not None:
         from vistool.gallery.tiles import write_tiles
 
         entry['tiles'] = write_tiles(result, folder, spec.output.style, item.name)
         entry['files'] += [file_entry(folder, folder / tile['file']) for tile in entry['tiles']]
     return entry
+
+
+def measured_entry(result: Heatmaps, item: Heatmap) -> dict[str, Any]:
+    """The metrics of one map: its coordinates, the method's title, numbers with chance levels, and whole curves."""
+    title = result.titles.get(str(item.coordinates.get('method')), '')
+    found = {**item.coordinates, 'title': title, **_finite(item.numbers)}
+    curves = {name: sampled(curve) for name, curve in item.curves.items() if is_whole(curve)}
+    return {**found, 'curves': curves} if curves else found
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
-from vistool.errors import InputError, log_speller, naming, param
+from vistool.errors import InputError, log_speller, naming, on_one_line, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.models.classes import dataset_classes, fitting_names
 from vistool.models.configs import Source, resolve
@@ -35,6 +35,7 @@ from vistool.runs.manifest import (
     run_record,
     with_their_batches,
 )
+from vistool.runs.measurements import write_metrics
 from vistool.runs.spec import (
     AnyItem,
     Execution,
@@ -60,6 +61,7 @@ from vistool.runs.spec import (
     read_views,
     select,
 )
+from vistool.runs.truth import TruthSource, find_truth
 from vistool.visualization.files import check_file, check_folder, file_name, is_file
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, open_backends, sheet
@@ -133,6 +135,7 @@ def run(
     deterministic: bool = False,
     launcher: str = 'none',
     seed: int = 0,
+    masks: PathLike | None = None,
     progress: Callable[[int, int], None] | None = None,
     written: Callable[[Sequence[Path]], None] | None = None,
     fitted: Callable[[MapAnalysis], None] | None = None,
@@ -189,6 +192,7 @@ def run(
         deterministic: The same bytes however often the run is interrupted.
         launcher: What started the processes of the run.
         seed: Of whatever is random.
+        masks: Folder with a mask of the object for each image, for metrics of localization.
         progress: Called with the number of finished images and their total.
         written: Called with the files of each image, as soon as they are whole.
         fitted: Called with the analysis once it knows what it has to know over all images (a PCA basis).
@@ -234,6 +238,7 @@ def run(
         ),
         seed,
         type(analysis).__name__.lower(),
+        masks=masks,
     )
     given = {'progress': progress, 'written': written, 'fitted': fitted, 'canceled': cancel and cancel.is_set}
     return execute(spec, Callbacks(**{name: call for name, call in given.items() if call is not None}))  # type: ignore[arg-type]
@@ -323,6 +328,7 @@ class _Run:
         self.reduced: Mapping[str, Result] = {}
         self.total = self.finished = self.done_count = 0
         self.canceled = False
+        self.truth: TruthSource | None = None
 
     def execute(self) -> RunSummary:
         """Does all of it."""
@@ -331,13 +337,14 @@ class _Run:
         self.items: Sequence[AnyItem] = find_items(spec.images, source)
         self.out = spec.output.path(name_of(source), spec.tool)
         self.visualizer = open_output(spec, self.out, len(self.items))
+        truth = find_truth(self.analysis, spec.masks, self.items)
         with opened_models(spec.models, source, spec.seed) as self.models:
             self.name_classes()
             self.analysis = self.analysis.for_model(self.models[0])
             self.choices = self.analysis.choices
             for model in self.models:
                 self.analysis.check(model)
-            return self.explain_all(source)
+            return self.explain_all(source, truth)
 
     def name_classes(self) -> None:
         """Gives models without class names those of the dataset, which may know them only once it is open."""
@@ -345,7 +352,7 @@ class _Run:
         for model in self.models:
             model.classes = model.classes or names
 
-    def explain_all(self, source: Source | Model | nn.Module) -> RunSummary:
+    def explain_all(self, source: Source | Model | nn.Module, truth: TruthSource | None = None) -> RunSummary:
         """What comes after the models are loaded."""
         spec = self.spec
         self.batches: Batches[AnyItem, _Written] = Batches(
@@ -354,6 +361,10 @@ class _Run:
         )  # fmt: skip
         order = self.select()
         self.visualizer.check(len(order))
+        if truth is not None:
+            truth.check(order, self.analysis.needs_truth)
+            truth.translate(self.models[0].classes)
+        self.truth = truth
         hint_at_gpu(spec.models.device, len(order))
         self.visualizer.backends = open_backends(
             spec.output.backends, self.out, config_of(source), self.dist.rank, self.dist.world_size
@@ -450,7 +461,9 @@ class _Run:
     def read(self, index: int, item: AnyItem) -> tuple[Sample, ...]:
         """An image as each model reads it; runs in a pool."""
         with naming('images'):
-            return read_views(self.models, item, self.spec.seed, index)
+            views = read_views(self.models, item, self.spec.seed, index)
+            truth = self.truth
+            return views if truth is None else tuple(truth.told(item, sample) for sample in views)
 
     def explain(self, views: list[list[Sample]]) -> list[Heatmaps]:
         """The results of a batch; those of several models are joined."""
@@ -508,7 +521,7 @@ class _Run:
 
     def failed(self, index: int, item: AnyItem, error: InputError) -> None:
         """Records what could not be read or explained."""
-        self.failures.append(Failure(str(item.path or item.name), error))
+        self.failures.append(Failure(on_one_line(item.path or item.name), error))
         if self.manifest is not None:
             self.manifest.add(failed_entry(item, index, error.line(log_speller.spelling)))
         self.report_progress(1)
@@ -549,6 +562,8 @@ class _Run:
             self.announce(sheet(self.sheet_results, output.sheet, output.style))
         if output.gallery is not None:
             self.announce(build_gallery(self.out, [Path(folder) for folder in output.gallery]))
+        if self.manifest is not None and self.analysis.measures:
+            self.announce(write_metrics(self.out, self.analysis.measures, self.spec.seed, output.style))
         for key, result in self.reduced.items():
             if is_file(self.out):
                 path = self.out.with_name(f'{self.out.stem}_{key}{self.out.suffix}')

@@ -234,6 +234,8 @@ class RunSpec:
         seed: Of random transforms, random weights and random choices of images.
         tool: What the run is called in its folder and its record: the command's name.
         command: The command line, for provenance.
+        masks: Folder with a mask of the object for each image, for metrics of localization: the same stem, nonzero is
+            inside. None: as the dataset's annotations say.
     """
 
     analysis: MapAnalysis
@@ -245,6 +247,7 @@ class RunSpec:
     seed: int = 0
     tool: str = 'run'
     command: str = ''
+    masks: PathLike | None = None
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

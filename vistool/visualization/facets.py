@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer
+from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer, Measure
 
 COSINE = 'cosine similarity'
 _MOST_SHOWN = 3
@@ -190,15 +190,21 @@ def found_text(found: Instance, scored: bool) -> str:
 
 
 def metrics_text(result: Heatmaps, item: Heatmap) -> tuple[str, ...]:
-    """The metrics of a map, each with an arrow to where it is better: ``('ins .71 ↑', 'del .12 ↓')``."""
+    """The metrics of a map, each with an arrow to where it is better: ``('ins .71 ↑', 'energy .6 ↑ (chance .2)')``."""
     return tuple(
-        f'{measure.short} {_short_number(item.metrics[name])} {"↑" if measure.better == "higher" else "↓"}'
+        f'{measure.short} {short_number(item.metrics[name])} {arrow(measure)}'
+        + (f' (chance {short_number(item.chance[name])})' if math.isfinite(item.chance.get(name, math.nan)) else '')
         for name, measure in result.measures.items()
         if name in item.metrics
     )
 
 
-def _short_number(value: float) -> str:
+def arrow(measure: Measure) -> str:
+    """Where a metric is better: up or down."""
+    return '↑' if measure.better == 'higher' else '↓'
+
+
+def short_number(value: float) -> str:
     """Two digits without the zero before the point, ``<.01`` for less; a dash for what is not defined."""
     if not math.isfinite(value):
         return '–'
@@ -278,7 +284,8 @@ class _Arranger:
     def scored(self, item: Heatmap, name: str) -> str:
         """A target's name with the model's score for it."""
         target = self.targets.get(name)
-        return score_text(name, item.score, target is not None and target.id is None)
+        text = score_text(name, item.score, target is not None and target.id is None)
+        return text if target is None or target.truth is None else f'{text}, truth {value_text(target.truth)}'
 
     def group(self, item: Heatmap, name: str) -> str:
         """A group, with the model before it for all models but the first."""

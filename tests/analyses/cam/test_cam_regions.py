@@ -71,7 +71,7 @@ def test_a_mask_is_a_region_of_the_users_own(model, image, tmp_path):
     mask[10:20, 30:50] = 255
     Image.fromarray(mask).save(tmp_path / 'mask.png')
     for given in (mask, str(tmp_path / 'mask.png')):
-        result = vt.CAM('hirescam', targets='square', masks=given)(model, image)
+        result = vt.CAM('hirescam', targets='square', region=given)(model, image)
         expected = oracle(model.module, image, lambda logits: logits[2, 10:20, 30:50].sum())
         np.testing.assert_allclose(result.maps[0].values, expected, atol=1e-5)
 
@@ -81,9 +81,9 @@ def test_a_mask_is_a_region_of_the_users_own(model, image, tmp_path):
     [
         ({'point': (64, 3)}, 'point: 64,3 is outside what the network sees; accepted: a point of the image (64×48)'),
         ({'point': (1, 2, 3)}, 'point: (1, 2, 3) is not a point'),
-        ({'masks': np.zeros((3, 3))}, 'masks: the mask is 3×3; accepted: 64×48, as the image'),
-        ({'masks': np.zeros(SIZE)}, 'masks: the mask has no pixel that the network sees'),
-        ({'point': (1, 2), 'masks': np.ones(SIZE)}, 'masks: cannot be combined with point'),
+        ({'region': np.zeros((3, 3))}, 'region: the picture is 3×3; accepted: 64×48, as the image'),
+        ({'region': np.zeros(SIZE)}, 'region: no nonzero pixel is in what the network sees'),
+        ({'point': (1, 2), 'region': np.ones(SIZE)}, 'region: cannot be combined with point'),
         ({'targets': 'zebra'}, "targets: no class 'zebra'"),
     ],
 )

@@ -6,7 +6,6 @@ The table of methods is in :mod:`~vistool.analyses.cam.methods`, what they expla
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import os
@@ -47,6 +46,7 @@ from vistool.analyses.cam.report import Drawn, Report
 from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, naming, param
+from vistool.metrics import Needs as MetricNeeds
 from vistool.metrics import Protocol, Truths, find_metrics, find_protocol
 from vistool.models.model import (
     Model,
@@ -61,7 +61,7 @@ from vistool.models.model import (
     sign_of,
 )
 from vistool.network.detection import Adapter, Frame, find_detector
-from vistool.network.forward import Forward, Layer, OutsideGrid, forward, layer_for_score, layers_to_explain
+from vistool.network.forward import Forward, Layer, UnsuitedLayer, better_layer, forward, layers_to_explain
 from vistool.network.inputs import varied
 from vistool.network.layers import find_call, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, pooled_features
@@ -74,7 +74,7 @@ __all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'register_cam', 'regist
 
 log = logging.getLogger('vistool')
 FUSIONS = ('mean', 'max', 'none')
-_DENSE = ('instances', 'score_threshold', 'box', 'attribute', 'point', 'masks', 'verify')
+_DENSE = ('instances', 'score_threshold', 'box', 'attribute', 'point', 'region', 'verify')
 """Fields that are for detectors and segmenters only."""
 
 SignedMaps = dict[Key, list[Tensor]]
@@ -110,7 +110,8 @@ class CAM(MapAnalysis):
         metrics: What to measure of each map, by the names in :data:`~vistool.metrics.METRICS`; none by default.
         protocol: How metrics are measured: a name from :data:`~vistool.metrics.PROTOCOLS`, or a protocol of your own.
         truth: Where the object is, for metrics of localization: a mask ``(H, W)`` at the network's input size, nonzero
-            inside, or one for each image of a batch (None for those without).
+            inside, or one for each image of a batch (None for those without). Without one, as the samples know it: a
+            run over a dataset, or with ``masks``, tells them.
         copies: How many changed copies of an image run at once for metrics.
         instances: Of a detector's predictions those to explain: ``'top5'``, ``'all'``, or their numbers in the order of
             their scores, from 0; of the classes that ``targets`` name, if it names any.
@@ -119,7 +120,7 @@ class CAM(MapAnalysis):
         attribute: What of a prediction is explained: ``'class'``, ``'left'``, ``'top'``, ``'right'``, ``'bottom'`` or
             ``'box'``, one or several.
         point: ``(x, y)`` in pixels of the original: the pixel of a segmentation to explain.
-        masks: The region of a segmentation to explain: a picture of the original's size, nonzero inside, or an array.
+        region: The region of a segmentation to explain: a picture of the original's size, nonzero inside, or an array.
         verify: Whether each map of a detector is compared with what masking the input finds, which takes 26 further
             forwards for each prediction.
     """
@@ -146,7 +147,7 @@ class CAM(MapAnalysis):
     box: Sequence[float] | None = None
     attribute: str | Sequence[str] = 'class'
     point: Sequence[float] | None = None
-    masks: str | Path | NDArray[Any] | None = None
+    region: str | Path | NDArray[Any] | None = None
     verify: bool = False
 
     @overload
@@ -179,6 +180,7 @@ class CAM(MapAnalysis):
         methods = find_methods(self.for_model(model).methods)
         self._check_options()
         self._measuring.check(methods)
+        self._measuring.check_truth(samples)
         with model.borrowed():
             results = self._explain(model, samples, methods)
         return results[0] if single else results
@@ -197,6 +199,16 @@ class CAM(MapAnalysis):
         variants += [f'like-{Path(self.reference).stem}'] if isinstance(self.reference, (str, os.PathLike)) else []
         methods = [self.methods] if isinstance(self.methods, str) else self.methods
         return [name.lower() for name in methods], same_for_all(self.targets) or [], words_for(self.layers), variants
+
+    @property
+    def measures(self) -> Sequence[str]:
+        """Names of the metrics that are measured of each map."""
+        return list(self._measuring.metrics)
+
+    @property
+    def needs_truth(self) -> Sequence[str]:
+        """The metrics that need samples that know where the objects are."""
+        return self._measuring.needs(MetricNeeds.TRUTH) if self.truth is None else []
 
     def check(self, model: Model) -> None:
         """Checks the names of methods and layers, and what cannot be combined.
@@ -241,9 +253,9 @@ class CAM(MapAnalysis):
         layers = self._layers(model, methods, inputs, read)
         try:
             return self._results(model, samples, methods, inputs, layers, read)
-        except OutsideGrid:
+        except UnsuitedLayer as error:
             default = next(iter(layers))
-            better = None if self.layers else layer_for_score(model.module, inputs, read, default)
+            better = None if self.layers else better_layer(model.module, inputs, read, default, error)
             if better is None:
                 raise
             return self._results(model, samples, methods, inputs, dict([find_call(model.module, better)]), read)
@@ -301,7 +313,7 @@ class CAM(MapAnalysis):
             frame = None
             if isinstance(found, Segmenter):
                 logits = found.logits(run.output, size)
-                regions = Regions(self.point, self.masks)
+                regions = Regions(self.point, self.region)
                 targets, every = region_targets(model, found, logits, samples, regions, self.targets)
             else:
                 predicted = found.read(run.output, len(samples), size)
@@ -397,8 +409,7 @@ class CAM(MapAnalysis):
         if custom is not None and not self._has_targets:
             target = custom_target(custom, samples)
             return ScoreReader(lambda output, count: target.score(output, torch.arange(count))[:, None], _key(custom))
-        find = functools.partial(model.scores, inputs=inputs, value=value)
-        return ScoreReader(find, (model.output_hints.output, model.classes, value))
+        return model.score_reader(inputs, value=value)
 
     def _readout(
         self, model: Model, run: Forward, inputs: NetworkInput, methods: Mapping[str, Method]
@@ -420,7 +431,7 @@ class CAM(MapAnalysis):
     def _check_options(self) -> None:
         token_hints(self.extra_tokens)
         self._instances.check()
-        Regions(self.point, self.masks).check()
+        Regions(self.point, self.region).check()
         sign_of(self.score_sign)
         if self.layer_fusion not in FUSIONS:
             raise InputError(
@@ -573,13 +584,26 @@ def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Ten
         if other(value[empty], gradient[empty], dtype=layer.value.dtype).flatten(1).any(1).all()
     ]
     log.warning(
-        '%s at %s: no evidence above rounding for %d of %d image(s), because its terms cancel at every position; %s',
+        '%s at %s: no evidence above rounding for %d of %d image(s), because %s; %s',
         method.title,
         layer.name,
         int(empty.sum()),
         len(drawn),
+        _why_nothing(method, value[empty], gradient[empty], layer.value.dtype),
         f'{works[0]} has some at this layer' if works else f'choose another layer with {param("layers")}',
     )
+
+
+def _why_nothing(method: Method, value: Tensor, gradient: Tensor, dtype: torch.dtype) -> str:
+    """Why maps are nothing but rounding errors."""
+    assert method.weigh is not None
+    weighted = method.weigh(value, gradient)
+    summed = weighted.sum(1).flatten(1)
+    if bool((summed.amax(1) - summed.amin(1) < summed.abs().amax(1) / 2).all()):
+        return 'its values are equal at every position'
+    if maps.above_rounding(weighted.sum(1), weighted, dtype).any():
+        return 'the weights of its channels are sums over the positions that cancel'
+    return 'its terms cancel at every position'
 
 
 def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Target]) -> SignedMaps:

@@ -344,7 +344,7 @@ class Regions:
                 f'{self.point} is not a point', accepted='X,Y in pixels of the original', parameter='point'
             )
         if self.point is not None and self.mask is not None:
-            raise InputError(f'cannot be combined with {param("point")}', parameter='masks')
+            raise InputError(f'cannot be combined with {param("point")}', parameter='region')
 
     def at(self, sample: Sample, size: Size) -> Tensor | None:
         """The region bool ``(H, W)`` on the network's input; None where each class has its own.
@@ -361,13 +361,13 @@ class Regions:
         shape = size if sample.original is None else sample.original.shape[:2]
         if values.shape != shape:
             raise InputError(
-                f'the mask is {values.shape[1]}×{values.shape[0]}', accepted=f'{shape[1]}×{shape[0]}, as the image',
-                parameter='masks',
+                f'the picture is {values.shape[1]}×{values.shape[0]}', accepted=f'{shape[1]}×{shape[0]}, as the image',
+                parameter='region',
             )  # fmt: skip
         if sample.geometry is not None:
             values = _on_network(values, sample, size)
         if not values.any():
-            raise InputError('the mask has no pixel that the network sees', parameter='masks')
+            raise InputError('no nonzero pixel is in what the network sees', parameter='region')
         return torch.from_numpy(values)
 
     def _pixel(self, sample: Sample, size: Size) -> Tensor:
@@ -512,7 +512,7 @@ def region_targets(
                 raise InputError(
                     f'{class_name(index, names)} is not predicted anywhere here',
                     accepted=there,
-                    hint=f'give pixels of your own ({param("point", "X,Y")}, {param("masks", "FILE")})',
+                    hint=f'give pixels of your own ({param("point", "X,Y")}, {param("region", "FILE")})',
                     parameter='targets',
                 )
             classes.append(index)

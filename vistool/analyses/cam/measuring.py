@@ -1,4 +1,4 @@
-"""Metrics of class activation maps: which maps are measured, and what is scored of the network."""
+"""Metrics of maps of a class: which maps are measured, and what is scored of the network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vistool.analyses.cam.methods import Key, Method, titles_of
@@ -14,13 +16,13 @@ from vistool.analyses.cam.report import Drawn
 from vistool.analyses.cam.targets import ClassTarget, Target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
-from vistool.metrics import METRICS, Case, Measured, Metric, Network, Protocol, Truths, evaluate, truth_of
+from vistool.metrics import METRICS, Case, Measured, Metric, Network, Protocol, Truths, evaluate, no_truth, truth_of
 from vistool.metrics import Needs as MetricNeeds
 from vistool.metrics.evaluation import Scorer
 from vistool.metrics.perturbation import with_noise
 from vistool.models.model import Model
 from vistool.network.outputs import Readout
-from vistool.network.tensors import NetworkInput, find_image, input_size, replace_tensor, rows
+from vistool.network.tensors import NetworkInput, Size, find_image, input_size, replace_tensor, rows
 
 
 @dataclass(frozen=True)
@@ -43,22 +45,32 @@ class Measuring:
         """The metrics that need something."""
         return [name for name, metric in self.metrics.items() if what in metric.needs]
 
+    def check_truth(self, samples: Sequence[Sample]) -> None:
+        """Refuses metrics that need to know where the objects are where that is not known.
+
+        Raises:
+            InputError: There are neither masks nor samples that know it.
+        """
+        wanting = self.needs(MetricNeeds.TRUTH)
+        if wanting and self.truths is None and all(sample.truth is None for sample in samples):
+            raise no_truth(wanting)
+
+    def check_copies(self) -> None:
+        """Checks how many copies run at once.
+
+        Raises:
+            InputError: It is not a positive number.
+        """
+        if self.at_once < 1:
+            raise InputError(f'{self.at_once}', accepted='an integer from 1 up', parameter='copies')
+
     def check(self, methods: Mapping[str, Method]) -> None:
         """Checks what can be wrong whatever the images are.
 
         Raises:
             InputError: A metric needs what is not there.
         """
-        if self.at_once < 1:
-            raise InputError(f'{self.at_once}', accepted='an integer from 1 up', parameter='copies')
-        if (wanting := self.needs(MetricNeeds.TRUTH)) and self.truths is None:
-            rest = [name for name, metric in METRICS.items() if MetricNeeds.TRUTH not in metric.needs]
-            raise InputError(
-                f'{", ".join(wanting)} compares a map with a mask of the object, and there is none',
-                accepted=', '.join(rest),
-                hint='from Python a mask is given with vt.CAM(…, truth=MASK)',
-                parameter='metrics',
-            )
+        self.check_copies()
         agnostic = [entry.title for entry in methods.values() if not entry.shows_class and not entry.is_baseline]
         if (scored := self.needs(MetricNeeds.SCORES)) and agnostic:
             other = MetricNeeds.SCORES | MetricNeeds.TRUTH
@@ -107,7 +119,7 @@ class Measuring:
         for index, sample in enumerate(samples):
             one = rows(inputs, index, index + 1)
             network = Network(model.module, one, [self._scorer(target, index) for target in targets], self.at_once)
-            truth = truth_of(self.truths, index, len(samples), size)
+            truths = self._truths(sample, index, len(samples), targets, size)
             keys = [
                 (key, place)
                 for key, every in drawn.items()
@@ -117,13 +129,29 @@ class Measuring:
             cases = []
             for key, place in keys:
                 values, *noisy = (torch.from_numpy(each[key][place].values[index]) for each in (drawn, *again))
-                case = Case(values, network.image, self.protocol, sample.image, truth, noisy)
+                case = Case(values, network.image, self.protocol, sample.image, truths[key[1]], noisy)
                 cases.append((case, key[1] or 0))
             metrics = self.metrics
-            if truth is None:  # this image has no mask
+            if truths[None] is None:  # nobody knows where this image's object is
                 metrics = {name: each for name, each in metrics.items() if MetricNeeds.TRUTH not in each.needs}
             found.append(dict(zip(keys, evaluate(cases, metrics, network), strict=True)))
         return found
+
+    def _truths(
+        self, sample: Sample, index: int, count: int, targets: Sequence[Target], size: Size
+    ) -> dict[int | None, NDArray[np.bool_] | None]:
+        """Where the object of each target is, by its number; for None, which is of no class, all objects."""
+        numbers: list[int | None] = [None, *range(len(targets))]
+        if self.truths is not None or sample.truth is None or not self.needs(MetricNeeds.TRUTH):
+            return dict.fromkeys(numbers, truth_of(self.truths, index, count, size))
+        labels: dict[int | None, int | None] = {None: None}
+        for number, target in enumerate(targets):
+            if isinstance(target, ClassTarget) and not target.readout.is_value:
+                labels[number] = int(target.classes[index])
+            else:
+                labels[number] = None
+        masks = {label: sample.inside(label) for label in set(labels.values())}
+        return {number: masks[label] for number, label in labels.items()}
 
     def noisy(self, inputs: NetworkInput) -> list[NetworkInput]:
         """The batch with the noise of sensitivity on its image, once for each copy; empty where nothing needs it."""

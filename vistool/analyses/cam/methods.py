@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.cam.maps import above_rounding, combine, kernel_component, principal_component
+from vistool.analyses.cam.maps import above_rounding, combine, error_of_weights, kernel_component, principal_component
 from vistool.analyses.cam.targets import ClassTarget, Target
 from vistool.errors import InputError, close_matches
 from vistool.network.forward import Layer
@@ -144,11 +144,13 @@ class Method:
             dtype: The numbers that the network computed them with, where these are others.
         """
         assert self.weigh is not None
+        dtype = dtype or activations.dtype
         weighted = self.weigh(activations, activations if gradients is None else gradients)
         signed = self.project(weighted) if self.project else combine(weighted, eigen_smooth)
         if self.project not in (None, principal_component):
             return signed  # on a scale of its own, which says nothing about rounding
-        return above_rounding(signed, weighted, dtype or weighted.dtype)
+        error = None if gradients is None else error_of_weights(self.weigh, activations, gradients, weighted, dtype)
+        return above_rounding(signed, weighted, dtype, error)
 
 
 Key: TypeAlias = tuple[str, int | None]
@@ -257,10 +259,11 @@ def gradcam(a: Tensor, g: Tensor) -> Tensor:
 
 @register_cam('gradcam++', 'GradCAM++', 'Chattopadhay et al., Grad-CAM++, WACV 2018')
 def gradcam_plus_plus(a: Tensor, g: Tensor) -> Tensor:
-    """W = Σ α·ReLU(G), α = G² / (2G² + S·G³ + 1e-6), S = Σ A, and 0 where G is 0."""
-    square = g**2
-    alpha = square / (2 * square + a.sum((2, 3), keepdim=True) * square * g + 1e-6)
-    alpha = torch.where(g != 0, alpha, torch.zeros_like(alpha))
+    """W = Σ α·ReLU(G), α = G² / (2G² + S·G³ + 1e-6), S = Σ A, and 0 where G is 0.
+
+    α is computed as 1 / (2 + S·G + 1e-6 / G²): the cube of a large gradient has no float32.
+    """
+    alpha = 1 / (2 + a.sum((2, 3), keepdim=True) * g + 1e-6 / g**2)
     return (alpha * g.relu()).sum((2, 3), keepdim=True) * a
 
 

@@ -75,9 +75,13 @@ class Report:
     def result(self, index: int, sample: Sample) -> Heatmaps:
         """The result for image ``index`` of the batch."""
         targets = _told_apart(
-            [self._target(number, target, index) for number, target in enumerate(self.asked) if target.asks(index)]
+            [
+                self._target(number, target, index, sample)
+                for number, target in enumerate(self.asked)
+                if target.asks(index)
+            ]
         )
-        prediction = self._prediction(index)
+        prediction = self._prediction(index, sample)
         return Heatmaps(
             kind='cam',
             image=sample.image,
@@ -112,7 +116,7 @@ class Report:
     def _group(self) -> str:
         return '+'.join(self.layers)
 
-    def _target(self, number: int, target: cam_targets.Target, index: int) -> Target:
+    def _target(self, number: int, target: cam_targets.Target, index: int, sample: Sample) -> Target:
         value = self.values[number]
         if isinstance(target, (InstanceTarget, RegionTarget)):
             return target.explained(index)
@@ -121,13 +125,15 @@ class Report:
             return Target(target.name, score=float(value[index]))
         assert isinstance(target, cam_targets.ClassTarget) and self.readout is not None and self.numbers is not None
         against = target.signs is not None and bool(target.signs[index] < 0)
-        return target_of(self.model, self.readout, int(target.classes[index]), self.numbers[index], against)
+        chosen = int(target.classes[index])
+        return target_of(self.model, self.readout, chosen, self.numbers[index], against, sample.values)
 
-    def _prediction(self, index: int) -> Target | None:
+    def _prediction(self, index: int, sample: Sample) -> Target | None:
         """The most likely class, or the value, whatever is explained; None for several values."""
         if self.numbers is None or self.readout is None or (self.readout.is_value and self.readout.classes > 1):
             return None
-        return target_of(self.model, self.readout, int(self.numbers[index].argmax()), self.numbers[index])
+        numbers = self.numbers[index]
+        return target_of(self.model, self.readout, int(numbers.argmax()), numbers, truths=sample.values)
 
     def _label(self, sample: Sample) -> Target | None:
         if sample.label is None or (self.readout is not None and self.readout.is_value):
@@ -148,11 +154,7 @@ class Report:
                     found = self._map(index, name, drawn, targets[number] if targets else None, free)
                     found = self._placed(found, asked[number] if asked and not free else None, index)
                     measured = self.measured[index][key, place] if self.measured else {}
-                    yield replace(
-                        found,
-                        metrics={metric: each.value for metric, each in measured.items()},
-                        curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
-                    )
+                    yield with_measured(found, measured)
 
     def _placed(self, found: Heatmap, target: cam_targets.Target | None, index: int) -> Heatmap:
         """The map with what it explains of which object, and where that is."""
@@ -178,6 +180,16 @@ class Report:
             score=None if target is None else target.score,
             signed=None if drawn.signed is None else drawn.signed[index],
         )
+
+
+def with_measured(item: Heatmap, measured: Mapping[str, Measured]) -> Heatmap:
+    """A map with what was measured of it."""
+    return replace(
+        item,
+        metrics={name: each.value for name, each in measured.items()},
+        chance={name: each.chance for name, each in measured.items() if each.chance is not None},
+        curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
+    )
 
 
 def _told_apart(targets: Sequence[Target]) -> tuple[Target, ...]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool.errors import InputError, cause_of, param
+from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.features import Feature
-from vistool.records import find_path, read_bytes
+from vistool.records import find_path, read_arrays
 
 Array = NDArray[np.float64]
 
@@ -25,8 +23,6 @@ MOST_POSITIONS = 200_000
 
 _PERCENTILES = (2, 98)
 _BINS = 256
-_LARGEST_BASIS = 256 << 20
-"""Bytes of the largest basis that is read."""
 
 
 @dataclass(frozen=True)
@@ -252,34 +248,13 @@ def read_basis(path: Path | str) -> Basis:
     path = find_path(path, 'basis')
     if not path.exists():
         raise InputError(f'no file {str(path)!r}', parameter='basis')
-    content = read_bytes(path, 'basis', _LARGEST_BASIS)
+    accepted = f'a file written with {param("save_basis")}'
+    arrays = read_arrays(path, 'basis', accepted, 'a basis')
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            arrays = {entry.filename.removesuffix('.npy'): _read_array(archive, entry) for entry in archive.infolist()}
         return _basis_of(arrays)
-    except Exception as error:  # zipfile and NumPy raise all kinds on damaged and encrypted files
-        problem = error.problem if isinstance(error, InputError) else cause_of(error)
-        raise InputError(
-            f'{str(path)!r} does not hold a basis: {problem}',
-            accepted=f'a file written with {param("save_basis")}',
-            parameter='basis',
-        ) from error
-
-
-def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray:
-    """An array whose header is compared with the size of its data before memory is taken for it."""
-    if entry.file_size > _LARGEST_BASIS:
-        raise InputError(f'{entry.filename} unpacks to {entry.file_size:,} bytes')
-    with archive.open(entry) as file:
-        data = io.BytesIO(file.read(_LARGEST_BASIS + 1))
-    version = np.lib.format.read_magic(data)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = reader(data)
-    claimed, held = math.prod(shape) * dtype.itemsize, len(data.getvalue()) - data.tell()
-    if dtype.hasobject or claimed != held:
-        raise InputError(f'the header of {entry.filename} claims {claimed:,} bytes, and {held:,} follow')
-    data.seek(0)
-    return np.lib.format.read_array(data, allow_pickle=False)
+    except InputError as error:
+        problem = f'{str(path)!r} does not hold a basis: {error.problem}'
+        raise InputError(problem, accepted=accepted, parameter='basis') from error
 
 
 def _basis_of(arrays: Mapping[str, NDArray]) -> Basis:

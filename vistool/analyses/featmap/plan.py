@@ -14,6 +14,7 @@ from vistool.analyses.featmap.reductions import CHOICES, CRITERIA, check_choice
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.model import Model
+from vistool.network.capture import remembered
 from vistool.network.features import Feature, features
 from vistool.network.layers import find_target_layers, unwrapped
 from vistool.network.stages import find_stages, stage_features
@@ -91,7 +92,8 @@ class Plan:
         return self._with_stages(model, names)
 
     def _with_stages(self, model: Model, names: Sequence[str]) -> Plan:
-        log.info('layers of %s: %s (its stages)', model.name, ', '.join(names))
+        told = f'layers of {model.name}: {", ".join(names)} (its stages)'
+        remembered(model.module, 'stages logged', told, lambda: log.info(told))
         return replace(self, layers=tuple(names), staged=True)
 
     def located_features(self, model: Model, samples: Sequence[Sample]) -> tuple[Plan, list[Feature]]:
@@ -99,7 +101,8 @@ class Plan:
         if self.layers:
             return self, self.features(model, samples)
         with model.borrowed():
-            names, found = stage_features(model.module, model.batch(samples), self.hints)
+            inputs = model.batch(samples)
+            names, found = stage_features(model.module, inputs, self.hints, model.score_reader(inputs))
         return self._with_stages(model, names), found
 
     def features(self, model: Model, samples: Sequence[Sample]) -> list[Feature]:
@@ -107,7 +110,8 @@ class Plan:
         with model.borrowed():
             root = unwrapped(model.module)
             targets = find_target_layers(root, self.located(model, samples).layers)
-            return features(root, model.batch(samples), targets, self.hints)
+            inputs = model.batch(samples)
+            return features(root, inputs, targets, self.hints, read=model.score_reader(inputs))
 
 
 def matched_features(plan: Plan, models: Sequence[Model], views: Sequence[Sequence[Sample]]) -> list[list[Feature]]:

@@ -1,0 +1,278 @@
+"""What changed between two runs: the measures against naive ones, rules, files, and what is noise and what is not."""
+
+import json
+import shutil
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from command_line import runner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+from PIL import Image
+from scipy.stats import spearmanr
+
+import vistool as vt
+from vistool.commands.vis_diff import main
+from vistool.data.geometry import Geometry, crop, resize
+from vistool.errors import InputError
+from vistool.runs.differences import compare_runs, measure
+from vistool.runs.verdicts import Rule, default_rules, judge
+
+diff = runner(main)
+SMALL = ('mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'none')
+UNIT = arrays_of.arrays(np.float32, (5, 5), elements=st.sampled_from(np.linspace(0, 1, 21, dtype=np.float32).tolist()))
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('photos')
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
+        coarse.resize((48, 40)).save(folder / f'{number}.png')
+    return folder
+
+
+def run(photos, out, model=None, **options):
+    model = model or vt.load(*SMALL)
+    vt.run(model, photos, vt.CAM(['gradcam'], targets=[3]), out=out, save_raw=True, **options)
+    return out
+
+
+@pytest.fixture(scope='module')
+def before(photos, tmp_path_factory):
+    return run(photos, tmp_path_factory.mktemp('runs') / 'before')
+
+
+def perturbed(number, size=0.01):
+    """The network with one layer's weights moved by normal noise of this size, relative to each weight."""
+    model = vt.load(*SMALL)
+    layers = [parameter for parameter in model.module.parameters() if parameter.ndim > 1]
+    generator = torch.Generator().manual_seed(number)
+    with torch.no_grad():
+        weight = layers[number % len(layers)]
+        weight.mul_(1 + size * torch.randn(weight.shape, generator=generator))
+    return model
+
+
+def fails(before, after):
+    found = compare_runs(before, after)
+    return any(verdict.failed for verdict in judge(found, default_rules(found)))
+
+
+def naive(one, other):
+    """The measures as the docs state them, position by position."""
+    order_one, order_other = sorted(one.ravel()), sorted(other.ravel())
+    threshold_one, threshold_other = order_one[int(0.8 * (one.size - 1))], order_other[int(0.8 * (other.size - 1))]
+    inside = outside = 0
+    for y in range(one.shape[0]):
+        for x in range(one.shape[1]):
+            both = one[y, x] > threshold_one, other[y, x] > threshold_other
+            inside, outside = inside + all(both), outside + (any(both) and not all(both))
+    total_one, total_other = sum(one.ravel().tolist()), sum(other.ravel().tolist())
+    moved = sum(
+        abs(a / total_one - b / total_other) for a, b in zip(one.ravel().tolist(), other.ravel().tolist(), strict=True)
+    )
+    return inside / (inside + outside) if inside + outside else 1.0, moved / 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(UNIT, UNIT)
+def test_measures_equal_naive_ones(one, other):
+    found = measure(one, other)
+    if one.any() and other.any():
+        iou, mass = naive(one, other)
+        assert found['iou'] == pytest.approx(iou) and found['mass'] == pytest.approx(mass, abs=1e-6)
+    if np.ptp(one) == 1 and np.ptp(other) == 1 and not np.array_equal(one, other):
+        assert found['rank'] == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic, abs=1e-9)
+    back = measure(other, one)
+    assert all(np.isclose(found[name], back[name], equal_nan=True) for name in found)
+
+
+def test_measures_at_their_ends():
+    ramp = np.arange(25, dtype=np.float32).reshape(5, 5)
+    assert measure(ramp, ramp) == {'rank': 1.0, 'iou': 1.0, 'mass': 0.0}
+    upside_down = measure(ramp, ramp[::-1, ::-1].copy())
+    assert upside_down['rank'] == pytest.approx(-1) and upside_down['iou'] == 0
+    left, right = np.zeros((5, 5), np.float32), np.zeros((5, 5), np.float32)
+    left[0, 0] = right[4, 4] = 1
+    apart = measure(left, right)
+    assert (apart['iou'], apart['mass']) == (0.0, 1.0)
+    nothing = measure(np.zeros((5, 5), np.float32), left)
+    assert nothing['mass'] == 1.0 and np.isnan(nothing['rank'])
+    assert measure(ramp, ramp * 7 + 3)['rank'] == pytest.approx(1)  # ranks do not see a change of scale
+
+
+def test_rounding_does_not_reorder_a_flat_background():
+    rng = np.random.default_rng(0)
+    blob = np.zeros((50, 50), np.float32)
+    blob[20:24, 20:24] = 1
+    noisy = [np.clip(blob + rng.normal(0, 1e-7, blob.shape), 0, 1).astype(np.float32) for _ in range(2)]
+    found = measure(*noisy)
+    assert found['rank'] > 0.999 and found['iou'] == 1 and found['mass'] < 1e-4
+
+
+def test_maps_of_other_sizes_and_crops_are_laid_over_the_photo():
+    y, x = np.mgrid[:60, :80].astype(np.float32)
+    photo = np.exp(-((y - 37) ** 2 + (x - 50) ** 2) / 300)
+    whole = Geometry.identity((60, 80))
+    part = whole.then(crop((60, 80), (40, 50), 25, 15))
+    half = whole.then(resize((60, 80), (30, 40)))
+    cropped, small = photo[15:55, 25:75], photo.reshape(30, 2, 40, 2).mean((1, 3))
+    assert measure(photo, cropped, whole, part)['mass'] < 1e-3
+    assert measure(photo, cropped)['mass'] > 0.1  # what would be said without the geometry
+    assert measure(photo, small, whole, half)['mass'] < 0.02
+    unknown = Geometry(part.matrix, part.network_size, part.original_size, exact=False)
+    assert np.isnan(measure(photo, cropped, whole, unknown)['iou'])
+
+
+@pytest.mark.parametrize('options', [{'batch_size': 1}, {'batch_size': 3}])
+def test_equal_runs_raise_no_alarm(before, photos, tmp_path, options):
+    assert not fails(before, run(photos, tmp_path / 'again', **options))
+
+
+@pytest.mark.slow
+def test_fifty_equal_runs_raise_no_alarm(before, photos, tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        for number in range(50):
+            torch.set_num_threads(1 + number % 3)
+            options = {'batch_size': 1 + number % 5}
+            assert not fails(before, run(photos, tmp_path / str(number), overwrite=True, **options)), options
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize('number', (0, 10, 20))
+def test_a_change_of_one_percent_in_one_layer_is_found(before, photos, tmp_path, number):
+    assert fails(before, run(photos, tmp_path / 'after', perturbed(number)))
+
+
+def test_flips_missing_images_and_the_order_of_the_table(before, photos, tmp_path):
+    after = run(photos, tmp_path / 'after', perturbed(3, 2.0))
+    lines = [json.loads(line) for line in (after / 'manifest.jsonl').read_text().splitlines()]
+    lines[1]['prediction'] = {**lines[1]['prediction'], 'id': 9, 'name': 'truck'}
+    shutil.copytree(before, tmp_path / 'before')
+    kept = [json.loads(line) for line in (tmp_path / 'before/manifest.jsonl').read_text().splitlines()]
+    kept[1]['prediction'] = {**kept[1]['prediction'], 'id': 2, 'name': 'bird'}
+    (after / 'manifest.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines[:3]))
+    (tmp_path / 'before/manifest.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    found = compare_runs(tmp_path / 'before', after)
+    assert len(found.images) == 3 and found.only_before == ('3',) and not found.only_after
+    assert found.images[0].flipped
+    frame = found.to_frame()
+    assert set(frame.loc[frame['image'] == '1', 'flipped']) == {True}
+    verdicts = {str(each.rule): each for each in judge(found, [Rule.of(text) for text in ('flips>0', 'missing>30%')])}
+    assert verdicts['flips>0'].failed and '1' in verdicts['flips>0'].images
+    assert not verdicts['missing>30%'].failed and verdicts['missing>30%'].value == 0.25
+
+
+@pytest.mark.parametrize(
+    ('text', 'rule'),
+    [
+        ('iou<0.8', Rule('iou', '<', 0.8)),
+        (' Flips >= 0.5% ', Rule('flips', '>=', 0.005, share=True)),
+        ('mean rank<=.9', Rule('rank', '<=', 0.9, over='mean')),
+        ('median score>2%', Rule('score', '>', 0.02, over='median')),
+        ('mass>1e-3', Rule('mass', '>', 1e-3)),
+    ],
+)
+def test_rules_as_users_write_them(text, rule):
+    assert Rule.of(text) == rule == Rule.of(str(rule))
+
+
+@pytest.mark.parametrize(
+    'text', ['', 'iou', 'iou=0.8', 'ssim<0.8', 'iou<', 'iou<--1', 'iou<nan', 'mean flips>1', '0.8>iou']
+)
+def test_what_is_not_a_rule(text):
+    with pytest.raises(InputError, match='fail_if: .* accepted: '):
+        Rule.of(text)
+
+
+def test_files_and_exit_codes(capsys, before, photos, tmp_path):
+    after = run(photos, tmp_path / 'after', perturbed(0, 1.0))
+    out, report = tmp_path / 'out', tmp_path / 'report.xml'
+    code, stdout, stderr = diff(capsys, before, after, '-o', out, '--junit', report, '--top', 2)
+    assert code == 1 and 'FAILED: mass>' in stderr
+    assert stdout.split() == [str(out / 'diff.csv'), str(out / 'summary.md'), str(report), str(out / 'worst.png')]
+    suite = ElementTree.parse(report).getroot()
+    assert int(suite.get('failures')) == len(suite.findall('testcase/failure')) > 0
+    assert {case.get('name') for case in suite.findall("testcase[@classname='vis_diff.images']")} == {
+        '0',
+        '1',
+        '2',
+        '3',
+    }
+    assert (out / 'diff.csv').read_text().count('\n') == 5
+    assert '✗' in (out / 'summary.md').read_text()
+    code, stdout, stderr = diff(capsys, before, before, '-o', out)
+    assert code == 0 and 'worst.png' not in stdout and not (out / 'worst.png').exists()
+    code, _, _ = diff(capsys, before, after, '-o', out, '--fail-if', 'mean rank<-1', '--fail-if', 'flips>100%')
+    assert code == 0
+
+
+def test_runs_without_numbers_are_compared_by_their_predictions(capsys, before, photos, tmp_path):
+    vt.run(vt.load(*SMALL), photos, vt.CAM(['gradcam'], targets=[3]), out=tmp_path / 'bare')
+    code, _, stderr = diff(capsys, before, tmp_path / 'bare', '-o', tmp_path / 'out')
+    assert code == 0 and 'no maps in common' in stderr
+    code, _, stderr = diff(capsys, before, tmp_path / 'bare', '-o', tmp_path / 'out', '--fail-if', 'iou<0.8')
+    assert code == 2 and stderr.startswith('warning') and '--save-raw' not in stderr.splitlines()[0]
+    assert "--fail-if: 'iou<0.8': the runs have no maps in common" in stderr
+
+
+def damage_manifest(run):
+    (run / 'manifest.jsonl').write_text('{"name": 3}\n')
+
+
+def damage_numbers(run):
+    next(run.glob('*.npz')).write_bytes(b'PK nothing')
+
+
+def empty(run):
+    (run / 'manifest.jsonl').write_text('')
+
+
+def rename(run):
+    lines = [json.loads(line) for line in (run / 'manifest.jsonl').read_text().splitlines()]
+    others = [{**line, 'name': f'other {line["name"]}', 'input': f'elsewhere/{line["name"]}'} for line in lines]
+    (run / 'manifest.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in others))
+
+
+def point_outside(run):
+    text = (run / 'manifest.jsonl').read_text()
+    (run / 'manifest.jsonl').write_text(text.replace('"name": "0', '"name": "../0'))
+
+
+@pytest.mark.parametrize(
+    ('harm', 'said'),
+    [
+        (damage_manifest, 'manifest.jsonl, line 1'),
+        (damage_numbers, 'does not hold arrays'),
+        (empty, 'has no images'),
+        (rename, 'no image in common'),
+        (point_outside, 'is not a file of the run'),
+        (lambda run: (run / 'run.json').unlink(), 'run.json is missing'),
+    ],
+)
+def test_damaged_and_foreign_runs(capsys, before, tmp_path, harm, said):
+    shutil.copytree(before, tmp_path / 'run')
+    harm(tmp_path / 'run')
+    code, stdout, stderr = diff(capsys, before, tmp_path / 'run', '-o', tmp_path / 'out')
+    assert (code, stdout) == (2, '') and stderr.startswith('error: RUN_B: ') and stderr.count('\n') == 1
+    assert said in stderr and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['--fail-if', 'iou=1'], "error: --fail-if: 'iou=1' is not a rule"),
+        (['--junit', 'report.txt'], 'error: --junit: '),
+        (['--top', '-1'], 'error: --top: '),
+    ],
+)
+def test_bad_options_are_refused_before_the_work(capsys, before, tmp_path, words, said):
+    code, _, stderr = diff(capsys, before, before, '-o', tmp_path / 'out', *words)
+    assert code == 2 and stderr.startswith(said) and stderr.count('\n') == 1

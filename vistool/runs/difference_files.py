@@ -1,0 +1,260 @@
+"""What a comparison of two runs writes: a table, a summary, a report for CI systems, a sheet of the worst."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vistool.environment import __version__, shareable
+from vistool.results import GridImage, Heatmap, Heatmaps, ImageGrid
+from vistool.runs.differences import ImageDifference, MapPair, RunDifference
+from vistool.runs.verdicts import Verdict
+from vistool.visualization import overlay
+from vistool.visualization.facets import score_text
+from vistool.visualization.files import write_file
+from vistool.visualization.raster import colorize, normalize, resize_map
+from vistool.visualization.style import Style, lookup_table
+from vistool.visualization.visualizer import Visualizer
+
+TABLE, SUMMARY, WORST = 'diff.csv', 'summary.md', 'worst'
+"""The files of a comparison in its folder."""
+
+_LISTED = 20
+_CONTROL = re.compile('[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
+"""Characters that XML cannot hold."""
+
+
+def write_difference(
+    found: RunDifference, verdicts: Sequence[Verdict], out: Path, style: Style, top: int, junit: Path | None = None
+) -> list[Path]:
+    """Writes the table, the summary, the sheet of the worst and, if it is asked for, the JUnit report.
+
+    Args:
+        found: What changed.
+        verdicts: What became of the rules.
+        out: The folder.
+        style: How the sheet is drawn.
+        top: Images on the sheet at most; 0 draws none.
+        junit: The report's file.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    files = [(out / TABLE, _table(found), 'out'), (out / SUMMARY, summary(found, verdicts).encode(), 'out')]
+    if junit is not None:
+        files.append((junit, junit_xml(found, verdicts), 'junit'))
+    for path, data, parameter in files:
+        write_file(path, data, parameter)
+    grid = worst(found, top)
+    (out / f'{WORST}.png').unlink(missing_ok=True)  # of an earlier comparison
+    drawn = Visualizer(out, style).write(grid, WORST) if grid.rows else []
+    return [*(path for path, _, _ in files), *drawn]
+
+
+def _table(found: RunDifference) -> bytes:
+    """The frame as CSV."""
+    rows = found.to_frame().to_dict('records')
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return text.getvalue().encode(errors='surrogateescape')
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f'{value:.9g}' if math.isfinite(value) else ''
+    return value
+
+
+def summary(found: RunDifference, verdicts: Sequence[Verdict]) -> str:
+    """The comparison in Markdown: counts, rules, and the images that changed the most."""
+    failed = any(verdict.failed for verdict in verdicts)
+    lines = [f'# {_text(found.names[0])} → {_text(found.names[1])}: {"changed" if failed else "no change that counts"}']
+    lines += ['', *(f'- {line}' for line in counts(found)), '']
+    lines += ['| Fails if | Found | |', '|---|---|---|']
+    lines += [f'| `{each.rule}` | {_found(each)} | {"✗" if each.failed else "✓"} |' for each in verdicts]
+    changed = [image for image in found.images if image.flipped or image.mass or image.score > 0][:_LISTED]
+    if changed:
+        lines += ['', '| Image | Prediction | Score moved | Mass moved | Lowest IoU | Lowest rank correlation |']
+        lines += ['|---|---|---|---|---|---|', *map(_row, changed)]
+    return '\n'.join(lines) + '\n'
+
+
+def counts(found: RunDifference) -> list[str]:
+    """What was compared, as lines of text."""
+    maps = list(found.maps)
+    paired = sum(item.paired for item in maps)
+    flips = sum(image.flipped for image in found.images)
+    lines = [f'{len(found.images)} images in both runs, {flips} with another prediction, {paired} maps compared']
+    for names, run in zip((found.only_before, found.only_after), found.names, strict=True):
+        if names:
+            lines.append(f'{len(names)} only in {run}: {", ".join(names[:3])}{" …" if len(names) > 3 else ""}')
+    alone = len(maps) - paired
+    if alone:
+        lines.append(f'{alone} maps have no counterpart: the runs explain other targets, methods or layers')
+    apart = sum(item.paired and not math.isfinite(item.mass) for item in maps)
+    if apart:
+        lines.append(f'{apart} maps cannot be laid over each other: the networks saw other parts of the photo')
+    failed = sum(any(image.errors) for image in found.images)
+    if failed:
+        lines.append(f'{failed} images failed in one of the runs')
+    return lines
+
+
+def _found(verdict: Verdict) -> str:
+    value = f'{verdict.value:.2%}' if verdict.rule.share else f'{verdict.value:.4g}'
+    images = f'{len(verdict.images)} image{"" if len(verdict.images) == 1 else "s"}'
+    return f'{value} ({images})' if verdict.images else value
+
+
+def describe(verdict: Verdict) -> str:
+    """A verdict as a line of text."""
+    return f'{"FAILED" if verdict.failed else "ok"}: {verdict.rule}: {_found(verdict)}'
+
+
+def _row(image: ImageDifference) -> str:
+    lowest = [_lowest(image, name) for name in ('iou', 'rank')]
+    numbers = [
+        f'{image.score:.4f}' if math.isfinite(image.score) else '–',
+        *(f'{value:.3f}' if value is not None else '–' for value in (_moved(image), *lowest)),
+    ]
+    return f'| {_text(image.name)} | {_text(_predictions(image))} | {" | ".join(numbers)} |'
+
+
+def _moved(image: ImageDifference) -> float | None:
+    return image.mass if any(math.isfinite(item.mass) for item in image.maps) else None
+
+
+def _lowest(image: ImageDifference, name: str) -> float | None:
+    values = [value for item in image.maps if math.isfinite(value := getattr(item, name))]
+    return min(values, default=None)
+
+
+def _text(text: str) -> str:
+    """Text inside a cell of a Markdown table."""
+    return ' '.join(str(shareable(text)).split()).replace('|', '\\|')
+
+
+def _predictions(image: ImageDifference) -> str:
+    before, after = (
+        score_text(str(each.get('name')), each.get('score')) if each else '–' for each in (image.before, image.after)
+    )
+    return before if before == after else f'{before} → {after}'
+
+
+def junit_xml(found: RunDifference, verdicts: Sequence[Verdict]) -> bytes:
+    """The comparison as JUnit XML: a test case per image, and one per rule over all of them."""
+    suite = ElementTree.Element('testsuite', name=_xml(f'vis_diff {found.names[0]} {found.names[1]}'))
+    for verdict in verdicts:
+        case = ElementTree.SubElement(suite, 'testcase', classname='vis_diff', name=_xml(str(verdict.rule)))
+        if verdict.failed:
+            ElementTree.SubElement(case, 'failure', message=_xml(f'{verdict.rule}: {_found(verdict)}'))
+    for image in found.images:
+        case = ElementTree.SubElement(suite, 'testcase', classname='vis_diff.images', name=_xml(image.name))
+        broken = [str(verdict.rule) for verdict in verdicts if verdict.failed and image.name in verdict.images]
+        if broken:
+            failure = ElementTree.SubElement(case, 'failure', message=_xml(', '.join(broken)))
+            failure.text = _xml(_details(image))
+    cases = list(suite)
+    suite.set('tests', str(len(cases)))
+    suite.set('failures', str(sum(case.find('failure') is not None for case in cases)))
+    properties = ElementTree.Element('properties')
+    ElementTree.SubElement(properties, 'property', name='vistool', value=__version__)
+    suite.insert(0, properties)
+    data: bytes = ElementTree.tostring(suite, encoding='utf-8', xml_declaration=True)
+    return data
+
+
+def _xml(text: str) -> str:
+    return _CONTROL.sub('�', str(shareable(text)))
+
+
+def _details(image: ImageDifference) -> str:
+    lines = [_predictions(image)]
+    lines += [
+        f'{item.name}: iou {item.iou:.4f}, rank {item.rank:.4f}, mass {item.mass:.4f}'
+        for item in image.maps
+        if item.paired
+    ]
+    return '\n'.join(lines)
+
+
+def worst(found: RunDifference, top: int) -> ImageGrid:
+    """The images that changed the most: the photo, the map of each run, and their difference on one scale."""
+    changed = (image for image in found.images if image.flipped or image.mass or image.score > 0)
+    chosen = [(image, pair) for image in changed if (pair := _shown(image)) is not None][:top]
+    changes = {image.name: change for image, pair in chosen if (change := _change(*pair)) is not None}
+    bound = max((float(np.nanmax(np.abs(each))) for each in changes.values()), default=0.0) or 1.0
+    titles = ('photo', *found.names, f'{found.names[1]} − {found.names[0]} (±{bound:.2g})')
+    rows = [_drawn(image, pair, changes.get(image.name), bound) for image, pair in chosen]
+    titled = [[replace(cell, title=(title,)) for cell, title in zip(row, titles)] for row in rows[:1]]  # noqa: B905
+    return ImageGrid(rows=tuple(map(tuple, [*titled, *rows[1:]])), mode='difference')
+
+
+def _shown(image: ImageDifference) -> tuple[MapPair, MapPair] | None:
+    """The map that changed the most, once for each run; the runs' own maps where they explain other classes."""
+    if not image.maps:
+        return None
+    pairs = [item for item in image.maps if item.paired]
+    before = next((item for item in image.maps if item.before is not None), image.maps[0])
+    after = next((item for item in image.maps if item.after is not None), image.maps[0])
+    if not pairs or image.flipped:
+        return before, after
+    most = max(pairs, key=lambda item: np.nan_to_num(item.mass, nan=-1.0))
+    return most, most
+
+
+def _change(before: MapPair, after: MapPair) -> NDArray[np.float32] | None:
+    """The difference of the maps; None where they are not the same map at the same places."""
+    if before is not after or before.before is None or after.after is None or before.before.shape != after.after.shape:
+        return None
+    change = after.after - before.before
+    return change if change.ndim == 2 else change.mean(axis=2)
+
+
+def _drawn(
+    image: ImageDifference, pair: tuple[MapPair, MapPair], change: NDArray[np.float32] | None, bound: float
+) -> tuple[GridImage, ...]:
+    photo = next(item.photo for item in reversed(pair) if item.photo is not None)
+    names = dict.fromkeys(item.name for item in pair)
+    cells = [GridImage(photo, footer=(image.name, *names))]
+    drawn = (pair[0].before, image.before), (pair[1].after, image.after)
+    for values, prediction in drawn:
+        told = score_text(str(prediction.get('name')), prediction.get('score')) if prediction else ''
+        pixels = np.full_like(photo, 255) if values is None else _over(photo, values)
+        footer = (told,) if values is not None else (told, 'no such map')
+        cells.append(GridImage(pixels, footer=footer, wrong=image.flipped))
+    if change is None:
+        cells.append(GridImage(np.full_like(photo, 255), footer=('not the same map',)))
+    else:
+        item = pair[0]
+        values = normalize(resize_map(change, photo.shape[:2], 'bilinear'), -bound, bound)
+        numbers = f'IoU {item.iou:.2f} · rank {item.rank:.2f}', f'mass moved {_percent(item.mass)}'
+        cells.append(GridImage(colorize(values, lookup_table('RdBu_r')), footer=numbers))
+    return tuple(cells)
+
+
+def _percent(share: float) -> str:
+    return f'{share:.0%}' if share >= 0.095 else f'{100 * share:.2g} %'.replace(' ', '')
+
+
+def _over(photo: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A map over the photo, on the scale of its own values."""
+    if values.ndim == 2:
+        values = normalize(values, min(0.0, float(np.nanmin(values))), float(np.nanmax(values)))
+    return overlay(Heatmaps('cam', photo, (Heatmap(values),)))[0]
