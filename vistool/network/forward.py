@@ -357,7 +357,13 @@ def _collect(
                 checked_layout, size=size, grids=grids, batch=batch, layer=layer, hints=hints, check=check, name=name,
                 call=chosen,
             )  # fmt: skip
-        place, layout = _map_of(name, calls[chosen], lay_out, hints, suggest)
+        try:
+            place, layout = _map_of(name, calls[chosen], lay_out, hints, suggest)
+        except SinglePosition:
+            if not dense or len(found) == 1:
+                raise
+            log.info('%s has a single position for this image, so it has no map', name)  # a pyramid's highest level
+            continue
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     why = partial(zero_weights, module, inputs, read)
     quantized = any('.quantized.' in f'{type(child).__module__}.' for child in module.modules())

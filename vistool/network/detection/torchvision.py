@@ -84,7 +84,7 @@ class TorchvisionAdapter(Adapter):
         elif isinstance(module, GeneralizedRCNN):
             levels = module.roi_heads.box_roi_pool.featmap_names
         else:
-            levels = range(len(module.anchor_generator.num_anchors_per_location()) - 1)  # the last has one position
+            levels = range(len(module.anchor_generator.num_anchors_per_location()))
         parts = [part for part in (self.path, 'backbone', path) if part]
         return [f'{".".join(parts)}[{level}]' for level in levels]
 
