@@ -214,8 +214,9 @@ def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None 
     runs = runs[first:]
     while len(runs) > 1 and all(is_norm(part.module) for part in runs[-1]):  # of another branch than the last stage
         runs.pop()
-    if len(runs) > _MOST_STAGES:
-        runs = [[part] for part in {run[-1].grid: run[-1] for run in runs}.values()]
+    if len(runs) > _MOST_STAGES:  # networks of several branches change their size at every step
+        latest = {run[-1].grid: number for number, run in enumerate(runs)}
+        runs = [runs[number] for number in sorted(latest.values())]
     names = [run[-1].name for run in runs]
     if len(names) < 3:
         names = max(names, _even_blocks([calls[name] for name in within]), key=len)
