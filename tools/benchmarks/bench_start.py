@@ -76,25 +76,33 @@ def check(folder: Path, weights: str) -> float:
     return apart
 
 
+def prepare(folder: Path) -> dict[str, Callable[[], Cost]]:
+    """The processes by name, after their results were compared.
+
+    Args:
+        folder: Where their files go.
+    """
+    from mmengine.hub import get_config
+
+    from vistool.models.configs import resolve
+    from vistool.models.model import build_module
+
+    get_config(CONFIG).dump(folder / 'config.py')
+    weights = str(folder / 'weights.pth')
+    torch.save(build_module(resolve(CONFIG)).state_dict(), weights)
+    print(f'vistool and pytorch-grad-cam differ by {check(folder, weights):.1e}', flush=True)
+    return contenders(folder, weights)
+
+
 def main() -> None:
     """Prints a table: a row for each process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--only', nargs='+', default=[], help='names of processes')
     args = parser.parse_args()
+    print(f'one photo, ResNet-50 and ViT-B/16; {machine()}')
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        from mmengine.hub import get_config
-
-        get_config(CONFIG).dump(folder / 'config.py')
-        from vistool.models.configs import resolve
-        from vistool.models.model import build_module
-
-        weights = str(folder / 'weights.pth')
-        torch.save(build_module(resolve(CONFIG)).state_dict(), weights)
-        print(f'one photo, ResNet-50 and ViT-B/16; {machine()}')
-        print(f'vistool and pytorch-grad-cam differ by {check(folder, weights):.1e}')
-        chosen = {key: value for key, value in contenders(folder, weights).items() if not args.only or key in args.only}
+        chosen = {key: run for key, run in prepare(Path(name)).items() if not args.only or key in args.only}
         found = alternate(chosen, args.rounds)
     print('\n| process | CPU s | wall s | peak MiB |\n| --- | ---: | ---: | ---: |')
     for key, costs in found.items():

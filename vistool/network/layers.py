@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -380,7 +380,8 @@ _WRAPPED = ('_orig_mod', '_checkpoint_wrapped_module', 'module')
 def unwrapped(module: nn.Module) -> nn.Module:
     """The network inside ``DataParallel``, ``DistributedDataParallel``, ``torch.compile`` and checkpoint wrappers."""
     while True:
-        names = _wrapped_names(type(module))
+        kind: Any = type(module)  # mypy does not take classes for hashable
+        names = _wrapped_names(kind)
         inner = next((part for name in names if (part := module._modules.get(name)) is not None), None)
         if inner is None:
             return module
@@ -388,7 +389,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 @functools.lru_cache(1024)
-def _wrapped_names(kind: type[nn.Module]) -> tuple[str, ...]:
+def _wrapped_names(kind: type) -> tuple[str, ...]:
     """What modules of a class would call the network inside them, if they are wrappers."""
     if issubclass(kind, torch.jit.ScriptModule):
         return ()  # its children are not Python's
