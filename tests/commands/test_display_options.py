@@ -44,8 +44,8 @@ def pages():
 
 
 def both():
-    """Values ``(20, 40, 20)``."""
-    return pages()[:, :40, :20]
+    """Values ``(70, 80, 70)``."""
+    return np.random.default_rng(2).integers(0, 4096, (70, 80, 70)).astype(np.uint16)
 
 
 def expected(bands=(1, 2, 3), low=0.0, high=4095.0, values=None):

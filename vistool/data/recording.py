@@ -413,7 +413,7 @@ def returned_images(data: Any) -> list[Any]:
 
 
 def as_pixels(planes: NDArray[Any], image: Any, photometry: Photometry) -> NDArray[np.uint8]:
-    """A copy of an image, given with its planes ``(C, H, W)``, as uint8 ``(h, w, 3)`` RGB, with normalization undone."""
+    """A copy of an image with the planes ``(C, H, W)`` as uint8 ``(h, w, 3)`` RGB, with normalization undone."""
     pixels = photometry.image(planes)
     return pixels.copy() if np.shares_memory(pixels, _memory(image)) else pixels
 
