@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vistool.analyses.base import MapAnalysis
     from vistool.analyses.cam import CAM
     from vistool.analyses.dataset import BrowseDataset, DatasetReport
+    from vistool.analyses.embedding import DatasetEmbedding
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Curve,
         Curves,
         DatasetSummary,
+        EmbeddingMap,
         GridImage,
         HeadStatistics,
         Heatmap,
@@ -60,8 +62,10 @@ __all__ = [
     'Coordinates',
     'Curve',
     'Curves',
+    'DatasetEmbedding',
     'DatasetReport',
     'DatasetSummary',
+    'EmbeddingMap',
     'Failure',
     'FeatureMaps',
     'Geometry',
@@ -108,6 +112,7 @@ _HOMES = {
         'Curve',
         'Curves',
         'DatasetSummary',
+        'EmbeddingMap',
         'GridImage',
         'HeadStatistics',
         'Heatmap',

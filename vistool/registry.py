@@ -31,6 +31,7 @@ ANALYSIS_MODULES = {
     'Attention': 'vistool.analyses.attention',
     'BrowseDataset': 'vistool.analyses.dataset',
     'CAM': 'vistool.analyses.cam',
+    'DatasetEmbedding': 'vistool.analyses.embedding',
     'DatasetReport': 'vistool.analyses.dataset',
     'FeatureMaps': 'vistool.analyses.featmap',
     'Patches': 'vistool.analyses.patches',

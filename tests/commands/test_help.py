@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-TOOLS = ['browse_dataset', 'vis_attention', 'vis_cam', 'vis_diff', 'vis_featmap', 'vis_lr', 'vis_patches']
+TOOLS = ['browse_dataset', 'vis_attention', 'vis_cam', 'vis_diff', 'vis_featmap', 'vis_lr', 'vis_patches', 'vis_tsne']
 
 
 @pytest.mark.parametrize('tool', TOOLS)

@@ -557,7 +557,7 @@ def _token_counts(text: str) -> int | tuple[int, ...]:
 
 def add_batch(parser: Parser) -> None:
     """Many images: which of them, how many at once, in which processes, and what is kept of the run."""
-    _add_selection(parser)
+    add_selection(parser)
     group = parser.add_argument_group('many images')
     group.add_argument('--batch-size', type=whole, default=8, metavar='N', help='images per forward (default: 8)')
     group.add_argument(
@@ -586,7 +586,8 @@ def add_batch(parser: Parser) -> None:
     )
 
 
-def _add_selection(parser: Parser) -> None:
+def add_selection(parser: Parser) -> None:
+    """Which images of a run are taken."""
     group = parser.add_argument_group('which images')
     group.add_argument('--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19')
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='of a dataset: ids or names')

@@ -2,6 +2,7 @@
 
 from vistool.results.base import COORDINATES, Coordinate, Coordinates, Result
 from vistool.results.curves import Curve, Curves
+from vistool.results.embeddings import EmbeddedSample, Embedding, EmbeddingMap
 from vistool.results.grids import Cut, GridImage, ImageGrid
 from vistool.results.heatmaps import (
     Heatmap,
@@ -37,6 +38,9 @@ __all__ = [
     'Curves',
     'Cut',
     'DatasetSummary',
+    'EmbeddedSample',
+    'Embedding',
+    'EmbeddingMap',
     'Estimate',
     'GridImage',
     'HeadStatistics',
