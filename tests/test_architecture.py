@@ -21,11 +21,11 @@ LAYERS = (
     ('vistool.data',),
     ('vistool.display', 'vistool.environment', 'vistool.registry'),
     ('vistool.records',),
-    ('vistool.errors',),
+    ('vistool.errors', 'vistool.imports'),
 )
 """Rooms and top-level files, the highest first. An import goes to a lower layer, or stays in its own room."""
 
-FOREIGN_OPTIONS = {'--local-dir', '--nproc-per-node'}
+FOREIGN_OPTIONS = {'--local-dir', '--no-deps', '--nproc-per-node'}
 """Options of other programs (hf, torchrun) that a hint may name."""
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vistool.analyses.attention import Attention
     from vistool.analyses.base import MapAnalysis
     from vistool.analyses.cam import CAM
+    from vistool.analyses.check import Check
     from vistool.analyses.dataset import BrowseDataset, DatasetReport
     from vistool.analyses.embedding import DatasetEmbedding
     from vistool.analyses.featmap import FeatureMaps
@@ -59,6 +60,7 @@ __all__ = [
     'BrowseDataset',
     'ChannelStack',
     'ChannelStatistics',
+    'Check',
     'Coordinates',
     'Curve',
     'Curves',

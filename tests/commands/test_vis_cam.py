@@ -341,6 +341,45 @@ def test_a_value_and_the_evidence_against_it(importable, capsys):
     assert [target['name'] for target in recipe_of(importable / 'x.npz')['targets']] == ['against age']
 
 
+TORCH_DATASET = """
+from mmengine.registry import DATASETS
+
+@DATASETS.register_module(force=True)
+class Photos:
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        raise NotImplementedError
+"""
+
+
+@pytest.mark.parametrize('truth', [61.5, 61, {'gt_score': [61.5]}, {'gt_label': 61}])
+def test_a_regression_shows_what_the_dataset_says_beside_its_value(importable, capsys, truth):
+    (importable / 'photos.py').write_text(TORCH_DATASET)
+    photo = os.path.abspath(COFFEE)
+    if isinstance(truth, dict):
+        listed = importable / 'ages.json'
+        listed.write_text(json.dumps({'metainfo': {}, 'data_list': [{'img_path': photo, **truth}]}))
+        dataset = {'type': 'mmpretrain.BaseDataset', 'ann_file': str(listed)}
+    else:
+        dataset = {'type': 'Photos', 'samples': [(photo, truth)]}
+    __import__('sys').modules.pop('photos', None)
+    config = written_config(importable, model={'type': 'TwoHeads', 'age': True}, val_dataloader={'dataset': dataset})
+    config.write_text(config.read_text().replace("['two_heads']", "['two_heads', 'photos']"))
+    arguments = ['@val', config, 'none', '-o', importable / 'out', '--target-layers', 'layer', '--save-raw']
+    code, _, err = run(capsys, *arguments)
+    assert code == 0, err
+    (entry,) = map(json.loads, (importable / 'out' / 'manifest.jsonl').read_text().splitlines())
+    assert entry['label'] is None
+    assert entry['prediction']['truth'] == entry['targets'][0]['truth'] == pytest.approx(61, abs=0.5)
+    code, _, err = run(capsys, *arguments, '--only', 'wrong')
+    assert code == 2 and 'value, not classes' in err
+
+
 def test_metrics_stand_in_the_raw_file_and_the_manifest(capsys, tmp_path):
     words = ['--metrics', 'drop', 'sparse', '--protocol', 'torchcam', '--method', 'gradcam', 'center']
     code, _, err = run(capsys, 'demo/c*.png', CONFIG, '-o', tmp_path / 'x', '--save-raw', '--batch-size', '2', *words)

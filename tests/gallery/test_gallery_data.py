@@ -84,6 +84,17 @@ def test_the_last_of_several_lines_for_an_image_counts(tmp_path):
     assert [(each['name'], each['error']) for each in run.images] == [('a', None), ('b', None)]
 
 
+def test_metrics_are_written_once_and_their_values_with_each_map(tmp_path):
+    lines = [line(n, str(n), known(281, 0.5)) for n in range(3)]
+    for each, value in zip(lines, (0.25, None, None), strict=True):
+        each['tiles'][1]['metrics'] = [{'name': 'deletion', 'short': 'del', 'better': 'lower', 'value': value}]
+    lines[2]['tiles'][1]['metrics'] = [{'name': 'own'}]
+    data = page_data([read_run(write_run(tmp_path, lines))], [''])
+    assert data['metrics'] == [['deletion', 'del', 'lower'], ['own', 'own', 'higher']]
+    assert [image['runs'][0]['maps'][0][5] for image in data['images']] == [[[0, 0.25]], [[0, None]], [[1, None]]]
+    assert 'metrics' not in page_data([read_run(write_run(tmp_path / 'x', small_lines()))], [''])
+
+
 @pytest.mark.parametrize(
     ('spoil', 'message'),
     [

@@ -10,7 +10,7 @@ import shutil
 from urllib.parse import quote
 
 import pytest
-from gallery_runs import known, line, small_lines, write_run
+from gallery_runs import failed, known, line, small_lines, write_run
 
 from vistool.gallery.build import build_gallery
 
@@ -227,6 +227,39 @@ def test_uncertainty_sorts_where_it_is_given(page, tmp_path):
     page.open(build_gallery(write_run(tmp_path, lines))[0])
     page.set('#sort', 'uncertainty')
     assert page.cards() == ['1', '2', '0']
+
+
+def with_metrics(lines, values):
+    """Lines whose first map has these metrics, and whose second map has one minus them."""
+    for each, (deletion, energy) in zip(lines, values, strict=True):
+        for place, tile in enumerate(each['tiles'][1:]):
+            numbers = [abs(place - deletion), None if energy is None else abs(place - energy)]
+            tile['metrics'] = [
+                {'name': 'deletion', 'short': 'del', 'better': 'lower', 'value': numbers[0]},
+                {'name': 'energy', 'short': 'energy', 'better': 'higher', 'value': numbers[1]},
+            ]
+    return lines
+
+
+def test_metrics_of_the_map_that_is_shown_sort_and_stand_on_the_cards(page, tmp_path):
+    both = {'methods': ('GradCAM', 'LayerCAM')}
+    lines = [line(i, f'{i}', known(281, 0.5), **both) for i in range(3)]
+    lines = with_metrics(lines, [(0.2, 0.3), (0.1, None), (0.4, 0.8)])
+    page.open(build_gallery(write_run(tmp_path, [*lines, failed(3, '3', 'cut off')]))[0])
+    assert page.cards() == ['0', '1', '2', '3']
+    assert [each.text for each in page.all('.card .numbers')] == [
+        'del 0.20 ↓ energy 0.30 ↑', 'del 0.10 ↓ energy – ↑', 'del 0.40 ↓ energy 0.80 ↑', ''
+    ]  # fmt: skip
+    page.set('#sort', 'metric:deletion')
+    assert page.cards() == ['1', '0', '2', '3']  # the best first; lower is better
+    page.set('#sort', 'metric:energy')
+    assert page.cards() == ['2', '0', '1', '3']  # what has no value comes last
+    assert page.one('.card .numbers b').text == 'energy 0.80 ↑'
+    page.set('#method', 'LayerCAM')
+    assert page.cards() == ['0', '2', '1']
+    assert page.one('.card .numbers').text == 'energy 0.70 ↑ del 0.80 ↓'
+    page.one('.card').click()
+    assert [each.text for each in page.all('figcaption .number')] == ['del 0.80 ↓', 'energy 0.70 ↑']
 
 
 def test_photo_and_overlay_flip_in_place(page, small):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError
 from vistool.gallery.tiles import write_tiles
-from vistool.results import Heatmap, Heatmaps, NetworkView
+from vistool.results import Heatmap, Heatmaps, Measure, NetworkView
 from vistool.visualization.raster import colorize
 from vistool.visualization.style import Style, lookup_table
 
@@ -123,6 +124,20 @@ def test_features_are_named_by_reduction_and_layer(tmp_path):
         ('mean', 'difference: stages.0'),
     ]
     assert 'footer' not in tiles[1] and tiles[3]['footer'] == 'CKA 0.90'
+
+
+def test_metrics_stand_with_the_tile_of_their_map(tmp_path):
+    maps = (
+        heatmap(0, more={'metrics': {'deletion': 0.25, 'energy': math.nan}}, method='gradcam'),
+        heatmap(1, method='layercam'),
+    )
+    measures = {'deletion': Measure('del', 'lower'), 'energy': Measure('energy', 'higher')}
+    tiles = write_tiles(cam(maps=maps, measures=measures), tmp_path, Style(), 'a')
+    assert tiles[1]['metrics'] == [
+        {'name': 'deletion', 'short': 'del', 'better': 'lower', 'value': 0.25},
+        {'name': 'energy', 'short': 'energy', 'better': 'higher', 'value': None},
+    ]
+    assert 'metrics' not in tiles[0] and 'metrics' not in tiles[2]
 
 
 def test_layers_in_columns_are_no_part_of_the_method(tmp_path):

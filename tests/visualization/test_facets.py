@@ -117,6 +117,8 @@ def test_only_targets_without_an_id_are_values():
     targets = Target('age', None, 0.0032), Target('cup', 7, 0.0032)
     shown = facets(Heatmaps('cam', PHOTO, maps, targets=targets, titles={'gradcam': 'GradCAM'}))
     assert shown.rows == ('age 0.0032', 'cup <0.01')
+    known = replace(targets[0], truth=0.5), targets[1]
+    assert facets(Heatmaps('cam', PHOTO, maps, targets=known)).rows[0] == 'age 0.0032, truth 0.5'
     through = tuple(replace(item, coordinates=Coordinates(method='legrad', target='cup')) for item in maps[1:])
     (tile,) = facets(Heatmaps('attention', PHOTO, through, targets=targets)).tiles
     assert (tile.row, tile.name) == ('cup <0.01', 'legrad/cup under 0.01')  # names of files take no "<"

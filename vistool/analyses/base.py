@@ -134,7 +134,14 @@ class MapAnalysis(ABC):
         return [side_by_side(beside, names) for beside in zip(*columns, strict=True)]
 
 
-def target_of(model: Model, readout: Readout, index: int, numbers: Tensor, against: bool = False) -> Target:
+def target_of(
+    model: Model,
+    readout: Readout,
+    index: int,
+    numbers: Tensor,
+    against: bool = False,
+    truths: Sequence[float] = (),
+) -> Target:
     """A class or value as results name it, with its number.
 
     Args:
@@ -143,10 +150,12 @@ def target_of(model: Model, readout: Readout, index: int, numbers: Tensor, again
         index: Which of them.
         numbers: ``(C,)``, what :meth:`~vistool.network.outputs.Readout.numbers` gives for the image.
         against: Whether the evidence against it is shown.
+        truths: What the dataset says that the values are; of another number, it speaks of something else.
     """
     name = class_name(index, model.names_of(readout))
     number = float(numbers[index])
-    return Target(f'against {name}' if against else name, None if readout.is_value else index, number, against)
+    truth = truths[index] if readout.is_value and len(truths) == readout.classes else None
+    return Target(f'against {name}' if against else name, None if readout.is_value else index, number, against, truth)
 
 
 def _same_size(samples: Sequence[Sample]) -> list[list[int]]:

@@ -43,19 +43,28 @@ def info_of(dataset: Any, index: int) -> dict[str, Any]:
 
 
 def _plain_info(dataset: Any, index: int) -> dict[str, Any]:
-    """What a dataset of torchvision's kind says of a sample: its file in ``samples``, its class in ``targets``."""
+    """What a dataset of torchvision's kind says of a sample: its file in ``samples``, its class in ``targets``.
+
+    A target that is not a whole number is the value of a regression.
+    """
     info: dict[str, Any] = {}
     for name in ('targets', 'labels'):
         listed: Any = getattr(dataset, name, ())
-        if hasattr(listed, '__len__') and len(listed) == len(dataset) and _is_class(listed[index]):
-            info['gt_label'] = int(listed[index])
+        if hasattr(listed, '__len__') and len(listed) == len(dataset):
+            info |= _target(listed[index])
     listed = getattr(dataset, 'samples', ())
     if isinstance(listed, (list, tuple)) and len(listed) == len(dataset) and isinstance(listed[index], (list, tuple)):
         path, *rest = listed[index]
         info |= {'img_path': str(path)} if isinstance(path, (str, Path)) else {}
-        if rest and _is_class(rest[0]):
-            info.setdefault('gt_label', int(rest[0]))
+        if rest:
+            info = {**_target(rest[0]), **info}
     return info
+
+
+def _target(value: Any) -> dict[str, Any]:
+    if _is_class(value):
+        return {'gt_label': int(value)}
+    return {'gt_value': value} if _numbers(value) else {}
 
 
 def _is_class(value: Any) -> bool:
@@ -130,7 +139,8 @@ def class_names(dataset: Any) -> tuple[str, ...] | None:
 def label_of(info: Mapping[str, Any]) -> Label:
     """A sample's label, of any kind."""
     if (score := info.get('gt_score')) is not None:
-        return np.asarray(score, np.float64)
+        scores = np.asarray(score, np.float64)
+        return scores if ((scores >= 0) & (scores <= 1)).all() else None  # else the values of a regression
     label = info.get('gt_label')
     if label is None and info.get('instances'):  # detection: the classes of its instances
         found = {int(each['bbox_label']) for each in info['instances'] if 'bbox_label' in each}
@@ -147,6 +157,23 @@ def _label(label: Any) -> Label:
     if values.dtype.kind not in 'iub':
         return values.astype(np.float64) if values.dtype.kind == 'f' and values.ndim == 1 else None
     return int(values) if values.ndim == 0 else tuple(int(each) for each in values.reshape(-1))
+
+
+def values_of(info: Mapping[str, Any]) -> tuple[float, ...]:
+    """The numbers that a sample is annotated with, for regressions: ``gt_value``, ``gt_score`` or ``gt_label``."""
+    keys = (key for key in ('gt_value', 'gt_score', 'gt_label') if info.get(key) is not None)
+    return next((_numbers(info[key]) for key in keys), ())
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """A number or a row of numbers; ``()`` for anything else."""
+    if isinstance(value, (str, bytes, Mapping)):
+        return ()
+    try:
+        values = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # ragged, or on another device
+        return ()
+    return tuple(map(float, values.reshape(-1))) if values.dtype.kind in 'iuf' and values.ndim < 2 else ()
 
 
 def class_ids(label: Label) -> tuple[int, ...]:
@@ -220,10 +247,10 @@ def read_class(word: str, names: Sequence[str] | None, parameter: str) -> int | 
         rest = rest.strip()
         if kind.lower() == 'name':
             return rest
-        if re.fullmatch(r'\d+', rest):
+        if re.fullmatch(r'\d{1,18}', rest):
             return int(rest)
         raise InputError(f'{word!r} is not an id', accepted='id:NUMBER, name:NAME', parameter=parameter)
-    if not re.fullmatch(r'[+-]?\d+', word):
+    if not re.fullmatch(r'[+-]?\d{1,18}', word):
         return word
     number = int(word)
     named = [index for index in classes_called(word, names or ()) if index != number]
@@ -681,8 +708,8 @@ def at_indices(texts: Sequence[str], length: int) -> list[int]:
     """The indices that ``7``, ``-1``, ``10-19`` and ``1,2,5`` stand for among ``length``, in the order given."""
     found: list[int] = []
     for text in (part for each in texts for part in str(each).split(',') if part):
-        span = re.fullmatch(r'(\d+)-(\d+)', text)
-        if not span and not re.fullmatch(r'[+-]?\d+', text):
+        span = re.fullmatch(r'(\d{1,18})-(\d{1,18})', text)
+        if not span and not re.fullmatch(r'[+-]?\d{1,18}', text):
             raise InputError(f'{text!r} is not an index', accepted='7, -1, 10-19 or 1,2,5', parameter='indices')
         ends = [int(each) for each in span.groups()] if span else [int(text)]
         for index in ends:

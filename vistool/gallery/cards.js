@@ -25,19 +25,25 @@ function paneOf(image, number) {
     const share = (score - EXTENT[0]) / (EXTENT[1] - EXTENT[0]);
     bar.firstChild.style.width = `${Math.round(100 * Math.min(1, Math.max(0, share)))}%`;
   }
+  // The metric that cards are sorted by stands first; there is one line for all of them.
+  const sorted = (pair) => state.sort === `metric:${METRICS[pair[0]][0]}`;
+  const numbers = [...numbersOf(map)].sort((a, b) => sorted(b) - sorted(a));
   const name = run && run.prediction ? run.prediction[1] : run && run.error ? 'error' : hasPredictions ? '–' : image.name;
   return el('span', { className: 'pane' },
     COMPARED ? el('span', { className: 'run' }, RUNS[number].name) : null,
     face, bar,
     el('span', { className: 'said' }, el('span', { className: 'class' }, name),
-      el('span', { className: 'score' }, scoreText(score, run && run.prediction && run.prediction[0] === null))));
+      el('span', { className: 'score' }, scoreText(score, run && run.prediction && run.prediction[0] === null))),
+    METRICS.length ? el('span', { className: 'numbers', title: numbers.map(metricText).join(', ') },
+      ...numbers.flatMap((pair) => [el(sorted(pair) ? 'b' : 'span', {}, metricText(pair)), ' '])) : null);
 }
 
 function spoken(image) {
   const parts = [image.name];
   image.runs.forEach((run, number) => {
     const prediction = run && run.prediction ? `${run.prediction[1]} ${scoreText(run.prediction[2], run.prediction[0] === null)}` : '';
-    const text = [COMPARED ? `${RUNS[number].name}:` : '', prediction, SAID[image.verdicts[number]] || ''];
+    const text = [COMPARED ? `${RUNS[number].name}:` : '', prediction, SAID[image.verdicts[number]] || '',
+      ...numbersOf(coverOf(run)).map(metricText)];
     if (text.some(Boolean)) parts.push(text.filter(Boolean).join(' '));
   });
   if (image.label) parts.push(`ground truth ${image.label[1]}`);

@@ -25,12 +25,12 @@ def page_data(runs: Sequence[FinishedRun], homes: Sequence[str]) -> dict[str, An
     Raises:
         InputError: Two runs have no image in common.
     """
-    maps: dict[tuple[str, str, str], int] = {}
+    known = _Known()
     rows = matched(runs)
     images = [
         {
             **_constant(row),
-            'runs': [line and _seen(line, home, maps) for line, home in zip(row, homes, strict=True)],
+            'runs': [line and _seen(line, home, known) for line, home in zip(row, homes, strict=True)],
         }
         for row in rows
     ]
@@ -38,7 +38,31 @@ def page_data(runs: Sequence[FinishedRun], homes: Sequence[str]) -> dict[str, An
         {'name': name, **_facts(run, rows, number)}
         for number, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))
     ]
-    return {'runs': facts, 'maps': [list(key) for key in maps], 'ratio': _ratio(runs), 'images': images}
+    found = {'runs': facts, 'maps': [list(key) for key in known.maps], 'ratio': _ratio(runs), 'images': images}
+    return {**found, 'metrics': list(known.metrics.values())} if known.metrics else found
+
+
+class _Known:
+    """What the maps of a page have in common, written once.
+
+    Attributes:
+        maps: Method, layer and column of a map → its number.
+        metrics: Name of a metric → what the page says of it: its name, its short name, where it is better.
+    """
+
+    def __init__(self) -> None:
+        self.maps: dict[tuple[str, str, str], int] = {}
+        self.metrics: dict[str, list[str]] = {}
+
+    def numbers(self, tile: Line) -> list[list[Any]]:
+        """The metrics of a tile as pairs of the metric's number and its value."""
+        found = []
+        for each in tile.get('metrics') or ():
+            name = str(each['name'])
+            better = 'lower' if each.get('better') == 'lower' else 'higher'
+            self.metrics.setdefault(name, [name, str(each.get('short') or name), better])
+            found.append([list(self.metrics).index(name), finite(each.get('value'))])
+        return found
 
 
 def as_script(data: Mapping[str, Any]) -> str:
@@ -68,7 +92,7 @@ def _constant(row: Sequence[Line | None]) -> dict[str, Any]:
     }
 
 
-def _seen(line: Line, home: str, maps: dict[tuple[str, str, str], int]) -> dict[str, Any]:
+def _seen(line: Line, home: str, known: _Known) -> dict[str, Any]:
     """What one run has to say of an image."""
     prediction = line.get('prediction')
     tiles = [tile for tile in line.get('tiles') or () if 'file' in tile]
@@ -79,7 +103,7 @@ def _seen(line: Line, home: str, maps: dict[tuple[str, str, str], int]) -> dict[
         'targets': [[_name(each), finite(each.get('score'))] for each in line.get('targets') or ()],
         'photo': photo and tile_url(photo['file'], home),
         'size': sized and [sized['width'], sized['height']],
-        'maps': [_map(tile, home, maps) for tile in tiles if tile.get('kind') == 'map'],
+        'maps': [_map(tile, home, known) for tile in tiles if tile.get('kind') == 'map'],
         'files': [] if home else _figures(line),
         'seconds': finite(line.get('seconds')),
         'uncertainty': finite(line.get('uncertainty')),
@@ -94,13 +118,15 @@ def _figures(line: Line) -> list[list[str]]:
     return [[name, '../' + _quoted(name)] for name in names if not name.startswith('gallery/')]
 
 
-def _map(tile: Line, home: str, maps: dict[tuple[str, str, str], int]) -> list[Any]:
-    """Which map it is, its row, its file, a remark, and the photo under it where that is another one."""
+def _map(tile: Line, home: str, known: _Known) -> list[Any]:
+    """Which map it is, its row, its file, a remark, the photo under it where that is another one, and its metrics."""
     key = (str(tile.get('method') or ''), str(tile.get('layer') or ''), str(tile.get('column') or ''))
     remark = ' · '.join(str(tile[name]) for name in ('footer', 'note') if tile.get(name))
     photo = tile_url(tile['photo'], home) if tile.get('photo') else None
-    entry = [maps.setdefault(key, len(maps)), str(tile.get('row') or ''), tile_url(tile['file'], home), remark, photo]
-    while entry[-1] in ('', None):
+    number = known.maps.setdefault(key, len(known.maps))
+    file, numbers = tile_url(tile['file'], home), known.numbers(tile)
+    entry: list[Any] = [number, str(tile.get('row') or ''), file, remark, photo, numbers]
+    while entry[-1] in ('', None, []):
         entry.pop()
     return entry
 

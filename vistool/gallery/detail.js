@@ -65,7 +65,8 @@ function stageOf(image, run, number) {
   frame.addEventListener('pointerdown', (event) => drag(event, frame));
   const title = [COMPARED ? RUNS[number].name : '', map ? [DATA.maps[map[0]][2], map[1]].filter(Boolean).join(' · ') : ''];
   const caption = el('figcaption', {}, ...title.filter(Boolean).map((text, place) => el(place || !COMPARED ? 'span' : 'b', {}, text)),
-    map && map[3] ? el('small', {}, map[3]) : null);
+    map && map[3] ? el('small', {}, map[3]) : null,
+    ...numbersOf(map).map((pair) => el('small', { className: 'number' }, metricText(pair))));
   return el('figure', { className: 'stage' }, frame, caption);
 }
 

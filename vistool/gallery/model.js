@@ -75,6 +75,21 @@ const SORTS = {
   difference: ['difference', -1, (image) => (image.difference === null ? null : Math.abs(image.difference))],
   gain: ['gain in score', -1, (image) => image.difference],
 };
+
+// The metrics of the map that a card shows, each best first.
+const METRICS = DATA.metrics || [];
+const numbersOf = (map) => (map && map[5]) || [];
+function metricOf(image, number) {
+  const found = numbersOf(coverOf(image.runs[OWN])).find(([each]) => each === number);
+  return found ? found[1] : null;
+}
+METRICS.forEach(([name, , better], number) => {
+  SORTS[`metric:${name}`] = [name, better === 'lower' ? 1 : -1, (image) => metricOf(image, number)];
+});
+function metricText([number, value]) {
+  const [, short, better] = METRICS[number];
+  return `${short} ${value === null ? '–' : value.toFixed(2)} ${better === 'lower' ? '↓' : '↑'}`;
+}
 function offeredSorts() {
   return Object.keys(SORTS).filter((key) => key === 'index' || images.some((image) => SORTS[key][2](image) !== null));
 }

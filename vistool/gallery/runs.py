@@ -40,6 +40,15 @@ class File(TypedDict):
     within: NotRequired[str]
 
 
+class Number(TypedDict, total=False):
+    """A metric of one map."""
+
+    name: Required[str]
+    short: str | None
+    better: str | None
+    value: float | None
+
+
 class Tile(TypedDict, total=False):
     """A picture of the gallery."""
 
@@ -55,6 +64,7 @@ class Tile(TypedDict, total=False):
     method: str | None
     note: str | None
     footer: str | None
+    metrics: list[Number] | None
 
 
 class Entry(TypedDict):

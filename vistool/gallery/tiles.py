@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def write_tiles(result: Heatmaps, folder: Path, style: Style, name: str) -> list
     Returns:
         One entry per file for the run's manifest, the photo first: ``kind`` (photo or map), ``name``, ``file`` (POSIX
         path from ``folder``), ``width`` and ``height`` in pixels; for maps ``row``, ``column``, ``method``, ``layer``,
-        and where there is one ``note``, ``footer`` and ``photo``, the file of the photo that another network saw.
+        and where there is one ``note``, ``footer``, ``metrics`` and ``photo``, the file of the photo that another
+        network saw.
 
     Raises:
         InputError: A map cannot be drawn, or the folder cannot be written in.
@@ -52,7 +54,7 @@ def write_tiles(result: Heatmaps, folder: Path, style: Style, name: str) -> list
     entries = [writer.put({'kind': 'photo', 'name': 'photo'}, photo, '.jpg')]
     own: list[tuple[Pixels, str]] = []
     for item, facet, (_, scene) in zip(result.maps, facets(result).tiles, scenes[1:], strict=True):
-        entry = {**_described(facet), **_photo_of(result, style, item, own, writer, entries)}
+        entry = {**_described(facet), **_measured(result, item), **_photo_of(result, style, item, own, writer, entries)}
         photo_below = result.kind == 'cam' or style.alpha is not None or style.layout == 'overlay'
         bare = not photo_below and 'share' not in item.coordinates
         entries.append(writer.put(entry, raster.paint(scene, density), '.png' if bare else '.jpg'))
@@ -96,6 +98,21 @@ def _photo_of(
     entries.append(entry)
     own.append((seen, entry['file']))
     return {'photo': entry['file']}
+
+
+def _measured(result: Heatmaps, item: Heatmap) -> dict[str, Any]:
+    """The metrics of a map, each with what the page says of it; null where one is not defined."""
+    measures = {name: measure for name, measure in result.measures.items() if name in item.metrics}
+    numbers = [
+        {
+            'name': name,
+            'short': measure.short,
+            'better': measure.better,
+            'value': item.metrics[name] if math.isfinite(item.metrics[name]) else None,
+        }
+        for name, measure in measures.items()
+    ]
+    return {'metrics': numbers} if numbers else {}
 
 
 def _described(facet: Facet) -> dict[str, Any]:

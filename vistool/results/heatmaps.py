@@ -36,16 +36,24 @@ class Target:
         id: The class id; None where it is not a class.
         score: The model's score for it (a probability, where there are classes); None where it was not asked.
         against: Whether the maps show the evidence against it.
+        truth: Of a value, what the dataset says that it is; None where that is unknown.
     """
 
     name: str
     id: int | None = None
     score: float | None = None
     against: bool = False
+    truth: float | None = None
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance and manifests; what is unknown is left out."""
-        found = {'id': self.id, 'name': self.name, 'score': self.score, 'against': self.against or None}
+        found = {
+            'id': self.id,
+            'name': self.name,
+            'score': self.score,
+            'against': self.against or None,
+            'truth': self.truth,
+        }
         return {key: value for key, value in found.items() if value is not None}
 
     @property

@@ -263,7 +263,8 @@ class _Arranger:
     def scored(self, item: Heatmap, name: str) -> str:
         """A target's name with the model's score for it."""
         target = self.targets.get(name)
-        return score_text(name, item.score, target is not None and target.id is None)
+        text = score_text(name, item.score, target is not None and target.id is None)
+        return text if target is None or target.truth is None else f'{text}, truth {value_text(target.truth)}'
 
     def group(self, item: Heatmap, name: str) -> str:
         """A group, with the model before it for all models but the first."""

@@ -72,9 +72,13 @@ class Report:
     def result(self, index: int, sample: Sample) -> Heatmaps:
         """The result for image ``index`` of the batch."""
         targets = _told_apart(
-            [self._target(number, target, index) for number, target in enumerate(self.asked) if target.asks(index)]
+            [
+                self._target(number, target, index, sample)
+                for number, target in enumerate(self.asked)
+                if target.asks(index)
+            ]
         )
-        prediction = self._prediction(index)
+        prediction = self._prediction(index, sample)
         return Heatmaps(
             kind='cam',
             image=sample.image,
@@ -107,20 +111,22 @@ class Report:
     def _group(self) -> str:
         return '+'.join(self.layers)
 
-    def _target(self, number: int, target: cam_targets.Target, index: int) -> Target:
+    def _target(self, number: int, target: cam_targets.Target, index: int, sample: Sample) -> Target:
         value = self.values[number]
         if value is not None:
             assert isinstance(target, cam_targets.ScoreTarget)
             return Target(target.name, score=float(value[index]))
         assert isinstance(target, cam_targets.ClassTarget) and self.readout is not None and self.numbers is not None
         against = target.signs is not None and bool(target.signs[index] < 0)
-        return target_of(self.model, self.readout, int(target.classes[index]), self.numbers[index], against)
+        chosen = int(target.classes[index])
+        return target_of(self.model, self.readout, chosen, self.numbers[index], against, sample.values)
 
-    def _prediction(self, index: int) -> Target | None:
+    def _prediction(self, index: int, sample: Sample) -> Target | None:
         """The most likely class, or the value, whatever is explained; None for several values."""
         if self.numbers is None or self.readout is None or (self.readout.is_value and self.readout.classes > 1):
             return None
-        return target_of(self.model, self.readout, int(self.numbers[index].argmax()), self.numbers[index])
+        numbers = self.numbers[index]
+        return target_of(self.model, self.readout, int(numbers.argmax()), numbers, truths=sample.values)
 
     def _label(self, sample: Sample) -> Target | None:
         if sample.label is None or (self.readout is not None and self.readout.is_value):
@@ -138,12 +144,7 @@ class Report:
                 for place, drawn in enumerate(self.drawn[key]):
                     found = self._map(index, name, drawn, targets[number] if targets else None, free)
                     measured = self.measured[index][key, place] if self.measured else {}
-                    yield replace(
-                        found,
-                        metrics={metric: each.value for metric, each in measured.items()},
-                        chance={metric: each.chance for metric, each in measured.items() if each.chance is not None},
-                        curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
-                    )
+                    yield with_measured(found, measured)
 
     def _map(self, index: int, name: str, drawn: Drawn, target: Target | None, free: bool) -> Heatmap:
         ranges, layer = drawn.ranges, drawn.layer or self._group
@@ -160,6 +161,16 @@ class Report:
             score=None if target is None else target.score,
             signed=None if drawn.signed is None else drawn.signed[index],
         )
+
+
+def with_measured(item: Heatmap, measured: Mapping[str, Measured]) -> Heatmap:
+    """A map with what was measured of it."""
+    return replace(
+        item,
+        metrics={name: each.value for name, each in measured.items()},
+        chance={name: each.chance for name, each in measured.items() if each.chance is not None},
+        curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
+    )
 
 
 def _told_apart(targets: Sequence[Target]) -> tuple[Target, ...]:
