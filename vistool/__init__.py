@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from vistool.analyses.attention import Attention
     from vistool.analyses.base import MapAnalysis
     from vistool.analyses.cam import CAM
+    from vistool.analyses.check import Check
     from vistool.analyses.dataset import BrowseDataset, DatasetReport
+    from vistool.analyses.embedding import DatasetEmbedding
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         Curve,
         Curves,
         DatasetSummary,
+        EmbeddingMap,
         GridImage,
         HeadStatistics,
         Heatmap,
@@ -57,11 +60,14 @@ __all__ = [
     'BrowseDataset',
     'ChannelStack',
     'ChannelStatistics',
+    'Check',
     'Coordinates',
     'Curve',
     'Curves',
+    'DatasetEmbedding',
     'DatasetReport',
     'DatasetSummary',
+    'EmbeddingMap',
     'Failure',
     'FeatureMaps',
     'Geometry',
@@ -108,6 +114,7 @@ _HOMES = {
         'Curve',
         'Curves',
         'DatasetSummary',
+        'EmbeddingMap',
         'GridImage',
         'HeadStatistics',
         'Heatmap',

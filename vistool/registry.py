@@ -37,6 +37,8 @@ ANALYSIS_MODULES = {
     'Attention': 'vistool.analyses.attention',
     'BrowseDataset': 'vistool.analyses.dataset',
     'CAM': 'vistool.analyses.cam',
+    'Check': 'vistool.analyses.check',
+    'DatasetEmbedding': 'vistool.analyses.embedding',
     'DatasetReport': 'vistool.analyses.dataset',
     'FeatureMaps': 'vistool.analyses.featmap',
     'Patches': 'vistool.analyses.patches',

@@ -144,6 +144,23 @@ def _strongest_in_order(tokens):
     return tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
 
 
+def test_a_class_token_of_a_small_grid_comes_first_unless_it_certainly_does_not():
+    """Hugging Face's PVT: 4 × 4 tokens and a class token before them, in a deep layer that sees much of the image."""
+    from transformers import PvtConfig, PvtForImageClassification
+
+    for seed in range(3):
+        torch.manual_seed(seed)
+        config = PvtConfig(
+            image_size=64, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1]
+        )
+        module = PvtForImageClassification(config)
+        for name, weight in module.named_parameters():
+            if weight.ndim > 1 and 'embeddings' not in name:
+                nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+        layout = laid_out(module, (64, 64), 'pvt.encoder.block.3.0.layer_norm_1')
+        assert (layout.prefix, layout.middle, layout.suffix, layout.order) == (1, 0, 0, None)
+
+
 @pytest.mark.parametrize('arrange', [_shuffled, _strongest, _strongest_in_order])
 def test_tokens_without_an_order_are_refused_with_the_reason(arrange):
     """Pruned tokens, 49 of 64, pass for a grid of 7 × 7."""
@@ -223,6 +240,42 @@ def test_unfolded_patches_of_mobilevit_are_put_back(layer):
     module = timm.create_model('mobilevitv2_050', num_classes=5).eval()
     layout = laid_out(module, (128, 128), layer)
     assert layout.order is not None and layout.order.name == 'strides of 2×2'
+
+
+@pytest.mark.parametrize('part', ['norm2', 'mlp', 'mlp.fc1', 'mlp.act', 'attn.out_proj'])
+def test_inner_convolutions_of_1x1_over_unfolded_patches_are_put_back(part):
+    """They return (B, C, pixels, patches), with the channels where a map has them."""
+    torch.manual_seed(0)
+    module, image = timm.create_model('mobilevitv2_050', num_classes=5).eval(), torch.randn(1, 3, 128, 160)
+    layer = f'stages.2.1.transformer.1.{part}'
+    block, seen = module.get_submodule('stages.2.1'), {}
+    module.get_submodule(layer).register_forward_hook(lambda m, a, output: seen.update(x=output.detach()))
+    module(image)
+    high, wide = block.patch_size
+    tokens = seen['x'].unflatten(2, (high, wide)).unflatten(4, (16 // high, 20 // wide))
+    expected = tokens.permute(0, 1, 4, 2, 5, 3).reshape(1, -1, 16, 20)
+    maps = FeatureMaps(layers=layer, channels=[3])(module, image)[0].maps[0].values
+    torch.testing.assert_close(torch.from_numpy(maps), expected[0, 3], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('part', ['attn.attn_drop', 'attn'])
+def test_what_a_softmax_makes_of_unfolded_patches_is_not_a_picture(part):
+    torch.manual_seed(0)
+    module = timm.create_model('mobilevitv2_050', num_classes=5).eval()
+    layout = None
+    try:
+        layout = laid_out(module, (128, 160), f'stages.3.1.transformer.1.{part}')
+    except InputError as error:
+        assert 'follows no known order' in str(error)
+    assert layout is None or layout.grid == (8, 10)
+
+
+@pytest.mark.parametrize('layer', ['blocks.0.attn.k_norm', 'blocks.1.attn.q_norm'])
+def test_heads_of_a_known_family_are_not_a_picture(layer):
+    """(B, heads, tokens, channels): the table vouches for the order of tokens, not for what four axes are."""
+    module = timm.create_model('vit_tiny_patch16_224', img_size=96, depth=2, num_classes=5).eval()
+    with pytest.raises(InputError, match='axes are not positions'):
+        laid_out(module, (96, 96), layer)
 
 
 def test_heads_of_attention_are_not_a_picture():

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from vistool.errors import InputError, close_matches, in_python, param
+from vistool.errors import InputError, close_matches, in_python, naming, param
 from vistool.records import shown
 
 if TYPE_CHECKING:
@@ -357,24 +357,26 @@ def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
         )
 
 
-def add_picture(parser: Parser, *, maps: bool = True) -> None:
-    """Where pictures go and how they look; ``maps``: also how heat maps are colored."""
+def add_picture(parser: Parser, *, maps: bool = True, tiles: bool = True) -> None:
+    """Where pictures go and how they look; ``maps``: also how heat maps are colored; ``tiles``: and laid out."""
     group = parser.add_argument_group('picture')
     group.add_argument(
         '-o', '--out', '--save-path', '--out-dir', '--output-dir', dest='out', metavar='PATH',
         help='a file (png, jpg, webp, pdf, svg), else a folder; default: work_dirs/<config>/<command>/',
     )  # fmt: skip
-    group.add_argument(
-        '--layout',
-        default='grid',
-        metavar='grid|overlay',
-        help="titled figure, or the bare overlay at the network's size",
-    )
+    if tiles:
+        group.add_argument(
+            '--layout',
+            default='grid',
+            metavar='grid|overlay',
+            help="titled figure, or the bare overlay at the network's size",
+        )
     add_width(group)
     add_display(group)
     if maps:
         _add_maps(group)
-    group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
+    if tiles:
+        group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
     group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
     group.add_argument('--show', action='store_true', help='open a window as well')
 
@@ -446,7 +448,7 @@ def add_metrics(parser: Parser) -> None:
         '--protocol',
         default='vistool',
         metavar='NAME',
-        help='how pixels are removed: vistool (default), rise, gradcam, torchcam',
+        help='how pixels are removed: vistool (default), rise, gradcam, torchcam, quantus',
     )
     group.add_argument(
         '--masks',
@@ -458,7 +460,6 @@ def add_metrics(parser: Parser) -> None:
     )
     group.add_argument(
         '--iou-threshold',
-        dest='threshold',
         type=real,
         metavar='T',
         help='of iou, a share of the maximum (default: 0.5)',
@@ -471,13 +472,15 @@ def protocol_of(args: argparse.Namespace) -> str | Protocol:
     Raises:
         InputError: There is no such protocol, or a value is not accepted.
     """
-    changed = {'tolerance': args.tolerance, 'threshold': args.threshold}
+    changed = {'tolerance': args.tolerance, 'threshold': args.iou_threshold}
     given = {name: value for name, value in changed.items() if value is not None}
     if not given:
         return str(args.protocol)
     from vistool.metrics import find_protocol
 
-    return dataclasses.replace(find_protocol(args.protocol), **given)
+    protocol = find_protocol(args.protocol)
+    with naming('iou_threshold', 'threshold'):
+        return dataclasses.replace(protocol, **given)
 
 
 def add_compare(parser: Parser) -> None:
@@ -557,7 +560,7 @@ def _token_counts(text: str) -> int | tuple[int, ...]:
 
 def add_batch(parser: Parser) -> None:
     """Many images: which of them, how many at once, in which processes, and what is kept of the run."""
-    _add_selection(parser)
+    add_selection(parser)
     group = parser.add_argument_group('many images')
     group.add_argument('--batch-size', type=whole, default=8, metavar='N', help='images per forward (default: 8)')
     group.add_argument(
@@ -586,7 +589,8 @@ def add_batch(parser: Parser) -> None:
     )
 
 
-def _add_selection(parser: Parser) -> None:
+def add_selection(parser: Parser) -> None:
+    """Which of the images are taken."""
     group = parser.add_argument_group('which images')
     group.add_argument('--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19')
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='of a dataset: ids or names')

@@ -32,7 +32,7 @@ from vistool.data.photometry import Photometry, Preprocessing, compared
 from vistool.data.pipelines import is_loader, seed_inner
 from vistool.data.samples import channel_axis, image_keys, planes_of, size_of
 from vistool.data.transforms import Tracer, applied, attribute, name_of, seeded
-from vistool.errors import InputError, message_of
+from vistool.errors import InputError, message_of, on_one_line
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -280,7 +280,7 @@ class Recorder(Tracer):
 
     def _copied(self, data: Any) -> list[NDArray[Any]]:
         """Copies of the returned images, since later code may change them in place."""
-        return [planes_of(image, self.photometry.channels).copy() for image in returned_images(data)]
+        return [self._planes(image, self.photometry.channels).copy() for image in returned_images(data)]
 
     def _follows(self, images: Sequence[NDArray[Any]]) -> bool:
         """Whether these are the images that the last recorded step returned."""
@@ -354,9 +354,15 @@ class Recorder(Tracer):
         if isinstance(image, np.ndarray) and image.ndim == 3:
             shape, axes = image.shape, self._display.axes
             channels = shape[channel_axis(image, self._channels)] if axes is None else shape[axes.index('C')]
-        values = np.moveaxis(planes_of(image, channels), 0, 2)
+        values = np.moveaxis(self._planes(image, channels), 0, 2)
         shown = self._display.shown(values) if channels not in (None, 4) or values.dtype != np.uint8 else Shown()
         return Photometry(bgr=bgr and values.shape[2] >= 3, shown=shown, channels=channels)
+
+    def _planes(self, image: Any, channels: int | None) -> NDArray[Any]:
+        """An image as ``(C, H, W)``; where both outer axes may be that of the channels, the user's word counts."""
+        if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[0] == image.shape[2] == channels:
+            return image if self._display.axes == 'CHW' else np.moveaxis(image, 2, 0)
+        return planes_of(image, channels)
 
     @property
     def _channels(self) -> int | None:
@@ -367,7 +373,7 @@ class Recorder(Tracer):
         images = images_of(value)
         for place, image in enumerate(images):
             view = self._view if len(images) == 1 else place
-            pixels = as_pixels(image, self.photometry)
+            pixels = as_pixels(self._planes(image, self.photometry.channels), image, self.photometry)
             if self.mask is not None and place == 0:
                 pixels = with_mask(pixels, self.mask)
             self.images.append(StepImage(step, pixels, parameters, view))
@@ -406,9 +412,9 @@ def returned_images(data: Any) -> list[Any]:
     return images_of(data)
 
 
-def as_pixels(image: Any, photometry: Photometry) -> NDArray[np.uint8]:
-    """A copy of an image of any kind as uint8 ``(h, w, 3)`` RGB, with normalization undone."""
-    pixels = photometry.image(planes_of(image, photometry.channels))
+def as_pixels(planes: NDArray[Any], image: Any, photometry: Photometry) -> NDArray[np.uint8]:
+    """A copy of an image with the planes ``(C, H, W)`` as uint8 ``(h, w, 3)`` RGB, with normalization undone."""
+    pixels = photometry.image(planes)
     return pixels.copy() if np.shares_memory(pixels, _memory(image)) else pixels
 
 
@@ -562,7 +568,11 @@ class Samples:
             where = path_of(watch.info) or f'sample {index}'
             text = error.problem if isinstance(error, InputError) else message_of(error)
             text = text.replace(f": '{where}'", '').replace(f': {where}', '')  # so that the file is named once
-            raise InputError(f'{where}: {text}') from error
+            named = on_one_line(where)
+            problem = f'{named}: {text.replace(str(where), named)}'
+            if not isinstance(error, InputError):
+                raise InputError(problem) from error
+            raise InputError(problem, accepted=error.accepted, hint=error.hint, parameter=error.parameter) from error
         info = watch.info or self.info(index)
         label, path = label_of(info), path_of(info)
         refetched = info.get('sample_idx', index) if watch.discarded else None

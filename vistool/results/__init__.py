@@ -1,7 +1,9 @@
 """What analyses return: frozen kinds of result that hold numbers and coordinates, and draw nothing."""
 
 from vistool.results.base import COORDINATES, Coordinate, Coordinates, Result
+from vistool.results.checks import Cascade, CheckReport, Finding, Grid
 from vistool.results.curves import Curve, Curves
+from vistool.results.embeddings import EmbeddedSample, Embedding, EmbeddingMap
 from vistool.results.grids import Cut, GridImage, ImageGrid
 from vistool.results.heatmaps import (
     Heatmap,
@@ -29,15 +31,22 @@ from vistool.results.statistics import (
 
 __all__ = [
     'COORDINATES',
+    'Cascade',
     'ChannelStack',
     'ChannelStatistics',
+    'CheckReport',
     'Coordinate',
     'Coordinates',
     'Curve',
     'Curves',
     'Cut',
     'DatasetSummary',
+    'EmbeddedSample',
+    'Embedding',
+    'EmbeddingMap',
     'Estimate',
+    'Finding',
+    'Grid',
     'GridImage',
     'HeadStatistics',
     'Heatmap',

@@ -25,8 +25,10 @@ from vistool.errors import InputError, close_matches
 from vistool.results import (
     ChannelStack,
     ChannelStatistics,
+    CheckReport,
     Curves,
     DatasetSummary,
+    EmbeddingMap,
     HeadStatistics,
     Heatmaps,
     ImageGrid,
@@ -224,6 +226,36 @@ def _(result: MetricsSummary, figure: Figure, style: Style, page: Page) -> None:
 @to_raw.register(MetricsSummary)
 def _(result: MetricsSummary) -> Raw:
     return Raw('.csv', raw.table(result.rows()))
+
+
+# --- embeddings -------------------------------------------------------------------------------------------------------
+
+
+@draw_figure.register(EmbeddingMap)
+def _(result: EmbeddingMap, figure: Figure, style: Style, page: Page) -> None:
+    from vistool.visualization.embeddings import draw_embedding
+
+    draw_embedding(result, figure, page)
+
+
+@to_raw.register(EmbeddingMap)
+def _(result: EmbeddingMap) -> Raw:
+    return Raw('.csv', raw.table(result.rows()), always=True)
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+@draw_figure.register(CheckReport)
+def _(result: CheckReport, figure: Figure, style: Style, page: Page) -> None:
+    from vistool.visualization.checks import draw_check
+
+    draw_check(result, figure, style, page)
+
+
+@to_raw.register(CheckReport)
+def _(result: CheckReport) -> Raw:
+    return Raw('.npz', raw.check_npz(result))
 
 
 # --- every channel ----------------------------------------------------------------------------------------------------

@@ -144,12 +144,7 @@ class Report:
                 for place, drawn in enumerate(self.drawn[key]):
                     found = self._map(index, name, drawn, targets[number] if targets else None, free)
                     measured = self.measured[index][key, place] if self.measured else {}
-                    yield replace(
-                        found,
-                        metrics={metric: each.value for metric, each in measured.items()},
-                        chance={metric: each.chance for metric, each in measured.items() if each.chance is not None},
-                        curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
-                    )
+                    yield with_measured(found, measured)
 
     def _map(self, index: int, name: str, drawn: Drawn, target: Target | None, free: bool) -> Heatmap:
         ranges, layer = drawn.ranges, drawn.layer or self._group
@@ -166,6 +161,16 @@ class Report:
             score=None if target is None else target.score,
             signed=None if drawn.signed is None else drawn.signed[index],
         )
+
+
+def with_measured(item: Heatmap, measured: Mapping[str, Measured]) -> Heatmap:
+    """A map with what was measured of it."""
+    return replace(
+        item,
+        metrics={name: each.value for name, each in measured.items()},
+        chance={name: each.chance for name, each in measured.items() if each.chance is not None},
+        curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
+    )
 
 
 def _told_apart(targets: Sequence[Target]) -> tuple[Target, ...]:
