@@ -405,7 +405,7 @@ def _map_cell(item: Heatmap, facet: Facet, colors: ColorMapping, painter: _Paint
     if item.mask is not None:
         marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
     if item.truth is not None:
-        marks += [Outline(view.place(line), _TRUTH, 1.2, 1.0) for line in contours(item.truth)]
+        marks += [Outline(view.place(line), _TRUTH, 1.0, 0.7) for line in contours(item.truth)]
     footer = (facet.footer,) if facet.footer else ()
     tile = painter.tile(colors, view, 'share' in item.coordinates)
     return Cell(
