@@ -21,7 +21,7 @@ LAYERS = (
     ('vistool.data',),
     ('vistool.display', 'vistool.environment', 'vistool.registry'),
     ('vistool.records',),
-    ('vistool.errors',),
+    ('vistool.errors', 'vistool.imports'),
 )
 """Rooms and top-level files, the highest first. An import goes to a lower layer, or stays in its own room."""
 

@@ -10,9 +10,11 @@ by a decorator in the user's file, which the config's ``custom_imports`` loads.
 
 from __future__ import annotations
 
+import importlib
+import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
@@ -24,8 +26,12 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TASK_UTILS, DefaultScope, Registry, registry
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 
+from vistool import imports
+
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+log = logging.getLogger('vistool')
 
 ANALYSIS_MODULES = {
     'Attention': 'vistool.analyses.attention',
@@ -112,7 +118,106 @@ def _module_if_allowed(name: str, package: str | None = None) -> ModuleType:
     return _import_module(name, package)
 
 
+_FILLED_BY: Mapping[str, Sequence[str]] = {
+    'data sampler': ['mmengine.dataset'],
+    'dataset': ['mmengine.dataset'],
+    'function': ['mmengine.dataset'],
+    'hook': ['mmengine.hooks'],
+    'model': ['mmengine.model', 'mmcv.cnn'],
+    'model_wrapper': ['mmengine.model'],
+    'optim_wrapper': ['mmengine.optim'],
+    'optimizer': ['mmengine.optim'],
+    'optimizer wrapper constructor': ['mmengine.optim'],
+    'parameter scheduler': ['mmengine.optim.scheduler'],
+    'transform': ['mmcv.transforms'],
+    'vis_backend': ['mmengine.visualization'],
+    'weight initializer': ['mmengine.model'],
+}
+"""mmengine's own registries → the packages that fill them, which each package of OpenMMLab imports."""
+_get = Registry.get
+
+
+def _found_lazily(self: Registry, key: str) -> Any:
+    """What ``Registry.get`` gives; while imports are lazy, without importing more than the module that registers it."""
+    if imports.are_lazy() and isinstance(key, str):
+        found = _registered(self, key)
+        if found is not None:
+            return found
+        log.debug('no single module registers %s: packages are imported as a whole', key)
+        imports.import_fully()
+    return _get(self, key)
+
+
+def is_registered(searched: Registry, name: str) -> bool:
+    """Whether a registry itself has a name, or would have once the packages that fill it are imported."""
+    return name in searched.module_dict or (imports.are_lazy() and _own(searched, name) is not None)
+
+
+def _registered(searched: Registry, key: str) -> Any:
+    """What a registry, its parents or the registry that ``scope.Name`` names have under a name; None if unknown."""
+    scope, name = searched.split_scope_key(key)
+    if scope is None:
+        found = _own(searched, name)
+        above = _lineage(searched.parent)
+        return (
+            found
+            if found is not None
+            else next((it for each in above if (it := _own(each, name, True)) is not None), None)
+        )
+    if scope == searched.scope:
+        return _own(searched, name)
+    if scope not in known_scopes():
+        return _object_if_allowed(key)  # `torch.nn.ReLU`
+    if scope not in _LAZY_SCOPES:
+        return None
+    importlib.import_module(f'{scope}.registry')
+    root = searched.root
+    home = root if root.scope == scope else root.children.get(scope)
+    return None if home is None else _registered(home, name)
+
+
+_LAZY_SCOPES = ('mmengine', 'mmpretrain', 'vistool')
+
+
+def _lineage(searched: Registry | None) -> Iterator[Registry]:
+    while searched is not None:
+        yield searched
+        searched = searched.parent
+
+
+def _own(searched: Registry, name: str, for_package: bool = False) -> Any:
+    """What a registry itself has under a name, after importing the module that registers it; None if it has nothing.
+
+    Args:
+        searched: The registry.
+        name: The name, without a scope.
+        for_package: Whether a package below mmengine asks, so that mmcv has been imported.
+    """
+    packages = searched._locations or (_FILLED_BY.get(searched.name, ()) if searched.scope == 'mmengine' else ())
+    for package in packages if searched.scope in _LAZY_SCOPES else ():
+        if name in searched.module_dict:
+            break
+        if package.startswith('mmcv.') and not for_package:
+            continue
+        modules, others = imports.registrations(package)
+        for module in [modules[name]] if name in modules else others:
+            _import_or_forget(module, searched)
+    return searched.module_dict.get(name)
+
+
+def _import_or_forget(module: str, searched: Registry) -> None:
+    """Imports a module; if that fails, what it registered is taken back, and the whole package is imported next."""
+    try:
+        imports.import_module(module)
+    except Exception:  # code of others, imported in another order than they do
+        log.debug('%s cannot be imported without its package', module, exc_info=True)
+        for each in _lineage(searched):
+            for name in [name for name, it in each.module_dict.items() if getattr(it, '__module__', '') == module]:
+                del each.module_dict[name]
+
+
 # A registry imports any dotted name that it does not know, `os.system` too, and has no setting against it. The
-# replacements do what the originals do, except within `registered_only`.
+# replacements do what the originals do, except within `registered_only` and within `imports.lazy_imports`.
 registry.get_object_from_string = _object_if_allowed
 registry.import_module = _module_if_allowed
+Registry.get = _found_lazily

@@ -225,6 +225,42 @@ def test_unfolded_patches_of_mobilevit_are_put_back(layer):
     assert layout.order is not None and layout.order.name == 'strides of 2×2'
 
 
+@pytest.mark.parametrize('part', ['norm2', 'mlp', 'mlp.fc1', 'mlp.act', 'attn.out_proj'])
+def test_inner_convolutions_of_1x1_over_unfolded_patches_are_put_back(part):
+    """They return (B, C, pixels, patches), with the channels where a map has them."""
+    torch.manual_seed(0)
+    module, image = timm.create_model('mobilevitv2_050', num_classes=5).eval(), torch.randn(1, 3, 128, 160)
+    layer = f'stages.2.1.transformer.1.{part}'
+    block, seen = module.get_submodule('stages.2.1'), {}
+    module.get_submodule(layer).register_forward_hook(lambda m, a, output: seen.update(x=output.detach()))
+    module(image)
+    high, wide = block.patch_size
+    tokens = seen['x'].unflatten(2, (high, wide)).unflatten(4, (16 // high, 20 // wide))
+    expected = tokens.permute(0, 1, 4, 2, 5, 3).reshape(1, -1, 16, 20)
+    maps = FeatureMaps(layers=layer, channels=[3])(module, image)[0].maps[0].values
+    torch.testing.assert_close(torch.from_numpy(maps), expected[0, 3], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('part', ['attn.attn_drop', 'attn'])
+def test_what_a_softmax_makes_of_unfolded_patches_is_not_a_picture(part):
+    torch.manual_seed(0)
+    module = timm.create_model('mobilevitv2_050', num_classes=5).eval()
+    layout = None
+    try:
+        layout = laid_out(module, (128, 160), f'stages.3.1.transformer.1.{part}')
+    except InputError as error:
+        assert 'follows no known order' in str(error)
+    assert layout is None or layout.grid == (8, 10)
+
+
+@pytest.mark.parametrize('layer', ['blocks.0.attn.k_norm', 'blocks.1.attn.q_norm'])
+def test_heads_of_a_known_family_are_not_a_picture(layer):
+    """(B, heads, tokens, channels): the table vouches for the order of tokens, not for what four axes are."""
+    module = timm.create_model('vit_tiny_patch16_224', img_size=96, depth=2, num_classes=5).eval()
+    with pytest.raises(InputError, match='axes are not positions'):
+        laid_out(module, (96, 96), layer)
+
+
 def test_heads_of_attention_are_not_a_picture():
     class Heads(Tokens):
         def __init__(self):

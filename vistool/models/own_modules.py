@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vistool.errors import InputError
+from vistool.imports import import_fully
 from vistool.records import shown
 
 
@@ -86,6 +87,10 @@ def _types(settings: Any) -> Iterator[str]:
             yield from _types(value)
 
 
+PLAIN = ('mmcv', 'mmengine', 'mmpretrain', 'vistool')
+"""Packages that register nothing under a name of another."""
+
+
 def import_custom(settings: Any, path: Path) -> None:
     """Imports what ``custom_imports`` of a Python config names, as mmengine does.
 
@@ -102,4 +107,6 @@ def import_custom(settings: Any, path: Path) -> None:
             f'{path}: custom_imports is {shown(settings)}', accepted="dict(imports=['module', …])", parameter='config'
         )
     make_importable({name.partition('.')[0] for name in names})
+    if not all(name.partition('.')[0] in PLAIN for name in names):
+        import_fully()  # it may override what a package registers, or list it
     import_modules_from_strings(list(names), bool(settings.get('allow_failed_imports')))

@@ -206,7 +206,7 @@ def _laid_out(
     size: Size,
     batch: int,
     hints: TokenHints,
-    check: Check | None,
+    check: Check,
 ) -> list[Feature]:
     """Each tensor of a layer's output that is a map; an error where none is."""
     if not entry.tensors:

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -199,9 +200,9 @@ class Answer:
     last: Tensor
     changes: bool = True
 
-    def of(self, layout: Layout) -> Tensor:
-        """The answer of each position, its axes as in the tensor, without the channels."""
-        return self.first if layout.axes in ('BCHW', 'BCL') else self.last
+    def over(self, axes: str) -> Tensor:
+        """The answer of each position, its axes as in the tensor, without the channels (see :attr:`Layout.axes`)."""
+        return self.first if axes in ('BCHW', 'BCL') else self.last
 
 
 def answer(output: Tensor) -> Answer | None:
@@ -260,7 +261,7 @@ def read(found: Answer, layout: Layout, probe: Probe) -> Reading:
     Where several axes are read as one run of tokens, each has to matter: heads, which all see the same, would pass for
     the pixels of larger cells. So the agreement is the least one that remains when the mean over an axis is taken away.
     """
-    every = found.of(layout).double()
+    every = found.over(layout.axes).double()
     if not bool(every.any()):
         return Reading(layout, 0.0, 0.0)
     every = every.clamp_min(float(every.max()) * 1e-9).log()
@@ -320,8 +321,9 @@ def possible_layouts(
         for axes, grid in (('BCHW', shape[2:]), ('BHWC', shape[1:3])):
             if grid[0] * grid[1] > 1:
                 yield Layout(axes, (grid[0], grid[1]))
-    most = USUAL_PREFIX if len([count for count in shape if count > 1]) < 3 else 0  # no axis holds extra tokens only
-    for axes, length in _runs(shape, hints):
+    for axes, sides in _runs(shape, hints):
+        length = math.prod(sides)
+        most = USUAL_PREFIX if sum(side > 1 for side in sides) < 2 else 0  # no axis holds extra tokens only
         for grid in grids:
             spare = length - grid[0] * grid[1]
             if grid == (1, 1) or spare not in (range(most + 1) if hints.extra is None else (hints.extra,)):
@@ -332,10 +334,10 @@ def possible_layouts(
                     yield Layout(axes, grid, prefix, suffix, middle, order)
 
 
-def _runs(shape: tuple[int, ...], hints: TokenHints) -> list[tuple[str, int]]:
-    """The axes that may be tokens, with how many there are."""
-    runs = [('BLC', math.prod(shape[:-1]))]
-    return runs if shape[0] > 1 or hints.flat else [*runs, ('BCL', math.prod(shape[2:]))]
+def _runs(shape: tuple[int, ...], hints: TokenHints) -> list[tuple[str, tuple[int, ...]]]:
+    """Where the channels may be, with the sizes of the other axes, which are tokens."""
+    runs = [('BLC', shape[:-1])]
+    return runs if shape[0] > 1 or hints.flat else [*runs, ('BCL', shape[2:])]
 
 
 def _other_layouts(shape: tuple[int, ...], size: Size, hints: TokenHints) -> Iterator[Layout]:
@@ -357,12 +359,17 @@ def _splits(spare: int, hints: TokenHints) -> list[tuple[int, int, int]]:
     return [(before, 0, spare - before) for before in range(spare, -1, -1)] + middle
 
 
-def _alike(own: Answer, others: Sequence[Answer]) -> list[Answer]:
+def _alike(own: Answer, others: Sequence[Answer], axes: str) -> list[Answer]:
     """The answers that are linked to ``own`` by steps between correlated ones: from layer to layer the order is kept.
 
     Deep layers forget the pattern, though not from one layer to the next; where tokens are shuffled the chain breaks.
+
+    Args:
+        own: The answer.
+        others: Answers of as many positions, itself among them.
+        axes: Which axes those are (see :attr:`Layout.axes`).
     """
-    logs = torch.stack([each.last.flatten().double().clamp_min(1e-30).log() for each in others])
+    logs = torch.stack([each.over(axes).flatten().double().clamp_min(1e-30).log() for each in others])
     logs = F.normalize(logs - logs.mean(1, keepdim=True), dim=1)
     certain = math.tanh(_CERTAIN / math.sqrt(max(logs.shape[1] - 3, 1)))
     linked = logs @ logs.T >= max(certain, _LINKED)
@@ -561,21 +568,35 @@ class Positions:
         return bool(ranked) and ranked[0].spread >= _DIFFERENT
 
     def vouched(self, own: Answer, size: Size, hints: TokenHints) -> Layout | None:
-        """The layout of the nearest answer with as many positions that follows one layout closely, and only that.
+        """The layout that other answers with as many positions show; None where they show none.
 
-        An answer that differs between positions and yet follows no layout has to be :func:`_alike` with it.
+        That is the one that the nearest of those follows that follow a single layout closely. An answer that differs
+        between positions and yet follows no layout has to be :func:`_alike` with it. Where none is followed closely,
+        most of those that follow a single layout decide, if this answer does not follow another one much better.
         """
         numbers = {id(each): number for number, each in enumerate(self.answers)}
         at = numbers.get(id(own), 0)
-        near = [each for each in self.answers if each.last.shape == own.last.shape]
-        near = sorted(near, key=lambda each: abs(numbers[id(each)] - at))
-        if self.differs(own, None, size, hints) and not ties(self.ranked(own, None, size, hints)):
-            near = _alike(own, near)
-        for each in near:
-            found = ties(self.ranked(each, None, size, hints))
-            if len(found) == 1 and found[0].close and found[0].layout.axes in ('BLC', 'BHWC'):
-                return found[0].layout
+        ranked, differs = self.ranked(own, None, size, hints), self.differs(own, None, size, hints)
+        for axes in (('BLC', 'BHWC'), ('BCL', 'BCHW')):
+            near = [each for each in self.answers if each.over(axes[0]).shape == own.over(axes[0]).shape]
+            near = sorted(near, key=lambda each: abs(numbers[id(each)] - at))
+            alike = _alike(own, near, axes[0]) if differs else near
+            for each in near if ties(ranked) else alike:
+                single = self._single(each, axes, size, hints)
+                if single is not None and single.close:
+                    return single.layout
+            singles = (self._single(each, axes, size, hints) for each in alike)
+            votes = Counter(each.layout for each in singles if each is not None and each.layout.grid in self.seen)
+            most, count = next(iter(votes.most_common(1)), (None, 0))
+            voted = next((each for each in ranked if each.layout == most), None)
+            if voted is not None and count > max(1, votes.total() / 2) and not ranked[0].clearly_beats(voted, _LIKELY):
+                return most
         return None
+
+    def _single(self, own: Answer, axes: Sequence[str], size: Size, hints: TokenHints) -> Reading | None:
+        """The only layout that an answer follows, if it is one of these axes."""
+        found = ties(self.ranked(own, None, size, hints))
+        return found[0] if len(found) == 1 and found[0].layout.axes in axes else None
 
     def likelier(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> Layout | None:
         """Tokens row by row over a grid that was seen where 4-D tensors were assumed to be maps without evidence."""
@@ -693,19 +714,34 @@ def known_positions(root: nn.Module, name: str) -> bool:
     return False
 
 
-Check: TypeAlias = Callable[[], Positions]
-"""Gives what a layer is checked against, and runs the network for it if nobody has yet."""
+@dataclass(frozen=True)
+class Check:
+    """What a layer is checked against.
+
+    Attributes:
+        known: Whether the table vouches for the order of the layer's tokens. Then only a tensor of four axes is
+            checked that no convolution gave its size: it may hold heads or windows.
+        ask: Gives the network's answers, and runs it for them if nobody has yet.
+    """
+
+    known: bool
+    ask: Callable[[], Positions]
+
+    def is_needed(self, layout: Layout, grids: Sequence[Size]) -> bool:
+        """Whether a layer that was laid out by its shape has to be checked."""
+        seen = seen_grids(grids) if isinstance(grids, Grids) else grids
+        return not self.known or (layout.axes in ('BCHW', 'BHWC') and layout.grid not in seen)
 
 
-def check_of(root: nn.Module, inputs: NetworkInput, name: str) -> Check | None:
-    """What to check a layer against; None where the table vouches for it.
+def check_of(root: nn.Module, inputs: NetworkInput, name: str) -> Check:
+    """What to check a layer against.
 
     Args:
         root: The network.
         inputs: Its input.
         name: The layer's dotted name.
     """
-    return None if known_positions(root, name) else partial(positions, root, inputs)
+    return Check(known_positions(root, name), partial(positions, root, inputs))
 
 
 def checked_layout(
@@ -716,7 +752,7 @@ def checked_layout(
     batch: int,
     layer: nn.Module,
     hints: TokenHints,
-    check: Check | None,
+    check: Check,
     name: str = '',
     call: int = 0,
     place: str | None = None,
@@ -730,7 +766,7 @@ def checked_layout(
         batch: Images in the batch.
         layer: The module.
         hints: What the user says.
-        check: Gives the network's answers; None leaves the layout unchecked.
+        check: What it is checked against.
         name: The layer's name, for what is printed.
         call: Which of its calls, counted from 0.
         place: Which of the tensors that it returns; None means the first.
@@ -739,15 +775,17 @@ def checked_layout(
         NoSpatialMap: If there is no map in it, or no order that the answers follow.
     """
     reason, assumed = '', None
-    if check is None:
-        return find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
     try:
         assumed = find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
     except NoSpatialMap as error:
+        if check.known:
+            raise
         reason = str(error)
     if assumed is not None and assumed.axes == 'BCHW' and gives_maps(layer, assumed, grids) and convolves(layer):
         return assumed
-    found = check()
+    if assumed is not None and not check.is_needed(assumed, grids):
+        return assumed
+    found = check.ask()
     own = found.answer(layer, call, place)
     if own is None or own.shape[1:] != tensor.shape[1:] or own.shape[0] * batch != tensor.shape[0]:
         return found.unchecked(assumed, reason, name, found.problem or 'it did not run when it was tried')
@@ -756,15 +794,13 @@ def checked_layout(
         return layout
     if assumed is not None and gives_maps(layer, assumed, grids):
         return assumed
-    places = own.last.numel()
-    if assumed is not None and assumed.axes == 'BCHW':
-        places = min(places, own.of(assumed).numel())  # whichever of the two it is
+    guess = found.likelier(own, assumed, size, hints)
+    places = own.over('BLC' if guess is None else guess.axes).numel()
     if found.differs(own, assumed, size, hints) and places >= _FEW:
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
         )
-    guess = found.likelier(own, assumed, size, hints)
     sure = guess is not None and guess.axes == 'BLC' and guess.grid in found.seen
     if tensor.ndim == 3 and tensor.shape[1] <= USUAL_PREFIX and not sure:
         raise NoSpatialMap(

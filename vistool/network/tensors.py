@@ -578,9 +578,11 @@ def convolves(layer: nn.Module) -> bool:
 
 
 def gives_maps(layer: nn.Module, layout: Layout, grids: Sequence[Size]) -> bool:
-    """Whether a 4-D output is certainly a map: a convolution's, or one of the size of a convolution's output."""
-    whole = layout.axes == 'BCHW' and isinstance(layer, _CHANNELS_FIRST)
-    return whole or (layout.axes in ('BCHW', 'BHWC') and layout.grid in measured(grids))
+    """Whether a 4-D output is certainly a map: of a convolution over places, or of the size of such a one's output.
+
+    Neither a norm nor a kernel of 1 × 1 tells positions from heads, windows, or pixels of patches.
+    """
+    return layout.axes in ('BCHW', 'BHWC') and (mixes_places(layer) or layout.grid in measured(grids))
 
 
 def _seen_grid(

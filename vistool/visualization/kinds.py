@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import TYPE_CHECKING, overload
 
 from vistool.errors import InputError, close_matches
@@ -51,13 +51,18 @@ class Raw:
 
     Attributes:
         suffix: ``.npz`` or ``.csv``.
-        data: The bytes.
+        source: The bytes, or a function that makes them, which is called only where they are written.
         always: Whether they are written whenever the picture is, not only where raw numbers are asked for.
     """
 
     suffix: str
-    data: bytes
+    source: bytes | Callable[[], bytes]
     always: bool = False
+
+    @property
+    def data(self) -> bytes:
+        """The bytes."""
+        return self.source if isinstance(self.source, bytes) else self.source()
 
 
 @singledispatch
@@ -114,7 +119,7 @@ def _(result: Heatmaps, style: Style, page: Page) -> Scene:
 
 @to_raw.register(Heatmaps)
 def _(result: Heatmaps) -> Raw:
-    return Raw('.npz', raw.heatmaps_npz(result))
+    return Raw('.npz', partial(raw.heatmaps_npz, result))
 
 
 @to_overlays.register(Heatmaps)
@@ -137,7 +142,7 @@ def _(result: ImageGrid, style: Style, page: Page) -> Scene:
 
 @to_raw.register(ImageGrid)
 def _(result: ImageGrid) -> Raw:
-    return Raw('.npz', raw.grid_npz(result))
+    return Raw('.npz', partial(raw.grid_npz, result))
 
 
 @to_overlays.register(ImageGrid)
@@ -166,7 +171,7 @@ def _(result: Curves, figure: Figure, style: Style, page: Page) -> None:
 
 @to_raw.register(Curves)
 def _(result: Curves) -> Raw:
-    return Raw('.csv', raw.curves_csv(result))
+    return Raw('.csv', partial(raw.curves_csv, result))
 
 
 # --- statistics -------------------------------------------------------------------------------------------------------
@@ -181,7 +186,7 @@ def _(result: HeadStatistics, figure: Figure, style: Style, page: Page) -> None:
 
 @to_raw.register(HeadStatistics)
 def _(result: HeadStatistics) -> Raw:
-    return Raw('.csv', raw.table(result.rows))
+    return Raw('.csv', partial(raw.table, result.rows))
 
 
 @draw_figure.register(ChannelStatistics)
@@ -194,7 +199,7 @@ def _(result: ChannelStatistics, figure: Figure, style: Style, page: Page) -> No
 
 @to_raw.register(ChannelStatistics)
 def _(result: ChannelStatistics) -> Raw:
-    return Raw('.csv', raw.table(result.rows()), always=True)
+    return Raw('.csv', partial(raw.table, result.rows()), always=True)
 
 
 @draw_figure.register(DatasetSummary)
@@ -206,7 +211,7 @@ def _(result: DatasetSummary, figure: Figure, style: Style, page: Page) -> None:
 
 @to_raw.register(DatasetSummary)
 def _(result: DatasetSummary) -> Raw:
-    return Raw('.csv', raw.table(result.rows or [{'index': ''}]))
+    return Raw('.csv', partial(raw.table, result.rows or [{'index': ''}]))
 
 
 @draw_figure.register(MetricsSummary)
@@ -231,7 +236,7 @@ def _(result: ChannelStack, style: Style, page: Page) -> Scene:
 
 @to_raw.register(ChannelStack)
 def _(result: ChannelStack) -> Raw:
-    return Raw('.npz', raw.heatmaps_npz(as_heatmaps(result)))
+    return Raw('.npz', partial(raw.heatmaps_npz, as_heatmaps(result)))
 
 
 @to_files.register(ChannelStack)

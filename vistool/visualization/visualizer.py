@@ -298,6 +298,7 @@ def open_backends(names: Sequence[str], out: Path, config: Any = None, rank: int
     """
     if not names:
         return []
+    import mmengine.visualization  # noqa: F401  registers its backends
     from mmengine.registry import VISBACKENDS
 
     known = {_short(name): name for name in VISBACKENDS.module_dict}

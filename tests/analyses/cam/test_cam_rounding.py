@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vistool.analyses.cam import CAM
+from vistool.analyses.cam import CAM, Method, Needs
 from vistool.analyses.cam.maps import above_rounding
 from vistool.visualization.facets import facets
 
@@ -101,6 +101,92 @@ def test_coarse_numbers_have_a_coarse_limit_but_keep_true_maps(dtype):
     assert above_rounding(terms.sum(1), terms, dtype).any()
     noise = terms - terms.mean(1, keepdim=True) + 1e-4 * torch.randn(1, 1, 6, 6)
     assert not above_rounding(noise.to(dtype).float().sum(1) * 1e-2, noise, dtype).any()
+
+
+class Shifted(nn.Module):
+    """Maps at which a constant added to a channel changes no score, however the rest of the network uses them."""
+
+    def __init__(self, after):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features, self.after = nn.Conv2d(3, 32, 4, 4), after
+        self.rest, self.head = nn.Conv2d(32, 16, 3, 2, 1), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.rest(self.after(self.features(x))).relu().mean((2, 3)))
+
+
+class PoolMinusIdentity(nn.AvgPool2d):
+    def forward(self, x):
+        return super().forward(x) - x
+
+
+class SelfAttention(nn.Module):
+    """Attention whose keys are a layer of their own, with a class token or without."""
+
+    def __init__(self, classes=0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.classes = nn.Conv2d(3, 32, 8, 8), classes
+        self.token = nn.Parameter(torch.randn(1, classes, 32))
+        self.query, self.key, self.value = (nn.Linear(32, 32) for _ in range(3))
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x):
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), self.patches(x).flatten(2).mT], 1)
+        heads = (each(tokens).unflatten(2, (2, 16)).transpose(1, 2) for each in (self.query, self.key, self.value))
+        mixed = nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        return self.head((tokens + mixed).relu().mean(1))
+
+
+@pytest.mark.parametrize(
+    ('make', 'layer'),
+    [
+        (lambda: Shifted(nn.InstanceNorm2d(32)), 'features'),
+        (lambda: Shifted(PoolMinusIdentity(3, 1, 1, count_include_pad=False)), 'features'),
+        (SelfAttention, 'key'),
+    ],
+    ids=['before a norm over positions', 'before pooling minus identity', 'keys of attention'],
+)
+@pytest.mark.parametrize('options', [{}, {'eigen_smooth': True}], ids=['sum', 'eigen'])
+def test_weights_that_cancel_over_the_positions_are_no_evidence(make, layer, options, caplog):
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        results = CAM(['gradcam', 'layercam'], layers=layer, **options)(make(), IMAGE)
+    assert 'GradCAM at ' in caplog.text and 'for 2 of 2 image(s)' in caplog.text
+    assert 'weights of its channels are sums over the positions that cancel; LayerCAM has some' in caplog.text
+    for result in results:
+        empty, other = result.maps
+        assert not empty.values.any() and other.values.max() > 0.99
+
+
+@pytest.mark.parametrize('layer', ['query', 'value', 'key'])
+def test_weights_that_do_not_cancel_are_kept(layer, caplog):
+    """With a class token the gradients at the keys of the patches need not sum to zero."""
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        result = CAM(['gradcam', 'xgradcam', 'gradcam++'], layers=layer)(SelfAttention(1), IMAGE[0])
+    assert all(item.signed.any() for item in result.maps) and 'rounding' not in caplog.text
+
+
+def test_a_sum_of_activations_that_a_norm_made_zero_is_not_a_divisor():
+    """XGradCAM divides by it."""
+    norm = nn.InstanceNorm2d(32)
+    result = CAM(['xgradcam', 'gradcam'], layers='after')(Shifted(norm), IMAGE[0])
+    assert not result.maps[0].signed.any() and result.maps[1].signed.any()
+
+
+@pytest.mark.parametrize('scale', [1.0, 1e-12])
+def test_methods_of_ones_own_are_judged_by_the_same_rule(scale):
+    """A method's weights are judged by what rounding errors make of them, whatever its formula."""
+
+    def root(a, g):
+        return g.sum((2, 3), keepdim=True).abs().sqrt() * a
+
+    method = Method('RootCAM', 'nobody', Needs.GRADIENTS, root)
+    generator = torch.Generator().manual_seed(0)
+    a, g = (torch.randn(2, 16, 7, 7, generator=generator) for _ in range(2))
+    g[1] = (g[1].double() - g[1].double().mean((1, 2), keepdim=True)).float()
+    kept = method(a, g * scale)
+    assert kept[0].any() and not kept[1].any()
 
 
 def test_the_tile_says_that_there_is_no_evidence():

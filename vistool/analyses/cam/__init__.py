@@ -457,9 +457,6 @@ def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Ten
     empty = ~drawn.flatten(1).any(1) & gradient.flatten(1).any(1)
     if not bool(empty.any()):
         return
-    assert method.weigh is not None
-    summed = method.weigh(value[empty], gradient[empty]).sum(1).flatten(1)
-    flat = bool((summed.amax(1) - summed.amin(1) < summed.abs().amax(1) / 2).all())
     others = (METHODS[name] for name in ('gradcam', 'layercam') if METHODS[name] is not method)
     works = [
         other.title
@@ -472,9 +469,21 @@ def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Ten
         layer.name,
         int(empty.sum()),
         len(drawn),
-        'its values are equal at every position' if flat else 'its terms cancel at every position',
+        _why_nothing(method, value[empty], gradient[empty], layer.value.dtype),
         f'{works[0]} has some at this layer' if works else f'choose another layer with {param("layers")}',
     )
+
+
+def _why_nothing(method: Method, value: Tensor, gradient: Tensor, dtype: torch.dtype) -> str:
+    """Why maps are nothing but rounding errors."""
+    assert method.weigh is not None
+    weighted = method.weigh(value, gradient)
+    summed = weighted.sum(1).flatten(1)
+    if bool((summed.amax(1) - summed.amin(1) < summed.abs().amax(1) / 2).all()):
+        return 'its values are equal at every position'
+    if maps.above_rounding(weighted.sum(1), weighted, dtype).any():
+        return 'the weights of its channels are sums over the positions that cancel'
+    return 'its terms cancel at every position'
 
 
 def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Target]) -> SignedMaps:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -15,6 +16,10 @@ BRIGHTNESS = (1.0, 0.9, 1.1)
 """Factors of test-time augmentation, the plain image first."""
 CANCELED, FLAT = 4096.0, 4.0
 """Roundings in a sum whose terms cancel, with the epsilon of norms (1e-5 of the variance) included; in any sum."""
+ACTIVATION = 256.0
+"""Roundings in an activation. Weights that divide by a sum of them (XGradCAM) are right as long as that sum is."""
+DEVIATIONS = 4.0
+"""Standard deviations of an error that no position exceeds by chance."""
 COARSEST = 1 / 16
 """No larger share of its terms makes a sum noise, however coarse the numbers are (bfloat16)."""
 DENSE = 512
@@ -95,29 +100,62 @@ def combine(weighted: Tensor, eigen_smooth: bool = False) -> Tensor:
     return principal_component(weighted) if eigen_smooth else weighted.sum(1)
 
 
-def above_rounding(signed: Tensor, weighted: Tensor, dtype: torch.dtype) -> Tensor:
+def above_rounding(signed: Tensor, weighted: Tensor, dtype: torch.dtype, weights_error: Tensor | None = None) -> Tensor:
     """The signed map, with zeros for images where it is nothing but rounding errors.
 
     Behind a layer that normalizes each position on its own, gradient and activations are orthogonal: the K terms of
     their product are large and cancel, and what is left would be shown as evidence. The error of a sum of K terms t is
     about c·u·√K·√(Σ t²), with u half the machine epsilon and c roundings on the way. A map is nothing where all its
-    positive values are within that error with c = :data:`CANCELED`, or all values are equal up to it with
-    c = :data:`FLAT`. True maps are kept, however small.
+    positive values are within that error with c = :data:`CANCELED`, or within the error of the channels' weights, or
+    all values are equal up to it with c = :data:`FLAT`. True maps are kept, however small.
 
     Args:
         signed: ``(B, h, w)``.
         weighted: Its terms ``(B, K, h, w)``.
         dtype: The numbers that the network computed them with.
+        weights_error: :func:`error_of_weights`, ``(B, h, w)``.
     """
     rounding = torch.finfo(dtype).eps / 2 * math.sqrt(weighted.shape[1])
     size = weighted.norm(dim=1).flatten(1)
     values = signed.flatten(1).to(size.dtype)
     noise = min(CANCELED * rounding, COARSEST) * size
+    if weights_error is not None:
+        noise = noise.maximum(weights_error.flatten(1))
     canceled = (values <= noise).all(1) & ((values.amax(1) > 0) | (values.abs() <= noise).all(1))
     lowest = values.argmin(1, keepdim=True)
     error = min(FLAT * rounding, COARSEST / 4) * (size + size.gather(1, lowest))
     flat = (values - values.gather(1, lowest) <= error).all(1)
     return torch.where((canceled | flat)[:, None, None], torch.zeros_like(signed), signed)
+
+
+def error_of_weights(
+    weigh: Callable[[Tensor, Tensor], Tensor], a: Tensor, g: Tensor, weighted: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """How far rounding errors of activations and gradients move a map, ``(B, h, w)``, through its channels' weights.
+
+    Where a constant added to a channel changes no score, the gradient's sum over the positions is zero: before a norm
+    over positions, at keys (a softmax ignores what all of its logits share), before pooling minus identity. What is
+    left of such a sum is a rounding error, and a weight that is made of it says nothing. So each value is changed by
+    its own rounding error, times :data:`CANCELED` for gradients and :data:`ACTIVATION` for activations, up or down at
+    random, and the terms are computed again. Errors of different channels are independent of each other.
+
+    Args:
+        weigh: ``(A, G) → (B, K, h, w)``.
+        a: Activations ``(B, K, h, w)``.
+        g: Gradients, likewise.
+        weighted: ``weigh(a, g)``.
+        dtype: The numbers that the network computed them with.
+    """
+    rounding = torch.finfo(dtype).eps / 2
+    one, other = (each.to(a) for each in _signs(tuple(a.shape[1:])))
+    near = a * (1 + min(ACTIVATION * rounding, COARSEST) * one), g * (1 + min(CANCELED * rounding, COARSEST) * other)
+    return (weigh(*near) - weighted).nan_to_num(nan=0.0).norm(dim=1) * DEVIATIONS
+
+
+@lru_cache(maxsize=4)
+def _signs(shape: tuple[int, ...]) -> Tensor:
+    """Two tensors of -1 and 1 at random, ``(2, *shape)``, always the same."""
+    return torch.randint(2, (2, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.int8) * 2 - 1
 
 
 def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.cam.maps import above_rounding, combine, kernel_component, principal_component
+from vistool.analyses.cam.maps import above_rounding, combine, error_of_weights, kernel_component, principal_component
 from vistool.analyses.cam.targets import ClassTarget, Target
 from vistool.errors import InputError, close_matches
 from vistool.network.forward import Layer
@@ -144,11 +144,13 @@ class Method:
             dtype: The numbers that the network computed them with, where these are others.
         """
         assert self.weigh is not None
+        dtype = dtype or activations.dtype
         weighted = self.weigh(activations, activations if gradients is None else gradients)
         signed = self.project(weighted) if self.project else combine(weighted, eigen_smooth)
         if self.project not in (None, principal_component):
             return signed  # on a scale of its own, which says nothing about rounding
-        return above_rounding(signed, weighted, dtype or weighted.dtype)
+        error = None if gradients is None else error_of_weights(self.weigh, activations, gradients, weighted, dtype)
+        return above_rounding(signed, weighted, dtype, error)
 
 
 Key: TypeAlias = tuple[str, int | None]

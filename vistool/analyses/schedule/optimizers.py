@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -205,9 +206,31 @@ def _through_the_model(source: Source, settings: dict[str, Any]) -> list[Optimiz
     return [_plan('', wrapper.optimizer, names)]
 
 
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Lets optimizers be made without importing ``torch._dynamo``, which takes longer than ``import torch``.
+
+    ``torch/_compile.py`` imports it when ``add_param_group`` is first called, to keep it from compiling that method. As
+    long as nothing else has imported it, there is nothing to keep it from.
+    """
+    method = getattr(torch.optim.Optimizer.add_param_group, '__wrapped__', None)
+    if method is None or 'torch._dynamo' in sys.modules or hasattr(method, _UNCOMPILED):
+        yield
+        return
+    setattr(method, _UNCOMPILED, method)
+    try:
+        yield
+    finally:
+        delattr(method, _UNCOMPILED)
+
+
+_UNCOMPILED = '__dynamo_disable'
+
+
 def _built(source: Source, what: str, build: Any) -> Any:
     try:
-        return build()
+        with _without_compiler():
+            return build()
     except Exception as error:  # constructors and optimizers are foreign code, which can raise anything
         kinds = ', '.join(str(kind) for kind in types_of(source.config.optim_wrapper.get('optimizer')))
         raise InputError(

@@ -21,6 +21,7 @@ from vistool.analyses.schedule.scopes import cheapest_scope, numbers_as_text, ty
 from vistool.analyses.schedule.training import TrainingPlan
 from vistool.errors import InputError, cause_of
 from vistool.models.configs import Source
+from vistool.registry import is_registered
 
 # Settings that may hold one value for each group; groups cannot be merged then.
 _PER_GROUP = ('eta_max', 'min_value')
@@ -137,7 +138,7 @@ def _known(kind: Any) -> bool:
 
     if not isinstance(kind, str):
         return kind.__module__.split('.')[0] in _PACKAGES
-    return kind in PARAM_SCHEDULERS.module_dict or kind == 'CosineAnnealingWeightDecay'
+    return is_registered(PARAM_SCHEDULERS, kind) or kind == 'CosineAnnealingWeightDecay'
 
 
 _NEVER = 1 << 62

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vistool.errors import InputError
 from vistool.models.configs import PACKAGES
-from vistool.registry import in_scope, scope_of
+from vistool.registry import in_scope, is_registered, scope_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -59,7 +59,7 @@ def cheapest_scope(config: Config, registry: Registry, settings: Any) -> Iterato
     Yields:
         The settings to build from.
     """
-    known = all(isinstance(kind, str) and kind in registry.module_dict for kind in types_of(settings))
+    known = all(isinstance(kind, str) and is_registered(registry, kind) for kind in types_of(settings))
     scopes = {scope_of(config), *scopes_of(settings)}
     if known and scopes <= {'mmengine', *PACKAGES} and not config.get('custom_imports') and not registry.children:
         from mmengine.registry import DefaultScope
