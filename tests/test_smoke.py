@@ -19,6 +19,7 @@ VIT = 'configs/timm/vit_tiny_patch16_224.py'
         ('vis_featmap', ['demo/coffee.png', LITE]),
         ('vis_patches', ['demo/coffee.png', '--patch-size', '64']),
         ('browse_dataset', ['configs/demo_dataset/plain.py', '--indices', '0']),
+        ('vis_check', ['demo/coffee.png', LITE, '--checks', 'maps', 'classes']),
         ('vis_lr', ['configs/resnet/resnet50_8xb32_in1k.py', '-d', '1000']),
     ],
 )

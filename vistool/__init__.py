@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vistool.analyses.attention import Attention
     from vistool.analyses.base import MapAnalysis
     from vistool.analyses.cam import CAM
+    from vistool.analyses.check import Check
     from vistool.analyses.dataset import BrowseDataset, DatasetReport
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
@@ -57,6 +58,7 @@ __all__ = [
     'BrowseDataset',
     'ChannelStack',
     'ChannelStatistics',
+    'Check',
     'Coordinates',
     'Curve',
     'Curves',

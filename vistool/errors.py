@@ -143,6 +143,14 @@ def check_seed(seed: int) -> None:
     check_count(seed, 0, MOST_SEED, 'seed')
 
 
+_CONTROLS = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]')
+
+
+def on_one_line(name: object) -> str:
+    """A file's name as messages, captions and records write it: line breaks and other control characters escaped."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], str(name))
+
+
 def message_of(error: BaseException) -> str:
     """What an exception of another package says: whole, on one line; its type where it says nothing.
 

@@ -37,6 +37,7 @@ ANALYSIS_MODULES = {
     'Attention': 'vistool.analyses.attention',
     'BrowseDataset': 'vistool.analyses.dataset',
     'CAM': 'vistool.analyses.cam',
+    'Check': 'vistool.analyses.check',
     'DatasetReport': 'vistool.analyses.dataset',
     'FeatureMaps': 'vistool.analyses.featmap',
     'Patches': 'vistool.analyses.patches',

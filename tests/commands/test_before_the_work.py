@@ -1,6 +1,7 @@
 """What can be known to be wrong before the work is refused before it, and leaves nothing behind."""
 
 import json
+import shutil
 
 import pytest
 from command_line import files, runner
@@ -204,3 +205,50 @@ def test_a_dataset_without_its_split_names_the_images(capsys, here):
     error = refused(capsys, attention, '@val', *VIT, '-o', 'out', '--cfg-options', 'val_dataloader=None')
     assert error.startswith('error: img: ') and '--phase' not in error
     assert '@val' in vis_attention.build_parser().format_help()
+
+
+@pytest.mark.parametrize(
+    ('command', 'words'),
+    [
+        (attention, ['--img-size', '9' * 5000]),
+        (cam, ['--img-size', f'{"9" * 5000},{"9" * 5000}']),
+        (attention, ['--layers', '9' * 5000]),
+        (attention, ['--layers', f'-{"9" * 5000}:']),
+        (attention, ['--head', '9' * 5000]),
+        (attention, ['--query', '9' * 5000]),
+        (cam, ['--target-category', '9' * 5000]),
+        (cam, ['--target-category', f'id:{"9" * 5000}']),
+        (cam, ['--target-layers', f'backbone.layers.0#{"9" * 5000}']),
+        (cam, ['--target-layers', 'backbone.layers.0#²']),
+        (cam, ['--target-category', f'top{"9" * 5000}']),
+        (cam, ['--output', f'-{"9" * 5000}']),
+        (cam, ['--target-layers', f'backbone.layers.-{"9" * 5000}']),
+        (cam, ['--indices', '9' * 5000]),
+        (cam, ['--indices', f'0-{"9" * 5000}']),
+        (featmap, ['--gallery', '\x00']),
+    ],
+)
+def test_numbers_of_thousands_of_digits_are_refused(capsys, here, command, words):
+    assert words[0] in refused(capsys, command, 'things/folder', *VIT, '-o', 'out', *words)
+
+
+@pytest.mark.parametrize('options', [['--report'], ['--sheet', '2', '2'], ['-i', '0', '-n', '1']])
+def test_what_no_sample_has_names_its_option(capsys, here, options):
+    code, _, err = browse(capsys, 'things/cnn.py', '--bands', '4,3,2', '-o', 'x.png', *options)
+    errors = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert code == (1 if '--sheet' in options else 2) and '--bands' in errors[0], err
+
+
+@pytest.mark.parametrize('name', ['a\nb', 'a\r\nb', 'a\x1b[2Jb', '\ta'])
+def test_a_name_with_line_breaks_is_escaped_wherever_it_is_shown(capsys, here, name):
+    photos = here / 'photos'
+    photos.mkdir()
+    shutil.copy('things/good.png', photos / f'{name}.png')
+    (photos / f'{name} broken.png').write_bytes(b'\x89PNG\r\n\x1a\n')
+    shutil.copy('things/deep.png', photos / f'{name} deep.png')
+    code, out, err = cam(capsys, photos, 'things/vit.py', 'none', '-o', 'out', '--gallery')
+    shown = repr(name)[1:-1]
+    assert code == 1 and len(out.splitlines()) == 4
+    assert err.count(f'{shown} broken.png') == 1 and name not in err
+    entries = [json.loads(line) for line in (here / 'out' / 'manifest.jsonl').read_text().splitlines()]
+    assert sorted(entry['name'] for entry in entries) == sorted([shown, f'{shown} broken', f'{shown} deep'])

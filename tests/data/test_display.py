@@ -9,7 +9,7 @@ import tifffile
 from mmengine import Config
 from PIL import Image
 
-from vistool.data.display import Display, automatic_range
+from vistool.data.display import Display, Shown, automatic_range
 from vistool.data.images import photo_size, read_photo
 from vistool.data.photometry import compared, pixels_of
 from vistool.data.pipelines import Pipeline, build_pipeline
@@ -416,3 +416,36 @@ def test_a_report_names_the_channels_that_there_are(files, name, file, channels,
     assert [key for key in summary.rows[0] if key.endswith('_mean')] == [f'{each}_mean' for each in names]
     assert any(each in summary.verdict for each in names)
     assert vt.render(summary)
+
+
+@pytest.mark.parametrize('shape', [(5, 6, 1), (5, 6, 3), (3000, 3000, 1)])
+def test_an_image_without_a_finite_value_is_an_error_of_that_image(shape):
+    values = np.full(shape, np.nan, np.float32)
+    with pytest.raises(InputError, match='no value of the image is finite'):
+        Display().shown(values)
+
+
+def test_a_single_finite_value_is_found_wherever_it_is():
+    values = np.full((3000, 3000, 1), np.nan, np.float32)
+    values[1, 1] = 7
+    shown = Display().shown(values)
+    assert shown.low < 7 < shown.high
+    assert shown.missing == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize('dtype', ['bool', 'int8', 'uint32', 'int32', 'int64', 'uint64', 'float16', 'longdouble'])
+def test_an_array_of_a_type_that_opencv_does_not_resize_reaches_the_network_as_fractions(tmp_path, dtype):
+    values = np.tile(np.array([[0, 1], [1, 0]]), (8, 8)).astype(dtype)
+    np.save(tmp_path / 'a.npy', values)
+    steps = [{'type': 'LoadImageFromFile'}, {'type': 'Resize', 'scale': (16, 16)}, {'type': 'PackInputs'}]
+    pipeline = build_pipeline(Config({'default_scope': 'mmpretrain', 'test_pipeline': steps}))
+    sample = pipeline.read(tmp_path / 'a.npy')
+    np.testing.assert_array_equal(sample.data['inputs'][0].numpy(), values.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ('low', 'high', 'text'),
+    [(1.39e36, 9.96e37, '1.39e36–9.96e37'), (0.0, 4294967295.0, '0–4294967295'), (1e-32, 1e-30, '1e−32–1e−30')],
+)
+def test_a_range_of_any_size_is_short(low, high, text):
+    assert Shown(low, high).describe() == f'shown {text}'

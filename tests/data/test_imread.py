@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from vistool.data.images import read_image, read_photo, to_rgb
@@ -122,10 +123,60 @@ def test_exif_orientation(tmp_path, orientation, undo):
     np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), undo(RGB))
 
 
-def test_an_animation_gives_its_first_frame(tmp_path):
+@pytest.mark.parametrize('suffix', ['gif', 'webp', 'png', 'tif'])
+def test_a_file_of_several_pictures_gives_its_first_and_says_so(tmp_path, caplog, suffix):
     frames = [Image.new('RGB', (8, 6), color) for color in ('red', 'blue')]
-    frames[0].save(tmp_path / 'a.gif', save_all=True, append_images=frames[1:])
-    assert (read_image(tmp_path / 'a.gif') == [255, 0, 0]).all()
+    path = tmp_path / f'a.{suffix}'
+    frames[0].save(path, save_all=True, append_images=frames[1:], **({'lossless': True} if suffix == 'webp' else {}))
+    with caplog.at_level(logging.INFO, 'vistool'):
+        assert (read_image(path) == [255, 0, 0]).all()
+    assert caplog.messages == [f'{path}: picture 1 of 2']
+
+
+def test_a_single_picture_says_nothing(tmp_path, caplog):
+    Image.fromarray(RGB).save(tmp_path / 'a.webp')
+    with caplog.at_level(logging.INFO, 'vistool'):
+        read_image(tmp_path / 'a.webp')
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    'head', [b'II*\0', b'MM\0*', b'\xff\xd8\xff\xe0', b'\x89PNG\r\n\x1a\n', b'GIF89a', b'RIFF\0\0\0\0WEBP']
+)
+def test_what_begins_like_an_image_is_damaged_and_not_unknown(tmp_path, head, capfd):
+    (tmp_path / 'a.bin').write_bytes(head + bytes(range(40)))
+    with pytest.raises(InputError, match=r'a\.bin (is damaged or cut off|cannot be read)'):
+        read_image(tmp_path / 'a.bin')
+    assert capfd.readouterr().err == ''
+
+
+def test_a_cut_off_file_of_eight_bands_is_damaged_and_libraries_stay_silent(tmp_path, capfd):
+    tifffile.imwrite(tmp_path / 'a.tif', np.zeros((20, 30, 8), np.uint16), photometric='minisblack')
+    whole = (tmp_path / 'a.tif').read_bytes()
+    (tmp_path / 'a.tif').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r'a\.tif is damaged or cut off'):
+        read_photo(tmp_path / 'a.tif')
+    assert capfd.readouterr().err == ''
+
+
+def test_values_that_are_not_finite_reach_the_network_as_0_and_are_counted(tmp_path, caplog):
+    values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    values[1, 1:] = np.nan, np.inf, -np.inf
+    Image.fromarray(values).save(tmp_path / 'a.tif')
+    with caplog.at_level(logging.WARNING, 'vistool'):
+        image = read_image(tmp_path / 'a.tif')
+    assert not image[1, 1:].any()
+    assert '3 of 12 values are not finite; the network gets 0 for them' in caplog.text
+
+
+@pytest.mark.parametrize('name', ['a\nb.png', 'a\rb.png', 'a\tb.png', 'a\x1b[31mb.png', 'a\u2028b.png'])
+@pytest.mark.parametrize('content', [b'', b'\x89PNG\r\n\x1a\n', b'some text'])
+def test_a_name_with_control_characters_is_written_escaped_on_one_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_image(tmp_path / name)
+    assert repr(name)[1:-1] in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def fails(path, *words):

@@ -258,4 +258,5 @@ def test_a_sample_that_fails_is_named_once():
     samples = Samples(Broken())
     with pytest.raises(InputError, match='^sample 3: the disk is on fire$'):
         samples.read(3)
-    assert BrowseDataset('transformed')(samples, [3]).failed == ((3, 'the disk is on fire'),)
+    ((index, error),) = BrowseDataset('transformed')(samples, [3]).failed
+    assert (index, str(error)) == (3, 'the disk is on fire')

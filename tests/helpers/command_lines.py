@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vistool.commands import browse_dataset, vis_attention, vis_cam, vis_featmap, vis_lr, vis_patches
+from vistool.commands import browse_dataset, vis_attention, vis_cam, vis_check, vis_featmap, vis_lr, vis_patches
 
 COMMANDS = {
     'vis_cam': vis_cam,
@@ -19,6 +19,7 @@ COMMANDS = {
     'vis_patches': vis_patches,
     'browse_dataset': browse_dataset,
     'vis_lr': vis_lr,
+    'vis_check': vis_check,
 }
 
 COMMON = """
@@ -53,6 +54,7 @@ TEXTS = ['', ' ', '-', 'x', 'X', '²', 'a\nb', 'ü', '/', '..', '*', 'none', 'al
          '\t', '$HOME', '~nouser', 'a=b', '=', 'a=', '--', '0', '99999999999999999999', 'True', "'", '"']  # fmt: skip
 
 PLAUSIBLE = {
+    'checks': ['maps', 'classes', 'direction', 'gridpg', 'nope', 'all'],
     'methods': ['GradCAM', 'LayerCAM', 'eigencam', 'GradCAM++', 'FinerCAM', 'all', 'ScoreCAM'],
     'method': ['raw', 'rollout', 'grad-rollout', 'legrad'],
     'targets': ['0', '1', 'cat', 'dog', 'top2', 'label', '2'],
@@ -73,7 +75,7 @@ PLAUSIBLE = {
     'output': ['0', 'logits', '1'],
     'activation': ['auto', 'softmax', 'sigmoid', 'none'],
     'layout': ['grid', 'overlay'],
-    'width': ['column', 'text', 'screen', '400', '64', '2000'],
+    'width': ['column', 'text', 'screen', '400', '64', '2000', '16384'],
     'display_range': ['auto', '0,255', '2%,98%', '255,0'],
     'bands': ['1,2,3', '1', '4,3,2'],
     'axes': ['HWC', 'CHW'],

@@ -19,6 +19,7 @@ from vistool.visualization.heatmaps import heatmaps_scene, overlays, panel_scene
 from vistool.visualization.kinds import to_panels
 from vistool.visualization.scene import RED, Scene, TextItem
 from vistool.visualization.style import Style, lookup_table
+from vistool.visualization.vector import figure
 
 METHODS = ('GradCAM', 'GradCAM++', 'EigenGradCAM', 'LayerCAM', 'HiResCAM', 'XGradCAM', 'ElementWise')
 SIDES = st.integers(1, 60)
@@ -450,3 +451,22 @@ def test_a_thin_photo_leaves_its_neighbors_in_a_sheet_their_size():
         )
         before, after = (max(item.box.height for item in scene.images) for scene in (alone, mixed))
         assert after >= 0.6 * before
+
+
+@pytest.mark.parametrize('style', [Style(width=16384), Style(width='text', dpi=2400), Style(width=4000, dpi=600)])
+def test_a_picture_too_large_for_memory_is_refused_before_it_is_painted(style):
+    vector = style.width != 16384
+    scene = Scene(6.0 * style.page(vector).width, 9.0 * style.page(vector).width, ())
+    with pytest.raises(InputError, match='accepted: at most 65,500 a side and 300 million in all; .*width.*dpi'):
+        raster.paint(scene, style.page(vector).density)
+    with pytest.raises(InputError, match='300 million'):
+        figure(scene, style.page(vector))
+
+
+@pytest.mark.parametrize('shape', [(5, 7), (5, 7, 3)])
+def test_nearest_enlargement_takes_the_pixel_below_each_center(shape):
+    values = np.random.default_rng(0).random(shape).astype(np.float32)
+    found = raster.resize_map(values, (23, 31), 'nearest')
+    rows, columns = (np.arange(23) + 0.5) * 5 // 23, (np.arange(31) + 0.5) * 7 // 31
+    np.testing.assert_array_equal(found, values[rows.astype(int)][:, columns.astype(int)])
+    assert found.flags.c_contiguous

@@ -101,7 +101,7 @@ class BrowseDataset:
                 detail = _DETAILS.get(self.mode, 'ends')
                 records.append([samples.read(index, repeat, detail) for repeat in range(self.repeats)])
             except InputError as error:
-                failed.append((index, _reason(index, error)))
+                failed.append((index, _unnumbered(index, error)))
         batched = self.mode == 'batch' and bool(records)
         blocks = self._batch(samples, [draws[0] for draws in records], number) if batched else []
         if not batched:
@@ -189,9 +189,10 @@ class BrowseDataset:
         return tuple(tuple(row) for row in _wrapped(tiles, max(each, columns // each * each)))
 
 
-def _reason(index: int, error: InputError) -> str:
+def _unnumbered(index: int, error: InputError) -> InputError:
     """Why a sample could not be read, without its number, which those who list failures add."""
-    return str(error).removeprefix(f'sample {index}: ')
+    problem = error.problem.removeprefix(f'sample {index}: ')
+    return InputError(problem, accepted=error.accepted, hint=error.hint, parameter=error.parameter)
 
 
 def _wrapped(tiles: list[GridImage], columns: int) -> Tiles:
@@ -244,7 +245,7 @@ class Measured:
         moments: ``(C, 2)`` mean and mean square of each channel (R, G, B where there are three) of the image that the
             network sees, in the units of the file.
         expected: ``(C, 2)`` mean and standard deviation of the normalization; None without one.
-        error: Why it could not be read, or ``''``.
+        error: Why it could not be read, or None.
     """
 
     index: int
@@ -252,7 +253,7 @@ class Measured:
     size: tuple[int, int] = (0, 0)
     moments: NDArray[np.float64] | None = None
     expected: NDArray[np.float64] | None = None
-    error: str = ''
+    error: InputError | None = None
 
     def row(self, names: Sequence[str]) -> dict[str, Any]:
         """As a row of the table; ``names`` are those of the channels."""
@@ -263,7 +264,14 @@ class Measured:
             for place, name in enumerate(names):
                 found |= {f'{name}_mean': round(means[place], 3), f'{name}_std': round(spreads[place], 3)}
         classes, (height, width) = ' '.join(map(str, self.classes)), self.size
-        return {'index': self.index, 'classes': classes, 'height': height, 'width': width, **found, 'error': self.error}
+        return {
+            'index': self.index,
+            'classes': classes,
+            'height': height,
+            'width': width,
+            **found,
+            'error': str(self.error or ''),
+        }
 
 
 @ANALYSES.register_module()
@@ -285,7 +293,7 @@ class DatasetReport:
             record = samples.read(index, detail='ends')
             values = planes_of(network_input(record.data))
         except InputError as error:
-            return Measured(index, error=_reason(index, error))
+            return Measured(index, error=_unnumbered(index, error))
         # A photo held as fractions is reported like one held as bytes.
         unit = 255.0 if len(values) == 3 and (record.shown.low, record.shown.high) == (0, 1) else 1.0
         pixels = unit * record.photometry.stored(values).reshape(len(values), -1)
@@ -308,15 +316,21 @@ class DatasetReport:
         sizes, moments, failed, read, expected = [], [], [], [], None
         for each in measured:
             read.append(each)
-            if each.moments is None:
-                failed.append((each.index, each.error))
+            if each.error is not None or each.moments is None:
+                failed.append((each.index, each.error or InputError('it has no values')))
                 continue
             counts.update(each.classes)
             sizes.append(each.size)
             moments.append(each.moments)
             expected = each.expected
         if not moments:
-            raise InputError(f'no sample can be read; the first: {failed[0][1] if failed else "there is none"}')
+            error = failed[0][1] if failed else InputError('there is none')
+            raise InputError(
+                f'no sample can be read; the first: {error.problem}',
+                accepted=error.accepted,
+                hint=error.hint,
+                parameter=error.parameter,
+            )
         count = len(moments[0])
         first, second = np.mean([each for each in moments if len(each) == count], axis=0).T
         found = np.stack([first, np.sqrt(np.maximum(second - first**2, 0))], axis=1)

@@ -145,13 +145,14 @@ class _Lossy:
 
 
 def tune_process() -> None:
-    """Lets waiting threads sleep, and keeps freed memory for the next layer.
+    """Lets waiting threads sleep, keeps freed memory for the next layer, and lets OpenCV raise and not print.
 
     OpenMP's threads spin while they wait, which takes the cores from those that read and write images. And glibc hands
     a large tensor's memory back to the system as soon as it is freed, so that every layer of a network on the CPU has
     its pages mapped and cleared anew, up to half the time of a forward pass.
     """
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'FATAL')
     if any(name.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for name in os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if os.name == 'posix' else None

@@ -357,24 +357,26 @@ def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
         )
 
 
-def add_picture(parser: Parser, *, maps: bool = True) -> None:
-    """Where pictures go and how they look; ``maps``: also how heat maps are colored."""
+def add_picture(parser: Parser, *, maps: bool = True, tiles: bool = True) -> None:
+    """Where pictures go and how they look; ``maps``: also how heat maps are colored; ``tiles``: and laid out."""
     group = parser.add_argument_group('picture')
     group.add_argument(
         '-o', '--out', '--save-path', '--out-dir', '--output-dir', dest='out', metavar='PATH',
         help='a file (png, jpg, webp, pdf, svg), else a folder; default: work_dirs/<config>/<command>/',
     )  # fmt: skip
-    group.add_argument(
-        '--layout',
-        default='grid',
-        metavar='grid|overlay',
-        help="titled figure, or the bare overlay at the network's size",
-    )
+    if tiles:
+        group.add_argument(
+            '--layout',
+            default='grid',
+            metavar='grid|overlay',
+            help="titled figure, or the bare overlay at the network's size",
+        )
     add_width(group)
     add_display(group)
     if maps:
         _add_maps(group)
-    group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
+    if tiles:
+        group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
     group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
     group.add_argument('--show', action='store_true', help='open a window as well')
 
@@ -557,7 +559,7 @@ def _token_counts(text: str) -> int | tuple[int, ...]:
 
 def add_batch(parser: Parser) -> None:
     """Many images: which of them, how many at once, in which processes, and what is kept of the run."""
-    _add_selection(parser)
+    add_selection(parser)
     group = parser.add_argument_group('many images')
     group.add_argument('--batch-size', type=whole, default=8, metavar='N', help='images per forward (default: 8)')
     group.add_argument(
@@ -586,7 +588,8 @@ def add_batch(parser: Parser) -> None:
     )
 
 
-def _add_selection(parser: Parser) -> None:
+def add_selection(parser: Parser) -> None:
+    """Which of the images are taken."""
     group = parser.add_argument_group('which images')
     group.add_argument('--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19')
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='of a dataset: ids or names')

@@ -247,10 +247,10 @@ def read_class(word: str, names: Sequence[str] | None, parameter: str) -> int | 
         rest = rest.strip()
         if kind.lower() == 'name':
             return rest
-        if re.fullmatch(r'\d+', rest):
+        if re.fullmatch(r'\d{1,18}', rest):
             return int(rest)
         raise InputError(f'{word!r} is not an id', accepted='id:NUMBER, name:NAME', parameter=parameter)
-    if not re.fullmatch(r'[+-]?\d+', word):
+    if not re.fullmatch(r'[+-]?\d{1,18}', word):
         return word
     number = int(word)
     named = [index for index in classes_called(word, names or ()) if index != number]
@@ -708,8 +708,8 @@ def at_indices(texts: Sequence[str], length: int) -> list[int]:
     """The indices that ``7``, ``-1``, ``10-19`` and ``1,2,5`` stand for among ``length``, in the order given."""
     found: list[int] = []
     for text in (part for each in texts for part in str(each).split(',') if part):
-        span = re.fullmatch(r'(\d+)-(\d+)', text)
-        if not span and not re.fullmatch(r'[+-]?\d+', text):
+        span = re.fullmatch(r'(\d{1,18})-(\d{1,18})', text)
+        if not span and not re.fullmatch(r'[+-]?\d{1,18}', text):
             raise InputError(f'{text!r} is not an index', accepted='7, -1, 10-19 or 1,2,5', parameter='indices')
         ends = [int(each) for each in span.groups()] if span else [int(text)]
         for index in ends:

@@ -83,8 +83,9 @@ def default_bands(count: int) -> tuple[int, ...]:
 
 
 def _number(value: float) -> str:
-    text = f'{value:.0f}' if value == round(value) or abs(value) >= 1000 else f'{value:.3g}'
-    return text.replace('-', '−')
+    whole = abs(value) < 1e10 and (value == round(value) or abs(value) >= 1000)
+    text = f'{value:.0f}' if whole else f'{value:.3g}'
+    return text.replace('e+', 'e').replace('-', '−')
 
 
 def _span(low: float, high: float) -> str:
@@ -179,8 +180,11 @@ class Display:
         step = max(1, math.isqrt(values.shape[0] * values.shape[1] * len(bands) // _MOST_SAMPLES))
         sampled = values[::step, ::step, [band - 1 for band in bands]].reshape(-1)
         finite = sampled[np.isfinite(sampled)]
+        if not finite.size:  # perhaps only among those left out
+            sampled = values[..., [band - 1 for band in bands]].reshape(-1)
+            finite = sampled[np.isfinite(sampled)]
         if not finite.size:
-            return Shown(0.0, 1.0, bands, count, 0.0, 1.0)
+            raise InputError('no value of the image is finite', hint='look for a mask or a value that means "no data"')
         if self.low is None:
             low, high = automatic_range(finite)
         elif self.percent:

@@ -7,6 +7,7 @@ resize maps edges to edges, with no half-pixel terms, and every matrix here acts
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -171,8 +172,7 @@ class Geometry:
         (th, tw), (h, w), (oh, ow) = size or self.original_size, self.network_size, self.original_size
         to_target, nearest = np.diag([ow / tw, oh / th, 1.0]), interpolation == 'nearest'
         if self.field is not None:
-            x, y = scatter_inverse(self.field, self.matrix, self.original_size, (th, tw))
-            x, y = (x, y) if rows is None else (x[rows], y[rows])
+            x, y = _inverse_rows(self, (th, tw), rows or slice(0, th))
         else:
             matrix = _inverse(self.matrix) @ to_target
             if not nearest:
@@ -346,6 +346,35 @@ def invert_field(field: Floats, targets: Floats, guess: Floats, matrix: Floats) 
     for _ in range(20):
         points += 0.7 * (targets - field_at(field, points, matrix)) @ inverse.T
     return points
+
+
+#: A field is inverted on a grid of at most this length, or twice the network's: its inverse is as smooth as a map.
+_INVERTED_SIDE = 1024
+
+
+def _inverse_rows(geometry: Geometry, target: Size, rows: slice) -> tuple[Floats, Floats]:
+    """Some rows of :func:`scatter_inverse`, which is interpolated where the target has more pixels than it needs."""
+    coarse = (
+        min(target[0], max(_INVERTED_SIDE, 2 * geometry.network_size[0])),
+        min(target[1], max(_INVERTED_SIDE, 2 * geometry.network_size[1])),
+    )
+    x, y = _inverted(geometry, coarse)
+    if coarse == target:
+        return x[rows], y[rows]
+    down = (np.arange(rows.start, rows.stop) + 0.5) * (coarse[0] / target[0])
+    across = (np.arange(target[1], dtype=np.float64) + 0.5) * (coarse[1] / target[1])
+    known = np.stack([x, y], axis=-1).astype(np.float32)
+    smooth = sample_grid(known, across, down)
+    nearest = sample_grid(known, across, down, nearest=True)  # beside places without an inverse
+    found = np.where(np.isnan(smooth), nearest, smooth).astype(np.float64)
+    return found[..., 0], found[..., 1]
+
+
+@lru_cache(maxsize=1)
+def _inverted(geometry: Geometry, size: Size) -> tuple[Floats, Floats]:
+    """The inverse of a geometry's field, kept for the next rows and the next map of an image."""
+    assert geometry.field is not None
+    return scatter_inverse(geometry.field, geometry.matrix, geometry.original_size, size)
 
 
 def scatter_inverse(

@@ -5,10 +5,7 @@ from __future__ import annotations
 import codecs
 import logging
 import os
-import struct
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -20,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vistool.data.display import strips
-from vistool.errors import InputError, close_matches, message_of, param
+from vistool.errors import InputError, close_matches, message_of, on_one_line, param
 from vistool.records import shown_path
 
 log = logging.getLogger('vistool')
+logging.getLogger('PIL').addHandler(logging.NullHandler())  # else Python prints what it says of damaged files
 
 #: Suffixes that a folder is searched for.
 SUFFIXES = frozenset({
@@ -40,8 +38,8 @@ _UNKNOWN = 'not an image, or in an unknown format'
 _ACCEPTED = 'an image file (JPEG, PNG, TIFF, WebP, BMP, GIF) or an array (.npy, .npz)'
 _AGAIN = 'copy or download it again'
 
-#: What PIL's decoders raise on damaged files.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+#: How files of images begin: JPEG, PNG, GIF, WebP, TIFF.
+_SIGNATURES = (b'\xff\xd8\xff', b'\x89PNG\r\n', b'GIF8', b'RIFF', b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 #: An axis of an array without a declared number of bands holds bands if it is no longer than this and the other is.
 _MOST_BANDS = 32
 
@@ -117,7 +115,7 @@ def read_photo(source: ImageLike, channels: int | None = None, axes: str | None 
     path = Path(source)
     _check(path)
     if path.suffix.lower() in ARRAY_SUFFIXES:
-        return _of_array(_load_array(path), str(path), channels, axes)
+        return _of_array(_load_array(path), on_one_line(path), channels, axes)
     if _is_tiff(path):
         found = _read_tiff(path, channels, axes)
         if found is not None:
@@ -125,7 +123,7 @@ def read_photo(source: ImageLike, channels: int | None = None, axes: str | None 
     image = open_image(path)
     if image.format == 'PNG' and image.mode in ('RGB', 'RGBA') and _png_depth(path) == 16:
         return _read_png16(path, _orientation(image))
-    return Photo(*_pil_values(image, str(path)))
+    return Photo(*_pil_values(image, on_one_line(path)))
 
 
 def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
@@ -176,12 +174,14 @@ def _opened(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             return Image.open(path)
-    except UnidentifiedImageError:
-        raise InputError(f'{path} is {_kind(path)}', accepted=_ACCEPTED) from None
+    except UnidentifiedImageError as error:
+        if _head(path).startswith(_SIGNATURES):
+            raise _damaged(path, EOFError('its structure cannot be read')) from error
+        raise InputError(f'{on_one_line(path)} is {_kind(path)}', accepted=_ACCEPTED) from None
     except Image.DecompressionBombError as error:
-        raise InputError(f'{path} is too large: {error}', hint='make it smaller first') from None
-    except _BROKEN as error:
-        raise InputError(f'{path} cannot be read: {message_of(error)}', hint=_AGAIN) from error
+        raise InputError(f'{on_one_line(path)} is too large: {error}', hint='make it smaller first') from None
+    except Exception as error:  # damaged files can raise anything
+        raise InputError(f'{on_one_line(path)} cannot be read: {message_of(error)}', hint=_AGAIN) from error
 
 
 def open_image(path: str | PathLike[str]) -> Image.Image:
@@ -190,15 +190,18 @@ def open_image(path: str | PathLike[str]) -> Image.Image:
     _check(path)
     image = _opened(path)
     try:
+        several = image.format != 'MPO' and getattr(image, 'is_animated', False)  # a phone's second picture is no page
+        if several:
+            log.info('%s: picture 1 of %d', on_one_line(path), getattr(image, 'n_frames', 2))
         image.load()
-    except _BROKEN as error:
+    except Exception as error:  # damaged files can raise anything
         raise _damaged(path, error) from error
     return image
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
     text = message_of(error).replace(f': {str(path)!r}', '').replace(str(path), 'it')  # so that the file is named once
-    return InputError(f'{path} is damaged or cut off ({text})', hint=_AGAIN)
+    return InputError(f'{on_one_line(path)} is damaged or cut off ({text})', hint=_AGAIN)
 
 
 def _pil_values(image: Image.Image, name: str) -> tuple[NDArray[Any], str, int, bool]:
@@ -293,17 +296,20 @@ def _load_array(path: Path) -> NDArray[Any]:
             names = loaded.files
             known = [name for name in ('img', 'image', 'inputs', 'data', 'arr_0') if name in names]
             if len(names) != 1 and not known:
-                raise InputError(f'{path} holds {len(names)} arrays: {", ".join(names)}', accepted='one called img')
+                raise InputError(
+                    f'{on_one_line(path)} holds {len(names)} arrays: {", ".join(names)}', accepted='one called img'
+                )
             return np.asarray(loaded[names[0] if len(names) == 1 else known[0]])
     except InputError:
         raise
-    except (*_BROKEN, zipfile.BadZipFile, MemoryError, KeyError) as error:
-        raise InputError(f'{path} cannot be read as an array ({message_of(error)})', hint=_AGAIN) from error
+    except Exception as error:  # damaged files can raise anything
+        raise InputError(
+            f'{on_one_line(path)} cannot be read as an array ({message_of(error)})', hint=_AGAIN
+        ) from error
 
 
 def _is_tiff(path: Path) -> bool:
-    with path.open('rb') as file:
-        return file.read(4) in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+    return _head(path).startswith(_SIGNATURES[-4:])
 
 
 def _read_tiff(path: Path, channels: int | None, axes: str | None) -> Photo | None:
@@ -330,7 +336,7 @@ def _read_tiff(path: Path, channels: int | None, axes: str | None) -> Photo | No
             raise damaged from error
         return None
     values = upright(values, orientation)
-    return Photo(np.ascontiguousarray(values), str(path), orientation, False)
+    return Photo(np.ascontiguousarray(values), on_one_line(path), orientation, False)
 
 
 def _is_ordinary(page: Any) -> bool:
@@ -353,10 +359,10 @@ def _tiff_values(path: Path, file: Any, series: Any, channels: int | None, axes:
     if order in ('SYX', 'CYX'):
         return np.moveaxis(np.asarray(series.asarray()), 0, 2)
     if len(order) == 3 and (axes is not None or channels in (series.shape[0], series.shape[2]) or file.is_shaped):
-        return channels_last(np.asarray(series.asarray()), str(path), channels, axes)
-    log.info('%s: page 1 of %d', path, len(file.pages))
+        return channels_last(np.asarray(series.asarray()), on_one_line(path), channels, axes)
+    log.info('%s: picture 1 of %d', on_one_line(path), len(file.pages))
     page = np.asarray(file.pages.first.asarray())
-    return channels_last(page, str(path), file.pages.first.samplesperpixel, axes)
+    return channels_last(page, on_one_line(path), file.pages.first.samplesperpixel, axes)
 
 
 def _other_reader(path: Path, error: Exception) -> Photo:
@@ -368,11 +374,13 @@ def _other_reader(path: Path, error: Exception) -> Photo:
     except InputError:
         image = None
     if image is not None and (image.mode.startswith('I') or image.mode == 'F'):
-        return Photo(*_pil_values(image, str(path)))
+        return Photo(*_pil_values(image, on_one_line(path)))
     found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is not None and found.ndim == 3 and found.shape[2] == 3 and found.dtype != np.uint8:
-        return Photo(np.ascontiguousarray(found[:, :, ::-1]), str(path), 1, False)
-    raise InputError(f'{path} is compressed: {message_of(error)}', hint='pip install imagecodecs') from error
+        return Photo(np.ascontiguousarray(found[:, :, ::-1]), on_one_line(path), 1, False)
+    raise InputError(
+        f'{on_one_line(path)} is compressed: {message_of(error)}', hint='pip install imagecodecs'
+    ) from error
 
 
 def _png_depth(path: Path) -> int:
@@ -389,29 +397,35 @@ def _read_png16(path: Path, orientation: int) -> Photo:
         alpha = found[..., 3:].astype(np.float32) / 65535
         found = np.rint(found[..., :3] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
     values = upright(found[:, :, ::-1], orientation)
-    return Photo(np.ascontiguousarray(values), str(path), orientation, False)
+    return Photo(np.ascontiguousarray(values), on_one_line(path), orientation, False)
 
 
 def _check(path: Path) -> None:
     if not os.path.exists(path):  # which takes any path, also one that is too long
         if os.path.islink(path):
-            raise InputError(f'{path} is a link to {os.readlink(path)}, which does not exist')
+            raise InputError(f'{on_one_line(path)} is a link to {os.readlink(path)}, which does not exist')
         names = [p.name for p in path.parent.iterdir() if p.exists()] if os.path.isdir(path.parent) else []
-        raise InputError(f'no such file: {shown_path(path)[1:-1]}', hint=close_matches(path.name, names))
+        raise InputError(
+            f'no such file: {shown_path(path)[1:-1]}', hint=close_matches(path.name, map(on_one_line, names))
+        )
     if path.is_dir():
-        raise InputError(f'{path} is a folder', accepted='an image file')
+        raise InputError(f'{on_one_line(path)} is a folder', accepted='an image file')
     if not path.is_file():
-        raise InputError(f'{path} is not a regular file', accepted=_ACCEPTED)
+        raise InputError(f'{on_one_line(path)} is not a regular file', accepted=_ACCEPTED)
     if path.stat().st_size == 0:
-        raise InputError(f'{path} is empty (0 bytes)', hint=_AGAIN)
+        raise InputError(f'{on_one_line(path)} is empty (0 bytes)', hint=_AGAIN)
     if not os.access(path, os.R_OK):
-        raise InputError(f'{path} cannot be read: you have no permission', hint='change its permissions')
+        raise InputError(f'{on_one_line(path)} cannot be read: you have no permission', hint='change its permissions')
+
+
+def _head(path: Path) -> bytes:
+    with path.open('rb') as file:
+        return file.read(512)
 
 
 def _kind(path: Path) -> str:
     """What a file that is not an image seems to be."""
-    with path.open('rb') as file:
-        head = file.read(512)
+    head = _head(path)
     try:
         codecs.getincrementaldecoder('utf-8')().decode(head)  # a character cut in two at the end is fine
     except UnicodeDecodeError:
@@ -429,6 +443,8 @@ def _to_bytes(values: NDArray[Any], name: str) -> tuple[NDArray[np.uint8], float
             levels[rows] = (values[rows].astype(np.uint32) * 255 + 32767) // 65535
         return levels, 257.0, 0.0
     floats = values.dtype.kind == 'f'
+    if floats and (missing := int(values.size - np.count_nonzero(np.isfinite(values)))):
+        log.warning('%s: %d of %d values are not finite; the network gets 0 for them', name, missing, values.size)
     finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(finite.min()), float(finite.max())
     tops = [1.0, 255.0, 65535.0] if floats or values.dtype == np.bool_ else [255.0, 65535.0]

@@ -27,7 +27,7 @@ from vistool.data.inputs import NamedInputs, PositionalInputs
 from vistool.data.photometry import Photometry, Preprocessing, compared, pixels_of
 from vistool.data.samples import Sample, channel_axis, image_keys, image_of, planes_of, preprocess, size_of
 from vistool.data.transforms import Tracer, name_of, seeded
-from vistool.errors import InputError, message_of
+from vistool.errors import InputError, message_of, on_one_line
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -98,17 +98,29 @@ def unloaded(
     if there is a single mean, else RGB.
     """
     photometry = Photometry(shown=shown, channels=photo.values.shape[2])
-    if not photo.ordinary and photo.values.shape[2] != 3:
-        return photo.values.copy(), photometry
+    values = photo.values
+    if not photo.ordinary and values.shape[2] != 3:
+        return _as_opencv(values), photometry
     if photo.ordinary and preprocessing.mean is not None and len(preprocessing.mean) == 1:
-        return as_gray(photo.values), replace(photometry, channels=1)
+        return as_gray(values), replace(photometry, channels=1)
     swaps = (
         bgr
         or preprocessing.swaps
         or any(getattr(t, 'to_rgb', False) and type(t).__name__ in ('Normalize', 'NumpyToPIL') for t in transforms)
     )
-    image = np.ascontiguousarray(photo.values[:, :, ::-1]) if swaps else photo.values.copy()
-    return image, replace(photometry, bgr=swaps)
+    image = values[:, :, ::-1] if swaps else values
+    return _as_opencv(image), replace(photometry, bgr=swaps)
+
+
+#: Types that OpenCV resizes; transforms of OpenMMLab are built on it.
+_OPENCV_TYPES = ('uint8', 'uint16', 'int16', 'float32', 'float64')
+
+
+def _as_opencv(values: NDArray[Any]) -> NDArray[Any]:
+    """A copy of values in their own type, or as fractions where OpenCV does not take that type."""
+    if values.dtype in _OPENCV_TYPES:
+        return np.array(values, order='C')
+    return np.array(values, np.float32 if np.can_cast(values.dtype, np.float32) else np.float64, order='C')
 
 
 def as_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -202,8 +214,8 @@ class Pipeline:
                 reading = _Reading(path, photo, {**(info or {}), 'sample_idx': index}, observe)
                 data, tracer = self._run(reading)
         except InputError as error:
-            named = path is not None and str(path) in error.problem
-            problem = error.problem if named else f'{path or "the image"}: {error.problem}'
+            named = on_one_line(path or 'the image')
+            problem = error.problem if named in error.problem else f'{named}: {error.problem}'
             raise InputError(problem, accepted=error.accepted, hint=error.hint) from error
         image, geometry = self._finish(data, tracer)
         if said := reading.shown.describe():

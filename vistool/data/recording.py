@@ -32,7 +32,7 @@ from vistool.data.photometry import Photometry, Preprocessing, compared
 from vistool.data.pipelines import is_loader, seed_inner
 from vistool.data.samples import channel_axis, image_keys, planes_of, size_of
 from vistool.data.transforms import Tracer, applied, attribute, name_of, seeded
-from vistool.errors import InputError, message_of
+from vistool.errors import InputError, message_of, on_one_line
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -562,7 +562,11 @@ class Samples:
             where = path_of(watch.info) or f'sample {index}'
             text = error.problem if isinstance(error, InputError) else message_of(error)
             text = text.replace(f": '{where}'", '').replace(f': {where}', '')  # so that the file is named once
-            raise InputError(f'{where}: {text}') from error
+            named = on_one_line(where)
+            problem = f'{named}: {text.replace(str(where), named)}'
+            if not isinstance(error, InputError):
+                raise InputError(problem) from error
+            raise InputError(problem, accepted=error.accepted, hint=error.hint, parameter=error.parameter) from error
         info = watch.info or self.info(index)
         label, path = label_of(info), path_of(info)
         refetched = info.get('sample_idx', index) if watch.discarded else None

@@ -19,7 +19,7 @@ from vistool.data.geometry import Geometry, Mask, Size
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
 from vistool.data.truth import Truth
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, on_one_line
 from vistool.records import find_path, read_text
 
 if TYPE_CHECKING:
@@ -213,13 +213,15 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
         found = sorted(each for each in matches if _is_image(each, SUFFIXES | ARRAY_SUFFIXES))
         if not found:
             hint = 'patterns need quotes: "photos/*.jpg"'
-            raise InputError(f'no image matches the pattern {text}', hint=hint, parameter='images')
+            raise InputError(f'no image matches the pattern {on_one_line(text)}', hint=hint, parameter='images')
         return _named(found, _common(found))
     if path.is_symlink():
-        raise InputError(f'{text} is a link to {os.readlink(path)}, which does not exist', parameter='images')
+        raise InputError(
+            f'{on_one_line(text)} is a link to {os.readlink(path)}, which does not exist', parameter='images'
+        )
     names = [p.name for p in path.parent.iterdir() if p.exists()] if path.parent.is_dir() else []
-    hint = close_matches(path.name, names) or ('' if names else f'the folder {path.parent} is empty')
-    raise InputError(f'no such file or folder: {text}', accepted=_FORMS, hint=hint, parameter='images')
+    hint = close_matches(path.name, map(on_one_line, names)) or ('' if names else f'the folder {path.parent} is empty')
+    raise InputError(f'no such file or folder: {on_one_line(text)}', accepted=_FORMS, hint=hint, parameter='images')
 
 
 def _is_image(path: Path, suffixes: Collection[str] = SUFFIXES) -> bool:
@@ -259,7 +261,7 @@ def _listed(path: Path) -> list[Item]:
         found.append(here if os.path.exists(here) and not os.path.exists(near) else near)
     if not any(map(os.path.exists, found)):
         raise InputError(
-            f'none of the files listed in {path} exists; the first is {found[0]}',
+            f'none of the files listed in {path} exists; the first is {on_one_line(found[0])}',
             hint=f'paths are relative to {path.parent.absolute()} or to the current folder',
             parameter='images',
         )
@@ -281,7 +283,7 @@ def _named(paths: Iterable[Path], root: Path) -> list[Item]:
     items = []
     for path, rel in relative.items():
         stem = rel.with_suffix('').as_posix()
-        name = base = rel.as_posix() if stem.lower() in clashing else stem
+        name = base = on_one_line(rel.as_posix() if stem.lower() in clashing else stem)
         count = 1
         while name.lower() in taken:
             count += 1

@@ -16,7 +16,7 @@ from PIL import Image
 from vistool.errors import InputError, param
 from vistool.gallery.data import as_script, page_data
 from vistool.gallery.runs import ARGUMENT, FinishedRun, own_path, read_run
-from vistool.records import read_bytes, read_text
+from vistool.records import find_path, read_bytes, read_text
 from vistool.visualization.files import write_file
 
 _SCRIPTS = ('model.js', 'elements.js', 'cards.js', 'bar.js', 'detail.js', 'page.js')
@@ -60,7 +60,7 @@ def check_others(folder: Path, others: Sequence[Path]) -> list[FinishedRun]:
     Raises:
         InputError: A folder does not hold a finished run or has no tiles, or is named twice.
     """
-    places = [Path(each).resolve() for each in (*others, folder)]
+    places = [find_path(each, ARGUMENT).resolve() for each in (*others, folder)]
     if len(set(places)) < len(places):
         raise InputError('a run cannot stand beside itself', hint='name each folder once', parameter=ARGUMENT)
     return [read_run(Path(each)) for each in others]

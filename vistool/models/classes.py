@@ -136,7 +136,7 @@ def _columns(
         against = re.fullmatch(r'-\s*([^\d\s].*)', target)
         if against and not classes_called(target, names or ()):
             return [~column for column in _columns(against[1], scores, names, labels)]
-        if ranking := re.fullmatch(r'top[- ]?(\d+)', target, re.IGNORECASE):
+        if ranking := re.fullmatch(r'top[- ]?(\d{1,9})', target, re.IGNORECASE):
             k = int(ranking[1])
             if not 1 <= k <= count:
                 raise InputError(f'{target!r} of {count} classes', accepted=f'top1 to top{count}', parameter='targets')

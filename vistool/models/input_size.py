@@ -25,6 +25,7 @@ from vistool.models.configs import Source
 from vistool.models.model import Model, build_module
 from vistool.network.embedding import as_pair, first_convolution
 from vistool.network.tensors import NetworkInput, find_image
+from vistool.records import shown
 
 log = logging.getLogger('vistool')
 
@@ -73,14 +74,14 @@ class PhotoSize:
             InputError: The text has another form.
         """
         plain = text.strip().lower()
-        if re.fullmatch(r'0*[1-9]\d*', plain):
+        if re.fullmatch(r'0*[1-9]\d{0,8}', plain):
             return cls(edge=int(plain))
-        if match := re.fullmatch(r'0*([1-9]\d*)\s*[,x]\s*0*([1-9]\d*)', plain):
+        if match := re.fullmatch(r'0*([1-9]\d{0,8})\s*[,x]\s*0*([1-9]\d{0,8})', plain):
             return cls(exact=(int(match[1]), int(match[2])))
-        if re.fullmatch(r'(\d+\.?\d*|\.\d+)x', plain) and float(plain[:-1]) > 0:
+        if re.fullmatch(r'(\d{1,9}\.?\d{0,30}|\.\d{1,30})x', plain) and float(plain[:-1]) > 0:
             return cls(factor=float(plain[:-1]))
         raise InputError(
-            f'{text!r} is not a size', accepted='an edge (518), H,W (480,640) or 0.5x', parameter='img_size'
+            f'{shown(text)} is not a size', accepted='an edge (518), H,W (480,640) or 0.5x', parameter='img_size'
         )
 
     def of(self, photo: Size) -> Size:

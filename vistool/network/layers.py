@@ -159,7 +159,7 @@ def find_call(root: nn.Module, name: str) -> tuple[str, nn.Module]:
         InputError: If there is no such layer, or no such call.
     """
     stem, sign, call = re.fullmatch(r'(.*?)(?:([#@])([^#@]*))?', name.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
-    if sign and call != 'all' and not (call.isdigit() and int(call)):
+    if sign and call != 'all' and not (re.fullmatch('[0-9]{1,9}', call) and int(call)):
         raise InputError(f'{name!r}: no call {call!r}', accepted='#1, #2, …, #all', parameter='layers')
     path, module = find_layer(root, stem)
     return (f'{path}#{call if call == "all" else int(call)}' if sign else path), module
@@ -327,7 +327,7 @@ def _child(module: nn.Module, part: str) -> tuple[str, nn.Module] | None:
         last = max(numbered, key=lambda name: int(name[len(part) - 1 :]), default=None)
         return (last, children[last]) if last is not None else None
     if (
-        re.fullmatch(r'-\d+', part)
+        re.fullmatch(r'-\d{1,9}', part)
         and isinstance(module, (nn.Sequential, nn.ModuleList))
         and int(part) >= -len(children)
     ):

@@ -362,7 +362,7 @@ def _named(output: Any, found: Sequence[Candidate], wanted: OutputName) -> Candi
     """The tensor that a user's path names: whole, or its end where only one tensor ends so."""
     steps, places = _steps(str(wanted)), [_steps(each.place) for each in found]
     for depth, step in enumerate(steps):  # [-1] is the last
-        if re.fullmatch(r'-\d+', step):
+        if re.fullmatch(r'-\d{1,9}', step):
             inside = [_steps(place) for place, _ in _named_tensors(output)]
             there = [int(place[depth]) for place in inside if place[:depth] == steps[:depth] and place[depth].isdigit()]
             steps[depth] = str(max(there, default=-1) + 1 + int(step))

@@ -68,7 +68,7 @@ def part_of(value: Any, place: str) -> tuple[str, Any]:
             raise LookupError(place)
         keys, children, _ = node
         index = next((index for index, key in enumerate(keys) if str(key) == word), None)
-        if index is None and re.fullmatch(r'-\d+', word) and int(word) >= -len(children):
+        if index is None and re.fullmatch(r'-\d{1,9}', word) and int(word) >= -len(children):
             index = len(children) + int(word)
         if index is None:
             raise LookupError(place)

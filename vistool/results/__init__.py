@@ -1,6 +1,7 @@
 """What analyses return: frozen kinds of result that hold numbers and coordinates, and draw nothing."""
 
 from vistool.results.base import COORDINATES, Coordinate, Coordinates, Result
+from vistool.results.checks import Cascade, CheckReport, Finding, Grid
 from vistool.results.curves import Curve, Curves
 from vistool.results.grids import Cut, GridImage, ImageGrid
 from vistool.results.heatmaps import (
@@ -29,8 +30,10 @@ from vistool.results.statistics import (
 
 __all__ = [
     'COORDINATES',
+    'Cascade',
     'ChannelStack',
     'ChannelStatistics',
+    'CheckReport',
     'Coordinate',
     'Coordinates',
     'Curve',
@@ -38,6 +41,8 @@ __all__ = [
     'Cut',
     'DatasetSummary',
     'Estimate',
+    'Finding',
+    'Grid',
     'GridImage',
     'HeadStatistics',
     'Heatmap',

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vistool.data.display import Shown
 from vistool.data.patches import PatchGrid
+from vistool.errors import InputError
 from vistool.results.base import Coordinates, Result
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class ImageGrid(Result):
         mode: What the pictures are, as :class:`~vistool.analyses.dataset.BrowseDataset` names it.
         name: Of the first sample shown.
         samples: One row of numbers for each sample that was read.
-        failed: Index and reason of each sample that could not be read.
+        failed: Index and error of each sample that could not be read.
         shown: Which of their files' values and bands the pictures show, each way once.
     """
 
@@ -94,7 +95,7 @@ class ImageGrid(Result):
     mode: str = ''
     name: str = ''
     samples: tuple[Mapping[str, Any], ...] = ()
-    failed: tuple[tuple[int, str], ...] = ()
+    failed: tuple[tuple[int, InputError], ...] = ()
     shown: tuple[Shown, ...] = ()
 
     def to_frame(self) -> DataFrame:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.errors import InputError
 from vistool.results.base import Result
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class DatasetSummary(Result):
             images that the network gets, in the units of the files (0-255 for photos).
         expected: The same as the config normalizes with, or None where it does not.
         verdict: Whether the two fit, in words.
-        failed: Index and reason of each sample that cannot be read.
+        failed: Index and error of each sample that cannot be read.
         rows: One row of numbers per sample, for the table.
         title: Heading.
     """
@@ -160,7 +161,7 @@ class DatasetSummary(Result):
     found: Array
     expected: Array | None
     verdict: str
-    failed: tuple[tuple[int, str], ...] = ()
+    failed: tuple[tuple[int, InputError], ...] = ()
     rows: tuple[Mapping[str, float | int | str], ...] = ()
     title: str = ''
 

@@ -20,7 +20,7 @@ from vistool.data.datasets import choose
 from vistool.data.display import Display
 from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
-from vistool.errors import InputError, check_count, check_seed
+from vistool.errors import InputError, check_count, check_seed, naming
 from vistool.models.configs import Source, resolve
 from vistool.records import shown
 from vistool.results import DatasetSummary, ImageGrid, channel_names
@@ -200,7 +200,7 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
         for text in (each.describe() for each in page.result.shown):
             if text:
                 log.info('%s', text)
-        failures += [Failure(f'sample {index}', InputError(reason)) for index, reason in page.result.failed]
+        failures += [Failure(f'sample {index}', error) for index, error in page.result.failed]
         if page.data is None:
             continue
         rows += page.result.samples if output.save_raw else []  # kept to the end: a kilobyte a sample
@@ -211,7 +211,7 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
             open_window(page.result, output.style, name, spec.show_interval)
     callbacks.progress(len(jobs), len(jobs))
     if len(chosen) == 1 and failures:
-        raise failures[0].error
+        raise failures[0].error.under('config')
     if output.save_raw:
         files.append(_write_table(rows, visualizer, file_name('samples', *choices)))
         callbacks.written(files[-1:])
@@ -239,11 +239,12 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
         measured.append(each)
     callbacks.progress(len(chosen), len(chosen))
     title = f'{source.name} · {spec.phase} · {len(chosen):,} of {len(samples):,} samples'
-    result = replace(analysis.summed(samples, measured), title=title)
+    with naming('config'):
+        result = replace(analysis.summed(samples, measured), title=title)
     files = visualizer.write(result, file_name('report', spec.phase, spec.classes))
     callbacks.written(files)
     log.info('%s', _line(result))
-    failures = [Failure(f'sample {index}', InputError(reason)) for index, reason in result.failed]
+    failures = [Failure(f'sample {index}', error) for index, error in result.failed]
     log_failures(failures, len(chosen))
     done = len(chosen) - len(failures)
     return RunSummary(out, done, 0, tuple(failures), tuple(files), time.perf_counter() - started)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
-from vistool.errors import InputError, log_speller, naming, param
+from vistool.errors import InputError, log_speller, naming, on_one_line, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.models.classes import dataset_classes, fitting_names
 from vistool.models.configs import Source, resolve
@@ -520,7 +520,7 @@ class _Run:
 
     def failed(self, index: int, item: AnyItem, error: InputError) -> None:
         """Records what could not be read or explained."""
-        self.failures.append(Failure(str(item.path or item.name), error))
+        self.failures.append(Failure(on_one_line(item.path or item.name), error))
         if self.manifest is not None:
             self.manifest.add(failed_entry(item, index, error.line(log_speller.spelling)))
         self.report_progress(1)

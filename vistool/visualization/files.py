@@ -27,7 +27,7 @@ from vistool.data.display import strips
 from vistool.environment import shareable
 from vistool.errors import InputError, param
 from vistool.records import shown
-from vistool.results import Curves, Heatmap, Heatmaps, ImageGrid, Result
+from vistool.results import CheckReport, Curves, Heatmap, Heatmaps, ImageGrid, Result
 from vistool.visualization.facets import facets
 from vistool.visualization.scene import Pixels
 
@@ -283,6 +283,36 @@ def heatmaps_npz(result: Heatmaps) -> bytes:
 def grid_npz(result: ImageGrid) -> bytes:
     """Pictures in rows as an ``.npz``: ``image_ROW_COLUMN`` uint8 ``(h, w, 3)`` and ``recipe``."""
     return _npz({**_grid_arrays(result), 'recipe': _provenance(result)})
+
+
+def check_npz(result: CheckReport) -> bytes:
+    """The report of a check as an ``.npz`` that loads with ``allow_pickle=False``.
+
+    ``methods`` (M,), ``checks`` (C,), ``verdicts`` and ``texts`` ``(M, C)`` strings and ``values`` float64 ``(M, C)``;
+    every number as ``row_method``, ``row_check``, ``row_image``, ``row_name`` strings and ``row_value`` float64, all
+    ``(R,)``; of the cascade ``stages`` (S,), ``cascade_i`` float32 ``(S + 1, H, W)`` and ``similarity_i`` float64
+    ``(S + 1, 3)`` for method i: rank correlation, SSIM, same cell; ``image`` uint8 ``(H, W, 3)``; and ``recipe``.
+    """
+    methods, checks = list(result.titles), result.checks
+    found = [[result[method, check] for check in checks] for method in methods]
+    arrays: dict[str, NDArray[Any]] = {
+        'methods': np.array(methods, np.str_),
+        'checks': np.array(checks, np.str_),
+        'verdicts': np.array([[each.verdict for each in row] for row in found], np.str_),
+        'texts': np.array([[each.text for each in row] for row in found], np.str_),
+        'values': np.array([[np.nan if each.value is None else each.value for each in row] for row in found]),
+        'stages': np.array(result.stages, np.str_),
+        'image': result.image,
+        'recipe': _provenance(result),
+    }
+    for name in ('method', 'check', 'image', 'name'):
+        arrays[f'row_{name}'] = np.array([str(row[name]) for row in result.rows], np.str_)
+    arrays['row_value'] = np.array([row['value'] for row in result.rows], np.float64)
+    for index, method in enumerate(methods):
+        if method in result.cascades:
+            arrays[f'cascade_{index}'] = result.cascades[method].maps
+            arrays[f'similarity_{index}'] = result.cascades[method].similarity
+    return _npz(arrays)
 
 
 def _provenance(result: Result) -> NDArray[Any]:

@@ -314,9 +314,8 @@ class _Painter:
             return colors if everywhere else blend(photo, colors, 1.0, covered)
 
         def draw(size: tuple[int, int]) -> Pixels:
-            # The lines of a hatching run on from strip to strip, and a field is inverted as a whole.
-            bent = view.geometry is not None and view.geometry.field is not None
-            if self.hatch or bent or size[0] * size[1] <= _LARGE:
+            # The lines of a hatching run on from strip to strip, and without a geometry a map is resized as a whole.
+            if self.hatch or view.geometry is None or size[0] * size[1] <= _LARGE:
                 return rows_of(size, slice(0, size[0]))
             canvas = np.empty((*size, 3), np.uint8)
             for rows in strips(*size):

@@ -25,6 +25,7 @@ from vistool.errors import InputError, close_matches
 from vistool.results import (
     ChannelStack,
     ChannelStatistics,
+    CheckReport,
     Curves,
     DatasetSummary,
     HeadStatistics,
@@ -224,6 +225,21 @@ def _(result: MetricsSummary, figure: Figure, style: Style, page: Page) -> None:
 @to_raw.register(MetricsSummary)
 def _(result: MetricsSummary) -> Raw:
     return Raw('.csv', raw.table(result.rows()))
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+@draw_figure.register(CheckReport)
+def _(result: CheckReport, figure: Figure, style: Style, page: Page) -> None:
+    from vistool.visualization.checks import draw_check
+
+    draw_check(result, figure, style, page)
+
+
+@to_raw.register(CheckReport)
+def _(result: CheckReport) -> Raw:
+    return Raw('.npz', raw.check_npz(result))
 
 
 # --- every channel ----------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def _notes(result: DatasetSummary, columns: int) -> str:
     lines = textwrap.wrap(result.verdict[:1].upper() + result.verdict[1:], columns)
     if result.failed:
         lines.append(f'{len(result.failed)} cannot be read:')
-        shown = [f'  #{index} {reason}' for index, reason in result.failed[:_MOST_FAILED]]
+        shown = [f'  #{index} {error}' for index, error in result.failed[:_MOST_FAILED]]
         lines += [line if len(line) <= columns else f'{line[: columns - 1]}…' for line in shown]
         lines += [f'  and {len(result.failed) - _MOST_FAILED} more'] if len(result.failed) > _MOST_FAILED else []
     return '\n'.join(lines)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.errors import InputError, param
+from vistool.errors import InputError
 from vistool.visualization import text as fonts
 from vistool.visualization.scene import Box, Color, ImageItem, PathItem, Pixels, Scene, TextItem
 from vistool.visualization.style import Align, Interpolation
@@ -208,7 +208,7 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
         return _pixels(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     if max(image.shape[:2]) <= _TINY:
         rows, columns = _nearest(image.shape[0], height), _nearest(image.shape[1], width)
-        return np.ascontiguousarray(image[rows][:, columns])
+        return image.take(columns, axis=1).take(rows, axis=0)  # whole rows last: they are copied fast
     return _pixels(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
@@ -228,7 +228,7 @@ def resize_map(
         return values
     if interpolation == 'nearest':
         rows = _nearest(values.shape[0], size[0], align)
-        return values[rows][:, _nearest(values.shape[1], size[1], align)]
+        return values.take(_nearest(values.shape[1], size[1], align), axis=1).take(rows, axis=0)
     if align == 'center':
         return cast(Map, cv2.resize(values, size[::-1], interpolation=_CV2_INTERPOLATION[interpolation]))
     down, across = (_taps(n, m, interpolation) for n, m in zip(values.shape[:2], size, strict=True))
@@ -263,7 +263,6 @@ def _cubic(distance: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float6
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
-_LARGEST_SIDE = 65500  # what a JPEG can hold
 #: Width of the outline around letters, as a part of their size, and how much of the picture it covers.
 HALO, _HALO_WEIGHT = 0.1, 0.8
 _FRACTION_BITS = 4  # sub-pixel positions of OpenCV's lines
@@ -279,10 +278,7 @@ def paint(scene: Scene, density: float) -> Pixels:
     Raises:
         InputError: The picture would be too large for an image file.
     """
-    width, height = max(1, round(scene.width * density)), max(1, round(scene.height * density))
-    if max(width, height) > _LARGEST_SIDE:
-        hint = f'draw fewer maps, or choose a smaller {param("width")} or {param("dpi")}'
-        raise InputError(f'the picture would be {width} x {height} pixels', hint=hint)
+    width, height = scene.pixels(density)
     items = scene.items
     if items and isinstance(items[0], ImageItem) and _pixel_box(items[0].box, density) == (0, 0, width, height):
         pixels = items[0].tile((height, width))

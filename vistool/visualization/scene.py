@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.errors import InputError, param
+
 Pixels = NDArray[np.uint8]
 #: Draws something at ``(height, width)`` pixels, uint8 ``(height, width, 3)`` RGB.
 Tile = Callable[[tuple[int, int]], Pixels]
@@ -21,6 +23,9 @@ BLACK: Color = (0, 0, 0)
 GRAY: Color = (110, 110, 110)
 WHITE: Color = (255, 255, 255)
 RED: Color = (200, 0, 0)
+
+_LONGEST_SIDE = 65_500  # what a JPEG can hold
+_MOST_PIXELS = 300_000_000  # 900 MB of memory
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,24 @@ class Scene:
     width: float
     height: float
     items: tuple[ImageItem | TextItem | PathItem, ...]
+
+    def pixels(self, density: float) -> tuple[int, int]:
+        """Width and height in pixels.
+
+        Args:
+            density: Pixels per unit.
+
+        Raises:
+            InputError: No image file, or no ordinary memory, holds so many.
+        """
+        width, height = max(1, round(self.width * density)), max(1, round(self.height * density))
+        if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
+            raise InputError(
+                f'the picture would be {width} x {height} pixels',
+                accepted=f'at most {_LONGEST_SIDE:,} a side and {_MOST_PIXELS / 1e6:.0f} million in all',
+                hint=f'draw fewer maps, or choose a smaller {param("width")} or {param("dpi")}',
+            )
+        return width, height
 
     @property
     def images(self) -> tuple[ImageItem, ...]:

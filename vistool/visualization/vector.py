@@ -75,6 +75,7 @@ def figure(scene: Scene, page: Page) -> Figure:
 
 def paint(scene: Scene, page: Page, target: Figure) -> None:
     """Draw a scene over the whole of a figure, which gets the scene's size."""
+    scene.pixels(page.density)  # refuses what cannot be painted: the photos inside are as dense
     inches = page.points / _POINTS_PER_INCH
     with parameters():
         target.set_dpi(page.density / inches)

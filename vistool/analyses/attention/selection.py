@@ -47,9 +47,9 @@ class LayerChoice:
         words = tuple(part for word in wanted for part in str(word).replace(' ', '').split(',') if part)
         names, depth, everything = [], 0, False
         for word in words:
-            if re.fullmatch(r'[+-]?\d+', word):
+            if re.fullmatch(r'[+-]?\d{1,9}', word):
                 depth = max(depth, -int(word))
-            elif re.fullmatch(r'-\d+:', word):
+            elif re.fullmatch(r'-\d{1,9}:', word):
                 depth = max(depth, -int(word[:-1]))
             elif word.lower() == 'all' or _slice(word) is not None:
                 everything = True
@@ -75,7 +75,7 @@ class LayerChoice:
         for word in self.words:
             if (part := _slice(word)) is not None:
                 chosen, single = range(count)[part], False
-            elif re.fullmatch(r'[+-]?\d+', word):
+            elif re.fullmatch(r'[+-]?\d{1,9}', word):
                 if not -count <= int(word) < count:
                     raise InputError(
                         f'no layer {word}: {count} attention layers run',
@@ -106,7 +106,7 @@ def _inside(name: str, outer: str) -> bool:
 
 
 def _slice(word: str) -> slice | None:
-    match = re.fullmatch(r'([+-]?\d+)?:([+-]?\d+)?', word)
+    match = re.fullmatch(r'([+-]?\d{1,9})?:([+-]?\d{1,9})?', word)
     return slice(*(int(part) if part else None for part in match.groups())) if match else None
 
 
@@ -128,10 +128,10 @@ def find_heads(wanted: int | str | Sequence[int | str], count: int) -> list[int 
             found += ['mean', *range(count)]
         elif word in ('mean', 'max'):
             found.append(word)
-        elif re.fullmatch(r'[+-]?\d+', word) and -count <= int(word) < count:
+        elif re.fullmatch(r'[+-]?\d{1,9}', word) and -count <= int(word) < count:
             found.append(int(word) % count)
         else:
-            known = re.fullmatch(r'[+-]?\d+', word)
+            known = re.fullmatch(r'[+-]?\d{1,9}', word)
             problem = f'no head {word}: the layer has {count}' if known else f'{word!r} is not a head'
             raise InputError(problem, accepted=f'{_HEADS} (0 to {count - 1})', parameter='heads')
     return list(dict.fromkeys(found)) or ['mean', *range(count)]
@@ -174,9 +174,9 @@ class Query:
         text = ','.join(map(str, word)) if isinstance(word, (tuple, list)) else str(word).strip().lower()
         if text in ('cls', 'mean', 'auto'):
             return cls(text)
-        if re.fullmatch(r'\d+', text):
+        if re.fullmatch(r'\d{1,9}', text):
             return cls('token', index=int(text))
-        number = r'\s*([+-]?\d+(?:\.\d*)?)\s*'
+        number = r'\s*([+-]?\d{1,9}(?:\.\d{0,30})?)\s*'
         if match := re.fullmatch(rf'\(?{number},{number}\)?', text):
             return cls('point', float(match[1]), float(match[2]))
         raise InputError(f'{text!r} is not a query', accepted=_QUERIES, parameter='queries')
