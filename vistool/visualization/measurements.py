@@ -56,7 +56,6 @@ def draw_metrics(result: MetricsSummary, made: Figure, page: Page) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(max(2, min(4, int(width / across / 42))), min_n_ticks=2))
         made.text(0.01, 0.75 * below, '\n'.join(notes), fontsize=small, color='0.3', va='top')
         made.canvas.draw()  # while the parameters hold; the layout runs here
-        made.set_layout_engine('none')  # and not once more when it is saved
 
 
 def _look(page: Page, size: float, small: float) -> dict[str, Any]:
