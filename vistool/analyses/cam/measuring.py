@@ -1,4 +1,4 @@
-"""Metrics of class activation maps: which maps are measured, and what is scored of the network."""
+"""Metrics of maps of a class: which maps are measured, and what is scored of the network."""
 
 from __future__ import annotations
 
@@ -55,14 +55,22 @@ class Measuring:
         if wanting and self.truths is None and all(sample.truth is None for sample in samples):
             raise no_truth(wanting)
 
+    def check_copies(self) -> None:
+        """Checks how many copies run at once.
+
+        Raises:
+            InputError: It is not a positive number.
+        """
+        if self.at_once < 1:
+            raise InputError(f'{self.at_once}', accepted='an integer from 1 up', parameter='copies')
+
     def check(self, methods: Mapping[str, Method]) -> None:
         """Checks what can be wrong whatever the images are.
 
         Raises:
             InputError: A metric needs what is not there.
         """
-        if self.at_once < 1:
-            raise InputError(f'{self.at_once}', accepted='an integer from 1 up', parameter='copies')
+        self.check_copies()
         agnostic = [entry.title for entry in methods.values() if not entry.shows_class and not entry.is_baseline]
         if (scored := self.needs(MetricNeeds.SCORES)) and agnostic:
             other = MetricNeeds.SCORES | MetricNeeds.TRUTH

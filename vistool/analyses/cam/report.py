@@ -155,17 +155,7 @@ class Report:
                 key = name, None if free else number
                 for place, drawn in enumerate(self.drawn[key]):
                     found = self._map(index, name, drawn, targets[number] if targets else None, free)
-                    if not self.measured:
-                        yield found
-                        continue
-                    measured, truth = self.measured[index][key, place]
-                    yield replace(
-                        found,
-                        metrics={metric: each.value for metric, each in measured.items()},
-                        chance={metric: each.chance for metric, each in measured.items() if each.chance is not None},
-                        curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
-                        truth=truth,
-                    )
+                    yield with_measured(found, self.measured[index][key, place]) if self.measured else found
 
     def _map(self, index: int, name: str, drawn: Drawn, target: Target | None, free: bool) -> Heatmap:
         ranges, layer = drawn.ranges, drawn.layer or self._group
@@ -182,6 +172,18 @@ class Report:
             score=None if target is None else target.score,
             signed=None if drawn.signed is None else drawn.signed[index],
         )
+
+
+def with_measured(item: Heatmap, measured: MapMeasured) -> Heatmap:
+    """A map with what was measured of it."""
+    found = measured.metrics
+    return replace(
+        item,
+        metrics={name: each.value for name, each in found.items()},
+        chance={name: each.chance for name, each in found.items() if each.chance is not None},
+        curves={title: curve for each in found.values() for title, curve in each.curves.items()},
+        truth=measured.truth,
+    )
 
 
 def _told_apart(targets: Sequence[Target]) -> tuple[Target, ...]:
