@@ -168,6 +168,7 @@ def _least_width(kind: Kind, page: Page, rows: Sequence[Row]) -> float:
 _LARGE = 1 << 24
 _SHADE = np.float32(0.8)  # how dark the photo gets outside a spotlight
 _OUTLINE = (0, 230, 255)  # visible on every color of inferno
+_TRUTH = (20, 20, 20)  # with white on both sides, visible on every color of jet
 _SPECK, _NAMED = 1e-3, 5e-3  # of the image's area: what is too small for an outline, and for a name
 _CLASS_COLORS: tuple[Color, ...] = (
     (31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207), (140, 86, 75),
@@ -411,6 +412,8 @@ def _map_cell(item: Heatmap, facet: Facet, colors: ColorMapping, painter: _Paint
     marks: list[Mark] = [outline] if outline and colors.alpha is not None else []
     if item.mask is not None:
         marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
+    if item.truth is not None:
+        marks += [Outline(view.place(line), _TRUTH, 1.0, 0.7) for line in contours(item.truth)]
     marks += _found_marks(painter.result, view, item)
     footer = (facet.footer,) if facet.footer else ()
     tile = painter.tile(colors, view, 'share' in item.coordinates)

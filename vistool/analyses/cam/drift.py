@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vistool.analyses.cam.dense import InstanceTarget
 from vistool.analyses.cam.methods import Key
-from vistool.analyses.cam.report import Drawn
+from vistool.analyses.cam.report import Drawn, MapMeasured
 from vistool.analyses.cam.targets import Target
 from vistool.metrics import Measured
 from vistool.models.model import Model
@@ -58,7 +58,7 @@ def verified(
     targets: Sequence[Target],
     drawn: Mapping[Key, Sequence[Drawn]],
     at_once: int,
-) -> list[dict[tuple[Key, int], dict[str, Measured]]]:
+) -> list[dict[tuple[Key, int], MapMeasured]]:
     """How far each map of a batch agrees with what masking the input finds.
 
     The masked copies of an object serve all its maps: 26 forwards for each.
@@ -77,15 +77,15 @@ def verified(
     """
     images = find_image(inputs)
     assert images is not None
-    found: list[dict[tuple[Key, int], dict[str, Measured]]] = []
+    found: list[dict[tuple[Key, int], MapMeasured]] = []
     for index, image in enumerate(images):
-        own: dict[tuple[Key, int], dict[str, Measured]] = {}
+        own: dict[tuple[Key, int], MapMeasured] = {}
         losses: dict[int, NDArray[np.float64]] = {}
         for key, every in drawn.items():
             target = None if key[1] is None else targets[key[1]]
             one = target.chosen[index] if isinstance(target, InstanceTarget) else None
             for place, each in enumerate(every):
-                own[key, place] = {}
+                own[key, place] = MapMeasured({}, None)
                 if one is None or one.seen is None or target is None:
                     continue
                 if one.number not in losses:
@@ -93,7 +93,8 @@ def verified(
                         image, one.seen, _similarities(model, detector, inputs, target, index), at_once
                     )
                 compared = compare(each.values[index], one.seen, losses[one.number])
-                own[key, place] = {name: Measured(value) for name, value in vars(compared).items()}
+                metrics = {name: Measured(value) for name, value in vars(compared).items()}
+                own[key, place] = MapMeasured(metrics, None)
         found.append(own)
     return found
 
