@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ from vistool.network.tensors import (
     NetworkInput,
     NoSpatialMap,
     PooledMap,
-    Pullback,
     Size,
     TokenHints,
     find_layout,
@@ -35,6 +34,10 @@ from vistool.network.tensors import (
 )
 
 log = logging.getLogger('vistool')
+
+Pullback: TypeAlias = list[tuple[Tensor, Tensor]]
+"""Tensors of a forward's graph, each with the gradient of a number at it; the number depends on the network through
+them alone."""
 
 
 def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> str | None:

@@ -27,10 +27,6 @@ NetworkInput: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 Size: TypeAlias = tuple[int, int]
 """Height and width."""
 
-Pullback: TypeAlias = list[tuple[Tensor, Tensor]]
-"""Tensors of a forward's graph, each with the gradient of a number at it; the number depends on the network through
-them alone."""
-
 Rebuild = Callable[[list[Any]], Any]
 
 

@@ -26,8 +26,9 @@ from vistool.errors import InputError, close_matches, param
 from vistool.models.classes import class_id, read_class
 from vistool.models.model import Model, Targets, resolve_targets, same_for_all
 from vistool.network.detection import ATTRIBUTES, Adapter, Detections, iou
+from vistool.network.forward import Pullback
 from vistool.network.segmentation import Segmenter
-from vistool.network.tensors import Pullback, Size
+from vistool.network.tensors import Size
 from vistool.results import Instance
 from vistool.results import Target as Explained
 

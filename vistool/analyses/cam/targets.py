@@ -16,9 +16,10 @@ from torch import Tensor
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
 from vistool.models.model import Model, as_samples
+from vistool.network.forward import Pullback
 from vistool.network.inputs import run_network
 from vistool.network.outputs import Readout, pooled_features
-from vistool.network.tensors import NetworkInput, Pullback, input_size
+from vistool.network.tensors import NetworkInput, input_size
 from vistool.registry import CAM_TARGETS
 
 Score: TypeAlias = Callable[[Any, Sequence[Sample]], Tensor]

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError
+from vistool.network.forward import Pullback
 from vistool.network.outputs import ScoreReader
-from vistool.network.tensors import NetworkInput, Pullback, Size
+from vistool.network.tensors import NetworkInput, Size
 
 ATTRIBUTES = ('class', 'left', 'top', 'right', 'bottom', 'box')
 """What of a prediction can be explained (Zhao and Chan, ODAM, ICLR 2023): its score, an edge, or all four edges."""

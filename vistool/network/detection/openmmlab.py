@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from vistool.errors import InputError
 from vistool.network.detection import Adapter, Detections, Place, attribute_of, matching, untraceable
-from vistool.network.tensors import NetworkInput, Pullback, Size, find_image
+from vistool.network.forward import Pullback
+from vistool.network.tensors import NetworkInput, Size, find_image
 
 _OPS = 'mmcv._ext'
 

@@ -29,7 +29,8 @@ from vistool.network.detection import (
     attribute_of,
     matching,
 )
-from vistool.network.tensors import Pullback, Size
+from vistool.network.forward import Pullback
+from vistool.network.tensors import Size
 
 _MASK_THRESHOLD = 0.5
 _EXTRA_LEVELS = {LastLevelMaxPool: ('pool',), LastLevelP6P7: ('p6', 'p7')}
