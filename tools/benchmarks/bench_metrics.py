@@ -1,7 +1,7 @@
 """What insertion, deletion and ROAD cost beyond the forwards of their changed copies, and what they cost elsewhere.
 
-Elsewhere: torch-cam for insertion and deletion, pytorch-grad-cam for ROAD, the same curves of the same maps; and Quantus
-for deletion, if it is installed. All results are compared before anything is timed.
+Elsewhere: torch-cam for insertion and deletion, pytorch-grad-cam for ROAD, the same curves of the same maps; and
+Quantus for deletion, if it is installed. All results are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--batch-size', type=int, default=32)
+    parser.add_argument('--maps', type=int, default=len(METHODS), help='how many of the eight maps')
     parser.add_argument('--network', default='resnet50', help='of torchvision')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
@@ -138,10 +139,10 @@ def main() -> None:
     torch.manual_seed(0)
     model = torchvision.models.get_model(args.network).eval().to(args.device)
     counted = Counted(model)
-    side = 240  # all methods then remove whole pixels in whole steps
+    side = 240  # H·W is a multiple of three times the step, which Quantus needs to remove whole pixels
     small = torch.randn(1, 3, side // 8, side // 8)
     image = nn.functional.interpolate(small, (side, side), mode='bicubic')[0].to(args.device)
-    found = CAM(METHODS, targets=[TARGET])(model, image)
+    found = CAM(METHODS[: args.maps], targets=[TARGET])(model, image)
     maps = [without_ties(torch.from_numpy(each.values)) for each in found.maps]
 
     numbers = ours(counted, image, maps, NAMES, args.batch_size)
@@ -149,10 +150,11 @@ def main() -> None:
     print(f'{len(maps)} maps, {copies} changed copies of one image; {args.network}, {side}×{side}; {machine()}')
     print('largest difference to torch-cam and pytorch-grad-cam:', f'{np.abs(numbers[0] - expected).max():.1e}')
     assert np.allclose(numbers[0], expected, atol=1e-5)
-    quantus = quantus_deletion(model, image, maps[0], 3 * side * side // 20)
+    quantus = quantus_deletion(model, image, maps[0], 3 * side * side // 20)  # 20 steps of whole pixels
     if quantus is not None:
-        curve = np.concatenate([[0], quantus()])[1:]
-        print('last point of the deletion curve, Quantus:', f'{curve[-1]:.6f}')
+        network = Network(model, image[None], [lambda output, count: output.softmax(1)[:, TARGET]], args.batch_size)
+        (one,) = evaluate([(Case(maps[0], image, PROTOCOL), 0)], find_metrics(['deletion'], PROTOCOL), network)
+        assert np.allclose(one['deletion'].curves['deletion'].scores[1:], quantus(), atol=1e-5)
 
     def plain() -> None:
         with torch.no_grad():
@@ -163,24 +165,24 @@ def main() -> None:
     clock = time.perf_counter if args.device != 'cpu' else time.process_time
     contenders: dict[str, Callable[[], object]] = {
         'plain forward': plain,
-        'vistool, 8 maps': lambda: ours(model, image, maps, NAMES, args.batch_size),
+        'vistool': lambda: ours(model, image, maps, NAMES, args.batch_size),
     }
     seconds = measure(contenders, args.rounds, clock=clock)
-    table('insertion, deletion and ROAD of 8 maps', seconds, 'plain forward')
-    share = 1 / ratio(seconds, 'vistool, 8 maps', 'plain forward')
+    table(f'insertion, deletion and ROAD of {len(maps)} map(s)', seconds, 'plain forward')
+    share = 1 / ratio(seconds, 'vistool', 'plain forward')
     print(f'\nchanged copies a second: {share:.2f} × the plain forward')
-    one: dict[str, Callable[[], object]] = {
+    single: dict[str, Callable[[], object]] = {
         'vistool': lambda: ours(model, image, maps[:1], NAMES, args.batch_size),
         'torch-cam and pytorch-grad-cam': lambda: theirs(model, image, maps[0], args.batch_size),
     }
-    seconds = measure(one, 1, warm_up=False, clock=clock)
+    seconds = measure(single, 1, warm_up=False, clock=clock)
     table('the same numbers of one map', seconds, 'vistool')
-    one = {'vistool': lambda: ours(model, image, maps[:1], ['road'], args.batch_size)}
-    one['pytorch-grad-cam'] = lambda: road(model, image, maps[0])
-    table('ROAD of one map', measure(one, 1, warm_up=False, clock=clock), 'vistool')
+    single = {'vistool': lambda: ours(model, image, maps[:1], ['road'], args.batch_size)}
+    single['pytorch-grad-cam'] = lambda: road(model, image, maps[0])
+    table('ROAD of one map', measure(single, 1, warm_up=False, clock=clock), 'vistool')
     if quantus is not None:
-        one = {'vistool': lambda: ours(model, image, maps[:1], ['deletion'], args.batch_size), 'Quantus': quantus}
-        table('deletion of one map', measure(one, 1, warm_up=False, clock=clock), 'vistool')
+        single = {'vistool': lambda: ours(model, image, maps[:1], ['deletion'], args.batch_size), 'Quantus': quantus}
+        table('deletion of one map', measure(single, 1, warm_up=False, clock=clock), 'vistool')
 
 
 if __name__ == '__main__':
