@@ -1,5 +1,7 @@
 """The stages of networks whose modules work side by side, hold others in a ModuleDict, or end in a head with maps."""
 
+import itertools
+
 import pytest
 import timm
 import torch
@@ -8,6 +10,7 @@ import torchvision
 from torch import nn
 
 from vistool import FeatureMaps
+from vistool.network.layer_search import searched
 from vistool.network.stages import find_stages
 
 
@@ -185,3 +188,41 @@ class Using(nn.Module):
 
 def test_a_part_that_runs_inside_other_modules_is_not_a_stage():
     assert find_stages(Shared(), torch.randn(1, 3, 64, 64)) == ['stages.0', 'stages.1', 'stages.2']
+
+
+class Pooling(nn.Module):
+    """Convolutional stages, then a class token with what the last one returned, in a norm of its own."""
+
+    def __init__(self, arrange=lambda tokens: tokens):
+        super().__init__()
+        torch.manual_seed(0)
+        widths = (3, 8, 16, 24)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Sequential(nn.Conv2d(a, b, 4, 4 if a == 3 else 2, 1), nn.ReLU()))
+            for a, b in itertools.pairwise(widths)
+        )
+        self.shuffled, self.head = nn.Sequential(nn.Sequential(nn.Linear(24, 24), nn.ReLU())), nn.Linear(24, 5)
+        self.arrange = arrange
+
+    def forward(self, x):
+        for stage in self.stages:
+            x = stage(x)
+        return self.head(self.shuffled(self.arrange(x.flatten(2).mT)).mean(1))
+
+
+def kept_strongest(tokens):
+    kept = tokens.norm(dim=2).topk(30, 1).indices
+    return tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def shuffled(tokens):
+    return tokens[:, torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(5))]
+
+
+@pytest.mark.parametrize('arrange', [kept_strongest, shuffled])
+def test_tokens_that_are_not_places_are_not_a_stage(arrange):
+    """30 of 48 tokens pass for a grid of 5 × 6 by their number alone."""
+    module, image = Pooling(arrange).eval(), torch.randn(1, 3, 96, 128)
+    assert find_stages(module, image) == ['stages.0', 'stages.1', 'stages.2']
+    assert searched(module, image).name == 'stages.2'
+    assert searched(Pooling().eval(), image).name.startswith('shuffled')

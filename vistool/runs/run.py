@@ -353,7 +353,7 @@ class _Run:
     def explain_all(self, source: Source | Model | nn.Module, truth: TruthSource | None = None) -> RunSummary:
         """What comes after the models are loaded."""
         spec = self.spec
-        self.batches: Batches[AnyItem, _Written] = Batches(
+        self.batches: Batches[AnyItem, Heatmaps, _Written] = Batches(
             self.read, self.explain, self.write, spec.execution.batch_size, spec.execution.workers,
             canceled=self.ask_canceled,
         )  # fmt: skip
