@@ -84,13 +84,14 @@ def reasons(report: CheckReport) -> list[str]:
             label = LABELS.get(each.check, each.check)
             checks.setdefault((each.verdict, each.text, report.titles[each.method]), []).append(label)
     lines: dict[tuple[str, str, str], list[str]] = {}
-    for (verdict, told, title), labels in checks.items():
-        lines.setdefault((verdict, ', '.join(labels), told), []).append(title)
+    for (verdict, told, title), named in checks.items():
+        lines.setdefault((verdict, ', '.join(named), told), []).append(title)
     every = len(report.titles) if len(report.titles) > 1 else 0
-    return [
-        f'{_sentence(verdict, "all methods" if len(titles) == every else ", ".join(titles), len(titles), labels)}: {told}'
-        for (verdict, labels, told), titles in sorted(lines.items(), key=lambda line: line[0][0] != 'fail')
-    ]
+    found = []
+    for (verdict, labels, told), titles in sorted(lines.items(), key=lambda line: line[0][0] != 'fail'):
+        who = 'all methods' if len(titles) == every else ', '.join(titles)
+        found.append(f'{_sentence(verdict, who, len(titles), labels)}: {told}')
+    return found
 
 
 def _sentence(verdict: str, titles: str, count: int, labels: str) -> str:
