@@ -369,6 +369,23 @@ def test_a_value_has_no_other_classes(images):
     assert [report['gradcam', check].verdict for check in ('classes', 'gridpg', 'difull')] == ['open'] * 3
 
 
+def test_a_network_without_classes_or_with_two_inputs(images):
+    headless = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1)).eval()
+    report = checked(headless, images[:2], ['eigencam'])
+    assert report.passes and 'EigenCAM, open (other classes, GridPG, DiFull): no class is explained' in table(report)
+
+    class Difference(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 3)
+
+        def forward(self, before, after):
+            return self.head((self.conv(before) - self.conv(after)).abs().mean((2, 3)))
+
+    report = checked(Difference().eval(), (images[:3], images[3:]), ['gradcam'])
+    assert report['gradcam', 'randomization'].verdict == 'pass' and report['gradcam', 'gridpg'].verdict == 'open'
+
+
 def test_two_classes_by_one_number(images):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))

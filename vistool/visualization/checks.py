@@ -99,7 +99,7 @@ def _sentence(verdict: str, titles: str, count: int, labels: str) -> str:
         return f'{titles}, {labels}'
     if verdict == 'fail':
         return f'{titles} {"fails" if count == 1 else "fail"} at {labels}'
-    return f'{titles} {"is" if count == 1 else "are"} not judged by {labels}'
+    return f'{titles}, open ({labels})'
 
 
 @dataclass

@@ -44,6 +44,7 @@ UNITS, STEPS = 16, 16
 each step is a forward."""
 NOISY = 4
 """Noisy copies of each image."""
+NO_CLASSES = 'no class is explained'
 AGNOSTIC = 'class-agnostic by its definition: its maps are not evidence for a class'
 
 
@@ -224,10 +225,8 @@ class _Checking:
     def classes(self) -> Mapping[str, Finding]:
         """Maps of the explained class beside those of the most likely other one and of random ones."""
         explained, criteria = self.explained, self.criteria
-        if explained.classes is None:
-            return self.all_open('classes', 'a score is explained, not a class')
         if not explained.numbers or len(explained.numbers[0]) < 2:
-            return self.all_open('classes', 'the network does not tell classes apart')
+            return self.all_open('classes', NO_CLASSES)
         asked = self.other_classes()
         results = explain(explained.cam, explained.model, explained.samples, asked)
         least: dict[str, list[float]] = {name: [] for name in explained.methods}
@@ -266,6 +265,8 @@ class _Checking:
     def grid(self, check: str) -> Mapping[str, Finding]:
         """One of the grid games."""
         explained, criteria = self.explained, self.criteria
+        if not explained.numbers:
+            return self.all_open(check, NO_CLASSES)
         try:
             games = grids.arrangements(explained, criteria.sure, criteria.grids, self.seed)
             played = list((grids.gridpg if check == 'gridpg' else grids.difull)(explained, games))
