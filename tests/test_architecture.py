@@ -25,7 +25,7 @@ LAYERS = (
 )
 """Rooms and top-level files, the highest first. An import goes to a lower layer, or stays in its own room."""
 
-FOREIGN_OPTIONS = {'--local-dir', '--nproc-per-node'}
+FOREIGN_OPTIONS = {'--local-dir', '--no-deps', '--nproc-per-node'}
 """Options of other programs (hf, torchrun) that a hint may name."""
 
 

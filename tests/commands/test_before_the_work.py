@@ -226,6 +226,10 @@ def test_a_dataset_without_its_split_names_the_images(capsys, here):
         (cam, ['--indices', '9' * 5000]),
         (cam, ['--indices', f'0-{"9" * 5000}']),
         (featmap, ['--gallery', '\x00']),
+        (cam, ['--reference', '9' * 5000]),
+        (cam, ['--reference', '\x00']),
+        (attention, ['--input', f'a={"9" * 5000}']),
+        (featmap, ['--input', 'a=\x00']),
     ],
 )
 def test_numbers_of_thousands_of_digits_are_refused(capsys, here, command, words):

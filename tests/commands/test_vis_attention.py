@@ -150,3 +150,16 @@ def test_bad_input_is_one_line_and_leaves_no_file(capsys, tmp_path, argv, messag
     last = err.strip().splitlines()[-1]
     assert code == 2 and out == '' and last.startswith('error: ') and re.search(message, last), last
     assert 'Traceback' not in err and not files(tmp_path)
+
+
+def test_metrics_of_a_class_stand_in_the_raw_file_and_the_manifest(capsys, tmp_path):
+    words = [TINY, 'none', '--method', 'legrad', '--metrics', 'drop', 'sparse', '--protocol', 'torchcam']
+    code, _, _ = run(capsys, 'demo/c*.png', *words, '--save-raw', '-o', tmp_path / 'x')
+    raw = np.load(next((tmp_path / 'x').glob('coffee*.npz')), allow_pickle=False)
+    assert code == 0 and raw['metric_names'].tolist() == ['drop', 'sparseness'] and raw['metrics_0'].shape == (1, 2)
+    entries = [json.loads(line) for line in (tmp_path / 'x' / 'manifest.jsonl').read_text().splitlines()]
+    assert sum('metrics' in entry for entry in entries) == 2 and (tmp_path / 'x' / 'metrics.csv').exists()
+    code, _, err = run(capsys, ASTRONAUT, TINY, 'none', '--metrics', 'drop', '-o', tmp_path / 'y.png')
+    assert code == 2 and err.startswith('error: --metrics: metrics are measured of maps of a class, and raw is')
+    code, _, err = run(capsys, ASTRONAUT, *words, '--iou-threshold', '0', '-o', tmp_path / 'y.png')
+    assert code == 2 and err.startswith('error: --iou-threshold: 0.0; accepted: above 0, at most 1')

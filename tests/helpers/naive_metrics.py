@@ -3,13 +3,16 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import lil_matrix
+from scipy.sparse.linalg import splu
 
 
 def imputed(image, removed):
-    """ROAD's linear imputation as a dense system: each removed pixel is the weighted mean of its neighbors."""
+    """ROAD's linear imputation as one system: each removed pixel is the weighted mean of its neighbors."""
     height, width = removed.shape
     places = [(y, x) for y in range(height) for x in range(width) if removed[y, x]]
-    matrix, right = np.zeros((len(places),) * 2), np.zeros((len(places), len(image)))
+    numbers = {place: number for number, place in enumerate(places)}
+    matrix, right = lil_matrix((len(places),) * 2), np.zeros((len(places), len(image)))
     for row, (y, x) in enumerate(places):
         for down in (-1, 0, 1):
             for across in (-1, 0, 1):
@@ -18,11 +21,11 @@ def imputed(image, removed):
                     continue
                 matrix[row, row] += weight
                 if removed[near]:
-                    matrix[row, places.index(near)] -= weight
+                    matrix[row, numbers[near]] -= weight
                 else:
                     right[row] += weight * image[:, near[0], near[1]]
     result = image.copy()
-    for (y, x), values in zip(places, np.linalg.solve(matrix, right), strict=True):
+    for (y, x), values in zip(places, splu(matrix.tocsc()).solve(right), strict=True):
         result[:, y, x] = values
     return result
 
@@ -48,3 +51,17 @@ def rise(network, image, saliency, target, mode, step):
         start.view(1, 3, -1)[..., chosen] = finish.view(1, 3, -1)[..., chosen]
     scores = np.array(scores)
     return (scores.sum() - scores[0] / 2 - scores[-1] / 2) / (len(scores) - 1)
+
+
+def quantus_pixel_flipping(network, image, saliency, target, features_in_step):
+    """The curve of Quantus 0.6.0's ``PixelFlipping`` for one image ``(1, C, H, W)``, written from its source.
+
+    A feature is one channel of one pixel, "black" is the smallest value of the whole tensor, and the curve begins after
+    the first step.
+    """
+    order = np.argsort(-np.broadcast_to(saliency, image[0].shape).ravel())
+    flipped, scores = image.clone(), []
+    for start in range(0, len(order), features_in_step):
+        flipped.view(-1)[order[start : start + features_in_step]] = flipped.min()
+        scores.append(float(network(flipped).softmax(1)[0, target]))
+    return scores

@@ -7,10 +7,22 @@ import naive_metrics
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vistool.errors import InputError
-from vistool.metrics import METRICS, Case, Measured, Needs, Network, Protocol, evaluate, find_metrics, register_metric
+from vistool.metrics import (
+    METRICS,
+    Case,
+    Measured,
+    Needs,
+    Network,
+    Protocol,
+    evaluate,
+    find_metrics,
+    imputation,
+    register_metric,
+)
 from vistool.metrics.faithfulness import plain_copy, removed_copy
 from vistool.metrics.perturbation import Removal, impute, removal_order
 
@@ -104,30 +116,67 @@ def test_where_memory_does_not_suffice_fewer_copies_run_at_once(linear, monkeypa
     assert '2 copies of the image at once' in caplog.text
 
 
+def one_imputed(image, removed, protocol):
+    return impute(image, removed[None], protocol)[0]
+
+
 @pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize('share', [0.2, 0.6, 0.97])
 def test_imputed_pixels_solve_the_linear_system(seed, share):
     generator = np.random.default_rng(seed)
     image, removed = generator.normal(size=(2, 6, 5)), generator.random((6, 5)) < share
     removed[3, 2] = False  # something is left
-    found = impute(torch.from_numpy(image), torch.from_numpy(removed), replace(PLAIN, noise=0.0)).numpy()
+    found = one_imputed(torch.from_numpy(image), torch.from_numpy(removed), replace(PLAIN, noise=0.0)).numpy()
     np.testing.assert_allclose(found, naive_metrics.imputed(image, removed), atol=1e-10)
+
+
+HOLES = {
+    'blocks': lambda y, x, g: F.interpolate(torch.rand(1, 1, 6, 7, generator=g), (43, 50))[0, 0] < 0.5,
+    'pixels': lambda y, x, g: torch.rand(43, 50, generator=g) < 0.9,
+    'one large hole': lambda y, x, g: (y > 2) & (x < 47),
+    'all but two pixels': lambda y, x, g: ~(((y == 5) & (x == 7)) | ((y == 40) & (x == 45))),
+    'one pixel': lambda y, x, g: (y == 0) & (x == 0),
+    'islands in a disk': lambda y, x, g: ((y - 21) ** 2 + (x - 25) ** 2 < 300) & ((y // 3 + x // 3) % 4 != 0),
+}
+
+
+def test_all_copies_are_imputed_at_once_as_a_direct_solver_would():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(3, 43, 50, generator=generator, dtype=torch.float64) + torch.linspace(-2, 2, 50)
+    y, x = torch.arange(43)[:, None], torch.arange(50)[None]
+    masks = torch.stack([hole(y, x, generator).expand(43, 50) for hole in HOLES.values()])
+    exact, single = (
+        impute(image.to(kind), masks, replace(PLAIN, noise=0.0)) for kind in (torch.float64, torch.float32)
+    )
+    scale = float(image.max() - image.min())
+    for name, mask, ours, rounded in zip(HOLES, masks, exact, single, strict=True):
+        expected = torch.from_numpy(naive_metrics.imputed(image.numpy(), mask.numpy()))
+        assert float((ours - expected).abs().max()) < 1e-10 * scale, name
+        assert float((rounded - expected).abs().max()) < 1e-4 * scale, name
+        assert torch.equal(ours[:, ~mask], image[:, ~mask]), name
+
+
+def test_copies_imputed_in_several_parts_are_the_same(monkeypatch):
+    image, masks = torch.randn(2, 40, 31), torch.rand(5, 40, 31) < 0.7
+    together = impute(image, masks, PLAIN)
+    monkeypatch.setattr(imputation, '_AT_ONCE', {'cpu': 1})
+    torch.testing.assert_close(impute(image, masks, PLAIN), together, atol=1e-4, rtol=0)
 
 
 def test_noise_of_imputation_is_repeatable_and_as_large_as_said():
     image, removed = torch.randn(3, 40, 40), torch.zeros(40, 40, dtype=torch.bool)
     removed[:, 5:] = True
-    clean = impute(image, removed, replace(PLAIN, noise=0.0))
-    noisy = impute(image, removed, replace(PLAIN, noise=0.1))
-    assert torch.equal(noisy, impute(image, removed, replace(PLAIN, noise=0.1)))
-    assert not torch.equal(noisy, impute(image, removed, replace(PLAIN, noise=0.1, seed=1)))
+    clean = one_imputed(image, removed, replace(PLAIN, noise=0.0))
+    noisy = one_imputed(image, removed, replace(PLAIN, noise=0.1))
+    assert torch.equal(noisy, one_imputed(image, removed, replace(PLAIN, noise=0.1)))
+    assert not torch.equal(noisy, one_imputed(image, removed, replace(PLAIN, noise=0.1, seed=1)))
     assert (noisy - clean)[:, removed].std() == pytest.approx(0.1, rel=0.05)
     assert torch.equal(noisy[:, ~removed], image[:, ~removed])
     # in the space of pixels, ten times the contrast means ten times the noise
-    ten = impute(10 * image, removed, replace(PLAIN, noise=0.1, space='pixels'))
-    one = impute(image, removed, replace(PLAIN, noise=0.1, space='pixels'))
+    ten = one_imputed(10 * image, removed, replace(PLAIN, noise=0.1, space='pixels'))
+    one = one_imputed(image, removed, replace(PLAIN, noise=0.1, space='pixels'))
     torch.testing.assert_close(ten, 10 * one, rtol=1e-4, atol=1e-4)
-    nothing_left = impute(image, torch.ones_like(removed), replace(PLAIN, noise=0.0))
+    nothing_left = one_imputed(image, torch.ones_like(removed), replace(PLAIN, noise=0.0))
     torch.testing.assert_close(nothing_left, image.mean((1, 2), keepdim=True).expand_as(image))
 
 
@@ -199,7 +248,37 @@ def test_localization_by_hand():
     assert by_hand(two, MASK, 'pointing', tolerance=0) == 0.5
 
 
-@pytest.mark.parametrize('name', ['energy', 'pointing', 'iou'])
+def chance_by_hand(name, **protocol):
+    return (
+        METRICS[name]
+        .measure(Case(torch.tensor(MAP), torch.zeros(1, 5, 5), Protocol(**protocol), truth=np.array(MASK, bool)))
+        .chance
+    )
+
+
+def test_chance_levels_by_hand():
+    assert chance_by_hand('energy') == chance_by_hand('iou') == chance_by_hand('bestiou') == 4 / 25
+    assert chance_by_hand('pointing', tolerance=0) == 4 / 25
+    assert chance_by_hand('pointing', tolerance=1) == 12 / 25  # two pixels more on each side, no corners
+    assert by_hand(np.ones((5, 5)), MASK, 'energy') == pytest.approx(4 / 25)  # what a flat map gets
+
+
+def test_the_best_iou_is_that_of_the_best_threshold():
+    # from 1.0 down: 0/5, .8 1/5, .6 2/5, both .5 2/7, .4 3/7, .2 4/7, all 4/25
+    assert by_hand(MAP, MASK, 'bestiou') == pytest.approx(4 / 7)
+    generator = np.random.default_rng(0)
+    values, mask = np.round(generator.random((5, 5)), 1), generator.random((5, 5)) < 0.4
+    naive = max(((values >= t) & mask).sum() / ((values >= t) | mask).sum() for t in np.unique(values))
+    assert by_hand(values.tolist(), mask, 'bestiou') == pytest.approx(naive)
+
+
+def test_energy_counts_what_is_positive():
+    signed = np.array(MAP)
+    signed[0], signed[1, 1] = -1.0, -3.0
+    assert by_hand(signed.tolist(), MASK, 'energy') == pytest.approx(1.6 / 3.6)
+
+
+@pytest.mark.parametrize('name', ['energy', 'pointing', 'iou', 'bestiou'])
 def test_an_empty_mask_or_map_is_never_a_hit(name):
     assert math.isnan(by_hand(MAP, np.zeros((5, 5)), name))
     assert math.isnan(by_hand(np.zeros((5, 5)), MASK, name))
@@ -276,7 +355,7 @@ def test_every_metric_says_what_it_is():
     [
         ({'steps': 1}, 'steps: 1; accepted: an integer from 2 up'),
         ({'block': 0}, 'block: 0; accepted: an integer from 1 up'),
-        ({'baseline': 'white'}, "baseline: 'white'; accepted: blur, mean, black, linear"),
+        ({'baseline': 'white'}, "baseline: 'white'; accepted: blur, mean, black, minimum, linear"),
         ({'percent': (0, 50)}, r'percent: \(0, 50\); accepted: numbers between 0 and 100'),
         ({'blur': (10, 3.0)}, r'blur: \(10, 3.0\); accepted: an odd kernel'),
     ],

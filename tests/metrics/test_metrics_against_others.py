@@ -98,6 +98,38 @@ def test_protocol_rise_at_the_size_that_it_was_published_for():
     np.testing.assert_allclose(found, theirs, atol=1e-5)
 
 
+def deletion_curve(network, image, values, target, protocol):
+    work = Network(network, image, [lambda output, count: output.softmax(1)[:, target]])
+    case = Case(torch.as_tensor(values), image[0], protocol)
+    return evaluate([(case, 0)], find_metrics(['deletion'], protocol), work)[0]['deletion'].curves['deletion']
+
+
+def test_protocol_quantus_where_its_steps_are_whole_pixels():
+    """Against a copy of its code: the package is heavy, and its area needs NumPy's trapz, which NumPy 2.4 has not."""
+    network, image = tiny(32), torch.randn(1, 3, 30, 36)
+    values = np.random.default_rng(0).permutation(30 * 36).reshape(30, 36).astype(np.float32) / 1080
+    protocol = replace(find_protocol('quantus'), steps=30)
+    curve = deletion_curve(network, image, values, 1, protocol)
+    with torch.no_grad():
+        theirs = naive_metrics.quantus_pixel_flipping(network, image, values, 1, 3 * 36)
+    np.testing.assert_allclose(curve.scores[1:], theirs, atol=1e-5)
+    assert np.ptp(theirs) > 1e-3
+
+
+def test_quantus_takes_pixels_apart_at_ties_and_calls_the_smallest_value_black():
+    network, image = tiny(32), torch.randn(1, 3, 30, 36)
+    image[0, 0] += 5  # red is bright everywhere
+    seen = []
+    watched = lambda x: seen.append(x.clone()) or network(x)  # noqa: E731
+    with torch.no_grad():
+        theirs = naive_metrics.quantus_pixel_flipping(watched, image, np.ones((30, 36)), 1, 3 * 36)
+    first = (seen[0] != image)[0]
+    assert int(first.sum()) == 3 * 36 and not first.all(0).any()  # colors of many pixels, not one whole pixel
+    assert seen[-1].unique().tolist() == [float(image.min())]  # its black is a blue or a green, not (0, 0, 0)
+    ours = deletion_curve(network, image, np.ones((30, 36), np.float32), 1, replace(find_protocol('quantus'), steps=30))
+    assert np.abs(ours.scores[1:] - theirs).max() > 1e-3
+
+
 def test_on_a_constant_map_gradcam_removes_everything():
     """Upstream's threshold removes every pixel of a constant map at every percentile; ours says how much it was."""
     mask = torch.ones(8, 8)

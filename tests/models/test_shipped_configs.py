@@ -28,6 +28,7 @@ SHIPPED = {
     'dinov2/vit-small-p14_dinov2-pre_headless.py': (518, None),
     'efficientnet_lite/efficientnet-lite0_demo.py': (224, 1000),
     'efficientnet_lite/efficientnet-lite0_in1k.py': (224, 1000),
+    'mobilenet_v2/mobilenet-v2_8xb32_in1k.py': (224, 1000),
     'mobilenet_v3/mobilenet-v3-large_8xb32_in1k.py': (224, 1000),
     'repvgg/repvgg-B3g4_4xb64-autoaug-lbs-mixup-coslr-200e_in1k.py': (224, 1000),
     'resnet/resnet50_8xb32_in1k.py': (224, 1000),

@@ -144,6 +144,23 @@ def _strongest_in_order(tokens):
     return tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
 
 
+def test_a_class_token_of_a_small_grid_comes_first_unless_it_certainly_does_not():
+    """Hugging Face's PVT: 4 × 4 tokens and a class token before them, in a deep layer that sees much of the image."""
+    from transformers import PvtConfig, PvtForImageClassification
+
+    for seed in range(3):
+        torch.manual_seed(seed)
+        config = PvtConfig(
+            image_size=64, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1]
+        )
+        module = PvtForImageClassification(config)
+        for name, weight in module.named_parameters():
+            if weight.ndim > 1 and 'embeddings' not in name:
+                nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+        layout = laid_out(module, (64, 64), 'pvt.encoder.block.3.0.layer_norm_1')
+        assert (layout.prefix, layout.middle, layout.suffix, layout.order) == (1, 0, 0, None)
+
+
 @pytest.mark.parametrize('arrange', [_shuffled, _strongest, _strongest_in_order])
 def test_tokens_without_an_order_are_refused_with_the_reason(arrange):
     """Pruned tokens, 49 of 64, pass for a grid of 7 × 7."""

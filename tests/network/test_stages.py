@@ -1,5 +1,7 @@
 """The stages of networks whose modules work side by side, hold others in a ModuleDict, or end in a head with maps."""
 
+import itertools
+
 import pytest
 import timm
 import torch
@@ -8,6 +10,7 @@ import torchvision
 from torch import nn
 
 from vistool import FeatureMaps
+from vistool.network.layer_search import searched
 from vistool.network.stages import find_stages
 
 
@@ -156,6 +159,44 @@ def test_stages_of_published_networks(make, size, stages, shapes):
     assert grids(network, size) == shapes
 
 
+class Paired(nn.Module):
+    """A block that returns a map and tokens, as Conformer's do."""
+
+    def __init__(self, stride):
+        super().__init__()
+        self.map, self.tokens = conv(8, 8, stride), nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8))
+
+    def forward(self, x, tokens):
+        return self.map(x), tokens + self.tokens(tokens)
+
+
+class TwoBranches(nn.Module):
+    """Convolutions at three sizes beside tokens at a fourth one."""
+
+    def __init__(self, strides=(1, 1, 2, 1, 2, 1)):
+        super().__init__()
+        self.stem, self.patches = conv(3, 8, 4), nn.Conv2d(8, 8, 4, 4)
+        for number, stride in enumerate(strides):
+            self.add_module(f'block_{number}', Paired(stride))
+
+    def forward(self, x):
+        x = self.stem(x)
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        for name, block in self.named_children():
+            if name.startswith('block'):
+                x, tokens = block(x, tokens)
+        return x.mean((2, 3)) + tokens.mean(1)
+
+
+def test_two_branches_of_many_blocks_have_one_stage_for_each_size():
+    network = TwoBranches()
+    stages = ['block_1[0]', 'block_3[0]', 'block_5']  # where both branches have one size in the end
+    assert find_stages(network, torch.randn(1, 3, 128, 192)) == stages
+    assert len(grids(network, (128, 192))) == 4
+    network = TwoBranches((1, 2, 2, 2))
+    assert find_stages(network, torch.randn(1, 3, 128, 192)) == ['block_0[0]', 'block_1[0]', 'block_3[0]', 'block_3[1]']
+
+
 class Shared(nn.Module):
     """A part that blocks share, registered beside them and run inside them, as CoaT's position encodings."""
 
@@ -185,3 +226,41 @@ class Using(nn.Module):
 
 def test_a_part_that_runs_inside_other_modules_is_not_a_stage():
     assert find_stages(Shared(), torch.randn(1, 3, 64, 64)) == ['stages.0', 'stages.1', 'stages.2']
+
+
+class Pooling(nn.Module):
+    """Convolutional stages, then a class token with what the last one returned, in a norm of its own."""
+
+    def __init__(self, arrange=lambda tokens: tokens):
+        super().__init__()
+        torch.manual_seed(0)
+        widths = (3, 8, 16, 24)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Sequential(nn.Conv2d(a, b, 4, 4 if a == 3 else 2, 1), nn.ReLU()))
+            for a, b in itertools.pairwise(widths)
+        )
+        self.shuffled, self.head = nn.Sequential(nn.Sequential(nn.Linear(24, 24), nn.ReLU())), nn.Linear(24, 5)
+        self.arrange = arrange
+
+    def forward(self, x):
+        for stage in self.stages:
+            x = stage(x)
+        return self.head(self.shuffled(self.arrange(x.flatten(2).mT)).mean(1))
+
+
+def kept_strongest(tokens):
+    kept = tokens.norm(dim=2).topk(30, 1).indices
+    return tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def shuffled(tokens):
+    return tokens[:, torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(5))]
+
+
+@pytest.mark.parametrize('arrange', [kept_strongest, shuffled])
+def test_tokens_that_are_not_places_are_not_a_stage(arrange):
+    """30 of 48 tokens pass for a grid of 5 × 6 by their number alone."""
+    module, image = Pooling(arrange).eval(), torch.randn(1, 3, 96, 128)
+    assert find_stages(module, image) == ['stages.0', 'stages.1', 'stages.2']
+    assert searched(module, image).name == 'stages.2'
+    assert searched(Pooling().eval(), image).name.startswith('shuffled')

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from vistool.errors import InputError, close_matches, in_python, param
+from vistool.errors import InputError, close_matches, in_python, naming, param
 from vistool.records import shown
 
 if TYPE_CHECKING:
@@ -448,7 +448,7 @@ def add_metrics(parser: Parser) -> None:
         '--protocol',
         default='vistool',
         metavar='NAME',
-        help='how pixels are removed: vistool (default), rise, gradcam, torchcam',
+        help='how pixels are removed: vistool (default), rise, gradcam, torchcam, quantus',
     )
     group.add_argument(
         '--masks',
@@ -460,7 +460,6 @@ def add_metrics(parser: Parser) -> None:
     )
     group.add_argument(
         '--iou-threshold',
-        dest='threshold',
         type=real,
         metavar='T',
         help='of iou, a share of the maximum (default: 0.5)',
@@ -473,13 +472,15 @@ def protocol_of(args: argparse.Namespace) -> str | Protocol:
     Raises:
         InputError: There is no such protocol, or a value is not accepted.
     """
-    changed = {'tolerance': args.tolerance, 'threshold': args.threshold}
+    changed = {'tolerance': args.tolerance, 'threshold': args.iou_threshold}
     given = {name: value for name, value in changed.items() if value is not None}
     if not given:
         return str(args.protocol)
     from vistool.metrics import find_protocol
 
-    return dataclasses.replace(find_protocol(args.protocol), **given)
+    protocol = find_protocol(args.protocol)
+    with naming('iou_threshold', 'threshold'):
+        return dataclasses.replace(protocol, **given)
 
 
 def add_compare(parser: Parser) -> None:

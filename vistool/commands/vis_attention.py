@@ -18,6 +18,7 @@ def build_parser() -> Parser:
     options.add_model(parser)
     _add_map(parser)
     _add_size(parser)
+    options.add_metrics(parser)
     options.add_compare(parser)
     options.add_picture(parser)
     options.add_inputs(parser)
@@ -82,7 +83,8 @@ def work(args: argparse.Namespace) -> int:
 
     if args.overlay:
         args.alpha = args.alpha or '0.5'
-    return boundary.execute(options.run_spec(args, 'vis_attention', options.taken(Attention, args)))
+    attention = options.taken(Attention, args, copies=args.batch_size, protocol=options.protocol_of(args))
+    return boundary.execute(options.run_spec(args, 'vis_attention', attention))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

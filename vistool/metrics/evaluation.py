@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vistool.errors import InputError, param
-from vistool.metrics.registry import METRICS, Case, Copy, Measured, Metric, Needs, Scoring
+from vistool.metrics.registry import METRICS, Case, Copy, Measured, Metric, Needs, Scoring, Together
 from vistool.network.inputs import run_network
 from vistool.network.tensors import NetworkInput, Size, find_image, repeated, replace_tensor
 
@@ -78,7 +78,7 @@ class Network:
         ]
 
     def _run(self, part: Sequence[tuple[Copy, set[int]]]) -> None:
-        batch = torch.stack([copy.make() for copy, _ in part])
+        batch = _made([copy for copy, _ in part])
         inputs = repeated(self.inputs, len(part))
         image = find_image(inputs)
         assert image is not None
@@ -88,6 +88,21 @@ class Network:
                 found = self.scorers[target](output, len(part)).double().tolist()
                 for (copy, _), score in zip(part, found, strict=True):
                     self._known.setdefault(copy.key, {})[target] = score
+
+
+def _made(copies: Sequence[Copy]) -> Tensor:
+    """The images of copies ``(N, C, H, W)``; those that can be made together are."""
+    images: dict[int, Tensor] = {}
+    groups: dict[Together, list[int]] = {}
+    for number, copy in enumerate(copies):
+        if copy.together is None or copy.mask is None:
+            images[number] = copy.make()
+        else:
+            groups.setdefault(copy.together, []).append(number)
+    for together, numbers in groups.items():
+        masks = torch.stack([mask for number in numbers if (mask := copies[number].mask) is not None])
+        images |= zip(numbers, together.make(masks), strict=True)
+    return torch.stack([images[number] for number in range(len(copies))])
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vistool.metrics.perturbation import Order, Removal, removal_order
 from vistool.metrics.protocol import Baseline
-from vistool.metrics.registry import Case, Copy, Measured, Needs, Scoring, register_metric
+from vistool.metrics.registry import Case, Copy, Measured, Needs, Scoring, Together, register_metric
 from vistool.results import ScoreCurve
 
 RISE = 'Petsiuk et al., RISE, BMVC 2018'
@@ -60,7 +60,10 @@ def removed_copy(case: Case, removal: Removal, removed: Tensor) -> Copy:
         return plain_copy(case)
     if removed.all():
         return Copy(('removed', removal.kind), lambda: removal(removed))
-    return Copy(('removed', removal.kind, removed.numpy().tobytes()), lambda: removal(removed))
+    key = 'removed', removal.kind, removed.numpy().tobytes()
+    if removal.kind != 'linear':
+        return Copy(key, lambda: removal(removed))
+    return Copy(key, lambda: removal(removed), Together(case.protocol, removal.imputed), removed)
 
 
 def plain_copy(case: Case) -> Copy:

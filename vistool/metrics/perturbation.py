@@ -17,13 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vistool.errors import InputError, param
+from vistool.metrics.imputation import fill
 from vistool.metrics.protocol import Baseline, Protocol
 from vistool.metrics.registry import Case
-
-NEIGHBORS = tuple(
-    ((row, column), 1 / 12 if row and column else 1 / 6) for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column
-)
-"""Offsets of the pixels around one, and their weights in ROAD's linear imputation."""
 
 _LEVELS = 1.5
 """Rounding to uint8, and resizing in float, leave no larger differences between a photo and what the network gets."""
@@ -110,8 +106,12 @@ class Removal:
         """The image ``(C, H, W)`` without the pixels of a mask bool ``(H, W)``."""
         image = self.case.image
         if self.kind == 'linear':
-            return impute(image, removed, self.case.protocol)
+            return self.imputed(removed[None])[0]
         return torch.where(removed.to(image.device), self.baseline, image)
+
+    def imputed(self, removed: Tensor) -> Tensor:
+        """Copies ``(N, C, H, W)`` of the image, each without the pixels of its mask in ``(N, H, W)``."""
+        return impute(self.case.image, removed, self.case.protocol)
 
     def faded(self, kept: Tensor) -> Tensor:
         """The image mixed with its baseline: as much of a pixel is left as ``kept`` ``(H, W)`` in [0, 1] says."""
@@ -127,6 +127,8 @@ class Removal:
             return blurred(image, *protocol.blur_at(min(image.shape[1:])), zeros=protocol.space == 'network')
         if self.kind == 'black':
             return black(image, self.case.photo, protocol).expand_as(image)
+        if self.kind == 'minimum':
+            return image.min().expand_as(image)
         return image.mean((1, 2), keepdim=True).expand_as(image)
 
 
@@ -191,52 +193,25 @@ def impute(image: Tensor, removed: Tensor, protocol: Protocol) -> Tensor:
 
     Args:
         image: ``(C, H, W)``.
-        removed: bool ``(H, W)``.
-        protocol: Its ``noise`` and ``seed``.
+        removed: bool ``(N, H, W)``, the removed pixels of each copy.
+        protocol: Its ``noise`` and ``seed``. The noise of a copy depends on them and its removed pixels alone.
+
+    Returns:
+        ``(N, C, H, W)``, like the image.
     """
-    if not removed.any():
-        return image
-    values = image.detach().cpu().double().flatten(1).numpy()
-    mask = removed.cpu().numpy()
-    if mask.all():
-        filled = np.repeat(values.mean(1, keepdims=True), mask.size, 1)
-    else:
-        filled = _solved(values, mask)
+    removed = removed.cpu()
+    filled = image.mean((1, 2), keepdim=True).expand_as(image).repeat(len(removed), 1, 1, 1)
+    partly = removed.flatten(1).any(1) & ~removed.flatten(1).all(1)
+    if partly.any():
+        filled[partly.to(image.device)] = fill(image, removed[partly])
     if protocol.noise:
-        pattern = zlib.crc32(mask.tobytes())
-        drawn = np.random.default_rng((protocol.seed, pattern)).standard_normal(filled.shape)
-        filled = filled + protocol.noise * amplitude(image, protocol) * drawn
-    result = image.clone()
-    result[:, removed.to(image.device)] = torch.from_numpy(filled).to(image)
-    return result
-
-
-def _solved(values: NDArray[np.float64], removed: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The removed pixels ``(C, n)`` of an image ``(C, H·W)``, from the sparse system of their neighbors."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.linalg import splu
-
-    height, width = removed.shape
-    places = np.flatnonzero(removed)
-    number = np.full(removed.size, -1)
-    number[places] = np.arange(len(places))
-    total, right = np.zeros(len(places)), np.zeros((len(places), len(values)))
-    entries = []
-    for (row, column), weight in NEIGHBORS:
-        y, x = places // width + row, places % width + column
-        inside = np.flatnonzero((y >= 0) & (y < height) & (x >= 0) & (x < width))
-        near = y[inside] * width + x[inside]
-        total[inside] += weight
-        gone = number[near] >= 0
-        right[inside[~gone]] += weight * values[:, near[~gone]].T
-        entries.append((inside[gone], number[near[gone]], np.full(gone.sum(), -weight)))
-    entries.append((np.arange(len(places)), np.arange(len(places)), total))
-    rows, columns, weights = (np.concatenate(each) for each in zip(*entries, strict=True))
-    matrix = coo_matrix((weights, (rows, columns)), shape=(len(places),) * 2).tocsc()
-    solution: NDArray[np.float64] = splu(matrix, permc_spec='MMD_AT_PLUS_A', options={'SymmetricMode': True}).solve(
-        right
-    )
-    return solution.T
+        for mask, copy in zip(removed, filled, strict=True):
+            pattern = zlib.crc32(mask.numpy().tobytes())
+            drawn = np.random.default_rng((protocol.seed, pattern)).standard_normal((len(image), int(mask.sum())))
+            copy[:, mask.to(image.device)] += (
+                protocol.noise * amplitude(image, protocol) * torch.from_numpy(drawn).to(copy)
+            )
+    return torch.where(removed[:, None].to(image.device), filled.to(image), image)
 
 
 def amplitude(image: Tensor, protocol: Protocol) -> float:

@@ -8,12 +8,13 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from vistool.errors import InputError, close_matches
 
-Baseline: TypeAlias = Literal['blur', 'mean', 'black', 'linear']
+Baseline: TypeAlias = Literal['blur', 'mean', 'black', 'minimum', 'linear']
 """What takes the place of removed pixels:
 
 - ``blur``: the image after a Gaussian blur;
 - ``mean``: the mean color of the image itself;
 - ``black``: the pixel value 0, or, in the space of the network, zeros (the mean color of its training data);
+- ``minimum``: the smallest of the network's input values, over all channels: what Quantus calls black;
 - ``linear``: ROAD's noisy linear imputation from the pixels that are left.
 """
 
@@ -140,6 +141,17 @@ PROTOCOLS = {
             ties='position',
             baseline='black',
             space='network',
+        ),
+        Protocol(
+            'quantus',
+            ('deletion',),
+            block=1,
+            ties='position',
+            baseline='minimum',
+            space='network',
+            radius=0.2,
+            samples=200,
+            tolerance=0,
         ),
     )
 }

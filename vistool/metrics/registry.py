@@ -31,6 +31,19 @@ class Needs(enum.Flag):
     """Maps of noisy copies of the image, by the same method."""
 
 
+@dataclass(frozen=True)
+class Together:
+    """A way to make several copies at once that is faster than one by one.
+
+    Attributes:
+        key: Copies with equal keys can be made together.
+        make: Makes them ``(N, C, H, W)`` from their masks ``(N, H, W)``.
+    """
+
+    key: Hashable
+    make: Callable[[Tensor], Tensor] = field(compare=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Copy:
     """A changed copy of the image, made when its turn comes.
@@ -38,10 +51,14 @@ class Copy:
     Attributes:
         key: Copies with equal keys are the same image and go through the network once.
         make: Makes it: ``(C, H, W)``, network values.
+        together: Makes it with others, from its mask.
+        mask: bool ``(H, W)``, what ``together`` asks for.
     """
 
     key: Hashable
     make: Callable[[], Tensor]
+    together: Together | None = None
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ made of a map is another map. Three rules name it:
   or heads inside its attention;
 - a pooling or a linear projection is explained at its input, where that is a map.
 
+Where a map lies in the image is read from its shape; what is chosen is then checked by changing the image
+(:mod:`~vistool.network.positions`), and another map chosen if that shows no place.
+
 The same forward shows through which calls of each module the score depends on the image (:attr:`FoundLayer.calls`).
 Where no gradient leads back from the score (int8 layers), the last map at all is taken.
 """
@@ -29,12 +32,14 @@ from vistool.network.capture import ReluCalls, borrowed, hooked, remembered
 from vistool.network.inputs import run_network
 from vistool.network.layers import is_norm, module_path
 from vistool.network.outputs import BY_PLACE, ScoreReader
+from vistool.network.positions import check_of, checked_layout
 from vistool.network.tensors import (
     Grids,
     Layout,
     NetworkInput,
     NoSpatialMap,
     Size,
+    TokenHints,
     find_image,
     find_layout,
     first_tensor,
@@ -91,6 +96,8 @@ class _Map:
         grids: Spatial sizes seen before.
         given: The map that the module was called with, if it was one.
         pooled: Whether the module only pools.
+        source: The module, which of its calls and where in its output: what the map is checked by.
+        placed: Whether the check leaves it a map; None until there was one.
     """
 
     name: str
@@ -101,6 +108,8 @@ class _Map:
     grids: Sequence[Size]
     given: _Map | None = None
     pooled: bool = False
+    source: tuple[nn.Module, int, str] | None = None
+    placed: bool | None = None
 
     def is_passed(self, tensor: Tensor, version: int) -> bool:
         """Whether ``tensor`` still holds this map."""
@@ -173,17 +182,18 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
     """
     one = _with_differentiable_image(rows(inputs, 0, 1))
     size = input_size(one)[0]
+    check = partial(_check, module, inputs, size)
     with borrowed(module):
         run = _record(module, one)
         scalar = objective(run.output)
         if run.maps and scalar is not None and scalar.requires_grad:
             reached = _reached(run, scalar)
-            if name := _choose(run, reached, size):
+            if name := _choose(run, reached, size, check):
                 return FoundLayer(name, calls=_used(run, reached))
         for zero, layer, given in reversed(run.projections):
             if given.requires_grad and not layer.weight.any():  # type: ignore[operator]
                 reached = _reached(run, random_mixture(given))
-                name = _choose(run, reached, size)
+                name = _choose(run, reached, size, check)
                 return FoundLayer(name, zero, calls=_used(run, reached)) if name else FoundLayer()
         if scalar is None or scalar.requires_grad:
             return FoundLayer()
@@ -224,8 +234,10 @@ def _record(module: nn.Module, inputs: NetworkInput, *, graph: bool = True) -> _
                 leaf = tensor if tensor.requires_grad or not graph else tensor.detach().requires_grad_()
                 passed[id(tensor)] = _enter(run, full, layer, leaf, grids, source)
                 held = run.maps[-1]
+                held.source = layer, len(run.calls.get(name, [])), place
             elif held is run.maps[-1] and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
                 held.name, held.layer = name, layer  # else something used the map before this module passed it on
+                held.source = layer, len(run.calls.get(name, [])), place
             returned += [held] if held is not None else []
         run.calls.setdefault(name, []).append(returned)
         if passed:
@@ -236,7 +248,9 @@ def _record(module: nn.Module, inputs: NetworkInput, *, graph: bool = True) -> _
         source = run.holder(given, version)
         if source is None or source.name != module_path(source.name):
             return None
-        return _enter(run, f'{source.name}+relu', source.layer, output, grids, source)
+        copy = _enter(run, f'{source.name}+relu', source.layer, output, grids, source)
+        run.maps[-1].source = source.source
+        return copy
 
     named = {name: child for name, child in module.named_modules() if name}
     with hooked(named, keep), ReluCalls(follow), torch.set_grad_enabled(graph):
@@ -280,19 +294,50 @@ def _last_map(run: _Run, size: Size) -> str:
     return next((entry.name for entry in maps if _map_layout(entry, size, run.made)), '')
 
 
-def _choose(run: _Run, reached: Sequence[Tensor | None], size: Size) -> str:
+def _check(module: nn.Module, inputs: NetworkInput, size: Size, entry: _Map) -> bool:
+    """Whether a map of a network that no table knows has a place in the image."""
+    layer, call, place = entry.source or (entry.layer, 0, '')
+    check = check_of(module, inputs, entry.name)
+    try:
+        checked_layout(
+            entry.kept,
+            size,
+            entry.grids,
+            batch=1,
+            layer=layer,
+            hints=TokenHints(),
+            check=check,
+            call=call,
+            place=place,
+        )
+    except NoSpatialMap:
+        return False
+    return True
+
+
+def _choose(run: _Run, reached: Sequence[Tensor | None], size: Size, check: Callable[[_Map], bool]) -> str:
     """The name of the layer to explain, ``''`` if no map reaches the score."""
+    while (entry := _likeliest(run, reached, size)) is not None:
+        if entry.placed is None:
+            entry.placed = check(entry)
+        if entry.placed:
+            return entry.name
+    return ''
+
+
+def _likeliest(run: _Run, reached: Sequence[Tensor | None], size: Size) -> _Map | None:
+    """The map to explain, by the shapes of those that no check has ruled out."""
     count = len(run.maps)
     last = next(
         (index for index in range(count - 1, -1, -1) if _is_spatial(run.maps[index], reached[index], size, run.made)),
         None,
     )
     if last is None:
-        return ''
+        return None
     for index in _norms_before(run.maps, reached, last, size):
         if _is_spatial(run.maps[index], reached[index], size, run.made):
-            return run.maps[index].name
-    return run.maps[_before_projections(run, reached, last, size)].name
+            return run.maps[index]
+    return run.maps[_before_projections(run, reached, last, size)]
 
 
 def _before_projections(run: _Run, reached: Sequence[Tensor | None], last: int, size: Size) -> int:
@@ -338,7 +383,7 @@ def _is_spatial(entry: _Map, gradient: Tensor | None, size: Size, made: set[Size
 
 def _map_layout(entry: _Map, size: Size, made: set[Size]) -> Layout | None:
     """The layout of a map; None for what is laid out in space by chance only."""
-    if (layout := _layout(entry, size)) is None:
+    if entry.placed is False or (layout := _layout(entry, size)) is None:
         return None
     if (layout.axes == 'BCL' and layout.grid not in entry.grids) or (layout.axes == 'BLC' and entry.kept.shape[2] == 1):
         return None  # by chance the number of channels is that of positions in some grid

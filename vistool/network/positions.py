@@ -387,14 +387,6 @@ def _is_plausible(layout: Layout, assumed: Layout | None) -> bool:
     return (layout.prefix, layout.middle, layout.suffix) == (assumed.prefix, assumed.middle, assumed.suffix)
 
 
-def _by_chance(tied: Sequence[Reading], usual: Reading | None) -> bool:
-    """Whether the best reading is hardly better than the usual one, which is not confirmed.
-
-    Among many orders one agrees a little better by chance, as where attention has mixed the places.
-    """
-    return usual is not None and usual not in tied and not tied[0].clearly_beats(usual, _BY_CHANCE)
-
-
 def ties(ranked: Sequence[Reading]) -> list[Reading]:
     """The confirmed readings that are not clearly worse than the first."""
     return [each for each in ranked if each.confirmed and not ranked[0].clearly_beats(each)]
@@ -553,7 +545,7 @@ class Positions:
         if vouched is not None and tied and not tied[0].close:
             return self.told(vouched, name)
         usual = next((each for each in ranked if each.layout == assumed), None)
-        if vouched is None and tied and _by_chance(tied, usual):
+        if vouched is None and tied and self._by_chance(tied, usual):
             return self.unchecked(assumed, '', name, 'they answer much alike when the image is changed')
         preferred = [each for wanted in (vouched, assumed) for each in tied if each.layout == wanted]
         chosen = next(iter(preferred or _simplest(tied)), None)
@@ -561,6 +553,18 @@ class Positions:
         if chosen is not None and known and self.sure(chosen, tied):
             return self.told(chosen.layout, name, ambiguous=len(tied) > 1 and not preferred)
         return None if vouched is None else self.told(vouched, name)
+
+    def _by_chance(self, tied: Sequence[Reading], usual: Reading | None) -> bool:
+        """Whether the best reading is hardly better than the usual one, which is not confirmed.
+
+        Among many orders one agrees a little better by chance, as where attention has mixed the places. A class token
+        in the middle (Vim, Zhu et al., ICML 2024) is so rare that it has to be certain.
+        """
+        if usual is None or usual in tied:
+            return False
+        best, grid = tied[0], usual.layout.grid
+        moved = best.layout.middle and best.layout.grid == grid and grid in self.seen
+        return not best.clearly_beats(usual, _CERTAIN if moved else _BY_CHANCE)
 
     def differs(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> bool:
         """Whether the answer differs enough between positions to refute what it does not follow."""
@@ -634,7 +638,7 @@ class Positions:
         return assumed
 
     def _tell(self, write: Callable[..., None], name: str, text: str) -> None:
-        if name not in self._told:
+        if name and name not in self._told:
             self._told.add(name)
             write('layer %s: %s', name, text)
 
@@ -767,7 +771,7 @@ def checked_layout(
         layer: The module.
         hints: What the user says.
         check: What it is checked against.
-        name: The layer's name, for what is printed.
+        name: The layer's name, for what is printed; ``''`` prints nothing.
         call: Which of its calls, counted from 0.
         place: Which of the tensors that it returns; None means the first.
 

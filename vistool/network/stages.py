@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -19,6 +20,7 @@ from vistool.network.capture import remembered, tensors_of
 from vistool.network.features import Feature, Kept, as_maps, features, known_counts, run_until
 from vistool.network.layers import TargetLayer, find_target_layers, is_norm, require_layers, unwrapped
 from vistool.network.outputs import BY_PLACE, ScoreReader
+from vistool.network.positions import check_of, checked_layout
 from vistool.network.tensors import (
     Grids,
     NetworkInput,
@@ -53,6 +55,7 @@ class ModuleCall:
         gives: The tensors that it returned, likewise; an in-place operation makes another tensor of one.
         inside: Whether it ran while a module that does not contain it did: it is a part of that one.
         maps: Place and size of each map that it returned, the oldest tensor first; empty unless there are several.
+        grids: Spatial sizes seen until then.
     """
 
     name: str
@@ -64,6 +67,7 @@ class ModuleCall:
     gives: frozenset[int] = frozenset()
     inside: bool = False
     maps: tuple[tuple[str, Size], ...] = ()
+    grids: Sequence[Size] = ()
 
 
 def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[Kept] | None = None) -> list[ModuleCall]:
@@ -128,7 +132,8 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[K
         own, before, takes = started.pop()
         inside = any(outer and not own.startswith(f'{outer}.') for outer, _, _ in started)
         gives = numbered(given)
-        calls.append(ModuleCall(own, module, shapes, before, grid, takes, gives, inside, several(module, output)))
+        maps = several(module, output)
+        calls.append(ModuleCall(own, module, shapes, before, grid, takes, gives, inside, maps, grids.copy()))
         keep(own, module, output)
 
     handles = [module.register_forward_pre_hook(begin) for module in names]
@@ -149,7 +154,8 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
     A module with sizes inside it that lie between those of its input and output holds several stages, and its children
     are looked at instead, unless they are branches, which work on one tensor side by side. The modules that remain, in
     the order of the forward, are split where the size changes. Plain layers before the first block are a stem, not a
-    stage. One forward finds them, once for a network, its weights and an input size.
+    stage. One forward finds them, once for a network, its weights and an input size. Where tokens of a network that no
+    table knows are among them, another one checks that they are places in the image; else the module counts as none.
 
     Args:
         root: The network.
@@ -204,18 +210,50 @@ def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None 
     for each in every:
         if each.name not in inner:
             calls.setdefault(each.name, each)
+    checked: set[str] = set()
+    while True:
+        names = _stages_among(root, backbone, calls)
+        sizes = {name: _checked_size(root, inputs, calls[name]) for name in names if name in calls.keys() - checked}
+        checked |= sizes.keys()
+        wrong = {name: grid for name, grid in sizes.items() if grid != calls[name].grid}
+        if not wrong:
+            return names
+        calls |= {name: replace(calls[name], grid=grid, maps=()) for name, grid in wrong.items()}
+
+
+def _checked_size(root: nn.Module, inputs: NetworkInput, call: ModuleCall) -> Size | None:
+    """The spatial size of what a module returned, checked by changing the image; None where that shows no places.
+
+    Modules of the table are not checked, nor those that return several tensors, or windows that they state.
+    """
+    size, batch = input_size(inputs)
+    check = check_of(root, inputs, call.name)
+    if check.known or len(call.shapes) != 1 or call.shapes[0][0] != batch:
+        return call.grid
+    tensor, hints = torch.zeros(1).expand(call.shapes[0]), TokenHints()
+    try:
+        return checked_layout(tensor, size, call.grids, batch=batch, layer=call.module, hints=hints, check=check).grid
+    except NoSpatialMap:
+        return None
+
+
+def _stages_among(root: nn.Module, backbone: str, calls: dict[str, ModuleCall]) -> list[str]:
+    """The stages, by the sizes of what the modules returned."""
     within = [name for name in calls if name.startswith(f'{backbone}.' if backbone else '') and name != backbone]
     children = _children(within, backbone)
     found = [calls[name] for name in _parts(backbone, calls, children) if calls[name].grid is not None]
     parts = [part for part in found if not re.search(_PASSING, type(part.module).__name__)] or found
-    parts = [each for part in parts for each in _by_size(part)]
+    if sum(len({grid for _, grid in part.maps}) > 1 for part in parts) > 1:  # else it is a stage of several maps
+        parts = [each for part in parts for each in _by_size(part)]
     runs = [list(run) for _, run in groupby(parts, key=lambda part: part.grid)]
     first = next((number for number, run in enumerate(runs) if _has_blocks(run)), 0)
     runs = runs[first:]
     while len(runs) > 1 and all(is_norm(part.module) for part in runs[-1]):  # of another branch than the last stage
         runs.pop()
+    runs = _latest_of_branches(runs)
     if len(runs) > _MOST_STAGES:
-        runs = [[part] for part in {run[-1].grid: run[-1] for run in runs}.values()]
+        latest = {run[-1].grid: number for number, run in enumerate(runs)}
+        runs = [runs[number] for number in sorted(latest.values())]
     names = [run[-1].name for run in runs]
     if len(names) < 3:
         names = max(names, _even_blocks([calls[name] for name in within]), key=len)
@@ -233,6 +271,12 @@ def _by_size(part: ModuleCall) -> list[ModuleCall]:
     if len({grid for _, grid in part.maps}) < 2:
         return [part]
     return [replace(part, name=f'{part.name}{place}', grid=grid) for place, grid in part.maps]
+
+
+def _latest_of_branches(runs: Sequence[list[ModuleCall]]) -> list[list[ModuleCall]]:
+    """Without what comes again at the same size: blocks with two branches (Conformer) return both sizes every time."""
+    sizes = [run[-1].grid for run in runs]
+    return [run for number, run in enumerate(runs) if not run[-1].maps or sizes[number] not in sizes[number + 1 :]]
 
 
 def _children(names: Sequence[str], top: str) -> dict[str, list[str]]:

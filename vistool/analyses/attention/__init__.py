@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 from torch import nn
 
 from vistool.analyses.attention import report as figures
-from vistool.analyses.attention.aggregation import aggregate
+from vistool.analyses.attention.aggregation import Aggregation, aggregate
 from vistool.analyses.attention.capture import network_points, read_rows, require_patch
 from vistool.analyses.attention.selection import LayerChoice, Query, QueryWords, heads_of
 from vistool.analyses.attention.statistics import read_statistics
 from vistool.analyses.base import MapAnalysis
+from vistool.analyses.cam.measuring import Measuring
+from vistool.analyses.cam.targets import ClassTarget
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
+from vistool.metrics import Needs as MetricNeeds
+from vistool.metrics import Protocol, Truths, find_metrics, find_protocol
 from vistool.models.model import Model, Subject, Targets, as_model, as_samples, same_for_all, sign_of
 from vistool.network.layers import words_for
-from vistool.network.tensors import NetworkInput
+from vistool.network.tensors import NetworkInput, input_size
 from vistool.registry import ANALYSES
 from vistool.results import HeadStatistics, Heatmaps
 
@@ -45,6 +49,10 @@ class Attention(MapAnalysis):
         score_sign: ``'-'`` for the evidence against each target, ``'+'`` for the evidence for it.
         threshold: Share of the mass whose tokens are outlined and masked, or None.
         stats: Whether each result gets statistics of every head as its companion ``stats``.
+        metrics: What to measure of each map of a class; see :class:`~vistool.analyses.cam.CAM`.
+        protocol: How metrics are measured.
+        truth: Where the object is, for metrics of localization.
+        copies: How many changed copies of an image run at once for metrics.
     """
 
     method: str = 'raw'
@@ -55,6 +63,10 @@ class Attention(MapAnalysis):
     score_sign: str | int = '+'
     threshold: float | None = None
     stats: bool = False
+    metrics: str | Sequence[str] = ()
+    protocol: str | Protocol = 'vistool'
+    truth: Truths = None
+    copies: int = field(default=32, compare=False)
 
     @overload
     def __call__(self, model: Model | nn.Module, subject: Sample) -> Heatmaps: ...
@@ -84,6 +96,8 @@ class Attention(MapAnalysis):
         model = as_model(model)
         samples, single = as_samples(subject, model)
         method = self._method()
+        self._check_metrics(method)
+        self._measuring.check_truth(samples)
         with model.borrowed():
             results = self._read(model, samples, method)
         return results[0] if single else results
@@ -104,8 +118,32 @@ class Attention(MapAnalysis):
         Raises:
             InputError: If something is wrong whatever the images are.
         """
-        self._method()
+        self._check_metrics(self._method())
         self._threshold()
+
+    @property
+    def measures(self) -> Sequence[str]:
+        """Names of the metrics that are measured of each map."""
+        return list(self._measuring.metrics)
+
+    @property
+    def needs_truth(self) -> Sequence[str]:
+        """The metrics that need samples that know where the objects are."""
+        return self._measuring.needs(MetricNeeds.TRUTH) if self.truth is None else []
+
+    @property
+    def _measuring(self) -> Measuring:
+        protocol = find_protocol(self.protocol)
+        return Measuring(find_metrics(self.metrics, protocol), protocol, self.truth, self.copies)
+
+    def _check_metrics(self, method: str) -> None:
+        self._measuring.check_copies()
+        if self._measuring.metrics and method in CLASS_AGNOSTIC:
+            raise InputError(
+                f'metrics are measured of maps of a class, and {method} is class-agnostic',
+                accepted='metrics with grad-rollout and legrad',
+                parameter='metrics',
+            )
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> Attention:
         """The same for another model: each image with the classes that its result shows."""
@@ -129,8 +167,13 @@ class Attention(MapAnalysis):
         else:
             labels = [sample.label for sample in samples]
             sign = sign_of(self.score_sign)
-            found = aggregate(model, inputs, method, layers, queries, points, self.targets, labels, sign)
-            results = [figures.flow_result(model, s, index, found, settings) for index, s in enumerate(samples)]
+
+            def explained(again: NetworkInput, like: Aggregation | None = None) -> Aggregation:
+                return aggregate(model, again, method, layers, queries, points, self.targets, labels, sign, like)
+
+            found = explained(inputs)
+            report = self._measured(model, samples, inputs, method, found, explained)
+            results = [figures.flow_result(model, s, index, found, settings, report) for index, s in enumerate(samples)]
         if not self.stats:
             return results
         measured = read_statistics(model.module, inputs, LayerChoice.parse(self._layers() or ('all',), model.module))
@@ -139,6 +182,32 @@ class Attention(MapAnalysis):
             replace(result, companions={'stats': HeadStatistics(rows=tuple(own))}).with_provenance(statistics=own)
             for result, own in zip(results, rows, strict=True)
         ]
+
+    def _measured(
+        self,
+        model: Model,
+        samples: Sequence[Sample],
+        inputs: NetworkInput,
+        method: str,
+        found: Aggregation,
+        explained: Callable[[NetworkInput, Aggregation], Aggregation],
+    ) -> figures.Measurements:
+        """The metrics of every map of a class; for noisy copies of the batch the same classes are explained again."""
+        measuring = self._measuring
+        if not measuring.metrics or found.chosen is None or found.readout is None or found.numbers is None:
+            return figures.Measurements()
+        chosen = found.chosen
+        asked = [None] * chosen.ids.shape[1] if chosen.asked is None else chosen.asked.unbind(1)
+        columns = zip(chosen.ids.unbind(1), chosen.signs.unbind(1), asked, strict=True)
+        targets = [ClassTarget(ids, found.numbers, found.readout, signs, None, own) for ids, signs, own in columns]
+        drawn, *again = (
+            figures.drawn_at(each, method, input_size(inputs)[0])
+            for each in (found, *(explained(noisy, found) for noisy in measuring.noisy(inputs)))
+        )
+        measured = measuring.measure(model, samples, inputs, targets, drawn, again)
+        by_image = [{key[1] or 0: values for (key, _), values in each.items()} for each in measured]
+        told = {name: metric.told for name, metric in measuring.metrics.items()}
+        return figures.Measurements(told, by_image, measuring.entry(found.readout))
 
     def _layers(self) -> list[int | str | nn.Module]:
         return [self.layers] if isinstance(self.layers, (int, str, nn.Module)) else list(self.layers)

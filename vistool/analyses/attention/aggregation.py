@@ -352,6 +352,7 @@ def aggregate(
     targets: Targets,
     labels: Sequence[int | None],
     sign: int = 1,
+    like: Aggregation | None = None,
 ) -> Aggregation:
     """Runs ``rollout``, ``grad-rollout`` or ``legrad``.
 
@@ -365,6 +366,7 @@ def aggregate(
         targets: Classes, for the last two methods.
         labels: Ground truth per image.
         sign: −1 for the evidence against the classes.
+        like: An aggregation whose classes are explained again, whatever ``targets`` says.
 
     Raises:
         InputError: If the network does not fit the method, or a class, layer or query does not exist.
@@ -373,7 +375,7 @@ def aggregate(
     stride = patch_stride(module)
     with borrowed(module), torch.set_grad_enabled(graded):
         if method == 'legrad':
-            return _legrad(model, inputs, layers, targets, labels, sign, stride)
+            return _legrad(model, inputs, layers, targets, labels, sign, stride, like)
         found, seen = _layers(module, inputs, method, layers)
         op, layout = found.asking
         extent = covered_size(input_size(inputs)[0], layout.query_grid or layout.grid, stride)
@@ -382,7 +384,7 @@ def aggregate(
         if method == 'rollout':
             rows = rollout(found.ops, mean_rows(op, start) if found.pooling else start)
             return _aggregation(found, rows, resolved, stride, lost=rows[..., : found.layout.prefix].sum(-1))
-        asked = _asked(model, seen.output, inputs, method, targets, labels, sign)
+        asked = _asked(model, seen.output, inputs, method, targets, labels, sign, like)
         rows = _graded(found, asked, start)
     return _aggregation(found, rows, resolved, stride, **asked.told)
 
@@ -421,7 +423,10 @@ def _asked(
     targets: Targets,
     labels: Sequence[int | None],
     sign: int,
+    like: Aggregation | None,
 ) -> _Asked:
+    if like is not None and like.readout is not None and like.chosen is not None:
+        return _Asked(like.readout.scores(output, input_size(inputs)[1]), like.chosen, like.readout)
     readout = _readout(model, output, inputs, method, names_value(targets))
     scores = readout.scores(output, input_size(inputs)[1])
     chosen = explained(model, readout, targets, scores.detach(), labels)
@@ -503,6 +508,7 @@ def _legrad(
     labels: Sequence[int | None],
     sign: int,
     stride: Size | None,
+    like: Aggregation | None,
 ) -> Aggregation:
     """LeGrad of the wanted layers: one forward finds the blocks of all, another scores their average tokens."""
     module, (size, batch) = model.module, input_size(inputs)
@@ -516,7 +522,7 @@ def _legrad(
             accepted='raw, rollout',
             parameter='method',
         )
-    asked = _asked(model, seen.output, inputs, 'legrad', targets, labels, sign)
+    asked = _asked(model, seen.output, inputs, 'legrad', targets, labels, sign, like)
     stacked = Blocks(*zip(*(block for block in every.blocks if block is not None), strict=True))
     chosen = {index: places[index] for index in wanted if index in places}
     pooled = pooling is not None and wanted.get(pooling, False)  # asked for by itself

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from vistool.analyses.attention.aggregation import Aggregation
 from vistool.analyses.attention.capture import Reading
 from vistool.analyses.attention.selection import Query, find_heads
 from vistool.analyses.base import target_of
+from vistool.analyses.cam.methods import Key
+from vistool.analyses.cam.report import Drawn, MapMeasured, with_measured
 from vistool.data.geometry import crop
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.models.model import Model
+from vistool.network.tensors import Size
 from vistool.network.token_layout import covered_size
-from vistool.results import Coordinate, Coordinates, Heatmap, Heatmaps, Layer, Mass, NetworkView, Target
+from vistool.results import Coordinate, Coordinates, Heatmap, Heatmaps, Layer, Mass, Measure, NetworkView, Target
 
 
 def mass_mask(values: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
@@ -48,7 +52,9 @@ def highlighted(maps: Sequence[Heatmap], share: float) -> list[Heatmap]:
     """The maps of one query with masks of the tokens that hold a share of the mass, then those masks as maps."""
     masked = [replace(item, mask=mass_mask(item.values, share)) for item in maps]
     lit = [
-        replace(item, values=item.mask.astype(np.float32), mask=None, range=None).at(share=share)
+        replace(item, values=item.mask.astype(np.float32), mask=None, range=None, metrics={}, chance={}, curves={}).at(
+            share=share
+        )
         for item in masked
         if item.mask is not None
     ]
@@ -150,7 +156,44 @@ def _result(
     )
 
 
-def flow_result(model: Model, sample: Sample, image: int, flow: Aggregation, settings: Mapping[str, Any]) -> Heatmaps:
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of the maps of a batch.
+
+    Attributes:
+        measures: The metrics that were asked for.
+        values: For each image: number of the class → what was measured.
+        entry: For the provenance.
+    """
+
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    values: Sequence[Mapping[int, MapMeasured]] = ()
+    entry: Mapping[str, Any] = field(default_factory=dict)
+
+
+def drawn_at(flow: Aggregation, method: str, size: Size) -> dict[Key, list[Drawn]]:
+    """The maps of every class at the network's input size, each scaled to [0, 1].
+
+    Between the centers of tokens they are interpolated; where no token lies, they are 0.
+    """
+    height, width = size
+    grid = int(flow.maps.shape[2]), int(flow.maps.shape[3])
+    extent = covered_size(size, grid, flow.patch)
+    low, high = flow.maps.amin((2, 3), keepdim=True), flow.maps.amax((2, 3), keepdim=True)
+    unit = (flow.maps - low) / (high - low).clamp_min(1e-30)
+    grown = F.interpolate(unit.float(), size=extent, mode='bilinear', align_corners=False)[..., :height, :width]
+    whole = F.pad(grown, (0, width - grown.shape[3], 0, height - grown.shape[2])).detach().cpu().numpy()
+    return {(method, number): [Drawn(whole[:, number], None)] for number in range(whole.shape[1])}
+
+
+def flow_result(
+    model: Model,
+    sample: Sample,
+    image: int,
+    flow: Aggregation,
+    settings: Mapping[str, Any],
+    measurements: Measurements,
+) -> Heatmaps:
     """The maps of one image through all layers: one per query, or per class with its score."""
     size = sample.image.shape[0], sample.image.shape[1]
     maps = flow.maps[image].float().cpu().numpy()
@@ -168,6 +211,8 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Aggregation, set
             place['target'] = targets[number].name
         item = Heatmap(values, Coordinates(place), score=targets[number].score if targets else None)
         item = _scaled(item) if targets else item
+        if measurements.values:
+            item = with_measured(item, measurements.values[image][number])
         found += [item] if settings['threshold'] is None else highlighted([item], settings['threshold'])
     told = {
         'layers': [{'index': i, 'name': n} for i, n in zip(flow.indices, flow.names, strict=True)],
@@ -178,10 +223,11 @@ def flow_result(model: Model, sample: Sample, image: int, flow: Aggregation, set
         'prefix': None if flow.lost is None else [float(value) for value in flow.lost[image]],
     }
     return replace(
-        _result(model, sample, view, found, {**told, **settings}),
+        _result(model, sample, view, found, {**told, **settings, **measurements.entry}),
         layers=tuple(flow.names),
         queries=_points(queries),
         targets=tuple(targets),
+        measures=measurements.measures,
     )
 
 

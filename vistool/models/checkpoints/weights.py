@@ -15,7 +15,8 @@ which agree with it in many names and shapes.
 
 Vision transformers are published under several layouts of names. Those are converted to mmpretrain's: DINO's and timm's
 (``blocks.0.mlp.fc1``), DINOv2's with its blocks flat (``blocks.0``) or in chunks (``blocks.0.0``), and that of Hugging
-Face's ViT and DINOv2 (``encoder.layer.0.attention.attention.query``), whose query, key and value are stacked.
+Face's ViT and DINOv2 (``encoder.layer.0.attention.attention.query``), whose query, key and value are stacked. So is
+torchvision's layout of MobileNetV2 (``features.3.conv.1.0``).
 """
 
 from __future__ import annotations
@@ -208,6 +209,56 @@ def _in_block(number: str, inner: str, table: Mapping[str, str]) -> str | None:
     return f'layers.{number}.{table[stem]}.{kind}' if stem in table else None
 
 
+_MOBILENET_V2_DEPTHS = (1, 2, 3, 4, 3, 3, 1)
+_MOBILENET_V2_FIRST = 'backbone.layer1.0.conv.0.conv.weight'
+
+
+def convert_mobilenet_v2(
+    weights: Mapping[str, Tensor], expected: Iterable[str]
+) -> tuple[str, dict[str, Tensor]] | None:
+    """Renames a checkpoint of torchvision's MobileNetV2 for mmpretrain's classifier.
+
+    Args:
+        weights: Tensors by torchvision's names.
+        expected: Names of the model's parameters.
+
+    Returns:
+        The name of the layout, and the tensors by the model's names; None if the model or the checkpoint is of another
+        kind.
+    """
+    expected = set(expected)
+    target = next(
+        (name.removesuffix(_MOBILENET_V2_FIRST) for name in expected if name.endswith(_MOBILENET_V2_FIRST)), None
+    )
+    first = 'features.1.conv.0.0.weight'
+    prefix = next((name.removesuffix(first) for name in weights if name.endswith(first)), None)
+    if target is None or prefix is None:
+        return None
+    renamed = {target + _in_mobilenet_v2(name.removeprefix(prefix)): value for name, value in weights.items()}
+    return "torchvision's layout converted", renamed
+
+
+def _in_mobilenet_v2(name: str) -> str:
+    """A tensor's name in mmpretrain, which counts blocks within stages and pairs each convolution with its norm.
+
+    >>> _in_mobilenet_v2('features.3.conv.2.weight')
+    'backbone.layer2.1.conv.2.conv.weight'
+    """
+    if match := re.fullmatch(r'classifier\.1\.(\w+)', name):
+        return f'head.fc.{match[1]}'
+    match = re.fullmatch(r'features\.(\d+)\.(?:conv\.)?(\d)(?:\.(\d))?\.(\w+)', name)
+    stages = [f'layer{stage}.{block}' for stage, depth in enumerate(_MOBILENET_V2_DEPTHS, 1) for block in range(depth)]
+    if match is None or int(match[1]) > len(stages) + 1:
+        return name
+    block, first, second, kind = int(match[1]), int(match[2]), match[3], match[4]
+    if block in (0, len(stages) + 1):
+        return f'backbone.conv{1 if block == 0 else 2}.{"bn" if first else "conv"}.{kind}'
+    if second is not None:
+        return f'backbone.{stages[block - 1]}.conv.{first}.{"bn" if int(second) else "conv"}.{kind}'
+    last = 1 if block == 1 else 2  # the last convolution and its norm lie side by side in torchvision's block
+    return f'backbone.{stages[block - 1]}.conv.{last}.{"bn" if first > last else "conv"}.{kind}'
+
+
 class Mismatch(NamedTuple):
     """A tensor of both checkpoint and model, with its shape in each."""
 
@@ -347,8 +398,8 @@ def _best_match(module: nn.Module, checkpoint: Checkpoint, parameters: list[str]
         match = _match(module, checkpoint, note, rename)
         if len(match.copies) > len(best.copies):
             best = match
-    if 2 * len(best.copies) < len(parameters):
-        converted = convert_vision_transformer(checkpoint.state_dict, parameters)
+    for convert in (convert_vision_transformer, convert_mobilenet_v2):
+        converted = convert(checkpoint.state_dict, parameters) if 2 * len(best.copies) < len(parameters) else None
         if converted is not None:
             note, weights = converted
             match = _match(module, replace(checkpoint, state_dict=weights), note, lambda name: name)
