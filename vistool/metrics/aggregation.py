@@ -59,8 +59,8 @@ def is_whole(curve: ScoreCurve) -> bool:
 
 
 def sampled(curve: ScoreCurve) -> list[float]:
-    """The scores of a whole curve at :data:`FRACTIONS`, to six digits."""
-    return [float(f'{score:.6g}') for score in np.interp(FRACTIONS, curve.fractions, curve.scores)]
+    """The scores of a whole curve at :data:`FRACTIONS`, to four digits: manifests hold many of them."""
+    return [float(f'{score:.4g}') for score in np.interp(FRACTIONS, curve.fractions, curve.scores)]
 
 
 def bootstrap_means(values: Array, seed: int, resamples: int = RESAMPLES) -> Array:

@@ -36,6 +36,9 @@ from vistool.runs.distributed import DistInfo
 from vistool.runs.spec import AnyItem, ModelSpec, RunSpec
 from vistool.visualization.files import unwritable, write_file
 
+LARGEST = 1 << 30
+"""Bytes of the largest manifest that is read: some 100,000 images with the metrics of ten methods."""
+
 FORMAT = 2
 """The version of these files. Files without a version were written by earlier code."""
 
@@ -254,7 +257,7 @@ def read_entries(folder: Path) -> Iterator[DoneEntry]:
     for path in (folder / LINES, *_of_ranks(folder)):
         if not path.exists():
             continue
-        lines = read_bytes(path, 'resume', hint=hint).decode(errors='replace').split('\n')
+        lines = read_bytes(path, 'resume', LARGEST, hint).decode(errors='replace').split('\n')
         for number, text in enumerate(lines[:-1], 1):  # what follows the last line's end was not finished
             try:
                 json.loads(text)

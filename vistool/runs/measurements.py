@@ -41,12 +41,13 @@ def write_metrics(
         The summary and the files; nothing where no image was measured.
     """
     entries = [entry for entry in read_entries(folder) if entry.get('metrics') and not entry.get('error')]
-    if not entries:
+    rows = _long_rows(entries, names)
+    if not rows:
         return None, []
     summary = summary_of(entries, names, seed)
     log.info('%s', summary_text(summary), extra={'table': True})
     files = [
-        _write_table(folder / 'metrics.csv', _long_rows(entries, names)),
+        _write_table(folder / 'metrics.csv', rows),
         _write_table(folder / 'metrics_summary.csv', summary.rows()),
     ]
     for suffix in ('.png', '.pdf'):
