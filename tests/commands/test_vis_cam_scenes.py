@@ -83,3 +83,26 @@ def test_the_energy_of_each_map_of_the_fitted_detector_lies_in_its_box():
 def test_bad_choices_are_one_line(words, message, tmp_path, capsys):
     assert main(['demo/scenes/scene_3.jpg', DETECTOR, *words, '-o', str(tmp_path / 'maps.png')]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('words', 'option'),
+    [
+        ([DETECTOR, '--metrics', 'insertion'], '--metrics'),
+        ([DETECTOR, '--aug-smooth'], '--aug-smooth'),
+        ([DETECTOR, '--score-sign', '-'], '--score-sign'),
+        ([DETECTOR, '--reference', 'demo/scenes/scene_1.jpg'], '--reference'),
+        ([DETECTOR, '--point', '30,50'], '--point'),
+        ([DETECTOR, '--compare', DETECTOR], '--compare'),
+        ([SEGMENTER, '--verify'], '--verify'),
+        ([SEGMENTER, '--instances', 'all'], '--instances'),
+        ([SEGMENTER, '--box', '8,30,56,78'], '--box'),
+        ([SEGMENTER, '--aug-smooth'], '--aug-smooth'),
+    ],
+)
+def test_an_option_that_means_nothing_for_the_network_is_refused(words, option, tmp_path, capsys):
+    config, *more = words
+    assert main(['demo/scenes/scene_3.jpg', config, *more, '-o', str(tmp_path / 'maps.png')]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
+    assert len(lines) == 1 and lines[0].startswith(f'error: {option}: ')
+    assert not list(tmp_path.iterdir())

@@ -74,8 +74,10 @@ __all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'register_cam', 'regist
 
 log = logging.getLogger('vistool')
 FUSIONS = ('mean', 'max', 'none')
-_DENSE = ('instances', 'score_threshold', 'box', 'attribute', 'point', 'region', 'verify')
-"""Fields that are for detectors and segmenters only."""
+_OF_DETECTORS = ('instances', 'score_threshold', 'box', 'attribute', 'verify')
+_OF_SEGMENTERS = ('point', 'region')
+_OF_CLASSES = ('aug_smooth', 'reference', 'score', 'contrast', 'score_sign', 'metrics')
+"""Fields that are for one kind of network only: what finds objects, what finds regions, what scores whole images."""
 
 SignedMaps = dict[Key, list[Tensor]]
 """Signed maps ``(B, h, w)`` by method and target: one per layer, or one for all layers."""
@@ -230,7 +232,16 @@ class CAM(MapAnalysis):
         """The same for another model: each image with the classes that its result shows.
 
         Layers that were named are kept if the other model has them; otherwise its own default is used.
+
+        Raises:
+            InputError: The other model is a detector: which of its predictions belong to the first one's is not known.
         """
+        if find_detector(model.module) is not None:
+            raise InputError(
+                f'the predictions of {model.name} are not matched with those of another detector',
+                hint='explain one model after the other',
+                parameter='compare',
+            )
         targets = [[target.choice for target in result.targets if target.choice is not None] for result in results]
         names = list(results[0].layers) if self.layers and results else []
         if not isinstance(self.layers, nn.Module) and all(isinstance(name, str) for name in self.layers):
@@ -246,8 +257,16 @@ class CAM(MapAnalysis):
 
     def _explain(self, model: Model, samples: Sequence[Sample], methods: Mapping[str, Method]) -> list[Heatmaps]:
         if (found := find_detector(model.module) or find_segmenter(model.module)) is not None:
+            if isinstance(found, Segmenter):
+                self._refuse(_OF_DETECTORS, f'is for detectors, and {model.name} is a segmenter')
+            else:
+                self._refuse(_OF_SEGMENTERS, f'is for segmenters, and {model.name} is a detector')
+            self._refuse(_OF_CLASSES, f'is for networks that score whole images; {model.name} finds objects or regions')
             return self._dense(model, found, samples, methods)
-        self._refuse_dense_options(model)
+        packages = 'torchvision, transformers, mmdet or mmseg'
+        self._refuse(
+            (*_OF_DETECTORS, *_OF_SEGMENTERS), f'{model.name} is neither a detector nor a segmenter of {packages}'
+        )
         inputs = model.batch(samples)
         read = self._reader(model, inputs, samples)
         layers = self._layers(model, methods, inputs, read)
@@ -325,8 +344,7 @@ class CAM(MapAnalysis):
         drawn = self._drawn(model, inputs, run, layers, methods, targets, signed, size, frame)
         measures, measured = {}, []
         if self.verify:
-            if isinstance(found, Segmenter):
-                raise InputError('is for detectors, and this is a segmenter', hint='leave it out', parameter='verify')
+            assert not isinstance(found, Segmenter)
             measures = {'agreement': Measure('agree', 'higher')}
             measured = verified(model, found, inputs, targets, drawn, self.copies)
         settings = {**self._settings(), 'instances': self.instances, 'score_threshold': self.score_threshold}
@@ -354,16 +372,12 @@ class CAM(MapAnalysis):
                 )
             return dict(find_call(model.module, name) for name in names)
 
-    def _refuse_dense_options(self, model: Model) -> None:
-        """Refuses options of detectors and segmenters for other networks."""
+    def _refuse(self, names: Sequence[str], problem: str) -> None:
+        """Refuses options that mean nothing for the kind of the network."""
         defaults = {each.name: each.default for each in fields(CAM)}
-        for name in _DENSE:
-            if getattr(self, name) != defaults[name]:
-                raise InputError(
-                    f'{model.name} is neither a detector nor a segmenter of torchvision, transformers, mmdet or mmseg',
-                    hint='leave it out',
-                    parameter=name,
-                )
+        for name in names:
+            if _differs(getattr(self, name), defaults[name]):
+                raise InputError(problem, hint='leave it out', parameter=name)
 
     def _drawn(
         self,
@@ -622,6 +636,15 @@ def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Targ
         for number, target in enumerate(targets):
             signed[name, number] = method.run(replace(probe, target=target))
     return signed
+
+
+def _differs(given: object, default: object) -> bool:
+    """Whether a field was given; a list of one stands for its item, and an empty one for nothing."""
+    if isinstance(given, (list, tuple)):
+        given = given[0] if len(given) == 1 and isinstance(default, str) else tuple(given)
+    if default is None or isinstance(given, Tensor):
+        return given is not None
+    return given != default
 
 
 def _headless(model: Model, methods: Mapping[str, Method], output: Any) -> InputError:
