@@ -19,7 +19,7 @@ from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, searched
 from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
 from vistool.network.outputs import BY_PLACE, ScoreReader
-from vistool.network.positions import check_of, checked_layout
+from vistool.network.positions import Check, checked_layout
 from vistool.network.stages import find_stages
 from vistool.network.tensors import (
     Layout,
@@ -323,7 +323,7 @@ def _collect(
             batch=batch,
             layer=targets[name],
             hints=hints,
-            check=check_of(module, inputs, name),
+            check=Check(module, inputs, name),
             name=name,
             call=chosen,
         )

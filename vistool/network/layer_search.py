@@ -32,7 +32,7 @@ from vistool.network.capture import ReluCalls, borrowed, hooked, remembered
 from vistool.network.inputs import run_network
 from vistool.network.layers import is_norm, module_path
 from vistool.network.outputs import BY_PLACE, ScoreReader
-from vistool.network.positions import check_of, checked_layout
+from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
     Grids,
     Layout,
@@ -297,7 +297,6 @@ def _last_map(run: _Run, size: Size) -> str:
 def _check(module: nn.Module, inputs: NetworkInput, size: Size, entry: _Map) -> bool:
     """Whether a map of a network that no table knows has a place in the image."""
     layer, call, place = entry.source or (entry.layer, 0, '')
-    check = check_of(module, inputs, entry.name)
     try:
         checked_layout(
             entry.kept,
@@ -306,7 +305,7 @@ def _check(module: nn.Module, inputs: NetworkInput, size: Size, entry: _Map) -> 
             batch=1,
             layer=layer,
             hints=TokenHints(),
-            check=check,
+            check=Check(module, inputs, entry.name),
             call=call,
             place=place,
         )
