@@ -45,6 +45,7 @@ from vistool.network.tensors import (
     first_tensor,
     float_tensors,
     input_size,
+    joined_inputs,
     map_tensors,
     rows,
     tensors,
@@ -75,12 +76,14 @@ class FoundLayer:
         followed: Whether gradients lead from the score back to the layer.
         calls: Module → for each of its calls, whether the score depends on the drawn image through more than the first
             token of what it returned. Without gradients it is empty.
+        joined: A layer that runs on several inputs joined to one batch, where no layer was found; ``''`` for none.
     """
 
     name: str = ''
     zero: str = ''
     followed: bool = True
     calls: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
+    joined: str = ''
 
 
 @dataclass
@@ -196,7 +199,8 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
                 name = _choose(run, reached, size, check)
                 return FoundLayer(name, zero, calls=_used(run, reached)) if name else FoundLayer()
         if scalar is None or scalar.requires_grad:
-            return FoundLayer()
+            joined = (entry.name for entry in reversed(run.maps) if joined_inputs(entry.kept.shape, one))
+            return FoundLayer(joined=next(joined, ''))
         with torch.no_grad():
             return FoundLayer(_last_map(_record(module, one, graph=False), size), followed=False)
 

@@ -52,6 +52,7 @@ from vistool.network.tensors import (
     float_tensors,
     gives_maps,
     input_size,
+    joined_inputs,
     map_tensors,
     repeated,
     rows,
@@ -783,15 +784,17 @@ def checked_layout(
     Raises:
         NoSpatialMap: If there is no map in it, or no order that the answers follow.
     """
+    if reason := joined_inputs(tensor.shape, check.inputs):
+        raise NoSpatialMap(reason)
     if (stated := check.windows(tensor.shape, size, batch, grids)) is not None:
         return stated
-    reason, assumed = NoSpatialMap(), None
+    failed, assumed = NoSpatialMap(), None
     try:
         assumed = find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
     except NoSpatialMap as error:
         if check.known:
             raise
-        reason = error
+        failed = error
     if assumed is not None and assumed.axes == 'BCHW' and gives_maps(layer, assumed, grids) and convolves(layer):
         return assumed
     if assumed is not None and not check.is_needed(assumed, grids):
@@ -799,7 +802,7 @@ def checked_layout(
     found = check.ask()
     own = found.answer(layer, call, place)
     if own is None or own.shape[1:] != tensor.shape[1:] or own.shape[0] * batch != tensor.shape[0]:
-        return found.unchecked(assumed, reason, name, found.problem or 'it did not run when it was tried')
+        return found.unchecked(assumed, failed, name, found.problem or 'it did not run when it was tried')
     layout = found.decided(own, assumed, size, hints, name)
     if layout is not None:
         return layout
@@ -817,4 +820,4 @@ def checked_layout(
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} has as few tokens as networks have beside those of the image'
         )
-    return found.unchecked(guess, reason, name, 'its positions are few, or answer alike when the image is changed')
+    return found.unchecked(guess, failed, name, 'its positions are few, or answer alike when the image is changed')

@@ -30,6 +30,7 @@ from vistool.network.tensors import (
     find_layout,
     float_tensors,
     input_size,
+    joined_inputs,
     rows,
     tensors,
 )
@@ -214,7 +215,13 @@ def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None 
             calls.setdefault(each.name, each)
     checked: set[str] = set()
     while True:
-        names = _stages_among(root, backbone, calls)
+        try:
+            names = _stages_among(root, backbone, calls)
+        except InputError:
+            joined = (text for each in every for shape in each.shapes if (text := joined_inputs(shape, inputs)))
+            if reason := next(joined, ''):
+                raise InputError(f'no layer gives a map: {reason}', parameter='layers') from None
+            raise
         sizes = {name: _checked_size(root, inputs, calls[name]) for name in names if name in calls.keys() - checked}
         checked |= sizes.keys()
         wrong = {name: grid for name, grid in sizes.items() if grid != calls[name].grid}

@@ -211,6 +211,18 @@ def map_rows(change: Callable[[Tensor], Tensor], inputs: NetworkInput) -> Any:
     return result
 
 
+def joined_inputs(shape: Sequence[int], inputs: NetworkInput) -> str:
+    """Says that a tensor holds several image inputs joined to one batch, as by ``torch.cat([a, b])``; else ``''``."""
+    image = find_image(inputs)
+    several = sum(tensor.ndim == 4 and image is not None and len(tensor) == len(image) for tensor in tensors(inputs))
+    if image is None or several < 2 or not shape or shape[0] != several * len(image):
+        return ''
+    return (
+        f'its output {tuple(shape)} holds {several} inputs joined to one batch, so its rows are not those of the drawn '
+        'image alone'
+    )
+
+
 def rows(inputs: NetworkInput, start: int, stop: int) -> Any:
     """The images ``start`` to ``stop`` of a batch, with their rows of every tensor that has one for each image."""
     return map_rows(lambda tensor: tensor[start:stop], inputs)
