@@ -338,10 +338,10 @@ def possible_layouts(
                 ends = orders and not middle and 0 in (prefix, suffix)
                 for order in (None, *(token_orders(grid) if ends else ())):
                     yield Layout(axes, grid, prefix, suffix, middle, order)
-    if orders and not hints.extra:
+    if shape[0] > 1 and orders and not hints.extra:
         for windows in window_orders(shape[0], math.prod(shape[1:-1]), grids):
             padded = windows.length > math.prod(windows.grid)
-            if padded or (shape[0] > 1 and (any(windows.shift) or windows.scattered)):  # the others are blocks
+            if padded or any(windows.shift) or windows.scattered:  # the others are blocks
                 yield Layout('BLC', windows.grid, order=windows)
 
 
