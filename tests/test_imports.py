@@ -22,7 +22,10 @@ def toy(tmp_path, monkeypatch):
     files = {
         '__init__.py': 'from .parts import *\nfrom .plain import value as renamed\nfrom . import plain\nmade = [1]\n',
         'plain.py': 'value = 3\n',
-        'parts/__init__.py': 'from .wheel import Wheel\nif True:\n    from .door import Door\n',
+        'parts/__init__.py': (
+            'from .wheel import Wheel\nfrom .paint import paint\nif True:\n    from .door import Door\n'
+        ),
+        'parts/paint.py': 'def paint(): return "red"\n',
         'parts/wheel.py': 'class Wheel: pass\n',
         'parts/door.py': 'import toy\nclass Door: pass\n',
     }
@@ -49,6 +52,18 @@ def test_a_module_is_imported_without_its_package(toy):
 
         assert package.Wheel is Wheel and package.renamed == 3 and package.plain.value == 3
         assert toy == ['toy.parts.wheel', 'toy.plain']
+
+
+def test_a_function_with_the_name_of_its_module_stays_the_function(toy):
+    with imports.lazy_imports():
+        from toy.parts import paint as first
+        from toy.parts import paint as second  # the module is imported by now
+
+        assert first() == second() == 'red' and toy == ['toy.parts.paint']
+        assert importlib.import_module('toy.parts.paint').paint is first
+    from toy.parts import paint as third
+
+    assert third() == 'red'
 
 
 def test_what_only_the_package_itself_gives_runs_its_init(toy):
@@ -84,7 +99,12 @@ def test_afterwards_a_package_that_waits_is_imported_as_ever(toy):
     package = importlib.import_module('toy')
     assert package is lazily and package.made == [1] and package.parts.Wheel is first
     assert inspect.getsource(package).count('made') == 1
-    assert sorted(toy) == ['toy', 'toy.parts', 'toy.parts.door', 'toy.parts.wheel', 'toy.plain']
+    assert sorted(toy) == [
+        'toy',
+        'toy.parts',
+        *(f'toy.parts.{name}' for name in ('door', 'paint', 'wheel')),
+        'toy.plain',
+    ]
 
 
 def test_a_lazy_package_that_is_still_held_is_imported_when_it_is_used_later(toy):
@@ -148,7 +168,11 @@ def run(code):
         [sys.executable, '-W', 'ignore', '-c', textwrap.dedent(code)], capture_output=True, text=True, check=False
     )
     assert not done.returncode, done.stderr
-    return [line for line in done.stdout.splitlines() if line != 'Could not import OneDL']
+    return [line for line in done.stdout.splitlines() if line not in NOTICES]
+
+
+NOTICES = ('Could not import OneDL', 'the torch version of Adafactor is registered as TorchAdafactor')
+"""Printed by mmpretrain and mmengine."""
 
 
 def test_a_command_imports_nothing_that_its_config_does_not_name(tmp_path):

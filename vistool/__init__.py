@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vistool.analyses.cam import CAM
     from vistool.analyses.check import Check
     from vistool.analyses.dataset import BrowseDataset, DatasetReport
+    from vistool.analyses.embedding import DatasetEmbedding
     from vistool.analyses.featmap import FeatureMaps
     from vistool.analyses.patches import Patches
     from vistool.analyses.schedule import Schedule
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         Curve,
         Curves,
         DatasetSummary,
+        EmbeddingMap,
         GridImage,
         HeadStatistics,
         Heatmap,
@@ -62,8 +64,10 @@ __all__ = [
     'Coordinates',
     'Curve',
     'Curves',
+    'DatasetEmbedding',
     'DatasetReport',
     'DatasetSummary',
+    'EmbeddingMap',
     'Failure',
     'FeatureMaps',
     'Geometry',
@@ -110,6 +114,7 @@ _HOMES = {
         'Curve',
         'Curves',
         'DatasetSummary',
+        'EmbeddingMap',
         'GridImage',
         'HeadStatistics',
         'Heatmap',

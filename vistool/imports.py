@@ -106,6 +106,17 @@ class _Package(ModuleType):
         module = importlib.import_module(source)
         return getattr(module, attribute) if attribute else module
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keeps a function that has the name of its module, such as ``mmpretrain.models.utils.make_divisible``.
+
+        Python sets each imported module in its package; there ``__init__`` puts the function in its place.
+        """
+        if isinstance(value, ModuleType) and self.__name__ in _finder.waiting and _finder.active:
+            source, attribute = names_of(self.__name__).get(name, ('', ''))
+            if attribute and source == value.__name__:
+                value = getattr(value, attribute)
+        super().__setattr__(name, value)
+
 
 class _Waiting(Loader):
     """Makes a package without running its ``__init__``."""

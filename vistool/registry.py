@@ -38,6 +38,7 @@ ANALYSIS_MODULES = {
     'BrowseDataset': 'vistool.analyses.dataset',
     'CAM': 'vistool.analyses.cam',
     'Check': 'vistool.analyses.check',
+    'DatasetEmbedding': 'vistool.analyses.embedding',
     'DatasetReport': 'vistool.analyses.dataset',
     'FeatureMaps': 'vistool.analyses.featmap',
     'Patches': 'vistool.analyses.patches',

@@ -43,6 +43,11 @@ def pages():
     return np.random.default_rng(1).integers(0, 4096, (20, 60, 60)).astype(np.uint16)
 
 
+def both():
+    """Values ``(70, 80, 70)``."""
+    return np.random.default_rng(2).integers(0, 4096, (70, 80, 70)).astype(np.uint16)
+
+
 def expected(bands=(1, 2, 3), low=0.0, high=4095.0, values=None):
     """The picture, written out: bands as colors, the range as black to white."""
     values = (stored() if values is None else values)[..., [band - 1 for band in bands]].astype(np.float64)
@@ -60,6 +65,9 @@ def folder(tmp_path_factory):
     (root / 'pages' / 'field').mkdir(parents=True)
     tifffile.imwrite(root / 'pages' / 'field' / 'a.tif', pages(), photometric='minisblack')
     np.save(root / 'either.npy', either())
+    (root / 'both' / 'field').mkdir(parents=True)
+    tifffile.imwrite(root / 'both' / 'field' / 'a.tif', both(), photometric='minisblack', planarconfig='contig')
+    (root / 'both.py').write_text(CONFIG.format(size=SIZE, root=str(root / 'both')))
     (root / 'pages.py').write_text(CONFIG.format(size=SIZE, root=str(root / 'pages')))
     return root
 
@@ -125,6 +133,7 @@ def test_axes_that_nothing_tells_are_asked_for(capsys, tmp_path, folder):
 
 
 @pytest.mark.parametrize('axes', ['HWC', 'CHW'])
-def test_axes_of_a_dataset(capsys, tmp_path, folder, axes):
-    values = pages() if axes == 'HWC' else pages().transpose(1, 2, 0)
-    assert dataset_shows(capsys, tmp_path, folder / 'pages.py', expected(values=values), '--axes', axes)
+@pytest.mark.parametrize(('name', 'stack'), [('pages', pages), ('both', both)])
+def test_axes_of_a_dataset(capsys, tmp_path, folder, axes, name, stack):
+    values = stack() if axes == 'HWC' else stack().transpose(1, 2, 0)
+    assert dataset_shows(capsys, tmp_path, folder / f'{name}.py', expected(values=values), '--axes', axes)

@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-TOOLS = ['browse_dataset', 'vis_attention', 'vis_cam', 'vis_check', 'vis_diff', 'vis_featmap', 'vis_lr', 'vis_patches']
+TOOLS = [
+    'browse_dataset', 'vis_attention', 'vis_cam', 'vis_check', 'vis_diff', 'vis_featmap', 'vis_lr', 'vis_patches',
+    'vis_tsne',
+]  # fmt: skip
 
 
 @pytest.mark.parametrize('tool', TOOLS)

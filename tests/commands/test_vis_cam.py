@@ -196,6 +196,8 @@ class Malicious:
         ([COFFEE, CONFIG, '--width', 'wide'], 'column'),
         ([COFFEE, CONFIG, '--colormap', 'jett'], 'jet'),
         ([COFFEE, CONFIG, '--meth', 'gradcam'], 'unrecognized|--method'),
+        ([COFFEE, 'timm::resnet18', 'none', '--cfg-options', 'model.model_name=nope'], r'nope.*--cfg-options'),
+        ([COFFEE, 'torchvision::resnet18', 'none', '--cfg-options', 'model.model_name=nope'], r'nope.*--cfg-options'),
         ([COFFEE], 'config'),
         (['--method', 'gradcam', COFFEE, CONFIG], 'positional'),
         ([COFFEE, CONFIG, '--cfg-options', 'model'], 'KEY=VALUE'),

@@ -27,7 +27,7 @@ def test_a_page_a_table_and_an_exit_code(capsys, here):
     rows = [line.split() for line in err.splitlines()]
     assert ['random', 'weights', 'other', 'classes', 'map'] in rows
     assert next(row for row in rows if row[:1] == ['Sobel'])[1:5] == ['FAIL', '1.00', 'FAIL', '1.00']
-    assert 'fails: random weights, Sobel: the maps survive random weights' in err
+    assert 'Sobel fails at random weights: the maps survive random weights' in err
     raw = np.load('report.npz', allow_pickle=False)
     assert raw['methods'].tolist() == ['gradcam', 'sobel'] and '"command": "vis_check things/folder' in str(
         raw['recipe']

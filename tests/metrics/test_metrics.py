@@ -248,7 +248,37 @@ def test_localization_by_hand():
     assert by_hand(two, MASK, 'pointing', tolerance=0) == 0.5
 
 
-@pytest.mark.parametrize('name', ['energy', 'pointing', 'iou'])
+def chance_by_hand(name, **protocol):
+    return (
+        METRICS[name]
+        .measure(Case(torch.tensor(MAP), torch.zeros(1, 5, 5), Protocol(**protocol), truth=np.array(MASK, bool)))
+        .chance
+    )
+
+
+def test_chance_levels_by_hand():
+    assert chance_by_hand('energy') == chance_by_hand('iou') == chance_by_hand('bestiou') == 4 / 25
+    assert chance_by_hand('pointing', tolerance=0) == 4 / 25
+    assert chance_by_hand('pointing', tolerance=1) == 12 / 25  # two pixels more on each side, no corners
+    assert by_hand(np.ones((5, 5)), MASK, 'energy') == pytest.approx(4 / 25)  # what a flat map gets
+
+
+def test_the_best_iou_is_that_of_the_best_threshold():
+    # from 1.0 down: 0/5, .8 1/5, .6 2/5, both .5 2/7, .4 3/7, .2 4/7, all 4/25
+    assert by_hand(MAP, MASK, 'bestiou') == pytest.approx(4 / 7)
+    generator = np.random.default_rng(0)
+    values, mask = np.round(generator.random((5, 5)), 1), generator.random((5, 5)) < 0.4
+    naive = max(((values >= t) & mask).sum() / ((values >= t) | mask).sum() for t in np.unique(values))
+    assert by_hand(values.tolist(), mask, 'bestiou') == pytest.approx(naive)
+
+
+def test_energy_counts_what_is_positive():
+    signed = np.array(MAP)
+    signed[0], signed[1, 1] = -1.0, -3.0
+    assert by_hand(signed.tolist(), MASK, 'energy') == pytest.approx(1.6 / 3.6)
+
+
+@pytest.mark.parametrize('name', ['energy', 'pointing', 'iou', 'bestiou'])
 def test_an_empty_mask_or_map_is_never_a_hit(name):
     assert math.isnan(by_hand(MAP, np.zeros((5, 5)), name))
     assert math.isnan(by_hand(np.zeros((5, 5)), MASK, name))

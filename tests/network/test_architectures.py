@@ -1,10 +1,13 @@
 """Default layers and layouts on many families, without a flag: the layer, its grid, gradient and place."""
 
 import pytest
+import timm
 import torch
+import torchvision
 from known_networks import CASES
 from torch import nn
 
+from vistool.analyses.cam import CAM
 from vistool.errors import InputError
 from vistool.network import forward as engine
 from vistool.network.forward import layers_to_explain, search_layer
@@ -185,6 +188,28 @@ def test_a_default_that_gives_no_map_is_not_suggested(networks):
     with pytest.raises(InputError, match=r'single position.*take backbone\.layer3') as error:
         look(module, 'backbone.layer4', torch.randn(1, 3, 32, 32))
     assert 'take backbone.layer4' not in str(error.value)
+
+
+SMALL = {
+    'torchvision ResNet-18 at 32': (lambda: torchvision.models.resnet18(num_classes=5), 32, 'layer4', 'layer3'),
+    'torchvision ResNet-18 at 16': (lambda: torchvision.models.resnet18(num_classes=5), 16, 'layer4', 'layer2'),
+    'timm ConvNeXt at 32': (lambda: timm.create_model('convnext_atto', num_classes=5), 32, 'stages.3', 'stages.2'),
+    'timm MobileNetV3 at 32': (lambda: timm.create_model('mobilenetv3_small_050'), 32, 'blocks.5', 'blocks.3'),
+}
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_at_a_small_size_the_last_stage_with_several_positions_is_the_default(name, caplog):
+    make, side, usual, layer = SMALL[name]
+    network, photos = make().eval(), torch.randn(2, 3, side, side)
+    for _ in range(2):
+        results = CAM(['gradcam', 'eigencam'])(network, photos)
+        assert [each.layers for each in results] == [(layer,)] * 2
+    text = f'target layer: {layer} (the last stage with more than one position; not {usual}, the default'
+    assert caplog.text.count(text) == 1
+    assert CAM()(network, torch.randn(1, 3, 64, 64))[0].layers == (usual,)  # enough for that layer
+    with pytest.raises(InputError, match='single position'):
+        CAM(layers=usual)(network, photos)
 
 
 def test_a_score_that_ignores_the_image_is_told(networks, caplog):

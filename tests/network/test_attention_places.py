@@ -477,6 +477,8 @@ def test_latents_are_not_places():
         Attention(layers=['own'])(net, x)
     (result,) = Attention(layers=['cross'], heads=['mean'])(net, x)  # from latents to patches: those are places
     assert result.maps[0].values.shape == GRID and result.provenance['queries'] == ['mean query']
+    with pytest.raises(InputError, match='48 queries whose places in the image are not known'):
+        Attention(layers=['cross'], queries=['30,30'])(net, x)
 
 
 class Experts(Vit):

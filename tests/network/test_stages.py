@@ -159,6 +159,44 @@ def test_stages_of_published_networks(make, size, stages, shapes):
     assert grids(network, size) == shapes
 
 
+class Paired(nn.Module):
+    """A block that returns a map and tokens, as Conformer's do."""
+
+    def __init__(self, stride):
+        super().__init__()
+        self.map, self.tokens = conv(8, 8, stride), nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8))
+
+    def forward(self, x, tokens):
+        return self.map(x), tokens + self.tokens(tokens)
+
+
+class TwoBranches(nn.Module):
+    """Convolutions at three sizes beside tokens at a fourth one."""
+
+    def __init__(self, strides=(1, 1, 2, 1, 2, 1)):
+        super().__init__()
+        self.stem, self.patches = conv(3, 8, 4), nn.Conv2d(8, 8, 4, 4)
+        for number, stride in enumerate(strides):
+            self.add_module(f'block_{number}', Paired(stride))
+
+    def forward(self, x):
+        x = self.stem(x)
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        for name, block in self.named_children():
+            if name.startswith('block'):
+                x, tokens = block(x, tokens)
+        return x.mean((2, 3)) + tokens.mean(1)
+
+
+def test_two_branches_of_many_blocks_have_one_stage_for_each_size():
+    network = TwoBranches()
+    stages = ['block_1[0]', 'block_3[0]', 'block_5']  # where both branches have one size in the end
+    assert find_stages(network, torch.randn(1, 3, 128, 192)) == stages
+    assert len(grids(network, (128, 192))) == 4
+    network = TwoBranches((1, 2, 2, 2))
+    assert find_stages(network, torch.randn(1, 3, 128, 192)) == ['block_0[0]', 'block_1[0]', 'block_3[0]', 'block_3[1]']
+
+
 class Shared(nn.Module):
     """A part that blocks share, registered beside them and run inside them, as CoaT's position encodings."""
 

@@ -98,6 +98,7 @@ def test_every_number_stands_in_the_table_and_the_summary_follows_from_it(photos
         assert (found['images'], found['left out']) == (str(len(of)), str(5 - len(of))) and len(of) <= 4
     assert means['GradCAM', 'insertion']['difference'] == '' != means['Center', 'insertion']['difference']
     assert ('LayerCAM', 'insertion - deletion') in means
+    assert summary.metrics.to_frame()['mean'].tolist() == pytest.approx([float(row['mean']) for row in means.values()])
 
 
 def test_each_class_has_its_own_boxes_and_classes_are_matched_by_name(photos, monkeypatch):

@@ -457,9 +457,9 @@ def test_a_thin_photo_leaves_its_neighbors_in_a_sheet_their_size():
 def test_a_picture_too_large_for_memory_is_refused_before_it_is_painted(style):
     vector = style.width != 16384
     scene = Scene(6.0 * style.page(vector).width, 9.0 * style.page(vector).width, ())
-    with pytest.raises(InputError, match='accepted: at most 65,500 a side and 300 million in all; .*width.*dpi'):
+    with pytest.raises(InputError, match='accepted: at most 65,500 a side and 178 million in all; .*width.*dpi'):
         raster.paint(scene, style.page(vector).density)
-    with pytest.raises(InputError, match='300 million'):
+    with pytest.raises(InputError, match='178 million'):
         figure(scene, style.page(vector))
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 Size: TypeAlias = tuple[int, int]
 
@@ -125,10 +126,13 @@ def assemble(architecture: Architecture, seed: int, most: int = MOST_PARAMETERS,
         images = torch.randn(batch, 3, *size, generator=generator)
         try:
             with torch.no_grad():
-                module(images)
+                output = module(images)
         except Exception as error:
             reasons.append(f'{type(error).__name__}: {error}')
             continue
+        numbers = [each for each in tree_leaves(output) if isinstance(each, Tensor) and each.is_floating_point()]
+        if not all(bool(each.isfinite().all()) for each in numbers):
+            raise Unfit('its output is not finite with random weights')
         return Network(architecture, module, images)
     raise Unfit(f'takes none of the sizes ({reasons[-1].splitlines()[0][:100] if reasons else "all are too large"})')
 

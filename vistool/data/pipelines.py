@@ -8,6 +8,7 @@ keeps the file's own values, or the user's own, reads the file itself; what it r
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from vistool.data.photometry import Photometry, Preprocessing, compared, pixels_
 from vistool.data.samples import Sample, channel_axis, image_keys, image_of, planes_of, preprocess, size_of
 from vistool.data.transforms import Tracer, name_of, seeded
 from vistool.errors import InputError, message_of, on_one_line
+from vistool.records import find_path, shown_path
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -240,7 +242,7 @@ class Pipeline:
         except InputError:
             own = self.transforms[0] if self.transforms and not self.takes_images else None
             path = Path(source) if isinstance(source, (str, PathLike)) else None
-            if path is None or not path.is_file() or not is_custom_loader(own) or is_loader(own):
+            if path is None or not os.path.isfile(path) or not is_custom_loader(own) or is_loader(own):
                 raise
             return None
 
@@ -589,9 +591,9 @@ def parse_files(pairs: list[str]) -> dict[str, Path]:
         key, equals, path = pair.partition('=')
         if not (key and equals and path):
             raise InputError(f'{pair!r} is not a pair NAME=PATH', parameter='files')
-        if not Path(path).exists():
-            raise InputError(f'no file or folder {path!r} for {key!r}', parameter='files')
-        files[key] = Path(path)
+        files[key] = find_path(path, 'files')
+        if not files[key].exists():
+            raise InputError(f'no file or folder {shown_path(path)} for {key!r}', parameter='files')
     return files
 
 

@@ -280,7 +280,7 @@ class Recorder(Tracer):
 
     def _copied(self, data: Any) -> list[NDArray[Any]]:
         """Copies of the returned images, since later code may change them in place."""
-        return [planes_of(image, self.photometry.channels).copy() for image in returned_images(data)]
+        return [self._planes(image, self.photometry.channels).copy() for image in returned_images(data)]
 
     def _follows(self, images: Sequence[NDArray[Any]]) -> bool:
         """Whether these are the images that the last recorded step returned."""
@@ -354,9 +354,15 @@ class Recorder(Tracer):
         if isinstance(image, np.ndarray) and image.ndim == 3:
             shape, axes = image.shape, self._display.axes
             channels = shape[channel_axis(image, self._channels)] if axes is None else shape[axes.index('C')]
-        values = np.moveaxis(planes_of(image, channels), 0, 2)
+        values = np.moveaxis(self._planes(image, channels), 0, 2)
         shown = self._display.shown(values) if channels not in (None, 4) or values.dtype != np.uint8 else Shown()
         return Photometry(bgr=bgr and values.shape[2] >= 3, shown=shown, channels=channels)
+
+    def _planes(self, image: Any, channels: int | None) -> NDArray[Any]:
+        """An image as ``(C, H, W)``; where both outer axes may be that of the channels, the user's word counts."""
+        if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[0] == image.shape[2] == channels:
+            return image if self._display.axes == 'CHW' else np.moveaxis(image, 2, 0)
+        return planes_of(image, channels)
 
     @property
     def _channels(self) -> int | None:
@@ -367,7 +373,7 @@ class Recorder(Tracer):
         images = images_of(value)
         for place, image in enumerate(images):
             view = self._view if len(images) == 1 else place
-            pixels = as_pixels(image, self.photometry)
+            pixels = as_pixels(self._planes(image, self.photometry.channels), image, self.photometry)
             if self.mask is not None and place == 0:
                 pixels = with_mask(pixels, self.mask)
             self.images.append(StepImage(step, pixels, parameters, view))
@@ -406,9 +412,9 @@ def returned_images(data: Any) -> list[Any]:
     return images_of(data)
 
 
-def as_pixels(image: Any, photometry: Photometry) -> NDArray[np.uint8]:
-    """A copy of an image of any kind as uint8 ``(h, w, 3)`` RGB, with normalization undone."""
-    pixels = photometry.image(planes_of(image, photometry.channels))
+def as_pixels(planes: NDArray[Any], image: Any, photometry: Photometry) -> NDArray[np.uint8]:
+    """A copy of an image with the planes ``(C, H, W)`` as uint8 ``(h, w, 3)`` RGB, with normalization undone."""
+    pixels = photometry.image(planes)
     return pixels.copy() if np.shares_memory(pixels, _memory(image)) else pixels
 
 

@@ -128,6 +128,11 @@ class TokenAnswers:
         return bool((self.keys > _SILENT).any())
 
     @property
+    def asks_from_image(self) -> bool:
+        """Whether any query is known to depend on the image, or none is known not to."""
+        return self.queries is None or bool((self.queries > _SILENT).any())
+
+    @property
     def same_place(self) -> bool:
         """Whether there are windows whose keys all show the same place: experts or branches, not positions."""
         windows, keys = self.keys.shape
@@ -327,7 +332,16 @@ def _same_tokens(queries: Tensor, keys: Tensor) -> bool:
         return bool(silent.all()) == bool(still.all())
     pair = torch.stack([queries.flatten(), keys.flatten()])[:, ~(silent | still).flatten()].log()
     flat = pair.shape[1] < 3 or bool((pair.std(1) < _FLAT).all())
-    return flat or float(torch.corrcoef(pair)[0, 1].nan_to_num()) > _ALIKE
+    return flat or correlated(queries, keys) > _ALIKE
+
+
+def correlated(queries: Tensor, keys: Tensor) -> float:
+    """The correlation of the logarithms of two answers, where neither is silent; 0 where they are flat."""
+    loud = ((queries > _SILENT * 10) & (keys > _SILENT * 10)).flatten()
+    pair = torch.stack([queries.flatten(), keys.flatten()])[:, loud].log()
+    if pair.shape[1] < 3 or bool((pair.std(1) < _FLAT).all()):
+        return 0.0
+    return float(torch.corrcoef(pair)[0, 1].nan_to_num())
 
 
 def _own_values(op: AttentionOp, found: TokenAnswers | None) -> Tensor:

@@ -70,11 +70,29 @@ def remembered(module: nn.Module, name: str, key: Hashable, compute: Callable[[]
 
 def _state_of(network: nn.Module) -> Hashable:
     """What differs once a module or weight of ``network`` is exchanged or written to."""
-    modules = tuple((name, id(child)) for name, child in network.named_modules())
-    if lazy := any(map(is_lazy, network.parameters())):
-        return hash((modules, lazy))  # they have no version, and borrowing will refuse them
-    weights = tuple((id(weight), 0 if weight.is_inference() else weight._version) for weight in network.parameters())
-    return hash((modules, weights))
+    modules = modules_of(network)
+    parts = tuple((name, id(part)) for child in modules for name, part in child._modules.items())
+    weights = [weight for child in modules for weight in child._parameters.values() if weight is not None]
+    if lazy := any(map(is_lazy, weights)):
+        return hash((parts, lazy))  # they have no version, and borrowing will refuse them
+    return hash((parts, tuple((id(each), 0 if each.is_inference() else each._version) for each in weights)))
+
+
+def modules_of(network: nn.Module) -> list[nn.Module]:
+    """A network and every module in it, each once; ``network.modules()`` takes ten times as long for their names."""
+    found = {id(network): network}
+    waiting = [network]
+    while waiting:
+        for part in waiting.pop()._modules.values():
+            if part is not None and id(part) not in found:
+                found[id(part)] = part
+                waiting.append(part)
+    return list(found.values())
+
+
+def _parameters_of(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a network; one that is shared appears more than once."""
+    return [each for child in modules_of(network) for each in child._parameters.values() if each is not None]
 
 
 @contextmanager
@@ -98,6 +116,11 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
         InputError: If the network cannot be watched: it was scripted, traced or exported, or its weights have no
             values.
     """
+    inside: Mapping[int, torch.device | None] = getattr(_borrowing, 'devices', {})
+    if id(module) in inside and (device is None or inside[id(module)] == device):
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+        return
     _require_watchable(module)
     with (
         _locked(module),
@@ -111,7 +134,15 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
         _with_scripted_parts_as_layers(module),
         torch.enable_grad(),
     ):
-        yield
+        _borrowing.devices = {**inside, id(module): device}
+        try:
+            yield
+        finally:
+            _borrowing.devices = inside
+
+
+_borrowing = threading.local()
+"""``devices``: the networks that this thread has borrowed, by their ids → the device that was asked for."""
 
 
 def _require_watchable(module: nn.Module) -> None:
@@ -128,13 +159,17 @@ def _require_watchable(module: nn.Module) -> None:
             'an exported network (torch.export) calls operators only and has no layers that could be watched',
             accepted='the nn.Module that it was made from, with the same weights',
         )
-    if lazy := [name for name, tensor in _weights(module) if is_lazy(tensor)]:
+    tensors = [
+        tensor for child in modules_of(module) for tensor in (*child._parameters.values(), *child._buffers.values())
+    ]
+    if any(tensor is not None and is_lazy(tensor) for tensor in tensors):
+        lazy = [name for name, tensor in _weights(module) if is_lazy(tensor)]
         raise InputError(
             f'weights of {name} have no shape yet ({", ".join(lazy[:3])}{", …" if len(lazy) > 3 else ""}): its lazy '
             'modules have not run',
             hint='run one batch through it first, then load its weights',
         )
-    if any(tensor.is_meta for tensor in module.parameters()):
+    if any(tensor.is_meta for tensor in _parameters_of(module)):
         raise InputError(
             f'weights of {name} are on the meta device: they have shapes but no values',
             hint='load its weights first, with load_state_dict(…, assign=True) or from_pretrained(…)',
@@ -152,9 +187,12 @@ def _locked(module: nn.Module) -> Iterator[None]:
 
     Hooks, modes and gradients belong to modules, and two networks may share some: a model and a wrapper around it.
     """
+    children = sorted(modules_of(module), key=id)
+    with _locks_lock:
+        locks = [_locks.setdefault(unwrapped(child), threading.RLock()) for child in children]
     with ExitStack() as stack:
-        for child in sorted(module.modules(), key=id):
-            stack.enter_context(lock_of(child))
+        for lock in locks:
+            stack.enter_context(lock)
         yield
 
 
@@ -223,7 +261,7 @@ _plain_calls = _PlainCalls()
 @contextmanager
 def _without_wrappers(module: nn.Module) -> Iterator[None]:
     """Puts what ``torch.compile`` and ``DataParallel`` wrapped back in its place: names and hooks reach it there."""
-    compiled = [child for child in module.modules() if child.__dict__.get('_compiled_call_impl') is not None]
+    compiled = [child for child in modules_of(module) if child.__dict__.get('_compiled_call_impl') is not None]
     calls = [(child, child.__dict__['_compiled_call_impl']) for child in compiled]
     try:
         for child in compiled:
@@ -261,7 +299,7 @@ def _exchanged(module: nn.Module, change: Callable[[nn.Module], nn.Module]) -> I
     """``change(part)`` in place of each module inside a network."""
     kept: list[tuple[nn.Module, str, nn.Module]] = []
     try:
-        for child in list(module.modules()):
+        for child in modules_of(module):
             if isinstance(child, torch.jit.ScriptModule):
                 continue
             for name, part in child._modules.items():
@@ -279,7 +317,7 @@ def _with_recordable_weights(module: nn.Module) -> Iterator[None]:
     """Copies in place of weights and buffers that were made in inference mode: autograd cannot record those."""
     slots: list[tuple[dict[str, Any], str, Tensor]] = [
         (kept, name, tensor)
-        for child in module.modules()
+        for child in modules_of(module)
         for kept in (child._parameters, child._buffers)
         for name, tensor in kept.items()
         if tensor is not None and tensor.is_inference()
@@ -299,10 +337,10 @@ def _with_recordable_weights(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _in_eval_mode(module: nn.Module) -> Iterator[None]:
-    modes = [(child, child.training) for child in module.modules()]
-    if not any(training for _, training in modes):
+    if not any(child.training for child in modules_of(module)):
         yield
         return
+    modes = [(child, child.training) for child in module.modules()]  # parents first
     try:
         module.eval()
         yield
@@ -317,7 +355,7 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _without_gradients(module: nn.Module) -> Iterator[None]:
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in _parameters_of(module) if parameter.requires_grad]
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)

@@ -16,7 +16,7 @@ from vistool.errors import InputError, param
 from vistool.network.calls import choose_call
 from vistool.network.capture import Hook, borrowed, hooked_layers, remembered, tensors_of
 from vistool.network.inputs import run_network
-from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, unwrapped
+from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, place_of, unwrapped
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
@@ -107,7 +107,7 @@ def features(
     kept = recorded or _run(root, inputs, wanted)
     found: list[Feature] = []
     for target in wanted:
-        mine = [entry for entry in kept if entry.name == _plain(target)]
+        mine = _recorded(recorded, target) or [entry for entry in kept if entry.name == _plain(target)]
         if target.call is None and mine:
             counts[target.name] = len(mine)
             target = _with_call(root, inputs, target, counts, read)
@@ -138,6 +138,16 @@ def _with_call(
         return target
     chosen = choose_call(root, target.name, target.module, inputs, counts[target.name], read)
     return replace(target, call=chosen + 1)
+
+
+def _recorded(kept: Sequence[Kept], target: TargetLayer) -> list[Kept]:
+    """What was kept of a layer's module, as far as it lies at the place that the layer's name gives."""
+    path, place = module_path(target.name), place_of(target.name)
+    return [
+        replace(entry, tensors=[found for found in entry.tensors if found[0].startswith(place)])
+        for entry in kept
+        if entry.name == path
+    ]
 
 
 def _plain(target: TargetLayer) -> str:

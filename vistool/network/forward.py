@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vistool.errors import InputError, param
 from vistool.network.calls import choose_call
-from vistool.network.capture import Activation, activations, borrowed, listed, remembered
+from vistool.network.capture import Activation, activations, borrowed, listed, modules_of, remembered
 from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, searched
 from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
@@ -330,7 +330,7 @@ def _collect(
         place, layout = _map_of(name, calls[chosen], lay_out, hints, suggest)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     why = partial(zero_weights, module, inputs, read)
-    quantized = any('.quantized.' in f'{type(child).__module__}.' for child in module.modules())
+    quantized = any('.quantized.' in f'{type(child).__module__}.' for child in modules_of(module))
     return Forward(output, read(output, batch), tuple(layers), batch, suggest, why, quantized)
 
 

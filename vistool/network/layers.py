@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -210,7 +211,9 @@ def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Mod
         InputError: If a module is not part of ``root``.
     """
     given = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
-    names = {module: name for name, module in named_layers(root)}
+    names = {}
+    if any(isinstance(layer, nn.Module) for layer in given):
+        names = {module: name for name, module in named_layers(root)}
     found = []
     for layer in given:
         if isinstance(layer, nn.Module):
@@ -377,14 +380,21 @@ _WRAPPED = ('_orig_mod', '_checkpoint_wrapped_module', 'module')
 def unwrapped(module: nn.Module) -> nn.Module:
     """The network inside ``DataParallel``, ``DistributedDataParallel``, ``torch.compile`` and checkpoint wrappers."""
     while True:
-        if isinstance(module, torch.jit.ScriptModule):  # its children are not Python's
-            return module
-        parallel = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-        wrapped = (module._modules.get(name) for name in _WRAPPED if name != 'module' or parallel)
-        inner = next((part for part in wrapped if part is not None), None)
+        kind: Any = type(module)  # mypy does not take classes for hashable
+        names = _wrapped_names(kind)
+        inner = next((part for name in names if (part := module._modules.get(name)) is not None), None)
         if inner is None:
             return module
         module = inner
+
+
+@functools.lru_cache(1024)
+def _wrapped_names(kind: type) -> tuple[str, ...]:
+    """What modules of a class would call the network inside them, if they are wrappers."""
+    if issubclass(kind, torch.jit.ScriptModule):
+        return ()  # its children are not Python's
+    parallel = issubclass(kind, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    return _WRAPPED if parallel else tuple(name for name in _WRAPPED if name != 'module')
 
 
 def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> list[TargetLayer]:

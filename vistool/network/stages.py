@@ -252,14 +252,17 @@ def _stages_among(root: nn.Module, backbone: str, calls: dict[str, ModuleCall]) 
     children = _children(within, backbone)
     found = [calls[name] for name in _parts(backbone, calls, children) if calls[name].grid is not None]
     parts = [part for part in found if not re.search(_PASSING, type(part.module).__name__)] or found
-    parts = [each for part in parts for each in _by_size(part)]
+    if sum(len({grid for _, grid in part.maps}) > 1 for part in parts) > 1:  # else it is a stage of several maps
+        parts = [each for part in parts for each in _by_size(part)]
     runs = [list(run) for _, run in groupby(parts, key=lambda part: part.grid)]
     first = next((number for number, run in enumerate(runs) if _has_blocks(run)), 0)
     runs = runs[first:]
     while len(runs) > 1 and all(is_norm(part.module) for part in runs[-1]):  # of another branch than the last stage
         runs.pop()
+    runs = _latest_of_branches(runs)
     if len(runs) > _MOST_STAGES:
-        runs = [[part] for part in {run[-1].grid: run[-1] for run in runs}.values()]
+        latest = {run[-1].grid: number for number, run in enumerate(runs)}
+        runs = [runs[number] for number in sorted(latest.values())]
     names = [run[-1].name for run in runs]
     if len(names) < 3:
         names = max(names, _even_blocks([calls[name] for name in within]), key=len)
@@ -277,6 +280,12 @@ def _by_size(part: ModuleCall) -> list[ModuleCall]:
     if len({grid for _, grid in part.maps}) < 2:
         return [part]
     return [replace(part, name=f'{part.name}{place}', grid=grid) for place, grid in part.maps]
+
+
+def _latest_of_branches(runs: Sequence[list[ModuleCall]]) -> list[list[ModuleCall]]:
+    """Without what comes again at the same size: blocks with two branches (Conformer) return both sizes every time."""
+    sizes = [run[-1].grid for run in runs]
+    return [run for number, run in enumerate(runs) if not run[-1].maps or sizes[number] not in sizes[number + 1 :]]
 
 
 def _children(names: Sequence[str], top: str) -> dict[str, list[str]]:

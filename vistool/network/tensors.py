@@ -329,7 +329,7 @@ class Grids(Sequence[Size]):
         """
         for value in args:
             self._note_pair(value)
-        if isinstance(output, Mapping):
+        if not isinstance(output, Tensor) and isinstance(output, Mapping):
             output = first_tensor(output)
         if isinstance(output, Tensor):
             if output.ndim == 4:
@@ -357,6 +357,8 @@ class Grids(Sequence[Size]):
 
     def _note(self, height: int, width: int) -> None:
         size = (int(height), int(width))
+        if self.sizes and self.sizes[-1] == size:
+            return
         if size in self.sizes:
             self.sizes.remove(size)
         self.sizes.append(size)

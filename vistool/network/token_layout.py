@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vistool.errors import InputError
 from vistool.network.attention import HEADS, AttentionOp, Frame
-from vistool.network.attention_answers import AttentionAnswers, TokenAnswers, answers_within
+from vistool.network.attention_answers import AttentionAnswers, TokenAnswers, answers_within, correlated
 from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings
 from vistool.network.tensors import (
     Grids,
@@ -62,6 +62,7 @@ class TokenLayout:
             padding; None where every query attends to the whole image.
         query_windows: Likewise for the queries on their own grid; None where they are the keys' tokens.
         query_order: For each query of the operation, the number that the model gives it; None where it is the same.
+        assumed: What was assumed of it and could not be checked, or ``''``.
     """
 
     grid: Size
@@ -71,6 +72,7 @@ class TokenLayout:
     windows: Tensor | None = None
     query_windows: Tensor | None = None
     query_order: tuple[int, ...] | None = None
+    assumed: str = ''
 
     @property
     def asking(self) -> Tensor | None:
@@ -145,7 +147,21 @@ def place_tokens(
     sizes = [batch if axis.role == 'image' else axis.size for axis in found.axes]
     order = [i for role in ('image', 'window', 'head') for i, each in enumerate(found.axes) if each.role == role]
     op = op.regrouped(sizes, order, found.shape[1])
-    return op.reordered(placed.query_order, placed.key_order), placed.layout(batch, op)
+    layout = placed.layout(batch, op)
+    if layout.query_grid is not None and not _shows_order(found):
+        name, count = op.name or 'the attention of the network', op.shape[2]
+        layout = replace(layout, assumed=f'{name}: its {count} queries are taken to be in the order of its keys')
+    return op.reordered(placed.query_order, placed.key_order), layout
+
+
+def _shows_order(found: TokenAnswers) -> bool:
+    """Whether the queries are seen to answer in the order of their own grid, or of the keys.
+
+    Queries of another number than the keys are placed by their answers alone.
+    """
+    if found.shape[2] != found.shape[3]:
+        return True
+    return found.queries is not None and correlated(found.queries, found.keys) > _PLAUSIBLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +279,8 @@ def place_answers(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp
     if found.same_tokens:
         return Placement(own.grid, prefix, own.grid, prefix, order, order)
     asking = None if found.queries is None else _best(found.queries, probe, size, op, prefix)
-    if asking is None and found.shape[2] == keys:  # answers of queries are weaker; as many as keys are the same tokens
+    if asking is None and found.shape[2] == keys and found.asks_from_image:
+        # answers of queries are weaker; as many as keys are taken for the same tokens, which is said
         return Placement(own.grid, prefix, own.grid, prefix, order, order)
     if asking is None:
         return Placement(own.grid, prefix, None, found.shape[2], order)

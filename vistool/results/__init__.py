@@ -3,6 +3,7 @@
 from vistool.results.base import COORDINATES, Coordinate, Coordinates, Result
 from vistool.results.checks import Cascade, CheckReport, Finding, Grid
 from vistool.results.curves import Curve, Curves
+from vistool.results.embeddings import EmbeddedSample, Embedding, EmbeddingMap
 from vistool.results.grids import Cut, GridImage, ImageGrid
 from vistool.results.heatmaps import (
     Heatmap,
@@ -40,6 +41,9 @@ __all__ = [
     'Curves',
     'Cut',
     'DatasetSummary',
+    'EmbeddedSample',
+    'Embedding',
+    'EmbeddingMap',
     'Estimate',
     'Finding',
     'Grid',

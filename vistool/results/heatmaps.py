@@ -168,6 +168,7 @@ class Heatmap:
         signed: float32, the map before ReLU and scaling, ``(h, w)`` at the layer's own size (for PCA features the first
             component); None where there is no single such map (layers or augmented views were averaged).
         mask: bool ``(h, w)``, the fewest positions that hold a share of the map's sum; else None.
+        truth: bool ``(H, W)`` like the network's input, where the object is that the map was compared with; else None.
         view: What the map's own network saw, where it differs from the result's; else None.
         diverging: Whether zero is the natural middle of the values: a difference, a cosine, mixed heads.
         comparable: Whether the values are on the scale of the first model's.
@@ -184,6 +185,7 @@ class Heatmap:
     curves: Mapping[str, ScoreCurve] = field(default_factory=dict)
     signed: Array | None = None
     mask: NDArray[np.bool_] | None = None
+    truth: NDArray[np.bool_] | None = None
     view: NetworkView | None = None
     diverging: bool = False
     comparable: bool = True

@@ -15,9 +15,9 @@ from vistool.errors import InputError, param
 
 if TYPE_CHECKING:
     from vistool.data.samples import Sample
-    from vistool.results import Heatmaps
 
 T = TypeVar('T')
+R = TypeVar('R')
 W = TypeVar('W')
 log = logging.getLogger('vistool')
 
@@ -81,7 +81,7 @@ def throughput(clocks: Sequence[Clock]) -> str:
 
 
 @dataclass
-class Batches(Generic[T, W]):
+class Batches(Generic[T, R, W]):
     """One pass over many items.
 
     Attributes:
@@ -96,8 +96,8 @@ class Batches(Generic[T, W]):
     """
 
     read: Callable[[int, T], tuple[Sample, ...]]
-    explain: Callable[[list[list[Sample]]], Sequence[Heatmaps]]
-    write: Callable[[Heatmaps, Sample, float], W]
+    explain: Callable[[list[list[Sample]]], Sequence[R]]
+    write: Callable[[R, Sample, float], W]
     batch_size: int = 1
     workers: int = 2
     clock: Clock = field(default_factory=Clock)
@@ -213,9 +213,7 @@ class Batches(Generic[T, W]):
         while waiting:
             yield waiting.popleft()
 
-    def _explained(
-        self, batch: list[Read], fail: Callable[[int, InputError], None]
-    ) -> Iterator[tuple[Read, Heatmaps, float]]:
+    def _explained(self, batch: list[Read], fail: Callable[[int, InputError], None]) -> Iterator[tuple[Read, R, float]]:
         """Results with the seconds spent on each; if a batch cannot be explained, its images are tried one by one."""
         if len(batch) > self.batch_size:  # it was made before the memory ran out
             while batch:
@@ -245,7 +243,7 @@ class Batches(Generic[T, W]):
 
     def _one_by_one(
         self, batch: list[Read], fail: Callable[[int, InputError], None], error: InputError
-    ) -> Iterator[tuple[Read, Heatmaps, float]]:
+    ) -> Iterator[tuple[Read, R, float]]:
         """Images that fail are reported; if every image of the first batch fails, the parameters are at fault."""
         refused = [(batch[0].index, error)] if len(batch) == 1 else []
         for each in batch if len(batch) > 1 else []:

@@ -24,7 +24,9 @@ _OF_THE_IMAGE = ('target', 'instance', 'query')
 """Coordinates whose maps are averaged within an image."""
 
 
-def write_metrics(folder: Path, names: Sequence[str], seed: int, style: Style) -> list[Path]:
+def write_metrics(
+    folder: Path, names: Sequence[str], seed: int, style: Style
+) -> tuple[MetricsSummary | None, list[Path]]:
     """Writes ``metrics.csv``, ``metrics_summary.csv``, ``metrics.png`` and ``metrics.pdf``, and logs the summary.
 
     Everything is read from the manifest, so it does not matter how often the run was interrupted.
@@ -36,11 +38,11 @@ def write_metrics(folder: Path, names: Sequence[str], seed: int, style: Style) -
         style: How pictures are drawn.
 
     Returns:
-        The files; none where no image was measured.
+        The summary and the files; nothing where no image was measured.
     """
     entries = [entry for entry in read_entries(folder) if entry.get('metrics') and not entry.get('error')]
     if not entries:
-        return []
+        return None, []
     summary = summary_of(entries, names, seed)
     log.info('%s', summary_text(summary), extra={'table': True})
     files = [
@@ -51,7 +53,7 @@ def write_metrics(folder: Path, names: Sequence[str], seed: int, style: Style) -
         path = folder / f'metrics{suffix}'
         wide = replace(style, width=style.width or 'text') if suffix == '.pdf' else style
         files += [each for each in Visualizer(path, wide).write(summary, path.stem) if each not in files]
-    return files
+    return summary, files
 
 
 def summary_of(entries: Sequence[DoneEntry], names: Sequence[str], seed: int) -> MetricsSummary:

@@ -22,7 +22,7 @@ from vistool.models.configs import Source, resolve
 from vistool.models.model import Model, build_module, find_device
 from vistool.network.layers import words_for
 from vistool.network.outputs import output_count
-from vistool.results import Heatmaps, Result
+from vistool.results import Heatmaps, MetricsSummary, Result
 from vistool.runs.batches import Batches, throughput
 from vistool.runs.distributed import DistInfo, deterministic, distributed, hint_at_gpu
 from vistool.runs.manifest import (
@@ -329,6 +329,7 @@ class _Run:
         self.total = self.finished = self.done_count = 0
         self.canceled = False
         self.truth: TruthSource | None = None
+        self.metrics: MetricsSummary | None = None
 
     def execute(self) -> RunSummary:
         """Does all of it."""
@@ -353,7 +354,7 @@ class _Run:
     def explain_all(self, source: Source | Model | nn.Module, truth: TruthSource | None = None) -> RunSummary:
         """What comes after the models are loaded."""
         spec = self.spec
-        self.batches: Batches[AnyItem, _Written] = Batches(
+        self.batches: Batches[AnyItem, Heatmaps, _Written] = Batches(
             self.read, self.explain, self.write, spec.execution.batch_size, spec.execution.workers,
             canceled=self.ask_canceled,
         )  # fmt: skip
@@ -551,7 +552,8 @@ class _Run:
             log_failures(failures, total)
         dist.wait()
         seconds, done = time.perf_counter() - self.started, sum(dist.gather(self.done_count))
-        return RunSummary(self.out, done, skipped, failures, tuple(self.files), seconds, canceled)
+        files = tuple(self.files)
+        return RunSummary(self.out, done, skipped, failures, files, seconds, canceled, self.metrics)
 
     def write_whole(self) -> None:
         """Writes what there is one of in the whole run: a sheet, the gallery, what the analysis reduced."""
@@ -561,7 +563,8 @@ class _Run:
         if output.gallery is not None:
             self.announce(build_gallery(self.out, [Path(folder) for folder in output.gallery]))
         if self.manifest is not None and self.analysis.measures:
-            self.announce(write_metrics(self.out, self.analysis.measures, self.spec.seed, output.style))
+            self.metrics, files = write_metrics(self.out, self.analysis.measures, self.spec.seed, output.style)
+            self.announce(files)
         for key, result in self.reduced.items():
             if is_file(self.out):
                 path = self.out.with_name(f'{self.out.stem}_{key}{self.out.suffix}')

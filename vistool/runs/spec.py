@@ -33,6 +33,7 @@ from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
 from vistool.network.inputs import run_network
 from vistool.network.outputs import CHOOSE, OutputName, Readout, absence
+from vistool.results import MetricsSummary
 from vistool.visualization.style import Style
 
 log = logging.getLogger('vistool')
@@ -294,6 +295,7 @@ class RunSummary:
         files: The files that this process wrote, in order.
         seconds: How long it took.
         canceled: Whether it was canceled; ``resume`` continues it.
+        metrics: The metrics over all images of the run, where any were asked for; in the first process only.
     """
 
     out: Path
@@ -303,6 +305,7 @@ class RunSummary:
     files: tuple[Path, ...] = ()
     seconds: float = 0.0
     canceled: bool = False
+    metrics: MetricsSummary | None = None
 
     @property
     def images_per_second(self) -> float:

@@ -77,17 +77,29 @@ def table(report: CheckReport) -> str:
 
 
 def reasons(report: CheckReport) -> list[str]:
-    """A line for each finding that did not pass: what failed first, then what is open."""
-    wanted = [each for verdict in ('fail', 'open') for each in report.findings if each.verdict == verdict]
+    """A line for each reason of findings that did not pass: what failed first, then what is open."""
+    checks: dict[tuple[str, str, str], list[str]] = {}
+    for each in report.findings:
+        if each.verdict != 'pass':
+            label = LABELS.get(each.check, each.check)
+            checks.setdefault((each.verdict, each.text, report.titles[each.method]), []).append(label)
     lines: dict[tuple[str, str, str], list[str]] = {}
-    for each in wanted:
-        lines.setdefault((each.verdict, each.check, each.text), []).append(report.titles[each.method])
-    count = len(report.titles)
-    return [
-        f'{"fails" if verdict == "fail" else "open"}: {LABELS.get(check, check)}, '
-        f'{"all methods" if len(titles) == count > 1 else ", ".join(titles)}: {told}'
-        for (verdict, check, told), titles in lines.items()
-    ]
+    for (verdict, told, title), named in checks.items():
+        lines.setdefault((verdict, ', '.join(named), told), []).append(title)
+    every = len(report.titles) if len(report.titles) > 1 else 0
+    found = []
+    for (verdict, labels, told), titles in sorted(lines.items(), key=lambda line: line[0][0] != 'fail'):
+        who = 'all methods' if len(titles) == every else ', '.join(titles)
+        found.append(f'{_sentence(verdict, who, len(titles), labels)}: {told}')
+    return found
+
+
+def _sentence(verdict: str, titles: str, count: int, labels: str) -> str:
+    if labels == LABELS['layers']:
+        return f'{titles}, {labels}'
+    if verdict == 'fail':
+        return f'{titles} {"fails" if count == 1 else "fail"} at {labels}'
+    return f'{titles}, open ({labels})'
 
 
 @dataclass
@@ -112,6 +124,11 @@ class _Sheet:
         """Words at a place in inches from the left and the top."""
         look = {'fontsize': self.size, 'va': 'center', 'ha': 'left', **look}
         self.figure.text(x / self.width, 1 - y / self.height, words, **look)
+
+    def shrunk(self, words: str, width: float) -> dict[str, float]:
+        """The font size of a caption that has this much room, in inches: smaller where it has to be."""
+        needed = fitting.text_width(words, self.small) / 72
+        return {'fontsize': self.small * max(0.75, min(1.0, width / needed if needed else 1.0))}
 
     def rule(self, y: float, left: float = 0.0) -> None:
         """A thin line across."""
@@ -141,13 +158,15 @@ def draw_check(report: CheckReport, made: Figure, style: Style, page: Page) -> N
         strip = _strip_size(report, sheet)
         games = _games(report)
         shown = list(report.cascades)[:_MOST_METHODS]
-        heights = [
-            line * (len(report.checks) + 1.3) + (0 if page.paper else 1.4 * line),
-            (2.3 * line + len(shown) * (strip[1] + 1.15 * line)) if shown else 0.0,
-            sum(_grid_size(sheet, row)[1] + 2.4 * line for row in games),
-            (small * 1.4 / 72) * len(notes) + gap if notes else 0.0,
-        ]
-        height = sum(heights) + gap * sum(each > 0 for each in heights) + 2 * margin
+        height = sum(
+            [
+                2 * margin + (0 if page.paper else 1.4 * line),
+                (len(report.checks) + 1.3) * line + gap,
+                2.15 * line + len(shown) * (strip[1] + 1.15 * line) + gap if shown else 0,
+                sum(_grid_size(sheet, row)[1] + 2.4 * line for row in games),
+                small * 1.4 / 72 * len(notes),
+            ]
+        )
         made.set_size_inches(width, height)
         sheet.height = height
         if not page.paper:
@@ -193,10 +212,11 @@ def _verdicts(report: CheckReport, sheet: _Sheet, line: float, left: float) -> N
         for place, method in enumerate(methods):
             found = report[method, check]
             mark, color = _MARKS[found.verdict]
-            center = start + (place + 0.5) * column
             told = number(found)
-            sheet.text(center - 0.03, y, mark, color=color, ha='right' if told else 'center', weight='bold')
-            sheet.text(center + 0.01, y, told, color=color if found.verdict == 'fail' else 'black')
+            wide_mark, wide_number = (fitting.text_width(each, sheet.size) / 72 for each in (f'{mark} ', told))
+            x = start + (place + 0.5) * column - (wide_mark + wide_number) / 2
+            sheet.text(x, y, mark, color=color, weight='bold')
+            sheet.text(x + wide_mark, y, told, color=color if found.verdict == 'fail' else 'black')
         sheet.top += line
     sheet.top += 0.15 * line
     sheet.rule(sheet.top, left)
@@ -222,7 +242,7 @@ def _strips(
     """A row for each method: the photo, the map, and the maps while more and more of the network is random."""
     sheet.text(left, sheet.top + 0.5 * line, _strip_title(report, len(shown)), weight='bold')
     sheet.top += 1.15 * line
-    heads = ['', 'trained', *report.stages[:-1], 'all random']
+    heads = ['', 'trained', *report.stages[:-1], 'all']
     for place, head in enumerate(heads):
         told = fitting.elide(_short(head), sheet.small, tile[0] * 72) or ''
         center = left + place * (tile[0] + 0.03) + tile[0] / 2
@@ -230,21 +250,22 @@ def _strips(
     sheet.top += line
     for method in shown:
         cascade = report.cascades[method]
-        photo = report.image if method == shown[0] else None
-        pictures = [photo, *(overlaid(report.image, values, style) for values in cascade.maps)]
-        under = ['', report.titles[method], *(f'ρ {signed(each[0])}' for each in cascade.similarity[1:])]
-        for place, (pixels, told) in enumerate(zip(pictures, under, strict=True)):
+        title, first = report.titles[method], method == shown[0]
+        below = 0.5 * line if first else -tile[1] / 2  # under the photo, which stands there once, or in its column
+        if first:
+            sheet.image(left, sheet.top, report.image, *tile)
+        sheet.text(left + tile[0] / 2, sheet.top + tile[1] + below, title, ha='center', **sheet.shrunk(title, tile[0]))
+        for place, (values, numbers) in enumerate(zip(cascade.maps, cascade.similarity, strict=True), 1):
             x = left + place * (tile[0] + 0.03)
-            if pixels is not None:
-                sheet.image(x, sheet.top, pixels, *tile)
-            told = fitting.elide(told, sheet.small, tile[0] * 72) or told
+            sheet.image(x, sheet.top, overlaid(report.image, values, style), *tile)
+            told = f'ρ {signed(numbers[0])}' if place > 1 else ''
             sheet.text(x + tile[0] / 2, sheet.top + tile[1] + 0.5 * line, told, ha='center', fontsize=sheet.small)
         sheet.top += tile[1] + 1.15 * line
 
 
 def _strip_title(report: CheckReport, shown: int) -> str:
     rest = len(report.cascades) - shown
-    return 'Weights made random from the head down' + (f' (the first {shown} methods)' if rest else '')
+    return 'Weights made random, from the head down to …' + (f' (the first {shown} methods)' if rest else '')
 
 
 def _short(name: str) -> str:

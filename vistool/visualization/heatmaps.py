@@ -164,6 +164,7 @@ def _least_width(kind: Kind, page: Page, rows: Sequence[Row]) -> float:
 _LARGE = 1 << 24
 _SHADE = np.float32(0.8)  # how dark the photo gets outside a spotlight
 _OUTLINE = (0, 230, 255)  # visible on every color of inferno
+_TRUTH = (20, 20, 20)  # with white on both sides, visible on every color of jet
 
 
 def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
@@ -402,6 +403,8 @@ def _map_cell(item: Heatmap, facet: Facet, colors: ColorMapping, painter: _Paint
     marks = [outline] if outline and colors.alpha is not None else []
     if item.mask is not None:
         marks += [Outline(view.place(line), _OUTLINE) for line in contours(item.mask)]
+    if item.truth is not None:
+        marks += [Outline(view.place(line), _TRUTH, 1.0, 0.7) for line in contours(item.truth)]
     footer = (facet.footer,) if facet.footer else ()
     tile = painter.tile(colors, view, 'share' in item.coordinates)
     return Cell(

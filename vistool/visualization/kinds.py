@@ -28,6 +28,7 @@ from vistool.results import (
     CheckReport,
     Curves,
     DatasetSummary,
+    EmbeddingMap,
     HeadStatistics,
     Heatmaps,
     ImageGrid,
@@ -225,6 +226,21 @@ def _(result: MetricsSummary, figure: Figure, style: Style, page: Page) -> None:
 @to_raw.register(MetricsSummary)
 def _(result: MetricsSummary) -> Raw:
     return Raw('.csv', raw.table(result.rows()))
+
+
+# --- embeddings -------------------------------------------------------------------------------------------------------
+
+
+@draw_figure.register(EmbeddingMap)
+def _(result: EmbeddingMap, figure: Figure, style: Style, page: Page) -> None:
+    from vistool.visualization.embeddings import draw_embedding
+
+    draw_embedding(result, figure, page)
+
+
+@to_raw.register(EmbeddingMap)
+def _(result: EmbeddingMap) -> Raw:
+    return Raw('.csv', raw.table(result.rows()), always=True)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------

@@ -83,12 +83,10 @@ def _looks(result: MetricsSummary) -> dict[str, dict[str, Any]]:
 
 
 def _draw_curves(axes: Any, result: MetricsSummary, name: str, looks: Mapping[str, Mapping[str, Any]]) -> None:
-    for each in result.curves:
-        if each.name == name:
-            axes.fill_between(
-                each.fractions, each.low, each.high, color=looks[each.series]['color'], alpha=0.12, linewidth=0
-            )
-            axes.plot(each.fractions, each.mean, **looks[each.series])
+    for each in (curve for curve in result.curves if curve.name == name):
+        color, weight = looks[each.series]['color'], 0.06 if each.series in result.baselines else 0.14
+        axes.fill_between(each.fractions, each.low, each.high, color=color, alpha=weight, linewidth=0)
+        axes.plot(each.fractions, each.mean, **looks[each.series], zorder=3)
     axes.set(xlabel=_AXES[name], ylabel='mean score', xlim=(0, 1))
     axes.set_title(_title(result, name))
     axes.grid(True)

@@ -25,7 +25,7 @@ WHITE: Color = (255, 255, 255)
 RED: Color = (200, 0, 0)
 
 _LONGEST_SIDE = 65_500  # what a JPEG can hold
-_MOST_PIXELS = 300_000_000  # 900 MB of memory
+_MOST_PIXELS = 178_956_970  # what Pillow opens, and no more than photos may have
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Scene:
         if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
             raise InputError(
                 f'the picture would be {width} x {height} pixels',
-                accepted=f'at most {_LONGEST_SIDE:,} a side and {_MOST_PIXELS / 1e6:.0f} million in all',
+                accepted=f'at most {_LONGEST_SIDE:,} a side and {_MOST_PIXELS // 10**6} million in all',
                 hint=f'draw fewer maps, or choose a smaller {param("width")} or {param("dpi")}',
             )
         return width, height

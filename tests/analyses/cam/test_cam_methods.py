@@ -29,6 +29,15 @@ def test_equals_the_paper(name, shape):
         np.testing.assert_allclose(ours[image], naive_cam.METHODS[name](a[image].numpy(), g[image].numpy()), atol=1e-9)
 
 
+@pytest.mark.parametrize('scale', [1e13, 1e-13])
+def test_gradients_whose_cube_has_no_float32_are_weighted_as_others_are(scale):
+    a, g = tensors(2)
+    for image in range(2):
+        expected = naive_cam.METHODS['gradcam++'](a[image].numpy(), scale * g[image].numpy())
+        ours = METHODS['gradcam++'](a.float(), (scale * g).float())[image].double().numpy()
+        np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize('name', ['gradcam', 'xgradcam', 'layercam'])
 def test_eigen_smooth_is_the_first_component_of_the_weighted_activations(name):
     a, g = tensors(1)

@@ -1,14 +1,20 @@
 """Metrics of class activation maps: what is measured, where it is found, and what is refused."""
 
+import dataclasses
 import io
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import vistool as vt
 from vistool.analyses.cam import CAM
+from vistool.data.geometry import Geometry
+from vistool.data.samples import Sample
+from vistool.data.truth import Region, Truth
 from vistool.errors import InputError
 from vistool.metrics import Protocol
 from vistool.visualization import kinds
@@ -149,6 +155,39 @@ def test_masks_of_a_batch(net):
     assert second.maps[0].metrics == {}
     same = CAM('gradcam', targets=[0], layers='two', metrics='energy', truth=torch.from_numpy(truth))(model, inputs[0])
     assert same.maps[0].metrics['energy'] == pytest.approx(first.maps[0].metrics['energy'])
+
+
+def test_each_class_is_compared_with_its_own_objects_and_their_outline_is_drawn(net):
+    model, inputs = net
+    left, right = np.zeros((2, 12, 16), bool)
+    left[:, :5], right[3:9, 8:] = True, True
+    truth = Truth((12, 16), (Region(lambda size: left, 0), Region(lambda size: right, 2)), 'masks')
+    samples = [
+        Sample(image, np.zeros((12, 16, 3), np.uint8), geometry=Geometry.identity((12, 16)), truth=known)
+        for image, known in zip(inputs, (truth, Truth((12, 16))), strict=True)
+    ]
+    cam = CAM(['gradcam', 'eigencam'], targets=[0, 1, 2], layers='two', metrics=['energy', 'iou'], protocol=FAST)
+    first, second = cam(vt.Model(model, 'net'), samples)
+    for item in first:
+        of_class = {'class 0': left, 'class 1': left & right, 'class 2': right}
+        mask = of_class.get(item.coordinates.get('target'), left | right)  # EigenCAM is of no class
+        np.testing.assert_array_equal(item.truth, mask)
+        expected = mask.mean() if mask.any() else math.nan
+        assert item.chance['energy'] == pytest.approx(expected, nan_ok=True)
+        assert math.isnan(item.metrics['energy']) == (not mask.any() or not item.values.any())
+    assert all(math.isnan(value) for item in second for value in item.metrics.values())  # an empty mask
+    frame = first.to_frame()
+    assert list(frame)[-6:-2] == ['energy', 'energy chance', 'iou', 'iou chance']
+    with_outline, without = (
+        kinds.to_scene(result, Style(), Style().page(vector=False)).paths for result in (first, second)
+    )
+    assert len(with_outline) > len(without)
+    raw = np.load(io.BytesIO(kinds.to_raw(first).data), allow_pickle=False)
+    np.testing.assert_array_equal(
+        raw['chance_0'], [[item.chance[name] for name in ('energy', 'iou')] for item in first]
+    )
+    with pytest.raises(InputError, match='energy, iou compares a map with a mask of the object, and there is none'):
+        cam(vt.Model(model, 'net'), [dataclasses.replace(sample, truth=None) for sample in samples])
 
 
 @pytest.mark.parametrize(

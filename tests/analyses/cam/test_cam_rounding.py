@@ -95,6 +95,14 @@ def test_a_map_without_positive_evidence_keeps_its_negative_values():
     assert torch.equal(above_rounding(terms.sum(1), terms, torch.float32), terms.sum(1))
 
 
+def test_rounding_errors_beside_negative_values_are_no_positive_evidence():
+    terms = torch.randn(1, 64, 6, 6, generator=torch.Generator().manual_seed(0))
+    terms -= terms.mean(1, keepdim=True)  # sums to rounding errors
+    terms[:, :, 1:] -= 0.5
+    kept = above_rounding(terms.sum(1), terms, torch.float32)
+    assert torch.equal(kept[:, 1:], terms.sum(1)[:, 1:]) and kept.max() == 0
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_coarse_numbers_have_a_coarse_limit_but_keep_true_maps(dtype):
     terms = torch.randn(1, 256, 6, 6, generator=torch.Generator().manual_seed(0)) + 0.3

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -280,6 +281,7 @@ class Observation:
         wanted: Numbers of the wanted layers.
         output: What the network returned.
         answers: How its tokens answer to a changed image; None for a family that is known.
+        assumed: What was assumed of the layers that were read, and could not be checked.
     """
 
     read: list[Any]
@@ -287,6 +289,7 @@ class Observation:
     wanted: tuple[int, ...]
     output: Any
     answers: AttentionAnswers | None
+    assumed: tuple[str, ...] = ()
 
 
 def observe(
@@ -297,18 +300,23 @@ def observe(
     Families that are not known are asked for their answers first (two more images, once), and so is a known one with a
     layer that cannot be placed otherwise.
 
+    What had to be assumed is logged once.
+
     Raises:
         InputError: If a layer does not exist or cannot be read; the hint names the last that can be placed.
     """
     answers = None if is_known(module, inputs) else attention_answers(module, inputs)
     try:
         try:
-            return _observe(module, inputs, layers, look, leaves, answers)
+            found = _observe(module, inputs, layers, look, leaves, answers)
         except Unrecognized:
             if answers is not None:
                 raise
             answers = attention_answers(module, inputs)
-            return _observe(module, inputs, layers, look, leaves, answers)
+            found = _observe(module, inputs, layers, look, leaves, answers)
+        for text in found.assumed:
+            remembered(module, 'assumed of attention', text, partial(log.warning, '%s (it could not be checked)', text))
+        return found
     except Unplaced as error:
         last = last_placed(module, inputs, answers)
         hint = 'see vis_cam or vis_featmap' if last is None else f'choose layer {last[0]} ({last[1]})'
@@ -357,12 +365,19 @@ def _observe(
     answers: AttentionAnswers | None,
 ) -> Observation:
     size, batch = input_size(inputs)
-    collector = Collector(layers, lambda op: look(*place_tokens(op, batch, size, answers)))
+    assumed: dict[str, None] = {}
+
+    def read(op: AttentionOp) -> Any:
+        own, layout = place_tokens(op, batch, size, answers)
+        assumed.update({layout.assumed: None} if layout.assumed else {})
+        return look(own, layout)
+
+    collector = Collector(layers, read)
     skip = answers.gates() if answers is not None else ()
     with watch_attention(module, batch, collector, leaves=leaves, skip=skip) as watch:
         output = run_network(module, inputs)
-    read = collector.finish(watch.names, type(module).__name__)
-    return Observation(read, watch.names, tuple(layers.resolve(watch.names)), output, answers)
+    values = collector.finish(watch.names, type(module).__name__)
+    return Observation(values, watch.names, tuple(layers.resolve(watch.names)), output, answers, tuple(assumed))
 
 
 def read_rows(

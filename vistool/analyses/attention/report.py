@@ -15,11 +15,10 @@ from vistool.analyses.attention.capture import Reading
 from vistool.analyses.attention.selection import Query, find_heads
 from vistool.analyses.base import target_of
 from vistool.analyses.cam.methods import Key
-from vistool.analyses.cam.report import Drawn, with_measured
+from vistool.analyses.cam.report import Drawn, MapMeasured, with_measured
 from vistool.data.geometry import crop
 from vistool.data.samples import Sample
 from vistool.environment import versions
-from vistool.metrics import Measured
 from vistool.models.model import Model
 from vistool.network.tensors import Size
 from vistool.network.token_layout import covered_size
@@ -163,12 +162,12 @@ class Measurements:
 
     Attributes:
         measures: The metrics that were asked for.
-        values: For each image: number of the class → name → what was measured.
+        values: For each image: number of the class → what was measured.
         entry: For the provenance.
     """
 
     measures: Mapping[str, Measure] = field(default_factory=dict)
-    values: Sequence[Mapping[int, Mapping[str, Measured]]] = ()
+    values: Sequence[Mapping[int, MapMeasured]] = ()
     entry: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -106,8 +106,9 @@ def above_rounding(signed: Tensor, weighted: Tensor, dtype: torch.dtype, weights
     Behind a layer that normalizes each position on its own, gradient and activations are orthogonal: the K terms of
     their product are large and cancel, and what is left would be shown as evidence. The error of a sum of K terms t is
     about c·u·√K·√(Σ t²), with u half the machine epsilon and c roundings on the way. A map is nothing where all its
-    positive values are within that error with c = :data:`CANCELED`, or within the error of the channels' weights, or
-    all values are equal up to it with c = :data:`FLAT`. True maps are kept, however small.
+    values are within that error with c = :data:`CANCELED`, or within the error of the channels' weights, or all values
+    are equal up to it with c = :data:`FLAT`. Where only its positive values are, those are zero and the negative ones
+    stay. True maps are kept, however small.
 
     Args:
         signed: ``(B, h, w)``.
@@ -121,11 +122,13 @@ def above_rounding(signed: Tensor, weighted: Tensor, dtype: torch.dtype, weights
     noise = min(CANCELED * rounding, COARSEST) * size
     if weights_error is not None:
         noise = noise.maximum(weights_error.flatten(1))
-    canceled = (values <= noise).all(1) & ((values.amax(1) > 0) | (values.abs() <= noise).all(1))
+    canceled = (values.abs() <= noise).all(1)
+    negative = (values <= noise).all(1)
     lowest = values.argmin(1, keepdim=True)
     error = min(FLAT * rounding, COARSEST / 4) * (size + size.gather(1, lowest))
     flat = (values - values.gather(1, lowest) <= error).all(1)
-    return torch.where((canceled | flat)[:, None, None], torch.zeros_like(signed), signed)
+    kept = torch.where(negative[:, None, None], signed.clamp_max(0), signed)
+    return torch.where((canceled | flat)[:, None, None], torch.zeros_like(signed), kept)
 
 
 def error_of_weights(

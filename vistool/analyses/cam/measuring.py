@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vistool.analyses.cam.methods import Key, Method, titles_of
-from vistool.analyses.cam.report import Drawn
+from vistool.analyses.cam.report import Drawn, MapMeasured
 from vistool.analyses.cam.targets import ClassTarget, Target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
-from vistool.metrics import METRICS, Case, Measured, Metric, Network, Protocol, Truths, evaluate, no_truth, truth_of
+from vistool.metrics import METRICS, Case, Metric, Network, Protocol, Truths, evaluate, no_truth, truth_of
 from vistool.metrics import Needs as MetricNeeds
 from vistool.metrics.evaluation import Scorer
 from vistool.metrics.perturbation import with_noise
@@ -90,7 +90,7 @@ class Measuring:
         targets: Sequence[Target],
         drawn: Mapping[Key, Sequence[Drawn]],
         again: Sequence[Mapping[Key, Sequence[Drawn]]],
-    ) -> list[dict[tuple[Key, int], dict[str, Measured]]]:
+    ) -> list[dict[tuple[Key, int], MapMeasured]]:
         """The metrics of every map.
 
         Args:
@@ -102,7 +102,7 @@ class Measuring:
             again: The maps of each noisy copy of the batch.
 
         Returns:
-            For each image: the key of a map and its number among those of the key → name → what was measured.
+            For each image: the key of a map and its number among those of the key → what was measured.
 
         Raises:
             InputError: There is no score to measure, or a mask does not fit.
@@ -134,7 +134,12 @@ class Measuring:
             metrics = self.metrics
             if truths[None] is None:  # nobody knows where this image's object is
                 metrics = {name: each for name, each in metrics.items() if MetricNeeds.TRUTH not in each.needs}
-            found.append(dict(zip(keys, evaluate(cases, metrics, network), strict=True)))
+            wanted = bool(self.needs(MetricNeeds.TRUTH))
+            measured = [
+                MapMeasured(each, case.truth if wanted else None)
+                for each, (case, _) in zip(evaluate(cases, metrics, network), cases, strict=True)
+            ]
+            found.append(dict(zip(keys, measured, strict=True)))
         return found
 
     def _truths(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,18 @@ class Drawn:
     signed: NDArray[np.float32] | None = None
 
 
+class MapMeasured(NamedTuple):
+    """What was measured of one map.
+
+    Attributes:
+        metrics: By name.
+        truth: bool ``(H, W)``, where the object is that the map was compared with; None where no metric asks.
+    """
+
+    metrics: Mapping[str, Measured]
+    truth: NDArray[np.bool_] | None
+
+
 @dataclass(frozen=True)
 class Report:
     """What all results of a batch have in common.
@@ -68,7 +80,7 @@ class Report:
     drawn: Mapping[Key, Sequence[Drawn]]
     settings: Mapping[str, Any]
     measures: Mapping[str, Measure]
-    measured: Sequence[Mapping[tuple[Key, int], Mapping[str, Measured]]]
+    measured: Sequence[Mapping[tuple[Key, int], MapMeasured]]
     unchecked: Collection[str] = ()
 
     def result(self, index: int, sample: Sample) -> Heatmaps:
@@ -145,8 +157,7 @@ class Report:
                 key = name, None if free else number
                 for place, drawn in enumerate(self.drawn[key]):
                     found = self._map(index, name, drawn, targets[number] if targets else None, free)
-                    measured = self.measured[index][key, place] if self.measured else {}
-                    yield with_measured(found, measured)
+                    yield with_measured(found, self.measured[index][key, place]) if self.measured else found
 
     def _map(self, index: int, name: str, drawn: Drawn, target: Target | None, free: bool) -> Heatmap:
         ranges, layer = drawn.ranges, drawn.layer or self._group
@@ -167,13 +178,15 @@ class Report:
         )
 
 
-def with_measured(item: Heatmap, measured: Mapping[str, Measured]) -> Heatmap:
+def with_measured(item: Heatmap, measured: MapMeasured) -> Heatmap:
     """A map with what was measured of it."""
+    found = measured.metrics
     return replace(
         item,
-        metrics={name: each.value for name, each in measured.items()},
-        chance={name: each.chance for name, each in measured.items() if each.chance is not None},
-        curves={title: curve for each in measured.values() for title, curve in each.curves.items()},
+        metrics={name: each.value for name, each in found.items()},
+        chance={name: each.chance for name, each in found.items() if each.chance is not None},
+        curves={title: curve for each in found.values() for title, curve in each.curves.items()},
+        truth=measured.truth,
     )
 
 

@@ -44,6 +44,8 @@ UNITS, STEPS = 16, 16
 each step is a forward."""
 NOISY = 4
 """Noisy copies of each image."""
+NO_CLASSES = 'no class is explained'
+AGNOSTIC = 'class-agnostic by its definition: its maps are not evidence for a class'
 
 
 @ANALYSES.register_module()
@@ -223,10 +225,8 @@ class _Checking:
     def classes(self) -> Mapping[str, Finding]:
         """Maps of the explained class beside those of the most likely other one and of random ones."""
         explained, criteria = self.explained, self.criteria
-        if explained.classes is None:
-            return self.all_open('classes', 'a score is explained, not a class')
         if not explained.numbers or len(explained.numbers[0]) < 2:
-            return self.all_open('classes', 'the network does not tell classes apart')
+            return self.all_open('classes', NO_CLASSES)
         asked = self.other_classes()
         results = explain(explained.cam, explained.model, explained.samples, asked)
         least: dict[str, list[float]] = {name: [] for name in explained.methods}
@@ -241,7 +241,7 @@ class _Checking:
 
         def judge(name: str, method: Method) -> tuple[Verdict, str, float | None]:
             if not method.shows_class and not method.is_baseline:
-                return 'open', 'class-agnostic by its definition: it says nothing about the class', None
+                return 'open', AGNOSTIC, None
             mean = float(np.mean(least[name]))
             if mean > criteria.likeness:
                 return 'fail', f'says nothing about the class: maps of other classes correlate by {mean:.2f}', mean
@@ -265,6 +265,8 @@ class _Checking:
     def grid(self, check: str) -> Mapping[str, Finding]:
         """One of the grid games."""
         explained, criteria = self.explained, self.criteria
+        if not explained.numbers:
+            return self.all_open(check, NO_CLASSES)
         try:
             games = grids.arrangements(explained, criteria.sure, criteria.grids, self.seed)
             played = list((grids.gridpg if check == 'gridpg' else grids.difull)(explained, games))
@@ -280,8 +282,8 @@ class _Checking:
 
         def judge(name: str, method: Method) -> tuple[Verdict, str, float | None]:
             if name not in shares:
-                why = 'class-agnostic' if not method.shows_class else 'runs the network itself'
-                return 'open', f'{method.title} {"is class-agnostic" if why[0] == "c" else why}', None
+                runs = 'runs the network itself, which has no disconnected cells'
+                return 'open', runs if method.shows_class else AGNOSTIC, None
             mean = float(np.mean(shares[name]))
             told = f'{mean:.0%} of the map lies in the right cell; chance is 25%'
             return ('fail' if mean < criteria.inside else 'pass'), told, mean
@@ -324,7 +326,7 @@ class _Checking:
 
         def judge(name: str, method: Method) -> tuple[Verdict, str, float | None]:
             if name not in areas:
-                return 'open', f'{method.title} is class-agnostic', None
+                return 'open', AGNOSTIC, None
             least, most, plain = np.array(areas[name]).T
             gain = float((least - most).sum() / max(np.abs(plain).sum(), 1e-12))
             told = f'area {least.mean():.2f} least relevant first, {most.mean():.2f} most relevant first'
@@ -386,13 +388,13 @@ class _Checking:
         explained, methods = self.explained, self.scored()
         own = '+'.join(explained.results[0].layers)
         if not own or not methods:
-            return self.all_open('layers', 'no method with a layer shows a class')
+            return self.every('layers', lambda name, method: ('open', _no_layer(method), None))
         candidates = [own, *(name for name in self.candidates() if name != own)]
         found = {name: each for name in candidates if (each := self.insertions(name, methods)) is not None}
 
         def judge(name: str, method: Method) -> tuple[Verdict, str, float | None]:
             if name not in methods or method.is_baseline:
-                return 'open', f'{method.title} takes no layer, or shows no class', None
+                return 'open', _no_layer(method), None
             here = np.array(found[own][name])
             best = max(found, key=lambda layer: float(np.mean(found[layer][name])))
             there = np.array(found[best][name])
@@ -426,3 +428,7 @@ class _Checking:
             for index, value in enumerate(values):
                 self.keep(name, 'layers', index, f'insertion at {layer}', value)
         return found
+
+
+def _no_layer(method: Method) -> str:
+    return 'it takes no layer' if method.is_baseline or method.shows_class else AGNOSTIC

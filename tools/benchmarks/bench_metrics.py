@@ -1,0 +1,192 @@
+"""What insertion, deletion and ROAD cost beyond the forwards of their changed copies, and what they cost elsewhere.
+
+Elsewhere: torch-cam for insertion and deletion, pytorch-grad-cam for ROAD, the same curves of the same maps; and
+Quantus for deletion, if it is installed. All results are compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
+from timing import machine, measure, ratio, table
+from torch import Tensor, nn
+from torchcam.metrics import DeletionInsertionMetric
+
+from vistool import CAM
+from vistool.metrics import Case, Network, evaluate, find_metrics, find_protocol
+
+METHODS = [
+    'gradcam',
+    'gradcam++',
+    'xgradcam',
+    'layercam',
+    'hirescam',
+    'gradcamelementwise',
+    'eigengradcam',
+    'shapleycam',
+]
+NAMES = ['insertion', 'deletion', 'road']
+PROTOCOL = replace(find_protocol('torchcam'), name='bench', covers=(), steps=24, noise=0.0)
+"""torch-cam's curves; without ties and noise, its ROAD is pytorch-grad-cam's."""
+TARGET = 281
+
+
+class Counted(nn.Module):
+    """A network that counts the images it is given."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.images = module, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's output."""
+        self.images += len(images)
+        return self.module(images)
+
+
+class Extractor:
+    """A map that is made already, as torch-cam's metrics ask for it."""
+
+    def __init__(self, model: nn.Module, values: Tensor) -> None:
+        self.model, self.values = model, values
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> list[Tensor]:
+        """The map, on the network's device."""
+        return [self.values]
+
+    def fuse_cams(self, cams: Sequence[Tensor]) -> Tensor:
+        """The only map."""
+        return cams[0]
+
+    def _hooks_off(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def ours(model: nn.Module, image: Tensor, maps: Sequence[Tensor], names: Sequence[str], batch: int) -> np.ndarray:
+    """The metrics ``(maps, names)``."""
+    scorers = [lambda output, count: output.softmax(1)[:, TARGET]]
+    network = Network(model, image[None], scorers, batch)
+    found = evaluate([(Case(each, image, PROTOCOL), 0) for each in maps], find_metrics(names, PROTOCOL), network)
+    return np.array([[each[name].value for name in names] for each in found])
+
+
+def theirs(model: nn.Module, image: Tensor, values: Tensor, batch: int) -> np.ndarray:
+    """The same three numbers of one map, by torch-cam and pytorch-grad-cam."""
+    curves = DeletionInsertionMetric(Extractor(model, values[None].to(image.device)), lambda output: output.softmax(-1))
+    curves.steps, curves.batch_size = PROTOCOL.steps, batch
+    curves.update(image[None], TARGET)
+    summary = curves.summary()
+    return np.array([summary['insertion_auc'], summary['deletion_auc'], road(model, image, values)])
+
+
+def road(model: nn.Module, image: Tensor, values: Tensor) -> float:
+    """ROAD of one map by pytorch-grad-cam, without its noise, which has no seed."""
+    change = []
+    for kind in (ROADMostRelevantFirst, ROADLeastRelevantFirst):
+        for percent in PROTOCOL.percent:
+            metric, target = kind(percentile=percent), [ClassifierOutputSoftmaxTarget(TARGET)]
+            metric.perturbation.imputer.noise = 0.0
+            change.append(float(metric(image[None].cpu(), values[None].numpy(), target, model)[0]))
+    most, least = np.array(change).reshape(2, -1)
+    return float(least.mean() - most.mean()) / 2
+
+
+def quantus_deletion(
+    model: nn.Module, image: Tensor, values: Tensor, step: int
+) -> Callable[[], Sequence[float]] | None:
+    """Quantus' PixelFlipping of one map; None where it is not installed."""
+    try:
+        from quantus import PixelFlipping
+    except ImportError:
+        return None
+    metric = PixelFlipping(features_in_step=step, perturb_baseline=0.0, disable_warnings=True)
+    batch = {'x_batch': image[None].cpu().numpy(), 'y_batch': np.array([TARGET]), 'a_batch': values[None, None].numpy()}
+    more = {'softmax': True, 'channel_first': True, 'device': str(image.device)}
+    return lambda: metric(model=model, **batch, **more)[0]
+
+
+def without_ties(values: Tensor) -> Tensor:
+    """The map with the order of its pixels in place of equal values."""
+    order = torch.argsort(values.flatten(), stable=True)
+    ranks = torch.empty(len(order))
+    ranks[order] = torch.arange(len(order)) / len(order)
+    return ranks.view(values.shape)
+
+
+def main() -> None:
+    """Compares, then times and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--batch-size', type=int, default=32)
+    parser.add_argument('--maps', type=int, default=len(METHODS), help='how many of the eight maps')
+    parser.add_argument('--network', default='resnet50', help='of torchvision')
+    args = parser.parse_args()
+    warnings.filterwarnings('ignore')
+    logging.disable(logging.WARNING)
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(args.network).eval().to(args.device)
+    counted = Counted(model)
+    side = 240  # Quantus removes whole pixels where three times the pixels of a step divide H·W
+    small = torch.randn(1, 3, side // 8, side // 8)
+    image = nn.functional.interpolate(small, (side, side), mode='bicubic')[0].to(args.device)
+    head = [each for each in model.modules() if isinstance(each, nn.Linear)][-1]
+    with torch.no_grad():  # random weights give flat scores, in which no difference would show
+        head.weight *= 3 / model(image[None]).std()
+    found = CAM(METHODS[: args.maps], targets=[TARGET])(model, image)
+    maps = [without_ties(torch.from_numpy(each.values)) for each in found.maps]
+
+    numbers = ours(counted, image, maps, NAMES, args.batch_size)
+    copies, expected = counted.images, theirs(model, image, maps[0], args.batch_size)
+    print(f'{len(maps)} maps, {copies} changed copies of one image; {args.network}, {side}×{side}; {machine()}')
+    print('largest difference to torch-cam and pytorch-grad-cam:', f'{np.abs(numbers[0] - expected).max():.1e}')
+    assert np.allclose(numbers[0], expected, atol=1e-4)  # pixels are imputed to 1e-4
+    quantus = quantus_deletion(model, image, maps[0], 3 * side * side // PROTOCOL.steps)  # whole pixels
+    if quantus is not None:
+        network = Network(model, image[None], [lambda output, count: output.softmax(1)[:, TARGET]], args.batch_size)
+        (one,) = evaluate([(Case(maps[0], image, PROTOCOL), 0)], find_metrics(['deletion'], PROTOCOL), network)
+        assert np.allclose(one['deletion'].curves['deletion'].scores[1:], quantus(), atol=1e-5)
+
+    def plain() -> None:
+        with torch.no_grad():
+            for start in range(0, copies, args.batch_size):
+                model(image.expand(min(args.batch_size, copies - start), -1, -1, -1).contiguous())
+
+    # seconds of the processor's work, which other programs on the machine disturb least
+    clock = time.perf_counter if args.device != 'cpu' else time.process_time
+    contenders: dict[str, Callable[[], object]] = {
+        'plain forward': plain,
+        'vistool': lambda: ours(model, image, maps, NAMES, args.batch_size),
+    }
+    seconds = measure(contenders, args.rounds, clock=clock)
+    table(f'insertion, deletion and ROAD of {len(maps)} map(s)', seconds, 'plain forward')
+    share = 1 / ratio(seconds, 'vistool', 'plain forward')
+    print(f'\nchanged copies a second: {share:.2f} × the plain forward')
+    single: dict[str, Callable[[], object]] = {
+        'vistool': lambda: ours(model, image, maps[:1], NAMES, args.batch_size),
+        'torch-cam and pytorch-grad-cam': lambda: theirs(model, image, maps[0], args.batch_size),
+    }
+    seconds = measure(single, 1, warm_up=False, clock=clock)
+    table('the same numbers of one map', seconds, 'vistool')
+    single = {'vistool': lambda: ours(model, image, maps[:1], ['road'], args.batch_size)}
+    single['pytorch-grad-cam'] = lambda: road(model, image, maps[0])
+    table('ROAD of one map', measure(single, 1, warm_up=False, clock=clock), 'vistool')
+    if quantus is not None:
+        single = {'vistool': lambda: ours(model, image, maps[:1], ['deletion'], args.batch_size), 'Quantus': quantus}
+        table('deletion of one map', measure(single, 1, warm_up=False, clock=clock), 'vistool')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,288 @@
+"""Measures what docs/performance.md tells, and writes it: about 15 minutes on two quiet cores.
+
+What is compared runs in turn in one run, under the same settings (:data:`processes.SETTINGS`), and its results are
+compared first. A row that fails says so, and the others go on::
+
+    python tools/benchmarks/run_all.py            # every row
+    python tools/benchmarks/run_all.py --only cam start --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import bench_attention
+import bench_batch
+import bench_cam
+import bench_start
+import numpy as np
+import timm
+import torch
+from bench_folder import costs, make_photos
+from processes import SETTINGS, alternate, cpu_ratio, middle, run
+from timing import machine, measure, ratio
+from torchvision.models import resnet50
+
+import vistool as vt
+from vistool.analyses.featmap import FeatureMaps
+from vistool.models.configs import package_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / 'docs' / 'performance.md'
+LITE = ('configs/efficientnet_lite/efficientnet-lite0_in1k.py', 'demo://efficientnet-lite0')
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was done, what it took, and what was aimed at."""
+
+    work: str
+    measured: str
+    goal: str = ''
+
+
+def cam(rounds: int) -> list[Row]:
+    """One and eight methods on ResNet-50, after a comparison with pytorch-grad-cam."""
+    torch.manual_seed(0)
+    model, image = resnet50().eval(), torch.randn(1, 3, 224, 224)
+    ours = vt.CAM(['gradcam'], targets=281, layers=['layer4'])(model, image)[0].maps[0].values
+    with bench_cam.EIGHT['gradcam'](model=model, target_layers=[model.layer4]) as other:
+        theirs = other(image, [bench_cam.ClassifierOutputTarget(281)])[0]
+    agree(np.abs(ours - theirs).max(), 1e-4)
+    seconds = measure(
+        {
+            'forward': bench_cam.forward(model, image),
+            'one': bench_cam.ours(model, image, ['gradcam']),
+            'eight': bench_cam.ours(model, image, list(bench_cam.EIGHT)),
+        },
+        4 * rounds,
+    )
+    return [
+        Row('one CAM method, ResNet-50 layer4, batch 1', times(ratio(seconds, 'one', 'forward')), '≤ 1.05 × forward'),
+        Row('eight CAM methods', times(ratio(seconds, 'eight', 'forward')), '≤ 1.12 × forward'),
+    ]
+
+
+def attention(rounds: int) -> list[Row]:
+    """Rows of 12 layers at 224, and streaming rollout at 1024, after a comparison with whole maps at 224."""
+    model, image = bench_attention.build(224)
+    rollout = torch.from_numpy(vt.Attention(method='rollout')(model, image)[0].maps[0].values).flatten()
+    agree(float((rollout - bench_attention.naive_rollout(model, image)).abs().max()), 1e-5)
+    names = ('forward', 'vistool, 12 layers')
+    small = measure({name: bench_attention.contender(name, model, image) for name in names}, 4 * rounds)
+    model, image = bench_attention.build(1024)
+    names = ('forward', 'vistool, rollout')
+    large = measure({name: bench_attention.contender(name, model, image) for name in names}, rounds)
+    memory = {name: bench_attention.peak(name, 1024) for name in names}
+    extra = memory['vistool, rollout'] - memory['forward']
+    return [
+        Row('CLS rows of 12 layers, ViT-B/16 at 224', times(ratio(small, names_of(small)[1], 'forward')), '≤ 1.04 ×'),
+        Row(
+            'streaming rollout at 1024',
+            f'{times(ratio(large, "vistool, rollout", "forward"))}, {extra:.0f} MiB extra',
+            '≤ 1.4 ×, ≤ 350 MiB',
+        ),
+    ]
+
+
+def search(rounds: int) -> list[Row]:
+    """The first and second call on networks that no table knows."""
+    rows = []
+    for name in ('tinynet_a', 'ghostnetv3_100', 'vit_tiny_patch16_224'):
+        found: dict[str, list[float]] = {'cam': [], 'maps': [], 'cam again': [], 'maps again': []}
+        for _ in range(rounds):
+            torch.manual_seed(0)
+            model, image = timm.create_model(name).eval(), torch.randn(1, 3, 224, 224)
+            forward = bench_cam.forward(model, image)
+            forward()
+            plain = sorted(seconds_of(forward) for _ in range(5))[2]
+            cam, maps = vt.CAM(['gradcam']), FeatureMaps()
+            for key, call in (('cam', cam), ('cam again', cam), ('maps', maps), ('maps again', maps)):
+                found[key].append(seconds_of(partial(call, model, image)) / plain)
+        told = ', '.join(f'{key} {times(sorted(values)[len(values) // 2])}' for key, values in found.items())
+        rows.append(Row(f'first and second call, {name}', told, 'CAM ≤ 2.5 ×, maps ≤ 2 × forward'))
+    return rows
+
+
+def start(rounds: int) -> list[Row]:
+    """Whole processes for one photo."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        chosen = bench_start.prepare(folder)
+        found = alternate(chosen, rounds)
+    own = middle(found['vis_cam']).cpu
+    timm_more = middle(found['vis_cam, timm']).cpu - middle(found[bench_start.IMPORTS]).cpu
+    others = [f'{key} {middle(found[key]).cpu - own:+.2f} s' for key in ('vis_featmap', 'vis_attention', 'vis_patches')]
+    versus = cpu_ratio(found, 'vis_cam', 'mmpretrain vis_cam')
+    cost = middle(found['vis_cam'])
+    return [
+        Row('vis_cam, one photo, whole process, CPU', f"{times(versus)} mmpretrain's, {cost.cpu:.2f} s", '≤ 0.50 ×'),
+        Row('of that, `import torch`', f'{middle(found["torch imported"]).cpu:.2f} s'),
+        Row('vis_cam timm::resnet50', f'imports of torch and timm {timm_more:+.2f} s', '≤ +0.6 s'),
+        Row('other commands against vis_cam', ', '.join(others), '≤ +0.2 s'),
+    ]
+
+
+def schedule(rounds: int) -> list[Row]:
+    """vis_lr against mmpretrain's vis_scheduler; the Runner tests compare their values."""
+    upstream = package_folder('mmpretrain')
+    assert upstream is not None, 'mmpretrain is not installed'
+    config = str(upstream / 'configs/swin_transformer/swin-tiny_16xb64_in1k.py')
+    with tempfile.TemporaryDirectory() as name:
+        words = [config, '--dataset-size', '1281167', '--ngpus', '16', '--not-show', '--save-path', f'{name}/lr.png']
+        theirs = [str(upstream / 'tools/visualization/vis_scheduler.py'), *words]
+        theirs += ['--cfg-options', f'work_dir={name}/work']
+        ours = [str(ROOT / 'tools/vis_lr.py'), *words]
+        found = alternate({'ours': lambda: run(ours), 'theirs': lambda: run(theirs)}, rounds)
+    versus = cpu_ratio(found, 'ours', 'theirs')
+    return [Row('vis_lr, Swin-T 300 epochs, whole process, CPU', f"{times(versus)} vis_scheduler's", '≤ 0.30 ×')]
+
+
+def browse(rounds: int) -> list[Row]:
+    """Seconds until browse_dataset has drawn the demo dataset's first sample."""
+    with tempfile.TemporaryDirectory() as name:
+        words = [str(ROOT / 'tools/browse_dataset.py'), str(ROOT / 'configs/demo_dataset/plain.py'), '--indices', '0']
+        found = alternate({'first': lambda: run([*words, '--overwrite', '-o', f'{name}/out'])}, rounds)
+    return [Row('browse_dataset, first picture, wall', f'{middle(found["first"]).wall:.1f} s', '≤ 3 s')]
+
+
+def folder(rounds: int) -> list[Row]:
+    """1,000 photos through EfficientNet-Lite0, against the plain forward with and without vistool's settings."""
+    config, checkpoint = LITE
+    common = ['--config', config, '--checkpoint', checkpoint, '--batch-size', '8']
+    with tempfile.TemporaryDirectory() as name:
+        photos = Path(name) / 'photos'
+        photos.mkdir()
+        make_photos(photos, 1000)
+        plain = [str(Path(bench_batch.__file__)), '--forward', str(photos), *common]
+        bare = bench_batch.speed(run(plain, {}).said)[0]
+        tuned = bench_batch.speed(run(plain, SETTINGS).said)[0]
+        tool = [str(bench_batch.TOOL), str(photos), config, checkpoint, '--batch-size', '8', '-o', f'{name}/out']
+        drawn, parts = bench_batch.speed(run(tool).said)
+        each = costs(*LITE, photos)
+        few = [str(bench_batch.TOOL), str(photos), config, checkpoint, '--batch-size', '8', '--indices', '0-39']
+        alone = bench_batch.speed(run([*few, '-o', f'{name}/one']).said)[0]
+        beside = ['--compare', config, checkpoint, '--compare', config, checkpoint]
+        three = bench_batch.speed(run([*few, *beside, '-o', f'{name}/three']).said)[0]
+    told = ', '.join(f'{part} {ms:.1f}' for part, ms in each.items())
+    return [
+        Row(
+            '1,000 photos, EfficientNet-Lite0, PNG',
+            f'{times(drawn / tuned)} the plain forward ({drawn:.1f} against {tuned:.1f} images/s; {parts})',
+            '≥ 0.95 ×',
+        ),
+        Row("the plain forward without vistool's settings", f'{bare:.1f} images/s'),
+        Row('CPU milliseconds an image, one thread', told),
+        Row('`--compare` with three models, 40 photos', f"{times(alone / three)} one model's time", '3 ×, ± 5 %'),
+    ]
+
+
+PARTS: dict[str, Callable[[int], list[Row]]] = {
+    'start': start,
+    'schedule': schedule,
+    'browse': browse,
+    'cam': cam,
+    'attention': attention,
+    'search': search,
+    'folder': folder,
+}
+
+
+def agree(apart: float, most: float) -> None:
+    """Raises where results that are about to be timed differ."""
+    if not apart <= most:
+        raise AssertionError(f'the results differ by {apart:.1e}')
+
+
+def times(value: float) -> str:
+    """A ratio as text."""
+    return f'{value:.2f} ×'
+
+
+def names_of(seconds: dict[str, list[float]]) -> list[str]:
+    """The contenders in their order."""
+    return list(seconds)
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """What one call takes."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def page(rows: Sequence[Row], minutes: float) -> str:
+    """The text of docs/performance.md."""
+    lines = [f'| {row.work} | {row.measured} | {row.goal} |' for row in rows]
+    return '\n'.join(
+        [
+            '# Performance',
+            '',
+            f'Measured by `python tools/benchmarks/run_all.py` in {minutes:.0f} minutes on: {machine()}.',
+            'Medians; what is compared runs in turn in one run, with the same settings of OpenMP and of memory, after',
+            'a check that its results are equal. Ratios mean more than seconds, which depend on the machine.',
+            '',
+            '| Work | Measured | Aim |',
+            '| --- | --- | --- |',
+            *lines,
+            '',
+            NOTES,
+        ]
+    )
+
+
+NOTES = """\
+## What a start consists of
+
+A command imports what its config names. `import mmpretrain` alone would import transformers, torchvision,
+albumentations, FSDP and sympy; a command leaves them out until something asks for them (`vistool/imports.py`). What is
+left is `import torch`, then vistool's own modules, the network, one forward, and one picture. Networks of timm and
+torchvision need those packages whole, and `torchvision.ops` imports `torch._dynamo`.
+
+With `custom_imports` of your own, or with a name that no single module registers, packages are imported whole, as in
+any other program.
+
+## What a folder consists of
+
+Reading and writing run in threads beside the network. On two cores they take time from the forward itself, which could
+use both, so the sum of the CPU times in the table is the floor. More cores, or a GPU, change that.
+"""
+
+
+def main() -> None:
+    """Runs the parts and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--only', nargs='+', choices=PARTS, default=list(PARTS))
+    parser.add_argument('-o', '--out', type=Path, default=PAGE, help='default: docs/performance.md')
+    args = parser.parse_args()
+    if not SETTINGS.items() <= os.environ.items():  # glibc reads its own when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})
+    os.chdir(ROOT)
+    warnings.filterwarnings('ignore')
+    begin = time.perf_counter()
+    rows: list[Row] = []
+    for name in args.only:
+        try:
+            found = PARTS[name](args.rounds)
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            found = [Row(name, f'failed: {str(error).partition(chr(10))[0]}')]
+        for row in found:
+            print(f'{row.work}: {row.measured} (aim: {row.goal or "none"})', flush=True)
+        rows += found
+    args.out.write_text(page(rows, (time.perf_counter() - begin) / 60), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,110 @@
+"""The features that a classifier decides by: what enters the layer that gives the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistool.errors import InputError, param
+from vistool.network.capture import hooked, tensors_of
+from vistool.network.inputs import run_network
+from vistool.network.layers import find_target_layers, module_path
+from vistool.network.outputs import pooled_features
+from vistool.network.tensors import NetworkInput, float_tensors, input_size
+
+_MOST_VALUES = 1 << 20
+"""Per image: what is larger does not come after the pooling."""
+
+
+def score_features(
+    root: nn.Module, inputs: NetworkInput, scores_of: Callable[[Any], Tensor | None]
+) -> tuple[str, Tensor, Any]:
+    """The pooled features of a batch, from one forward.
+
+    A classifier's are the input of the last layer with weights whose output is the scores (found by comparing values,
+    after softmax or sigmoid where the network applies them). A network without scores gives features itself: its class
+    token, or the mean of its output over positions.
+
+    Args:
+        root: The network.
+        inputs: A batch.
+        scores_of: The scores ``(B, C)`` in what the network returned; None where it gives none.
+
+    Returns:
+        Where the features are, ``(B, D)`` in float32, and what the network returned.
+
+    Raises:
+        InputError: No layer gives the scores.
+    """
+    size, batch = input_size(inputs)
+    seen: list[tuple[str, Tensor, Tensor]] = []
+
+    def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        given = [tensor for _, tensor in float_tensors(args)]
+        if not given or not isinstance(output, Tensor) or given[0].shape[0] != batch or output.shape[0] != batch:
+            return
+        if max(given[0].numel(), output.numel()) <= _MOST_VALUES * batch:
+            seen.append((name, given[0].detach(), output.detach()))
+
+    layers = {name: module for name, module in root.named_modules() if _has_weights(module)}
+    with hooked(layers, keep):
+        output = run_network(root, inputs)
+    scores = scores_of(output)
+    if scores is None:
+        return 'output', pooled_features(output, size).detach().float(), output
+    for name, given, gives in reversed(seen):
+        if given.flatten(1).shape[1] and _gives(gives.flatten(1), scores.detach()):
+            return f'input of {name}', given.flatten(1).float(), output
+    raise InputError(
+        f'no layer of {type(root).__name__} gives the scores as they are, so its features are not known',
+        hint=f'name a layer with {param("layers")}',
+        parameter='layers',
+    )
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.children(), None) is None and next(module.parameters(recurse=False), None) is not None
+
+
+def _gives(output: Tensor, scores: Tensor) -> bool:
+    """Whether a layer's output is the scores, as they are or squashed."""
+    if output.shape != scores.shape:
+        return False
+    forms: Sequence[Tensor] = (output, output.softmax(1), output.sigmoid())
+    return any(torch.allclose(form.float(), scores.float(), rtol=1e-4, atol=1e-5) for form in forms)
+
+
+def layer_features(root: nn.Module, inputs: NetworkInput, name: str) -> tuple[Tensor, Any]:
+    """The output of one layer, pooled: the class token of tokens, else the mean over positions; the last call counts.
+
+    Args:
+        root: The network.
+        inputs: A batch.
+        name: The layer, as :func:`~vistool.network.layers.find_target_layers` takes it.
+
+    Returns:
+        ``(B, D)`` in float32, and what the network returned.
+
+    Raises:
+        InputError: There is no such layer, or it gives no features.
+    """
+    (target,) = find_target_layers(root, [name])
+    size, batch = input_size(inputs)
+    found: list[Tensor] = []
+
+    def keep(_: str, module: nn.Module, args: Any, output: Any) -> None:
+        found[:] = [tensor.detach() for tensor in tensors_of(name, output).values()]
+
+    with hooked({module_path(target.name): target.module}, keep):
+        output = run_network(root, inputs)
+    if not found or found[-1].ndim not in (2, 3, 4) or found[-1].shape[0] != batch:
+        shapes = ', '.join('×'.join(map(str, tensor.shape)) for tensor in found) or 'nothing'
+        raise InputError(
+            f'layer {name!r} gives no features of each image ({shapes})',
+            accepted='(B, D), (B, L, D) or (B, D, h, w)',
+            parameter='layers',
+        )
+    return pooled_features(found[-1], size).float(), output

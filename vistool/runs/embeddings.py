@@ -1,0 +1,273 @@
+"""The runs of vis_tsne: features of a whole dataset, laid out in a plane, drawn, and written as a table."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vistool.analyses.embedding import DatasetEmbedding
+from vistool.data.datasets import DatasetItems, class_ids, class_name
+from vistool.data.samples import Sample
+from vistool.errors import InputError, check_seed, naming, param
+from vistool.models.configs import resolve
+from vistool.models.model import Model
+from vistool.results import EmbeddedSample, EmbeddingMap, Target
+from vistool.runs.batches import Batches, throughput
+from vistool.runs.distributed import hint_at_gpu
+from vistool.runs.run import Callbacks
+from vistool.runs.spec import (
+    AnyItem,
+    Execution,
+    Failure,
+    Images,
+    Models,
+    Output,
+    PathLike,
+    Prediction,
+    RunSummary,
+    Selection,
+    config_of,
+    find_items,
+    find_source,
+    labels,
+    log_failures,
+    name_of,
+    opened_models,
+    predict,
+    read_views,
+    select,
+)
+from vistool.visualization.files import write_file
+from vistool.visualization.visualizer import Visualizer
+
+log = logging.getLogger('vistool')
+
+MOST_CLASSES, MOST_PER_CLASS = 20, 100
+"""What is taken of a dataset by default, as mmpretrain's tool does."""
+MOST_FILES = 2000
+_THUMBNAIL = 64
+
+
+@dataclass(frozen=True)
+class EmbeddingSpec:
+    """Which samples are laid out, and how.
+
+    Attributes:
+        analysis: How.
+        models: The models; those to compare see the same samples.
+        images: A folder, a list, … or ``@train``, ``@val``, ``@test``; None: ``@test`` of the config, else ``@val``.
+        data: A config whose dataset is taken in place of the model's own.
+        selection: Which samples.
+        max_classes: Without ``selection.classes``: the first classes of a dataset, at most this many.
+        execution: How features are computed.
+        output: What is written, and where; ``save_raw`` writes the features.
+        thumbnails: Whether samples are drawn as small pictures.
+        seed: Of random weights and random choices of images.
+    """
+
+    analysis: DatasetEmbedding
+    models: Models
+    images: Images | None = None
+    data: PathLike | None = None
+    selection: Selection = field(default_factory=Selection)
+    max_classes: int = MOST_CLASSES
+    execution: Execution = field(default_factory=Execution)
+    output: Output = field(default_factory=Output)
+    thumbnails: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if self.max_classes < 1:
+            raise InputError(f'{self.max_classes} is not a number of classes', parameter='max_classes')
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """One sample with its features in every model."""
+
+    sample: EmbeddedSample
+    features: tuple[NDArray[np.float32], ...]
+
+
+def embed(spec: EmbeddingSpec, callbacks: Callbacks | None = None) -> tuple[EmbeddingMap, RunSummary]:
+    """Computes features, lays the samples out, and writes the picture and the table.
+
+    Raises:
+        InputError: Something cannot be found, read, or written, or does not fit the samples.
+    """
+    return _Run(spec, callbacks or Callbacks()).execute()
+
+
+class _Run:
+    def __init__(self, spec: EmbeddingSpec, callbacks: Callbacks) -> None:
+        self.spec, self.callbacks = spec, callbacks
+        self.embedded: list[_Embedded] = []
+        self.failures: list[Failure] = []
+        self.layers: list[str] = []
+
+    def execute(self) -> tuple[EmbeddingMap, RunSummary]:
+        """Does all of it."""
+        started, spec = time.perf_counter(), self.spec
+        spec.analysis.check()
+        source = find_source(spec.models.first, spec.models)
+        data = source if spec.data is None else resolve(spec.data, {})
+        self.items: Sequence[AnyItem] = find_items(self.images(config_of(data)), data)
+        out = spec.output.path(name_of(source), 'vis_tsne')
+        visualizer = Visualizer(out, spec.output.style, show=spec.output.show)
+        visualizer.check()
+        with opened_models(spec.models, source, spec.seed) as self.models:
+            names = self.items.classes if isinstance(self.items, DatasetItems) else None
+            for model in self.models:
+                model.classes = model.classes or names
+            self.names = names or self.models[0].classes
+            self.batches: Batches[AnyItem, _Embedded, _Embedded] = Batches(
+                self.read, self.explain, lambda result, sample, seconds: result, spec.execution.batch_size,
+                spec.execution.workers,
+            )  # fmt: skip
+            order = self.select()
+            spec.analysis.check_samples(len(order))
+            hint_at_gpu(spec.models.device, len(order))
+            self.callbacks.progress(0, len(order))
+            self.batches.run(self.items, self.done, self.failed, [order])
+            result = self.laid_out()
+        paths = self.write(result, visualizer)
+        self.callbacks.written(paths)
+        log.info('%s', throughput([self.batches.clock]))
+        log_failures(self.failures, len(order))
+        seconds = time.perf_counter() - started
+        return result, RunSummary(out, len(self.embedded), 0, tuple(self.failures), tuple(paths), seconds, False)
+
+    def images(self, config: object) -> Images:
+        """The images as the caller names them, or the config's test set, else its validation set."""
+        if self.spec.images is not None:
+            return self.spec.images
+        has_test = config is not None and getattr(config, 'get', lambda name: None)('test_dataloader')
+        return '@test' if has_test else '@val'
+
+    def select(self) -> list[int]:
+        """Positions of the samples: a bounded number of them, unless the caller says otherwise."""
+        selection, spec = self.spec.selection, self.spec
+        amount = selection.per_class or selection.max_samples or selection.indices
+        if isinstance(self.items, DatasetItems):
+            selection = self.of_classes(selection, not amount)
+        elif not amount and len(self.items) > MOST_FILES:
+            log.info('%d of %d images; %s takes more', MOST_FILES, len(self.items), param('max_samples'))
+            selection = replace(selection, max_samples=MOST_FILES)
+
+        def predictions(pool: Sequence[int]) -> list[Prediction]:
+            amp = spec.execution.amp
+            walk = self.batches.walk(self.items, [pool])
+            return [each for views in walk for each in predict(self.models[0], views[0], amp)]
+
+        return select(selection, self.items, predictions, spec.seed)
+
+    def of_classes(self, selection: Selection, bounded: bool) -> Selection:
+        """A selection of a dataset with what it leaves open: which classes, and how many samples of each."""
+        assert isinstance(self.items, DatasetItems)
+        found = sorted({each for index in range(len(self.items)) for each in class_ids(self.items.label(index))[:1]})
+        if not found:
+            return replace(selection, max_samples=MOST_FILES) if bounded and len(self.items) > MOST_FILES else selection
+        if not selection.classes and not selection.indices and len(found) > self.spec.max_classes:
+            told = len(found), param('classes'), param('max_classes')
+            log.info('the first %d of %d classes; %s takes others, %s more', self.spec.max_classes, *told)
+            selection = replace(selection, classes=found[: self.spec.max_classes])
+        if bounded and len(self.items) > MOST_PER_CLASS:
+            selection = replace(selection, per_class=MOST_PER_CLASS)
+        return selection
+
+    def read(self, index: int, item: AnyItem) -> tuple[Sample, ...]:
+        """A sample as each model reads it; runs in a pool."""
+        with naming('images'):
+            return read_views(self.models, item, self.spec.seed, index)
+
+    def explain(self, views: list[list[Sample]]) -> list[_Embedded]:
+        """Features and predictions of a batch."""
+        analysis = self.spec.analysis
+        found = []
+        for place, (model, samples) in enumerate(zip(self.models, views, strict=True)):
+            with model.precision(self.spec.execution.amp):
+                # Another model may keep layers elsewhere: its own features stand beside the named layer's.
+                found.append((analysis if not place else self.follow(model)).features(model, samples))
+        self.layers = [name for name, _, _ in found]
+        return [
+            _Embedded(
+                self.described(sample, tuple(predictions[number] for _, _, predictions in found)),
+                tuple(features[number] for _, features, _ in found),
+            )
+            for number, sample in enumerate(views[0])
+        ]
+
+    def follow(self, model: Model) -> DatasetEmbedding:
+        """The analysis for another model: the same layer if it has one of that name."""
+        layer = self.spec.analysis.layer
+        known = not layer or layer.partition('[')[0].partition('#')[0] in dict(model.module.named_modules())
+        if not known:
+            log.warning('%s has no layer %r: the features that it decides by are taken', model.name, layer)
+        return self.spec.analysis if known else replace(self.spec.analysis, layer='')
+
+    def described(self, sample: Sample, predictions: tuple[Target | None, ...]) -> EmbeddedSample:
+        """What is kept of a sample."""
+        label = None if sample.label is None else Target(class_name(sample.label, self.names), sample.label)
+        path = None if sample.path is None else str(sample.path)
+        small = thumbnail(sample.image) if self.spec.thumbnails else None
+        return EmbeddedSample(sample.index or 0, sample.name, path, label, predictions, small)
+
+    def done(self, embedded: _Embedded | None) -> None:
+        """Keeps one sample."""
+        if embedded is not None:
+            self.embedded.append(embedded)
+            self.callbacks.progress(len(self.embedded) + len(self.failures), len(self.items))
+
+    def failed(self, index: int, item: AnyItem, error: InputError) -> None:
+        """Notes a sample that cannot be read."""
+        self.failures.append(Failure(str(item.path or item.name), error))
+
+    def laid_out(self) -> EmbeddingMap:
+        """The map."""
+        features = [np.stack(each) for each in zip(*(one.features for one in self.embedded), strict=True)]
+        told = list(zip(labels(self.models), self.layers, strict=True))
+        spec = self.spec
+        result = replace(spec.analysis, seed=spec.seed)(features, [each.sample for each in self.embedded], told)
+        for embedding in result.embeddings:
+            numbers = {'silhouette': embedding.silhouette, f'{result.neighbors}-NN accuracy': embedding.accuracy}
+            known = ', '.join(f'{name} {value:.3f}' for name, value in numbers.items() if value is not None)
+            where = f'{embedding.features.shape[1]} dimensions ({embedding.layer})'
+            log.info('%s: %s in %s', embedding.model, known or 'no classes to judge', where)
+        own = self.models[0].classes
+        result = replace(result, judged=own is None or self.names is None or len(own) == len(self.names))
+        return result.with_provenance(**self.models[0].provenance(), seed=spec.seed, layer=self.layers[0])
+
+    def write(self, result: EmbeddingMap, visualizer: Visualizer) -> list[Path]:
+        """The picture with its table, and the features where they are wanted."""
+        analysis = self.spec.analysis
+        name = '_'.join(filter(None, (analysis.reducer, analysis.layer)))
+        paths = visualizer.write(result, name)
+        if self.spec.output.save_raw:
+            picture = next(path for path in paths if path.suffix != '.csv')
+            arrays: dict[str, NDArray[Any]] = {}
+            for number, each in enumerate(result.embeddings):
+                arrays |= {f'features_{number}': each.features, f'points_{number}': each.points}
+            content = io.BytesIO()
+            np.savez(content, **arrays)  # type: ignore[arg-type]
+            write_file(picture.with_suffix('.npz'), content.getvalue())
+            paths.append(picture.with_suffix('.npz'))
+        return paths
+
+
+def thumbnail(image: NDArray[np.uint8], side: int = _THUMBNAIL) -> NDArray[np.uint8]:
+    """A picture made so small that its longer side has ``side`` pixels."""
+    factor = side / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+    resize = partial(cv2.resize, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    return np.asarray(resize(image, size), np.uint8)
