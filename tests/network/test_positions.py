@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 import timm
@@ -13,7 +14,8 @@ from vistool.analyses.featmap import FeatureMaps
 from vistool.errors import InputError
 from vistool.network.forward import forward
 from vistool.network.positions import known_positions, positions, token_orders
-from vistool.network.tensors import Layout, TokenOrder, token_hints
+from vistool.network.tensors import Layout, TokenOrder, WindowOrder, token_hints
+from vistool.visualization.facets import facets
 
 
 class Tokens(nn.Module):
@@ -193,6 +195,9 @@ def test_a_layer_that_does_not_see_the_image_is_drawn_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING, 'vistool'):
         assert laid_out(module, (64, 64)) == Layout('BLC', (8, 8), 1)
     assert 'blocks.1: the order of its tokens could not be checked' in caplog.text
+    for analysis in (FeatureMaps(layers='blocks.1'), CAM('eigencam', layers='blocks.1')):
+        assert 'token order not checked' in facets(analysis(module, torch.randn(3, 64, 64))).caption
+        assert 'not checked' not in facets(replace(analysis, layers='embed')(module, torch.randn(3, 64, 64))).caption
 
 
 def _hiera(**options):
@@ -347,3 +352,47 @@ def test_maps_and_tokens_go_back_where_they_came_from():
     blocks = Layout('BLC', (4, 6), order=token_orders((4, 6))[1])
     assert blocks.to_map(groups).shape == (2, 5, 4, 6)
     assert torch.equal(blocks.from_map(blocks.to_map(groups), groups), groups)
+
+
+class Joined(nn.Module):
+    """Two photos that run through one backbone as one batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU()), nn.Linear(8, 3)
+
+    def forward(self, first, second):
+        one, two = self.backbone(torch.cat([first, second])).mean((2, 3)).chunk(2)
+        return self.head((one - two).abs())
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('analysis', [CAM(), FeatureMaps(), CAM(layers='backbone'), FeatureMaps(layers='backbone.0')])
+def test_inputs_joined_to_one_batch_are_named_as_such(analysis, batch):
+    image = torch.randn(batch, 3, 32, 32)
+    with pytest.raises(InputError, match='inputs joined to one batch'):
+        analysis(Joined().eval(), (image, image.flip(-1)))
+
+
+@pytest.mark.parametrize(
+    'order',
+    [
+        WindowOrder((6, 10), (4, 4)),
+        WindowOrder((6, 10), (4, 4), (2, 2)),
+        WindowOrder((8, 12), (4, 4), scattered=True),
+        WindowOrder((5, 6), (7, 7), centered=True),
+    ],
+    ids=lambda order: order.name,
+)
+@pytest.mark.parametrize('axes', ['BLC', 'BCL'])
+def test_windows_go_back_where_they_came_from(order, axes):
+    (height, width), windows = order.grid, math.prod(order.counts)
+    shape = (2 * windows, math.prod(order.window), 5) if axes == 'BLC' else (2 * windows, 5, *order.window)
+    tokens, layout = torch.randn(shape), Layout(axes, order.grid, order=order)
+    maps = layout.to_map(tokens)
+    assert maps.shape == (2, 5, height, width) and torch.equal(layout.from_map(maps, tokens), tokens)
+    last = tokens if axes == 'BLC' else tokens.flatten(2).mT
+    for number, cells in enumerate(order.cells()):
+        for token, cell in enumerate(cells.tolist()):
+            if cell >= 0:
+                assert torch.equal(maps[1, :, cell // width, cell % width], last[windows + number, token])

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from vistool.network.attention import AttentionOp, Frame, watch_attention
 from vistool.network.capture import borrowed, remembered
 from vistool.network.layers import unwrapped
-from vistool.network.positions import Probe, make_probe, probe_maps, seen_grids
+from vistool.network.positions import Probe, make_probe, probe_maps
 from vistool.network.tensors import (
     Grids,
     Layout,
@@ -37,6 +37,7 @@ from vistool.network.tensors import (
     call_module,
     find_image,
     map_tensors,
+    seen_grids,
     tensors,
 )
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,20 +18,16 @@ from vistool.network.capture import Hook, borrowed, hooked_layers, remembered, t
 from vistool.network.inputs import run_network
 from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, place_of, unwrapped
 from vistool.network.outputs import BY_PLACE, ScoreReader
-from vistool.network.positions import Check, check_of, checked_layout
+from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
     Grids,
-    Layout,
     NetworkInput,
     NoSpatialMap,
-    PooledMap,
     Size,
     TokenHints,
-    find_layout,
     input_size,
     tensors,
 )
-from vistool.network.windows import from_windows
 
 
 class _Stop(BaseException):
@@ -48,12 +43,14 @@ class Feature:
         maps: ``(B, C, h, w)`` in at least float32, the layer's own values.
         layer: The layer as it was asked for.
         place: ``'[i]'`` where it returned several maps, else ``''``.
+        unchecked: Whether the order of its tokens is assumed.
     """
 
     name: str
     maps: Tensor
     layer: str = ''
     place: str = ''
+    unchecked: bool = False
 
     @property
     def size(self) -> str:
@@ -122,8 +119,8 @@ def features(
             chosen = counts.get(target.name, 1) > 1 and '#' not in target.name
             numbered = chosen or (target.call == EVERY_CALL and len(mine) > 1)
             name = f'{target.name}#{entry.call}' if numbered else target.name
-            check = check_of(root, inputs, target.name)
-            found += _laid_out(root, name, target, entry, size, batch, hints or TokenHints(), check)
+            check = Check(root, inputs, target.name)
+            found += _laid_out(name, target, entry, size, batch, hints or TokenHints(), check)
     return found
 
 
@@ -209,7 +206,6 @@ def run_until(root: nn.Module, inputs: NetworkInput, hooks: Sequence[tuple[Mappi
 
 
 def _laid_out(
-    root: nn.Module,
     name: str,
     target: TargetLayer,
     entry: Kept,
@@ -224,13 +220,24 @@ def _laid_out(
     found, reasons = [], []
     for place, tensor in entry.tensors:
         try:
-            lay_out = partial(checked_layout, check=check, name=name, call=entry.call - 1, place=place)
-            maps = as_maps(tensor, root, target, size, batch, entry.grids, hints, lay_out)
+            layout = checked_layout(
+                tensor,
+                size,
+                entry.grids,
+                batch=batch,
+                layer=target.module,
+                hints=hints,
+                check=check,
+                name=name,
+                call=entry.call - 1,
+                place=place,
+            )
         except NoSpatialMap as error:
             reasons.append(str(error))
             continue
+        maps = layout.to_map(tensor)
         maps = maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
-        found.append((place, maps))
+        found.append((place, maps, layout.unchecked))
     if not found:
         if hints.prefix is not None:
             raise InputError(
@@ -240,36 +247,12 @@ def _laid_out(
             )
         raise InputError(f'layer {name!r} gives no spatial map: {reasons[0]}', hint=_LIST, parameter='layers')
     if len(found) == 1:
-        return [Feature(name, found[0][1], target.name)]
+        return [Feature(name, found[0][1], target.name, unchecked=found[0][2])]
     stem, call = re.fullmatch(r'([^#\[]*)[^#]*(.*)', name).groups()  # type: ignore[union-attr]
-    return [Feature(f'{stem}{place}{call}', maps, target.name, place) for place, maps in found]
+    return [Feature(f'{stem}{place}{call}', maps, target.name, place, unchecked) for place, maps, unchecked in found]
 
 
 _LIST = f'list all layers with their output shapes with {param("preview_model")}'
-
-
-def as_maps(
-    tensor: Tensor,
-    root: nn.Module,
-    target: TargetLayer,
-    size: Size,
-    batch: int,
-    grids: Sequence[Size],
-    hints: TokenHints,
-    lay_out: Callable[..., Layout] = find_layout,
-) -> Tensor:
-    """A layer's output as ``(B, C, h, w)``: maps, tokens, or windows put back into their places.
-
-    Raises:
-        NoSpatialMap: If it is none of these.
-    """
-    windows = from_windows(tensor, root, module_path(target.name), batch, grids, size)
-    if windows is not None and windows.shape[2:] == (1, 1):
-        raise PooledMap(f'its output {tuple(tensor.shape)} has a single position')
-    if windows is not None:
-        return windows
-    layout = lay_out(tensor, size, grids, batch=batch, layer=target.module, hints=hints)
-    return layout.to_map(tensor)
 
 
 def _unreached(root: nn.Module, target: TargetLayer) -> InputError:

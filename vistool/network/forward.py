@@ -19,7 +19,7 @@ from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, searched
 from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
 from vistool.network.outputs import BY_PLACE, ScoreReader
-from vistool.network.positions import check_of, checked_layout
+from vistool.network.positions import Check, checked_layout
 from vistool.network.stages import find_stages
 from vistool.network.tensors import (
     Layout,
@@ -355,7 +355,7 @@ def _collect(
         if dense:
             lay_out = partial(_unchecked_layout, size=size, grids=grids, batch=batch, layer=layer, hints=hints)
         else:
-            check = check_of(module, inputs, name)
+            check = Check(module, inputs, name)
             lay_out = partial(
                 checked_layout, size=size, grids=grids, batch=batch, layer=layer, hints=hints, check=check, name=name,
                 call=chosen,

@@ -32,7 +32,7 @@ from vistool.network.capture import ReluCalls, borrowed, hooked, remembered
 from vistool.network.inputs import run_network
 from vistool.network.layers import is_norm, module_path
 from vistool.network.outputs import BY_PLACE, ScoreReader
-from vistool.network.positions import check_of, checked_layout
+from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
     Grids,
     Layout,
@@ -45,6 +45,7 @@ from vistool.network.tensors import (
     first_tensor,
     float_tensors,
     input_size,
+    joined_inputs,
     map_tensors,
     rows,
     tensors,
@@ -75,12 +76,14 @@ class FoundLayer:
         followed: Whether gradients lead from the score back to the layer.
         calls: Module → for each of its calls, whether the score depends on the drawn image through more than the first
             token of what it returned. Without gradients it is empty.
+        joined: A layer that runs on several inputs joined to one batch, where no layer was found; ``''`` for none.
     """
 
     name: str = ''
     zero: str = ''
     followed: bool = True
     calls: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
+    joined: str = ''
 
 
 @dataclass
@@ -196,7 +199,8 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
                 name = _choose(run, reached, size, check)
                 return FoundLayer(name, zero, calls=_used(run, reached)) if name else FoundLayer()
         if scalar is None or scalar.requires_grad:
-            return FoundLayer()
+            joined = (entry.name for entry in reversed(run.maps) if joined_inputs(entry.kept.shape, one))
+            return FoundLayer(joined=next(joined, ''))
         with torch.no_grad():
             return FoundLayer(_last_map(_record(module, one, graph=False), size), followed=False)
 
@@ -297,7 +301,6 @@ def _last_map(run: _Run, size: Size) -> str:
 def _check(module: nn.Module, inputs: NetworkInput, size: Size, entry: _Map) -> bool:
     """Whether a map of a network that no table knows has a place in the image."""
     layer, call, place = entry.source or (entry.layer, 0, '')
-    check = check_of(module, inputs, entry.name)
     try:
         checked_layout(
             entry.kept,
@@ -306,7 +309,7 @@ def _check(module: nn.Module, inputs: NetworkInput, size: Size, entry: _Map) -> 
             batch=1,
             layer=layer,
             hints=TokenHints(),
-            check=check,
+            check=Check(module, inputs, entry.name),
             call=call,
             place=place,
         )

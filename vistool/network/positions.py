@@ -24,8 +24,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vistool.network.capture import borrowed, hooked, remembered
-from vistool.network.layers import DEFAULT_LAYERS, default_layers, unwrapped
+from vistool.network.layers import DEFAULT_LAYERS, default_layers, module_path, unwrapped
 from vistool.network.tensors import (
     USUAL_PREFIX,
     Grids,
@@ -52,11 +52,15 @@ from vistool.network.tensors import (
     float_tensors,
     gives_maps,
     input_size,
+    joined_inputs,
     map_tensors,
     repeated,
     rows,
+    seen_grids,
     tensors,
+    window_orders,
 )
+from vistool.network.windows import window_layout
 
 log = logging.getLogger('vistool')
 
@@ -275,9 +279,11 @@ def read(found: Answer, layout: Layout, probe: Probe) -> Reading:
     agreement = agreements[best]
     axes = [axis for axis, count in enumerate(every.shape) if count > 1]
     if tokens and len(axes) > 1:
-        pattern = torch.empty_like(values)
+        pattern = torch.full((every.numel(),), float(expected[best].mean()), dtype=every.dtype)
         pattern[index] = expected[best]
-        pattern = pattern.view(every.shape)
+        pattern, own = pattern.view(every.shape), torch.full_like(pattern, float(values.mean()))
+        own[index] = values  # what is left out is padding
+        every = own.view(every.shape)
         agreement = min(agreement, *(_correlation(_without(every, axis), _without(pattern, axis)) for axis in axes))
     return Reading(layout, agreement, spread)
 
@@ -332,6 +338,11 @@ def possible_layouts(
                 ends = orders and not middle and 0 in (prefix, suffix)
                 for order in (None, *(token_orders(grid) if ends else ())):
                     yield Layout(axes, grid, prefix, suffix, middle, order)
+    if shape[0] > 1 and orders and not hints.extra:
+        for windows in window_orders(shape[0], math.prod(shape[1:-1]), grids):
+            padded = windows.length > math.prod(windows.grid)
+            if padded or any(windows.shift) or windows.scattered:  # the others are blocks
+                yield Layout('BLC', windows.grid, order=windows)
 
 
 def _runs(shape: tuple[int, ...], hints: TokenHints) -> list[tuple[str, tuple[int, ...]]]:
@@ -395,7 +406,8 @@ def ties(ranked: Sequence[Reading]) -> list[Reading]:
 def _simplest(tied: Sequence[Reading]) -> list[Reading]:
     """Of the best reading and its close rivals the one with the fewest factors."""
     rivals = [each for each in tied if not tied[0].clearly_beats(each, _LIKELY)]
-    return sorted(rivals, key=lambda each: len(each.layout.order.axes) if each.layout.order else 0)[:1]
+    factors = {id(each): len(getattr(each.layout.order, 'axes', ())) for each in rivals}  # windows have none
+    return sorted(rivals, key=lambda each: factors[id(each)])[:1]
 
 
 @lru_cache(maxsize=128)
@@ -403,7 +415,7 @@ def token_orders(grid: Size) -> tuple[TokenOrder, ...]:
     """Orders other than row by row in which networks keep tokens.
 
     * column by column;
-    * block after block (windows; NesT, Zhang et al., AAAI 2022), and within nested blocks;
+    * block after block (plain windows; NesT, Zhang et al., AAAI 2022), and within nested blocks;
     * first all top left tokens of the blocks, and so on (MobileViT's folding, Mehta and Rastegari, ICLR 2022);
     * unrolled: that for several levels of units of 2 × 2 (Hiera, Ryali et al., ICML 2023), finest or coarsest first.
     """
@@ -441,17 +453,6 @@ def _block_sides(grid: Size) -> list[Size]:
     square = [(side, side) for side in range(2, min(grid) + 1) if height % side == 0 and width % side == 0]
     alike = [(height // n, width // n) for n in range(2, min(grid) + 1) if height % n == 0 and width % n == 0]
     return [side for side in dict.fromkeys(square + alike) if side != grid and side != (1, 1)]
-
-
-def seen_grids(grids: Grids) -> list[Size]:
-    """Grids that convolutions and pooling layers made, and those that halving them makes (merged tokens)."""
-    halved = [
-        (height >> times, width >> times)
-        for height, width in grids.measured_sizes
-        for times in range(6)
-        if height % 2**times == 0 and width % 2**times == 0
-    ]
-    return list(dict.fromkeys(halved))
 
 
 @dataclass(eq=False)
@@ -546,7 +547,7 @@ class Positions:
             return self.told(vouched, name)
         usual = next((each for each in ranked if each.layout == assumed), None)
         if vouched is None and tied and self._by_chance(tied, usual):
-            return self.unchecked(assumed, '', name, 'they answer much alike when the image is changed')
+            return self.unchecked(assumed, NoSpatialMap(), name, 'they answer much alike when the image is changed')
         preferred = [each for wanted in (vouched, assumed) for each in tied if each.layout == wanted]
         chosen = next(iter(preferred or _simplest(tied)), None)
         known = assumed is not None or (chosen is not None and chosen.layout.grid in self.seen)
@@ -623,19 +624,18 @@ class Positions:
             self._tell(log.info, name, f'{_text(layout)}, as its answers to a changed image show')
         return layout
 
-    def unchecked(self, assumed: Layout | None, reason: str, name: str, why: str) -> Layout:
+    def unchecked(self, assumed: Layout | None, reason: NoSpatialMap, name: str, why: str) -> Layout:
         """The assumed layout of a layer that could not be checked, which is printed once.
 
         Raises:
             NoSpatialMap: If there is none, for the given reason.
         """
         if assumed is None:
-            raise NoSpatialMap(reason)
-        if assumed.axes not in ('BCHW', 'BHWC'):
-            self._tell(
-                log.warning, name, f'the order of its tokens could not be checked ({why}): row by row is assumed'
-            )
-        return assumed
+            raise reason
+        if assumed.axes in ('BCHW', 'BHWC'):
+            return assumed
+        self._tell(log.warning, name, f'the order of its tokens could not be checked ({why}): row by row is assumed')
+        return replace(assumed, unchecked=True)
 
     def _tell(self, write: Callable[..., None], name: str, text: str) -> None:
         if name and name not in self._told:
@@ -723,29 +723,35 @@ class Check:
     """What a layer is checked against.
 
     Attributes:
-        known: Whether the table vouches for the order of the layer's tokens. Then only a tensor of four axes is
-            checked that no convolution gave its size: it may hold heads or windows.
-        ask: Gives the network's answers, and runs it for them if nobody has yet.
-    """
-
-    known: bool
-    ask: Callable[[], Positions]
-
-    def is_needed(self, layout: Layout, grids: Sequence[Size]) -> bool:
-        """Whether a layer that was laid out by its shape has to be checked."""
-        seen = seen_grids(grids) if isinstance(grids, Grids) else grids
-        return not self.known or (layout.axes in ('BCHW', 'BHWC') and layout.grid not in seen)
-
-
-def check_of(root: nn.Module, inputs: NetworkInput, name: str) -> Check:
-    """What to check a layer against.
-
-    Args:
         root: The network.
         inputs: Its input.
         name: The layer's dotted name.
     """
-    return Check(known_positions(root, name), partial(positions, root, inputs))
+
+    root: nn.Module
+    inputs: NetworkInput
+    name: str
+
+    @property
+    def known(self) -> bool:
+        """Whether the table vouches for the order of the layer's tokens."""
+        return known_positions(self.root, self.name)
+
+    def ask(self) -> Positions:
+        """The network's answers, for which it runs if it has not yet."""
+        return positions(self.root, self.inputs)
+
+    def windows(self, shape: Sequence[int], size: Size, batch: int, grids: Sequence[Size]) -> Layout | None:
+        """The layout of windows that a module around the layer states, or None."""
+        return window_layout(shape, unwrapped(self.root), module_path(self.name), batch, grids, size)
+
+    def is_needed(self, layout: Layout, grids: Sequence[Size]) -> bool:
+        """Whether a layer that was laid out by its shape has to be checked.
+
+        In a known family that is a tensor of four axes to which no convolution gave its size: it may hold heads.
+        """
+        seen = seen_grids(grids) if isinstance(grids, Grids) else grids
+        return not self.known or (layout.axes in ('BCHW', 'BHWC') and layout.grid not in seen)
 
 
 def checked_layout(
@@ -770,7 +776,7 @@ def checked_layout(
         batch: Images in the batch.
         layer: The module.
         hints: What the user says.
-        check: What it is checked against.
+        check: What it is checked against; windows that are stated are not.
         name: The layer's name, for what is printed; ``''`` prints nothing.
         call: Which of its calls, counted from 0.
         place: Which of the tensors that it returns; None means the first.
@@ -778,13 +784,17 @@ def checked_layout(
     Raises:
         NoSpatialMap: If there is no map in it, or no order that the answers follow.
     """
-    reason, assumed = '', None
+    if reason := joined_inputs(tensor.shape, check.inputs):
+        raise NoSpatialMap(reason)
+    if (stated := check.windows(tensor.shape, size, batch, grids)) is not None:
+        return stated
+    failed, assumed = NoSpatialMap(), None
     try:
         assumed = find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
     except NoSpatialMap as error:
         if check.known:
             raise
-        reason = str(error)
+        failed = error
     if assumed is not None and assumed.axes == 'BCHW' and gives_maps(layer, assumed, grids) and convolves(layer):
         return assumed
     if assumed is not None and not check.is_needed(assumed, grids):
@@ -792,7 +802,7 @@ def checked_layout(
     found = check.ask()
     own = found.answer(layer, call, place)
     if own is None or own.shape[1:] != tensor.shape[1:] or own.shape[0] * batch != tensor.shape[0]:
-        return found.unchecked(assumed, reason, name, found.problem or 'it did not run when it was tried')
+        return found.unchecked(assumed, failed, name, found.problem or 'it did not run when it was tried')
     layout = found.decided(own, assumed, size, hints, name)
     if layout is not None:
         return layout
@@ -810,4 +820,4 @@ def checked_layout(
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} has as few tokens as networks have beside those of the image'
         )
-    return found.unchecked(guess, reason, name, 'its positions are few, or answer alike when the image is changed')
+    return found.unchecked(guess, failed, name, 'its positions are few, or answer alike when the image is changed')

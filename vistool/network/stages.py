@@ -17,21 +17,24 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from vistool.errors import InputError, param
 from vistool.network.capture import remembered, tensors_of
-from vistool.network.features import Feature, Kept, as_maps, features, known_counts, run_until
-from vistool.network.layers import TargetLayer, find_target_layers, is_norm, require_layers, unwrapped
+from vistool.network.features import Feature, Kept, features, known_counts, run_until
+from vistool.network.layers import find_target_layers, is_norm, require_layers, unwrapped
 from vistool.network.outputs import BY_PLACE, ScoreReader
-from vistool.network.positions import check_of, checked_layout
+from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
     Grids,
     NetworkInput,
     NoSpatialMap,
     Size,
     TokenHints,
+    find_layout,
     float_tensors,
     input_size,
+    joined_inputs,
     rows,
     tensors,
 )
+from vistool.network.windows import window_layout
 
 _MOST_STAGES = 8
 _MOST_KEPT = 4 * 224 * 224
@@ -91,10 +94,10 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[K
 
     def grid_of(module: nn.Module, tensors: Sequence[Tensor]) -> Size | None:
         try:
-            maps = as_maps(tensors[0], root, TargetLayer(names[module], module), size, batch, grids, TokenHints())
+            stated = window_layout(tensors[0].shape, root, names[module], batch, grids, size)
+            return (stated or find_layout(tensors[0], size, grids, batch=batch, layer=module)).grid
         except (NoSpatialMap, IndexError):
             return None
-        return int(maps.shape[2]), int(maps.shape[3])
 
     def number(tensor: Tensor) -> int:
         versions = numbers.setdefault(tensor, {})
@@ -212,7 +215,13 @@ def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None 
             calls.setdefault(each.name, each)
     checked: set[str] = set()
     while True:
-        names = _stages_among(root, backbone, calls)
+        try:
+            names = _stages_among(root, backbone, calls)
+        except InputError:
+            joined = (text for each in every for shape in each.shapes if (text := joined_inputs(shape, inputs)))
+            if reason := next(joined, ''):
+                raise InputError(f'no layer gives a map: {reason}', parameter='layers') from None
+            raise
         sizes = {name: _checked_size(root, inputs, calls[name]) for name in names if name in calls.keys() - checked}
         checked |= sizes.keys()
         wrong = {name: grid for name, grid in sizes.items() if grid != calls[name].grid}
@@ -227,7 +236,7 @@ def _checked_size(root: nn.Module, inputs: NetworkInput, call: ModuleCall) -> Si
     Modules of the table are not checked, nor those that return several tensors, or windows that they state.
     """
     size, batch = input_size(inputs)
-    check = check_of(root, inputs, call.name)
+    check = Check(root, inputs, call.name)
     if check.known or len(call.shapes) != 1 or call.shapes[0][0] != batch:
         return call.grid
     tensor, hints = torch.zeros(1).expand(call.shapes[0]), TokenHints()

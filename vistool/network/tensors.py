@@ -211,6 +211,18 @@ def map_rows(change: Callable[[Tensor], Tensor], inputs: NetworkInput) -> Any:
     return result
 
 
+def joined_inputs(shape: Sequence[int], inputs: NetworkInput) -> str:
+    """Says that a tensor holds several image inputs joined to one batch, as by ``torch.cat([a, b])``; else ``''``."""
+    image = find_image(inputs)
+    several = sum(tensor.ndim == 4 and image is not None and len(tensor) == len(image) for tensor in tensors(inputs))
+    if image is None or several < 2 or not shape or shape[0] != several * len(image):
+        return ''
+    return (
+        f'its output {tuple(shape)} holds {several} inputs joined to one batch, so its rows are not those of the drawn '
+        'image alone'
+    )
+
+
 def rows(inputs: NetworkInput, start: int, stop: int) -> Any:
     """The images ``start`` to ``stop`` of a batch, with their rows of every tensor that has one for each image."""
     return map_rows(lambda tensor: tensor[start:stop], inputs)
@@ -352,6 +364,17 @@ class Grids(Sequence[Size]):
         self.sizes.append(size)
 
 
+def seen_grids(grids: Grids) -> list[Size]:
+    """Grids that convolutions and pooling layers made, and those that halving them makes (merged tokens)."""
+    halved = [
+        (height >> times, width >> times)
+        for height, width in grids.measured_sizes
+        for times in range(6)
+        if height % 2**times == 0 and width % 2**times == 0
+    ]
+    return list(dict.fromkeys(halved))
+
+
 @dataclass(frozen=True)
 class TokenOrder:
     """Tokens that do not lie row by row: the grid is split into factors, which run in another order.
@@ -384,6 +407,85 @@ def _order_index(order: TokenOrder) -> Tensor:
 
 
 @dataclass(frozen=True)
+class WindowOrder:
+    """Tokens that lie in windows over a grid, one window after the other; what a window has beyond the grid is padding.
+
+    Attributes:
+        grid: ``(h, w)`` of all tokens.
+        window: ``(h, w)`` of a window.
+        shift: How far the windows are moved down and to the right; what leaves the padded grid comes in again.
+        scattered: Whether a window gathers positions that are a stride apart (MaxViT's grid attention, Tu et al., ECCV
+            2022) instead of neighbors.
+        centered: Whether padding is on both sides instead of at the end.
+    """
+
+    grid: Size
+    window: Size
+    shift: Size = (0, 0)
+    scattered: bool = False
+    centered: bool = False
+
+    @property
+    def counts(self) -> Size:
+        """Rows and columns of windows."""
+        return -(-self.grid[0] // self.window[0]), -(-self.grid[1] // self.window[1])
+
+    @property
+    def length(self) -> int:
+        """Tokens in all windows, padding included."""
+        return math.prod((*self.counts, *self.window))
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        moved = f', shifted by {self.shift[0]}×{self.shift[1]}' if any(self.shift) else ''
+        return f'{"scattered " * self.scattered}windows of {self.window[0]}×{self.window[1]}{moved}'
+
+    def cells(self) -> Tensor:
+        """int64 ``(windows, tokens)``: the cell of the grid that each token is, -1 for padding."""
+        return _window_cells(self)
+
+    def index(self) -> Tensor:
+        """int64 ``(h · w,)``: which token lies at each position, row by row."""
+        cells = self.cells().flatten()
+        found = torch.empty(self.grid[0] * self.grid[1], dtype=torch.long)
+        found[cells[cells >= 0]] = (cells >= 0).nonzero()[:, 0]
+        return found
+
+
+@lru_cache(maxsize=256)
+def _window_cells(order: WindowOrder) -> Tensor:
+    lines = []
+    for length, side, count, moved in zip(order.grid, order.window, order.counts, order.shift, strict=True):
+        whole = torch.arange(side * count)
+        at = (whole + moved) % len(whole) - ((len(whole) - length) // 2 if order.centered else 0)
+        at = torch.where((at >= 0) & (at < length), at, -1)
+        lines.append(at.view(side, count).mT if order.scattered else at.view(count, side))
+    y, x = lines[0][:, None, :, None], lines[1][None, :, None, :]
+    return torch.where((y >= 0) & (x >= 0), y * order.grid[1] + x, -1).reshape(math.prod(order.counts), -1)
+
+
+def window_orders(windows: int, tokens: int, grids: Sequence[Size]) -> Iterator[WindowOrder]:
+    """The ways to cut grids into so many windows of so many tokens: plain, shifted by half a window, scattered.
+
+    Args:
+        windows: Windows of an image.
+        tokens: Tokens of a window.
+        grids: The grids.
+    """
+    for grid in grids:
+        for high in (n for n in range(1, tokens + 1) if tokens % n == 0):
+            sides = high, tokens // high
+            plain = WindowOrder(grid, sides)
+            if math.prod(plain.counts) != windows or max(sides) > 4 * min(sides):
+                continue
+            half = tuple(0 if count == 1 else side // 2 for count, side in zip(plain.counts, sides, strict=True))
+            for scattered, shift in dict.fromkeys(((False, (0, 0)), (False, half), (True, (0, 0)))):
+                for centered in (False, True) if plain.length > grid[0] * grid[1] else (False,):
+                    yield WindowOrder(grid, sides, (shift[0], shift[1]), scattered, centered)
+
+
+@dataclass(frozen=True)
 class Layout:
     """How a tensor becomes ``(B, C, h, w)``.
 
@@ -395,6 +497,7 @@ class Layout:
         suffix: Tokens after the grid.
         middle: Tokens in the middle of the grid's tokens, after ``h · w // 2`` of them.
         order: How the tokens run over the grid; None means row by row.
+        unchecked: Whether the order is assumed, because it could not be checked.
     """
 
     axes: str
@@ -402,11 +505,14 @@ class Layout:
     prefix: int = 0
     suffix: int = 0
     middle: int = 0
-    order: TokenOrder | None = None
+    order: TokenOrder | WindowOrder | None = None
+    unchecked: bool = field(default=False, compare=False)
 
     @property
     def length(self) -> int:
         """Tokens of an image."""
+        if isinstance(self.order, WindowOrder):
+            return self.order.length
         return self.grid[0] * self.grid[1] + self.extra
 
     @property
@@ -444,13 +550,17 @@ class Layout:
             return maps.permute(0, 2, 3, 1)
         tokens = self._tokens(like).clone()
         tokens[:, :, self.index().to(like.device)] = maps.flatten(2)
-        return (tokens.transpose(1, 2) if self.axes == 'BLC' else tokens).reshape(like.shape)
+        if self.axes == 'BLC':
+            return tokens.transpose(1, 2).reshape(like.shape)
+        return tokens.unflatten(2, (-1, math.prod(like.shape[2:]))).transpose(1, 2).reshape(like.shape)
 
     def _tokens(self, tensor: Tensor) -> Tensor:
         """``(B, C, L)``."""
         if self.axes == 'BLC':
             return tensor.reshape(-1, self.length, tensor.shape[-1]).transpose(1, 2)
-        return tensor.reshape(-1, tensor.shape[1], self.length)
+        tokens = math.prod(tensor.shape[2:])  # of a window
+        groups = tensor.reshape(-1, self.length // tokens, tensor.shape[1], tokens)
+        return groups.transpose(1, 2).reshape(-1, tensor.shape[1], self.length)
 
 
 class NoSpatialMap(ValueError):

@@ -19,7 +19,7 @@ from torch import Tensor
 from vistool.errors import InputError
 from vistool.network.attention import HEADS, AttentionOp, Frame
 from vistool.network.attention_answers import AttentionAnswers, TokenAnswers, answers_within, correlated
-from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings, seen_grids
+from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings
 from vistool.network.tensors import (
     Grids,
     Layout,
@@ -29,6 +29,8 @@ from vistool.network.tensors import (
     cell_distortion,
     find_layout,
     measured,
+    seen_grids,
+    window_orders,
 )
 from vistool.network.windows import mentions_windows, trace_windows
 
@@ -435,30 +437,8 @@ def _in_order(answers: Tensor, probe: Probe, size: Size, op: AttentionOp) -> Ite
 
 def _partitions(shape: Sequence[int], op: AttentionOp) -> Iterator[tuple[Size, Tensor]]:
     """Windows over a grid that was seen: of neighbors or of positions a stride apart, padded at the edges, shifted."""
-    windows, tokens = shape
-    for grid in seen_grids(op.grids) if isinstance(op.grids, Grids) else []:
-        for high in (n for n in range(1, tokens + 1) if tokens % n == 0):
-            sides = high, tokens // high
-            counts = -(-grid[0] // sides[0]), -(-grid[1] // sides[1])
-            if counts[0] * counts[1] != windows or max(sides) > 4 * min(sides):
-                continue
-            for scattered in (False, True):
-                halves = {(0, 0), (0 if counts[0] == 1 else sides[0] // 2, 0 if counts[1] == 1 else sides[1] // 2)}
-                for shift in {(0, 0)} if scattered else halves:
-                    for centered in (False, True):
-                        yield grid, _partition(grid, sides, counts, shift, scattered, centered)
-
-
-def _partition(grid: Size, sides: Size, counts: Size, shift: Size, scattered: bool, centered: bool) -> Tensor:
-    """``(windows, tokens)``: the cell of each token, -1 for padding, which is at the end or on both sides."""
-    lines = []
-    for length, side, count, moved in zip(grid, sides, counts, shift, strict=True):
-        whole = torch.arange(side * count)
-        at = (whole + moved) % len(whole) - ((len(whole) - length) // 2 if centered else 0)
-        at = torch.where((at >= 0) & (at < length), at, -1)
-        lines.append(at.view(side, count).mT if scattered else at.view(count, side))
-    y, x = lines[0][:, None, :, None], lines[1][None, :, None, :]
-    return torch.where((y >= 0) & (x >= 0), y * grid[1] + x, -1).reshape(counts[0] * counts[1], -1)
+    seen = seen_grids(op.grids) if isinstance(op.grids, Grids) else []
+    return ((order.grid, order.cells()) for order in window_orders(shape[0], shape[1], seen))
 
 
 def _overlapping(shape: Sequence[int], size: Size) -> Iterator[tuple[Size, Tensor]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vistool.network.attention import Frame
-from vistool.network.tensors import Layout, Size, replace_tensor
+from vistool.network.tensors import Grids, Layout, PooledMap, Size, WindowOrder, replace_tensor, seen_grids
 
 _STATEMENTS = ('window_size', 'shift_size', 'window_shape', 'partition_size', 'ws')
 _ATTENTION = {F.scaled_dot_product_attention, F.softmax, torch.softmax, Tensor.softmax, F.multi_head_attention_forward}
@@ -80,45 +80,49 @@ def find_windows(model: nn.Module, grid: Size) -> tuple[Windows, ...]:
     return tuple(sorted(found, key=lambda each: each.shift))
 
 
-def from_windows(
-    tensor: Tensor, root: nn.Module, name: str, batch: int, grids: Sequence[Size], size: Size | None = None
-) -> Tensor | None:
-    """``(B·n, wh·ww, C)`` or ``(B·n, wh, ww, C)`` as ``(B, C, H, W)``; None where these are not windows.
+def window_layout(
+    shape: Sequence[int], root: nn.Module, name: str, batch: int, grids: Sequence[Size], size: Size | None = None
+) -> Layout | None:
+    """How ``(B·n, wh·ww, C)`` or ``(B·n, wh, ww, C)`` is laid out; None where these are not windows.
 
-    The windows are those of the nearest module around the layer that states them. Padding on the right and below is cut
-    off, the cyclic shift is undone, and scattered positions go back to where they were taken from.
+    The windows are those of the nearest module around the layer that states them.
 
     Args:
-        tensor: The layer's output.
+        shape: Of the layer's output.
         root: The network.
         name: The layer's dotted name.
         batch: Images in the batch.
-        grids: Spatial sizes seen before, most recent last.
+        grids: Spatial sizes seen before, most recent last. Those that convolutions made come first.
         size: ``(H, W)`` of the network input: a size of another shape is not a grid over it.
+
+    Raises:
+        PooledMap: If the grid has a single position.
     """
-    if tensor.ndim not in (3, 4) or tensor.shape[0] % batch:
+    if len(shape) not in (3, 4) or shape[0] % batch:
         return None
     owner, windows = _nearest(root, name)
     if windows is None:
         return None
-    window = windows.size
+    window, inner, axes = windows.size, tuple(shape[1:-1]), 'BLC'
     partition = hasattr(owner, 'partition_block')
-    if partition and tensor.ndim == 4 and type(owner).__name__.endswith('2d') and tuple(tensor.shape[2:]) == window:
-        tensor = tensor.permute(0, 2, 3, 1)  # timm's partitions of (B, C, H, W)
-    if tuple(tensor.shape[1:-1]) not in ((window[0] * window[1],), window):
+    if partition and len(shape) == 4 and type(owner).__name__.endswith('2d') and tuple(shape[2:]) == window:
+        inner, axes = window, 'BCL'  # timm's partitions of (B, C, H, W)
+    if inner not in ((window[0] * window[1],), window):
         return None
-    for height, width in reversed(grids):
+    seen = seen_grids(grids) if isinstance(grids, Grids) else []
+    latest_first = list(dict.fromkeys([*reversed(grids), *seen]))
+    for height, width in sorted(latest_first, key=lambda grid: grid not in seen):
         rows, columns = math.ceil(height / window[0]), math.ceil(width / window[1])
-        if batch * rows * columns != tensor.shape[0] or not 0.5 <= rows * width / (columns * height) <= 2:
+        if batch * rows * columns != shape[0] or not 0.5 <= rows * width / (columns * height) <= 2:
             continue
         if size is not None and not 0.5 < size[0] * width / (size[1] * height) < 2:
             continue  # (tokens, channels) of windows could be taken for a size too
         if partition and (height % window[0] or width % window[1]):
             continue
-        whole = tensor.reshape(batch, rows, columns, *window, tensor.shape[-1])
-        order = (0, 5, 3, 1, 4, 2) if windows.scattered else (0, 5, 1, 3, 2, 4)
-        whole = whole.permute(order).reshape(batch, -1, rows * window[0], columns * window[1])
-        return torch.roll(whole, _shift(owner, windows, (height, width)), (2, 3))[:, :, :height, :width]
+        if (height, width) == (1, 1):
+            raise PooledMap(f'its output {tuple(shape)} has a single position')
+        order = WindowOrder((height, width), window, _shift(owner, windows, (height, width)), windows.scattered)
+        return Layout(axes, (height, width), order=order)
     return None
 
 

@@ -145,6 +145,7 @@ class Layer:
         size: Channels, height and width of its output; None where that does not apply.
         place: Where in what a stage returned the map is (``'[aux][0]'``), if it returned several.
         mixed: Whether attention heads were mixed after the softmax, so that weights may be negative.
+        unchecked: Whether the order of its tokens is assumed to be row by row, because it could not be checked.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Layer:
     size: tuple[int, int, int] | None = None
     place: str = ''
     mixed: bool = False
+    unchecked: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ def facets(result: Heatmaps) -> Facets:
     arranger = {'cam': _Cam, 'attention': _Attention, 'feature': _Features}[result.kind](result)
     tiles = tuple(arranger.facet(item) for item in result.maps)
     points = {tile.row: result.queries[tile.query] for tile in tiles if tile.query in result.queries}
-    return Facets(tiles, arranger.caption(), points, _ground_truth(result), arranger.compared)
+    caption = _joined(arranger.caption(), _doubt(result))
+    return Facets(tiles, caption, points, _ground_truth(result), arranger.compared)
 
 
 def scale_of(result: Heatmaps, item: Heatmap) -> str:
@@ -228,6 +229,12 @@ def _ground_truth(result: Heatmaps) -> str:
 
 def _joined(*parts: str) -> str:
     return ' · '.join(part for part in parts if part)
+
+
+def _doubt(result: Heatmaps) -> str:
+    """What is assumed of the maps, because it could not be checked."""
+    unchecked = any(item.layer is not None and item.layer.unchecked for item in result.maps)
+    return 'token order not checked' if unchecked else ''
 
 
 def _missing_evidence(item: Heatmap, against: bool) -> str:

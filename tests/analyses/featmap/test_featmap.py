@@ -243,7 +243,7 @@ def test_maxvits_blocks_and_grids_go_back_to_their_places(name, part, scattered)
 
 
 def test_windows_with_padding():
-    from vistool.network.windows import from_windows
+    from vistool.network.windows import window_layout
 
     class Block(nn.Module):
         window_size, shift_size = 4, 2
@@ -261,8 +261,10 @@ def test_windows_with_padding():
         for row in (0, 4)
         for column in (0, 4, 8)
     ]
-    found = from_windows(torch.stack(pieces), root, '0.attn', 2, [(6, 10)])
-    assert found is not None and torch.equal(found, maps)
+    windows = torch.stack(pieces)
+    layout = window_layout(windows.shape, root, '0.attn', 2, [(6, 10)])
+    assert layout is not None and torch.equal(layout.to_map(windows), maps)
+    assert torch.equal(layout.from_map(maps, windows), windows)
 
 
 @pytest.mark.parametrize(

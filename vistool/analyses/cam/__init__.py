@@ -63,6 +63,7 @@ from vistool.models.model import (
 from vistool.network.detection import Adapter, Frame, find_detector
 from vistool.network.forward import Forward, Layer, UnsuitedLayer, better_layer, forward, layers_to_explain
 from vistool.network.inputs import varied
+from vistool.network.layer_search import searched
 from vistool.network.layers import find_call, layer_names, network_name, require_layers, words_for
 from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, pooled_features
 from vistool.network.segmentation import Segmenter, find_segmenter
@@ -311,7 +312,11 @@ class CAM(MapAnalysis):
             settings |= measuring.entry(readout if by_class else None)
             measures = {name: metric.told for name, metric in measuring.metrics.items()}
         names = [layer.label for layer in run.layers]
-        report = Report(model, methods, names, targets, readout, numbers, values, drawn, settings, measures, measured)
+        unchecked = [layer.label for layer in run.layers if layer.layout.unchecked]
+        report = Report(
+            model, methods, names, targets, readout, numbers, values, drawn, settings, measures, measured,
+            unchecked=unchecked,
+        )  # fmt: skip
         return [report.result(index, sample) for index, sample in enumerate(samples)]
 
     def _dense(
@@ -474,6 +479,13 @@ class CAM(MapAnalysis):
         with naming('layers'):
             names = layer_names(model.module, self.layers)
             names = names or layers_to_explain(model.module, inputs, read)
+        if not names and (joined := searched(model.module, inputs, read).joined):
+            raise InputError(
+                f'{joined} runs on several inputs joined to one batch (torch.cat), so its rows are not those of the '
+                'drawn image alone',
+                accepted='a network that runs the layer once for each input, or a layer outside of that part',
+                parameter='layers',
+            )
         if not names:
             raise InputError(
                 f'no default layer is known for {network_name(model.module)}',

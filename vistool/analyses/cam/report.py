@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -69,6 +69,7 @@ class Report:
         measures: The metrics that were asked for.
         measured: For each image what was measured of each map, by its key and number.
         instances: For each image what a detector or segmenter found; empty for other networks.
+        unchecked: The layers whose order of tokens is assumed.
     """
 
     model: Model
@@ -83,6 +84,7 @@ class Report:
     measures: Mapping[str, Measure]
     measured: Sequence[Mapping[tuple[Key, int], MapMeasured]]
     instances: Sequence[Sequence[Instance]] = ()
+    unchecked: Collection[str] = ()
 
     def result(self, index: int, sample: Sample) -> Heatmaps:
         """The result for image ``index`` of the batch."""
@@ -186,7 +188,9 @@ class Report:
         return Heatmap(
             drawn.values[index],
             Coordinates(place),
-            layer=Layer(layer) if layer else None,
+            layer=Layer(layer, unchecked=drawn.layer in self.unchecked if drawn.layer else bool(self.unchecked))
+            if layer
+            else None,
             range=None if ranges is None else (float(ranges[index, 0]), float(ranges[index, 1])),
             score=None if target is None else target.score,
             signed=None if drawn.signed is None else drawn.signed[index],

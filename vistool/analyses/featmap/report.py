@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,8 @@ def layer_of(plan: Plan, feature: Feature, number: int) -> Layer:
         number = list(plan.layers).index(feature.layer)
     channels, height, width = feature.maps.shape[1:]
     size = channels, height, width
-    return Layer(feature.name, number + 1, size, place=feature.place) if plan.staged else Layer(feature.name, size=size)
+    staged = Layer(feature.name, number + 1, size, place=feature.place)
+    return replace(staged if plan.staged else Layer(feature.name, size=size), unchecked=feature.unchecked)
 
 
 def described(
