@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from command_line import files, runner
+from PIL import Image
 
 from vistool.commands import browse_dataset, vis_attention, vis_cam, vis_featmap, vis_lr, vis_patches
 from vistool.errors import InputError
@@ -256,3 +257,15 @@ def test_a_name_with_line_breaks_is_escaped_wherever_it_is_shown(capsys, here, n
     assert err.count(f'{shown} broken.png') == 1 and name not in err
     entries = [json.loads(line) for line in (here / 'out' / 'manifest.jsonl').read_text().splitlines()]
     assert sorted(entry['name'] for entry in entries) == sorted([shown, f'{shown} broken', f'{shown} deep'])
+
+
+@pytest.mark.parametrize('photo', ['thin.png', 'dot.png', 'flat.png'])
+@pytest.mark.parametrize('command', [cam, attention, featmap, patches])
+def test_a_photo_one_pixel_thin_is_drawn_in_a_bounded_picture(capsys, here, command, photo):
+    Image.new('RGB', (2000, 1), 'red').save('flat.png')
+    path = photo if photo == 'flat.png' else f'things/{photo}'
+    model = ['things/vit.py'] if command is patches else VIT
+    code, _, err = command(capsys, path, *model, '-o', 'x.png')
+    assert code == 0, err
+    with Image.open('x.png') as picture:
+        assert max(picture.size) < 4000

@@ -192,3 +192,36 @@ def test_shuffling_is_a_permutation_that_the_seed_decides(demo):
 def test_bad_selections(demo, options, message):
     with pytest.raises(InputError, match=message):
         choose(demo, **options)
+
+
+class Unlabeled:
+    """Samples of which nothing is known, or whose one known label says that they are in no class."""
+
+    classes = ('cat', 'dog')
+    seed = 0
+
+    def __init__(self, *labels):
+        self.labels = labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def label(self, index):
+        return self.labels[index]
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [({'classes': ['cat']}, 'classes'), ({'classes': ['1']}, 'classes'), ({'per_class': 1}, 'per_class'),
+     ({'per_class': 1, 'number': 1}, 'per_class'), ({'classes': ['cat'], 'per_class': 2}, 'classes')],
+)  # fmt: skip
+def test_what_asks_for_labels_is_refused_where_there_are_none(options, named):
+    with pytest.raises(InputError, match=f'^{named}: the dataset has no labels'):
+        choose(Unlabeled(None, None, None), **options)
+
+
+def test_labels_of_some_samples_are_enough_and_nothing_else_needs_any():
+    assert choose(Unlabeled(None, 1, None), classes=['dog']) == [1]
+    assert choose(Unlabeled(None, None, None), number=2) == [0, 1]
+    with pytest.raises(InputError, match='^classes: no sample of'):
+        choose(Unlabeled((), ()), classes=['dog'])

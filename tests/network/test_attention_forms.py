@@ -183,6 +183,15 @@ def test_gradients_are_taken_with_respect_to_it(form):
     torch.testing.assert_close(shown, expected, atol=1e-6, rtol=1e-3)
 
 
+@pytest.mark.parametrize(('size', 'said'), [((16, 24), 1), ((16, 16), 1), ((24, 32), 0)])
+@pytest.mark.parametrize('form', [exp_and_sum, saved_detached])
+def test_the_order_of_queries_that_are_too_few_to_show_it_is_said_to_be_assumed(size, said, form, caplog):
+    net = Form(form).eval()
+    for _ in range(2):
+        Attention(queries=['5,5'])(net, torch.randn(1, 3, *size))
+    assert caplog.text.count('queries are taken to be in the order of its keys') == said
+
+
 def shared_values(net, q, k, v):
     a = (q @ k.mT).softmax(-1)
     shared = v.mean(1)

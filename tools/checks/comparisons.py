@@ -17,7 +17,7 @@ import numpy as np
 import oracles
 import torch
 from numpy.typing import NDArray
-from oracles import Answers
+from oracles import Answers, Call
 from torch import Tensor, nn
 from zoo import Network, quiet
 
@@ -175,6 +175,8 @@ class Comparison:
         with torch.no_grad(), quiet():
             self.logits = oracles.logits_of(self.module(self.images))
         self._values: dict[str, list[list[list[Tensor]]]] = {}
+        self._backward: dict[str, list[Call]] = {}
+        self._logits: dict[str, list[list[Tensor]]] = {}
         self.inner = self._inner_layers(inner)
 
     @property
@@ -265,12 +267,15 @@ class Comparison:
             assert logits is not None
             return logits.gather(1, classes[:, None])[:, 0]
 
-        with quiet():
-            calls, _ = oracles.backward_through(self.module, self.images, [name], score)
+        if name not in self._backward:  # the inner layers come along
+            names = [each for each in dict.fromkeys([name, *self.inner]) if each not in self._backward]
+            with quiet():
+                self._backward.update(oracles.backward_through(self.module, self.images, names, score)[0])
+        calls = self._backward[name]
         signed = {method: torch.stack([torch.from_numpy(_of(r, method).signed) for r in results]) for method in METHODS}
         grid: Size = (signed['gradcam'].shape[1], signed['gradcam'].shape[2])
         reasons = []
-        for number, call in enumerate(calls[name]):
+        for number, call in enumerate(calls):
             for place, (value, gradient) in enumerate(zip(call.values, call.gradients, strict=True)):
                 for way in arrangements(value.shape, len(self.images), grid[0] * grid[1]):
                     gradient = torch.zeros_like(value) if gradient is None else gradient
@@ -284,7 +289,7 @@ class Comparison:
                     notes = [reason, '' if g.any() else 'no gradient', _doubt(name) if prefix else '']
                     return outcome('WRONG', wrong) if wrong else outcome('equal', '; '.join(filter(None, notes)))
         if not reasons:
-            return outcome('WRONG', f'a map of {grid} out of {[tuple(v.shape) for v in calls[name][0].values]}')
+            return outcome('WRONG', f'a map of {grid} out of {[tuple(v.shape) for v in calls[0].values]}')
         return outcome('WRONG', next((reason for reason in reasons if 'off by' not in reason), reasons[0]))
 
     def _same_cams(
@@ -401,24 +406,31 @@ class Comparison:
 
     def attention(self) -> Iterator[Outcome]:
         """The last layer and two others; for the last also the row of one token."""
-        results, failed = self.attempt('attention', 'last layer', lambda: self._attend(()))
-        if failed:
-            yield self._questioned(failed)
-        else:
-            yield from self._compare_attention(results, 'default: ')
-        if failed and 'runs no attention' in failed.reason:
-            return
-        others, refused = self.attempt('attention', 'first layer', lambda: self._attend(0))
-        if refused:
-            yield refused
-            return
-        yield from self._compare_attention(others, '')
         number = self.pick.randrange(1, 8)
-        others, refused = self.attempt('attention', f'layer {number}', lambda: self._attend(number))
-        if refused and 'attention layers run' not in refused.reason:
-            yield refused
-        elif not refused:
-            yield from self._compare_attention(others, '')
+        wanted = {'last layer': (), 'first layer': 0, f'layer {number}': number}
+        shown: dict[str, Any] = {}
+        for subject, layers in wanted.items():
+            results, failed = self.attempt('attention', subject, partial(self._attend, layers))
+            if failed is None:
+                shown[subject] = results
+            elif 'attention layers run' not in failed.reason:
+                yield self._questioned(failed)
+                if 'runs no attention' in failed.reason:
+                    return
+        self._watch_logits([name for results in shown.values() for name in results[0].layers])
+        for subject, results in shown.items():
+            yield from self._compare_attention(results, 'default: ' if subject == 'last layer' else '')
+
+    def _watch_logits(self, names: Sequence[str]) -> None:
+        """Keeps the logits of all attention inside modules, for the first image and with each part of it changed."""
+        names = list(dict.fromkeys(names))
+        self._logits = {name: [] for name in names}
+        for images in self._chunks() if names else ():
+            with quiet():
+                records = oracles.attention_weights(self.module, images, names)
+            for name in names:
+                inside = (each for each in records if name in ('', each.module) or each.module.startswith(f'{name}.'))
+                self._logits[name].append([each.logits for each in inside])
 
     def _questioned(self, refusal: Outcome) -> Outcome:
         """The refusal, and what speaks against it: softmaxes that run although there is said to be no attention."""
@@ -459,10 +471,8 @@ class Comparison:
         The logit of a token with itself depends on that token alone.
         """
         own = []
-        for images in self._chunks():
-            with quiet():
-                records = oracles.attention_weights(self.module, images, [name])
-            logits = next((record.logits for record in records if record.logits.shape == shape), None)
+        for chunk in self._logits[name]:
+            logits = next((logits for logits in chunk if logits.shape == shape), None)
             if logits is None:
                 return None
             own.append(reading.read(logits).diagonal(dim1=-2, dim2=-1).sum(2).flatten(1))
@@ -502,11 +512,7 @@ class Comparison:
 
     def _answers_of_keys(self, name: str, number: int, reading: _Reading) -> Answers:
         """How the keys of an attention operation answer to parts of the first image, by the change of their logits."""
-        rows = []
-        for images in self._chunks():
-            with quiet():
-                logits = oracles.attention_weights(self.module, images, [name])[number].logits
-            rows.append(reading.read(logits.double().nan_to_num(neginf=0.0)))
+        rows = [reading.read(chunk[number].double().nan_to_num(neginf=0.0)) for chunk in self._logits[name]]
         logits = torch.cat(rows)[: len(self.changed)]
         change = (logits[1:] - logits[:1]).abs().sum((2, 3)).flatten(1)
         return Answers(self.parts, reading.places(change))

@@ -700,7 +700,10 @@ def choose(
     if classes or per_class is not None:
         pool = of_classes(samples, pool, classes, per_class, number)
     if not pool:
-        raise InputError(f'no sample of {" ".join(classes)!r}' if classes else 'the dataset is empty')
+        problem, parameter = 'the dataset is empty', 'config'
+        if classes:
+            problem, parameter = f'no sample of {" ".join(classes)!r}', 'classes'
+        raise InputError(problem, parameter=parameter)
     return pool if number is None else pool[:number]
 
 
@@ -724,12 +727,19 @@ def at_indices(texts: Sequence[str], length: int) -> list[int]:
 def of_classes(
     samples: LabeledSamples, pool: Sequence[int], classes: Sequence[str], per_class: int | None, number: int | None
 ) -> list[int]:
-    """The samples of ``pool`` in any of the ``classes``, at most ``per_class`` of each and ``number`` in all."""
+    """The samples of ``pool`` in any of the ``classes``, at most ``per_class`` of each and ``number`` in all.
+
+    Raises:
+        InputError: A class does not exist, or no sample has a label.
+    """
     wanted = {_class_id(text, samples.classes) for text in classes}
     counts: Counter[int] = Counter()
     kept: list[int] = []
+    labeled = not (wanted or per_class)  # nothing is asked of labels
     for index in pool:
-        ids = set(class_ids(samples.label(index)))
+        label = samples.label(index)
+        labeled = labeled or label is not None
+        ids = set(class_ids(label))
         counted = (ids & wanted) if wanted else ids
         if (wanted and not counted) or (per_class and counted and all(counts[each] >= per_class for each in counted)):
             continue
@@ -738,6 +748,8 @@ def of_classes(
         full = per_class and wanted and all(counts[each] >= per_class for each in wanted)
         if full or len(kept) == number:
             break  # reading the labels of a large dataset takes long, so it stops here
+    if pool and not labeled:
+        raise InputError('the dataset has no labels', parameter='classes' if wanted else 'per_class')
     return kept
 
 

@@ -147,8 +147,8 @@ def place_tokens(
     op = op.regrouped(sizes, order, found.shape[1])
     layout = placed.layout(batch, op)
     if layout.query_grid is not None and not _shows_order(found):
-        count = f'{op.shape[2]} queries'
-        layout = replace(layout, assumed=f'{op.name}: the order of its {count} is taken to be that of its keys')
+        name, count = op.name or 'the attention of the network', op.shape[2]
+        layout = replace(layout, assumed=f'{name}: its {count} queries are taken to be in the order of its keys')
     return op.reordered(placed.query_order, placed.key_order), layout
 
 

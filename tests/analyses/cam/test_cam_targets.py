@@ -12,7 +12,7 @@ from torch import nn
 import vistool as vt
 from vistool import CAM
 from vistool.analyses.cam.methods import finer_score, nearest
-from vistool.analyses.cam.targets import ClassTarget
+from vistool.analyses.cam.targets import ClassTarget, custom_target
 from vistool.errors import InputError
 from vistool.network.outputs import Readout, pooled_features
 from vistool.registry import CAM_TARGETS
@@ -244,3 +244,18 @@ def test_dinov2_likens_a_photo_to_itself_mirrored_more_than_to_others():
         found = pooled_features(model.module(inputs), tuple(inputs.shape[2:]))
     handle.remove()
     assert torch.equal(found, norm['out'][:, 0])  # the class token after the final norm
+
+
+@pytest.mark.parametrize('spec', ['os.system', 7, ['Difference'], True])
+def test_what_is_no_score_of_the_users_own_is_bad_input(spec):
+    with pytest.raises(InputError, match='cam_target: .* is not a score; accepted'):
+        custom_target(spec, [])
+
+
+@pytest.mark.parametrize('error', [TypeError('no'), IndexError('9'), RuntimeError('shapes'), KeyError('logits')])
+def test_a_score_of_the_users_own_that_fails_is_named_with_what_it_says(error):
+    def score(output, samples):
+        raise error
+
+    with pytest.raises(InputError, match=rf'cam_target: score failed \({type(error).__name__}: {error.args[0]}\)'):
+        custom_target(score, [object()]).score(torch.zeros(1, 2), torch.arange(1))

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vistool.data.samples import Sample
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, cause_of, close_matches
 from vistool.models.model import Model, as_samples
 from vistool.network.inputs import run_network
 from vistool.network.outputs import Readout, pooled_features
 from vistool.network.tensors import NetworkInput, input_size
+from vistool.records import shown
 from vistool.registry import CAM_TARGETS
 
 Score: TypeAlias = Callable[[Any, Sequence[Sample]], Tensor]
@@ -109,10 +110,15 @@ class ScoreTarget:
         """The score of each row of a network's output; see :class:`Target`.
 
         Raises:
-            InputError: If the function returns something else than one score per row.
+            InputError: If the function fails, or returns something else than one score per row.
         """
         images = rows % len(self.samples)
-        score = self.function(output, [self.samples[index] for index in images.tolist()])
+        try:
+            score = self.function(output, [self.samples[index] for index in images.tolist()])
+        except InputError:
+            raise
+        except Exception as error:  # the user's own code
+            raise InputError(f'{self.name} failed ({cause_of(error)})', parameter='cam_target') from error
         if not isinstance(score, Tensor) or score.shape != images.shape:
             shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise InputError(
@@ -137,9 +143,13 @@ def custom_target(spec: Score | Mapping[str, Any], samples: Sequence[Sample]) ->
         samples: The images.
 
     Raises:
-        InputError: If no score of this name is registered, or it cannot be built.
+        InputError: If it is neither, no score of this name is registered, or it cannot be built.
     """
     if not isinstance(spec, Mapping):
+        if not callable(spec):
+            raise InputError(
+                f'{shown(spec)} is not a score', accepted="dict(type='NAME', …) or a function", parameter='cam_target'
+            )
         name = getattr(spec, 'name', '') or getattr(spec, '__name__', type(spec).__name__)
         return ScoreTarget(samples, name, spec)
     options = dict(spec)
