@@ -440,3 +440,10 @@ def test_pictures_and_numbers(network, images, tmp_path):
     assert raw['cascade_0'].shape[0] == len(raw['stages']) + 1 == len(raw['similarity_0'])
     assert len(raw['row_value']) == len(report.rows) == len(report.to_frame())
     assert 'GradCAM' in table(report) and 'FAIL 1.00' in table(report)
+
+
+@pytest.mark.parametrize('config', ['detector', 'segmenter'])
+def test_networks_that_find_objects_or_regions_are_refused(config, images):
+    model = vt.load(f'configs/scenes/{config}.py')
+    with pytest.raises(InputError, match='config: .* the checks are for networks that score whole images'):
+        vt.Check()(model, model.read('demo/scenes/scene_3.jpg'))

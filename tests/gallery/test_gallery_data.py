@@ -98,7 +98,10 @@ def test_metrics_are_written_once_and_their_values_with_each_map(tmp_path):
 @pytest.mark.parametrize(
     ('spoil', 'message'),
     [
-        (lambda f: (f / 'manifest.jsonl').unlink(), r'not hold a finished run: manifest.jsonl is missing.*resume'),
+        (
+            lambda f: (f / 'manifest.jsonl').unlink(),
+            r'not hold a finished run: manifest.jsonl is missing.*finish the run',
+        ),
         (lambda f: (f / 'run.json').unlink(), r'not hold a finished run: run.json is missing'),
         (lambda f: (f / 'run.json').write_text('{'), r'run.json is not valid JSON'),
         (lambda f: (f / 'run.json').write_text('[]'), r'run.json is not a JSON object'),

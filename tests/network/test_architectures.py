@@ -172,7 +172,7 @@ def test_behind_the_last_attention_an_error_names_the_layer_before_it(networks, 
     [
         ('ResNet', 'head.fc', 'backbone.layer4'),
         ('ViT', 'head.layers.head', 'backbone.layers.1.ln1'),
-        ('Swin', 'backbone.stages.3.blocks.0.attn.w_msa', 'backbone.norm3'),
+        ('Swin', 'head.fc', 'backbone.norm3'),
         ('BEiT', 'backbone.layers.0.attn.attn_drop', 'backbone.layers.1'),
     ],
 )

@@ -195,7 +195,9 @@ def test_raw_round_trip(tmp_path):
     assert writer.write(result, 'a') == [tmp_path / 'a.jpg', tmp_path / 'a.npz']
     first = (tmp_path / 'a.npz').read_bytes()
     with np.load(tmp_path / 'a.npz', allow_pickle=False) as raw:
-        assert set(raw) == {'groups', 'maps_0', 'names_0', 'range_0', 'maps_1', 'names_1', 'image', 'recipe'}
+        apart = {f'{name}_{group}' for name in ('maps', 'names', 'coordinates') for group in (0, 1)}
+        assert set(raw) == {*apart, 'groups', 'range_0', 'image', 'recipe'}
+        assert json.loads(raw['coordinates_0'][0]) == {'method': 'gradcam', 'layer': 'g1', 'target': '猫'}
         assert raw['groups'].tolist() == ['g1', 'g2'] and raw['names_0'].tolist() == ['gradcam/猫', 'gradcam/cup']
         assert raw['maps_0'].dtype == raw['range_0'].dtype == np.float32 and raw['maps_0'].shape == (2, 5, 4)
         np.testing.assert_array_equal(raw['maps_0'][0], maps[0].values)

@@ -35,9 +35,9 @@ from vistool.network.tensors import (
 
 log = logging.getLogger('vistool')
 
-Pullback: TypeAlias = list[tuple[Tensor, Tensor]]
-"""Tensors of a forward's graph, each with the gradient of a number at it; the number depends on the network through
-them alone."""
+Pullback: TypeAlias = list[tuple[Tensor, Tensor | None]]
+"""Tensors of a forward's graph, each with the gradient of a number at it, or None where it is that number itself; the
+number depends on the network through them alone."""
 
 
 def search_layer(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> str | None:
@@ -252,7 +252,7 @@ class Forward:
                 pyramid (:attr:`levels`) the gradient is zero instead, and a warning says so where all of them are.
         """
         values = [layer.value for layer in self.layers]
-        pullback = [(objective, torch.ones_like(objective))] if isinstance(objective, Tensor) else objective
+        pullback: Pullback = [(objective, None)] if isinstance(objective, Tensor) else objective
         if self.levels:
             pullback = [(tensor, gradient) for tensor, gradient in pullback if tensor.requires_grad]
         if not all(tensor.requires_grad for tensor, _ in pullback):

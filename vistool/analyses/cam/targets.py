@@ -45,16 +45,15 @@ class Target(Protocol):
         """
 
     def pullback(self, output: Any, rows: Tensor) -> Pullback:
-        """The gradient of the sum of the scores at tensors of an output's graph, such as that sum itself with 1."""
+        """The gradient of the sum of the scores at tensors of an output's graph, such as that sum itself."""
 
     def values(self, output: Any, count: int) -> Tensor | None:
         """Scores ``(B,)`` of the plain images, the first of ``count``; None for classes (they have probabilities)."""
 
 
 def pulled_back(scores: Tensor) -> Pullback:
-    """The sum of scores ``(n,)``, with 1."""
-    total = scores.sum()
-    return [(total, torch.ones_like(total))]
+    """The sum of scores ``(n,)``; its gradient is left out, since PyTorch imports sympy for one that is given."""
+    return [(scores.sum(), None)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class ClassTarget:
         return self.signed(scores.gather(1, self.classes[images, None].to(scores.device))[:, 0], rows)
 
     def pullback(self, output: Any, rows: Tensor) -> Pullback:
-        """The sum of the scores, and 1."""
+        """The sum of the scores."""
         return pulled_back(self.score(output, rows))
 
     def signed(self, scores: Tensor, rows: Tensor) -> Tensor:
@@ -143,7 +142,7 @@ class ScoreTarget:
         return score
 
     def pullback(self, output: Any, rows: Tensor) -> Pullback:
-        """The sum of the scores, and 1."""
+        """The sum of the scores."""
         return pulled_back(self.score(output, rows))
 
     def values(self, output: Any, count: int) -> Tensor:

@@ -24,9 +24,11 @@ from vistool.analyses.check.explaining import Explained, explain, map_of, withou
 from vistool.analyses.check.randomization import Block, find_blocks, grouped, randomized
 from vistool.analyses.check.similarity import pointing_cell, rank_correlation, ssim
 from vistool.environment import versions
-from vistool.errors import InputError, check_seed
+from vistool.errors import InputError, check_seed, param
 from vistool.metrics import Protocol
 from vistool.models.model import Model, Subject, as_model, as_samples
+from vistool.network.detection import find_detector
+from vistool.network.segmentation import find_segmenter
 from vistool.network.stages import find_stages
 from vistool.registry import ANALYSES
 from vistool.results import Heatmap
@@ -76,6 +78,12 @@ class Check:
         """
         find_checks(self.checks)
         check_seed(self.seed)
+        if find_detector(model.module) is not None or find_segmenter(model.module) is not None:
+            raise InputError(
+                f'{model.name} finds objects or regions; the checks are for networks that score whole images',
+                hint=f'vis_cam compares the maps of a detector with what masking finds ({param("verify")})',
+                parameter='config',
+            )
         self.cam.check(model)
 
     def __call__(self, model: Model | nn.Module, subject: Subject) -> CheckReport:
@@ -92,7 +100,7 @@ class Check:
         samples, _ = as_samples(subject, model)
         self.check(model)
         fusion = self.cam.layer_fusion if self.cam.layer_fusion != 'none' else 'mean'
-        cam = replace(self.cam, metrics=(), truth=None, layer_fusion=fusion)
+        cam = replace(self.cam.for_model(model), metrics=(), truth=None, layer_fusion=fusion)
         with model.borrowed():
             explained = Explained.of(cam, find_methods(cam.methods), model, samples)
             with without_warnings():

@@ -83,7 +83,7 @@ class Detections:
         for place, value in zip(places, values, strict=True):
             if not value.requires_grad:
                 raise untraceable(self, place)
-        return [[(value, torch.ones_like(value))] for value in values]
+        return [[(value, None)] for value in values]
 
 
 def attribute_of(score: Tensor, box: Tensor, attribute: str) -> Tensor:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError
@@ -151,11 +150,7 @@ class _Dense(Detections):
 
     def pullbacks(self, places: Sequence[Place], attribute: str) -> list[Pullback]:
         """Each prediction's number from the one raw output that it equals."""
-        found = []
-        for place in places:
-            value = self._traced(place, attribute)
-            found.append([(value, torch.ones_like(value))])
-        return found
+        return [[(self._traced(place, attribute), None)] for place in places]
 
     def _traced(self, place: Place, attribute: str) -> Tensor:
         image, index = place
