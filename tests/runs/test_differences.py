@@ -129,6 +129,25 @@ def test_maps_of_other_sizes_and_crops_are_laid_over_the_photo():
     assert np.isnan(measure(photo, cropped, whole, unknown)['iou'])
 
 
+def test_another_part_of_the_photo_is_compared_where_both_networks_saw_it(before, photos, tmp_path):
+    """The second run sees the photos cropped: nothing but its geometry says so."""
+    after = tmp_path / 'after'
+    shutil.copytree(before, after)
+    blind = {}
+    for path in sorted(after.glob('*.npz')):
+        arrays = dict(np.load(path))
+        part = arrays['maps_0'][:, 4:36, 6:42]
+        blind[path.name.partition('_')[0]] = measure(arrays['maps_0'][0], part[0])['mass']
+        moved = arrays['geometry'] @ np.array([[1, 0, 6], [0, 1, 4], [0, 0, 1.0]])
+        np.savez(path, **{**arrays, 'maps_0': part, 'image': arrays['image'][4:36, 6:42], 'geometry': moved})
+    found = {image.name: image.mass for image in compare_runs(before, after).images}
+    assert max(found.values()) < 0.01 < 0.1 < max(blind.values())
+    for path in after.glob('*.npz'):
+        arrays = dict(np.load(path))
+        np.savez(path, **{key: value for key, value in arrays.items() if key != 'geometry'})
+    assert all(np.isnan(item.mass) for item in compare_runs(before, after).maps)
+
+
 @pytest.mark.parametrize('options', [{'batch_size': 1}, {'batch_size': 3}])
 def test_equal_runs_raise_no_alarm(before, photos, tmp_path, options):
     assert not fails(before, run(photos, tmp_path / 'again', **options))

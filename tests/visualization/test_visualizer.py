@@ -196,7 +196,7 @@ def test_raw_round_trip(tmp_path):
     first = (tmp_path / 'a.npz').read_bytes()
     with np.load(tmp_path / 'a.npz', allow_pickle=False) as raw:
         apart = {f'{name}_{group}' for name in ('maps', 'names', 'coordinates') for group in (0, 1)}
-        assert set(raw) == {*apart, 'groups', 'range_0', 'image', 'recipe'}
+        assert set(raw) == {*apart, 'groups', 'range_0', 'image', 'geometry', 'original_size', 'recipe'}
         assert json.loads(raw['coordinates_0'][0]) == {'method': 'gradcam', 'layer': 'g1', 'target': '猫'}
         assert raw['groups'].tolist() == ['g1', 'g2'] and raw['names_0'].tolist() == ['gradcam/猫', 'gradcam/cup']
         assert raw['maps_0'].dtype == raw['range_0'].dtype == np.float32 and raw['maps_0'].shape == (2, 5, 4)

@@ -226,7 +226,7 @@ def _pairs(runs: tuple[FinishedRun, FinishedRun], first: Line, second: Line) -> 
     scores = [{each.get('name'): each.get('score') for each in line.get('targets') or ()} for line in (first, second)]
     for key in dict.fromkeys([*before.values, *after.values]):
         one, other = before.values.get(key), after.values.get(key)
-        measured = measure(one, other, before.geometry, after.geometry) if one is not None and other is not None else {}
+        measured = _measured(one, other, before, after) if one is not None and other is not None else {}
         target = dict(key).get('target')
         photo = after.photo if other is not None else before.photo
         yield MapPair(
@@ -268,16 +268,24 @@ def _maps_of(arrays: Mapping[str, NDArray[Any]]) -> _Maps:
             told = [{key: value for key, value in each.items() if key != name} for each in told]
     for coordinates, item in zip(told, stacks, strict=True):
         values[tuple(coordinates.items())] = item
-    recipe = json.loads(str(arrays['recipe'])) if 'recipe' in arrays else {}
-    return _Maps(values, np.asarray(arrays['image'], np.uint8), _geometry_of(recipe.get('geometry')))
+    photo = np.asarray(arrays['image'], np.uint8)
+    return _Maps(values, photo, _geometry_of(arrays, (photo.shape[0], photo.shape[1])))
 
 
-def _geometry_of(told: Mapping[str, Any] | None) -> Geometry | None:
-    if not told:
+def _geometry_of(arrays: Mapping[str, NDArray[Any]], size: tuple[int, int]) -> Geometry | None:
+    if 'geometry' not in arrays:
         return None
-    (height, width), (rows, columns) = told['network_size'], told['original_size']
-    exact = bool(told.get('exact')) and bool(told.get('affine', True))
-    return Geometry(np.array(told['matrix'], np.float64), (height, width), (rows, columns), exact=exact)
+    height, width = arrays['original_size'].tolist()
+    return Geometry(np.asarray(arrays['geometry'], np.float64).reshape(3, 3), size, (height, width))
+
+
+def _measured(one: Array, other: Array, before: _Maps, after: _Maps) -> dict[str, float]:
+    """How far two maps agree: as they are where the networks saw the same pixels, else laid over the original."""
+    if np.array_equal(before.photo, after.photo):
+        return measure(one, other)
+    if before.geometry is None or after.geometry is None:
+        return dict.fromkeys(('rank', 'iou', 'mass'), math.nan)
+    return measure(one, other, before.geometry, after.geometry)
 
 
 def measure(

@@ -115,6 +115,7 @@ class _Run:
         self.embedded: list[_Embedded] = []
         self.failures: list[Failure] = []
         self.layers: list[str] = []
+        self.total = 0
 
     def execute(self) -> tuple[EmbeddingMap, RunSummary]:
         """Does all of it."""
@@ -138,7 +139,8 @@ class _Run:
             order = self.select()
             spec.analysis.check_samples(len(order))
             hint_at_gpu(spec.models.device, len(order))
-            self.callbacks.progress(0, len(order))
+            self.total = len(order)
+            self.callbacks.progress(0, self.total)
             self.batches.run(self.items, self.done, self.failed, [order])
             result = self.laid_out()
         paths = self.write(result, visualizer)
@@ -227,11 +229,12 @@ class _Run:
         """Keeps one sample."""
         if embedded is not None:
             self.embedded.append(embedded)
-            self.callbacks.progress(len(self.embedded) + len(self.failures), len(self.items))
+            self.callbacks.progress(len(self.embedded) + len(self.failures), self.total)
 
     def failed(self, index: int, item: AnyItem, error: InputError) -> None:
         """Notes a sample that cannot be read."""
         self.failures.append(Failure(str(item.path or item.name), error))
+        self.callbacks.progress(len(self.embedded) + len(self.failures), self.total)
 
     def laid_out(self) -> EmbeddingMap:
         """The map."""

@@ -275,7 +275,8 @@ def heatmaps_npz(result: Heatmaps) -> bytes:
     ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``; where metrics were
     asked for, ``metric_names`` (M,) strings, ``metrics_i`` float64 ``(K, M)``, ``chance_i`` likewise, what a map that
     knows nothing gets (NaN where that is not known), and ``curve_i_k_NAME`` float64 ``(2, n)``, the fractions and
-    scores of a curve of map k; ``recipe``, the provenance as a JSON string.
+    scores of a curve of map k; where pixels of ``image`` lie in the original, ``geometry`` float64 ``(3, 3)``, affine,
+    and ``original_size`` ``(2,)``, its height and width; ``recipe``, the provenance as a JSON string.
     """
     return _npz({**_heatmap_arrays(result), 'recipe': _provenance(result)})
 
@@ -346,6 +347,10 @@ def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
     if result.measures:
         arrays['metric_names'] = np.array(list(result.measures), dtype=np.str_)
     arrays['image'] = np.asarray(result.image, np.uint8)
+    geometry = result.geometry
+    if geometry is not None and geometry.exact and geometry.field is None:
+        arrays['geometry'] = np.asarray(geometry.matrix, np.float64)
+        arrays['original_size'] = np.array(geometry.original_size, np.int64)
     return arrays
 
 
