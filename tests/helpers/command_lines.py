@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 
@@ -10,7 +11,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vistool.commands import browse_dataset, vis_attention, vis_cam, vis_check, vis_featmap, vis_lr, vis_patches
+from vistool.commands import (
+    browse_dataset,
+    vis_attention,
+    vis_cam,
+    vis_check,
+    vis_diff,
+    vis_featmap,
+    vis_lr,
+    vis_patches,
+    vis_tsne,
+)
 
 COMMANDS = {
     'vis_cam': vis_cam,
@@ -20,6 +31,8 @@ COMMANDS = {
     'browse_dataset': browse_dataset,
     'vis_lr': vis_lr,
     'vis_check': vis_check,
+    'vis_diff': vis_diff,
+    'vis_tsne': vis_tsne,
 }
 
 COMMON = """
@@ -115,6 +128,15 @@ PLAUSIBLE = {
     'title': ['a title', '$x^2$', '$', 'ü', ''],
     'draw_on': ['inputs', 'x'],
     'files': ['depth=good.png', 'x=nowhere'],
+    'fail_if': ['iou<0.8', 'score>0.02', 'flips>0.5%', 'mean rank<.9', 'missing>0', 'nope', 'iou='],
+    'junit': ['report.xml', 'report.txt', 'folder', 'good.png/x.xml'],
+    'reducer': ['tsne', 'pca', 'umap'],
+    'layer': ['backbone', 'head', 'neck', 'backbone.layers[0].ln1'],
+    'stage': ['backbone', 'neck', 'pre_logits'],
+    'init': ['pca', 'random'],
+    'perplexity': ['2', '0.5', '1', '1000'],
+    'data': ['vit.py', 'nothing.py', 'broken.py'],
+    'checkpoint_option': ['none', 'vit.pth', 'nowhere.pth'],
 }  # fmt: skip
 LEFT_OUT = {'help', 'debug', 'version'}
 IMAGES = ['good.png', 'good.png', 'good.png', 'folder', 'folder', 'folder', 'mixed', 'list.txt', 'classes/*/*.png',
@@ -127,6 +149,8 @@ CONFIGS = ['vit.py', 'vit.py', 'vit.py', 'cnn.py', 'cnn.py', 'cnn.py', 'broken.p
            'resnet-nope']  # fmt: skip
 CHECKPOINTS = ['none', 'none', 'none', None, 'vit.pth', 'cnn.pth', 'broken.pth', 'nowhere.pth', '', 'folder',
                'demo://nope', 'http://[::1', 'good.png', '\x00']  # fmt: skip
+RUNS = ['run_a', 'run_b', 'run_a', 'run_b', 'run_a', 'run_b', 'folder', 'good.png', 'nowhere', '', 'dead.png', 'empty',
+        'a' * 300, '~nouser/x', 'a\nb', '\x00', 'run_damaged']  # fmt: skip
 OUTPUTS = ['out', 'out', 'out.png', 'new/deep', 'new/x.pdf', 'x.svg', 'x.webp', 'x.tif', 'good.png/x', 'dead/x',
            'a' * 300, 'a\nb', '\x00', '', '.', 'run.v2', 'x.npz']  # fmt: skip
 READ = ['good.png', 'broken.png', 'nowhere', 'folder', 'basis.npz', 'log.json', 'empty', '', 'out', '\x00']
@@ -169,6 +193,11 @@ def furnish(folder):
     (folder / 'exits.py').write_text('raise SystemExit(0)\n')
     (folder / 'nothing.py').write_text('x = 1\n')
     (folder / 'data.yaml').write_text('model: 3\n')
+    for run, score in (('run_a', 0.7), ('run_b', 0.6), ('run_damaged', 0.5)):
+        line = {'name': 'good', 'index': 0, 'input': 'good.png', 'prediction': {'id': 0, 'name': 'cat', 'score': score}}
+        (folder / run).mkdir()
+        (folder / run / 'run.json').write_text('{}')
+        (folder / run / 'manifest.jsonl').write_text(json.dumps(line) + ('\n{' if 'damaged' in run else '') + '\n')
 
 
 def command_line(rng: random.Random, name: str) -> list[str]:
@@ -186,7 +215,7 @@ def command_line(rng: random.Random, name: str) -> list[str]:
 
 
 def _positionals(rng: random.Random, names: list[str]) -> list[str]:
-    pools = {'images': IMAGES, 'config': CONFIGS, 'checkpoint': CHECKPOINTS}
+    pools = {'images': IMAGES, 'config': CONFIGS, 'checkpoint': CHECKPOINTS, 'before': RUNS, 'after': RUNS}
     good = rng.random() < 0.7  # so that most lines come past the reading of their files
     words = []
     for name in names:
@@ -219,6 +248,8 @@ def _value(rng: random.Random, action: argparse.Action) -> str:
     dest = action.dest
     if dest in PLAUSIBLE:
         return rng.choice(PLAUSIBLE[dest])
+    if dest == 'images':
+        return rng.choice(IMAGES)
     if dest in ('out', 'panels', 'sheet', 'all_channels', 'save_basis'):
         return rng.choice(OUTPUTS)
     if dest in ('basis', 'logs', 'gallery', 'reference'):

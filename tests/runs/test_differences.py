@@ -215,7 +215,7 @@ def test_files_and_exit_codes(capsys, before, photos, tmp_path):
     after = run(photos, tmp_path / 'after', perturbed(0, 1.0))
     out, report = tmp_path / 'out', tmp_path / 'report.xml'
     code, stdout, stderr = diff(capsys, before, after, '-o', out, '--junit', report, '--top', 2)
-    assert code == 1 and 'FAILED: mass>' in stderr
+    assert code == 1 and 'error: mass>2e-05 holds: ' in stderr
     assert stdout.split() == [str(out / 'diff.csv'), str(out / 'summary.md'), str(report), str(out / 'worst.png')]
     suite = ElementTree.parse(report).getroot()
     assert int(suite.get('failures')) == len(suite.findall('testcase/failure')) > 0

@@ -65,8 +65,10 @@ def work(args: argparse.Namespace) -> int:
     rules = rules or default_rules(found)
     verdicts = judge(found, rules)
     boundary.announce(write_difference(found, verdicts, out, style, args.top, junit))
-    for line in (*counts(found), *map(describe, verdicts)):
+    for line in counts(found):
         log.info('%s', line)
+    for verdict in verdicts:
+        (log.error if verdict.failed else log.info)('%s', describe(verdict))
     return boundary.SOME_FAILED if any(verdict.failed for verdict in verdicts) else boundary.OK
 
 

@@ -124,7 +124,7 @@ def _found(verdict: Verdict) -> str:
 
 def describe(verdict: Verdict) -> str:
     """A verdict as a line of text."""
-    return f'{"FAILED" if verdict.failed else "ok"}: {verdict.rule}: {_found(verdict)}'
+    return f'{verdict.rule} {"holds" if verdict.failed else "does not hold"}: {_found(verdict)}'
 
 
 def _row(image: ImageDifference) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError, naming, param
 from vistool.gallery.runs import FinishedRun, Named, matched, own_path, read_finished
-from vistool.records import read_arrays
+from vistool.records import find_path, read_arrays
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -146,7 +146,7 @@ def compare_runs(
         InputError: A folder does not hold a finished run, a record or an array file is damaged, or the runs have no
             image in common.
     """
-    runs = read_finished(Path(before), 'before'), read_finished(Path(after), 'after')
+    runs = read_finished(find_path(before, 'before'), 'before'), read_finished(find_path(after, 'after'), 'after')
     for run, parameter in zip(runs, ('before', 'after'), strict=True):
         if not run.images:
             raise InputError(f'the run in {str(run.folder)!r} has no images', parameter=parameter)
