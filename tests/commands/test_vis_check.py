@@ -1,5 +1,7 @@
 """vis_check as a user runs it."""
 
+import re
+
 import numpy as np
 import pytest
 from command_line import files, runner
@@ -28,6 +30,7 @@ def test_a_page_a_table_and_an_exit_code(capsys, here):
     assert ['random', 'weights', 'other', 'classes', 'map'] in rows
     assert next(row for row in rows if row[:1] == ['Sobel'])[1:5] == ['FAIL', '1.00', 'FAIL', '1.00']
     assert 'Sobel fails at random weights: the maps survive random weights' in err
+    assert re.search(r'^error: [12] of 2 methods failed: .*Sobel$', err, re.MULTILINE)
     raw = np.load('report.npz', allow_pickle=False)
     assert raw['methods'].tolist() == ['gradcam', 'sobel'] and '"command": "vis_check things/folder' in str(
         raw['recipe']

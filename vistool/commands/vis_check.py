@@ -67,8 +67,12 @@ def work(args: argparse.Namespace) -> int:
         output=options.output_of(args),
     )
     summary = check(spec, Callbacks(boundary.announce))
-    log.info('%s', table(summary.report), extra={'table': True})
-    return boundary.OK if summary.report.passes and not summary.failures else boundary.SOME_FAILED
+    report = summary.report
+    log.info('%s', table(report), extra={'table': True})
+    failed = dict.fromkeys(report.titles[each.method] for each in report.failed)
+    if failed:
+        log.error('%d of %d methods failed: %s', len(failed), len(report.titles), ', '.join(failed))
+    return boundary.OK if report.passes and not summary.failures else boundary.SOME_FAILED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
