@@ -42,7 +42,7 @@ def contenders(folder: Path, weights: str) -> dict[str, Callable[[], Cost]]:
         'vis_cam': tool('vis_cam', CONFIG, weights),
         'vis_featmap': tool('vis_featmap', CONFIG, weights),
         'vis_attention': tool('vis_attention', VIT, 'none'),
-        'vis_patches': tool('vis_patches', CONFIG, '--patch-size', '16'),
+        'vis_patches': tool('vis_patches', VIT),
         IMPORTS: lambda: run(['-c', 'import torch, timm']),
         'vis_cam, timm': tool('vis_cam', TIMM, 'none'),
         'torch imported': lambda: run(['-c', 'import torch']),
