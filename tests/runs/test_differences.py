@@ -18,8 +18,10 @@ import vistool as vt
 from vistool.commands.vis_diff import main
 from vistool.data.geometry import Geometry, crop, resize
 from vistool.errors import InputError
+from vistool.runs.difference_files import write_difference
 from vistool.runs.differences import compare_runs, measure
 from vistool.runs.verdicts import Rule, default_rules, judge
+from vistool.visualization.style import Style
 
 diff = runner(main)
 SMALL = ('mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'none')
@@ -295,3 +297,16 @@ def test_damaged_and_foreign_runs(capsys, before, tmp_path, harm, said):
 def test_bad_options_are_refused_before_the_work(capsys, before, tmp_path, words, said):
     code, _, stderr = diff(capsys, before, before, '-o', tmp_path / 'out', *words)
     assert code == 2 and stderr.startswith(said) and stderr.count('\n') == 1
+
+
+def test_a_name_that_is_not_utf8_is_written_everywhere(before, tmp_path):
+    shutil.copytree(before, tmp_path / 'run')
+    lines = [json.loads(line) for line in (tmp_path / 'run/manifest.jsonl').read_text().splitlines()]
+    lines[0] |= {'name': '0\udcff|x', 'prediction': {'id': 9, 'name': 'truck', 'score': 0.5}}
+    lines[1] |= {'name': '1\udcff', 'input': 'elsewhere'}
+    (tmp_path / 'run/manifest.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    found = compare_runs(before, tmp_path / 'run')
+    write_difference(found, judge(found, default_rules(found)), tmp_path / 'out', Style(), 8, tmp_path / 'out/a.xml')
+    assert b'0\xff|x' in (tmp_path / 'out/diff.csv').read_bytes()
+    assert '1 only in run' in (tmp_path / 'out/summary.md').read_text()
+    assert ElementTree.parse(tmp_path / 'out/a.xml').getroot().get('tests') and (tmp_path / 'out/worst.png').exists()

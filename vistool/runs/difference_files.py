@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -53,7 +50,10 @@ def write_difference(
     Raises:
         InputError: A file cannot be written.
     """
-    files = [(out / TABLE, _table(found), 'out'), (out / SUMMARY, summary(found, verdicts).encode(), 'out')]
+    files = [
+        (out / TABLE, _table(found), 'out'),
+        (out / SUMMARY, summary(found, verdicts).encode(errors='replace'), 'out'),
+    ]
     if junit is not None:
         files.append((junit, junit_xml(found, verdicts), 'junit'))
     for path, data, parameter in files:
@@ -65,27 +65,15 @@ def write_difference(
 
 
 def _table(found: RunDifference) -> bytes:
-    """The frame as CSV."""
-    rows = found.to_frame().to_dict('records')
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(columns)
-    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
-    return text.getvalue().encode(errors='surrogateescape')
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return f'{value:.9g}' if math.isfinite(value) else ''
-    return value
+    text: str = found.to_frame().to_csv(index=False, lineterminator='\n', float_format='%.9g')
+    return text.encode(errors='surrogateescape')
 
 
 def summary(found: RunDifference, verdicts: Sequence[Verdict]) -> str:
     """The comparison in Markdown: counts, rules, and the images that changed the most."""
     failed = any(verdict.failed for verdict in verdicts)
     lines = [f'# {_text(found.names[0])} → {_text(found.names[1])}: {"changed" if failed else "no change that counts"}']
-    lines += ['', *(f'- {line}' for line in counts(found)), '']
+    lines += ['', *(f'- {_text(line)}' for line in counts(found)), '']
     lines += ['| Fails if | Found | |', '|---|---|---|']
     lines += [f'| `{each.rule}` | {_found(each)} | {"✗" if each.failed else "✓"} |' for each in verdicts]
     changed = [image for image in found.images if image.flipped or image.mass or image.score > 0][:_LISTED]
@@ -202,7 +190,7 @@ def worst(found: RunDifference, top: int) -> ImageGrid:
     bound = max((float(np.nanmax(np.abs(each))) for each in changes.values()), default=0.0) or 1.0
     titles = ('photo', *found.names, f'{found.names[1]} − {found.names[0]} (±{bound:.2g})')
     rows = [_drawn(image, pair, changes.get(image.name), bound) for image, pair in chosen]
-    titled = [[replace(cell, title=(title,)) for cell, title in zip(row, titles)] for row in rows[:1]]  # noqa: B905
+    titled = [[replace(cell, title=(title,)) for cell, title in zip(row, titles, strict=True)] for row in rows[:1]]
     return ImageGrid(rows=tuple(map(tuple, [*titled, *rows[1:]])), mode='difference')
 
 

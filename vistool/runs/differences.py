@@ -219,7 +219,9 @@ class _Maps:
 
 
 def _pairs(runs: tuple[FinishedRun, FinishedRun], first: Line, second: Line) -> Iterator[MapPair]:
-    found = [_read_maps(run, line, name) for run, line, name in zip(runs, (first, second), ('before', 'after'))]  # noqa: B905
+    found = [
+        _read_maps(run, line, name) for run, line, name in zip(runs, (first, second), ('before', 'after'), strict=True)
+    ]
     if found[0] is None or found[1] is None:
         return
     before, after = found[0], found[1]

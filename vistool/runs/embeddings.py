@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -49,6 +49,9 @@ from vistool.runs.spec import (
 )
 from vistool.visualization.files import write_file
 from vistool.visualization.visualizer import Visualizer
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 log = logging.getLogger('vistool')
 
@@ -150,12 +153,11 @@ class _Run:
         seconds = time.perf_counter() - started
         return result, RunSummary(out, len(self.embedded), 0, tuple(self.failures), tuple(paths), seconds, False)
 
-    def images(self, config: object) -> Images:
+    def images(self, config: Config | None) -> Images:
         """The images as the caller names them, or the config's test set, else its validation set."""
         if self.spec.images is not None:
             return self.spec.images
-        has_test = config is not None and getattr(config, 'get', lambda name: None)('test_dataloader')
-        return '@test' if has_test else '@val'
+        return '@test' if config is not None and config.get('test_dataloader') else '@val'
 
     def select(self) -> list[int]:
         """Positions of the samples: a bounded number of them, unless the caller says otherwise."""

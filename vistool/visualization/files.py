@@ -387,7 +387,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors='surrogateescape')
 
 
 def curves_csv(result: Curves) -> bytes:
