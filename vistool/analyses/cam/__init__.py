@@ -56,6 +56,7 @@ from vistool.models.model import (
     as_samples,
     explained,
     names_value,
+    own_predictions,
     resolve_targets,
     same_for_all,
     sign_of,
@@ -94,8 +95,9 @@ class CAM(MapAnalysis):
             those that share the forward. None means GradCAM; for detectors HiResCAM, as GradCAM's weights are means
             over all places, and a prediction has one (Zhao and Chan, ODAM, ICLR 2023).
         targets: Class ids (also as a tensor), class names, ``'topN'`` or ``'label'``, for all images of a batch; or one
-            list of them for each image. None means the predicted class, or the config's ``cam_target``. A minus before
-            a name asks for the evidence against it: ``'-tabby'``, ``'-value'``.
+            list of them for each image. None means the predicted class, or the config's ``cam_target``; models compared
+            with this one explain the same class, or, with ``'own'``, what each of them predicts. A minus before a name
+            asks for the evidence against it: ``'-tabby'``, ``'-value'``.
         layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``) or as modules of the network, one or
             several; none means the default for the network. ``'backbone.layer4#1'`` is a layer's first call.
         aug_smooth: Average over six variants: mirrored or not, times 0.9, 1 and 1.1.
@@ -230,7 +232,7 @@ class CAM(MapAnalysis):
         return replace(self, methods=('gradcam',) if find_detector(model.module) is None else ('hirescam',))
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> CAM:
-        """The same for another model: each image with the classes that its result shows.
+        """The same for another model: each image with the classes that its result shows, or the model's own prediction.
 
         Layers that were named are kept if the other model has them; otherwise its own default is used.
 
@@ -252,7 +254,7 @@ class CAM(MapAnalysis):
         except InputError:
             layers = []
             log.warning('%s has no layer %s: its default is used', model.name, ', '.join(names))
-        if not any(targets):
+        if own_predictions(self.targets) or not any(targets):
             return replace(self, layers=layers)
         return replace(self, targets=targets, layers=layers, score_sign='+')  # the targets say which sign they have
 
