@@ -384,6 +384,7 @@ def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'config': _named(spec.models.first),
         'checkpoint': spec.models.first.checkpoint,
         'compare': [[_named(each), each.checkpoint] for each in spec.models.compare],
+        **({'names': spec.models.names} if spec.models.names else {}),
         'options': spec.models.options,
         'files': spec.models.files,
         'draw_on': spec.models.draw_on,

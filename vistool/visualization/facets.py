@@ -290,7 +290,8 @@ class _Arranger:
 
     def scored(self, item: Heatmap, name: str) -> str:
         """A target's name with the model's score for it."""
-        target = self.targets.get(name)
+        target = item.target or self.targets.get(name)
+        name = target.name if target is not None else name
         text = score_text(name, item.score, target is not None and target.id is None)
         return text if target is None or target.truth is None else f'{text}, truth {value_text(target.truth)}'
 
@@ -328,7 +329,8 @@ class _Cam(_Arranger):
         shown = str(target) if target is not None else self.result.targets[0].name if self.result.targets else ''
         name = method if target is None else f'{method}/{target}'
         scored = self.scored(item, shown) if shown else ''
-        against = shown in self.targets and self.targets[shown].against
+        explained = item.target or self.targets.get(shown)
+        against = explained is not None and explained.against
         column = self.beside(item, self.column(item), self.columns)
         return Facet(
             row=shown if self.compared else scored,
