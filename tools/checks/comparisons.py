@@ -259,10 +259,9 @@ class Comparison:
     def _misplaced(self, answers: Answers, order: Tensor, grid: Size) -> tuple[str, str]:
         """:func:`misplaced`; a scrambled order is not proven where tokens are mixed from the start."""
         verdict, why = misplaced(answers, order, grid)
-        mixed = any(name in str(self.network.architecture) for name in MIXED)
-        return (
-            ('unproven', f'{why}; its first attention mixes tokens by chance') if verdict and mixed else (verdict, why)
-        )
+        if verdict and any(name in str(self.network.architecture) for name in MIXED):
+            return 'unproven', f'{why}; its first attention mixes tokens by chance'
+        return verdict, why
 
     # class activation maps
 
