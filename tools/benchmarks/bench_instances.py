@@ -26,7 +26,8 @@ from vistool.network.detection import find_detector
 def build(name: str) -> nn.Module:
     """The detector, with thresholds so low that random weights predict enough."""
     torch.manual_seed(0)
-    network = get_model(name, weights=None, weights_backbone=None, num_classes=91).eval()
+    sizes = {} if name.startswith('ssd') else {'min_size': 480, 'max_size': 640}  # the image as it is
+    network = get_model(name, weights=None, weights_backbone=None, num_classes=91, **sizes).eval()
     for module in network.modules():
         if hasattr(module, 'score_thresh'):
             module.score_thresh = 0.0
