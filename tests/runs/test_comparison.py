@@ -35,7 +35,7 @@ def test_models_stand_beside_each_other_with_their_own_scores():
     both = side_by_side([result(0.9), result(0.2)], ['base', 'ours'])
     shown = facets(both)
     assert shown.rows == ('cat', 'cup') and shown.columns == ('base', 'ours')
-    assert [tile.footer for tile in shown.tiles] == ['cat 0.90', 'cat 0.20', 'cup 0.90', 'cup 0.20']
+    assert [tile.footer for tile in shown.tiles] == ['0.90', '0.20', '0.90', '0.20']  # the rows say the class
     assert both['ours', 'cup'].score == 0.2 and both.coordinates['model'] == ('base', 'ours')
     assert both.maps[0].view is None and both.maps[1].view is not None
     assert both.provenance['compare'] == [{'model': 0.2}]
@@ -117,7 +117,7 @@ def test_models_of_one_name_stay_apart():
 def test_labels_tell_checkpoints_apart_where_names_do_not():
     first, second = Model(None, 'swin'), Model(None, 'vit')
     assert labels([first, second]) == ['swin', 'vit']
-    assert labels([first, first]) == ['none', 'none']
+    assert labels([first, first]) == ['random', 'random']
     assert labels([first, second], ['theirs', 'ours']) == ['theirs', 'ours']
 
 

@@ -281,6 +281,7 @@ class Heatmaps(Result):
         measures: The metrics that were asked for, by name.
         shown: Which of the file's values and bands the photo shows.
         instances: What a detector or segmenter finds in the image; maps that explain one say its number.
+        reference: uint8 ``(H, W, 3)`` RGB, the photo to which the maps explain the similarity; else None.
     """
 
     kind: Kind
@@ -300,6 +301,7 @@ class Heatmaps(Result):
     measures: Mapping[str, Measure] = field(default_factory=dict)
     shown: Shown = PHOTO
     instances: tuple[Instance, ...] = ()
+    reference: NDArray[np.uint8] | None = None
 
     def instance(self, item: Heatmap) -> Instance | None:
         """The object that a map explains; None where it explains none."""

@@ -462,7 +462,7 @@ def labels(models: Sequence[Model], names: Sequence[str] = ()) -> list[str]:
     configs = [model.name for model in models]
     if len(set(configs)) == len(configs):
         return configs
-    weights = told_apart([model.weights_source for model in models])
+    weights = told_apart([model.weights_source if model.checkpoint else 'random' for model in models])
     if len(set(configs)) == 1:
         return weights
     return [f'{config} {weight}' for config, weight in zip(configs, weights, strict=True)]
