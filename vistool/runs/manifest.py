@@ -417,7 +417,8 @@ def _images(images: object) -> object:
     paths = [str(each) for each in images]  # type: ignore[attr-defined]
     if len(paths) <= _MANY:
         return paths
-    return f'{len(paths)} paths, {hashlib.sha256(chr(10).join(paths).encode()).hexdigest()[:16]}'
+    joined = os.fsencode('\n'.join(paths))
+    return f'{len(paths)} paths, {hashlib.sha256(joined).hexdigest()[:16]}'
 
 
 def _named(spec: ModelSpec) -> str:

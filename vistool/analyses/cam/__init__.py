@@ -588,21 +588,23 @@ def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[T
         score = target.pullback(run.output, rows) if kind is None else kind(target, run.output, rows).sum()
         gradients = run.gradients(score, last=step + 1 == len(asked))
         laid_out = [layer.map(gradient) for layer, gradient in zip(run.layers, gradients, strict=True)]
+        reached = [bool(gradient.any()) for gradient in laid_out]
         for name, method in weighting.items():
             if method.gradients and method.score is kind:
-                triples = list(zip(run.layers, values, laid_out, strict=True))
-                signed[name, number] = [
-                    method(value, gradient, eigen, layer.value.dtype) if bool(gradient.any()) else value[:, 0] * 0
-                    for layer, value, gradient in triples
-                ]
-                for (layer, value, gradient), drawn in zip(triples, signed[name, number], strict=True):
+                signed[name, number] = []
+                for layer, value, gradient, any_ in zip(run.layers, values, laid_out, reached, strict=True):
+                    drawn = method(value, gradient, eigen, layer.value.dtype) if any_ else value[:, 0] * 0
+                    signed[name, number].append(drawn)
                     _tell_of_rounding(method, layer, value, gradient, drawn)
     return signed
 
 
 def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Tensor, drawn: Tensor) -> None:
     """Prints for how many images a map is nothing but rounding errors, and which method has evidence at the layer."""
-    empty = ~drawn.flatten(1).any(1) & gradient.flatten(1).any(1)
+    empty = ~drawn.flatten(1).any(1)
+    if not bool(empty.any()):
+        return
+    empty &= gradient.flatten(1).any(1)
     if not bool(empty.any()):
         return
     others = (METHODS[name] for name in ('gradcam', 'layercam') if METHODS[name] is not method)
