@@ -1,4 +1,5 @@
 import functools
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,18 @@ def _repository_root(monkeypatch):
     """Shipped configs and demo images are named relative to the repository, as in the documentation."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv('MPLBACKEND', 'agg')
+
+
+def pytest_collection_finish():
+    gc.freeze()
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _collector():
+    """What imports made stays: each full collection would look through it, and mmengine asks for one per dataset."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session', autouse=True)

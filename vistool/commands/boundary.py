@@ -168,12 +168,13 @@ def _uncollected() -> Iterator[None]:
     Imports make a million objects that stay, and the collector would look through them again and again: a sixth of the
     time that ``import torch`` takes.
     """
-    enabled = gc.isenabled()
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:  # else a caller's own objects are among them
+            gc.unfreeze()
         if enabled:
             gc.enable()
 
@@ -181,7 +182,8 @@ def _uncollected() -> Iterator[None]:
 def collect_garbage() -> None:
     """Collects garbage from now on, of all that is made from now on."""
     if not gc.isenabled():
-        gc.freeze()
+        if not gc.get_freeze_count():
+            gc.freeze()
         gc.enable()
 
 
