@@ -19,8 +19,12 @@ def _repository_root(monkeypatch):
     monkeypatch.setenv('MPLBACKEND', 'agg')
 
 
+_freeze = gc.freeze
+gc.freeze = gc.unfreeze = lambda: None  # by which a command handles the objects of a process of its own
+
+
 def pytest_collection_finish():
-    gc.freeze()
+    _freeze()
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -28,7 +32,7 @@ def _collector():
     """What imports made stays: each full collection would look through it, and mmengine asks for one per dataset."""
     yield
     gc.collect()
-    gc.freeze()
+    _freeze()
 
 
 @pytest.fixture(scope='session', autouse=True)

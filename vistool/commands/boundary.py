@@ -168,13 +168,12 @@ def _uncollected() -> Iterator[None]:
     Imports make a million objects that stay, and the collector would look through them again and again: a sixth of the
     time that ``import torch`` takes.
     """
-    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if not frozen:  # else a caller's own objects are among them
-            gc.unfreeze()
+        gc.unfreeze()
         if enabled:
             gc.enable()
 
@@ -182,8 +181,7 @@ def _uncollected() -> Iterator[None]:
 def collect_garbage() -> None:
     """Collects garbage from now on, of all that is made from now on."""
     if not gc.isenabled():
-        if not gc.get_freeze_count():
-            gc.freeze()
+        gc.freeze()
         gc.enable()
 
 
