@@ -47,7 +47,7 @@ from vistool.runs.spec import (
     read_views,
     select,
 )
-from vistool.visualization.files import write_file
+from vistool.visualization.files import table, write_file
 from vistool.visualization.visualizer import Visualizer
 
 if TYPE_CHECKING:
@@ -254,12 +254,16 @@ class _Run:
         return result.with_provenance(**self.models[0].provenance(), seed=spec.seed, layer=self.layers[0])
 
     def write(self, result: EmbeddingMap, visualizer: Visualizer) -> list[Path]:
-        """The picture with its table, and the features where they are wanted."""
+        """The picture with its table, the confusion matrices, and the features where they are wanted."""
         analysis = self.spec.analysis
         name = '_'.join(filter(None, (analysis.reducer, analysis.layer)))
         paths = visualizer.write(result, name)
+        picture = next(path for path in paths if path.suffix != '.csv')
+        for place in range(len(result.embeddings)):
+            if rows := result.confusion(place):
+                paths.append(picture.with_name(f'{picture.stem}_confusion{f"_{place + 1}" if place else ""}.csv'))
+                write_file(paths[-1], table(rows))
         if self.spec.output.save_raw:
-            picture = next(path for path in paths if path.suffix != '.csv')
             arrays: dict[str, NDArray[Any]] = {}
             for number, each in enumerate(result.embeddings):
                 arrays |= {f'features_{number}': each.features, f'points_{number}': each.points}
