@@ -137,7 +137,10 @@ function showBar({ shown, counts }) {
 }
 
 // The views beside the images: all of them on a wide window, one at a time on a phone.
-const VIEWS = { map: ['Map', () => embeddings.length > 0], matrix: ['Matrix', () => AXES.length > 0], values: ['Numbers', () => ranges.length > 0 || hasObjects] };
+const VIEWS = {
+  map: ['Map', () => embeddings.length > 0], matrix: ['Matrix', () => AXES.length > 0],
+  values: ['Numbers', () => hasScores || DIMENSIONS.length > 0 || hasObjects],
+};
 function fillViews() {
   fillMap();
   fillMatrix();

@@ -109,8 +109,8 @@ function renderGrid(anew) {
   const rows = Math.ceil(grid.shown.length / grid.columns);
   box.style.height = `${Math.max(0, rows * step - GAP)}px`;
   const top = -box.getBoundingClientRect().top;
-  // As far as a wheel turns at once, and a few dozen cards where they are narrow.
-  const spare = Math.max(Math.min(innerHeight, 700), Math.ceil(24 / grid.columns) * step);
+  // As far as a wheel turns at once; a few rows more where they are short, but none whose pictures would not load.
+  const spare = Math.max(Math.min(innerHeight, 700), Math.min(1240, Math.ceil(20 / grid.columns) * step));
   const first = Math.max(0, Math.floor((top - spare) / step)) * grid.columns;
   const last = Math.min(grid.shown.length, Math.ceil((top + innerHeight + spare) / step) * grid.columns);
   const wanted = [];

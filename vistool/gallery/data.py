@@ -16,9 +16,7 @@ Line = Mapping[str, Any]
 _RATIOS = (0.5, 4.0)  # of a card's picture, so that cards stay readable
 
 
-def page_data(
-    runs: Sequence[FinishedRun], homes: Sequence[str], table: PointTable | None = None
-) -> dict[str, Any]:
+def page_data(runs: Sequence[FinishedRun], homes: Sequence[str], table: PointTable | None = None) -> dict[str, Any]:
     """Everything that the page shows.
 
     Args:
@@ -124,13 +122,18 @@ def _placed(row: Sequence[Line | None], table: PointTable | None) -> dict[str, A
     return {'points': [[float(f'{value:.5g}') for value in point] for point in points]} if points else {}
 
 
+def _kind(entry: Line) -> str:
+    """What the annotations say of an object, as the page writes it."""
+    return _KINDS.get(str(entry.get('kind')), '')
+
+
 _KINDS = {'true positive': 'tp', 'false positive': 'fp', 'miss': 'miss'}
 
 
 def _objects(line: Line | None, known: _Known) -> dict[str, Any]:
     """The objects of an image: what the annotations say of each, its class, score and IoU."""
     found = [
-        [_KINDS.get(str(each.get('kind')), ''), known.class_number(each), finite(each.get('score')), finite(each.get('iou'))]
+        [_kind(each), known.class_number(each), finite(each.get('score')), finite(each.get('iou'))]
         for each in (line or {}).get('instances') or ()
     ]
     return {'objects': found} if found else {}

@@ -106,9 +106,13 @@ function stampOf(radius, ring) {
   return { cover, side, reach };
 }
 
+const pointSize = () => Math.min(6, Math.max(1.5, 75 / Math.sqrt(images.length)) * Math.min(3, plot.zoom ** 0.35));
+// A ring needs room to be told from a disk.
+const ringed = () => pointSize() > 2.6 && state.color !== 'verdict';
+
 function drawMap() {
   const canvas = $('map');
-  const width = canvas.clientWidth, height = Math.round(Math.min(canvas.clientWidth, 560));
+  const width = canvas.clientWidth, height = Math.round(Math.min(0.82 * canvas.clientWidth, 560));
   if (!width || !plot.fails) return;
   const look = colors(), dense = pixels();
   const paper = sized(canvas, width, height, dense);
@@ -116,10 +120,7 @@ function drawMap() {
   if (!plot.image || plot.image.width !== w || plot.image.height !== h) plot.image = paper.createImageData(w, h);
   const ground = rgb(look.map);
   new Uint32Array(plot.image.data.buffer).fill(((255 << 24) | (ground[2] << 16) | (ground[1] << 8) | ground[0]) >>> 0);
-  const count = images.length;
-  const radius = dense * Math.min(6, Math.max(1.5, 75 / Math.sqrt(count)) * Math.min(3, plot.zoom ** 0.35));
-  const found = tints(look);
-  paintPoints(found.colors, radius, w, h, look);
+  paintPoints(tints(look).colors, dense * pointSize(), w, h, look);
   paper.putImageData(plot.image, 0, 0);
   drawBrush(paper, width, height, look);
 }
@@ -128,7 +129,7 @@ function paintPoints(tinted, radius, w, h, look) {
   const { x, y } = embeddings[state.on];
   const scale = Math.min(w, h) * plot.zoom, left = w / 2 - plot.x * scale, top = h / 2 - plot.y * scale;
   const full = stampOf(radius, false), small = stampOf(Math.max(1, 0.72 * radius), false), ring = stampOf(radius, true);
-  const rings = radius > 2.6 * pixels() && state.color !== 'verdict';
+  const rings = ringed();
   const dim = rgb(look.dim), data = plot.image.data;
   for (const passing of [false, true]) {
     for (let id = 0; id < images.length; id += 1) {
@@ -353,6 +354,6 @@ function showLegend() {
   const notes = [];
   if (many) notes.push(`${countText(found.legend.length)} classes: point at one for its name`);
   if (found.by.key === 'score') notes.push(`blue ${EXTENT[0]} to yellow ${EXTENT[1]}`);
-  if (wrong && found.by.key !== 'verdict') notes.push('rings are predicted wrong');
+  if (wrong && ringed()) notes.push('rings are predicted wrong');
   $('legend').replaceChildren(...entries, ...notes.map((text) => el('span', { className: 'soft' }, text)));
 }

@@ -163,7 +163,7 @@ function readAddress() {
   for (const dimension of DIMENSIONS) if (!parseRange(state[`in:${dimension.key}`], dimension)) state[`in:${dimension.key}`] = '';
   const names = (key, known) => { if (!known.includes(state[key])) state[key] = ''; };
   names('axes', AXES.map((axes) => axes.key));
-  for (const end of ['row', 'col']) if (!axesNow() || !axesNow().places.has(state[end])) state[end] = '';
+  for (const end of ['row', 'col']) if (!axesNow() || !axesNow()[end].places.has(state[end])) state[end] = '';
   names('share', ['rows']);
   names('color', COLORINGS.map(([key]) => key));
   names('tool', ['pan']);

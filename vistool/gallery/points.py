@@ -66,14 +66,16 @@ def read_points(spec: str | Path, parameter: str) -> PointTable:
     if not ends or not {'path', 'name'} & set(rows[0]):
         told = ', '.join(rows[0]) if rows else 'no row'
         raise InputError(f'{path} has {told}', accepted=_ACCEPTED, parameter=parameter)
-    by_path, by_name = {}, {}
+    by_path: dict[str, tuple[Point, ...]] = {}
+    by_name: dict[str, tuple[Point, ...]] = {}
     for number, row in enumerate(rows, 2):
         points = tuple(_point(row, end, f'{path}, line {number}', parameter) for end in ends)
         if row.get('path'):
             by_path.setdefault(str(shareable(row['path'])), points)
         if row.get('name'):
             by_name.setdefault(row['name'], points)
-    return PointTable(tuple(f'{path.stem} {number}' if number > 1 else path.stem for number, _ in enumerate(ends, 1)), by_path, by_name)
+    names = [path.stem, *(f'{path.stem} {number}' for number in range(2, len(ends) + 1))]
+    return PointTable(tuple(names), by_path, by_name)
 
 
 def _rows(path: Path, parameter: str) -> list[dict[str, str]]:
@@ -85,7 +87,7 @@ def _rows(path: Path, parameter: str) -> list[dict[str, str]]:
 
 
 def _maps(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The endings of the columns that are maps: ``''`` for x and y, ``'_2'`` for x_2 and y_2, …"""
+    """The endings of the columns that are maps: ``''`` for x and y, ``'_2'`` for x_2 and y_2, and so on."""
     names = set(rows[0]) if rows else set()
     ends = ['', *(f'_{number}' for number in range(2, 20))]
     return [end for end in ends if {f'x{end}', f'y{end}'} <= names]

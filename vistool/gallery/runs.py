@@ -68,7 +68,11 @@ class Tile(TypedDict, total=False):
 
 
 class Found(TypedDict, total=False):
-    """An object that a detector found, or missed: ``kind`` is what the annotations say of it, ``iou`` how well it fits."""
+    """An object that a detector found or missed.
+
+    ``kind`` is what the annotations say of it (``true positive``, ``false positive``, ``miss``); ``iou`` is its overlap
+    with the object that it was matched to.
+    """
 
     id: int | None
     name: Required[str]
@@ -109,8 +113,8 @@ class Entry(TypedDict):
 class Again(TypedDict):
     """How other images are given to the command of a run.
 
-    ``words`` are its words, None where the images stand; ``images`` is what stood there. ``home`` is the folder in which
-    it was started, seen from the run's; None where that would name folders outside.
+    ``words`` are its words, None where the images stand; ``images`` is what stood there. ``home`` is the folder in
+    which it was started, seen from the run's; None where that would name folders outside.
     """
 
     words: list[str | None]

@@ -49,13 +49,17 @@ const inRange = (value, range) => value !== null && value >= range[0] && value <
 // ---- the matrix
 
 function axesOf(key, name, rows, columns, row, column) {
-  const found = new Map();
+  const found = [new Map(), new Map()];
   const ends = images.map((image) => [row(image), column(image)]);
-  for (const pair of ends) if (pair.every(Boolean)) for (const known of pair) found.set(keyOf(known), known);
-  const classes = [...found.values()].sort((a, b) => (a[0] ?? Infinity) - (b[0] ?? Infinity) || collator.compare(a[1], b[1]));
-  const places = new Map(classes.map((known, place) => [keyOf(known), place]));
-  const at = ends.map(([one, other]) => (one && other ? [places.get(keyOf(one)), places.get(keyOf(other))] : null));
-  return { key, name, rows, columns, classes, places, at };
+  for (const pair of ends) if (pair.every(Boolean)) pair.forEach((known, side) => found[side].set(keyOf(known), known));
+  // Labels and predictions of the same classes have all of them on both sides; others stand for themselves.
+  const same = [...found[0].keys()].some((each) => found[1].has(each));
+  const sides = same ? [new Map([...found[0], ...found[1]])] : found;
+  const classes = sides.map((side) => [...side.values()].sort((a, b) => (a[0] ?? Infinity) - (b[0] ?? Infinity) || collator.compare(a[1], b[1])));
+  const places = classes.map((side) => new Map(side.map((known, place) => [keyOf(known), place])));
+  const [down, across] = [[classes[0], places[0]], [classes[classes.length - 1], places[places.length - 1]]];
+  const at = ends.map(([one, other]) => (one && other ? [down[1].get(keyOf(one)), across[1].get(keyOf(other))] : null));
+  return { key, name, same, at, row: { name: rows, classes: down[0], places: down[1] }, col: { name: columns, classes: across[0], places: across[1] } };
 }
 
 const predictedBy = (number) => (image) => { const run = image.runs[number]; return run && isClass(run.prediction) ? run.prediction : null; };
@@ -65,7 +69,7 @@ const AXES = [
     [`truth ${number}`, `truth and ${run.name}`, 'truth', 'prediction', (image) => image.label, predictedBy(number)],
     [`runs ${number}`, `${run.name} and ${RUNS[OWN].name}`, run.name, RUNS[OWN].name, predictedBy(number), predictedBy(OWN)],
   ]) : []),
-].map((each) => axesOf(...each)).filter((axes) => axes.classes.length > 1);
+].map((each) => axesOf(...each)).filter((axes) => axes.row.classes.length && axes.row.classes.length + axes.col.classes.length > 2);
 const axesNow = () => AXES.find((axes) => axes.key === state.axes) || AXES[0] || null;
 
 // ---- the map of the embedding: points in a unit square, as many as there are images
@@ -144,8 +148,8 @@ function filters() {
     if (range) asked.push([dimension.key, (image) => inRange(dimension.value(image), range)]);
   }
   if (state.row || state.col) {
-    const { at, places } = axesNow();
-    const [row, column] = [places.get(state.row), places.get(state.col)];
+    const axes = axesNow(), { at } = axes;
+    const [row, column] = [axes.row.places.get(state.row), axes.col.places.get(state.col)];
     asked.push(['cell', (image) => {
       const place = at[image.id];
       return place !== null && (row === undefined || place[0] === row) && (column === undefined || place[1] === column);
@@ -210,8 +214,8 @@ function chipsOf() {
   if (state.q.trim()) add(scopes[state.of], state.q.trim(), { q: '', of: 'any' });
   if (state.show !== 'all') add('Show', SHOWS[state.show][0].toLowerCase(), { show: 'all' });
   const axes = axesNow();
-  for (const [key, side] of [['row', 'rows'], ['col', 'columns']]) {
-    if (state[key]) add(capital(axes[side]), axes.classes[axes.places.get(state[key])][1], { [key]: '' });
+  for (const side of ['row', 'col']) {
+    if (state[side]) add(capital(axes[side].name), axes[side].classes[axes[side].places.get(state[side])][1], { [side]: '' });
   }
   if (state.brush) add('Map', 'brushed', { brush: '' });
   const [low, high] = bounds();

@@ -3,11 +3,12 @@
 const ranges = [];
 
 function fillValues() {
-  const score = hasScores ? [{ key: 'score', name: 'Score', of: 'images', value: (image) => image.score, extent: EXTENT }] : [];
-  for (const dimension of [...score, ...DIMENSIONS]) $('values').append(rangeField(dimension));
+  const score = { key: 'score', name: 'Score', of: 'images', value: (image) => image.score, extent: EXTENT };
+  for (const dimension of [score, ...DIMENSIONS]) $('values').append(rangeField(dimension));
+  $('range').hidden = !hasScores;
   $('object-field').hidden = !hasObjects;
   if (hasObjects) fillObjects();
-  $('values-view').hidden = !ranges.length && !hasObjects;
+  $('values-view').hidden = !VIEWS.values[1]();
 }
 
 function rangeField(dimension) {
