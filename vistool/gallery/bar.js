@@ -18,8 +18,9 @@ function runStats(run) {
 
 // How often the first run and this one predict the same.
 function agreement() {
-  const both = images.filter((image) => image.runs[0] && image.runs[OWN] && image.runs[0].prediction && image.runs[OWN].prediction);
-  const same = both.filter((image) => !image.disagree).length;
+  const ends = images.map((image) => [image.runs[0], image.runs[OWN]].map((run) => run && run.prediction));
+  const both = ends.filter((pair) => pair.every(Boolean));
+  const same = both.filter(([one, other]) => keyOf(one) === keyOf(other)).length;
   return el('div', { className: 'of-run' }, el('p', {}, 'both'), el('div', { className: 'stats' },
     both.length ? stat(`${((100 * same) / both.length).toFixed(1)} %`, 'agree', `${countText(both.length - same)} flipped`) : null));
 }

@@ -44,7 +44,10 @@ function showDetail() {
   $('panel').replaceChildren(...panelOf(image));
   showStrip(image);
   showMode();
-  if (!$('detail').open) $('detail').showModal();
+  if (!$('detail').open) {
+    $('detail').showModal();
+    $('detail-title').focus();
+  }
   preload(grid.shown[place + 1]);
 }
 

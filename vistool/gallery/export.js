@@ -71,6 +71,7 @@ function showCommand() {
   $('command-note').textContent = notes.filter(Boolean).join(' ');
   $('copied').textContent = '';
   $('commands').showModal();
+  $('command-title').focus();
 }
 
 async function copyText(field, name) {

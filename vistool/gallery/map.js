@@ -349,7 +349,7 @@ function showLegend() {
   const entries = many ? [] : found.legend.map(([name, color, back]) => {
     const dot = el('i', { 'aria-hidden': 'true' });
     dot.style.background = `rgb(${color.join(' ')})`;
-    return el('button', { type: 'button', className: 'key', title: 'Show these only', onclick: () => change(back) }, dot, name);
+    return el('button', { type: 'button', className: 'swatch', title: 'Show these only', onclick: () => change(back) }, dot, name);
   });
   const notes = [];
   if (many) notes.push(`${countText(found.legend.length)} classes: point at one for its name`);

@@ -56,7 +56,7 @@ function countMatrix({ passes }) {
 function showPairs(axes) {
   const count = axes.col.classes.length;
   const pairs = [...matrix.cells].map(([cell, number]) => [Math.floor(cell / count), cell % count, number])
-    .filter(([row, column]) => !axes.same || row !== column).sort((a, b) => b[2] - a[2] || a[0] - b[0] || a[1] - b[1]).slice(0, 5);
+    .filter(([row, column]) => axes.twin[row] !== column).sort((a, b) => b[2] - a[2] || a[0] - b[0] || a[1] - b[1]).slice(0, 5);
   $('pairs').hidden = !pairs.length;
   $('pairs-title').textContent = !axes.same ? 'Most frequent' : axes.row.name === 'truth' ? 'Most confused' : 'Most often apart';
   $('pair-list').replaceChildren(...pairs.map(([row, column, number]) => {
@@ -211,7 +211,8 @@ function drawCells(paper, box, axes, look) {
     const share = state.share ? number / matrix.totals[row] : Math.sqrt(number / matrix.most);
     const strength = 0.14 + 0.86 * share;
     paper.globalAlpha = strength;
-    paper.fillStyle = !colored ? (axes.same && row !== column ? look.error : look.accent) : row === column ? look.right : look.wrong;
+    paper.fillStyle = !colored ? (axes.same && axes.twin[row] !== column ? look.error : look.accent)
+      : axes.twin[row] === column ? look.right : look.wrong;
     paper.fillRect(x, y, width, height);
     if (Math.min(across, down) < 16) continue;
     paper.globalAlpha = 1;

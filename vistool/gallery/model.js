@@ -167,7 +167,7 @@ function readAddress() {
   names('share', ['rows']);
   names('color', COLORINGS.map(([key]) => key));
   names('tool', ['pan']);
-  names('kind', Object.keys(KINDS));
+  names('kind', hasObjects ? Object.keys(KINDS) : []);
   names('object', objectNames);
   names('views', ['on', 'off']);
   names('tab', ['map', 'matrix', 'values']);

@@ -52,14 +52,16 @@ function axesOf(key, name, rows, columns, row, column) {
   const found = [new Map(), new Map()];
   const ends = images.map((image) => [row(image), column(image)]);
   for (const pair of ends) if (pair.every(Boolean)) pair.forEach((known, side) => found[side].set(keyOf(known), known));
-  // Labels and predictions of the same classes have all of them on both sides; others stand for themselves.
+  // A square has all classes on both sides. Where few of them are ever true, most of its rows would be empty.
   const same = [...found[0].keys()].some((each) => found[1].has(each));
-  const sides = same ? [new Map([...found[0], ...found[1]])] : found;
+  const all = new Map([...found[0], ...found[1]]);
+  const sides = same && 2 * Math.min(found[0].size, found[1].size) >= all.size ? [all] : found;
   const classes = sides.map((side) => [...side.values()].sort((a, b) => (a[0] ?? Infinity) - (b[0] ?? Infinity) || collator.compare(a[1], b[1])));
   const places = classes.map((side) => new Map(side.map((known, place) => [keyOf(known), place])));
   const [down, across] = [[classes[0], places[0]], [classes[classes.length - 1], places[places.length - 1]]];
+  const twin = down[0].map((known) => across[1].get(keyOf(known)) ?? -1);  // the column of the same class
   const at = ends.map(([one, other]) => (one && other ? [down[1].get(keyOf(one)), across[1].get(keyOf(other))] : null));
-  return { key, name, same, at, row: { name: rows, classes: down[0], places: down[1] }, col: { name: columns, classes: across[0], places: across[1] } };
+  return { key, name, same, twin, at, row: { name: rows, classes: down[0], places: down[1] }, col: { name: columns, classes: across[0], places: across[1] } };
 }
 
 const predictedBy = (number) => (image) => { const run = image.runs[number]; return run && isClass(run.prediction) ? run.prediction : null; };
