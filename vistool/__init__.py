@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         NetworkView,
         Result,
         Target,
+        confusion_matrix,
     )
     from vistool.runs.differences import RunDifference, compare_runs
     from vistool.runs.run import run
@@ -91,6 +92,7 @@ __all__ = [
     'Style',
     'Target',
     'compare_runs',
+    'confusion_matrix',
     'load',
     'overlay',
     'preview_model',
@@ -123,6 +125,7 @@ _HOMES = {
         'NetworkView',
         'Result',
         'Target',
+        'confusion_matrix',
     ),
     'vistool.runs.differences': ('RunDifference', 'compare_runs'),
     'vistool.runs.spec': ('Failure', 'RunSummary'),

@@ -1,6 +1,8 @@
 """Features of a dataset in a plane: which features, layouts and measures against scikit-learn, files, bad input."""
 
 import csv
+from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from command_line import runner
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from mmpretrain.evaluation import ConfusionMatrix
 from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -131,6 +134,33 @@ def test_parameters_that_do_not_fit(settings, count, said):
         lay_out(features[:count], labels=labels[:count], **settings)
 
 
+def test_the_confusion_matrix_equals_mmpretrains():
+    generator = np.random.default_rng(0)
+    truth, predicted = generator.integers(0, 7, (2, 200))
+    expected = ConfusionMatrix.calculate(torch.tensor(predicted), torch.tensor(truth), num_classes=9)
+    np.testing.assert_array_equal(vt.confusion_matrix(truth, predicted, 9), expected)
+    np.testing.assert_array_equal(vt.confusion_matrix([], [], 2), np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r'not in range\(3\)'):
+        vt.confusion_matrix([0, 3], [0, 0], 3)
+    with pytest.raises(ValueError, match='1 labels and 2 predictions'):
+        vt.confusion_matrix([0], [0, 1], 2)
+
+
+def test_a_table_of_confusions_leaves_out_what_is_not_known_and_tells_equal_names_apart():
+    ids = [(0, 0), (0, 5), (5, 5), (5, 9), (None, 5), (0, None)]
+    names = {0: 'crane', 5: 'crane', 9: 'cup', None: None}
+    targets = [[None if each is None else Target(names[each], each) for each in pair] for pair in ids]
+    shown = [EmbeddedSample(place, '', None, label, (guess,)) for place, (label, guess) in enumerate(targets)]
+    features = blobs(6)[0]
+    result = DatasetEmbedding(reducer='pca')([features], shown, [('net', 'fc')])
+    assert result.confusion() == [
+        {'label': 'crane', 'crane': 1, 'crane (2)': 1, 'cup': 0},
+        {'label': 'crane (2)', 'crane': 0, 'crane (2)': 1, 'cup': 1},
+        {'label': 'cup', 'crane': 0, 'crane (2)': 0, 'cup': 0},
+    ]
+    assert replace(result, judged=False).confusion() == []
+
+
 def test_umap_says_which_package_is_missing(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'umap', None)
     with pytest.raises(InputError, match='reducer: .*pip install umap-learn'):
@@ -234,10 +264,16 @@ default_scope = 'mmpretrain'
 def test_a_dataset_from_the_command_line(capsys, small, tmp_path):
     words = [small, 'none', '-o', tmp_path, '--n-iter', 250, '--thumbnails', '--save-raw', '--compare', small, 'none']
     code, stdout, stderr = tsne(capsys, *words)
-    assert code == 0 and stdout.split() == [str(tmp_path / f'tsne.{end}') for end in ('csv', 'png', 'npz')]
+    endings = '.csv', '.png', '_confusion.csv', '_confusion_2.csv', '.npz'
+    assert code == 0 and stdout.split() == [str(tmp_path / f'tsne{end}') for end in endings]
     assert 'silhouette' in stderr and 'in 32 dimensions (input of head.fc)' in stderr
     rows = list(csv.DictReader((tmp_path / 'tsne.csv').open()))
     assert len(rows) == 15 and {row['label'] for row in rows} == {'espresso', 'missile', 'tabby'}
+    pairs = Counter((row['label'], row['prediction']) for row in rows)
+    confusions = list(csv.DictReader((tmp_path / 'tsne_confusion.csv').open()))
+    assert {
+        (row['label'], name): int(row[name]) for row in confusions for name in list(row)[1:] if row[name] != '0'
+    } == pairs
     raw = np.load(tmp_path / 'tsne.npz')
     assert raw['features_0'].shape == (15, 32)
     np.testing.assert_allclose(raw['points_0'], [[float(row['x']), float(row['y'])] for row in rows])

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from annotated_dataset import write_scenes
 from PIL import Image
 
 from vistool.commands.browse_dataset import main
+from vistool.visualization.annotations import class_color
 
 DEMO = 'configs/demo_dataset/plain.py'
 CONFIGS = ['plain', 'mixup', 'multi_view', 'repeat']
@@ -295,3 +297,79 @@ def test_a_pipe_among_the_images_is_not_waited_for(capsys, tmp_path):
     )
     code, out, err = run(capsys, config, '-o', tmp_path / 'out')
     assert code == 1 and len(out) == 1 and err.count('is not a regular file') == 2
+
+
+SCENES = 'configs/scenes/dataset.py'
+
+
+@pytest.mark.parametrize('mode', ['original', 'transformed', 'concat', 'pipeline', 'batch'])
+def test_boxes_of_a_plain_torch_dataset_are_drawn_in_every_mode(mode, tmp_path, capfd):
+    assert main([SCENES, '--mode', mode, '--indices', '1', '3', '-o', str(tmp_path)]) == 0
+    assert 'fault' not in capfd.readouterr().err
+    pictures = [np.asarray(Image.open(path).convert('RGB')) for path in sorted(tmp_path.iterdir())]
+    assert len(pictures) == (1 if mode == 'batch' else 2)
+    for label in (1, 2, 3):  # the color of a class is on one of the pictures
+        assert any((picture == class_color(label)).all(2).sum() > 20 for picture in pictures)
+
+
+def test_faults_are_listed_with_index_and_file(tmp_path, capfd):
+    write_scenes(tmp_path / 'data', 3, seed=5)
+    config = tmp_path / 'faulty.py'
+    changes = {1: {0: {'bbox': [60, 20, 30, 50]}}, 2: {0: {'bbox_label': 9}}}
+    config.write_text(
+        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(dataset=dict(type='AnnotatedScenes', "
+        f"folder={str(tmp_path / 'data')!r}, changes={changes!r}, pipeline=[dict(type='LoadImageFromFile'), "
+        f"dict(type='mmcv.LoadAnnotations', with_bbox=True), dict(type='mmcv.RandomFlip', prob=1.0)]))\n"
+    )
+    assert main([str(config), '--mode', 'pipeline', '-o', str(tmp_path / 'out')]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert (
+        f'warning: sample 1 ({tmp_path}/data/scene_1.png): object 0: the box (60, 20, 30, 50) ends before' in lines[0]
+    )
+    assert 'sample 2' in lines[1] and 'the label is 9, the classes are 0 to 3' in lines[1]
+    assert any('2 fault(s) in the annotations of 2 of 3 sample(s)' in line for line in lines)
+
+
+def test_a_flip_that_forgets_the_boxes_is_said(tmp_path, capfd):
+    assert main(['configs/scenes/wrong_flip.py', '-o', str(tmp_path)]) == 0
+    said = capfd.readouterr().err
+    assert said.count('after FlipImageOnly: ') == 6 and 'not follow the image' in said
+
+
+@pytest.fixture
+def odd_names(tmp_path):
+    """Classes and files whose names hold a line break or are not UTF-8; one file is damaged."""
+    for folder in ('a\nb', 'c\udcff'):
+        place = tmp_path / 'data' / folder
+        place.mkdir(parents=True)
+        shutil.copy('demo/coffee.png', place / 'x\n\udcfe.png')
+    (tmp_path / 'data/a\nb/bad\nname.png').write_bytes(b'\x89PNG\r\n\x1a\n damaged')
+    pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'Resize', 'scale': 32}, {'type': 'PackInputs'}]
+    config = tmp_path / 'c.py'
+    config.write_text(
+        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(batch_size=2, dataset=dict(type='CustomDataset', "
+        f'data_root={str(tmp_path / "data")!r}, pipeline={pipeline}), '
+        "sampler=dict(type='DefaultSampler', shuffle=False))\n"
+    )
+    return config
+
+
+@pytest.mark.parametrize(
+    'options', [['--save-raw'], ['-m', 'batch', '--save-raw'], ['--report', '--save-raw'], ['-m', 'pipeline']]
+)
+def test_names_with_line_breaks_or_that_are_not_text(capsys, tmp_path, odd_names, options):
+    code, _, err = run(capsys, odd_names, '-o', tmp_path / 'out', *options)
+    (failed,) = (line for line in err.splitlines() if 'failed to load image' in line)
+    assert code == 1 and failed.count('name.png') == 1 and r'a\nb/bad\nname.png: ' in failed  # named once, escaped
+    if '--report' not in options and '--save-raw' in options:
+        data = next((tmp_path / 'out').glob('*.csv')).read_bytes()
+        assert data.count(b'x\n\xfe.png') == 2 and b'/c\xff/' in data
+
+
+def test_a_table_of_no_sample_has_its_header(capsys, tmp_path, odd_names):
+    shutil.rmtree(tmp_path / 'data/c\udcff')
+    for path in (tmp_path / 'data').rglob('*.png'):
+        path.write_bytes(b'')
+        path.rename(path.with_name(path.name.replace('\udcfe', '')))
+    code, out, _ = run(capsys, odd_names, '-o', tmp_path / 'out', '--save-raw')
+    assert code == 1 and [Path(path).read_text() for path in out] == ['index\n']

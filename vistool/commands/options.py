@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from vistool.environment import versions
 from vistool.errors import InputError, close_matches, in_python, naming, param
 from vistool.records import shown
 
@@ -43,6 +44,7 @@ class Parser(argparse.ArgumentParser):
             exit_on_error=False,
         )
         self._typed: dict[str, str] = {}
+        self.add_argument('--version', action=_Versions, help='print the versions of vistool and its main packages')
         # argparse takes only plain numbers for values; '-1,-2', '-5,3' and '-value' are values as well
         self._negative_number_matcher = re.compile(r'^-(\.?\d|value$)')
 
@@ -162,6 +164,24 @@ class Parser(argparse.ArgumentParser):
                 kept.append(word)
         return shlex.join([Path(self.prog).stem, *kept])
 
+    def again(self, argv: Sequence[str] | None, without: Collection[str], images: str) -> tuple[str | None, ...]:
+        """The words of a command line that explains other images in the same way.
+
+        Args:
+            argv: Its words; None: the process's own.
+            without: Parameters whose options are left out.
+            images: What the user gave as images.
+
+        Returns:
+            The program's bare name and the words; None stands where the images stood.
+        """
+        words: list[str | None] = list(shlex.split(self.command(argv, without)))
+        for place, word in enumerate(words):
+            if word is not None and place and word in (images, f'--img={images}'):
+                words[place : place + 1] = [None] if word == images else ['--img', None]
+                break
+        return tuple(words)
+
     def _check_list(self, option: str, values: Sequence[object]) -> None:
         for value in values:
             text = str(value)
@@ -171,6 +191,18 @@ class Parser(argparse.ArgumentParser):
                     hint=f'put positionals before {option}, or another option between',
                     parameter=option,
                 )
+
+
+class _Versions(argparse.Action):
+    """Prints what a fault report needs to say, and ends the command."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> NoReturn:
+        """Prints a line for each package; looks them up without importing them."""
+        print('\n'.join(f'{name} {version}' for name, version in versions().items()))
+        parser.exit()
 
 
 def _long(action: argparse.Action) -> str:
@@ -240,6 +272,7 @@ def run_spec(args: argparse.Namespace, tool: str, analysis: MapAnalysis, style: 
         tool,
         args.command,
         getattr(args, 'masks', None),
+        args.again,
     )
 
 
@@ -277,6 +310,7 @@ def models_of(args: argparse.Namespace) -> Models:
         compare=tuple(compare),
         options=config_options(args.options),
         files=parse_files(args.files),
+        names=tuple(getattr(args, 'names', ())),
     )
 
 
@@ -383,7 +417,9 @@ def add_picture(parser: Parser, *, maps: bool = True, tiles: bool = True) -> Non
 
 def add_width(group: argparse._ArgumentGroup) -> None:
     """The size of pictures."""
-    group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
+    group.add_argument(
+        '--width', metavar='W', help='column (3.25 in), text (6.875 in), 5.5in, 14cm, …, screen, or pixels'
+    )
     group.add_argument('--dpi', type=whole, default=300, help='of pictures for paper (default: 300)')
 
 
@@ -495,6 +531,9 @@ def add_compare(parser: Parser) -> None:
         metavar='CONFIG',
         help='CONFIG [CHECKPOINT]: the same from another model or checkpoint beside it; repeatable',
     )
+    parser.add_argument(
+        '--names', nargs='+', default=[], metavar='NAME', help='what the compared models are called, the first included'
+    )
 
 
 def add_inputs(parser: Parser) -> None:
@@ -573,6 +612,9 @@ def add_batch(parser: Parser) -> None:
     group.add_argument('--overwrite', action='store_true', help='start again, whatever the output folder holds')
     group.add_argument(
         '--gallery', nargs='*', metavar='RUN', help='a web page over the run; other runs (folders) stand beside it'
+    )
+    group.add_argument(
+        '--embedding', metavar='PATH', help="a map of the images on that page: vis_tsne's output folder, or its table"
     )
     group.add_argument(
         '--vis-backend',

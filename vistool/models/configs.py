@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger('vistool')
 
 PACKAGES = {
+    'vistool': 'mmvistool',
     'mmpretrain': 'onedl-mmpretrain',
     'mmdet': 'onedl-mmdetection',
     'mmseg': 'onedl-mmsegmentation',
@@ -42,7 +43,7 @@ PACKAGES = {
     'mmocr': 'mmocr',
     'mmyolo': 'mmyolo',
 }
-"""OpenMMLab packages that contain their configs → what to ``pip install`` for each."""
+"""Packages that contain their configs → what to ``pip install`` for each."""
 
 DATA_SUFFIXES = ('.json', '.yaml', '.yml')
 """Suffixes of config files that are data."""
@@ -56,7 +57,7 @@ SHOWN = 8
 """The number of configs or runs that an error lists."""
 
 FORMS = (
-    'a config file, mmpretrain::FOLDER/FILE.py, a model name of mmpretrain, a run folder, '
+    'a config file, mmpretrain::FOLDER/FILE.py, vistool::FOLDER/FILE.py, a model name of mmpretrain, a run folder, '
     'timm::NAME, torchvision::NAME, hf::FOLDER'
 )
 
@@ -202,9 +203,12 @@ def _read_data(path: Path) -> Config:
 
 def _read_python(path: Path) -> Config:
     from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
 
+    MODULE2PACKAGE.setdefault('vistool', 'vistool')  # lets _base_ name vistool:: too
     make_importable(static_imports(path))
     config = Config.fromfile(str(path), import_custom_modules=False)
+    _drop_own_scope(config._cfg_dict)
     if config.get('custom_imports'):
         try:
             import_custom(config.custom_imports, path)
@@ -216,6 +220,18 @@ def _read_python(path: Path) -> Config:
             ) from error
     make_importable(named_modules(config._cfg_dict))
     return config
+
+
+def _drop_own_scope(settings: Any) -> None:
+    """Removes what mmengine notes of a base in ``vistool::``: those configs say themselves whose names they use."""
+    if isinstance(settings, dict):
+        if settings.get('_scope_') == 'vistool':
+            del settings['_scope_']
+        settings = settings.values()
+    elif not isinstance(settings, (list, tuple)):
+        return
+    for each in settings:
+        _drop_own_scope(each)
 
 
 def _raised_by_code(error: BaseException) -> bool:
@@ -249,7 +265,17 @@ def _find(spec: str) -> Source:
 
 def _from_file(path: Path) -> Source:
     config = read_config(path)
+    package = _package_of(path)
+    if package and not config.get('default_scope'):
+        config.default_scope = package
     return Source(config, path.stem, config.get('load_from') or None)
+
+
+def _package_of(path: Path) -> str | None:
+    """The OpenMMLab package whose own config a file is; some of those name no scope, since its tools imply it."""
+    parts = path.resolve().parts
+    package = parts[parts.index('.mim') - 1] if '.mim' in parts[1:] else None
+    return None if package == 'vistool' else package
 
 
 def _from_run(folder: Path) -> Source:
@@ -299,8 +325,44 @@ SCHEMES: dict[str, Callable[[str], Source]] = {
 """Models without a config: the text before ``::`` → a function from the text after it to a :class:`Source`."""
 
 
+_READ = (
+    'model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
+    'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator', 'test_evaluator', 'default_hooks',
+    'custom_hooks', 'data_preprocessor', 'load_from', 'resume', 'launcher', 'env_cfg', 'log_processor', 'log_level',
+    'visualizer', 'default_scope', 'randomness', 'experiment_name', 'cfg',
+    'train_pipeline', 'val_pipeline', 'test_pipeline', 'tta_model', 'tta_pipeline', 'vis_backends', 'custom_imports',
+    'inputs', 'output', 'activation', 'display', 'cam_target',
+)  # fmt: skip
+"""Top-level fields that something reads: the parameters of mmengine's Runner, and what OpenMMLab's tools and vistool
+read besides."""
+
+
+def _check_is_read(key: str, source: Source) -> None:
+    """Refuses a change to a top-level field that nothing reads: it would change nothing.
+
+    Raises:
+        InputError: The config has no such field, and no tool reads one of this name.
+    """
+    name = key.partition('.')[0]
+    if name in source.config or name in _READ:
+        return
+    inner = [path for path in _paths(source.config._cfg_dict) if path.rpartition('.')[2] == name]
+    hint = f'did you mean {", ".join(inner[:3])}?' if inner else close_matches(name, [*source.config, *_READ])
+    accepted = f"fields of {source.name} ({', '.join(sorted(source.config))}), or those that OpenMMLab's tools read"
+    raise InputError(f'nothing reads {name!r}', accepted=accepted, hint=hint, parameter='options')
+
+
+def _paths(fields: Mapping[str, Any], before: str = '') -> Iterator[str]:
+    """The dotted names of all fields within ``fields``."""
+    for name, value in fields.items():
+        yield f'{before}{name}'
+        if isinstance(value, Mapping):
+            yield from _paths(value, f'{before}{name}.')
+
+
 def _with_options(source: Source, options: Mapping[str, Any]) -> Source:
     for key, value in options.items():
+        _check_is_read(key, source)
         try:
             source.config.merge_from_dict({key: value})
         except Exception as error:  # KeyError, TypeError or AttributeError, depending on what the path meets

@@ -3,7 +3,7 @@
 from vistool.results.base import COORDINATES, Coordinate, Coordinates, Result
 from vistool.results.checks import Cascade, CheckReport, Finding, Grid
 from vistool.results.curves import Curve, Curves
-from vistool.results.embeddings import EmbeddedSample, Embedding, EmbeddingMap
+from vistool.results.embeddings import EmbeddedSample, Embedding, EmbeddingMap, confusion_matrix
 from vistool.results.grids import Cut, GridImage, ImageGrid
 from vistool.results.heatmaps import (
     Heatmap,
@@ -68,6 +68,7 @@ __all__ = [
     'Target',
     'Top',
     'channel_names',
+    'confusion_matrix',
     'distinct',
     'side_by_side',
 ]

@@ -10,10 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.results.base import Result
-from vistool.results.heatmaps import Target
+from vistool.results.heatmaps import Target, distinct
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+def confusion_matrix(truth: Sequence[int], predicted: Sequence[int], classes: int) -> NDArray[np.int64]:
+    """How often each class is predicted for the samples of each class.
+
+    Args:
+        truth: The class id of each sample.
+        predicted: The class id that is predicted for each sample.
+        classes: The number of classes, C.
+
+    Returns:
+        ``(C, C)``: rows are the samples' own classes, columns the predictions.
+
+    Raises:
+        ValueError: The lengths differ, or an id is not in ``range(classes)``.
+    """
+    rows, columns = np.asarray(truth, np.int64).reshape(-1), np.asarray(predicted, np.int64).reshape(-1)
+    if len(rows) != len(columns):
+        raise ValueError(f'{len(rows)} labels and {len(columns)} predictions')
+    if len(rows) and not 0 <= min(rows.min(), columns.min()) <= max(rows.max(), columns.max()) < classes:
+        raise ValueError(f'a class id is not in range({classes})')
+    return np.bincount(rows * classes + columns, minlength=classes**2).reshape(classes, classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +138,35 @@ class EmbeddingMap(Result):
                     row[f'kept{end}'] = float(self.kept[place - 1][number])
             rows.append(row)
         return rows
+
+    def confusion(self, place: int = 0) -> list[dict[str, Any]]:
+        """The confusion matrix of one model, as rows of a table.
+
+        Args:
+            place: Which model.
+
+        Returns:
+            One row per class that is a label or a prediction, by id, with a count for each class that is predicted
+            for it; none where labels or predictions are missing or are of other classes.
+        """
+        pairs = [
+            (label, guess)
+            for label, guess in ((sample.label, sample.predictions[place]) for sample in self.samples)
+            if label is not None and guess is not None
+        ]
+        if not self.judged or not pairs:
+            return []
+        names = {each.id: each.name for pair in pairs for each in pair if each.id is not None}
+        ids = sorted(names)
+        position = {each: number for number, each in enumerate(ids)}
+        truth = [position[label.id] for label, _ in pairs if label.id is not None]
+        predicted = [position[guess.id] for _, guess in pairs if guess.id is not None]
+        counts = confusion_matrix(truth, predicted, len(ids))
+        titles = distinct([names[each] for each in ids])
+        return [
+            {'label': title, **dict(zip(titles, row.tolist(), strict=True))}
+            for title, row in zip(titles, counts, strict=True)
+        ]
 
     def to_frame(self) -> DataFrame:
         """One row per sample."""

@@ -217,7 +217,15 @@ class Frame:
     strong: bool = False
 
 
-Mark = Outline | Ring | Labels | Frame
+class Drawn:
+    """A mark that says itself which lines and texts it consists of."""
+
+    def items(self, box: Box, page: Page) -> Iterator[PathItem | TextItem]:
+        """Its lines and texts on the tile in ``box``."""
+        raise NotImplementedError
+
+
+Mark = Outline | Ring | Labels | Frame | Drawn
 
 
 @dataclass(frozen=True)
@@ -280,6 +288,9 @@ def mark_items(marks: Sequence[Mark], box: Box, page: Page) -> Iterator[PathItem
 def _items_of_mark(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem]:
     if isinstance(mark, Labels):
         yield from _label_items(mark, box, page)
+        return
+    if isinstance(mark, Drawn):
+        yield from mark.items(box, page)
         return
     thin = 0.5 if page.paper else 1.0
     if isinstance(mark, Frame):

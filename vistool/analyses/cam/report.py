@@ -115,6 +115,7 @@ class Report:
             measures=self.measures,
             instances=tuple(self.instances[index]) if self.instances else (),
             missed=tuple(self.missed[index]) if self.missed else (),
+            reference=next((each.reference for each in self.asked if isinstance(each, cam_targets.ScoreTarget)), None),
             provenance={
                 'analysis': 'cam',
                 **self.model.provenance(),
