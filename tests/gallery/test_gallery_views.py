@@ -299,7 +299,7 @@ def test_two_runs_and_a_compared_model(page, tmp_path):
     assert options == ['truth and ours', 'truth and base', 'base and ours', 'truth and small net', 'small net and ours']
     page.set('#axes', 'runs 0')
     click_cell(page, 1, 0)
-    assert page.cards() == names([0, 1, 2, 3, 5, 6, 7, 8]) and chips(page) == ['Base dog', 'Ours cat']
+    assert page.cards() == names([0, 1, 2, 3, 5, 6, 7, 8]) and chips(page) == ['base dog', 'ours cat']
     page.one('#reset').click()
     page.show('gained')
     assert page.count() == '32 of 40 images'

@@ -11,7 +11,7 @@ function runStats(run) {
   return [
     stat(countText(run.images), run.images === 1 ? 'image' : 'images'),
     accuracy,
-    run.mean_score === null ? null : stat(scoreText(run.mean_score), 'mean score of the prediction'),
+    run.mean_score === null ? null : stat(scoreText(run.mean_score), 'mean top score'),
     run.errors ? stat(countText(run.errors), run.errors === 1 ? 'error' : 'errors') : null,
   ];
 }
@@ -88,7 +88,7 @@ function showChips() {
   $('chips').replaceChildren(...chipsOf().map(({ name, value, back }) => el('li', {}, el('button', { type: 'button', className: 'chip',
     title: 'Take this filter back', 'aria-label': `Take back the filter ${name}: ${value}`, onclick: () => change(back) },
   el('span', { className: 'soft' }, name), ` ${value}`, icon('close')))));
-  $('chips').hidden = !$('chips').children.length;
+  $('in-force').hidden = !$('chips').children.length;
   if (focused) ($('chips').querySelector('button') || $('query')).focus();
 }
 
@@ -128,7 +128,7 @@ function fillShows(offered) {
   for (const key of offered.filter((each) => !there.has(each))) {
     const radio = el('input', { type: 'radio', name: 'show', value: key, onchange: () => change({ show: key }) });
     const sign = ['right', 'wrong'].includes(key) ? icon(key) : null;
-    $('shows').append(el('label', { className: `show-${key}` }, radio, el('span', {}, sign, ` ${SHOWS[key][0]} `, el('b'))));
+    $('shows').append(el('label', { className: `show-${key}`, title: SHOWS[key][2] || null }, radio, el('span', {}, sign, ` ${SHOWS[key][0]} `, el('b'))));
   }
   $('shows').hidden = offered.length < 2;
 }
@@ -148,7 +148,6 @@ function showBar({ shown, counts }) {
   const all = images.length;
   $('count').textContent = shown.length === all ? `${countText(all)} ${all === 1 ? 'image' : 'images'}`
     : `${countText(shown.length)} of ${countText(all)} images`;
-  $('reset').hidden = FILTERS.every((key) => state[key] === DEFAULTS[key]);
   $('none').hidden = shown.length > 0;
 }
 

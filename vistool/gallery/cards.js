@@ -95,6 +95,7 @@ function layOut() {
   if (PICTURED.length === 1 && grid.columns === 1 && room >= 300 && state.size !== 'l') grid.columns = 2;
   grid.width = Math.floor((room - GAP * (grid.columns - 1)) / grid.columns);
   $('grid').style.setProperty('--ratio', DATA.ratio);
+  $('grid').classList.toggle('many', PICTURED.length > 1);
   const probe = cellOf(images[0]);
   probe.style.width = `${grid.width}px`;
   probe.style.visibility = 'hidden';

@@ -77,9 +77,9 @@ const SHOWS = {
   all: ['All', () => true],
   right: [COMPARED ? `Right in "${OWN_NAME}"` : 'Right', (image) => image.verdicts[OWN] === 'right'],
   wrong: [COMPARED ? `Wrong in "${OWN_NAME}"` : 'Wrong', (image) => image.verdicts[OWN] === 'wrong'],
-  disagree: ['They disagree', (image) => image.disagree],
-  gained: [`Right only in "${OWN_NAME}"`, (image) => image.verdicts[0] === 'wrong' && image.verdicts[OWN] === 'right'],
-  lost: [`Wrong only in "${OWN_NAME}"`, (image) => image.verdicts[0] === 'right' && image.verdicts[OWN] === 'wrong'],
+  disagree: ['Disagree', (image) => image.disagree],
+  gained: ['Gained', (image) => image.verdicts[0] === 'wrong' && image.verdicts[OWN] === 'right', `right only in "${OWN_NAME}"`],
+  lost: ['Lost', (image) => image.verdicts[0] === 'right' && image.verdicts[OWN] === 'wrong', `wrong only in "${OWN_NAME}"`],
   errors: ['Errors', (image) => image.failed],
   tagged: ['Tagged', (image) => tags.has(image.id)],
 };

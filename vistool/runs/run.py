@@ -410,8 +410,6 @@ class _Run:
             if gallery:
                 check_others(self.out, [Path(folder) for folder in gallery])
             if self.spec.output.embedding is not None:
-                if gallery is None:
-                    raise InputError('is for a gallery', hint=f'add {param("gallery", True)}', parameter='embedding')
                 read_points(self.spec.output.embedding, 'embedding')
             again = again_of(self.spec.again, self.spec.images, self.out, execution.deterministic)
             record = {**run_record(self.spec, self.models), **again}
