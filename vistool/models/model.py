@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vistool.data.datasets import class_name
+from vistool.data.datasets import OLD_DATA, class_name, refuse_old_form
 from vistool.data.display import Display
 from vistool.data.images import ImageLike
 from vistool.data.inputs import drawn_of
@@ -438,6 +438,7 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
         except InputError:
             raise
         except Exception as error:  # a model's constructor can raise anything
+            refuse_old_form(config, OLD_DATA, 'default_scope, model and test_dataloader', source.name)
             raise InputError(
                 f'the model of {source.name} cannot be built: {cause_of(error)}',
                 hint=f"check 'model' in the config and {param('options')}",

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
+from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
@@ -64,6 +65,25 @@ def parameters(more: dict[str, Any] | None = None) -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+class ShownFigure(Figure):
+    """A figure that notebooks show, also without ``%matplotlib inline``, which registers figures only once it ran."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format='png', dpi=self.dpi)
+        return content.getvalue()
+
+
+class ShownFigures(list[Figure]):
+    """Figures that a notebook shows one below the other."""
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        for each in self:
+            display(each)
 
 
 def figure(scene: Scene, page: Page) -> Figure:
@@ -176,6 +196,12 @@ def _family(face: fonts.Face) -> str:
     # Older versions of matplotlib know only the first face of a collection.
     chosen = [entry for entry in entries if getattr(entry, 'index', 0) == face.index] or entries
     return str(chosen[0].name)
+
+
+def make_drawable(made: Figure) -> None:
+    """Lets every text of a figure be drawn, whatever the file names and class names in it hold."""
+    for each in made.findobj(Text):
+        each.set_text(fonts.decoded(each.get_text()))
 
 
 def encode(figures: Sequence[Figure], suffix: str) -> bytes:
