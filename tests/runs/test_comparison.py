@@ -2,6 +2,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def test_models_stand_beside_each_other_with_their_own_scores():
     both = side_by_side([result(0.9), result(0.2)], ['base', 'ours'])
     shown = facets(both)
     assert shown.rows == ('cat', 'cup') and shown.columns == ('base', 'ours')
-    assert [tile.footer for tile in shown.tiles] == ['cat 0.90', 'cat 0.20', 'cup 0.90', 'cup 0.20']
+    assert [tile.footer for tile in shown.tiles] == ['0.90', '0.20', '0.90', '0.20']  # the rows say the class
     assert both['ours', 'cup'].score == 0.2 and both.coordinates['model'] == ('base', 'ours')
     assert both.maps[0].view is None and both.maps[1].view is not None
     assert both.provenance['compare'] == [{'model': 0.2}]
@@ -117,7 +118,7 @@ def test_models_of_one_name_stay_apart():
 def test_labels_tell_checkpoints_apart_where_names_do_not():
     first, second = Model(None, 'swin'), Model(None, 'vit')
     assert labels([first, second]) == ['swin', 'vit']
-    assert labels([first, first]) == ['none', 'none']
+    assert labels([first, first]) == ['random', 'random']
     assert labels([first, second], ['theirs', 'ours']) == ['theirs', 'ours']
 
 
@@ -259,3 +260,16 @@ def test_each_image_of_a_batch_keeps_its_own_classes():
     again = cam.follow(first, model)(model, samples[::-1])
     assert [result.targets[0].id for result in first] == [967, 282]
     assert [result.targets[0].id for result in again] == [967, 282]  # held to the first's, whatever is shown
+
+
+def test_a_list_with_classes_says_which_predictions_are_wrong(tmp_path, capsys):
+    names = [
+        f'{Path("demo", name).absolute()}, {word}' for name, word in (('coffee.png', 'espresso'), ('rocket.jpg', 1))
+    ]
+    (tmp_path / 'list.txt').write_text('\n'.join(names))
+    argv = [str(tmp_path / 'list.txt'), CONFIG, '--only']
+    assert main([*argv, 'wrong', '-o', str(tmp_path / 'wrong')]) == 0
+    assert [Path(line).stem for line in capsys.readouterr().out.splitlines()] == ['rocket_gradcam']
+    (tmp_path / 'list.txt').write_text(names[0])
+    assert main([*argv, 'wrong', '-o', str(tmp_path / 'none')]) == 0  # an answer, not a mistake
+    assert 'no wrong image' in capsys.readouterr().err and not (tmp_path / 'none').exists()

@@ -14,14 +14,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.errors import InputError, close_matches, message_of, param
+from vistool.data.samples import Item
+from vistool.errors import InputError, close_matches, message_of, naming, param
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -131,9 +132,29 @@ def class_names(dataset: Any) -> tuple[str, ...] | None:
     """Names of the classes by id, or None if the dataset has none."""
     meta = getattr(dataset, 'metainfo', None) or {}
     names = meta.get('classes') or meta.get('CLASSES') or getattr(dataset, 'classes', None)
+    names = names or _category_names(getattr(getattr(dataset, 'coco', None), 'cats', None))
     if not names and (inner := getattr(dataset, 'dataset', None)) is not None:
         return class_names(inner)
     return tuple(map(str, names)) if isinstance(names, (list, tuple)) and names else None
+
+
+def _category_names(categories: Any) -> list[str]:
+    """COCO's names by category id, as torchvision's CocoDetection keeps them; ids that are not used have none."""
+    if not isinstance(categories, Mapping) or not categories or not all(isinstance(each, int) for each in categories):
+        return []
+    listed = (categories.get(number) for number in range(min(max(categories), 99_999) + 1))
+    return [str(each['name']) if isinstance(each, Mapping) and 'name' in each else '' for each in listed]
+
+
+def palette_of(dataset: Any) -> tuple[tuple[int, int, int], ...]:
+    """The colors of the classes by id; ``()`` where the dataset has none of its own."""
+    meta = getattr(dataset, 'metainfo', None) or {}
+    palette = meta.get('palette') or meta.get('PALETTE') or ()
+    if not palette and (inner := getattr(dataset, 'dataset', None)) is not None:
+        return palette_of(inner)
+    if not isinstance(palette, (list, tuple)) or len(palette) != len(class_names(dataset) or ()):
+        return ()  # of other classes
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
 
 
 def label_of(info: Mapping[str, Any]) -> Label:
@@ -213,7 +234,7 @@ def label_lines(label: Label, names: tuple[str, ...] | None, most: int = 4) -> l
 
 def class_name(index: int, names: tuple[str, ...] | None) -> str:
     """The first synonym of a class, or ``'class 7'`` if it has no name."""
-    if names is None or not 0 <= index < len(names):
+    if names is None or not 0 <= index < len(names) or not names[index]:
         return f'class {index}'
     return names[index].split(',')[0].strip()
 
@@ -617,6 +638,46 @@ def dataset_items(config: Config, phase: str) -> DatasetItems:
         InputError: The config has no such phase, or the dataset or its files are missing.
     """
     return DatasetItems(open_dataset(config, phase, with_pipeline=False))
+
+
+class LabeledFiles(Sequence[Item]):
+    """The files of a list that says their classes.
+
+    Attributes:
+        classes: Names of the classes by id, or None.
+    """
+
+    def __init__(self, items: Sequence[Item], classes: tuple[str, ...] | None) -> None:
+        """Looks the classes up.
+
+        Args:
+            items: The files, with their classes as the list writes them.
+            classes: Names of the model's classes by id, or None.
+
+        Raises:
+            InputError: The model has no such class.
+        """
+        self.classes = classes
+        with naming('images', 'classes'):
+            self._items = [
+                item if item.label is None else replace(item, label=_class_id(str(item.label), classes))
+                for item in items
+            ]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def label(self, index: int) -> Label:
+        """The class of one file; None where the list does not say it."""
+        label = self._items[index].label
+        return label if isinstance(label, int) else None
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        return self._items[index]
 
 
 def path_of(info: Mapping[str, Any]) -> Path | None:

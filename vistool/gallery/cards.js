@@ -30,12 +30,21 @@ function paneOf(image, number) {
   const numbers = [...numbersOf(map)].sort((a, b) => sorted(b) - sorted(a));
   const name = run && run.prediction ? run.prediction[1] : run && run.error ? 'error' : hasPredictions ? '–' : image.name;
   return el('span', { className: 'pane' },
-    COMPARED ? el('span', { className: 'run' }, RUNS[number].name) : null,
+    PICTURED.length > 1 ? el('span', { className: 'run' }, RUNS[number].name) : null,
     face, bar,
-    el('span', { className: 'said' }, el('span', { className: 'class' }, name),
+    el('span', { className: 'said' }, el('span', { className: 'class', title: name }, name),
       el('span', { className: 'score' }, scoreText(score, run && run.prediction && run.prediction[0] === null))),
     METRICS.length ? el('span', { className: 'numbers', title: numbers.map(metricText).join(', ') },
       ...numbers.flatMap((pair) => [el(sorted(pair) ? 'b' : 'span', {}, metricText(pair)), ' '])) : null);
+}
+
+// What a model predicts that has no pictures here.
+function otherOf(image, number) {
+  const run = image.runs[number], verdict = image.verdicts[number];
+  return el('span', { className: 'said other' }, el('span', { className: 'class' },
+    el('span', { className: 'key' }, `${RUNS[number].name} `), run && run.prediction ? run.prediction[1] : '–'),
+  verdict === 'right' || verdict === 'wrong' ? icon(verdict) : null,
+  el('span', { className: 'score' }, scoreText(image.scores[number])));
 }
 
 function spoken(image) {
@@ -47,12 +56,13 @@ function spoken(image) {
     if (text.some(Boolean)) parts.push(text.filter(Boolean).join(' '));
   });
   if (image.label) parts.push(`ground truth ${image.label[1]}`);
+  if (tags.has(image.id)) parts.push('tagged');
   return parts.join(', ');
 }
 
 function cardOf(image) {
   const truth = image.label
-    ? el('span', { className: 'truth' }, el('span', { className: 'key' }, 'truth'), ` ${image.label[1]}`)
+    ? el('span', { className: 'truth', title: image.label[1] }, el('span', { className: 'key' }, 'truth'), ` ${image.label[1]}`)
     : el('span', { className: 'truth none' }, COMPARED || !hasLabels ? '' : 'no ground truth');
   const change = image.difference === null ? null
     : el('span', { className: 'change', title: 'difference of the scores' }, `Δ ${signed(image.difference)}`);
@@ -61,26 +71,31 @@ function cardOf(image) {
   return el('button', { type: 'button', className: 'card', tabIndex: -1, 'aria-label': spoken(image),
     title: image.runs.some(thinOf) ? `${image.name} (its middle; click for the whole photo)` : image.name,
     onclick: () => openDetail(image) },
-  el('span', { className: 'panes' }, ...image.runs.map((_, number) => paneOf(image, number))),
+  el('span', { className: 'panes' }, ...PICTURED.map((number) => paneOf(image, number))),
+  ...RUNS.map((run, number) => (PICTURED.includes(number) ? null : otherOf(image, number))),
   hasLabels || COMPARED ? foot : null,
-  hasPredictions ? el('span', { className: 'file' }, image.name) : null);
+  hasPredictions ? el('span', { className: 'file', title: image.input || image.name }, image.name) : null);
 }
 const hasPredictions = images.some((image) => image.texts.prediction.length);
 const hasLabels = images.some((image) => image.label);
 
 function cellOf(image) {
-  return el('div', { role: 'listitem', className: 'cell' }, cardOf(image));
+  const tagged = tags.has(image.id);
+  const box = el('input', { type: 'checkbox', checked: tagged, tabIndex: -1, 'aria-label': `Tag ${image.name}`, title: 'Tag (T)',
+    onchange: () => toggleTag(image) });
+  return el('div', { role: 'listitem', className: tagged ? 'cell tagged' : 'cell' }, cardOf(image), el('span', { className: 'pick' }, box));
 }
 
 // The size of a card follows from the width of the page and the height of its text, which is measured.
 function layOut() {
   const room = $('grid').clientWidth;
-  const least = Math.min(room, CARD_WIDTHS[state.size] * (COMPARED ? RUNS.length * 0.9 : 1));
+  const least = Math.min(room, CARD_WIDTHS[state.size] * (PICTURED.length > 1 ? PICTURED.length * 0.9 : 1));
   grid.columns = Math.max(1, Math.floor((room + GAP) / (least + GAP)));
   // Two in a row on a phone, at any size.
-  if (!COMPARED && grid.columns === 1 && room >= 300 && state.size !== 'l') grid.columns = 2;
+  if (PICTURED.length === 1 && grid.columns === 1 && room >= 300 && state.size !== 'l') grid.columns = 2;
   grid.width = Math.floor((room - GAP * (grid.columns - 1)) / grid.columns);
   $('grid').style.setProperty('--ratio', DATA.ratio);
+  $('grid').classList.toggle('many', PICTURED.length > 1);
   const probe = cellOf(images[0]);
   probe.style.width = `${grid.width}px`;
   probe.style.visibility = 'hidden';
@@ -99,7 +114,8 @@ function renderGrid(anew) {
   const rows = Math.ceil(grid.shown.length / grid.columns);
   box.style.height = `${Math.max(0, rows * step - GAP)}px`;
   const top = -box.getBoundingClientRect().top;
-  const spare = Math.min(innerHeight, 700);
+  // As far as a wheel turns at once; a few rows more where they are short, but none whose pictures would not load.
+  const spare = Math.max(Math.min(innerHeight, 700), Math.min(1240, Math.ceil(20 / grid.columns) * step));
   const first = Math.max(0, Math.floor((top - spare) / step)) * grid.columns;
   const last = Math.min(grid.shown.length, Math.ceil((top + innerHeight + spare) / step) * grid.columns);
   const wanted = [];

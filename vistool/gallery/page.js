@@ -40,15 +40,24 @@ function detailKey(event) {
   return Boolean(action);
 }
 
+// The image that is open, or the one whose card has the focus.
+function taggable(target) {
+  if ($('detail').open) return detail.image;
+  return $('grid').contains(target) ? grid.shown[grid.cursor] : null;
+}
+
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  if ($('keys').open) return;
+  if ($('keys').open || $('commands').open) return;
   let done = false;
   if (event.key === ' ' && spaceTarget(event.target)) {
     if (!event.repeat) { spaceSince = performance.now(); flipHere(); }
     done = true;
   } else if (event.key === '?' && !typing(event.target)) {
     $('keys').showModal();
+    done = true;
+  } else if (event.key.toLowerCase() === 't' && !typing(event.target) && taggable(event.target)) {
+    toggleTag(taggable(event.target));
     done = true;
   } else if ($('detail').open) {
     done = detailKey(event);
@@ -88,12 +97,13 @@ function start() {
   }
   fillHeader();
   fillBar();
+  fillViews();
   fillDetail();
-  let asked = 0;
-  const soon = (action) => () => { cancelAnimationFrame(asked); asked = requestAnimationFrame(action); };
+  fillExport();
   addEventListener('scroll', soon(() => renderGrid(false)), { passive: true });
   addEventListener('resize', () => { layOut(); renderGrid(true); });
   addEventListener('hashchange', fromAddress);
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', refresh);
   addEventListener('keydown', onKey);
   addEventListener('keyup', onKeyUp);
   $('skip').addEventListener('click', (event) => { event.preventDefault(); focusCard(grid.cursor); });

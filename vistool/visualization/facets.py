@@ -164,7 +164,7 @@ def score_text(name: str, score: float | None, is_value: bool = False) -> str:
     """
     if score is None:
         return name
-    return f'{name} {value_text(score) if is_value else _class_score(score)}'
+    return f'{name} {value_text(score) if is_value else _class_score(score)}'.strip()
 
 
 def value_text(value: float) -> str:
@@ -186,8 +186,11 @@ def _class_score(score: float) -> str:
 
 def found_text(found: Instance, scored: bool) -> str:
     """What a detector or segmenter found, on the picture: ``'#0 cat 0.92'``; a region without its number."""
+    if found.kind == 'miss':
+        return f'missed: {found.name}'
     number = '' if found.box is None else f'#{found.number} '
-    return f'{number}{score_text(found.name, found.score if scored else None)}'
+    wrong = ' (false positive)' if found.kind == 'false positive' and scored else ''
+    return f'{number}{score_text(found.name, found.score if scored else None)}{wrong}'
 
 
 def metrics_text(result: Heatmaps, item: Heatmap) -> tuple[str, ...]:
@@ -291,8 +294,12 @@ class _Arranger:
     def scored(self, item: Heatmap, name: str) -> str:
         """A target's name with the model's score for it."""
         target = item.target or self.targets.get(name)
-        name = target.name if target is not None else name
-        text = score_text(name, item.score, target is not None and target.id is None)
+        return self.score(item, name, target.name if target is not None else name)
+
+    def score(self, item: Heatmap, name: str, shown: str = '') -> str:
+        """The model's score for a target, after what is ``shown`` before it."""
+        target = item.target or self.targets.get(name)
+        text = score_text(shown, item.score, target is not None and target.id is None)
         return text if target is None or target.truth is None else f'{text}, truth {value_text(target.truth)}'
 
     def group(self, item: Heatmap, name: str) -> str:
@@ -338,7 +345,7 @@ class _Cam(_Arranger):
             method=column if self.compared or self.alone else self.result.titles.get(method, method),
             name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item)),
-            footer=scored if self.compared else '',
+            footer='' if not self.compared else self.score(item, shown) if self.varies('target') else scored,
             metrics=metrics_text(self.result, item),
             note=_missing_evidence(item, against) or _drift(item),
         )
@@ -486,7 +493,7 @@ class _Features(_Arranger):
         place = item.coordinates
         if 'minus' not in place:
             return str(place.get('model', ''))
-        return 'difference' if len(self.models) == 2 else f'{place["model"]} − {place["minus"]}'
+        return f'{place["model"]} − {place["minus"]}'
 
     def footer(self, item: Heatmap, by_channel: bool) -> str:
         """Which channel is the strongest, or how similar two models are."""
