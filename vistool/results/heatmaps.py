@@ -206,6 +206,7 @@ class Heatmap:
         diverging: Whether zero is the natural middle of the values: a difference, a cosine, mixed heads.
         comparable: Whether the values are on the scale of the first model's.
         resampled_from: Height and width of the compared map before it was resampled to this size; else None.
+        limits: The raw values at the ends of the color scale, where maps of other figures share it; else None.
     """
 
     values: Array
@@ -223,6 +224,7 @@ class Heatmap:
     diverging: bool = False
     comparable: bool = True
     resampled_from: tuple[int, int] | None = None
+    limits: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Accepts any mapping as coordinates."""
@@ -232,6 +234,15 @@ class Heatmap:
     def at(self, **more: Coordinate) -> Heatmap:
         """The same map with more coordinates, or other values of them."""
         return replace(self, coordinates=Coordinates({**self.coordinates, **more}))
+
+    @property
+    def extent(self) -> tuple[float, float] | None:
+        """The lowest and the highest raw value; None for a map that is colors by itself, or has no finite value."""
+        finite = self.values[np.isfinite(self.values)]
+        if self.values.ndim != 2 or not finite.size:
+            return None
+        low, high = self.range or (0.0, 1.0)
+        return low + float(finite.min()) * (high - low), low + float(finite.max()) * (high - low)
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -274,6 +285,7 @@ class Heatmaps(Result):
         measures: The metrics that were asked for, by name.
         shown: Which of the file's values and bands the photo shows.
         instances: What a detector or segmenter finds in the image; maps that explain one say its number.
+        predictions: Of a result that follows a training, the most likely class at each epoch (or iteration).
     """
 
     kind: Kind
@@ -293,6 +305,7 @@ class Heatmaps(Result):
     measures: Mapping[str, Measure] = field(default_factory=dict)
     shown: Shown = PHOTO
     instances: tuple[Instance, ...] = ()
+    predictions: Mapping[int, Target] = field(default_factory=dict)
 
     def instance(self, item: Heatmap) -> Instance | None:
         """The object that a map explains; None where it explains none."""
@@ -524,6 +537,33 @@ def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
     compared = [{'model': n, **r.provenance} for n, r in zip(names[1:], results[1:], strict=True)]
     provenance = {**base.provenance, 'compare': compared}
     return replace(base, maps=maps, model='', provenance=provenance)
+
+
+def over_training(
+    results: Mapping[int, Heatmaps], unit: Literal['epoch', 'iteration'], limits: Sequence[tuple[float, float] | None]
+) -> Heatmaps:
+    """Results of one image at several moments of a training as one, along the coordinate ``epoch`` or ``iteration``.
+
+    Args:
+        results: Completed epochs or iterations → the result then, in order. The last one's prediction and the first
+            one's image stand for all; each has as many maps, in the same order.
+        unit: What is counted.
+        limits: For each map of a result, the raw values at the ends of its color scale; None leaves it its own.
+    """
+    first, last = next(iter(results.values())), list(results.values())[-1]
+    maps = [
+        replace(item.at(**{unit: when}), limits=ends)
+        for when, result in results.items()
+        for item, ends in zip(result.maps, limits, strict=True)
+    ]
+    targets = {target.name: target for result in results.values() for target in result.targets}
+    return replace(
+        first,
+        maps=tuple(maps),
+        targets=tuple(targets.values()),
+        prediction=last.prediction,
+        predictions={when: each.prediction for when, each in results.items() if each.prediction is not None},
+    )
 
 
 def distinct(names: Sequence[str]) -> list[str]:
