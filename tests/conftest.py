@@ -1,4 +1,5 @@
 import functools
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,22 @@ def _repository_root(monkeypatch):
     """Shipped configs and demo images are named relative to the repository, as in the documentation."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv('MPLBACKEND', 'agg')
+
+
+_freeze = gc.freeze
+gc.freeze = gc.unfreeze = lambda: None  # by which a command handles the objects of a process of its own
+
+
+def pytest_collection_finish():
+    _freeze()
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _collector():
+    """What imports made stays: each full collection would look through it, and mmengine asks for one per dataset."""
+    yield
+    gc.collect()
+    _freeze()
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -160,6 +160,21 @@ def message_of(error: BaseException) -> str:
     return ' '.join(str(message).split()) or type(error).__name__
 
 
+def without_name(text: str, name: object, instead: str = 'it') -> str:
+    """A foreign message that names a file which the line names already: without that name, or ``instead`` of it.
+
+    Args:
+        text: From :func:`message_of`, which puts the line breaks of a name on one line.
+        name: The file.
+        instead: What stands where the name is part of a sentence.
+    """
+    for form in dict.fromkeys((str(name), ' '.join(str(name).split()))):
+        for ending in (f': {form!r}', f": '{form}'", f': {form}') if form else ():
+            text = text.replace(ending, '')
+        text = text.replace(form, instead) if form else text
+    return text
+
+
 def cause_of(error: BaseException) -> str:
     """An exception of another package with its type: ``'ValueError: depth 7 is not supported'``."""
     message = message_of(error)

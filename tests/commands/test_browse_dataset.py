@@ -295,3 +295,42 @@ def test_a_pipe_among_the_images_is_not_waited_for(capsys, tmp_path):
     )
     code, out, err = run(capsys, config, '-o', tmp_path / 'out')
     assert code == 1 and len(out) == 1 and err.count('is not a regular file') == 2
+
+
+@pytest.fixture
+def odd_names(tmp_path):
+    """Classes and files whose names hold a line break or are not UTF-8; one file is damaged."""
+    for folder in ('a\nb', 'c\udcff'):
+        place = tmp_path / 'data' / folder
+        place.mkdir(parents=True)
+        shutil.copy('demo/coffee.png', place / 'x\n\udcfe.png')
+    (tmp_path / 'data/a\nb/bad\nname.png').write_bytes(b'\x89PNG\r\n\x1a\n damaged')
+    pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'Resize', 'scale': 32}, {'type': 'PackInputs'}]
+    config = tmp_path / 'c.py'
+    config.write_text(
+        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(batch_size=2, dataset=dict(type='CustomDataset', "
+        f'data_root={str(tmp_path / "data")!r}, pipeline={pipeline}), '
+        "sampler=dict(type='DefaultSampler', shuffle=False))\n"
+    )
+    return config
+
+
+@pytest.mark.parametrize(
+    'options', [['--save-raw'], ['-m', 'batch', '--save-raw'], ['--report', '--save-raw'], ['-m', 'pipeline']]
+)
+def test_names_with_line_breaks_or_that_are_not_text(capsys, tmp_path, odd_names, options):
+    code, _, err = run(capsys, odd_names, '-o', tmp_path / 'out', *options)
+    (failed,) = (line for line in err.splitlines() if 'failed to load image' in line)
+    assert code == 1 and failed.count('name.png') == 1 and r'a\nb/bad\nname.png: ' in failed  # named once, escaped
+    if '--report' not in options and '--save-raw' in options:
+        data = next((tmp_path / 'out').glob('*.csv')).read_bytes()
+        assert data.count(b'x\n\xfe.png') == 2 and b'/c\xff/' in data
+
+
+def test_a_table_of_no_sample_has_its_header(capsys, tmp_path, odd_names):
+    shutil.rmtree(tmp_path / 'data/c\udcff')
+    for path in (tmp_path / 'data').rglob('*.png'):
+        path.write_bytes(b'')
+        path.rename(path.with_name(path.name.replace('\udcfe', '')))
+    code, out, _ = run(capsys, odd_names, '-o', tmp_path / 'out', '--save-raw')
+    assert code == 1 and [Path(path).read_text() for path in out] == ['index\n']

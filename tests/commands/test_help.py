@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
+
+from vistool.commands.vis_cam import main
+from vistool.environment import __version__
 
 TOOLS = [
     'browse_dataset', 'vis_attention', 'vis_cam', 'vis_check', 'vis_diff', 'vis_featmap', 'vis_lr', 'vis_patches',
@@ -24,3 +28,11 @@ def test_help_imports_nothing_heavy(tool):
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert 'example:' in done.stdout
+
+
+def test_version_names_the_packages_that_numbers_depend_on(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(['--version'])
+    told = dict(line.split(' ') for line in capsys.readouterr().out.splitlines())
+    assert done.value.code == 0 and told['vistool'] == __version__
+    assert told['torch'] == version('torch') and told['onedl-mmpretrain'] == version('onedl-mmpretrain')

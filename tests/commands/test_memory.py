@@ -22,6 +22,13 @@ test_pipeline = [
     dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=64, edge='short'),
     dict(type='CenterCrop', crop_size=64), dict(type='PackInputs')]
 """
+DATASET = """
+default_scope = 'mmpretrain'
+train_dataloader = dict(batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dict(
+    type='CustomDataset', data_root={folder!r}, ann_file='list.txt', pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=64, edge='short'),
+        dict(type='CenterCrop', crop_size=64), dict(type='PackInputs')]))
+"""
 COMMANDS = {
     'vis_cam': ['none'],
     'vis_cam --panels': ['none', '--panels', 'PANELS'],
@@ -29,6 +36,8 @@ COMMANDS = {
     'vis_attention --img-size': ['none', '--img-size', '64'],
     'vis_featmap': ['none', '--target-layers', 'backbone.layers.1'],
     'vis_patches': [],
+    'browse_dataset': ['-m', 'pipeline', '-n', '1'],
+    'browse_dataset --report': ['--report'],
 }
 
 
@@ -41,6 +50,7 @@ def photos(tmp_path_factory):
         large = Image.fromarray(coarse.repeat(100, axis=0).repeat(100, axis=1))
         large.save(folder / f'large.{suffix}', **({'compress_level': 1} if suffix == 'png' else {}))
     (folder / 'model.py').write_text(CONFIG)
+    (folder / 'dataset.py').write_text(DATASET.format(folder=str(folder)))
     return folder
 
 
@@ -49,6 +59,9 @@ def peak(folder, command, photo):
     name, *_ = command.split()
     options = [str(folder / 'panels') if word == 'PANELS' else word for word in COMMANDS[command]]
     words = [f'tools/{name}.py', str(folder / photo), str(folder / 'model.py'), *options]
+    if name == 'browse_dataset':
+        (folder / 'list.txt').write_text(f'{photo} 0')
+        words = [f'tools/{name}.py', str(folder / 'dataset.py'), *options]
     process = subprocess.Popen([sys.executable, *words, '-o', str(folder / 'out.png')], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0

@@ -67,6 +67,23 @@ def test_code_that_ends_the_process_is_an_error(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith('error: ') and 'SystemExit: 7' in done.stderr
 
 
+def test_what_is_logged_while_a_file_is_decoded_is_not_taken_for_the_decoders(tmp_path):
+    script = tmp_path / 'tool.py'
+    decodes = """
+    import os
+    from vistool.data.decoders import decoding
+    with decoding('photo.tif'):
+        boundary.log.warning('my own')
+        print('of Python', file=sys.stderr)
+        os.write(2, b'of C')
+    return 0
+"""
+    script.write_text(COMMAND.replace('def work(args):', f'def work(args):{decodes}'))
+    done = subprocess.run([sys.executable, script, 'x'], capture_output=True, text=True)
+    said = ['warning: my own', 'of Python', 'warning: photo.tif is damaged, but could be decoded: of C']
+    assert done.returncode == 0 and done.stderr.splitlines() == said
+
+
 def test_an_early_interrupt_is_one_line(tmp_path):
     script = tmp_path / 'tool.py'
     # A shell may start tests with interrupts ignored

@@ -8,6 +8,8 @@ from PIL import Image
 from vistool.data.datasets import annotation_fault, open_dataset
 from vistool.data.recording import Samples
 from vistool.errors import InputError
+from vistool.models.configs import resolve
+from vistool.models.model import build_module
 
 GOOD = b'a.png 0\nb.png 1\n'
 
@@ -89,6 +91,7 @@ def test_nothing_is_seen_in_a_good_file(tmp_path, name, content):
     [
         {'data': {'samples_per_gpu': 32, 'train': {'type': 'ImageNet'}}},
         {'data': {'train': {'type': 'CocoDataset'}}, 'img_norm_cfg': {'mean': [1]}},
+        {'data': {'imgs_per_gpu': 2}},
     ],
 )
 def test_a_config_from_before_mmengine_is_called_one(old):
@@ -96,3 +99,21 @@ def test_a_config_from_before_mmengine_is_called_one(old):
         open_dataset(Config(old), 'train')
     with pytest.raises(InputError, match='has no train dataset'):
         open_dataset(Config({'model': {'type': 'ImageClassifier'}}), 'train')
+
+
+OLD = """
+model = dict(type='{scope}ImageClassifier', backbone=dict(type='ResNet', depth=18), {more}
+             neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=2, in_channels=512))
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Collect', keys=['img'])]
+data = dict(samples_per_gpu=32, test=dict(type='ImageNet', pipeline=test_pipeline))
+"""
+
+
+@pytest.mark.parametrize(('scope', 'more'), [('', ''), ('mmpretrain.', 'train_cfg_of_old=None,')])
+def test_a_model_in_a_config_from_before_mmengine_is_called_one(tmp_path, scope, more):
+    path = tmp_path / 'old.py'
+    path.write_text(OLD.format(scope=scope, more=more))
+    with pytest.raises(
+        InputError, match=r'old has the form used before MMEngine \(data\).*rewrite data → train_dataloader'
+    ):
+        build_module(resolve(path))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from vistool.data.decoders import decoding
 from vistool.data.images import read_image, read_photo, to_rgb
 from vistool.errors import InputError
 
@@ -222,3 +225,60 @@ def test_arrays_are_checked():
 
 def test_pil_images_go_the_same_way():
     np.testing.assert_array_equal(to_rgb(Image.fromarray(GREY)), spread(GREY))
+
+
+def damaged_fax(path):
+    """A bilevel TIFF in which some bytes are wrong: libtiff prints a line for each row that it cannot read."""
+    Image.fromarray(GREY > 128).resize((80, 80)).save(path, compression='group4')
+    data = bytearray(path.read_bytes())
+    data[20:60:4] = bytes(10)
+    path.write_bytes(data)
+
+
+def test_what_libtiff_prints_of_a_damaged_file_is_one_warning(tmp_path, caplog, capfd):
+    damaged_fax(tmp_path / 'a.tif')
+    read_photo(tmp_path / 'a.tif')
+    (record,) = caplog.records
+    assert 'a.tif is damaged, but could be decoded: Fax4Decode' in record.getMessage()
+    assert capfd.readouterr().err == ''
+
+
+def test_what_opencv_prints_of_a_damaged_file_is_one_warning(tmp_path, caplog, capfd):
+    import cv2
+
+    Image.fromarray(np.kron(RGB, np.ones((8, 8, 1), np.uint8))).save(tmp_path / 'a.jpg')
+    data = bytearray((tmp_path / 'a.jpg').read_bytes())
+    data[-400:-390] = bytes(10)
+    with decoding('a.jpg'):
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
+    assert 'a.jpg is damaged, but could be decoded: Corrupt JPEG data' in caplog.text
+    assert capfd.readouterr().err == ''
+
+
+def test_a_file_that_cannot_be_decoded_is_an_error_and_nothing_else(tmp_path, caplog, capfd):
+    Image.fromarray(RGB).save(tmp_path / 'a.tif', compression='jpeg')
+    data = (tmp_path / 'a.tif').read_bytes()
+    (tmp_path / 'a.tif').write_bytes(data.replace(b'\xff\xdb', b'\xff\xfe'))
+    with pytest.raises(InputError, match='a.tif is damaged or cut off'):
+        read_photo(tmp_path / 'a.tif')
+    assert not caplog.records and capfd.readouterr().err == ''
+
+
+def test_files_decoded_at_a_time_share_a_warning_and_standard_error_comes_back(caplog, capfd):
+    started, done = threading.Barrier(2), threading.Barrier(2)
+
+    def decode(name):
+        with decoding(name):
+            started.wait(10)
+            os.write(2, f'{name} is bad\n'.encode())
+            done.wait(10)
+
+    threads = [threading.Thread(target=decode, args=(name,)) for name in ('one', 'two')]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    (record,) = caplog.records
+    assert {'one', 'two'} < set(record.getMessage().split()) and '(and 1 more)' in record.getMessage()
+    os.write(2, b'still here')
+    assert capfd.readouterr().err == 'still here'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import subprocess
@@ -17,6 +18,7 @@ from vistool.models.configs import (
     SCHEMES,
     Source,
     find_checkpoint,
+    find_packaged,
     model_index,
     packaged_configs,
     read_config,
@@ -118,10 +120,9 @@ def test_model_names_are_those_of_mmpretrain():
 
 def test_options(tmp_path):
     path = write(tmp_path / 'tiny.py', TINY + "steps = [dict(a=1), dict(a=2)]\nload_from = 'old.pth'\n")
-    source = resolve(path, {'model.backbone.depth': 50, 'steps.1.a': 3, 'new.key': 'x', 'load_from': 'new.pth'})
+    source = resolve(path, {'model.backbone.depth': 50, 'steps.1.a': 3, 'load_from': 'new.pth'})
     assert source.config.model.backbone.depth == 50
     assert source.config.steps[1].a == 3
-    assert source.config.new.key == 'x'
     assert source.checkpoint == 'new.pth'
 
 
@@ -369,6 +370,28 @@ def test_config_in_no_encoding(tmp_path):
 def test_option_that_does_not_fit(tmp_path, options):
     path = write(tmp_path / 'tiny.py', TINY + 'steps = [dict(a=1)]\n')
     assert next(iter(options)) in error_of(path, options, argument='options')
+
+
+@pytest.mark.parametrize('key', ['num_classes', 'nonsense.a', 'modle.depth'])
+def test_an_option_that_nothing_reads_is_refused(tmp_path, key):
+    path = write(tmp_path / 'tiny.py', TINY)
+    assert f'nothing reads {key.partition(".")[0]!r}' in error_of(path, {key: 3}, argument='options')
+
+
+def test_fields_that_the_runner_reads_can_be_added(tmp_path):
+    from mmengine.runner import Runner
+
+    path = write(tmp_path / 'tiny.py', TINY)
+    parameters = set(inspect.signature(Runner.__init__).parameters) - {'self', 'launcher', 'cfg'}
+    assert len(parameters) > 20
+    for name in parameters - {'model'}:
+        resolve(path, {name: None})
+
+
+def test_a_packages_own_config_without_a_scope_gets_that_of_its_package():
+    path = 'mmpretrain::dinov2/vit-small-p14_dinov2-pre_headless.py'
+    assert 'default_scope' not in Config.fromfile(str(find_packaged('mmpretrain', path.partition('::')[2])[0]))
+    assert resolve(path).config.default_scope == 'mmpretrain'
 
 
 @pytest.mark.parametrize('text', ['a = 1', 'model = None', "model = dict(type='A'),", 'model = dict(depth=3)'])

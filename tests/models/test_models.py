@@ -4,11 +4,15 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from vistool.analyses.cam import CAM
 from vistool.environment import warn_of_environment, warn_of_overwritten_packages
+from vistool.errors import InputError
 from vistool.models.configs import Source
 from vistool.models.model import load, preview_model
 from vistool.network.outputs import Hints, default_scores, find_readout, has_classes
@@ -208,6 +212,33 @@ def test_networks_that_do_not_tell_their_number_of_outputs_lose_wrong_names_when
     result = vt.CAM(targets=[4], layers=['0'])(model, torch.randn(3, 8, 8))
     assert result.provenance['targets'][0]['name'] == 'class 4'
     assert '2 class names do not belong to 6 outputs' in caplog.text
+
+
+class Mean(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3))
+
+
+def test_photos_in_any_form_are_read_by_the_models_pipeline(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+
+    def transform(image):
+        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float()
+
+    model, cam = load(Mean(), transform=transform), CAM(layers='conv')
+    expected = cam(model, model.read(pixels))
+    for photo in (tmp_path / 'a.png', str(tmp_path / 'a.png'), Image.fromarray(pixels), pixels):
+        assert np.array_equal(cam(model, photo).maps[0].values, expected.maps[0].values)
+        (listed,) = cam(model, [photo])
+        assert np.array_equal(listed.maps[0].values, expected.maps[0].values)
+    for photo in (pixels, [pixels], Image.fromarray(pixels)):
+        with pytest.raises(InputError, match=r'no preprocessing.*transform='):
+            cam(Mean(), photo)
 
 
 def test_a_preview_lists_the_names_that_layers_take():

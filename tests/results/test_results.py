@@ -259,3 +259,15 @@ def test_equal_names_are_numbered():
 def test_drawing_reads_no_provenance():
     result = cam()
     assert vt.render(result) == vt.render(result.with_provenance(compare=[{}], methods=['x'], targets=[]))
+
+
+@pytest.mark.parametrize('kind', ['png', 'pdf', 'svg'])
+def test_names_that_are_not_text_are_drawn(kind):
+    name = 'a\udcff\ud800'  # a byte that is not UTF-8; half a character, as JSON may hold
+    summary = ordinary()['dataset']
+    failed = ((3, InputError(f'{name}: cannot be read')),)
+    summary = replace(summary, counts={name: 2, 'dog': 1}, title=name, failed=failed)
+    curve = Curve(np.arange(3), np.ones(3), name, name, 'lr', label=name)
+    for result in (summary, Curves((curve, replace(curve, label='other')))):
+        assert vt.render(result, kind)
+        assert kinds.to_raw(result).data

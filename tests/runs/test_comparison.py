@@ -13,7 +13,7 @@ import vistool as vt
 from vistool.commands.vis_cam import main
 from vistool.models.model import Model
 from vistool.results import Heatmap, Heatmaps, Layer, Target, side_by_side
-from vistool.runs.spec import labels
+from vistool.runs.spec import Models, ModelSpec, labels, told_apart
 from vistool.visualization.facets import facets
 from vistool.visualization.style import Style
 from vistool.visualization.views import map_colors
@@ -35,7 +35,7 @@ def test_models_stand_beside_each_other_with_their_own_scores():
     both = side_by_side([result(0.9), result(0.2)], ['base', 'ours'])
     shown = facets(both)
     assert shown.rows == ('cat', 'cup') and shown.columns == ('base', 'ours')
-    assert [tile.footer for tile in shown.tiles] == ['cat 0.90', 'cat 0.20', 'cup 0.90', 'cup 0.20']
+    assert [tile.footer for tile in shown.tiles] == ['0.90', '0.20', '0.90', '0.20']  # the rows say the class
     assert both['ours', 'cup'].score == 0.2 and both.coordinates['model'] == ('base', 'ours')
     assert both.maps[0].view is None and both.maps[1].view is not None
     assert both.provenance['compare'] == [{'model': 0.2}]
@@ -44,6 +44,19 @@ def test_models_stand_beside_each_other_with_their_own_scores():
 def test_several_methods_keep_their_models_together():
     both = side_by_side([result(0.9, columns=('A', 'B')), result(0.2, columns=('A', 'B'))], ['base', 'ours'])
     assert facets(both).columns == ('A · base', 'A · ours', 'B · base', 'B · ours')
+
+
+def test_what_each_model_predicts_itself_stands_beside_what_the_others_do():
+    def predicted(name, number, score):
+        heat = Heatmap(np.ones((8, 8), np.float32), {'method': 'A', 'layer': 'l', 'target': name}, score=score)
+        image = np.zeros((8, 8, 3), np.uint8)
+        return Heatmaps('cam', image, (heat,), targets=(Target(name, number, score),), provenance={})
+
+    both = side_by_side([predicted('cat', 0, 0.9), predicted('cup', 1, 0.6)], ['base', 'ours'])
+    assert [tile.footer for tile in facets(both).tiles] == ['cat 0.90', 'cup 0.60']
+    assert both.coordinates['target'] == ('own prediction',) and [item.target.id for item in both.maps] == [0, 1]
+    same = side_by_side([predicted('cat', 0, 0.9), predicted('cat', 0, 0.6)], ['base', 'ours'])
+    assert same.coordinates['target'] == ('cat',) and same.maps[1].target is None
 
 
 def test_maps_of_another_size_have_a_group_of_their_own():
@@ -104,7 +117,31 @@ def test_models_of_one_name_stay_apart():
 def test_labels_tell_checkpoints_apart_where_names_do_not():
     first, second = Model(None, 'swin'), Model(None, 'vit')
     assert labels([first, second]) == ['swin', 'vit']
-    assert labels([first, first]) == ['none', 'none']
+    assert labels([first, first]) == ['random', 'random']
+    assert labels([first, second], ['theirs', 'ours']) == ['theirs', 'ours']
+
+
+@pytest.mark.parametrize(
+    ('paths', 'told'),
+    [
+        (['runs/a/best.pth', 'runs/b/best.pth'], ['a', 'b']),
+        (['runs/a/epoch_1.pth', 'runs/a/epoch_2.pth'], ['epoch_1', 'epoch_2']),
+        (['a/x/best.pth', 'b/x/best.pth'], ['a', 'b']),
+        (['a/x.pth', 'a/y.pth', 'b/x.pth'], ['a/x', 'a/y', 'b/x']),
+        (['best.pth', 'b/best.pth'], ['best', 'b/best']),
+        (['none', 'demo://dinov2'], ['none', 'dinov2']),
+        (['a/best.pth', 'a/best.pth'], ['best', 'best']),
+    ],
+)
+def test_checkpoints_are_told_apart_by_what_differs_in_their_paths(paths, told):
+    assert told_apart(paths) == told
+
+
+@pytest.mark.parametrize(('others', 'names'), [(0, ['a']), (1, ['a']), (1, ['a', 'b', 'c']), (1, ['a', 'a'])])
+def test_names_are_given_to_every_compared_model_or_to_none(others, names):
+    with pytest.raises(vt.InputError) as raised:
+        Models(ModelSpec('x'), (ModelSpec('y'),) * others, names=tuple(names))
+    assert raised.value.parameter == 'names'
 
 
 class Counted(nn.Module):

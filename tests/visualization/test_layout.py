@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,19 +203,31 @@ def test_attention_stands_in_rows_of_six_after_input_and_mean():
         assert lines == ([8, 6] if beside else [2, 6, 6])
 
 
-def test_compared_rows_are_broken_at_the_same_columns():
+def compared_stages(width):
     stages = [f'stage {i}' for i in range(1, 6)]
     maps = tuple(
         Heatmap(m.values, {'reduction': 'mean', 'layer': m.coordinates['layer']})
         for m in heatmaps(('a',), stages, 'feature')
     )
     result = models(heatmaps(kind='feature', maps=maps, size=(96, 96)), ('base', 'ours'), difference=True)
-    scene = scene_of(result, Style(width='column'))
+    scene = scene_of(result, Style(width=width))
     lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
     labels = [item.text for item in sorted(scene.texts, key=lambda item: item.y) if item.vertical]
-    titles = [item.text for item in sorted(scene.texts, key=lambda item: (item.y, item.x)) if 'stage' in item.text]
-    assert labels == ['base', 'ours', 'difference'] * (len(lines) // 3) and len(lines) > 3
-    assert sum(lines) == 1 + 15 and titles == stages  # the photo once; each title once, above its column
+    titles = [item.text for item in sorted(scene.texts, key=lambda item: (item.y, item.x)) if not item.vertical]
+    return lines, labels, [text for text in titles if text[0] in 'sbo']
+
+
+def test_compared_stages_are_lines_where_they_do_not_fit_beside_each_other_on_paper():
+    rows, stages = ['base', 'ours', 'ours − base'], [f'stage {i}' for i in range(1, 6)]
+    assert compared_stages('column') == ([1, 3, 3, 3, 3, 3], stages, rows)
+    assert compared_stages('text') == ([6, 5, 5], rows, stages)
+
+
+def test_compared_rows_are_broken_at_the_same_columns():
+    lines, labels, titles = compared_stages(330)
+    assert labels == ['base', 'ours', 'ours − base'] * (len(lines) // 3) and len(lines) > 3
+    assert sum(lines) == 1 + 15  # the photo once
+    assert titles == [f'stage {i}' for i in range(1, 6)]  # each once, above its column
     both = models(heatmaps(('CLS',), ('mean', *range(6)), 'attention'), ('base', 'ours'))
     few = tuple(m for m in both if (m.coordinates['model'], m.coordinates['head']) != ('ours', 5))
     scene = scene_of(heatmaps(kind='attention', maps=few), Style(width='column'))
@@ -470,3 +483,10 @@ def test_nearest_enlargement_takes_the_pixel_below_each_center(shape):
     rows, columns = (np.arange(23) + 0.5) * 5 // 23, (np.arange(31) + 0.5) * 7 // 31
     np.testing.assert_array_equal(found, values[rows.astype(int)][:, columns.astype(int)])
     assert found.flags.c_contiguous
+
+
+def test_the_photo_that_images_are_compared_with_stands_beside_the_input():
+    result = replace(heatmaps(), reference=np.zeros((20, 60, 3), np.uint8))
+    scene = scene_of(result, Style(width='text'))
+    assert 'reference' in [item.text for item in scene.texts]
+    assert len(list(tiles(scene))) == len(list(tiles(scene_of(heatmaps(), Style(width='text'))))) + 1

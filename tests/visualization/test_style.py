@@ -14,7 +14,8 @@ from vistool.visualization.style import Style
     ('option', 'value', 'argument'),
     [
         ('layout', 'gird', 'layout'), ('width', 'colum', 'width'), ('width', 3, 'width'),
-        ('width', True, 'width'), ('dpi', 0, 'dpi'), ('scale', 'all', 'scale'),
+        ('width', True, 'width'), ('width', '5.5', 'width'), ('width', '3px', 'width'), ('width', '1mm', 'width'),
+        ('width', '99999in', 'width'), ('width', 'in', 'width'), ('dpi', 0, 'dpi'), ('scale', 'all', 'scale'),
         ('colormap', 'jett', 'colormap'),
         ('alpha', 1.5, 'alpha'), ('alpha', 'cold', 'alpha'), ('interpolation', 'cubic', 'interpolation'),
         ('view', 'both', 'view'),
@@ -25,7 +26,10 @@ def test_bad_options_name_their_argument(option, value, argument):
         Style(**{option: value})
 
 
-@pytest.mark.parametrize(('width', 'inches'), [('column', 3.25), ('text', 6.875)])
+@pytest.mark.parametrize(('width', 'inches'), [
+    ('column', 3.25), ('text', 6.875), ('5.5in', 5.5), ('14cm', 14 / 2.54), ('84 mm', 84 / 25.4),
+    ('252.0pt', 252 / 72.27),
+])  # fmt: skip
 def test_paper_widths(width, inches):
     page = Style(width=width, dpi=300).page(vector=True)
     assert page.paper and page.width * page.points / 72 == pytest.approx(inches)

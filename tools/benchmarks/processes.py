@@ -14,10 +14,13 @@ from dataclasses import dataclass
 SETTINGS = {
     'MPLBACKEND': 'agg',
     'OMP_WAIT_POLICY': 'PASSIVE',
+    'PYTHONDONTWRITEBYTECODE': '',
     'MALLOC_MMAP_THRESHOLD_': str(1 << 30),
     'MALLOC_TRIM_THRESHOLD_': str(1 << 30),
 }
-"""What a command sets for itself (:func:`vistool.commands.boundary.tune_process`), given to every process alike."""
+"""What a command sets for itself (:func:`vistool.commands.boundary.tune_process`), given to every process alike.
+
+Compiled modules are kept, as those of installed packages are: only a round that is not counted compiles vistool's."""
 
 
 @dataclass(frozen=True)

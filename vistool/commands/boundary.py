@@ -98,13 +98,24 @@ def _streams_that_may_fail() -> Iterator[None]:
             os.fstat(descriptor)
         except OSError:  # closed by the caller; else the next file opened would become stdout
             os.open(os.devnull, os.O_RDWR)
-    out, err = _Lossy(sys.stdout), _Lossy(sys.stderr)
+    out, err = _Lossy(sys.stdout), _Lossy(_on_its_own(sys.stderr))
     with contextlib.redirect_stdout(cast(TextIO, out)), contextlib.redirect_stderr(cast(TextIO, err)):
         try:
             yield
         finally:
             out.flush()
             err.flush()
+
+
+def _on_its_own(stream: TextIO | None) -> TextIO | None:
+    """Standard error with a descriptor of its own, so that what C code prints to descriptor 2 can be told from it."""
+    try:
+        if stream is None or stream.fileno() != 2:
+            return stream
+        copy = os.dup(2)
+    except (OSError, ValueError):  # a stream in memory, or closed
+        return stream
+    return open(copy, 'w', buffering=1, encoding=stream.encoding, errors=stream.errors)
 
 
 class _Lossy:

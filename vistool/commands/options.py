@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from vistool.environment import versions
 from vistool.errors import InputError, close_matches, in_python, naming, param
 from vistool.records import shown
 
@@ -43,6 +44,7 @@ class Parser(argparse.ArgumentParser):
             exit_on_error=False,
         )
         self._typed: dict[str, str] = {}
+        self.add_argument('--version', action=_Versions, help='print the versions of vistool and its main packages')
         # argparse takes only plain numbers for values; '-1,-2', '-5,3' and '-value' are values as well
         self._negative_number_matcher = re.compile(r'^-(\.?\d|value$)')
 
@@ -173,6 +175,18 @@ class Parser(argparse.ArgumentParser):
                 )
 
 
+class _Versions(argparse.Action):
+    """Prints what a fault report needs to say, and ends the command."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> NoReturn:
+        """Prints a line for each package; looks them up without importing them."""
+        print('\n'.join(f'{name} {version}' for name, version in versions().items()))
+        parser.exit()
+
+
 def _long(action: argparse.Action) -> str:
     """An option's first long name, or a positional's."""
     name = next((each for each in action.option_strings if each.startswith('--')), None)
@@ -277,6 +291,7 @@ def models_of(args: argparse.Namespace) -> Models:
         compare=tuple(compare),
         options=config_options(args.options),
         files=parse_files(args.files),
+        names=tuple(getattr(args, 'names', ())),
     )
 
 
@@ -383,7 +398,9 @@ def add_picture(parser: Parser, *, maps: bool = True, tiles: bool = True) -> Non
 
 def add_width(group: argparse._ArgumentGroup) -> None:
     """The size of pictures."""
-    group.add_argument('--width', metavar='W', help='column (3.25 in), text (6.875 in), screen, or pixels')
+    group.add_argument(
+        '--width', metavar='W', help='column (3.25 in), text (6.875 in), 5.5in, 14cm, …, screen, or pixels'
+    )
     group.add_argument('--dpi', type=whole, default=300, help='of pictures for paper (default: 300)')
 
 
@@ -494,6 +511,9 @@ def add_compare(parser: Parser) -> None:
         default=[],
         metavar='CONFIG',
         help='CONFIG [CHECKPOINT]: the same from another model or checkpoint beside it; repeatable',
+    )
+    parser.add_argument(
+        '--names', nargs='+', default=[], metavar='NAME', help='what the compared models are called, the first included'
     )
 
 

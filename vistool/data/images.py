@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from vistool.data.decoders import decoding
 from vistool.data.display import strips
-from vistool.errors import InputError, close_matches, message_of, on_one_line, param
+from vistool.errors import InputError, close_matches, message_of, on_one_line, param, without_name
 from vistool.records import shown_path
 
 log = logging.getLogger('vistool')
@@ -40,6 +42,8 @@ _AGAIN = 'copy or download it again'
 
 #: How files of images begin: JPEG, PNG, GIF, WebP, TIFF.
 _SIGNATURES = (b'\xff\xd8\xff', b'\x89PNG\r\n', b'GIF8', b'RIFF', b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+#: Those of them whose decoders print what they find: PNG (OpenCV, for 16 bits) and TIFF.
+_PRINTED = (_SIGNATURES[1], *_SIGNATURES[-4:])
 #: An axis of an array without a declared number of bands holds bands if it is no longer than this and the other is.
 _MOST_BANDS = 32
 
@@ -116,6 +120,12 @@ def read_photo(source: ImageLike, channels: int | None = None, axes: str | None 
     _check(path)
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return _of_array(_load_array(path), on_one_line(path), channels, axes)
+    prints = _head(path).startswith(_PRINTED)
+    with decoding(on_one_line(path)) if prints else nullcontext():
+        return _decoded(path, channels, axes)
+
+
+def _decoded(path: Path, channels: int | None, axes: str | None) -> Photo:
     if _is_tiff(path):
         found = _read_tiff(path, channels, axes)
         if found is not None:
@@ -200,7 +210,7 @@ def open_image(path: str | PathLike[str]) -> Image.Image:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    text = message_of(error).replace(f': {str(path)!r}', '').replace(str(path), 'it')  # so that the file is named once
+    text = without_name(message_of(error), path)
     return InputError(f'{on_one_line(path)} is damaged or cut off ({text})', hint=_AGAIN)
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vistool.data.datasets import values_of
+from vistool.data.decoders import decoding
 from vistool.data.display import PHOTO, Display, Shown
 from vistool.data.geometry import GeometricStep, Geometry, crop
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES, ImageLike, Photo, read_photo
@@ -286,7 +287,9 @@ class Pipeline:
 
     def _run_own_loader(self, loader: Any, rest: list[Any], reading: _Reading) -> tuple[Any, Tracer]:
         """Lets a loader of the user's own, or one that keeps the file's raw values, read the file."""
-        results = Tracer(None, Photometry(), self._warned, reading.observe).run([loader], reading.results)
+        tracer = Tracer(None, Photometry(), self._warned, reading.observe)
+        with decoding(on_one_line(reading.path)):
+            results = tracer.run([loader], reading.results)
         image = image_of(results)
         if image is None:
             raise InputError(f'the transform {name_of(loader)} loads no image', accepted="an array under the key 'img'")

@@ -26,13 +26,14 @@ from vistool.data.datasets import (
     sample_name,
     wrappers,
 )
+from vistool.data.decoders import decoding
 from vistool.data.display import Display, Shown
 from vistool.data.images import read_photo
 from vistool.data.photometry import Photometry, Preprocessing, compared
 from vistool.data.pipelines import is_loader, seed_inner
 from vistool.data.samples import channel_axis, image_keys, planes_of, size_of
 from vistool.data.transforms import Tracer, applied, attribute, name_of, seeded
-from vistool.errors import InputError, message_of, on_one_line
+from vistool.errors import InputError, message_of, on_one_line, without_name
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -560,16 +561,15 @@ class Samples:
                 for each in self._watched:
                     seed_inner(each.transforms, own)
                 self._refuse_pipe(index)
-                data = self.dataset[index]
+                with decoding(f'sample {index}'):
+                    data = self.dataset[index]
             recorder = watch.done or Recorder(self.preprocessing, self._bgr, detail, self.display)
             if detail != 'original' or not recorder.images:
                 self._finish(recorder, data)
         except Exception as error:
             where = path_of(watch.info) or f'sample {index}'
             text = error.problem if isinstance(error, InputError) else message_of(error)
-            text = text.replace(f": '{where}'", '').replace(f': {where}', '')  # so that the file is named once
-            named = on_one_line(where)
-            problem = f'{named}: {text.replace(str(where), named)}'
+            problem = f'{on_one_line(where)}: {without_name(text, where)}'
             if not isinstance(error, InputError):
                 raise InputError(problem) from error
             raise InputError(problem, accepted=error.accepted, hint=error.hint, parameter=error.parameter) from error
@@ -585,7 +585,7 @@ class Samples:
         with suppress(Exception):  # not every dataset says where its samples lie
             path = path_of(self.info(index))
         if path is not None and os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f'{path} is not a regular file', accepted='an image file')
+            raise InputError('it is not a regular file', accepted='an image file')
 
     def _finish(self, recorder: Recorder, data: Any) -> None:
         """Compares what was recorded with the truth; logs once for each kind of dataset where they differ."""

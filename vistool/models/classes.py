@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 log = logging.getLogger('vistool')
 
 
+OWN = 'own'
+"""The target that stands for each compared model's own prediction."""
+
+
 def fitting_names(name: str, found: Sequence[Sequence[str] | None], count: int | None) -> tuple[str, ...] | None:
     """The first of several lists of class names with one name for each output; a warning if it is not the first list.
 
@@ -105,8 +109,9 @@ def resolve_classes(
 
     Args:
         wanted: Ids, names (one whole synonym, case-insensitive), ``'topN'``, or ``'label'`` for the ground truth; empty
-            means ``'top1'``. ``'id:10'`` and ``'name:10'`` tell an id from a name that is a number; a minus before a
-            name asks for the evidence against the class.
+            means ``'top1'``, and so does ``'own'``, which other models of a comparison do not take over. ``'id:10'``
+            and ``'name:10'`` tell an id from a name that is a number; a minus before a name asks for the evidence
+            against the class.
         scores: ``(B, C)``.
         names: Class names by id, with synonyms separated by commas; None if unknown.
         labels: Ground truth per image, None if unknown.
@@ -141,6 +146,8 @@ def _columns(
             if not 1 <= k <= count:
                 raise InputError(f'{target!r} of {count} classes', accepted=f'top1 to top{count}', parameter='targets')
             return list(scores.topk(k, dim=1).indices.unbind(1))
+        if target.lower() == OWN and class_id(OWN, names, missing_ok=True) is None:
+            return [scores.argmax(1)]
         if target.lower() == 'label' and class_id('label', names, missing_ok=True) is None:
             return [_labels(labels, count, scores.device)]
     index = read_class(target, names, 'targets') if isinstance(target, str) else target

@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -249,7 +249,16 @@ def _find(spec: str) -> Source:
 
 def _from_file(path: Path) -> Source:
     config = read_config(path)
+    package = _package_of(path)
+    if package and not config.get('default_scope'):
+        config.default_scope = package
     return Source(config, path.stem, config.get('load_from') or None)
+
+
+def _package_of(path: Path) -> str | None:
+    """The installed package whose own config a file is; some of them name no scope, as its tools imply it."""
+    parts = path.resolve().parts
+    return parts[parts.index('.mim') - 1] if '.mim' in parts[1:] else None
 
 
 def _from_run(folder: Path) -> Source:
@@ -299,8 +308,44 @@ SCHEMES: dict[str, Callable[[str], Source]] = {
 """Models without a config: the text before ``::`` → a function from the text after it to a :class:`Source`."""
 
 
+_READ = (
+    'model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
+    'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator', 'test_evaluator', 'default_hooks',
+    'custom_hooks', 'data_preprocessor', 'load_from', 'resume', 'launcher', 'env_cfg', 'log_processor', 'log_level',
+    'visualizer', 'default_scope', 'randomness', 'experiment_name', 'cfg',
+    'train_pipeline', 'val_pipeline', 'test_pipeline', 'tta_model', 'tta_pipeline', 'vis_backends', 'custom_imports',
+    'inputs', 'output', 'activation', 'display', 'cam_target',
+)  # fmt: skip
+"""Top-level fields that something reads: the parameters of mmengine's Runner, and what OpenMMLab's tools and vistool
+read besides."""
+
+
+def _check_is_read(key: str, source: Source) -> None:
+    """Refuses a change to a top-level field that nothing reads: it would change nothing.
+
+    Raises:
+        InputError: The config has no such field, and no tool reads one of this name.
+    """
+    name = key.partition('.')[0]
+    if name in source.config or name in _READ:
+        return
+    inner = [path for path in _paths(source.config._cfg_dict) if path.rpartition('.')[2] == name]
+    hint = f'did you mean {", ".join(inner[:3])}?' if inner else close_matches(name, [*source.config, *_READ])
+    accepted = f"fields of {source.name} ({', '.join(sorted(source.config))}), or those that OpenMMLab's tools read"
+    raise InputError(f'nothing reads {name!r}', accepted=accepted, hint=hint, parameter='options')
+
+
+def _paths(fields: Mapping[str, Any], before: str = '') -> Iterator[str]:
+    """The dotted names of all fields within ``fields``."""
+    for name, value in fields.items():
+        yield f'{before}{name}'
+        if isinstance(value, Mapping):
+            yield from _paths(value, f'{before}{name}.')
+
+
 def _with_options(source: Source, options: Mapping[str, Any]) -> Source:
     for key, value in options.items():
+        _check_is_read(key, source)
         try:
             source.config.merge_from_dict({key: value})
         except Exception as error:  # KeyError, TypeError or AttributeError, depending on what the path meets

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from vistool.data.datasets import class_name
+from vistool.data.datasets import OLD_DATA, class_name, refuse_old_form
 from vistool.data.display import Display
 from vistool.data.images import ImageLike
 from vistool.data.inputs import drawn_of
@@ -29,7 +30,7 @@ from vistool.errors import InputError, cause_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.unpickling import weights_only
 from vistool.models.checkpoints.weights import load_weights
-from vistool.models.classes import Chosen, dataset_classes, fitting_names, resolve_classes
+from vistool.models.classes import OWN, Chosen, dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
 from vistool.models.head_width import fit_head
 from vistool.network.capture import borrowed, remembered
@@ -187,11 +188,14 @@ class Model:
         return inputs
 
     @property
+    def weights_source(self) -> str:
+        """Where the weights come from, as it was given: a path, a URL, ``demo://NAME``, or ``'none'``."""
+        return RANDOM if self.checkpoint is None else self.checkpoint.source
+
+    @property
     def weights_name(self) -> str:
-        """Short name of the weights, for figures that compare checkpoints: ``'best_epoch_3'``, ``'none'``."""
-        if self.checkpoint is None:
-            return RANDOM
-        return PurePath(self.checkpoint.source.removeprefix('demo://')).stem
+        """Short name of the weights, for file names: ``'best_epoch_3'``, ``'none'``."""
+        return PurePath(self.weights_source.removeprefix('demo://')).stem
 
     @contextmanager
     def precision(self, amp: bool) -> Iterator[None]:
@@ -434,6 +438,7 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
         except InputError:
             raise
         except Exception as error:  # a model's constructor can raise anything
+            refuse_old_form(config, OLD_DATA, 'default_scope, model and test_dataloader', source.name)
             raise InputError(
                 f'the model of {source.name} cannot be built: {cause_of(error)}',
                 hint=f"check 'model' in the config and {param('options')}",
@@ -458,7 +463,7 @@ def _takes_preprocessor(kind: Any) -> bool:
     return named or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
-Subject: TypeAlias = Sample | Sequence[Sample] | NetworkInput
+Subject: TypeAlias = Sample | Sequence[Sample] | ImageLike | Sequence[ImageLike] | NetworkInput
 """A sample, several samples as one batch, or the network's input itself."""
 
 ClassChoice: TypeAlias = int | str
@@ -503,7 +508,8 @@ def as_samples(subject: Subject, model: Model | None = None) -> tuple[list[Sampl
     """One sample, several, or network inputs without a file, as a list of samples.
 
     Args:
-        subject: A ``Sample``, a list of them, or the network's input: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a
+        subject: A ``Sample``, a list of them; a photo (a path, a PIL image, an array) or a list of photos, which the
+            model's pipeline reads; or the network's input: a tensor ``(C, H, W)`` or ``(B, C, H, W)``, or a
             tuple or dict of such. Inputs that all images share are told from the others by
             :func:`~vistool.network.inputs.with_shared`.
         model: The model, which may have to run for that; without it, tensors as long as the batch belong to its images.
@@ -518,11 +524,15 @@ def as_samples(subject: Subject, model: Model | None = None) -> tuple[list[Sampl
         return [subject], True
     if isinstance(subject, (list, tuple)) and subject and all(isinstance(item, Sample) for item in subject):
         return list(subject), False
+    if _is_photo(subject):
+        return [_read(subject, model, 0)], True
+    if isinstance(subject, (list, tuple)) and subject and all(map(_is_photo, subject)):
+        return [_read(photo, model, index) for index, photo in enumerate(subject)], False
     found = list(tensors(subject))
     if not found or not isinstance(subject, (Tensor, Mapping, tuple, list)):
         raise InputError(
             f'cannot analyze {type(subject).__name__}',
-            accepted='a sample from model.read(), a list of samples, or a tensor (C, H, W) or (B, C, H, W)',
+            accepted='a photo, a sample from model.read(), a list of them, or a tensor (C, H, W) or (B, C, H, W)',
         )
     batch = find_image(subject)
     image = batch if batch is not None else _single_image(subject)
@@ -537,6 +547,20 @@ def as_samples(subject: Subject, model: Model | None = None) -> tuple[list[Sampl
         return [_sample(subject, image.shape[1:], 0)], True
     images = (map_rows(operator.itemgetter(index), subject) for index in range(len(batch)))
     return [_sample(data, batch.shape[2:], index) for index, data in enumerate(images)], False
+
+
+def _is_photo(subject: object) -> bool:
+    return isinstance(subject, (str, os.PathLike, np.ndarray, Image.Image))
+
+
+def _read(photo: Any, model: Model | None, index: int) -> Sample:
+    """A photo as the model's pipeline reads it."""
+    if model is None or (model.config is None and model.transform is None):
+        raise InputError(
+            f'{model.name if model else "the network"} has no preprocessing, so it cannot read a photo',
+            hint='model = vistool.load(network, transform=…), with a function from PIL image to tensor',
+        )
+    return model.read(photo, index=index, name=None if isinstance(photo, (str, os.PathLike)) else str(index))
 
 
 def _single_image(subject: NetworkInput) -> Tensor | None:
@@ -575,6 +599,19 @@ def same_for_all(targets: Targets) -> list[ClassChoice] | None:
             )
         return None
     return [_choice(each) for each in targets]
+
+
+def own_predictions(targets: Targets) -> bool:
+    """Whether each of several models is asked for its own prediction, by ``'own'``.
+
+    Raises:
+        InputError: Other targets are asked for as well: they would not correspond.
+    """
+    shared = same_for_all(targets) or []
+    own = [isinstance(each, str) and each.strip().lower() == OWN for each in shared]
+    if any(own) and not all(own):
+        raise InputError("'own' stands alone", hint='leave out the other classes', parameter='targets')
+    return bool(own) and all(own)
 
 
 def _choice(target: object) -> ClassChoice:

@@ -90,9 +90,9 @@ def modules_of(network: nn.Module) -> list[nn.Module]:
     return list(found.values())
 
 
-def _parameters_of(network: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a network; one that is shared appears more than once."""
-    return [each for child in modules_of(network) for each in child._parameters.values() if each is not None]
+def _parameters_of(parts: Sequence[nn.Module]) -> list[nn.Parameter]:
+    """The parameters of modules; one that is shared appears more than once."""
+    return [each for part in parts for each in part._parameters.values() if each is not None]
 
 
 @contextmanager
@@ -121,17 +121,17 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
         with torch.inference_mode(False), torch.enable_grad():
             yield
         return
-    _require_watchable(module)
+    _require_watchable(module, modules_of(module))
     with (
-        _locked(module),
+        _locked(modules_of(module)),
         _plain_calls,
         torch.inference_mode(False),
-        _without_wrappers(module),
-        _with_recordable_weights(module),
+        _without_wrappers(modules_of(module)) as parts,
+        _with_recordable_weights(parts),
         _on_device(module, device),
-        _in_eval_mode(module),
-        _without_gradients(module),
-        _with_scripted_parts_as_layers(module),
+        _in_eval_mode(module, parts),
+        _without_gradients(parts),
+        _with_scripted_parts_as_layers(parts),
         torch.enable_grad(),
     ):
         _borrowing.devices = {**inside, id(module): device}
@@ -145,7 +145,7 @@ _borrowing = threading.local()
 """``devices``: the networks that this thread has borrowed, by their ids → the device that was asked for."""
 
 
-def _require_watchable(module: nn.Module) -> None:
+def _require_watchable(module: nn.Module, parts: Sequence[nn.Module]) -> None:
     """Raises for networks whose modules never run in Python, or whose weights have shapes but no values."""
     name = type(module).__name__
     if isinstance(module, torch.jit.ScriptModule):
@@ -159,9 +159,7 @@ def _require_watchable(module: nn.Module) -> None:
             'an exported network (torch.export) calls operators only and has no layers that could be watched',
             accepted='the nn.Module that it was made from, with the same weights',
         )
-    tensors = [
-        tensor for child in modules_of(module) for tensor in (*child._parameters.values(), *child._buffers.values())
-    ]
+    tensors = [each for part in parts for each in (*part._parameters.values(), *part._buffers.values())]
     if any(tensor is not None and is_lazy(tensor) for tensor in tensors):
         lazy = [name for name, tensor in _weights(module) if is_lazy(tensor)]
         raise InputError(
@@ -169,7 +167,7 @@ def _require_watchable(module: nn.Module) -> None:
             'modules have not run',
             hint='run one batch through it first, then load its weights',
         )
-    if any(tensor.is_meta for tensor in _parameters_of(module)):
+    if any(tensor.is_meta for tensor in _parameters_of(parts)):
         raise InputError(
             f'weights of {name} are on the meta device: they have shapes but no values',
             hint='load its weights first, with load_state_dict(…, assign=True) or from_pretrained(…)',
@@ -182,14 +180,14 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 @contextmanager
-def _locked(module: nn.Module) -> Iterator[None]:
+def _locked(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Holds the locks of all modules of a network, in one order for all threads.
 
     Hooks, modes and gradients belong to modules, and two networks may share some: a model and a wrapper around it.
     """
-    children = sorted(modules_of(module), key=id)
     with _locks_lock:
-        locks = [_locks.setdefault(unwrapped(child), threading.RLock()) for child in children]
+        owners = [unwrapped(part) for part in sorted(parts, key=id)]
+        locks = [_locks.get(owner) or _locks.setdefault(owner, threading.RLock()) for owner in owners]
     with ExitStack() as stack:
         for lock in locks:
             stack.enter_context(lock)
@@ -259,15 +257,22 @@ _plain_calls = _PlainCalls()
 
 
 @contextmanager
-def _without_wrappers(module: nn.Module) -> Iterator[None]:
-    """Puts what ``torch.compile`` and ``DataParallel`` wrapped back in its place: names and hooks reach it there."""
-    compiled = [child for child in modules_of(module) if child.__dict__.get('_compiled_call_impl') is not None]
+def _without_wrappers(parts: Sequence[nn.Module]) -> Iterator[Sequence[nn.Module]]:
+    """Puts what ``torch.compile`` and ``DataParallel`` wrapped back in its place: names and hooks reach it there.
+
+    Args:
+        parts: The modules of a network, itself first.
+
+    Yields:
+        Its modules as they are then.
+    """
+    compiled = [child for child in parts if child.__dict__.get('_compiled_call_impl') is not None]
     calls = [(child, child.__dict__['_compiled_call_impl']) for child in compiled]
     try:
         for child in compiled:
             child.__dict__['_compiled_call_impl'] = None
-        with _exchanged(module, unwrapped):
-            yield
+        with _exchanged(parts, unwrapped) as exchanged:
+            yield modules_of(parts[0]) if exchanged else parts
     finally:
         for child, call in calls:
             child.__dict__['_compiled_call_impl'] = call
@@ -288,36 +293,39 @@ class _Scripted(nn.Module):
 
 
 @contextmanager
-def _with_scripted_parts_as_layers(module: nn.Module) -> Iterator[None]:
+def _with_scripted_parts_as_layers(parts: Sequence[nn.Module]) -> Iterator[None]:
     """TorchScript refuses hooks: its modules are exchanged for modules that call them."""
-    with _exchanged(module, lambda part: _Scripted(part) if isinstance(part, torch.jit.ScriptModule) else part):
+    if not any(isinstance(part, torch.jit.ScriptModule) for part in parts):
+        yield
+        return
+    with _exchanged(parts, lambda part: _Scripted(part) if isinstance(part, torch.jit.ScriptModule) else part):
         yield
 
 
 @contextmanager
-def _exchanged(module: nn.Module, change: Callable[[nn.Module], nn.Module]) -> Iterator[None]:
-    """``change(part)`` in place of each module inside a network."""
+def _exchanged(parts: Sequence[nn.Module], change: Callable[[nn.Module], nn.Module]) -> Iterator[bool]:
+    """``change(part)`` in place of each module inside others; yields whether any was another one."""
     kept: list[tuple[nn.Module, str, nn.Module]] = []
     try:
-        for child in modules_of(module):
+        for child in parts:
             if isinstance(child, torch.jit.ScriptModule):
                 continue
             for name, part in child._modules.items():
                 if part is not None and (new := change(part)) is not part:
                     kept.append((child, name, part))
                     child._modules[name] = new
-        yield
+        yield bool(kept)
     finally:
         for child, name, part in kept:
             child._modules[name] = part
 
 
 @contextmanager
-def _with_recordable_weights(module: nn.Module) -> Iterator[None]:
+def _with_recordable_weights(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Copies in place of weights and buffers that were made in inference mode: autograd cannot record those."""
     slots: list[tuple[dict[str, Any], str, Tensor]] = [
         (kept, name, tensor)
-        for child in modules_of(module)
+        for child in parts
         for kept in (child._parameters, child._buffers)
         for name, tensor in kept.items()
         if tensor is not None and tensor.is_inference()
@@ -336,8 +344,8 @@ def _with_recordable_weights(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _in_eval_mode(module: nn.Module) -> Iterator[None]:
-    if not any(child.training for child in modules_of(module)):
+def _in_eval_mode(module: nn.Module, parts: Sequence[nn.Module]) -> Iterator[None]:
+    if not any(child.training for child in parts):
         yield
         return
     modes = [(child, child.training) for child in module.modules()]  # parents first
@@ -354,8 +362,8 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _without_gradients(module: nn.Module) -> Iterator[None]:
-    trainable = [parameter for parameter in _parameters_of(module) if parameter.requires_grad]
+def _without_gradients(parts: Sequence[nn.Module]) -> Iterator[None]:
+    trainable = [parameter for parameter in _parameters_of(parts) if parameter.requires_grad]
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)
@@ -475,7 +483,11 @@ class Activation:
 
 @contextmanager
 def activations(
-    root: nn.Module, layers: Mapping[str, nn.Module], *, cut: bool = True, watch: bool = True
+    root: nn.Module,
+    layers: Mapping[str, nn.Module],
+    *,
+    cut: bool = True,
+    known: dict[str, list[Sequence[Size]]] | None = None,
 ) -> Iterator[dict[str, list[Activation]]]:
     """Collects the outputs of ``layers`` while ``root`` runs.
 
@@ -484,7 +496,8 @@ def activations(
         layers: Name → module.
         cut: Whether the earliest layer's output becomes a leaf, so that autograd records what follows it and nothing
             before it. The network goes on with a copy: an in-place operation there does not reach what is kept here.
-        watch: Whether spatial sizes are noted on the way (needed for layers that return flat tokens).
+        known: For each layer the spatial sizes seen before each of its calls, as earlier forwards of such inputs have
+            shown them. Where a layer is missing, all modules are watched, and it is filled in.
 
     Yields:
         Name → one :class:`Activation` per call of that layer, in call order; filled during the forward.
@@ -502,7 +515,8 @@ def activations(
             place: tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_(cut)
             for place, tensor in tensors.items()
         }
-        found[name].append(Activation(kept, grids.copy()))
+        seen = [] if watching or known is None else known[name][len(found[name]) :][:1]
+        found[name].append(Activation(kept, seen[0] if seen else grids.copy()))
         if not cut:
             return None
         passed = {id(tensor): kept[place].clone() for place, tensor in tensors.items()}
@@ -511,9 +525,12 @@ def activations(
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
         grids.watch(output, args, module)
 
-    watched = dict(root.named_modules()) if watch else {}
+    watching = known is None or not layers.keys() <= known.keys()
+    watched = dict(root.named_modules()) if watching else {}
     with hooked(watched, note), hooked_layers(layers, keep):
         yield found
+    if watching and known is not None:
+        known.update({name: [each.grids for each in calls] for name, calls in found.items()})
 
 
 def tensors_of(name: str, output: Any) -> dict[str, Tensor]:

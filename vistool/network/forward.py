@@ -327,11 +327,17 @@ def forward(
         InputError: If a layer is not reached or gives no spatial map.
     """
     with borrowed(module):
-        with activations(module, targets, cut=gradients) as found:
+        with activations(module, targets, cut=gradients, known=_known_grids(module, inputs)) as found:
             if not gradients:
                 torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
             output = run_network(module, inputs)
         yield _collect(module, inputs, targets, found, output, hints or TokenHints(), read, dense)
+
+
+def _known_grids(module: nn.Module, inputs: NetworkInput) -> dict[str, list[Sequence[Size]]]:
+    """The spatial sizes seen before layers, as far as a forward of inputs of these shapes has shown them."""
+    shapes = tuple(tuple(tensor.shape) for tensor in tensors(inputs))
+    return remembered(module, 'grids', shapes, dict)
 
 
 def _collect(

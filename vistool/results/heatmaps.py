@@ -27,6 +27,10 @@ Array = NDArray[np.float32]
 Wanted = Coordinate | Sequence[Coordinate] | None
 
 
+OWN_PREDICTION = 'own prediction'
+"""The coordinate ``target`` of compared maps that explain what each model itself predicts."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What maps explain, or what a model predicted: a class, an instance, a similarity.
@@ -192,6 +196,8 @@ class Heatmap:
         coordinates: What the map is, as :data:`~vistool.results.COORDINATES` lists. Maps of compared models that belong
             together differ in ``model`` alone: their ``layer`` is that of the first model.
         layer: The layer of the map's own network; None where the map is not of one layer of that name.
+        target: What the map's own network was asked for, where compared networks were asked for different classes; else
+            None: the result's target of the map's coordinate.
         range: The raw values mapped to 0 and 1, where ``values`` were scaled to [0, 1]; else None.
         score: The model's score for the target. A map that shows no class has that of the target it is listed with.
         metrics: Numbers about the map, such as ``insertion``, or ``cka`` and ``cosine`` of compared features. NaN where
@@ -212,6 +218,7 @@ class Heatmap:
     values: Array
     coordinates: Coordinates = field(default_factory=Coordinates)
     layer: Layer | None = None
+    target: Target | None = None
     range: tuple[float, float] | None = None
     score: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -286,6 +293,7 @@ class Heatmaps(Result):
         shown: Which of the file's values and bands the photo shows.
         instances: What a detector or segmenter finds in the image; maps that explain one say its number.
         predictions: Of a result that follows a training, the most likely class at each epoch (or iteration).
+        reference: uint8 ``(H, W, 3)`` RGB, the photo to which the maps explain the similarity; else None.
     """
 
     kind: Kind
@@ -306,6 +314,7 @@ class Heatmaps(Result):
     shown: Shown = PHOTO
     instances: tuple[Instance, ...] = ()
     predictions: Mapping[int, Target] = field(default_factory=dict)
+    reference: NDArray[np.uint8] | None = None
 
     def instance(self, item: Heatmap) -> Instance | None:
         """The object that a map explains; None where it explains none."""
@@ -515,8 +524,9 @@ def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
         names: What tells the models apart; equal names are numbered.
 
     Returns:
-        One result. Each map of another network keeps what that network saw, and its own layer.
+        One result. Each map of another network keeps what that network saw, and its own layer and target.
     """
+    results = _with_own_targets(results)
     names, base = distinct(names), results[0]
     order = {key: place for place, key in enumerate(dict.fromkeys(key for key, _ in _keyed(base)))}
     homes = {key: item.coordinates for key, item in _keyed(base)}
@@ -564,6 +574,22 @@ def over_training(
         prediction=last.prediction,
         predictions={when: each.prediction for when, each in results.items() if each.prediction is not None},
     )
+
+
+def _with_own_targets(results: Sequence[Heatmaps]) -> list[Heatmaps]:
+    """The results; where each model was asked for its own prediction, under one coordinate for all of them."""
+    single = all(len(result.targets) == 1 for result in results)
+    if not single or len({result.targets[0].choice for result in results}) == 1:
+        return list(results)
+    told = []
+    for result in results:
+        (target,) = result.targets
+        maps = tuple(
+            replace(item.at(target=OWN_PREDICTION), target=target) if 'target' in item.coordinates else item
+            for item in result.maps
+        )
+        told.append(replace(result, maps=maps))
+    return told
 
 
 def distinct(names: Sequence[str]) -> list[str]:

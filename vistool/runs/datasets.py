@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import re
@@ -26,7 +24,7 @@ from vistool.records import shown
 from vistool.results import DatasetSummary, ImageGrid, channel_names
 from vistool.runs.run import Callbacks
 from vistool.runs.spec import MOST_WORKERS, Failure, Output, PathLike, RunSummary, log_failures
-from vistool.visualization.files import file_name, write_file
+from vistool.visualization.files import file_name, table, write_file
 from vistool.visualization.grids import rescaled
 from vistool.visualization.kinds import open_window, picture_bytes
 from vistool.visualization.style import Style
@@ -259,14 +257,9 @@ def _choices(spec: DatasetSpec) -> tuple[object, ...]:
 
 def _write_table(rows: Sequence[Mapping[str, Any]], visualizer: Visualizer, name: str) -> Path:
     """Writes the numbers of all samples as a table: beside the picture where there is one file, else in the folder."""
-    buffer = io.StringIO()
-    fields = list(rows[0]) if rows else ['index']
-    writer = csv.DictWriter(buffer, fields, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
     out = Path(str(visualizer.out))
     path = out.with_suffix('.csv') if out.suffix.lower() == visualizer.suffix else out / f'{name}.csv'
-    write_file(path, buffer.getvalue().encode())
+    write_file(path, table(rows, ['index']))
     return path
 
 

@@ -18,7 +18,7 @@ from vistool.runs.differences import ImageDifference, MapPair, RunDifference
 from vistool.runs.verdicts import Verdict
 from vistool.visualization import overlay
 from vistool.visualization.facets import score_text
-from vistool.visualization.files import write_file
+from vistool.visualization.files import encoded, write_file
 from vistool.visualization.raster import colorize, normalize, resize_map
 from vistool.visualization.style import Style, lookup_table
 from vistool.visualization.visualizer import Visualizer
@@ -66,7 +66,7 @@ def write_difference(
 
 def _table(found: RunDifference) -> bytes:
     text: str = found.to_frame().to_csv(index=False, lineterminator='\n', float_format='%.9g')
-    return text.encode(errors='surrogateescape')
+    return encoded(text)
 
 
 def summary(found: RunDifference, verdicts: Sequence[Verdict]) -> str:

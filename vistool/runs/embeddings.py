@@ -241,7 +241,7 @@ class _Run:
     def laid_out(self) -> EmbeddingMap:
         """The map."""
         features = [np.stack(each) for each in zip(*(one.features for one in self.embedded), strict=True)]
-        told = list(zip(labels(self.models), self.layers, strict=True))
+        told = list(zip(labels(self.models, self.spec.models.names), self.layers, strict=True))
         spec = self.spec
         result = replace(spec.analysis, seed=spec.seed)(features, [each.sample for each in self.embedded], told)
         for embedding in result.embeddings:

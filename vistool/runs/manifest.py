@@ -384,6 +384,7 @@ def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
         'config': _named(spec.models.first),
         'checkpoint': spec.models.first.checkpoint,
         'compare': [[_named(each), each.checkpoint] for each in spec.models.compare],
+        **({'names': spec.models.names} if spec.models.names else {}),
         'options': spec.models.options,
         'files': spec.models.files,
         'draw_on': spec.models.draw_on,
@@ -416,7 +417,8 @@ def _images(images: object) -> object:
     paths = [str(each) for each in images]  # type: ignore[attr-defined]
     if len(paths) <= _MANY:
         return paths
-    return f'{len(paths)} paths, {hashlib.sha256(chr(10).join(paths).encode()).hexdigest()[:16]}'
+    joined = os.fsencode('\n'.join(paths))
+    return f'{len(paths)} paths, {hashlib.sha256(joined).hexdigest()[:16]}'
 
 
 def _named(spec: ModelSpec) -> str:

@@ -14,7 +14,6 @@ from vistool.metrics.aggregation import FRACTIONS, MapMetrics, summarize
 from vistool.results import COORDINATES, MetricsSummary
 from vistool.runs.manifest import DoneEntry, read_entries
 from vistool.visualization.files import table, write_file
-from vistool.visualization.measurements import summary_text
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer
 
@@ -40,6 +39,8 @@ def write_metrics(
     Returns:
         The summary and the files; nothing where no image was measured.
     """
+    from vistool.visualization.measurements import summary_text  # matplotlib takes half a second
+
     entries = [entry for entry in read_entries(folder) if entry.get('metrics') and not entry.get('error')]
     rows = _long_rows(entries, names)
     if not rows:

@@ -113,6 +113,7 @@ def run(
     display_range: str | Sequence[float] | None = None,
     bands: str | int | Sequence[int] | None = None,
     axes: str | None = None,
+    names: Sequence[str] = (),
     indices: Sequence[int | str] = (),
     classes: Sequence[int | str] = (),
     per_class: int | None = None,
@@ -170,6 +171,7 @@ def run(
         display_range: The values that pictures show as black and white.
         bands: The bands that pictures show as red, green and blue.
         axes: The order of axes of arrays in files.
+        names: What the models are called in figures, the first one's included.
         indices: Which images, by position.
         classes: Which images of a dataset, by class.
         per_class: At most this many of each class.
@@ -221,6 +223,7 @@ def run(
             display_range,
             bands,
             axes,
+            tuple(names),
         ),
         images,
         Selection(indices, classes, per_class, only, max_samples),
@@ -471,7 +474,7 @@ class _Run:
         amp = self.spec.execution.amp
         with self.models[0].precision(amp):
             if len(self.models) > 1:
-                results = self.analysis.compare(self.models, views, labels(self.models))
+                results = self.analysis.compare(self.models, views, labels(self.models, self.spec.models.names))
             else:
                 results = self.analysis.results(self.models[0], views[0])
         for result in results:
@@ -507,7 +510,7 @@ class _Run:
     def name_parts(self) -> list[object]:
         """What file names say besides the image's own."""
         models = self.spec.models
-        others = [['vs', *labels(self.models)[1:]]] if len(self.models) > 1 else []
+        others = [['vs', *labels(self.models, models.names)[1:]]] if len(self.models) > 1 else []
         weights = [self.models[0].weights_name] if models.first.checkpoint else []
         return [*self.choices, models.img_size, *others, *weights]
 

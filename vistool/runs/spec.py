@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -83,6 +83,7 @@ class Models:
             ``'auto'``, ``'0,4095'``, ``'2%,98%'`` or two numbers. Networks get the same whatever it says.
         bands: The bands that pictures show as red, green and blue: ``'4,3,2'`` or numbers, from 1.
         axes: ``'HWC'`` or ``'CHW'``, of arrays in files; None: as the pipeline and the network declare.
+        names: What the models are called in figures, the first one's included; ``()``: see :func:`labels`.
     """
 
     first: ModelSpec
@@ -99,10 +100,18 @@ class Models:
     display_range: str | Sequence[float] | None = None
     bands: str | int | Sequence[int] | None = None
     axes: str | None = None
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses a display that is not accepted before anything is loaded."""
+        """Refuses a display or names that are not accepted before anything is loaded."""
         self.display  # noqa: B018
+        count = 1 + len(self.compare)
+        if self.names and not self.compare:
+            raise InputError('nothing is compared', hint=f'{param("compare")} adds models', parameter='names')
+        if self.names and (len(self.names) != count or len(set(self.names)) != count):
+            given = ', '.join(map(repr, self.names))
+            accepted = f'{count} different names: one for each model, the first one included'
+            raise InputError(f'{given} for {count} models', accepted=accepted, parameter='names')
 
     @property
     def display(self) -> Display:
@@ -440,12 +449,43 @@ def read_views(models: Sequence[Model], item: AnyItem, seed: int, index: int = 0
     return (first, *others)
 
 
-def labels(models: Sequence[Model]) -> list[str]:
-    """What tells the models apart in a figure: their names, or their checkpoints where the names are the same."""
-    names = [model.name for model in models]
-    if len(set(names)) == len(names):
-        return names
-    return [f'{model.name} {model.weights_name}' if len(set(names)) > 1 else model.weights_name for model in models]
+def labels(models: Sequence[Model], names: Sequence[str] = ()) -> list[str]:
+    """What tells the models apart in a figure.
+
+    Args:
+        models: The models.
+        names: What the caller calls them; ``()``: the names of their configs; where those are the same, what is
+            different in the paths of their checkpoints.
+    """
+    if names:
+        return list(names)
+    configs = [model.name for model in models]
+    if len(set(configs)) == len(configs):
+        return configs
+    weights = told_apart([model.weights_source if model.checkpoint else 'random' for model in models])
+    if len(set(configs)) == 1:
+        return weights
+    return [f'{config} {weight}' for config, weight in zip(configs, weights, strict=True)]
+
+
+def told_apart(paths: Sequence[str]) -> list[str]:
+    """The shortest end of each path that no other path has, without what all of them end in.
+
+    >>> told_apart(['runs/a/best.pth', 'runs/b/best.pth'])
+    ['a', 'b']
+    >>> told_apart(['a/epoch_1.pth', 'a/epoch_2.pth'])
+    ['epoch_1', 'epoch_2']
+
+    Equal paths stay equal.
+    """
+    parts = [(*PurePath(path).parts[:-1], PurePath(path.removeprefix('demo://')).stem) for path in paths]
+    depth = max(len(each) for each in parts)
+    for first in range(1, depth + 1):
+        for last in range(first, 0, -1):
+            ends = ['/'.join(each[-first : len(each) - last + 1]) for each in parts]
+            if len(set(ends)) == len(set(parts)) and all(ends):
+                return ends
+    return ['/'.join(each) for each in parts]
 
 
 @dataclass(frozen=True)

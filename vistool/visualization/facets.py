@@ -194,7 +194,7 @@ def score_text(name: str, score: float | None, is_value: bool = False) -> str:
     """
     if score is None:
         return name
-    return f'{name} {value_text(score) if is_value else _class_score(score)}'
+    return f'{name} {value_text(score) if is_value else _class_score(score)}'.strip()
 
 
 def value_text(value: float) -> str:
@@ -320,8 +320,13 @@ class _Arranger:
 
     def scored(self, item: Heatmap, name: str) -> str:
         """A target's name with the model's score for it."""
-        target = self.targets.get(name)
-        text = score_text(name, item.score, target is not None and target.id is None)
+        target = item.target or self.targets.get(name)
+        return self.score(item, name, target.name if target is not None else name)
+
+    def score(self, item: Heatmap, name: str, shown: str = '') -> str:
+        """The model's score for a target, after what is ``shown`` before it."""
+        target = item.target or self.targets.get(name)
+        text = score_text(shown, item.score, target is not None and target.id is None)
         return text if target is None or target.truth is None else f'{text}, truth {value_text(target.truth)}'
 
     def group(self, item: Heatmap, name: str) -> str:
@@ -358,7 +363,8 @@ class _Cam(_Arranger):
         shown = str(target) if target is not None else self.result.targets[0].name if self.result.targets else ''
         name = method if target is None else f'{method}/{target}'
         scored = self.scored(item, shown) if shown else ''
-        against = shown in self.targets and self.targets[shown].against
+        explained = item.target or self.targets.get(shown)
+        against = explained is not None and explained.against
         column = self.beside(item, self.column(item), self.columns)
         return Facet(
             row=shown if self.compared else scored,
@@ -366,7 +372,7 @@ class _Cam(_Arranger):
             method=column if self.compared or self.alone else self.result.titles.get(method, method),
             name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item)),
-            footer=scored if self.compared else '',
+            footer='' if not self.compared else self.score(item, shown) if self.varies('target') else scored,
             metrics=metrics_text(self.result, item),
             note=_missing_evidence(item, against) or _drift(item),
         )
@@ -513,7 +519,7 @@ class _Features(_Arranger):
         place = item.coordinates
         if 'minus' not in place:
             return str(place.get('model', ''))
-        return 'difference' if len(self.models) == 2 else f'{place["model"]} − {place["minus"]}'
+        return f'{place["model"]} − {place["minus"]}'
 
     def footer(self, item: Heatmap, by_channel: bool) -> str:
         """Which channel is the strongest, or how similar two models are."""

@@ -381,13 +381,26 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as a ``.csv`` file; there must be one."""
+def encoded(text: str) -> bytes:
+    """Text as UTF-8; the names of files keep their bytes, whatever they are."""
+    return _NOT_FROM_BYTES.sub('\ufffd', text).encode(errors='surrogateescape')
+
+
+_NOT_FROM_BYTES = re.compile('[\ud800-\udc7f\udd00-\udfff]')
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> bytes:
+    """Rows as a ``.csv`` file.
+
+    Args:
+        rows: All with the same columns.
+        columns: Their names where there may be no row.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
+    writer = csv.DictWriter(text, list(rows[0]) if rows else columns, lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue().encode(errors='surrogateescape')
+    return encoded(text.getvalue())
 
 
 def curves_csv(result: Curves) -> bytes:
@@ -401,4 +414,4 @@ def curves_csv(result: Curves) -> bytes:
         constant = (curve.config, curve.group, curve.parameter)
         for step, epoch, value in zip(curve.steps.tolist(), epochs, curve.values.tolist(), strict=True):
             writer.writerow((step, epoch, *constant, repr(value)))
-    return table.getvalue().encode()
+    return encoded(table.getvalue())

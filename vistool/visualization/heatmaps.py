@@ -85,7 +85,10 @@ def lines_of(
 
 
 def _blocks(kind: Kind, rows: Sequence[Row], page: Page) -> list[Line]:
-    """Rows of several models: what is compared stays below each other, so all rows are broken at the same columns."""
+    """Rows of several models: what is compared stays below each other, so all rows are broken at the same columns.
+
+    Feature maps that would have to be broken on paper change their axes: a stage is a line, and models are columns.
+    """
     count = max(len(row.cells) for row in rows)
     widest = min(count, _HEADS_PER_LINE) if kind == 'attention' else count
     least = _least_width(kind, page, rows)
@@ -99,6 +102,22 @@ def _blocks(kind: Kind, rows: Sequence[Row], page: Page) -> list[Line]:
             lines += _titled_once(cut(part, each, beside=True))
         if min(Measures(lines, page).column_widths()) >= least:
             break
+        if page.paper and kind == 'feature' and len(rows) < count:
+            turned = _turned(rows)
+            if min(Measures(turned, page).column_widths()) >= least:
+                return turned
+    return lines
+
+
+def _turned(rows: Sequence[Row]) -> list[Line]:
+    """Rows as columns: the inputs on the first line, then a line for each column, labeled with its title."""
+    lines = [Line(tuple(next(filter(None, row.lead), None) for row in rows))]
+    for column in range(max(len(row.cells) for row in rows)):
+        cells = [row.cells[column] if column < len(row.cells) else None for row in rows]
+        label = ' '.join(next(cell.title for cell in cells if cell))
+        heads = [(row.label,) if column == 0 else () for row in rows]
+        titled = (cell and replace(cell, title=head) for cell, head in zip(cells, heads, strict=True))
+        lines.append(Line(tuple(titled), label))
     return lines
 
 
@@ -362,6 +381,8 @@ def _rows(painter: _Painter, always_label: bool) -> tuple[list[Row], list[str]]:
         ]
         names = rows_of if one_line else (name,)
         lead: list[Cell | None] = [_input_cell(painter, names, number == 0, own[0].item)]
+        if result.reference is not None and not number:
+            lead.append(_photo_cell(result.reference, 'reference'))
         if len(own) > 2 and _shows_mean(own[0].item) and not _shows_mean(own[1].item):
             lead.append(cells.pop(0))
         rows.append(Row(name, tuple(lead), tuple(cells)))
@@ -435,6 +456,11 @@ def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heat
     if any(each.mask is not None for each in result.instances):
         photo = partial(_with_regions, result, view, photo)
     return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=(*found, *rings))
+
+
+def _photo_cell(photo: Pixels, title: str) -> Cell:
+    """The tile of a photo on which no map lies."""
+    return Cell(partial(resize_image, photo), photo.shape[1] / photo.shape[0], (title,))
 
 
 def _found_marks(result: Heatmaps, view: View, item: Heatmap | None) -> list[Mark]:

@@ -399,13 +399,14 @@ def _figure(result: Result, style: Style, page: Page) -> Figure:
 
 
 def _draw(result: Result, made: Figure, style: Style, page: Page) -> None:
-    scene = to_scene(result, style, page)
-    if scene is None:
-        draw_figure(result, made, style, page)
-        return
     from vistool.visualization import vector
 
-    vector.paint(scene, page, made)
+    scene = to_scene(result, style, page)
+    if scene is not None:
+        vector.paint(scene, page, made)
+        return
+    draw_figure(result, made, style, page)
+    vector.make_drawable(made)
 
 
 def open_window(result: Result, style: Style, title: str = 'vistool', seconds: float = 0.0) -> None:

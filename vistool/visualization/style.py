@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -65,6 +66,13 @@ StyleOption: TypeAlias = str | int | float | tuple[int, int] | tuple[float, floa
 Theme = Literal['darkgrid', 'whitegrid', 'dark', 'white', 'ticks']
 
 _PAPER_WIDTHS = {'column': 3.25, 'text': 6.875}
+_UNITS = {
+    'in': 1.0,
+    'cm': 1 / 2.54,
+    'mm': 1 / 25.4,
+    'pt': 1 / 72.27,
+}  # in inches; TeX's points, as \\the\\columnwidth prints them
+_LEAST_PAPER, _MOST_PAPER = 1.0, 40.0  # inches
 _POINTS_PER_INCH = 72.0
 _PIXELS_PER_INCH = 96.0
 _LONGEST_SIDE = 160.0  # inches
@@ -76,8 +84,9 @@ class Style:
 
     Attributes:
         layout: ``grid`` (a titled figure) or ``overlay`` (each map blended over the network's image, nothing else).
-        width: ``column`` (3.25 in), ``text`` (6.875 in), ``screen`` (tiles of about 320 px), or the total width in
-            pixels. None: ``column`` for PDF and SVG, else ``screen``.
+        width: ``column`` (3.25 in), ``text`` (6.875 in), a width on paper (``'5.5in'``, ``'14cm'``, ``'84mm'``,
+            ``'240pt'``), ``screen`` (tiles of about 320 px), or the total width in pixels. None: ``column`` for PDF
+            and SVG, else ``screen``.
         dpi: Pixels per inch of pictures for paper, also of the photos inside a PDF.
         scale: ``each`` gives every map its own color scale, ``shared`` one scale to all maps of the picture
             (differences have their own). None: one scale per group for feature maps, else each. ``percentile``: as
@@ -96,7 +105,7 @@ class Style:
     """
 
     layout: Layout = 'grid'
-    width: Literal['column', 'text', 'screen'] | int | None = None
+    width: str | int | None = None
     dpi: int = 300
     scale: Scale | None = None
     colormap: str | None = None
@@ -137,8 +146,9 @@ class Style:
     def page(self, vector: bool) -> Page:
         """The page that these options ask for; ``vector`` tells whether the file is a PDF or SVG."""
         width = self.width if self.width is not None else ('column' if vector else 'screen')
-        if isinstance(width, str) and width in _PAPER_WIDTHS:
-            return Page(True, _PAPER_WIDTHS[width] * _POINTS_PER_INCH, self.dpi / _POINTS_PER_INCH)
+        inches = _inches(width) if isinstance(width, str) else None
+        if inches is not None:
+            return Page(True, inches * _POINTS_PER_INCH, self.dpi / _POINTS_PER_INCH)
         density = self.dpi / _PIXELS_PER_INCH if vector else 1.0
         if self.size is not None:
             across, down = (side * _PIXELS_PER_INCH for side in self.size)
@@ -206,11 +216,21 @@ def _check_choice(argument: str, value: Any, accepted: tuple[Any, ...]) -> None:
 
 def _check_width(width: Any) -> None:
     pixels = isinstance(width, int) and not isinstance(width, bool)
-    if width in (None, 'column', 'text', 'screen') or (pixels and 64 <= width <= 16384):
+    if width in (None, 'screen') or (pixels and 64 <= width <= 16384):
         return
-    raise InputError(
-        f'{width!r} is not a width', accepted='column, text, screen, or 64 to 16384 pixels', parameter='width'
-    )
+    inches = _inches(width) if isinstance(width, str) else None
+    if inches is None or not _LEAST_PAPER <= inches <= _MOST_PAPER:
+        paper = f'{_LEAST_PAPER:g}in to {_MOST_PAPER:g}in (cm, mm and pt too)'
+        accepted = f'column, text, {paper}, screen, or 64 to 16384 pixels'
+        raise InputError(f'{width!r} is not a width', accepted=accepted, parameter='width')
+
+
+def _inches(width: str) -> float | None:
+    """A width on paper; None for what is not one."""
+    if width in _PAPER_WIDTHS:
+        return _PAPER_WIDTHS[width]
+    match = re.fullmatch(r'([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(in|cm|mm|pt)', width)
+    return float(match[1]) * _UNITS[match[2]] if match else None
 
 
 def _check_size(size: Any) -> None:

@@ -186,8 +186,17 @@ def _paste(mask: NDArray[np.uint8], glyphs: NDArray[np.uint8], x: int, y: int) -
     np.maximum(target, glyphs, out=target)
 
 
+def decoded(text: str) -> str:
+    """``text`` with a replacement character for each byte of a file's name that is not UTF-8: no font draws those."""
+    return _UNDECODED.sub('\ufffd', text)
+
+
+_UNDECODED = re.compile('[\ud800-\udfff]')
+
+
 def clean(text: str) -> str:
     """``text`` on one line, without control characters."""
+    text = decoded(text)
     return ' '.join(''.join(character if character.isprintable() else ' ' for character in text).split())
 
 

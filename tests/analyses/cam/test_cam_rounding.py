@@ -1,14 +1,16 @@
 """Maps that are nothing but rounding errors are zero, and say so; true maps are kept, however small."""
 
+import copy
 import logging
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
-from vistool.analyses.cam import CAM, Method, Needs
-from vistool.analyses.cam.maps import above_rounding
+from vistool.analyses.cam import CAM, METHODS, Method, Needs
+from vistool.analyses.cam.maps import CANCELED, above_rounding
 from vistool.visualization.facets import facets
 
 
@@ -201,3 +203,79 @@ def test_the_tile_says_that_there_is_no_evidence():
     result = CAM(['hirescam'], targets=1, layers='features')(Normed(), IMAGE[0])
     assert 'no evidence above rounding' in str(facets(result))
     assert np.isfinite(result.maps[0].values).all()
+
+
+def values_of(network, images):
+    """Activations and gradients, ``(B, K, h, w)``, of some layers that return maps, from one backward."""
+    found = {}
+
+    def keep(module, args, output):
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and output[0, 0].numel() > 3:
+            output.retain_grad()
+            found[module] = output
+
+    parts = [part for part in network.modules() if not list(part.children()) and not isinstance(part, nn.Identity)]
+    handles = [part.register_forward_hook(keep) for part in parts[:: 1 + len(parts) // 16]]
+    network(images)[:, 1].sum().backward()
+    for handle in handles:
+        handle.remove()
+    return [(output.detach(), output.grad) for output in found.values() if output.grad is not None]
+
+
+def smooth(name):
+    """A small network of timm without ReLU: the gradient of one may jump by a rounding error."""
+    network = timm.create_model(name, num_classes=4).eval()
+    for path, part in list(network.named_modules()):
+        if isinstance(part, (nn.ReLU, nn.ReLU6, nn.Hardswish)):
+            network.set_submodule(path, nn.SiLU())
+        elif getattr(part, 'inplace', False):
+            part.inplace = False
+    return network
+
+
+ORACLES = {
+    'residual blocks': lambda: smooth('test_resnet'),
+    'depthwise convolutions': lambda: smooth('test_efficientnet'),
+    'before a norm over positions': lambda: Shifted(nn.InstanceNorm2d(32)),
+    'before pooling minus identity': lambda: Shifted(PoolMinusIdentity(3, 1, 1, count_include_pad=False)),
+}
+
+
+@pytest.mark.parametrize('make', ORACLES.values(), ids=ORACLES)
+def test_the_bound_covers_what_float32_loses_and_little_more(make):
+    torch.manual_seed(0)
+    network = make()
+    exact = values_of(copy.deepcopy(network).double(), IMAGE[:1].double())
+    judged = {True: 0, False: 0}
+    for (a, g), (exact_a, exact_g) in zip(values_of(network, IMAGE[:1]), exact, strict=True):
+        for name in ('gradcam', 'gradcam++', 'xgradcam', 'layercam', 'hirescam', 'gradcamelementwise'):
+            method = METHODS[name]
+            terms, truth = method.weigh(a, g), method.weigh(exact_a, exact_g).sum(1)
+            lost = float((terms.sum(1) - truth).abs().max())
+            error = method.error(a, g, torch.float32)
+            bound = CANCELED * 6e-8 * len(a[0]) ** 0.5 * terms.norm(dim=1)
+            if error is not None:
+                bound = bound.maximum((error[:, :, None, None] * a).norm(dim=1))
+            assert lost <= float(bound.max()), name
+            top = float(truth.max())
+            if top > 1e3 * lost and name != 'hirescam':  # which the epsilon of a norm may keep from canceling
+                assert method(a, g).max() > 0, name
+                judged[True] += 1
+            if float(truth.abs().max()) <= lost:
+                assert not method(a, g).any(), name
+                judged[False] += 1
+    assert judged[True] > 3 and (judged[False] or not isinstance(network, Shifted))
+
+
+def test_weights_near_a_pole_of_gradcam_plus_plus_are_kept():
+    """Where activations of a channel sum to less than zero, α has poles; a sum close to one is large, not noise."""
+    generator = torch.Generator().manual_seed(0)
+    a, g = (torch.randn(1, 8, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    a -= a.mean((2, 3), keepdim=True) + 0.05  # each sums to -1
+    g[0, 3, 2, 2] = 2.001
+    method = METHODS['gradcam++']
+    drawn, truth = method(a.float(), g.float()), method.weigh(a, g).sum(1)
+    assert truth.abs().max() > 1e3 and drawn.max() > 0
+    assert (drawn - truth).abs().max() < 1e-3 * truth.abs().max()
+    g[0, 3, 2, 2] = 2 + 1e-7  # a rounding error decides on which side of the pole it is
+    assert not method(a.float(), g.float()).any()

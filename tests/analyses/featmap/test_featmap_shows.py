@@ -209,7 +209,7 @@ def compared(*networks, inputs, **options):
 
 def test_compared_maps_share_a_scale_and_the_difference_is_signed(inputs):
     result = compared(Net(0), Net(1), inputs=inputs, layers=['first', 'second'])[0]
-    assert facets(result).rows == ('m0', 'm1', 'difference') and len(result.maps) == 6
+    assert facets(result).rows == ('m0', 'm1', 'm1 − m0') and len(result.maps) == 6
     looks = map_colors(result, Style())
     for column in (0, 1):
         base, ours, difference = result.maps[column], result.maps[2 + column], result.maps[4 + column]
@@ -229,7 +229,7 @@ def test_a_model_compared_with_itself_differs_in_nothing(inputs):
     for options in ({}, {'reduction': 'pca'}, {'topk': 2}, {'similar_to': [(3, 3)]}):
         result = compared(Net(), Net(), inputs=inputs, layers=['first'], **options)[0]
         differences = result.sel(minus='m0').maps
-        footers = [tile.footer for tile in facets(result).tiles if 'difference' in tile.row]
+        footers = [tile.footer for tile in facets(result).tiles if ' − m0' in tile.row]
         assert differences and all(not item.values.any() for item in differences)
         assert footers == ['CKA 1.00 · cos 1.00'] * len(differences)
 

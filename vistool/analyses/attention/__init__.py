@@ -20,7 +20,7 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
 from vistool.metrics import Needs as MetricNeeds
 from vistool.metrics import Protocol, Truths, find_metrics, find_protocol
-from vistool.models.model import Model, Subject, Targets, as_model, as_samples, same_for_all, sign_of
+from vistool.models.model import Model, Subject, Targets, as_model, as_samples, own_predictions, same_for_all, sign_of
 from vistool.network.layers import words_for
 from vistool.network.tensors import NetworkInput, input_size
 from vistool.registry import ANALYSES
@@ -146,9 +146,11 @@ class Attention(MapAnalysis):
             )
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> Attention:
-        """The same for another model: each image with the classes that its result shows."""
+        """The same for another model: each image with the classes that its result shows, or the model's own."""
         targets = [[target.choice for target in result.targets if target.choice is not None] for result in results]
-        return replace(self, targets=targets, score_sign='+') if any(targets) else self
+        if own_predictions(self.targets) or not any(targets):
+            return self
+        return replace(self, targets=targets, score_sign='+')
 
     def _read(self, model: Model, samples: Sequence[Sample], method: str) -> list[Heatmaps]:
         queries = Query.parse_all(self.queries)

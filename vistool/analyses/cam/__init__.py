@@ -56,6 +56,7 @@ from vistool.models.model import (
     as_samples,
     explained,
     names_value,
+    own_predictions,
     resolve_targets,
     same_for_all,
     sign_of,
@@ -94,8 +95,9 @@ class CAM(MapAnalysis):
             those that share the forward. None means GradCAM; for detectors HiResCAM, as GradCAM's weights are means
             over all places, and a prediction has one (Zhao and Chan, ODAM, ICLR 2023).
         targets: Class ids (also as a tensor), class names, ``'topN'`` or ``'label'``, for all images of a batch; or one
-            list of them for each image. None means the predicted class, or the config's ``cam_target``. A minus before
-            a name asks for the evidence against it: ``'-tabby'``, ``'-value'``.
+            list of them for each image. None means the predicted class, or the config's ``cam_target``; models compared
+            with this one explain the same class, or, with ``'own'``, what each of them predicts. A minus before a name
+            asks for the evidence against it: ``'-tabby'``, ``'-value'``.
         layers: Target layers in dotted form (``'backbone.layers[-1].ln1'``) or as modules of the network, one or
             several; none means the default for the network. ``'backbone.layer4#1'`` is a layer's first call.
         aug_smooth: Average over six variants: mirrored or not, times 0.9, 1 and 1.1.
@@ -230,7 +232,7 @@ class CAM(MapAnalysis):
         return replace(self, methods=('gradcam',) if find_detector(model.module) is None else ('hirescam',))
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> CAM:
-        """The same for another model: each image with the classes that its result shows.
+        """The same for another model: each image with the classes that its result shows, or the model's own prediction.
 
         Layers that were named are kept if the other model has them; otherwise its own default is used.
 
@@ -252,7 +254,7 @@ class CAM(MapAnalysis):
         except InputError:
             layers = []
             log.warning('%s has no layer %s: its default is used', model.name, ', '.join(names))
-        if not any(targets):
+        if own_predictions(self.targets) or not any(targets):
             return replace(self, layers=layers)
         return replace(self, targets=targets, layers=layers, score_sign='+')  # the targets say which sign they have
 
@@ -586,21 +588,23 @@ def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[T
         score = target.pullback(run.output, rows) if kind is None else kind(target, run.output, rows).sum()
         gradients = run.gradients(score, last=step + 1 == len(asked))
         laid_out = [layer.map(gradient) for layer, gradient in zip(run.layers, gradients, strict=True)]
+        reached = [bool(gradient.any()) for gradient in laid_out]
         for name, method in weighting.items():
             if method.gradients and method.score is kind:
-                triples = list(zip(run.layers, values, laid_out, strict=True))
-                signed[name, number] = [
-                    method(value, gradient, eigen, layer.value.dtype) if bool(gradient.any()) else value[:, 0] * 0
-                    for layer, value, gradient in triples
-                ]
-                for (layer, value, gradient), drawn in zip(triples, signed[name, number], strict=True):
+                signed[name, number] = []
+                for layer, value, gradient, any_ in zip(run.layers, values, laid_out, reached, strict=True):
+                    drawn = method(value, gradient, eigen, layer.value.dtype) if any_ else value[:, 0] * 0
+                    signed[name, number].append(drawn)
                     _tell_of_rounding(method, layer, value, gradient, drawn)
     return signed
 
 
 def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Tensor, drawn: Tensor) -> None:
     """Prints for how many images a map is nothing but rounding errors, and which method has evidence at the layer."""
-    empty = ~drawn.flatten(1).any(1) & gradient.flatten(1).any(1)
+    empty = ~drawn.flatten(1).any(1)
+    if not bool(empty.any()):
+        return
+    empty &= gradient.flatten(1).any(1)
     if not bool(empty.any()):
         return
     others = (METHODS[name] for name in ('gradcam', 'layercam') if METHODS[name] is not method)

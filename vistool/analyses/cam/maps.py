@@ -16,8 +16,8 @@ BRIGHTNESS = (1.0, 0.9, 1.1)
 """Factors of test-time augmentation, the plain image first."""
 CANCELED, FLAT = 4096.0, 4.0
 """Roundings in a sum whose terms cancel, with the epsilon of norms (1e-5 of the variance) included; in any sum."""
-ACTIVATION = 256.0
-"""Roundings in an activation. Weights that divide by a sum of them (XGradCAM) are right as long as that sum is."""
+POSITIONS = 256.0
+"""Roundings of a value in a sum over the positions: six times what any network showed where such a sum is zero."""
 DEVIATIONS = 4.0
 """Standard deviations of an error that no position exceeds by chance."""
 COARSEST = 1 / 16
@@ -100,7 +100,13 @@ def combine(weighted: Tensor, eigen_smooth: bool = False) -> Tensor:
     return principal_component(weighted) if eigen_smooth else weighted.sum(1)
 
 
-def above_rounding(signed: Tensor, weighted: Tensor, dtype: torch.dtype, weights_error: Tensor | None = None) -> Tensor:
+def above_rounding(
+    signed: Tensor,
+    weighted: Tensor,
+    dtype: torch.dtype,
+    error: Tensor | None = None,
+    activations: Tensor | None = None,
+) -> Tensor:
     """The signed map, with zeros for images where it is nothing but rounding errors.
 
     Behind a layer that normalizes each position on its own, gradient and activations are orthogonal: the K terms of
@@ -114,45 +120,58 @@ def above_rounding(signed: Tensor, weighted: Tensor, dtype: torch.dtype, weights
         signed: ``(B, h, w)``.
         weighted: Its terms ``(B, K, h, w)``.
         dtype: The numbers that the network computed them with.
-        weights_error: :func:`error_of_weights`, ``(B, h, w)``.
+        error: How far rounding errors move the channels' weights, ``(B, K)``; None where no weight is a sum over the
+            positions.
+        activations: What the weights are of, ``(B, K, h, w)``.
     """
     rounding = torch.finfo(dtype).eps / 2 * math.sqrt(weighted.shape[1])
-    size = weighted.norm(dim=1).flatten(1)
-    values = signed.flatten(1).to(size.dtype)
-    noise = min(CANCELED * rounding, COARSEST) * size
-    if weights_error is not None:
-        noise = noise.maximum(weights_error.flatten(1))
+    values, terms = signed.flatten(1), weighted.flatten(2)
+    moved = None if error is None or activations is None else (error, activations.flatten(2))
+
+    def errors(columns: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Of a canceled sum and of any sum, at some positions ``(B, n)`` or at all."""
+        size = _at(terms, columns).norm(dim=1)
+        noise = min(CANCELED * rounding, COARSEST) * size
+        if moved is not None:
+            noise = noise.maximum((moved[0][:, :, None] * _at(moved[1], columns)).norm(dim=1))
+        return noise, min(FLAT * rounding, COARSEST / 4) * size
+
+    ends = torch.stack([values.argmin(1), values.argmax(1)], 1)
+    noise, error_of_any = errors(ends)
+    low, high = values.gather(1, ends).to(noise.dtype).unbind(1)
+    if bool(((high > noise[:, 1]) & (high - low > error_of_any.sum(1))).all()):
+        return signed  # which the two ends show without a look at the other positions
+    noise, error_of_any = errors(None)
+    values = values.to(noise.dtype)
     canceled = (values.abs() <= noise).all(1)
     negative = (values <= noise).all(1)
-    lowest = values.argmin(1, keepdim=True)
-    error = min(FLAT * rounding, COARSEST / 4) * (size + size.gather(1, lowest))
-    flat = (values - values.gather(1, lowest) <= error).all(1)
+    flat = (values - low[:, None] <= error_of_any + error_of_any.gather(1, ends[:, :1])).all(1)
     kept = torch.where(negative[:, None, None], signed.clamp_max(0), signed)
     return torch.where((canceled | flat)[:, None, None], torch.zeros_like(signed), kept)
 
 
-def error_of_weights(
-    weigh: Callable[[Tensor, Tensor], Tensor], a: Tensor, g: Tensor, weighted: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """How far rounding errors of activations and gradients move a map, ``(B, h, w)``, through its channels' weights.
+def _at(tensor: Tensor, columns: Tensor | None) -> Tensor:
+    """``(B, K, positions)`` at the positions ``(B, n)`` of each image; None means all."""
+    return tensor if columns is None else tensor.gather(2, columns[:, None].expand(-1, tensor.shape[1], -1))
 
-    Where a constant added to a channel changes no score, the gradient's sum over the positions is zero: before a norm
-    over positions, at keys (a softmax ignores what all of its logits share), before pooling minus identity. What is
-    left of such a sum is a rounding error, and a weight that is made of it says nothing. So each value is changed by
-    its own rounding error, times :data:`CANCELED` for gradients and :data:`ACTIVATION` for activations, up or down at
-    random, and the terms are computed again. Errors of different channels are independent of each other.
+
+def error_by_trying(weigh: Callable[[Tensor, Tensor], Tensor], a: Tensor, g: Tensor, dtype: torch.dtype) -> Tensor:
+    """How far rounding errors move the weights of channels, ``(B, K)``, for a formula that nothing is known about.
+
+    Each value is changed by its own rounding error, times :data:`CANCELED` for gradients and :data:`POSITIONS` for
+    activations, up or down at random, and the terms are computed again.
 
     Args:
         weigh: ``(A, G) → (B, K, h, w)``.
         a: Activations ``(B, K, h, w)``.
         g: Gradients, likewise.
-        weighted: ``weigh(a, g)``.
         dtype: The numbers that the network computed them with.
     """
     rounding = torch.finfo(dtype).eps / 2
     one, other = (each.to(a) for each in _signs(tuple(a.shape[1:])))
-    near = a * (1 + min(ACTIVATION * rounding, COARSEST) * one), g * (1 + min(CANCELED * rounding, COARSEST) * other)
-    return (weigh(*near) - weighted).nan_to_num(nan=0.0).norm(dim=1) * DEVIATIONS
+    near = a * (1 + min(POSITIONS * rounding, COARSEST) * one), g * (1 + min(CANCELED * rounding, COARSEST) * other)
+    moved = (weigh(*near) - weigh(a, g)).nan_to_num(nan=0.0).flatten(2).norm(dim=2)
+    return DEVIATIONS * moved / a.flatten(2).norm(dim=2).clamp_min(torch.finfo(a.dtype).tiny)
 
 
 @lru_cache(maxsize=4)

@@ -12,12 +12,22 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.cam.maps import above_rounding, combine, error_of_weights, kernel_component, principal_component
+from vistool.analyses.cam.maps import (
+    CANCELED,
+    COARSEST,
+    POSITIONS,
+    above_rounding,
+    combine,
+    error_by_trying,
+    kernel_component,
+    principal_component,
+)
 from vistool.analyses.cam.targets import ClassTarget, Target
 from vistool.errors import InputError, close_matches
 from vistool.network.forward import Layer
@@ -59,6 +69,7 @@ Weighting: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Projection: TypeAlias = Callable[[Tensor], Tensor]
 Rescore: TypeAlias = Callable[[Target, Any, Tensor], Tensor]
 Run: TypeAlias = Callable[[Probe], list[Tensor]]
+ErrorOfWeights: TypeAlias = Callable[[Tensor, Tensor, torch.dtype], Tensor | None]
 
 
 class Needs(enum.Flag):
@@ -96,6 +107,8 @@ class Method:
         weigh: ``(A, G) → (B, K, h, w)``, the weighted activations; without gradients it is given ``A`` twice.
         project: ``(B, K, h, w) → (B, h, w)`` in place of the sum over the channels.
         score: ``(target, output, rows) → (n,)``, the score to differentiate in place of the target's own.
+        error: ``(A, G, dtype) → (B, K)``, how far rounding errors move weights that are sums over the positions; None
+            finds out by computing the terms once more.
         run: For methods that run the network themselves: ``probe → signed maps``, ``(B, h, w)`` for each layer, or one
             for all.
     """
@@ -106,6 +119,7 @@ class Method:
     weigh: Weighting | None = None
     project: Projection | None = None
     score: Rescore | None = None
+    error: ErrorOfWeights | None = None
     run: Run | None = None
 
     @property
@@ -149,8 +163,10 @@ class Method:
         signed = self.project(weighted) if self.project else combine(weighted, eigen_smooth)
         if self.project not in (None, principal_component):
             return signed  # on a scale of its own, which says nothing about rounding
-        error = None if gradients is None else error_of_weights(self.weigh, activations, gradients, weighted, dtype)
-        return above_rounding(signed, weighted, dtype, error)
+        error = None
+        if gradients is not None:
+            error = (self.error or partial(error_by_trying, self.weigh))(activations, gradients, dtype)
+        return above_rounding(signed, weighted, dtype, error, activations)
 
 
 Key: TypeAlias = tuple[str, int | None]
@@ -174,6 +190,7 @@ def register_cam(
     needs: Needs = Needs.GRADIENTS,
     project: Projection | None = None,
     score: Rescore | None = None,
+    error: ErrorOfWeights | None = None,
 ) -> Callable[[Weighting], Weighting]:
     """Registers a function ``(A, G) → (B, K, h, w)`` that weights activations; works from a user's own file too.
 
@@ -188,10 +205,12 @@ def register_cam(
         needs: What it needs.
         project: ``(B, K, h, w) → (B, h, w)`` in place of the sum over the channels.
         score: ``(target, output, rows) → (n,)``, the score to differentiate in place of the target's own.
+        error: ``(A, G, dtype) → (B, K)``, how far rounding errors move the weights (:func:`no_sums` where none is a
+            sum over the positions); None finds out by computing the terms once more.
     """
 
     def register(weigh: Weighting) -> Weighting:
-        _register(name, Method(title, paper, needs, weigh, project, score))
+        _register(name, Method(title, paper, needs, weigh, project, score, error))
         return weigh
 
     return register
@@ -251,13 +270,48 @@ def _key(name: str) -> str:
     return name.lower().replace('-', '').replace('_', '').replace('plusplus', '++')
 
 
-@register_cam('gradcam', 'GradCAM', 'Selvaraju et al., Grad-CAM, ICCV 2017')
+def _roundings(count: float, dtype: torch.dtype) -> float:
+    """The relative error of a number after so many roundings."""
+    return min(count * torch.finfo(dtype).eps / 2, COARSEST)
+
+
+def no_sums(a: Tensor, g: Tensor, dtype: torch.dtype) -> None:
+    """The error of weights that there are not: each term is computed from the values at its own position."""
+
+
+def error_of_means(a: Tensor, g: Tensor, dtype: torch.dtype) -> Tensor:
+    """c·u·√(Σ G²) / (h·w), ``(B, K)``: the error of the mean of G, to which every position adds its own.
+
+    Where a constant added to a channel changes no score, that mean is zero: before a norm over positions, at keys (a
+    softmax ignores what all of its logits share), before pooling minus identity. What is left is a rounding error.
+    """
+    return _roundings(POSITIONS, dtype) * g.flatten(2).norm(dim=2) / g[0, 0].numel()
+
+
+@register_cam('gradcam', 'GradCAM', 'Selvaraju et al., Grad-CAM, ICCV 2017', error=error_of_means)
 def gradcam(a: Tensor, g: Tensor) -> Tensor:
     """W = mean of G over the positions."""
     return g.mean((2, 3), keepdim=True) * a
 
 
-@register_cam('gradcam++', 'GradCAM++', 'Chattopadhay et al., Grad-CAM++, WACV 2018')
+def error_near_poles(a: Tensor, g: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """The error of Σ α·ReLU(G), ``(B, K)``, where α = 1 / (2 + S·G + e) with e = 1e-6 / G² comes near a pole.
+
+    To first order G moves its term by G·α²·(2 + 3e) times its relative error, and S moves the sum by Σ G²·α² times its
+    own. With S >= 0, as after a ReLU, the terms are positive and α at most 1/2, so that the weight is as exact as they.
+    """
+    total = a.sum((2, 3), keepdim=True)
+    if bool((total >= 0).all()):
+        return None
+    positive = g.relu()
+    rest = 1e-6 / positive**2
+    slope = positive / (2 + total * positive + rest) ** 2
+    by_gradients = (slope * (2 + 3 * rest)).nan_to_num(nan=0.0, posinf=0.0).flatten(2).norm(dim=2)
+    by_total = (slope * positive).nan_to_num(nan=0.0).sum((2, 3)) * a.flatten(2).norm(dim=2)
+    return _roundings(POSITIONS, dtype) * by_gradients.hypot(by_total)
+
+
+@register_cam('gradcam++', 'GradCAM++', 'Chattopadhay et al., Grad-CAM++, WACV 2018', error=error_near_poles)
 def gradcam_plus_plus(a: Tensor, g: Tensor) -> Tensor:
     """W = Σ α·ReLU(G), α = G² / (2G² + S·G³ + 1e-6), S = Σ A, and 0 where G is 0.
 
@@ -267,25 +321,36 @@ def gradcam_plus_plus(a: Tensor, g: Tensor) -> Tensor:
     return (alpha * g.relu()).sum((2, 3), keepdim=True) * a
 
 
-@register_cam('xgradcam', 'XGradCAM', 'Fu et al., Axiom-based Grad-CAM, BMVC 2020')
+def error_of_quotients(a: Tensor, g: Tensor, dtype: torch.dtype) -> Tensor:
+    """The error of Σ(G⊙A) / (Σ A + 1e-7), ``(B, K)``.
+
+    Either sum may cancel: the lower one after a norm over positions, the upper one before it, up to its epsilon.
+    """
+    product, total = (g * a).flatten(2), a.sum((2, 3)) + 1e-7
+    above = _roundings(CANCELED, dtype) * product.norm(dim=2)
+    below = _roundings(POSITIONS, dtype) * a.flatten(2).norm(dim=2) * (product.sum(2) / total).abs()
+    return (above.hypot(below) / total).abs().nan_to_num(nan=0.0)
+
+
+@register_cam('xgradcam', 'XGradCAM', 'Fu et al., Axiom-based Grad-CAM, BMVC 2020', error=error_of_quotients)
 def xgradcam(a: Tensor, g: Tensor) -> Tensor:
     """W = Σ(G⊙A) / (Σ A + 1e-7)."""
     return (g * a).sum((2, 3), keepdim=True) / (a.sum((2, 3), keepdim=True) + 1e-7) * a
 
 
-@register_cam('layercam', 'LayerCAM', 'Jiang et al., LayerCAM, IEEE TIP 2021')
+@register_cam('layercam', 'LayerCAM', 'Jiang et al., LayerCAM, IEEE TIP 2021', error=no_sums)
 def layercam(a: Tensor, g: Tensor) -> Tensor:
     """Σ_k ReLU(G)⊙A."""
     return g.relu() * a
 
 
-@register_cam('hirescam', 'HiResCAM', 'Draelos and Carin, HiResCAM, arXiv 2011.08891')
+@register_cam('hirescam', 'HiResCAM', 'Draelos and Carin, HiResCAM, arXiv 2011.08891', error=no_sums)
 def hirescam(a: Tensor, g: Tensor) -> Tensor:
     """Σ_k G⊙A."""
     return g * a
 
 
-@register_cam('gradcamelementwise', 'GradCAMElementWise', 'Gildenblat et al., pytorch-grad-cam, 2021')
+@register_cam('gradcamelementwise', 'GradCAMElementWise', 'Gildenblat et al., pytorch-grad-cam, 2021', error=no_sums)
 def gradcam_element_wise(a: Tensor, g: Tensor) -> Tensor:
     """Σ_k ReLU(G⊙A)."""
     return (g * a).relu()
@@ -303,14 +368,24 @@ def eigencam(a: Tensor, g: Tensor) -> Tensor:
     return a
 
 
-@register_cam('eigengradcam', 'EigenGradCAM', 'Gildenblat et al., pytorch-grad-cam, 2021', project=principal_component)
+@register_cam(
+    'eigengradcam',
+    'EigenGradCAM',
+    'Gildenblat et al., pytorch-grad-cam, 2021',
+    project=principal_component,
+    error=no_sums,
+)
 def eigengradcam(a: Tensor, g: Tensor) -> Tensor:
     """The first principal component of G⊙A."""
     return g * a
 
 
 @register_cam(
-    'segeigencam', 'SegEigenCAM', 'Chung and Ying, Seg-Eigen-CAM, Appl. Sci. 2025', project=principal_component
+    'segeigencam',
+    'SegEigenCAM',
+    'Chung and Ying, Seg-Eigen-CAM, Appl. Sci. 2025',
+    project=principal_component,
+    error=no_sums,
 )
 def segeigencam(a: Tensor, g: Tensor) -> Tensor:
     """The first principal component of |G|⊙A."""
@@ -377,4 +452,5 @@ register_cam(
     'Zhang et al., Finer-CAM, CVPR 2025',
     needs=Needs.GRADIENTS | Needs.SCORE,
     score=finer_score,
+    error=error_of_means,
 )(gradcam)

@@ -111,6 +111,7 @@ class Report:
             layers=tuple(self.layers),
             measures=self.measures,
             instances=tuple(self.instances[index]) if self.instances else (),
+            reference=next((each.reference for each in self.asked if isinstance(each, cam_targets.ScoreTarget)), None),
             provenance={
                 'analysis': 'cam',
                 **self.model.provenance(),

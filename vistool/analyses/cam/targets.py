@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vistool.data.samples import Sample
@@ -109,11 +111,13 @@ class ScoreTarget:
         samples: The images, B of them.
         name: The name of the score.
         function: Computes it.
+        reference: uint8 ``(H, W, 3)`` RGB, the photo that the images are compared with; None where there is none.
     """
 
     samples: Sequence[Sample]
     name: str
     function: Score
+    reference: NDArray[np.uint8] | None = None
 
     def asks(self, image: int) -> bool:
         """True: the score is asked for of every image."""
@@ -198,19 +202,19 @@ def similarity_target(
         samples: The images.
     """
 
-    def compute() -> tuple[Any, str, Tensor]:
+    def compute() -> tuple[Any, Sample, Tensor]:
         read = model.read(reference) if isinstance(reference, (str, Path)) else reference
         sample = as_samples(read, model)[0][0]
         inputs = model.batch([sample])
         with model.borrowed(), torch.no_grad():
             # the reference itself is cached too, so that its id stays its own
-            return reference, sample.name, pooled_features(run_network(model.module, inputs), input_size(inputs)[0])
+            return reference, sample, pooled_features(run_network(model.module, inputs), input_size(inputs)[0])
 
     key = str(reference) if isinstance(reference, (str, Path)) else id(reference)
-    _, name, own = model.cached('reference', (key, torch.is_autocast_enabled(model.device.type)), compute)
+    _, compared, own = model.cached('reference', (key, torch.is_autocast_enabled(model.device.type)), compute)
 
     def similarity(output: Any, images: Sequence[Sample]) -> Tensor:
         size = next((tuple(sample.image.shape[:2]) for sample in images), (1, 1))
         return F.cosine_similarity(pooled_features(output, (size[0], size[1])), own)
 
-    return ScoreTarget(samples, f'similarity to {name}', similarity)
+    return ScoreTarget(samples, f'similarity to {compared.name}', similarity, compared.original)
