@@ -12,6 +12,7 @@ from PIL import Image
 from small_training import config_of, train, write_shapes
 
 import vistool as vt
+from vistool.analyses.schedule.used import UsedRates
 from vistool.errors import InputError
 from vistool.training import ExplainHook, LearningRateHook, hooks
 
@@ -194,7 +195,25 @@ def test_the_rate_of_the_run_is_drawn_over_the_plan(runs):
 def test_where_a_run_parts_from_the_plan_is_said(photos, tmp_path):
     runner = train(config_of(photos, tmp_path, [{'type': 'vistool.LearningRateHook'}]), Intruder())
     hook = next(each for each in runner.hooks if isinstance(each, LearningRateHook))
-    curves = hook._plan(runner, {name: np.array(rows) for name, rows in hook.rates.items()})
+    curves = hook._plan(runner, hook.rates)
     assert curves.facts.endswith('12 iterations run, off the plan from iteration 7 on, by at most 50 %')
+    two = UsedRates()
+    two.note([0.1, 0.2])
     with pytest.raises(InputError, match='the run has 2 parameter groups, and the config 1'):
-        hook._plan(runner, {'': np.zeros((12, 2))})
+        hook._plan(runner, {'': two})
+
+
+def test_groups_that_stay_equal_share_their_numbers():
+    generator = np.random.default_rng(0)
+    rows = np.repeat(generator.random((50, 1)), 5, axis=1)
+    rows[20:, 3] *= 2
+    rows[30:, [0, 3]] = rows[30:, [3, 0]]
+    rows[40:, 4] = 7
+    used = UsedRates()
+    for row in rows:
+        used.note(row.tolist())
+    assert len(used) == 50 and used.groups == 5
+    np.testing.assert_array_equal(np.stack([used.column(group) for group in range(5)], axis=1), rows)
+    assert len(used.distinct([1, 2])) == 1 and len(used.distinct(range(5))) == 4
+    with pytest.raises(InputError, match='4 parameter groups, and had 5 before'):
+        used.note([0.0] * 4)

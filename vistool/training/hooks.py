@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -16,6 +15,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from vistool.analyses.schedule import Schedule
+from vistool.analyses.schedule.used import UsedRates
 from vistool.data.pipelines import Pipeline, build_pipeline, find_pipeline
 from vistool.errors import InputError, cause_of, check_count, param
 from vistool.models.configs import Source
@@ -175,7 +175,7 @@ class LearningRateHook(Hook):
             self.style = Style(**(style or {}))
         except TypeError as error:
             raise InputError(f'{style!r} is not a style: {error}', parameter='style') from error
-        self.rates: dict[str, list[list[float]]] = {}
+        self.rates: dict[str, UsedRates] = {}
         self.first = 0
 
     def before_train(self, runner: Runner) -> None:
@@ -193,14 +193,14 @@ class LearningRateHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Notes the rate of every parameter group in this iteration."""
         for name, groups in _groups(runner).items():
-            self.rates.setdefault(name, []).append([float(group['lr']) for group in groups])
+            self.rates.setdefault(name, UsedRates()).note([float(group['lr']) for group in groups])
 
     def after_train(self, runner: Runner) -> None:
         """Writes the picture and the table; a fault is a warning, because the training is done."""
         if not is_main_process() or not self.rates:
             return
         try:
-            curves = self._plan(runner, {name: np.array(rows) for name, rows in self.rates.items()})
+            curves = self._plan(runner, self.rates)
             paths = Visualizer(self._folder(runner), self.style, save_raw=True).write(curves, 'learning_rate')
             log.info('wrote %s', ', '.join(map(str, paths)))
             runner.visualizer.add_image('learning_rate', picture_pixels(curves, self.style), int(runner.iter))
@@ -210,7 +210,7 @@ class LearningRateHook(Hook):
     def _folder(self, runner: Runner) -> Path:
         return Path(self.out) if self.out is not None else Path(runner.work_dir)
 
-    def _plan(self, runner: Runner, used: Mapping[str, Any] | None = None) -> Curves:
+    def _plan(self, runner: Runner, used: Mapping[str, UsedRates] | None = None) -> Curves:
         from mmengine.dist import get_world_size
 
         if not runner.cfg:

@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vistool.analyses.schedule.curves import Merged, curves, facts_line, merge, read_log, warmup_length, warn_of_batch
+from vistool.analyses.schedule.curves import (
+    curves,
+    facts_line,
+    merge,
+    percent,
+    read_log,
+    warmup_length,
+    warn_of_batch,
+)
 from vistool.analyses.schedule.hooks import Hooks, read_hooks
 from vistool.analyses.schedule.optimizers import (
     Group,
@@ -22,7 +29,6 @@ from vistool.analyses.schedule.optimizers import (
     read_optimizers,
 )
 from vistool.analyses.schedule.replay import (
-    Recording,
     beyond_the_run,
     build_schedulers,
     may_merge,
@@ -32,6 +38,7 @@ from vistool.analyses.schedule.replay import (
     scheduler_settings,
 )
 from vistool.analyses.schedule.training import TrainingPlan, read_training
+from vistool.analyses.schedule.used import Comparison, UsedRates
 from vistool.environment import versions
 from vistool.errors import InputError, param
 from vistool.models.configs import Source, resolve
@@ -92,13 +99,12 @@ class Schedule:
             parts[index] = _with_log(parts[index], path)
         return _joined(parts)
 
-    def beside(self, config: ConfigLike, used: Mapping[str, NDArray[np.float64]], first: int = 0) -> Curves:
+    def beside(self, config: ConfigLike, used: Mapping[str, UsedRates], first: int = 0) -> Curves:
         """The plan of a config, and the learning rates that a run of it really used.
 
         Args:
             config: The config.
-            used: For each optimizer (``''`` for a single one) the rate of each parameter group in each iteration,
-                ``(T, G)``.
+            used: The rates of each optimizer (``''`` for a single one).
             first: Which iteration their first row is; above 0 for a run that was resumed.
 
         Returns:
@@ -108,9 +114,9 @@ class Schedule:
             InputError: As when it is called; or the run had other parameter groups.
         """
         source = _source(config)
-        return self._of_one(source, False, _Used(used, first))
+        return self._of_one(source, False, Comparison(used, first))
 
-    def _of_one(self, source: Source, several: bool, used: _Used | None = None) -> Curves:
+    def _of_one(self, source: Source, several: bool, used: Comparison | None = None) -> Curves:
         training = read_training(source, self.dataset_size, self.ngpus)
         hooks = read_hooks(source)
         if not source.config.get('param_scheduler') and not hooks.names:
@@ -150,7 +156,7 @@ class Schedule:
         training: TrainingPlan,
         hooks: Hooks,
         label: str,
-        used: _Used | None = None,
+        used: Comparison | None = None,
     ) -> list[Curve]:
         settings = scheduler_settings(source, plan.name)
         _remarks(source, settings, training, hooks)
@@ -171,66 +177,6 @@ class Schedule:
             if used is not None and name == 'lr':
                 made += used.curves(plan, recording, merged, planned)
         return made
-
-
-@dataclass
-class _Used:
-    """The rates that a run used, compared with the plan of one optimizer after the other.
-
-    Attributes:
-        rates: For each optimizer the rate of each group in each iteration, ``(T, G)``.
-        first: Which iteration the first row is.
-        gap: The largest relative difference so far.
-        parted: The first iteration with a difference above :data:`_SAME`.
-        beyond: Iterations of the run that the plan does not have.
-    """
-
-    rates: Mapping[str, NDArray[np.float64]]
-    first: int = 0
-    gap: float = 0.0
-    parted: int | None = None
-    beyond: int = 0
-
-    def curves(
-        self, plan: OptimizerPlan, recording: Recording, merged: Sequence[Merged], planned: Sequence[Curve]
-    ) -> list[Curve]:
-        """A measured curve beside each planned one."""
-        rates = self.rates.get(plan.name)
-        if rates is None or rates.shape[1] != len(plan.groups):
-            count = 0 if rates is None else rates.shape[1]
-            raise InputError(f'the run has {count} parameter groups, and the config {len(plan.groups)}')
-        length = max(0, min(len(rates), len(planned[0].values) - self.first))
-        self.beyond = max(self.beyond, len(rates) - length)
-        part = slice(self.first, self.first + length)
-        expected = np.stack([recording.column(group)[part] for group in range(len(plan.groups))], axis=1)
-        gaps = np.abs(rates[:length] - expected) / np.maximum(np.abs(expected), 1e-300)
-        self.gap = max(self.gap, float(gaps.max(initial=0.0)))
-        apart = np.flatnonzero(gaps.max(axis=1, initial=0.0) > _SAME)
-        if len(apart):
-            start = self.first + int(apart[0])
-            self.parted = start if self.parted is None else min(self.parted, start)
-        steps = np.arange(self.first, self.first + len(rates), dtype=np.int64)
-        measured: list[Curve] = []
-        for each, curve in zip(merged, planned, strict=True):
-            values, group = rates[:, each.members[0]], f'{curve.group} (run)'
-            label = '' if measured else 'run'
-            measured.append(Curve(steps, values, curve.config, group, 'lr', None, label, measured=True))
-        return measured
-
-    def describe(self) -> str:
-        """``'600 iterations run, as planned (off by at most 0 %)'``, or from where on they were not."""
-        count = max(map(len, self.rates.values()), default=0)
-        since = f' from iteration {self.first:,} on' if self.first else ''
-        told = f'{count:,} iterations run{since}, '
-        if self.parted is None:
-            told += f'as planned (off by at most {_percent(self.gap)})'
-        else:
-            told += f'off the plan from iteration {self.parted:,} on, by at most {_percent(self.gap)}'
-        return told + (f', {self.beyond:,} of them beyond its end' if self.beyond else '')
-
-
-_SAME = 1e-6
-"""Rates that differ by less, relative to the plan, are the same but for rounding."""
 
 
 def _source(config: ConfigLike) -> Source:
@@ -290,16 +236,11 @@ def _with_log(part: Curves, path: str | Path) -> Curves:
     # mmengine logs the first group's rate, which need not be the first curve's after merging
     gaps = [np.max(np.abs(logged - each) / np.maximum(np.abs(each), 1e-300), initial=0.0) for each in planned.values()]
     outside = len(steps) - len(inside)
-    note = f'{len(steps)} values logged, off the plan by at most {_percent(min(gaps))}'
+    note = f'{len(steps)} values logged, off the plan by at most {percent(min(gaps))}'
     note += f', {outside} of them beyond its end' if outside else ''
     log.info('%s: %s', path, note)
     curve = Curve(steps, values, first.config, 'logged', 'lr', None, 'logged', measured=True)
     return replace(part, curves=(*part.curves, curve), facts=f'{part.facts} · {note}')
-
-
-def _percent(share: float) -> str:
-    """A share in percent, with two digits that count; whole above 99, where more would be noise."""
-    return f'{100 * share:,.0f} %' if share > 0.99 else f'{100 * share:.2g} %'
 
 
 def _joined(parts: Sequence[Curves]) -> Curves:
