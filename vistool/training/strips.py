@@ -273,9 +273,9 @@ def _restored(like: Heatmaps, told: ProbeEntry, values: Sequence[NDArray[Any]]) 
         Heatmap(
             np.asarray(each, np.float32),
             Coordinates(entry['coordinates']),
-            None if entry['layer'] is None else Layer(**entry['layer']),
-            _pair(entry['range']),
-            entry['score'],
+            layer=None if entry['layer'] is None else Layer(**entry['layer']),
+            range=_pair(entry['range']),
+            score=entry['score'],
         )
         for each, entry in zip(values, told['maps'], strict=True)
     )
