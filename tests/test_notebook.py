@@ -8,7 +8,7 @@ from PIL import Image
 NOTEBOOK = 'demo/attention.ipynb'
 
 
-def test_the_cells_run_and_an_upload_is_drawn(monkeypatch):
+def test_the_cells_run_and_an_upload_is_drawn(monkeypatch, capsys):
     import ipywidgets
 
     with open(NOTEBOOK) as file:
@@ -26,4 +26,7 @@ def test_the_cells_run_and_an_upload_is_drawn(monkeypatch):
     Image.open('demo/coffee.png').save(buffer, 'png')
     names['maps']([{'content': buffer.getvalue()}], 11, 'mean', 'cls')
     names['maps']((), 3, 'all', '225,110')
-    assert [type(figure).__name__ for figure in shown] == ['Figure', 'Figure']
+    names['maps']((), 3, 'all', '225,')  # half-typed: a line, no traceback
+    assert 'queries' in capsys.readouterr().out
+    assert [type(figure).__name__ for figure in shown] == ['ShownFigure', 'ShownFigure']
+    assert all(figure._repr_png_().startswith(b'\x89PNG') for figure in shown)  # without %matplotlib inline

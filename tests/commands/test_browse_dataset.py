@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from annotated_dataset import write_scenes
 from PIL import Image
 
 from vistool.commands.browse_dataset import main
+from vistool.visualization.annotations import class_color
 
 DEMO = 'configs/demo_dataset/plain.py'
 CONFIGS = ['plain', 'mixup', 'multi_view', 'repeat']
@@ -295,6 +297,43 @@ def test_a_pipe_among_the_images_is_not_waited_for(capsys, tmp_path):
     )
     code, out, err = run(capsys, config, '-o', tmp_path / 'out')
     assert code == 1 and len(out) == 1 and err.count('is not a regular file') == 2
+
+
+SCENES = 'configs/scenes/dataset.py'
+
+
+@pytest.mark.parametrize('mode', ['original', 'transformed', 'concat', 'pipeline', 'batch'])
+def test_boxes_of_a_plain_torch_dataset_are_drawn_in_every_mode(mode, tmp_path, capfd):
+    assert main([SCENES, '--mode', mode, '--indices', '1', '3', '-o', str(tmp_path)]) == 0
+    assert 'fault' not in capfd.readouterr().err
+    pictures = [np.asarray(Image.open(path).convert('RGB')) for path in sorted(tmp_path.iterdir())]
+    assert len(pictures) == (1 if mode == 'batch' else 2)
+    for label in (1, 2, 3):  # the color of a class is on one of the pictures
+        assert any((picture == class_color(label)).all(2).sum() > 20 for picture in pictures)
+
+
+def test_faults_are_listed_with_index_and_file(tmp_path, capfd):
+    write_scenes(tmp_path / 'data', 3, seed=5)
+    config = tmp_path / 'faulty.py'
+    changes = {1: {0: {'bbox': [60, 20, 30, 50]}}, 2: {0: {'bbox_label': 9}}}
+    config.write_text(
+        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(dataset=dict(type='AnnotatedScenes', "
+        f"folder={str(tmp_path / 'data')!r}, changes={changes!r}, pipeline=[dict(type='LoadImageFromFile'), "
+        f"dict(type='mmcv.LoadAnnotations', with_bbox=True), dict(type='mmcv.RandomFlip', prob=1.0)]))\n"
+    )
+    assert main([str(config), '--mode', 'pipeline', '-o', str(tmp_path / 'out')]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert (
+        f'warning: sample 1 ({tmp_path}/data/scene_1.png): object 0: the box (60, 20, 30, 50) ends before' in lines[0]
+    )
+    assert 'sample 2' in lines[1] and 'the label is 9, the classes are 0 to 3' in lines[1]
+    assert any('2 fault(s) in the annotations of 2 of 3 sample(s)' in line for line in lines)
+
+
+def test_a_flip_that_forgets_the_boxes_is_said(tmp_path, capfd):
+    assert main(['configs/scenes/wrong_flip.py', '-o', str(tmp_path)]) == 0
+    said = capfd.readouterr().err
+    assert said.count('after FlipImageOnly: ') == 6 and 'not follow the image' in said
 
 
 @pytest.fixture

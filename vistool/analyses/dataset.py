@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.annotation_checks import Fault
 from vistool.data.batching import Batcher, replace_mean
 from vistool.data.datasets import Mode, class_ids, class_name, label_lines, label_text
 from vistool.data.pipelines import network_input
@@ -115,6 +116,9 @@ class BrowseDataset:
             samples=tuple(table),
             failed=tuple(failed),
             shown=tuple(dict.fromkeys(record.shown for draws in records for record in draws)),
+            classes=samples.classes,
+            palette=samples.palette,
+            faults=_faults(records),
             provenance={'mode': self.mode, 'seed': samples.seed},
         )
 
@@ -137,22 +141,28 @@ class BrowseDataset:
                     accepted='transformed, pipeline or batch',
                     parameter='mode',
                 )
-            return [[GridImage(image.pixels) for image in row[:1]] for row in views]
+            loaded = [fault for fault in record.faults if not fault.step]
+            return [[_remarked(_tile(image, {}), loaded) for image in row[:1]] for row in views]
         if self.mode == 'pipeline':
             return [
                 [
-                    _tile(image, {**self._which(draw, number, len(views)), 'step': image.step})
-                    for place, image in enumerate(row)
+                    _remarked(
+                        _tile(image, {**self._which(draw, number, len(views)), 'step': image.step}),
+                        [fault for fault in record.faults if (fault.step or row[0].step) == image.step],
+                    )
+                    for image in row
                 ]
                 for number, row in enumerate(views)
             ]
         last = [row[-1] for row in views]
         ends = [_tile(image, self._which(draw, image.view, len(views))) for image in last]
         if self.mode == 'transformed':
-            return [ends]
-        original = (
-            [] if record.original is None else [GridImage(record.original, coordinates=Coordinates(step='original'))]
-        )
+            return [[_remarked(ends[0], record.faults), *ends[1:]]]
+        original = []
+        if record.original is not None:
+            loaded = [fault for fault in record.faults if not fault.step]
+            original = [_remarked(_tile(record.images[0], {'step': 'original'}), loaded)]
+            ends[0] = _remarked(ends[0], [fault for fault in record.faults if fault.step])
         return [
             [*original, *[replace(e, coordinates=Coordinates({**e.coordinates, 'step': 'transformed'})) for e in ends]]
         ]
@@ -169,7 +179,11 @@ class BrowseDataset:
         for record, batched in zip(records, self.batcher(records, number), strict=True):
             several = len(batched.views) > 1
             tiles = [
-                GridImage(view, coordinates=Coordinates({'view': k} if several else {}))
+                GridImage(
+                    view,
+                    coordinates=Coordinates({'view': k} if several else {}),
+                    annotations=batched.annotations if k == 0 else None,
+                )
                 for k, view in enumerate(batched.views)
             ]
             first = _labeled(tiles[0], record, label_lines(batched.label, samples.classes), None)
@@ -200,7 +214,31 @@ def _wrapped(tiles: list[GridImage], columns: int) -> Tiles:
 
 
 def _tile(image: StepImage, place: Mapping[str, Coordinate]) -> GridImage:
-    return GridImage(image.pixels, coordinates=Coordinates(place), parameters=tuple(image.parameters))
+    return GridImage(
+        image.pixels,
+        coordinates=Coordinates(place),
+        parameters=tuple(image.parameters),
+        annotations=image.annotations,
+    )
+
+
+def _remarked(tile: GridImage, faults: Sequence[Fault]) -> GridImage:
+    """The tile with what is wrong with its annotations."""
+    if not faults:
+        return tile
+    more = f' · {len(faults) - 1} more' if len(faults) > 1 else ''
+    return replace(tile, remark=f'{faults[0].text}{more}')
+
+
+def _faults(records: Sequence[Sequence[Record]]) -> tuple[tuple[int, str, str], ...]:
+    """Index, file and text of all faults, each once."""
+    found = (
+        (record.index, '' if record.path is None else str(record.path), str(fault))
+        for draws in records
+        for record in draws
+        for fault in record.faults
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _labeled(tile: GridImage, record: Record, label: Sequence[str], refetched: int | None) -> GridImage:

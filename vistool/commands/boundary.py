@@ -31,10 +31,16 @@ OK, SOME_FAILED, BAD_INPUT, OWN_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 
 CARRIED_OUT = (
     'out', 'resume', 'overwrite', 'gallery', 'launcher', 'local_rank', 'workers', 'log_level', 'debug', 'not_show',
-    'show', 'backends', 'panels', 'trust_checkpoint',
+    'show', 'backends', 'panels', 'trust_checkpoint', 'embedding',
 )  # fmt: skip
 """Parameters that say how a run is carried out and where its files go; a deterministic run leaves them out of the
 command line that it records."""
+
+_OF_ONE_RUN = (
+    'out', 'resume', 'overwrite', 'gallery', 'embedding', 'launcher', 'local_rank', 'show', 'backends', 'panels',
+    'sheet', 'all_channels', 'indices', 'classes', 'per_class', 'only', 'max_samples', 'max_classes',
+)  # fmt: skip
+"""Parameters that a command line over other images leaves out: which images there were, and where files went."""
 
 _KEPT = 1 << 30
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -58,7 +64,9 @@ def _run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequen
     before, log_speller.spelling = log_speller.spelling, parser.spelling
     try:
         args = parser.parse(argv)
-        args.command = parser.command(argv, CARRIED_OUT if getattr(args, 'deterministic', False) else ())
+        left_out = CARRIED_OUT if getattr(args, 'deterministic', False) else ()
+        args.command = parser.command(argv, left_out)
+        args.again = parser.again(argv, (*_OF_ONE_RUN, *left_out), str(getattr(args, 'images', None)))
         _set_up_logging(args.log_level, debug)
         _stdout.set(sys.stdout)
         with contextlib.redirect_stdout(_Chatter()), warnings.catch_warnings(), lazy_imports(), _uncollected():

@@ -164,6 +164,24 @@ class Parser(argparse.ArgumentParser):
                 kept.append(word)
         return shlex.join([Path(self.prog).stem, *kept])
 
+    def again(self, argv: Sequence[str] | None, without: Collection[str], images: str) -> tuple[str | None, ...]:
+        """The words of a command line that explains other images in the same way.
+
+        Args:
+            argv: Its words; None: the process's own.
+            without: Parameters whose options are left out.
+            images: What the user gave as images.
+
+        Returns:
+            The program's bare name and the words; None stands where the images stood.
+        """
+        words: list[str | None] = list(shlex.split(self.command(argv, without)))
+        for place, word in enumerate(words):
+            if word is not None and place and word in (images, f'--img={images}'):
+                words[place : place + 1] = [None] if word == images else ['--img', None]
+                break
+        return tuple(words)
+
     def _check_list(self, option: str, values: Sequence[object]) -> None:
         for value in values:
             text = str(value)
@@ -254,6 +272,7 @@ def run_spec(args: argparse.Namespace, tool: str, analysis: MapAnalysis, style: 
         tool,
         args.command,
         getattr(args, 'masks', None),
+        args.again,
     )
 
 
@@ -593,6 +612,9 @@ def add_batch(parser: Parser) -> None:
     group.add_argument('--overwrite', action='store_true', help='start again, whatever the output folder holds')
     group.add_argument(
         '--gallery', nargs='*', metavar='RUN', help='a web page over the run; other runs (folders) stand beside it'
+    )
+    group.add_argument(
+        '--embedding', metavar='PATH', help="a map of the images on that page: vis_tsne's output folder, or its table"
     )
     group.add_argument(
         '--vis-backend',

@@ -38,6 +38,9 @@ def build_parser() -> Parser:
     group = parser.add_argument_group('many images')
     group.add_argument('--batch-size', type=whole, default=32, metavar='N', help='images per forward (default: 32)')
     group.add_argument('--workers', type=whole, default=2, metavar='N', help='threads that read (default: 2)')
+    group.add_argument(
+        '--gallery', nargs='*', metavar='RUN', help='a web page over the samples and the map; other runs beside it'
+    )
     group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
     options.add_outputs(parser)
     options.add_run(parser)
@@ -83,7 +86,7 @@ def work(args: argparse.Namespace) -> int:
     from vistool.analyses.embedding import DatasetEmbedding
     from vistool.runs.embeddings import EmbeddingSpec, embed
     from vistool.runs.run import Callbacks
-    from vistool.runs.spec import Execution, Output, Selection
+    from vistool.runs.spec import Execution, Selection
 
     if args.checkpoint and args.checkpoint_option:
         raise InputError('two checkpoints', hint='give one of them', parameter='checkpoint_option')
@@ -99,9 +102,11 @@ def work(args: argparse.Namespace) -> int:
         options.taken(Selection, args),
         args.max_classes,
         options.taken(Execution, args),
-        Output(args.out, options.style_of(args), args.save_raw, show=args.show),
+        options.output_of(args),
         args.thumbnails,
         args.seed,
+        args.command,
+        args.again,
     )
     named = naming('phase', 'images') if args.phase else nullcontext()
     with named, boundary.progress_bar() as progress:

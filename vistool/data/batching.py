@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.annotations import Annotations, annotations_of
 from vistool.data.datasets import Label, label_of
+from vistool.data.geometry import Size
 from vistool.data.photometry import Photometry, Preprocessing, float_array
 from vistool.data.recording import Record, preprocessor_config, with_mask
 from vistool.data.samples import image_keys, planes_of
@@ -29,11 +32,13 @@ class BatchSample:
         views: uint8 ``(h, w, 3)`` RGB, with normalization undone; several for self-supervised models.
         label: Its label after mixing.
         values: Mean and standard deviation of the normalized values.
+        annotations: Boxes, masks, keypoints and label map of its first view; None without any.
     """
 
     views: tuple[NDArray[np.uint8], ...]
     label: Label
     values: tuple[float, float]
+    annotations: Annotations | None = None
 
 
 class Batcher:
@@ -99,8 +104,24 @@ class Batcher:
             pictures[0] = with_mask(pictures[0], mask)
         values = np.concatenate([planes_of(tensor).astype(np.float64).reshape(-1) for tensor in tensors])
         return BatchSample(
-            tuple(pictures), _label(samples, place, record.label), (float(values.mean()), float(values.std()))
+            tuple(pictures),
+            _label(samples, place, record.label),
+            (float(values.mean()), float(values.std())),
+            self._annotations(record, samples, place, (pictures[0].shape[0], pictures[0].shape[1])),
         )
+
+    def _annotations(self, record: Record, samples: Any, place: int, size: Size) -> Annotations | None:
+        """What the batch has of a training sample; else what the pipeline left, in the upper left of a padded image.
+
+        Annotations of test pipelines are in pixels of the original, so the packed ones do not lie on the batch.
+        """
+        packed = samples[place] if isinstance(samples, Sequence) and place < len(samples) else None
+        found = None
+        if self.training and packed is not None:
+            with suppress(Exception):  # a data sample may hold anything
+                found = annotations_of({'data_samples': packed}, size)
+        last = record.images[-1].annotations
+        return found or (None if last is None else replace(last, size=size))
 
     def _scoped(self) -> Any:
         from vistool.registry import in_scope
@@ -134,6 +155,7 @@ def replace_mean(photometry: Photometry, does: Preprocessing, preprocessor: Any,
 
 
 def _collate_function(described: Any) -> Any:
+    import mmengine.dataset  # noqa: F401  registers its functions
     from mmengine.registry import FUNCTIONS
 
     described = dict(described) if described else {'type': 'pseudo_collate'}

@@ -131,9 +131,29 @@ def class_names(dataset: Any) -> tuple[str, ...] | None:
     """Names of the classes by id, or None if the dataset has none."""
     meta = getattr(dataset, 'metainfo', None) or {}
     names = meta.get('classes') or meta.get('CLASSES') or getattr(dataset, 'classes', None)
+    names = names or _category_names(getattr(getattr(dataset, 'coco', None), 'cats', None))
     if not names and (inner := getattr(dataset, 'dataset', None)) is not None:
         return class_names(inner)
     return tuple(map(str, names)) if isinstance(names, (list, tuple)) and names else None
+
+
+def _category_names(categories: Any) -> list[str]:
+    """COCO's names by category id, as torchvision's CocoDetection keeps them; ids that are not used have none."""
+    if not isinstance(categories, Mapping) or not categories or not all(isinstance(each, int) for each in categories):
+        return []
+    listed = (categories.get(number) for number in range(min(max(categories), 99_999) + 1))
+    return [str(each['name']) if isinstance(each, Mapping) and 'name' in each else '' for each in listed]
+
+
+def palette_of(dataset: Any) -> tuple[tuple[int, int, int], ...]:
+    """The colors of the classes by id; ``()`` where the dataset has none of its own."""
+    meta = getattr(dataset, 'metainfo', None) or {}
+    palette = meta.get('palette') or meta.get('PALETTE') or ()
+    if not palette and (inner := getattr(dataset, 'dataset', None)) is not None:
+        return palette_of(inner)
+    if not isinstance(palette, (list, tuple)) or len(palette) != len(class_names(dataset) or ()):
+        return ()  # of other classes
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
 
 
 def label_of(info: Mapping[str, Any]) -> Label:
@@ -213,7 +233,7 @@ def label_lines(label: Label, names: tuple[str, ...] | None, most: int = 4) -> l
 
 def class_name(index: int, names: tuple[str, ...] | None) -> str:
     """The first synonym of a class, or ``'class 7'`` if it has no name."""
-    if names is None or not 0 <= index < len(names):
+    if names is None or not 0 <= index < len(names) or not names[index]:
         return f'class {index}'
     return names[index].split(',')[0].strip()
 

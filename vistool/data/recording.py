@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.annotation_checks import Fault, check
+from vistool.data.annotation_trail import Trail
+from vistool.data.annotations import Annotations, classes_in, is_label_map
 from vistool.data.datasets import (
     Label,
     bases,
@@ -22,17 +25,20 @@ from vistool.data.datasets import (
     info_of,
     label_of,
     open_dataset,
+    palette_of,
     path_of,
     sample_name,
     wrappers,
 )
 from vistool.data.decoders import decoding
 from vistool.data.display import Display, Shown
+from vistool.data.geometry import GeometricStep, Geometry, Size, resize
 from vistool.data.images import read_photo
 from vistool.data.photometry import Photometry, Preprocessing, compared
 from vistool.data.pipelines import is_loader, seed_inner
-from vistool.data.samples import channel_axis, image_keys, planes_of, size_of
+from vistool.data.samples import Pair, channel_axis, image_keys, planes_of, size_of
 from vistool.data.transforms import Tracer, applied, attribute, name_of, seeded
+from vistool.data.truth import KEYS
 from vistool.errors import InputError, message_of, on_one_line, without_name
 
 if TYPE_CHECKING:
@@ -46,6 +52,7 @@ NOT_APPLIED = 'not applied'
 _MAGNITUDES = {
     'Rotate': 'angle', 'Posterize': 'bits', 'Solarize': 'threshold', 'SolarizeAdd': 'amount', 'GaussianBlur': 'radius',
 }  # fmt: skip
+_OF_BOXES = {'valid', 'labels', 'is_within_crop_area'}
 _JITTER = ('brightness', 'contrast', 'saturation', 'hue')
 
 
@@ -150,8 +157,9 @@ def _leaves(aug: Any) -> list[Any]:
 
 
 def _generic(values: Mapping[str, Any]) -> list[str]:
-    """Numbers with their names; anything else is omitted."""
-    return [f'{name.replace("_", " ")} {text}' for name, value in values.items() if (text := _text(value))]
+    """Numbers with their names; anything else is omitted, and what is said of each box."""
+    shown = {name: value for name, value in values.items() if name not in _OF_BOXES}
+    return [f'{name.replace("_", " ")} {text}' for name, value in shown.items() if (text := _text(value))]
 
 
 def _text(value: Any) -> str:
@@ -175,6 +183,8 @@ Detail = Literal['original', 'ends', 'steps']
 _UNSEEN = {
     'PackInputs', 'PackMultiTaskInputs', 'PackDetInputs', 'PackSegInputs', 'Collect', 'ToTensor', 'ImageToTensor',
     'LoadAnnotations', 'FilterAnnotations', 'CleanCaption', 'OFAAddObjects', 'Transpose', 'NumpyToPIL', 'PILToNumpy',
+    'ClampBoundingBoxes', 'SanitizeBoundingBoxes', 'ConvertBoundingBoxFormat', 'ClampKeyPoints', 'SanitizeKeyPoints',
+    'SetClampingMode', 'ToImage', 'ToPureTensor',
 }  # fmt: skip
 #: Containers that run each of their children on an image of its own, and the attribute that holds them.
 _BRANCHING = {'MultiView': 'transforms', 'ApplyToList': 'transforms', 'TestTimeAug': 'subroutines'}
@@ -191,12 +201,14 @@ class StepImage:
         pixels: uint8 ``(h, w, 3)`` RGB, with normalization undone and any mask drawn.
         parameters: What the transform drew, one line each.
         view: Which of several images of the sample; None before they are split.
+        annotations: Its boxes, masks, keypoints and label map; None without any.
     """
 
     step: str
     pixels: NDArray[np.uint8]
     parameters: tuple[str, ...] = ()
     view: int | None = None
+    annotations: Annotations | None = None
 
 
 class Recorder(Tracer):
@@ -222,16 +234,18 @@ class Recorder(Tracer):
         self._view: int | None = None
         self._choosing = 0
         self._made: list[NDArray[Any]] = []
+        self.trail = Trail()
 
     def record(self, transforms: list[Any], results: Any) -> Any:
         """Applies the transforms; None as soon as one returns None, as mmengine's Compose does."""
         if images_of(results):
             swaps = self._preprocessing.swaps if self._bgr is None else self._bgr
             self.photometry = self._shown(images_of(results)[0], swaps)
+            self._track(results)
             self._keep('original', results)
         for transform in transforms:
-            if self._detail == 'original' and self.images:
-                break
+            if self._detail == 'original' and self.images and not _loads_annotations(name_of(transform)):
+                continue
             results = self.apply(transform, results)
             if results is None:
                 return None
@@ -271,7 +285,8 @@ class Recorder(Tracer):
             )
         known = self._follows(self._copied(data))
         if not known:
-            self.photometry, self.mask = self._shown(images[0], self.photometry.bgr), None
+            self.photometry, self.mask, self.trail = self._shown(images[0], self.photometry.bgr), None, Trail()
+            self.trail.take('', data, self._size(images[0]))
         if self._detail == 'ends':
             self._keep('transformed', images if len(images) > 1 else images[0])
         elif not known:
@@ -304,11 +319,12 @@ class Recorder(Tracer):
 
     @contextmanager
     def _branching(self, container: Any, attribute_name: str) -> Iterator[None]:
-        entry, number = self.photometry, itertools.count()
+        entry, number = (self.photometry, self.geometry, self.trail), itertools.count()
 
         def branch(child: Any) -> Callable[[Any], Any]:
             def traced(value: Any) -> Any:
-                self._view, self.photometry = next(number), entry
+                self._view = next(number)
+                self.photometry, self.geometry, self.trail = entry[0], entry[1], entry[2].fork()
                 try:
                     return self.apply(child, value)
                 finally:
@@ -322,21 +338,57 @@ class Recorder(Tracer):
             yield
 
     def _leaf(self, transform: Any, value: Any) -> Any:
-        fresh = not images_of(value)
+        fresh, mixes = not images_of(value), _mixes(transform, value)
+        tracked, self.geometry = self.geometry, None if mixes else self.geometry
         out = super()._leaf(transform, value)
         name = name_of(transform)
-        if out is None or name in _UNSEEN or not images_of(out):
+        if out is None or not images_of(out):
             return out
         if isinstance(out, Mapping) and out.get('mask') is not None:
             self.mask = np.asarray(out['mask'])
         if fresh:
             self.photometry = self._loaded(transform, out)
+            self._track(out)
             self._keep('original', out)
-        elif self._detail == 'steps':
+            return out
+        if mixes and tracked is not None:
+            self.geometry = Geometry.identity(self._size(images_of(out)[0]))
+        dropped = self._take(name, out, mixes)
+        if self._detail == 'steps' and (dropped or not (name in _UNSEEN or _loads_annotations(name))):
             parameters = described(transform, self.drawn)
             if not (self._choosing and parameters == (NOT_APPLIED,)):
                 self._keep(name, out, parameters)
         return out
+
+    def _track(self, value: Any) -> None:
+        """Starts to follow the pixel grid where there are annotations to follow it."""
+        size = self._size(images_of(value)[0])
+        geometry = Geometry.identity(size)
+        self.trail.take('', value, size, geometry=geometry)
+        known = isinstance(value, Mapping) and any(value.get(key) is not None for key in KEYS)
+        self.geometry = geometry if known or self.trail.now is not None else None
+
+    def _take(self, name: str, value: Any, mixes: bool) -> bool:
+        """Reads the annotations after a step; whether a step that leaves the image as it is took some of them away."""
+        images = images_of(value)
+        before = self.trail.now
+        appear = self.trail.take(name, value, self._size(images[0]), self.step, self.geometry, mixes)
+        if self.geometry is None and self.trail.now is not None and not mixes:
+            self.geometry = Geometry.identity(self._size(images[0]))
+        if appear and self.images:
+            self.images[-1] = replace(self.images[-1], annotations=self.trail.now)
+            if self.trail.original is not None:
+                self.images[0] = replace(self.images[0], annotations=self.trail.original)
+        counts = [None if each is None else len(each.objects) for each in (before, self.trail.now)]
+        return None not in counts and counts[0] != counts[1]
+
+    def _unknown(self, transform: Any, before: Size, after: Size, several: bool) -> GeometricStep:
+        """A step after which annotations cannot be checked."""
+        return replace(resize(before, after), exact=False)
+
+    def _size(self, image: Any) -> Size:
+        height, width = self._planes(image, self.photometry.channels).shape[-2:]
+        return height, width
 
     def _loaded(self, loader: Any, results: Any) -> Photometry:
         """Channel order and range of an image that was just loaded; mmcv's loaders return BGR, but for tifffile's."""
@@ -377,7 +429,18 @@ class Recorder(Tracer):
             pixels = as_pixels(self._planes(image, self.photometry.channels), image, self.photometry)
             if self.mask is not None and place == 0:
                 pixels = with_mask(pixels, self.mask)
-            self.images.append(StepImage(step, pixels, parameters, view))
+            annotations = self.trail.now if place == 0 and len(images) == 1 else None
+            self.images.append(StepImage(step, pixels, parameters, view, annotations))
+
+
+def _loads_annotations(name: str) -> bool:
+    return name.startswith('Load') and name.endswith('Annotations')
+
+
+def _mixes(transform: Any, value: Any) -> bool:
+    """Whether a transform adds parts of other images: it says which it wants, or keeps some of its own."""
+    asks = any(hasattr(transform, name) for name in ('get_indices', 'get_indexes', 'results_cache'))
+    return asks or (isinstance(value, Mapping) and 'mix_results' in value)
 
 
 def _order_in_file(assumed: Photometry, image: Any, path: str) -> bool:
@@ -394,6 +457,8 @@ def images_of(value: Any) -> list[Any]:
     """The images in a results dict or value: none, one, or several views."""
     if isinstance(value, Mapping):
         value = value.get('img')
+    elif isinstance(value, Pair):
+        value = value[0]
     several = value if isinstance(value, (list, tuple)) else [value]
     return list(several) if several and all(size_of(each) is not None for each in several) else []
 
@@ -406,7 +471,7 @@ def returned_images(data: Any) -> list[Any]:
     if isinstance(data, Mapping):
         return next((found for key in image_keys(data) if (found := returned_images(data[key]))), [])
     if isinstance(data, (tuple, list)):
-        several = images_of(data)
+        several = [] if len(data) == 2 and is_label_map(data[1]) else images_of(data)
         if several and all(getattr(each, 'ndim', 3) == 3 for each in several):
             return several
         return returned_images(data[0]) if data else []
@@ -458,6 +523,7 @@ class Record:
         photometry: How the values in ``data`` are shown.
         refetched: The index, in the innermost dataset, of the sample that replaced one that the pipeline discarded;
             else None.
+        faults: What is wrong with its annotations, as loaded and after each step.
     """
 
     index: int
@@ -468,6 +534,7 @@ class Record:
     data: Any
     photometry: Photometry
     refetched: int | None = None
+    faults: tuple[Fault, ...] = ()
 
     @property
     def original(self) -> NDArray[np.uint8] | None:
@@ -504,7 +571,7 @@ class Samples:
             raise InputError(f'unknown channel order {channel_order!r}', accepted='BGR, RGB', parameter='channel_order')
         self.dataset, self.seed = dataset, seed
         self.display = display or Display()
-        self.classes = class_names(dataset)
+        self.classes, self.palette = class_names(dataset), palette_of(dataset)
         self.preprocessing = Preprocessing.of(data_preprocessor)
         self._bgr = None if channel_order is None else channel_order == 'BGR'
         self._watch = _Watch()
@@ -576,8 +643,10 @@ class Samples:
         info = watch.info or self.info(index)
         label, path = label_of(info), path_of(info)
         refetched = info.get('sample_idx', index) if watch.discarded else None
+        label = label if label is not None else classes_in(recorder.images[0].annotations) or None
         name = sample_name(index, label, path, self.classes)
-        return Record(index, name, path, label, recorder.images, data, recorder.photometry, refetched)
+        faults = check(recorder.trail, None if self.classes is None else len(self.classes))
+        return Record(index, name, path, label, recorder.images, data, recorder.photometry, refetched, faults)
 
     def _refuse_pipe(self, index: int) -> None:
         """Raises for a sample whose file is a pipe or a device, which its loader would read for ever."""
@@ -645,13 +714,18 @@ class _Watched:
         self.transforms: list[Any] = [] if own is None else list(own) if isinstance(own, (list, tuple)) else [own]
         self._watch = watch
 
-    def __call__(self, results: Any) -> Any:
-        return self._watch.run(self.transforms, results)
+    def __call__(self, results: Any, *target: Any) -> Any:
+        out = self._watch.run(self.transforms, Pair((results, *target)) if target else results)
+        return tuple(out) if isinstance(out, Pair) else out
 
 
 def _watch_base(base: Any, watch: _Watch) -> _Watched:
-    """Replaces the pipeline of a dataset, or the ``transform`` that torchvision's datasets have in its place."""
-    name = 'pipeline' if hasattr(base, 'pipeline') or not callable(getattr(base, 'transform', None)) else 'transform'
+    """Replaces the pipeline of a dataset, or what torchvision's datasets have in its place.
+
+    That is ``transform``, for the image, or ``transforms``, for the image and its target.
+    """
+    names = [name for name in ('transform', 'transforms') if callable(getattr(base, name, None))]
+    name = 'pipeline' if hasattr(base, 'pipeline') or not names else names[0]
     watched = _Watched(getattr(base, name, None), watch)
     setattr(base, name, watched)
     return watched

@@ -68,6 +68,10 @@ def size_of(image: Any, channels: int | None = None) -> Size | None:
     return None
 
 
+class Pair(tuple[Any, ...]):
+    """An image and its target on their way through transforms that take both."""
+
+
 _IMAGE_KEYS = ('inputs', 'img', 'image', 'images', 'pixel_values')
 
 
@@ -80,11 +84,15 @@ def image_of(value: Any) -> Any:
     """The image in a results dict, or the value itself if the pipeline passes images; None if there is no image."""
     if isinstance(value, dict):
         value = value['img'] if value.get('img') is not None else value.get('inputs')
+    elif isinstance(value, Pair):
+        value = value[0]
     return value if size_of(value) is not None else None
 
 
 def with_image(value: Any, image: Any) -> Any:
     """A deep copy of the value with another image in it."""
+    if isinstance(value, Pair):
+        return Pair((image, *copy.deepcopy(value[1:])))
     if not isinstance(value, dict):
         return image
     key = 'img' if value.get('img') is not None else 'inputs'

@@ -21,7 +21,7 @@ from PIL import Image
 
 from vistool.data.geometry import GeometricStep, Geometry, Size, affine, crop, erase, flip, resize, window
 from vistool.data.photometry import Photometry, followed
-from vistool.data.samples import image_of, is_tensor, size_of, with_image
+from vistool.data.samples import Pair, image_of, is_tensor, size_of, with_image
 from vistool.errors import InputError, message_of
 
 
@@ -293,6 +293,12 @@ def zoomed_out(call: TransformCall) -> GeometricStep:
     return crop(call.before, call.after, -params['padding'][0], -params['padding'][1])
 
 
+def iou_cropped(call: TransformCall) -> GeometricStep:
+    """RandomIoUCrop, which may keep the whole image."""
+    params = call.last('transform')
+    return crop(call.before, call.after, params['left'], params['top']) if params else call.still
+
+
 def _applied(call: TransformCall) -> bool:
     """Whether a transform that draws nothing but its probability was applied."""
     import torch
@@ -366,7 +372,8 @@ _TORCHVISION_STILL = [
     'ToTensor', 'PILToTensor', 'ToPILImage', 'ToImage', 'ToDtype', 'ToPureTensor', 'ConvertImageDtype', 'Normalize',
     'ColorJitter', 'Grayscale', 'RandomGrayscale', 'GaussianBlur', 'GaussianNoise', 'RandomInvert', 'RandomPosterize',
     'RandomSolarize', 'RandomAdjustSharpness', 'RandomAutocontrast', 'RandomEqualize', 'RandomPhotometricDistort',
-    'RandomChannelPermutation', 'RGB', 'JPEG', 'Identity',
+    'RandomChannelPermutation', 'RGB', 'JPEG', 'Identity', 'ClampBoundingBoxes', 'SanitizeBoundingBoxes',
+    'ConvertBoundingBoxFormat', 'ClampKeyPoints', 'SanitizeKeyPoints', 'SetClampingMode',
 ]  # fmt: skip
 
 TORCHVISION: dict[str, Rule] = {
@@ -381,6 +388,7 @@ TORCHVISION: dict[str, Rule] = {
     'RandomRotation': torchvision_rotated,
     'RandomAffine': torchvision_affine,
     'RandomZoomOut': zoomed_out,
+    'RandomIoUCrop': iou_cropped,
     'RandomErasing': torchvision_erased,
 }
 
@@ -510,7 +518,8 @@ def _like(image: Any, code: NDArray[np.float64], fine: bool) -> Any:
     if is_tensor(image):
         import torch
 
-        return torch.from_numpy(pixels).expand(*image.shape[:-2], *pixels.shape).clone()
+        coded = torch.from_numpy(pixels).expand(*image.shape[:-2], *pixels.shape).clone()
+        return coded.as_subclass(type(image))  # torchvision's transforms ask whether it is an Image
     if image.ndim == 2:
         return pixels
     if size_of(image) != image.shape[:2]:
@@ -693,6 +702,7 @@ class Tracer:
         self._warned = set() if warned is None else warned
         self._observe = observe
         self.drawn: Mapping[str, list[Any]] = {}  # by the last step's random methods
+        self.step: GeometricStep | None = None  # what the last transform did to the pixel grid, where it is tracked
 
     def run(self, transforms: Sequence[Any], value: Any) -> Any:
         """Applies transforms in order; an InputError if one fails or returns nothing."""
@@ -709,7 +719,7 @@ class Tracer:
             return value
         if find(_CONTAINERS, transform) and _keeps_image(transform):
             with self._stepping_into(transform):
-                return transform(value)
+                return called(transform, value)
         return self._leaf(transform, value)
 
     @contextmanager
@@ -717,7 +727,7 @@ class Tracer:
         """Lets a container call this tracer in place of its children."""
 
         def traced(child: Any) -> Callable[[Any], Any]:
-            return lambda value: self.apply(child, value)
+            return lambda value, *target: self.apply(child, Pair((value, *target)) if target else value)
 
         inner = container.transforms
         is_one = find(_CONTAINERS, inner) is not None
@@ -727,7 +737,7 @@ class Tracer:
     def _leaf(self, transform: Any, value: Any) -> Any:
         before = image_of(value)
         rule = getattr(transform, 'geometry_rule', None) or find(_RULES, transform)  # a transform may define its own
-        self.drawn = {}
+        self.drawn, self.step = {}, None
         if before is None:
             out = applied(transform, value)
         else:
@@ -749,7 +759,8 @@ class Tracer:
                 found = (
                     None if after is None else _known(rule, call) if rule else _replayed(saved, state, before, after)
                 )
-                self.geometry = self.geometry.then(found or self._unknown(transform, size, new, after is None))
+                self.step = found or self._unknown(transform, size, new, after is None)
+                self.geometry = self.geometry.then(self.step)
         if self._observe is not None:
             self._observe(transform, out)
         return out
@@ -772,10 +783,18 @@ def name_of(transform: Any) -> str:
     return getattr(transform, '__name__', type(transform).__name__)
 
 
+def called(transform: Any, value: Any) -> Any:
+    """The transform's result; one that takes an image and its target gets both."""
+    if not isinstance(value, Pair):
+        return transform(value)
+    out = transform(*value)
+    return Pair(out) if isinstance(out, (tuple, list)) else out
+
+
 def applied(transform: Any, value: Any) -> Any:
     """The transform's result; an InputError that names the transform if it fails."""
     try:
-        return transform(value)
+        return called(transform, value)
     except InputError:
         raise
     except Exception as error:
@@ -816,7 +835,7 @@ def _replayed(saved: tuple[Any, Any] | None, state: RandomState, before: Any, af
     unchanged = type(image) is type(after) and old == new and np.array_equal(image, after)
     if unchanged and after is before:
         return resize(old, new)
-    step = replay(transform, state, image, after, lambda t, coded: image_of(t(with_image(value, coded))))
+    step = replay(transform, state, image, after, lambda t, coded: image_of(called(t, with_image(value, coded))))
     return resize(old, new) if step is None and unchanged else step
 
 

@@ -16,6 +16,15 @@ function runStats(run) {
   ];
 }
 
+// How often the first run and this one predict the same.
+function agreement() {
+  const ends = images.map((image) => [image.runs[0], image.runs[OWN]].map((run) => run && run.prediction));
+  const both = ends.filter((pair) => pair.every(Boolean));
+  const same = both.filter(([one, other]) => keyOf(one) === keyOf(other)).length;
+  return el('div', { className: 'of-run' }, el('p', {}, 'both'), el('div', { className: 'stats' },
+    both.length ? stat(`${((100 * same) / both.length).toFixed(1)} %`, 'agree', `${countText(both.length - same)} flipped`) : null));
+}
+
 function fillHeader() {
   const own = RUNS[OWN];
   $('tool').textContent = own.tool;
@@ -26,7 +35,8 @@ function fillHeader() {
     const group = el('div', { className: 'stats' }, ...runStats(run));
     $('facts').append(COMPARED ? el('div', { className: 'of-run' }, el('p', {}, run.name), group) : group);
   }
-  for (const run of RUNS) {
+  if (COMPARED) $('facts').append(agreement());
+  for (const run of RUNS.filter((each) => each.about.length)) {
     const lines = run.about.map(([key, value]) => el('div', {}, el('dt', {}, key), el('dd', {}, value)));
     $('about').append(el('section', {}, COMPARED ? el('h3', {}, run.name) : null, el('dl', {}, ...lines)));
   }
@@ -47,7 +57,6 @@ function fillBar() {
   options('method', methods, 'all');
   options('layer', layers, 'all');
   $('sort').append(...offeredSorts().map((key) => el('option', { value: key }, SORTS[key][0])));
-  $('range').hidden = !hasScores;
   $('shows').hidden = offeredShows().length < 2;
   if (!classNames.length) {
     $('scope').hidden = true;
@@ -56,10 +65,6 @@ function fillBar() {
   // Heads and channels are not methods.
   if (OVER === 'Map') $('method-field').firstChild.textContent = 'Map';
   for (const over of document.querySelectorAll('.over')) over.textContent = OVER;
-  for (const id of ['low', 'high']) {
-    Object.assign($(id), { min: 0, max: STEPS, step: 1 });
-    $(id).addEventListener('input', () => slideRange(id));
-  }
   const bound = { query: 'q', scope: 'of', method: 'method', layer: 'layer', size: 'size' };
   for (const [id, key] of Object.entries(bound)) $(id).addEventListener('input', () => change({ [key]: $(id).value }));
   $('sort').addEventListener('input', () => change({ sort: $('sort').value, dir: '' }));
@@ -70,17 +75,20 @@ function fillBar() {
   holdOrToggle($('flip'), flip);
 }
 
-const FILTERS = ['q', 'of', 'show', 'min', 'max', 'method', 'layer'];
+const FILTERS = ['q', 'of', 'show', 'min', 'max', 'method', 'layer', 'row', 'col', 'brush', 'kind', 'object',
+  ...DIMENSIONS.map(({ key }) => `in:${key}`)];
 function clearFilters() {
   change(Object.fromEntries(FILTERS.map((key) => [key, DEFAULTS[key]])));
   $('query').focus();
 }
 
-function slideRange(moved) {
-  let low = Number($('low').value), high = Number($('high').value);
-  if (low > high) [low, high] = moved === 'low' ? [high, high] : [low, low];
-  const value = (place) => String(+(EXTENT[0] + (place / STEPS) * (EXTENT[1] - EXTENT[0])).toFixed(4));
-  change({ min: low === 0 ? '' : value(low), max: high === STEPS ? '' : value(high) });
+function showChips() {
+  const focused = $('chips').contains(document.activeElement);
+  $('chips').replaceChildren(...chipsOf().map(({ name, value, back }) => el('li', {}, el('button', { type: 'button', className: 'chip',
+    title: 'Take this filter back', 'aria-label': `Take back the filter ${name}: ${value}`, onclick: () => change(back) },
+  el('span', { className: 'soft' }, name), ` ${value}`, icon('close')))));
+  $('chips').hidden = !$('chips').children.length;
+  if (focused) ($('chips').querySelector('button') || $('query')).focus();
 }
 
 const flip = () => change({ view: state.view === 'photo' ? 'overlay' : 'photo' });
@@ -99,8 +107,9 @@ function holdOrToggle(button, action) {
 
 function change(wanted) {
   const anew = Object.keys(wanted).some((key) => !['view', 'open', 'map', 'mode'].includes(key) && state[key] !== wanted[key]);
+  const changed = Object.keys(wanted).filter((key) => state[key] !== wanted[key]);
   Object.assign(state, wanted);
-  writeAddress();
+  writeAddress(changed);
   if (anew) refresh();
   else showView();
 }
@@ -110,37 +119,13 @@ function showView() {
   $('flip').setAttribute('aria-checked', String(state.view === 'overlay'));
 }
 
-function showHistogram(histogram) {
-  const most = Math.max(1, ...histogram.map((bin) => bin.right + bin.wrong + bin.other));
-  $('histogram').replaceChildren(...histogram.map((bin) => {
-    const column = el('span');
-    for (const kind of ['wrong', 'other', 'right']) {
-      if (!bin[kind]) continue;
-      const part = el('i', { className: kind });
-      part.style.height = `${Math.max(4, (100 * bin[kind]) / most)}%`;
-      column.append(part);
-    }
-    return column;
-  }));
-}
-
-function showBar({ shown, counts, histogram }) {
+function showBar({ shown, counts }) {
   const fields = { query: 'q', scope: 'of', method: 'method', layer: 'layer', sort: 'sort', size: 'size' };
   for (const [id, key] of Object.entries(fields)) if ($(id).value !== state[key]) $(id).value = state[key];
   for (const radio of document.querySelectorAll('#shows input')) {
     radio.checked = radio.value === state.show;
     radio.parentNode.querySelector('b').textContent = countText(counts[radio.value]);
   }
-  const [low, high] = bounds();
-  const place = (value) => Math.round((STEPS * (value - EXTENT[0])) / (EXTENT[1] - EXTENT[0]));
-  $('low').value = place(low);
-  $('high').value = place(high);
-  $('range').style.setProperty('--low', `${place(low)}%`);
-  $('range').style.setProperty('--high', `${place(high)}%`);
-  $('range-text').textContent = `${low.toFixed(2)} – ${high.toFixed(2)}`;
-  $('low').setAttribute('aria-valuetext', low.toFixed(2));
-  $('high').setAttribute('aria-valuetext', high.toFixed(2));
-  showHistogram(histogram);
   const down = descending();
   $('direction').replaceChildren(icon(down ? 'desc' : 'asc'));
   $('direction').setAttribute('aria-label', down ? 'descending' : 'ascending');
@@ -152,6 +137,46 @@ function showBar({ shown, counts, histogram }) {
   $('none').hidden = shown.length > 0;
 }
 
+// The views beside the images: all of them on a wide window, one at a time on a phone.
+const VIEWS = {
+  map: ['Map', () => embeddings.length > 0], matrix: ['Matrix', () => AXES.length > 0],
+  values: ['Numbers', () => hasScores || DIMENSIONS.length > 0 || hasObjects],
+};
+function fillViews() {
+  fillMap();
+  fillMatrix();
+  fillValues();
+  const offered = Object.keys(VIEWS).filter((key) => VIEWS[key][1]());
+  for (const key of offered) {
+    const radio = el('input', { type: 'radio', name: 'tab', value: key, onchange: () => change({ tab: key }) });
+    $('tabs').append(el('label', {}, radio, el('span', {}, VIEWS[key][0])));
+  }
+  $('views-switch').hidden = !offered.length;
+  $('views').dataset.count = offered.length;
+  $('views-switch').addEventListener('click', () => change({ views: viewsOpen() ? 'off' : matchMedia('(min-width: 720px)').matches ? '' : 'on' }));
+  new ResizeObserver(() => document.body.style.setProperty('--bar', `${$('bar').offsetHeight}px`)).observe($('bar'));
+}
+const viewsOpen = () => (state.views ? state.views === 'on' : matchMedia('(min-width: 720px)').matches);
+
+let lastViews = '';
+function showViews(selection) {
+  const open = viewsOpen() && !$('views-switch').hidden;
+  document.body.dataset.views = open ? 'on' : 'off';
+  $('views-switch').setAttribute('aria-expanded', String(open));
+  const tabs = [...document.querySelectorAll('#tabs input')];
+  const tab = tabs.some((radio) => radio.value === state.tab) ? state.tab : tabs.length ? tabs[0].value : '';
+  $('views').dataset.tab = tab;
+  for (const radio of tabs) radio.checked = radio.value === tab;
+  if (open) {
+    showMap(selection);
+    countMatrix(selection);
+  }
+  showValues(selection);
+  // The room for the cards has changed.
+  const views = `${open} ${$('grid').clientWidth}`;
+  if (views !== lastViews) { lastViews = views; lastSize = ''; }
+}
+
 let lastSize = '';
 function refresh() {
   const current = grid.shown[grid.cursor];
@@ -159,6 +184,8 @@ function refresh() {
   grid.shown = selection.shown;
   grid.cursor = Math.max(0, current ? grid.shown.indexOf(current) : 0);
   showBar(selection);
+  showChips();
+  showViews(selection);
   showView();
   if (state.size !== lastSize) { lastSize = state.size; layOut(); }
   renderGrid(true);

@@ -15,17 +15,21 @@ from PIL import Image
 
 from vistool.errors import InputError, param
 from vistool.gallery.data import as_script, page_data
-from vistool.gallery.runs import ARGUMENT, FinishedRun, own_path, read_run
+from vistool.gallery.points import read_points
+from vistool.gallery.runs import ARGUMENT, FinishedRun, compared_models, own_path, read_run
 from vistool.records import find_path, read_bytes, read_text
 from vistool.visualization.files import write_file
 
-_SCRIPTS = ('model.js', 'elements.js', 'cards.js', 'bar.js', 'detail.js', 'page.js')
+_SCRIPTS = (
+    'model.js', 'selection.js', 'elements.js', 'cards.js', 'map.js', 'matrix.js', 'values.js', 'export.js', 'bar.js',
+    'detail.js', 'page.js',
+)  # fmt: skip
 _COPIES = 'gallery/compared'
 _COPIED = f'{_COPIES}/files.txt'
 _LARGEST_TILE = 8 << 20
 
 
-def build_gallery(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
+def build_gallery(folder: Path, others: Sequence[Path] = (), embedding: Path | None = None) -> list[Path]:
     """Write the page over a finished run into its folder, ``gallery/index.html``.
 
     The page needs no server and no network. It loads ``gallery/data.js`` and the tiles that were written during the
@@ -34,22 +38,32 @@ def build_gallery(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
     Args:
         folder: Output folder of the run.
         others: Output folders of other finished runs over the same images, which stand at its left (the baseline).
+        embedding: Where the images lie on a map: the output folder of vis_tsne, or a table with a row per image. None:
+            as the run itself says, if it does.
 
     Returns:
         The page and its data.
 
     Raises:
         InputError: A folder does not hold a finished run, has no tiles or a broken manifest; two runs have no image in
-            common; or the page cannot be written.
+            common; the embedding cannot be read or has none of the images; or the page cannot be written.
     """
     folder = Path(folder)
-    runs = [*check_others(folder, others), read_run(folder)]
-    homes = [f'compared/{number}/' for number in range(1, len(runs))] + ['']
-    script = as_script(page_data(runs, homes))
+    own, beside = read_run(folder), check_others(folder, others)
+    runs = [*beside, *compared_models(own), own]
+    homes = [f'compared/{number}/' for number in range(1, len(beside) + 1)] + [''] * (len(runs) - len(beside))
+    table = None if embedding is None else read_points(embedding, 'embedding')
+    data = page_data(runs, homes, table)
+    if table and not any('points' in image for image in data['images']):
+        raise InputError(
+            f'no image of {str(folder)!r} is in {str(embedding)!r}', hint='run both over the same images',
+            parameter='embedding',
+        )  # fmt: skip
+    script = as_script(data)
     copies = [name for run, home in zip(runs, homes, strict=True) if home for name in _copy(run, folder, home)]
     paths = [own_path(folder, name) for name in ('gallery/index.html', 'gallery/data.js')]
     write_file(paths[1], script.encode('ascii'), ARGUMENT)
-    write_file(paths[0], _page(_title(runs[-1], len(others))).encode(errors='replace'), ARGUMENT)
+    write_file(paths[0], _page(_title(own, len(others))).encode(errors='replace'), ARGUMENT)
     _remove_others(folder, copies)
     return paths
 

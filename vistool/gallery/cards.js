@@ -30,12 +30,21 @@ function paneOf(image, number) {
   const numbers = [...numbersOf(map)].sort((a, b) => sorted(b) - sorted(a));
   const name = run && run.prediction ? run.prediction[1] : run && run.error ? 'error' : hasPredictions ? '–' : image.name;
   return el('span', { className: 'pane' },
-    COMPARED ? el('span', { className: 'run' }, RUNS[number].name) : null,
+    PICTURED.length > 1 ? el('span', { className: 'run' }, RUNS[number].name) : null,
     face, bar,
     el('span', { className: 'said' }, el('span', { className: 'class' }, name),
       el('span', { className: 'score' }, scoreText(score, run && run.prediction && run.prediction[0] === null))),
     METRICS.length ? el('span', { className: 'numbers', title: numbers.map(metricText).join(', ') },
       ...numbers.flatMap((pair) => [el(sorted(pair) ? 'b' : 'span', {}, metricText(pair)), ' '])) : null);
+}
+
+// What a model predicts that has no pictures here.
+function otherOf(image, number) {
+  const run = image.runs[number], verdict = image.verdicts[number];
+  return el('span', { className: 'said other' }, el('span', { className: 'class' },
+    el('span', { className: 'key' }, `${RUNS[number].name} `), run && run.prediction ? run.prediction[1] : '–'),
+  verdict === 'right' || verdict === 'wrong' ? icon(verdict) : null,
+  el('span', { className: 'score' }, scoreText(image.scores[number])));
 }
 
 function spoken(image) {
@@ -61,7 +70,8 @@ function cardOf(image) {
   return el('button', { type: 'button', className: 'card', tabIndex: -1, 'aria-label': spoken(image),
     title: image.runs.some(thinOf) ? `${image.name} (its middle; click for the whole photo)` : image.name,
     onclick: () => openDetail(image) },
-  el('span', { className: 'panes' }, ...image.runs.map((_, number) => paneOf(image, number))),
+  el('span', { className: 'panes' }, ...PICTURED.map((number) => paneOf(image, number))),
+  ...RUNS.map((run, number) => (PICTURED.includes(number) ? null : otherOf(image, number))),
   hasLabels || COMPARED ? foot : null,
   hasPredictions ? el('span', { className: 'file' }, image.name) : null);
 }
@@ -75,10 +85,10 @@ function cellOf(image) {
 // The size of a card follows from the width of the page and the height of its text, which is measured.
 function layOut() {
   const room = $('grid').clientWidth;
-  const least = Math.min(room, CARD_WIDTHS[state.size] * (COMPARED ? RUNS.length * 0.9 : 1));
+  const least = Math.min(room, CARD_WIDTHS[state.size] * (PICTURED.length > 1 ? PICTURED.length * 0.9 : 1));
   grid.columns = Math.max(1, Math.floor((room + GAP) / (least + GAP)));
   // Two in a row on a phone, at any size.
-  if (!COMPARED && grid.columns === 1 && room >= 300 && state.size !== 'l') grid.columns = 2;
+  if (PICTURED.length === 1 && grid.columns === 1 && room >= 300 && state.size !== 'l') grid.columns = 2;
   grid.width = Math.floor((room - GAP * (grid.columns - 1)) / grid.columns);
   $('grid').style.setProperty('--ratio', DATA.ratio);
   const probe = cellOf(images[0]);
@@ -99,7 +109,8 @@ function renderGrid(anew) {
   const rows = Math.ceil(grid.shown.length / grid.columns);
   box.style.height = `${Math.max(0, rows * step - GAP)}px`;
   const top = -box.getBoundingClientRect().top;
-  const spare = Math.min(innerHeight, 700);
+  // As far as a wheel turns at once; a few rows more where they are short, but none whose pictures would not load.
+  const spare = Math.max(Math.min(innerHeight, 700), Math.min(1240, Math.ceil(20 / grid.columns) * step));
   const first = Math.max(0, Math.floor((top - spare) / step)) * grid.columns;
   const last = Math.min(grid.shown.length, Math.ceil((top + innerHeight + spare) / step) * grid.columns);
   const wanted = [];

@@ -9,18 +9,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from vistool.gallery.points import PointTable
 from vistool.gallery.runs import FinishedRun, matched, run_names
 
 Line = Mapping[str, Any]
 _RATIOS = (0.5, 4.0)  # of a card's picture, so that cards stay readable
 
 
-def page_data(runs: Sequence[FinishedRun], homes: Sequence[str]) -> dict[str, Any]:
+def page_data(runs: Sequence[FinishedRun], homes: Sequence[str], table: PointTable | None = None) -> dict[str, Any]:
     """Everything that the page shows.
 
     Args:
         runs: The runs that stand beside it, then the gallery's own.
         homes: For each, where its tiles lie, as a prefix of their paths in place of the leading ``gallery/``.
+        table: Where images lie on an embedding map; None: where the gallery's own run says.
 
     Raises:
         InputError: Two runs have no image in common.
@@ -29,7 +31,9 @@ def page_data(runs: Sequence[FinishedRun], homes: Sequence[str]) -> dict[str, An
     rows = matched(runs)
     images = [
         {
-            **_constant(row),
+            **_constant(row, known),
+            **_placed(row, table),
+            **_objects(row[-1], known),
             'runs': [line and _seen(line, home, known) for line, home in zip(row, homes, strict=True)],
         }
         for row in rows
@@ -38,21 +42,36 @@ def page_data(runs: Sequence[FinishedRun], homes: Sequence[str]) -> dict[str, An
         {'name': name, **_facts(run, rows, number)}
         for number, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))
     ]
-    found = {'runs': facts, 'maps': [list(key) for key in known.maps], 'ratio': _ratio(runs), 'images': images}
-    return {**found, 'metrics': list(known.metrics.values())} if known.metrics else found
+    own = runs[-1].facts
+    maps = [{'name': name, 'note': ''} for name in table.names] if table else own.get('embeddings')
+    more = {'metrics': list(known.metrics.values()), 'embeddings': maps, 'again': own.get('again')}
+    return {
+        'runs': facts,
+        'maps': [list(key) for key in known.maps],
+        'classes': [list(each) for each in known.classes],
+        'ratio': _ratio(runs),
+        **{name: value for name, value in more.items() if value},
+        'images': images,
+    }
 
 
 class _Known:
-    """What the maps of a page have in common, written once.
+    """What the images of a page have in common, written once.
 
     Attributes:
+        classes: Id and name of a class → its number.
         maps: Method, layer and column of a map → its number.
         metrics: Name of a metric → what the page says of it: its name, its short name, where it is better.
     """
 
     def __init__(self) -> None:
+        self.classes: dict[tuple[int | None, str], int] = {}
         self.maps: dict[tuple[str, str, str], int] = {}
         self.metrics: dict[str, list[str]] = {}
+
+    def class_number(self, entry: Line) -> int:
+        """The number of a class, as a label, a prediction or an object has it."""
+        return self.classes.setdefault((entry.get('id'), _name(entry)), len(self.classes))
 
     def numbers(self, tile: Line) -> list[list[Any]]:
         """The metrics of a tile as pairs of the metric's number and its value."""
@@ -80,16 +99,44 @@ def _dumped(value: Any) -> str:
     return text
 
 
-def _constant(row: Sequence[Line | None]) -> dict[str, Any]:
+def _constant(row: Sequence[Line | None], known: _Known) -> dict[str, Any]:
     """What an image is, whichever run has seen it."""
-    known = [line for line in reversed(row) if line is not None]
-    label = next((line['label'] for line in known if line.get('label')), None)
+    lines = [line for line in reversed(row) if line is not None]
+    label = _label(row)
     return {
-        'index': known[0].get('index'),
-        'name': known[0]['name'],
-        'input': next((line['input'] for line in known if line.get('input')), None),
-        'label': label and [label.get('id'), _name(label)],
+        'index': lines[0].get('index'),
+        'name': lines[0]['name'],
+        'input': next((line['input'] for line in lines if line.get('input')), None),
+        'label': label and known.class_number(label),
     }
+
+
+def _label(row: Sequence[Line | None]) -> Line | None:
+    return next((line['label'] for line in reversed(row) if line is not None and line.get('label')), None)
+
+
+def _placed(row: Sequence[Line | None], table: PointTable | None) -> dict[str, Any]:
+    """Where an image lies on each embedding map."""
+    line = next(line for line in reversed(row) if line is not None)
+    points = table.of(line) if table else line.get('points')
+    return {'points': [[float(f'{value:.5g}') for value in point] for point in points]} if points else {}
+
+
+def _kind(entry: Line) -> str:
+    """What the annotations say of an object, as the page writes it."""
+    return _KINDS.get(str(entry.get('kind')), '')
+
+
+_KINDS = {'true positive': 'tp', 'false positive': 'fp', 'miss': 'miss'}
+
+
+def _objects(line: Line | None, known: _Known) -> dict[str, Any]:
+    """The objects of an image: what the annotations say of each, its class, score and IoU."""
+    found = [
+        [_kind(each), known.class_number(each), finite(each.get('score')), finite(each.get('iou'))]
+        for each in (line or {}).get('instances') or ()
+    ]
+    return {'objects': found} if found else {}
 
 
 def _seen(line: Line, home: str, known: _Known) -> dict[str, Any]:
@@ -99,7 +146,7 @@ def _seen(line: Line, home: str, known: _Known) -> dict[str, Any]:
     photo = next((tile for tile in tiles if tile.get('kind') == 'photo'), None)
     sized = photo if photo and {'width', 'height'} <= photo.keys() else None
     found = {
-        'prediction': prediction and [prediction.get('id'), _name(prediction), finite(prediction.get('score'))],
+        'prediction': prediction and [known.class_number(prediction), finite(prediction.get('score'))],
         'targets': [[_name(each), finite(each.get('score'))] for each in line.get('targets') or ()],
         'photo': photo and tile_url(photo['file'], home),
         'size': sized and [sized['width'], sized['height']],
@@ -143,15 +190,15 @@ def _quoted(path: str) -> str:
 
 
 def _facts(run: FinishedRun, rows: Sequence[Sequence[Line | None]], place: int) -> dict[str, Any]:
-    facts, labels = run.facts, [(row[place], _constant(row)['label']) for row in rows]
+    facts, labels = run.facts, [(row[place], _label(row)) for row in rows]
     seen = [line for line, _ in labels if line is not None]
     judged = [
-        label[0] == line['prediction']['id']
+        label['id'] == line['prediction']['id']
         for line, label in labels
-        if line and label and (line.get('prediction') or {}).get('id') is not None
+        if line and label and label.get('id') is not None and (line.get('prediction') or {}).get('id') is not None
     ]
     scores = [score for line in seen if (score := finite((line.get('prediction') or {}).get('score'))) is not None]
-    return {
+    told = {
         'tool': str(facts.get('tool') or ''),
         'config': str(facts.get('config') or ''),
         'checkpoint': str(facts.get('checkpoint') or ''),
@@ -162,6 +209,7 @@ def _facts(run: FinishedRun, rows: Sequence[Sequence[Line | None]], place: int) 
         'right': sum(judged),
         'mean_score': round(statistics.fmean(scores), 4) if scores else None,
     }
+    return told if any(line.get('tiles') for line in seen) else {**told, 'pictures': False}
 
 
 def _about(facts: Mapping[str, Any]) -> list[list[str]]:

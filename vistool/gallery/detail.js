@@ -39,12 +39,15 @@ function showDetail() {
   $('detail-place').textContent = place < 0 ? '' : `${countText(place + 1)} of ${countText(grid.shown.length)}`;
   $('previous').disabled = place <= 0;
   $('next').disabled = place < 0 || place === grid.shown.length - 1;
-  $('stages').replaceChildren(...image.runs.map((run, number) => stageOf(image, run, number)));
-  $('stages').dataset.count = image.runs.length;
+  $('stages').replaceChildren(...PICTURED.map((number) => stageOf(image, image.runs[number], number)));
+  $('stages').dataset.count = PICTURED.length;
   $('panel').replaceChildren(...panelOf(image));
   showStrip(image);
   showMode();
-  if (!$('detail').open) $('detail').showModal();
+  if (!$('detail').open) {
+    $('detail').showModal();
+    $('detail-title').focus();
+  }
   preload(grid.shown[place + 1]);
 }
 
@@ -170,6 +173,15 @@ function runPanel(image, run, number) {
     targets.length ? el('ul', { className: 'targets' }, ...targets.map(([name, score]) => scoreLine(name, score))) : null);
 }
 
+function objectsPanel(image) {
+  if (!image.objects.length) return null;
+  const numbers = ([, , score, iou]) => [score === null ? '' : scoreText(score), iou === null ? '' : `IoU ${iou.toFixed(2)}`].filter(Boolean).join(' · ');
+  return el('section', {}, el('h3', {}, 'Objects'), el('ul', { className: 'objects' }, ...image.objects.map((each) => el('li', {},
+    el('span', { className: 'class' }, CLASSES[each[1]][1]),
+    el('span', { className: 'score' }, numbers(each)),
+    each[0] ? el('span', { className: `verdict ${{ tp: 'right', fp: 'wrong', miss: 'error' }[each[0]]}` }, { tp: 'true positive', fp: 'false positive', miss: 'miss' }[each[0]]) : null))));
+}
+
 function panelOf(image) {
   const own = image.runs[OWN];
   const truth = hasLabels && el('section', {}, el('h3', {}, 'Ground truth'),
@@ -184,6 +196,7 @@ function panelOf(image) {
   return [
     ...image.runs.map((run, number) => runPanel(image, run, number)),
     truth,
+    objectsPanel(image),
     el('section', {}, el('h3', {}, 'Image'), el('dl', {}, ...facts.map(([key, value]) => el('div', {}, el('dt', {}, key), el('dd', {}, String(value)))))),
     files.length ? el('section', {}, el('h3', {}, 'Files of this run'),
       el('ul', { className: 'files' }, ...files.map(([name, url]) => el('li', {}, el('a', { href: url, target: '_blank', rel: 'noopener' }, name))))) : null,

@@ -44,6 +44,31 @@ function scoreText(score, isValue) {
 const signed = (value) => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`;
 const countText = (count) => count.toLocaleString('en');
 
+// At most once per frame.
+function soon(action) {
+  let asked = 0;
+  return (...given) => { cancelAnimationFrame(asked); asked = requestAnimationFrame(() => action(...given)); };
+}
+
+// A canvas of so many pixels of the page, sharp on dense screens.
+function sized(canvas, width, height, dense = Math.min(2, devicePixelRatio || 1)) {
+  const [w, h] = [Math.round(width * dense), Math.round(height * dense)];
+  canvas.style.height = `${height}px`;
+  if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
+  const paper = canvas.getContext('2d');
+  paper.setTransform(dense, 0, 0, dense, 0, 0);
+  paper.clearRect(0, 0, width, height);
+  return paper;
+}
+
+// The colors of the style sheet, for what is drawn.
+function colors() {
+  const style = getComputedStyle(document.documentElement);
+  const names = ['ink', 'soft', 'sheet', 'well', 'accent', 'right', 'wrong', 'other', 'error', 'map', 'dim'];
+  return { ...Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()])),
+    dark: matchMedia('(prefers-color-scheme: dark)').matches, font: getComputedStyle(document.body).fontFamily };
+}
+
 // The photo below, the map above it; the style sheet decides which is visible.
 function pictures(photo, map, lazy) {
   const under = (map && map[4]) || photo;

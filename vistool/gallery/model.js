@@ -1,23 +1,36 @@
 // The data, the user's selection, and the address that stores it.
 
-const DATA = window.VISTOOL_GALLERY || { runs: [], images: [], maps: [], ratio: 1.333, missing: true };
+const DATA = window.VISTOOL_GALLERY || { runs: [], images: [], maps: [], classes: [], ratio: 1.333, missing: true };
 const RUNS = DATA.runs;
 const OWN = RUNS.length - 1;
 const COMPARED = RUNS.length > 1;
+// A model that was only compared has predictions and no pictures.
+const PICTURED = RUNS.map((run, number) => number).filter((number) => number === OWN || RUNS[number].pictures !== false);
+const METRICS = DATA.metrics || [];
+const EMBEDDINGS = DATA.embeddings || [];
 const DEFAULTS = {
   q: '', of: 'any', show: 'all', min: '', max: '', method: '', layer: '', sort: 'index', dir: '',
-  view: 'overlay', size: 'm', open: '', map: '', mode: '',
+  axes: '', row: '', col: '', share: '', brush: '', on: '0', color: '', tool: '', kind: '', object: '',
+  views: '', tab: '', view: 'overlay', size: 'm', open: '', map: '', mode: '',
 };
 const state = { ...DEFAULTS };
+
+// A class is known by its id, or by its name where it has none.
+const CLASSES = DATA.classes || [];
+const keyOf = (known) => (known[0] === null ? known[1] : String(known[0]));
+const isClass = (prediction) => Boolean(prediction) && prediction[0] !== null;
 
 function verdictOf(run, label) {
   if (!run) return '';
   if (run.error) return 'error';
-  if (!label || !run.prediction || run.prediction[0] === null) return '';  // a value is neither right nor wrong
+  // A value is neither right nor wrong, nor is a class of a dataset that the model does not know.
+  if (!label || label[0] === null || !isClass(run.prediction)) return '';
   return run.prediction[0] === label[0] ? 'right' : 'wrong';
 }
 
 const images = DATA.images.map((raw, id) => {
+  raw.label = raw.label === null ? null : CLASSES[raw.label];
+  for (const run of raw.runs) if (run && run.prediction) run.prediction = [...CLASSES[run.prediction[0]], run.prediction[1] ?? null];
   const own = raw.runs[OWN];
   const base = raw.runs[0];
   const scores = raw.runs.map((run) => (run && run.prediction ? run.prediction[2] ?? null : null));
@@ -31,6 +44,8 @@ const images = DATA.images.map((raw, id) => {
     disagree: COMPARED && Boolean(own && base) && new Set(predicted.map((each) => each[0] ?? each[1])).size > 1,
     failed: raw.runs.some((run) => run && run.error),
     uncertainty: own ? own.uncertainty ?? null : null,
+    points: raw.points || [],
+    objects: raw.objects || [],
     file: raw.name,
     texts: {
       label: raw.label ? [raw.label[1].toLowerCase()] : [],
@@ -77,7 +92,6 @@ const SORTS = {
 };
 
 // The metrics of the map that a card shows, each best first.
-const METRICS = DATA.metrics || [];
 const numbersOf = (map) => (map && map[5]) || [];
 function metricOf(image, number) {
   const found = numbersOf(coverOf(image.runs[OWN])).find(([each]) => each === number);
@@ -98,16 +112,6 @@ const descending = () => (state.dir || (SORTS[state.sort][1] < 0 ? 'desc' : 'asc
 const classNames = [...new Set(images.flatMap((image) => [...(image.label ? [image.label[1]] : []),
   ...image.runs.flatMap((run) => (run && run.prediction ? [run.prediction[1]] : []))]))].sort(collator.compare);
 const exactNames = new Set(classNames.map((name) => name.toLowerCase()));
-
-// The ends of the score filter: 0 to 1, wider where scores are not probabilities.
-const EXTENT = (() => {
-  let low = 0, high = 1;
-  for (const { score } of images) if (score !== null) { low = Math.min(low, score); high = Math.max(high, score); }
-  return [Math.floor(low), Math.ceil(high)];
-})();
-const STEPS = 100;
-const hasScores = images.some((image) => image.score !== null);
-const bounds = () => [state.min === '' ? EXTENT[0] : Number(state.min), state.max === '' ? EXTENT[1] : Number(state.max)];
 
 // A whole class name selects that class, a number that class id; any other text is searched for everywhere.
 function searcher() {
@@ -131,34 +135,8 @@ function coverOf(run) {
   return maps.find(fits) || maps.find((map) => !state.method || DATA.maps[map[0]][0] === state.method) || maps[0] || null;
 }
 
-function select() {
-  const found = searcher();
-  const [low, high] = bounds();
-  const scored = low > EXTENT[0] || high < EXTENT[1];
-  const mapped = Boolean(state.method || state.layer);
-  const show = SHOWS[state.show][1];
-  const shown = [], counts = {}, histogram = [];
-  const offered = offeredShows();
-  for (const key of offered) counts[key] = 0;
-  const bins = 24;
-  for (let bin = 0; bin < bins; bin += 1) histogram.push({ right: 0, wrong: 0, other: 0 });
-  for (const image of images) {
-    if (!found(image)) continue;
-    if (mapped && !image.runs.some((run) => run && (run.maps || []).some(fits))) continue;
-    const chosen = show(image);
-    if (chosen && image.score !== null) {
-      const place = Math.floor(((image.score - EXTENT[0]) / (EXTENT[1] - EXTENT[0])) * bins);
-      const bin = histogram[Math.min(bins - 1, Math.max(0, place))];
-      bin[image.verdicts[OWN] in bin ? image.verdicts[OWN] : 'other'] += 1;
-    }
-    if (scored && (image.score === null || image.score < low || image.score > high)) continue;
-    for (const key of offered) if (SHOWS[key][1](image)) counts[key] += 1;
-    if (chosen) shown.push(image);
-  }
-  return { shown: sorted(shown), counts, histogram };
-}
-
 function sorted(list) {
+  if (state.sort === 'index' && IN_ORDER) return descending() ? [...list].reverse() : list;
   const key = SORTS[state.sort][2];
   const sign = descending() ? -1 : 1;
   const keyed = list.map((image) => [key(image), image]);
@@ -169,6 +147,10 @@ function sorted(list) {
   return keyed.map(([, image]) => image);
 }
 
+// The data usually has its images by index: sorting 50,000 of them again takes longer than all filters.
+const IN_ORDER = images.every((image, place) => image.index !== null
+  && (!place || images[place - 1].index < image.index));
+
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
   for (const [key, value] of Object.entries(DEFAULTS)) state[key] = given.get(key) ?? value;
@@ -178,6 +160,19 @@ function readAddress() {
     const value = Number(state[end]);
     if (state[end] === '' || !Number.isFinite(value) || value < EXTENT[0] || value > EXTENT[1]) state[end] = '';
   }
+  for (const dimension of DIMENSIONS) if (!parseRange(state[`in:${dimension.key}`], dimension)) state[`in:${dimension.key}`] = '';
+  const names = (key, known) => { if (!known.includes(state[key])) state[key] = ''; };
+  names('axes', AXES.map((axes) => axes.key));
+  for (const end of ['row', 'col']) if (!axesNow() || !axesNow()[end].places.has(state[end])) state[end] = '';
+  names('share', ['rows']);
+  names('color', COLORINGS.map(([key]) => key));
+  names('tool', ['pan']);
+  names('kind', hasObjects ? Object.keys(KINDS) : []);
+  names('object', objectNames);
+  names('views', ['on', 'off']);
+  names('tab', ['map', 'matrix', 'values']);
+  if (!EMBEDDINGS[state.on]) state.on = '0';
+  if (!parseBrush(state.brush)) state.brush = '';
   if (!['any', 'label', 'prediction', 'file'].includes(state.of)) state.of = 'any';
   if (!['s', 'm', 'l'].includes(state.size)) state.size = 'm';
   if (!['asc', 'desc'].includes(state.dir)) state.dir = '';
@@ -191,9 +186,17 @@ function readAddress() {
 const methods = [...new Set(DATA.maps.map((map) => map[0]))].filter(Boolean);
 const layers = [...new Set(DATA.maps.map((map) => map[1]))].filter(Boolean);
 
-function writeAddress() {
+// A new filter or an opened image is a step of the browser's history; a filter that is being moved stays one step.
+const PASSING = new Set(['sort', 'dir', 'view', 'size', 'map', 'mode', 'share', 'color', 'tool', 'views', 'tab', 'on', 'axes']);
+const lastStep = { keys: '', time: 0 };
+function writeAddress(changed = []) {
   const kept = new URLSearchParams();
   for (const [key, value] of Object.entries(DEFAULTS)) if (state[key] !== value) kept.set(key, state[key]);
   const hash = `#${kept}`;
-  if (hash !== (location.hash || '#')) history.replaceState(null, '', hash);
+  if (hash === (location.hash || '#')) return;
+  const keys = changed.filter((key) => !PASSING.has(key)).sort().join();
+  const going = keys === lastStep.keys && performance.now() - lastStep.time < 1000;
+  if (keys && !going) history.pushState(null, '', hash);
+  else history.replaceState(null, '', hash);
+  if (keys) Object.assign(lastStep, { keys, time: performance.now() });
 }

@@ -42,7 +42,7 @@ function detailKey(event) {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  if ($('keys').open) return;
+  if ($('keys').open || $('commands').open) return;
   let done = false;
   if (event.key === ' ' && spaceTarget(event.target)) {
     if (!event.repeat) { spaceSince = performance.now(); flipHere(); }
@@ -88,12 +88,13 @@ function start() {
   }
   fillHeader();
   fillBar();
+  fillViews();
   fillDetail();
-  let asked = 0;
-  const soon = (action) => () => { cancelAnimationFrame(asked); asked = requestAnimationFrame(action); };
+  fillExport();
   addEventListener('scroll', soon(() => renderGrid(false)), { passive: true });
   addEventListener('resize', () => { layOut(); renderGrid(true); });
   addEventListener('hashchange', fromAddress);
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', refresh);
   addEventListener('keydown', onKey);
   addEventListener('keyup', onKeyUp);
   $('skip').addEventListener('click', (event) => { event.preventDefault(); focusCard(grid.cursor); });

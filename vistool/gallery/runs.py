@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Len
 from typing_extensions import NotRequired, Required, TypedDict
 
 from vistool.errors import InputError, param
@@ -67,6 +67,28 @@ class Tile(TypedDict, total=False):
     metrics: list[Number] | None
 
 
+class Found(TypedDict, total=False):
+    """An object that a detector found or missed.
+
+    ``kind`` is what the annotations say of it (``true positive``, ``false positive``, ``miss``); ``iou`` is its overlap
+    with the object that it was matched to.
+    """
+
+    id: int | None
+    name: Required[str]
+    score: float | None
+    iou: float | None
+    kind: str | None
+    box: list[float] | None
+
+
+class Compared(TypedDict):
+    """What a compared model says of an image."""
+
+    name: str
+    prediction: Named | None
+
+
 class Entry(TypedDict):
     """One line of ``manifest.jsonl``: what became of one image."""
 
@@ -82,7 +104,29 @@ class Entry(TypedDict):
     tiles: NotRequired[list[Tile] | None]
     seconds: NotRequired[float | None]
     uncertainty: NotRequired[float | None]
+    instances: NotRequired[list[Found] | None]
+    compared: NotRequired[list[Compared] | None]
+    points: NotRequired[list[Annotated[list[float], Len(2, 2)]] | None]
     error: NotRequired[str | None]
+
+
+class Again(TypedDict):
+    """How other images are given to the command of a run.
+
+    ``words`` are its words, None where the images stand; ``images`` is what stood there. ``home`` is the folder in
+    which it was started, seen from the run's; None where that would name folders outside.
+    """
+
+    words: list[str | None]
+    images: str
+    home: NotRequired[str | None]
+
+
+class EmbeddingFacts(TypedDict):
+    """A map that the entries have ``points`` on: what it is called, and what is said of it."""
+
+    name: str
+    note: str
 
 
 class Facts(TypedDict, total=False):
@@ -96,6 +140,8 @@ class Facts(TypedDict, total=False):
     sha256: str | None
     settings: dict[str, Any] | None
     versions: dict[str, str] | None
+    again: Again | None
+    embeddings: list[EmbeddingFacts] | None
 
 
 @dataclass(frozen=True)
@@ -154,6 +200,21 @@ def read_finished(folder: Path, parameter: str, again: str = '') -> FinishedRun:
             lines[line.get('index'), line['name']] = line
     images = sorted(lines.values(), key=_order)
     return FinishedRun(folder, facts, tuple(images))
+
+
+def compared_models(run: FinishedRun) -> list[FinishedRun]:
+    """The models that a run compared with its own, each as a run over the same images without pictures."""
+    names = dict.fromkeys(each['name'] for line in run.images for each in line.get('compared') or ())
+    found = []
+    for name in names:
+        lines = []
+        for line in run.images:
+            said = next((each for each in line.get('compared') or () if each['name'] == name), None)
+            if said is not None:
+                kept = {key: line.get(key) for key in ('name', 'index', 'input', 'label')}
+                lines.append({**kept, 'prediction': said['prediction']})
+        found.append(FinishedRun(run.folder, {'config': name}, tuple(lines)))
+    return found
 
 
 def run_names(runs: Sequence[FinishedRun]) -> list[str]:

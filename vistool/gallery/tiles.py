@@ -61,6 +61,23 @@ def write_tiles(result: Heatmaps, folder: Path, style: Style, name: str) -> list
     return entries
 
 
+def write_photo(image: Pixels, folder: Path, name: str) -> dict[str, Any]:
+    """Write the photo alone of an image that has no maps. May be called from several threads.
+
+    Args:
+        image: uint8 ``(H, W, 3)``; written with a longest edge of at most 384.
+        folder: Output folder of the run.
+        name: Name of the image; ``/`` makes sub-folders.
+
+    Returns:
+        Its entry for the run's manifest, as in :func:`write_tiles`.
+    """
+    scale = min(1.0, LONGEST_EDGE / max(image.shape[:2]))
+    size = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+    writer = _Writer(folder, f'{TILES}/{safe_name(name)}')
+    return writer.put({'kind': 'photo', 'name': 'photo'}, resize_image(image, size) if scale < 1 else image, '.jpg')
+
+
 class _Writer:
     """Numbers the tiles of one image."""
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger('vistool')
 
 PACKAGES = {
+    'vistool': 'mmvistool',
     'mmpretrain': 'onedl-mmpretrain',
     'mmdet': 'onedl-mmdetection',
     'mmseg': 'onedl-mmsegmentation',
@@ -42,7 +43,7 @@ PACKAGES = {
     'mmocr': 'mmocr',
     'mmyolo': 'mmyolo',
 }
-"""OpenMMLab packages that contain their configs → what to ``pip install`` for each."""
+"""Packages that contain their configs → what to ``pip install`` for each."""
 
 DATA_SUFFIXES = ('.json', '.yaml', '.yml')
 """Suffixes of config files that are data."""
@@ -56,7 +57,7 @@ SHOWN = 8
 """The number of configs or runs that an error lists."""
 
 FORMS = (
-    'a config file, mmpretrain::FOLDER/FILE.py, a model name of mmpretrain, a run folder, '
+    'a config file, mmpretrain::FOLDER/FILE.py, vistool::FOLDER/FILE.py, a model name of mmpretrain, a run folder, '
     'timm::NAME, torchvision::NAME, hf::FOLDER'
 )
 
@@ -202,9 +203,12 @@ def _read_data(path: Path) -> Config:
 
 def _read_python(path: Path) -> Config:
     from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
 
+    MODULE2PACKAGE.setdefault('vistool', 'vistool')  # lets _base_ name vistool:: too
     make_importable(static_imports(path))
     config = Config.fromfile(str(path), import_custom_modules=False)
+    _drop_own_scope(config._cfg_dict)
     if config.get('custom_imports'):
         try:
             import_custom(config.custom_imports, path)
@@ -216,6 +220,18 @@ def _read_python(path: Path) -> Config:
             ) from error
     make_importable(named_modules(config._cfg_dict))
     return config
+
+
+def _drop_own_scope(settings: Any) -> None:
+    """Removes what mmengine notes of a base in ``vistool::``: those configs say themselves whose names they use."""
+    if isinstance(settings, dict):
+        if settings.get('_scope_') == 'vistool':
+            del settings['_scope_']
+        settings = settings.values()
+    elif not isinstance(settings, (list, tuple)):
+        return
+    for each in settings:
+        _drop_own_scope(each)
 
 
 def _raised_by_code(error: BaseException) -> bool:
@@ -256,9 +272,10 @@ def _from_file(path: Path) -> Source:
 
 
 def _package_of(path: Path) -> str | None:
-    """The installed package whose own config a file is; some of them name no scope, as its tools imply it."""
+    """The OpenMMLab package whose own config a file is; some of those name no scope, since its tools imply it."""
     parts = path.resolve().parts
-    return parts[parts.index('.mim') - 1] if '.mim' in parts[1:] else None
+    package = parts[parts.index('.mim') - 1] if '.mim' in parts[1:] else None
+    return None if package == 'vistool' else package
 
 
 def _from_run(folder: Path) -> Source:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.annotations import Annotations
 from vistool.data.display import Shown
 from vistool.data.patches import PatchGrid
 from vistool.errors import InputError
@@ -62,6 +63,8 @@ class GridImage:
         parameters: What the step drew, as text.
         label: The lines of the sample's label.
         refetched: The index of the sample that the pipeline gave instead; None: it is this one.
+        annotations: Boxes, masks, keypoints and a label map to draw on it; None without any.
+        remark: A short text on it, of what is wrong.
     """
 
     pixels: NDArray[np.uint8]
@@ -74,6 +77,8 @@ class GridImage:
     parameters: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
     refetched: int | None = None
+    annotations: Annotations | None = None
+    remark: str = ''
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,9 @@ class ImageGrid(Result):
         samples: One row of numbers for each sample that was read.
         failed: Index and error of each sample that could not be read.
         shown: Which of their files' values and bands the pictures show, each way once.
+        classes: Names of the annotations' classes by id; None where they have none.
+        palette: Colors of the classes by id, where the dataset has its own.
+        faults: Index, file and text of everything that is wrong with the annotations.
     """
 
     rows: tuple[tuple[GridImage, ...], ...]
@@ -97,6 +105,9 @@ class ImageGrid(Result):
     samples: tuple[Mapping[str, Any], ...] = ()
     failed: tuple[tuple[int, InputError], ...] = ()
     shown: tuple[Shown, ...] = ()
+    classes: tuple[str, ...] | None = None
+    palette: tuple[tuple[int, int, int], ...] = ()
+    faults: tuple[tuple[int, str, str], ...] = ()
 
     def to_frame(self) -> DataFrame:
         """One row per sample."""

@@ -18,7 +18,7 @@ from vistool.data.datasets import choose
 from vistool.data.display import Display
 from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
-from vistool.errors import InputError, check_count, check_seed, naming
+from vistool.errors import InputError, check_count, check_seed, naming, on_one_line
 from vistool.models.configs import Source, resolve
 from vistool.records import shown
 from vistool.results import DatasetSummary, ImageGrid, channel_names
@@ -193,12 +193,16 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     rows: list[Mapping[str, Any]] = []
     failures: list[Failure] = []
     files: list[Path] = []
+    faults: list[tuple[int, str, str]] = []
     for number, page in enumerate(ordered_map(drawing, jobs, spec.processes(len(chosen)))):
         callbacks.progress(number, len(jobs))
         for text in (each.describe() for each in page.result.shown):
             if text:
                 log.info('%s', text)
         failures += [Failure(f'sample {index}', error) for index, error in page.result.failed]
+        faults += page.result.faults
+        for index, path, text in page.result.faults:
+            log.warning('%s', fault_line(index, path, text))
         if page.data is None:
             continue
         rows += page.result.samples if output.save_raw else []  # kept to the end: a kilobyte a sample
@@ -213,9 +217,21 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     if output.save_raw:
         files.append(_write_table(rows, visualizer, file_name('samples', *choices)))
         callbacks.written(files[-1:])
+    _count_faults(faults, len(chosen))
     log_failures(failures, len(chosen))
     done = len(chosen) - len(failures)
     return RunSummary(out, done, 0, tuple(failures), tuple(files), time.perf_counter() - started)
+
+
+def fault_line(index: int, path: str, text: str) -> str:
+    """One fault of the annotations as a line: its sample, its file, what is wrong."""
+    return f'sample {index}{f" ({on_one_line(path)})" if path else ""}: {text}'
+
+
+def _count_faults(faults: Sequence[tuple[int, str, str]], total: int) -> None:
+    if faults:
+        wrong = len({index for index, _, _ in faults})
+        log.warning('%d fault(s) in the annotations of %d of %d sample(s)', len(faults), wrong, total)
 
 
 def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:

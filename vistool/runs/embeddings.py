@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,18 @@ from numpy.typing import NDArray
 from vistool.analyses.embedding import DatasetEmbedding
 from vistool.data.datasets import DatasetItems, class_ids, class_name
 from vistool.data.samples import Sample
+from vistool.environment import shareable, versions
 from vistool.errors import InputError, check_seed, naming, param
+from vistool.gallery.build import build_gallery, check_others
+from vistool.gallery.runs import RUN, Facts
+from vistool.gallery.tiles import write_photo
 from vistool.models.configs import resolve
 from vistool.models.model import Model
-from vistool.results import EmbeddedSample, EmbeddingMap, Target
+from vistool.records import read_json
+from vistool.results import EmbeddedSample, Embedding, EmbeddingMap, Target
 from vistool.runs.batches import Batches, throughput
-from vistool.runs.distributed import hint_at_gpu
+from vistool.runs.distributed import DistInfo, hint_at_gpu
+from vistool.runs.manifest import FORMAT, Manifest, again_of, fingerprint, label_entry, plain
 from vistool.runs.run import Callbacks
 from vistool.runs.spec import (
     AnyItem,
@@ -47,7 +53,7 @@ from vistool.runs.spec import (
     read_views,
     select,
 )
-from vistool.visualization.files import table, write_file
+from vistool.visualization.files import is_file, table, write_file
 from vistool.visualization.visualizer import Visualizer
 
 if TYPE_CHECKING:
@@ -59,6 +65,7 @@ MOST_CLASSES, MOST_PER_CLASS = 20, 100
 """What is taken of a dataset by default, as mmpretrain's tool does."""
 MOST_FILES = 2000
 _THUMBNAIL = 64
+_TOOL = 'vis_tsne'
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class EmbeddingSpec:
         output: What is written, and where; ``save_raw`` writes the features.
         thumbnails: Whether samples are drawn as small pictures.
         seed: Of random weights and random choices of images.
+        command: The command line, for provenance.
+        again: The words of the same command line for other images, None where those stand; empty: there is none.
     """
 
     analysis: DatasetEmbedding
@@ -88,6 +97,8 @@ class EmbeddingSpec:
     output: Output = field(default_factory=Output)
     thumbnails: bool = False
     seed: int = 0
+    command: str = ''
+    again: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -101,6 +112,8 @@ class _Embedded:
 
     sample: EmbeddedSample
     features: tuple[NDArray[np.float32], ...]
+    tile: Mapping[str, Any] | None = None
+    number: int | None = None
 
 
 def embed(spec: EmbeddingSpec, callbacks: Callbacks | None = None) -> tuple[EmbeddingMap, RunSummary]:
@@ -130,15 +143,16 @@ class _Run:
         out = spec.output.path(name_of(source), 'vis_tsne')
         visualizer = Visualizer(out, spec.output.style, show=spec.output.show)
         visualizer.check()
+        self.out = out
+        self.check_gallery()
         with opened_models(spec.models, source, spec.seed) as self.models:
             names = self.items.classes if isinstance(self.items, DatasetItems) else None
             for model in self.models:
                 model.classes = model.classes or names
             self.names = names or self.models[0].classes
             self.batches: Batches[AnyItem, _Embedded, _Embedded] = Batches(
-                self.read, self.explain, lambda result, sample, seconds: result, spec.execution.batch_size,
-                spec.execution.workers,
-            )  # fmt: skip
+                self.read, self.explain, self.kept, spec.execution.batch_size, spec.execution.workers
+            )
             order = self.select()
             spec.analysis.check_samples(len(order))
             hint_at_gpu(spec.models.device, len(order))
@@ -147,6 +161,8 @@ class _Run:
             self.batches.run(self.items, self.done, self.failed, [order])
             result = self.laid_out()
         paths = self.write(result, visualizer)
+        if spec.output.gallery is not None:
+            paths += self.write_gallery(result)
         self.callbacks.written(paths)
         log.info('%s', throughput([self.batches.clock]))
         log_failures(self.failures, len(order))
@@ -227,6 +243,58 @@ class _Run:
         small = thumbnail(sample.image) if self.spec.thumbnails else None
         return EmbeddedSample(sample.index or 0, sample.name, path, label, predictions, small)
 
+    def check_gallery(self) -> None:
+        """Raises where the output cannot hold a page: it is a file, or holds another command's run."""
+        if self.spec.output.gallery is None:
+            return
+        if is_file(self.out):
+            raise InputError('is for a folder', hint='give the output as a folder', parameter='gallery')
+        check_others(self.out, [Path(folder) for folder in self.spec.output.gallery])
+        if (self.out / RUN).exists():
+            before = read_json(self.out / RUN, Facts, 'out').get('tool')
+            if before != _TOOL:
+                raise InputError(
+                    f'{str(self.out)!r} holds a run of {before}', accepted='another folder', parameter='out'
+                )
+
+    def kept(self, embedded: _Embedded, sample: Sample, seconds: float) -> _Embedded:
+        """The same sample, with its picture for the gallery written where there is one; runs in a pool."""
+        if self.spec.output.gallery is None:
+            return embedded
+        return replace(embedded, tile=write_photo(sample.image, self.out, embedded.sample.name), number=sample.label)
+
+    def write_gallery(self, result: EmbeddingMap) -> list[Path]:
+        """The run as other commands write it, a manifest with an entry per sample, and the page over it."""
+        spec, model = self.spec, self.models[0]
+        classes = self.items.classes if isinstance(self.items, DatasetItems) else None
+        notes = [_note(result, each) for each in result.embeddings]
+        maps = [{'name': name, 'note': note} for name, note in zip(labels(self.models), notes, strict=True)]
+        settings = {**vars(spec.analysis), 'seed': spec.seed, 'layer': self.layers[0]}
+        record = shareable({'format': FORMAT, 'tool': _TOOL, 'command': spec.command, **model.provenance()})
+        again = again_of(spec.again, self.images(model.config), self.out, False)
+        record |= {'settings': plain(settings), 'versions': versions(), 'embeddings': maps, **again}
+        manifest = Manifest.open(self.out, record, DistInfo(), overwrite=True)
+        manifest.start()
+        for number, one in enumerate(self.embedded):
+            sample = one.sample
+            predictions = [each and each.entry() for each in sample.predictions]
+            manifest.add({
+                **fingerprint(self.items[sample.index], sample.index),
+                'index': sample.index,
+                'label': label_entry(one.number, model.classes, classes),
+                'prediction': predictions[0],
+                'compared': [
+                    {'name': name, 'prediction': each}
+                    for name, each in zip(labels(self.models)[1:], predictions[1:], strict=True)
+                ],
+                'points': [each.points[number].tolist() for each in result.embeddings],
+                'files': [],
+                'tiles': [one.tile],
+                'error': None,
+            })  # fmt: skip
+        manifest.finish()
+        return build_gallery(self.out, [Path(folder) for folder in spec.output.gallery or ()])
+
     def done(self, embedded: _Embedded | None) -> None:
         """Keeps one sample."""
         if embedded is not None:
@@ -272,6 +340,13 @@ class _Run:
             write_file(picture.with_suffix('.npz'), content.getvalue())
             paths.append(picture.with_suffix('.npz'))
         return paths
+
+
+def _note(result: EmbeddingMap, embedding: Embedding) -> str:
+    """How points were laid out and how well classes part, for the page."""
+    numbers = {'silhouette': embedding.silhouette, f'{result.neighbors}-NN accuracy': embedding.accuracy}
+    told = [f'{name} {value:.2f}' for name, value in numbers.items() if value is not None]
+    return ' · '.join([result.settings, *told])
 
 
 def thumbnail(image: NDArray[np.uint8], side: int = _THUMBNAIL) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from typing_extensions import NotRequired, Required
 
-from vistool.data.datasets import DatasetItem
+from vistool.data.datasets import DatasetItem, class_name
 from vistool.data.samples import Sample
 from vistool.environment import shareable, versions
 from vistool.errors import InputError, param
@@ -33,7 +33,7 @@ from vistool.models.model import Model
 from vistool.records import parse_json, read_bytes, read_json, shown
 from vistool.results import Heatmap, Heatmaps
 from vistool.runs.distributed import DistInfo
-from vistool.runs.spec import AnyItem, ModelSpec, RunSpec
+from vistool.runs.spec import AnyItem, Images, ModelSpec, RunSpec
 from vistool.visualization.files import unwritable, write_file
 
 LARGEST = 1 << 30
@@ -490,6 +490,7 @@ def entry_of(
     sample: Sample,
     result: Heatmaps,
     written: Sequence[Path],
+    classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """An image's entry in the manifest, the time it took left out; writes its tiles for the gallery if there is one.
 
@@ -501,14 +502,14 @@ def entry_of(
         sample: The same as the model read it.
         result: What the analysis gave.
         written: Its files.
+        classes: The names of the dataset's classes.
     """
     index = sample.index or 0
     value = result.prediction is not None and result.prediction.id is None  # the label is not a class then
-    known = sample.label is not None and not value
     entry = {
         **fingerprint(item, index),
         'index': index,
-        'label': {'id': sample.label, 'name': model.class_name(sample.label or 0)} if known else None,
+        'label': None if value else label_entry(sample.label, model.classes, classes),
         'prediction': result.prediction and result.prediction.entry(),
         'targets': [target.entry() for target in result.targets],
         'methods': list(result.methods),
@@ -523,6 +524,39 @@ def entry_of(
         entry['tiles'] = write_tiles(result, folder, spec.output.style, item.name)
         entry['files'] += [file_entry(folder, folder / tile['file']) for tile in entry['tiles']]
     return entry
+
+
+def label_entry(label: int | None, known: Sequence[str] | None, classes: Sequence[str] | None) -> dict[str, Any] | None:
+    """A label: its id and its name, as the dataset calls it.
+
+    Args:
+        label: The class id; None where there is no label.
+        known: The names of the model's classes.
+        classes: The names of the dataset's classes. If the model has another number of them, its ids are of other
+            classes: the label has a name only, and no prediction is right or wrong.
+    """
+    if label is None:
+        return None
+    strange = known is not None and classes is not None and len(known) != len(classes)
+    names = classes if strange or known is None else known
+    return {'id': None if strange else label, 'name': class_name(label, tuple(names) if names else None)}
+
+
+def again_of(words: Sequence[str | None], images: Images, out: Path, fixed: bool) -> dict[str, Any]:
+    """How other images are given to the command of a run, for ``run.json``.
+
+    Args:
+        words: The words of the command, None where the images stand.
+        images: What stood there.
+        out: The run's folder.
+        fixed: Whether the record must not depend on where the folder lies.
+    """
+    if not words or not isinstance(images, (str, os.PathLike)):
+        return {}
+    here, there = os.getcwd(), os.path.abspath(out)
+    below = not fixed and os.path.commonpath([here, there]) == here
+    home = Path(os.path.relpath(here, there)).as_posix() if below else None
+    return {'again': {'words': shareable(list(words)), 'images': shareable(str(images)), 'home': home}}
 
 
 def measured_entry(result: Heatmaps, item: Heatmap) -> dict[str, Any]:

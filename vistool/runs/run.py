@@ -17,6 +17,7 @@ from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
 from vistool.errors import InputError, log_speller, naming, on_one_line, param
 from vistool.gallery.build import build_gallery, check_others
+from vistool.gallery.points import read_points
 from vistool.models.classes import dataset_classes, fitting_names
 from vistool.models.configs import Source, resolve
 from vistool.models.model import Model, build_module, find_device
@@ -27,6 +28,7 @@ from vistool.runs.batches import Batches, throughput
 from vistool.runs.distributed import DistInfo, deterministic, distributed, hint_at_gpu
 from vistool.runs.manifest import (
     Manifest,
+    again_of,
     entry_of,
     failed_entry,
     fingerprint,
@@ -127,6 +129,7 @@ def run(
     all_channels: PathLike | None = None,
     show: bool = False,
     gallery: bool | Sequence[PathLike] = False,
+    embedding: PathLike | None = None,
     backends: Sequence[str] = (),
     batch_size: int = 8,
     workers: int = 2,
@@ -185,6 +188,7 @@ def run(
         all_channels: Folder for each channel as a picture of its own.
         show: Whether pictures are shown in windows.
         gallery: Whether a web page over the run is made; or folders of other runs to stand beside it there.
+        embedding: Where the images lie on a map of that page: the output folder of vis_tsne, or a table.
         backends: mmengine's visualization backends.
         batch_size: Images per forward.
         workers: Threads that read, and threads that write.
@@ -238,6 +242,7 @@ def run(
             show,
             None if gallery is False else () if gallery is True else tuple(gallery),
             tuple(backends),
+            embedding,
         ),
         seed,
         type(analysis).__name__.lower(),
@@ -404,11 +409,21 @@ class _Run:
         if not (is_file(self.out) or is_one_file(self.spec.images, self.items)):
             if gallery:
                 check_others(self.out, [Path(folder) for folder in gallery])
-            record = run_record(self.spec, self.models)
+            if self.spec.output.embedding is not None:
+                if gallery is None:
+                    raise InputError('is for a gallery', hint=f'add {param("gallery", True)}', parameter='embedding')
+                read_points(self.spec.output.embedding, 'embedding')
+            again = again_of(self.spec.again, self.spec.images, self.out, execution.deterministic)
+            record = {**run_record(self.spec, self.models), **again}
             # One process waits for its first result; several have to agree before they start.
             begin = Manifest.open if self.dist.world_size == 1 else Manifest.begin
             return begin(self.out, record, self.dist, execution.resume, execution.overwrite, other_roots(self.spec))
-        for option, given in (('resume', execution.resume), ('gallery', gallery is not None)):
+        of_many = {
+            'resume': execution.resume,
+            'gallery': gallery is not None,
+            'embedding': self.spec.output.embedding is not None,
+        }
+        for option, given in of_many.items():
             if given:
                 raise InputError('is for many images in a folder', hint='leave it out', parameter=option)
         return None
@@ -502,7 +517,8 @@ class _Run:
         if self.manifest is None:
             return _Written(paths, None)
         item = self.items[sample.index or 0]
-        entry = entry_of(self.spec, self.out, self.models[0], item, sample, result, paths)
+        classes = self.items.classes if isinstance(self.items, DatasetItems) else None
+        entry = entry_of(self.spec, self.out, self.models[0], item, sample, result, paths, classes)
         took = None if self.spec.execution.deterministic else round(seconds + time.perf_counter() - start, 4)
         return _Written(paths, {**entry, 'seconds': took, 'error': None})
 
@@ -566,7 +582,9 @@ class _Run:
         if self.sheet_results and output.sheet is not None:
             self.announce(sheet(self.sheet_results, output.sheet, output.style))
         if output.gallery is not None:
-            self.announce(build_gallery(self.out, [Path(folder) for folder in output.gallery]))
+            others = [Path(folder) for folder in output.gallery]
+            embedding = None if output.embedding is None else Path(output.embedding)
+            self.announce(build_gallery(self.out, others, embedding))
         if self.manifest is not None and self.analysis.measures:
             self.metrics, files = write_metrics(self.out, self.analysis.measures, self.spec.seed, output.style)
             self.announce(files)

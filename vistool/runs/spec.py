@@ -207,6 +207,7 @@ class Output:
         all_channels: Folder for each channel of feature maps as a picture of its own.
         show: Whether each picture is shown in a window as well.
         gallery: None, or a web page over the run, with the folders of other runs to stand beside it.
+        embedding: Where the images lie on a map of that page: the output folder of vis_tsne, or a table.
         backends: mmengine's visualization backends that get each picture too: ``tensorboard``, ``wandb``, …
     """
 
@@ -219,6 +220,7 @@ class Output:
     show: bool = False
     gallery: tuple[PathLike, ...] | None = None
     backends: tuple[str, ...] = ()
+    embedding: PathLike | None = None
 
     def path(self, model: str, tool: str) -> Path:
         """Where results go.
@@ -246,6 +248,7 @@ class RunSpec:
         command: The command line, for provenance.
         masks: Folder with a mask of the object for each image, for metrics of localization: the same stem, nonzero is
             inside. None: as the dataset's annotations say.
+        again: The words of the same command line for other images, None where those stand; empty: there is none.
     """
 
     analysis: MapAnalysis
@@ -258,6 +261,7 @@ class RunSpec:
     tool: str = 'run'
     command: str = ''
     masks: PathLike | None = None
+    again: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

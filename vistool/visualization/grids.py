@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vistool.data.patches import split
 from vistool.results import Cut, GridImage, ImageGrid
+from vistool.visualization.annotations import AnnotationDrawing
 from vistool.visualization.facets import grid_footer, grid_remark, grid_title
 from vistool.visualization.raster import resize_image, to_uint8
 from vistool.visualization.scene import BLACK, RED, WHITE, Color, Pixels, Scene
@@ -272,7 +273,7 @@ def grid_scene(result: ImageGrid, page: Page) -> Scene:
     """
     if not any(result.rows):
         raise ValueError('a grid without pictures cannot be drawn')
-    lines = [Line(tuple(_cell(image, result.mode, page) for image in row)) for row in result.rows if row]
+    lines = [Line(tuple(_cell(image, result, page) for image in row)) for row in result.rows if row]
     noted = grid_remark(result)
     if page.paper:
         lines[-1] = replace(lines[-1], remark=noted)
@@ -284,15 +285,20 @@ def grid_scene(result: ImageGrid, page: Page) -> Scene:
 _BOX_COLORS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 
 
-def _cell(image: GridImage, mode: str, page: Page) -> Cell:
+def _cell(image: GridImage, result: ImageGrid, page: Page) -> Cell:
     pixels = to_uint8(image.pixels, 'picture')
     if image.cut is not None:
         return mosaic_cell(image, image.cut, pixels, page)
     height, width = pixels.shape[:2]
     color = RED if image.wrong else BLACK
-    marks = tuple(_outline(box, index, (width, height)) for index, box in enumerate(image.boxes))
-    title, footer = grid_title(image), grid_footer(image, mode)
-    return Cell(partial(resize_image, pixels), width / height, title, footer, footer_color=color, marks=marks)
+    tile = partial(resize_image, pixels)
+    marks: list[Mark] = [_outline(box, index, (width, height)) for index, box in enumerate(image.boxes)]
+    if image.annotations is not None:
+        drawing = AnnotationDrawing(image.annotations, result.classes, result.palette)
+        tile = partial(drawing.paint, pixels)
+        marks.append(drawing)
+    title, footer = grid_title(image), grid_footer(image, result.mode)
+    return Cell(tile, width / height, title, footer, footer_color=color, note=image.remark, marks=tuple(marks))
 
 
 def _outline(box: tuple[int, int, int, int], index: int, size: tuple[int, int]) -> Outline:

@@ -294,8 +294,12 @@ def show(result: Result | Sequence[Result], **style: StyleOption) -> Figure | li
     Raises:
         InputError: A style is not accepted, or something cannot be drawn.
     """
+    from vistool.visualization.vector import ShownFigures
+
     chosen = style_of(style)
-    return figure(result, chosen) if isinstance(result, Result) else [figure(each, chosen) for each in result]
+    if isinstance(result, Result):
+        return figure(result, chosen)
+    return ShownFigures(figure(each, chosen) for each in result)
 
 
 @overload
@@ -388,12 +392,10 @@ def figure(result: Result, style: Style | None = None) -> Figure:
 
 
 def _figure(result: Result, style: Style, page: Page) -> Figure:
-    from matplotlib.figure import Figure
-
-    from vistool.visualization.vector import parameters
+    from vistool.visualization.vector import ShownFigure, parameters
 
     with parameters():
-        made = Figure(dpi=page.density * 72 / page.points)
+        made = ShownFigure(dpi=page.density * 72 / page.points)
         _draw(result, made, style, page)
     return made
 

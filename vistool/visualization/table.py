@@ -217,7 +217,15 @@ class Frame:
     strong: bool = False
 
 
-Mark = Outline | Ring | Labels | Frame
+class Drawn:
+    """A mark that says itself which lines and texts it consists of."""
+
+    def items(self, box: Box, page: Page) -> Iterator[PathItem | TextItem]:
+        """Its lines and texts on the tile in ``box``."""
+        raise NotImplementedError
+
+
+Mark = Outline | Ring | Labels | Frame | Drawn
 
 
 @dataclass(frozen=True)
@@ -274,6 +282,9 @@ def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem
     """The lines and texts of a mark on the tile in ``box``."""
     if isinstance(mark, Labels):
         yield from _label_items(mark, box, page)
+        return
+    if isinstance(mark, Drawn):
+        yield from mark.items(box, page)
         return
     thin = 0.5 if page.paper else 1.0
     if isinstance(mark, Frame):

@@ -67,6 +67,25 @@ def parameters(more: dict[str, Any] | None = None) -> Iterator[None]:
             logger.setLevel(level)
 
 
+class ShownFigure(Figure):
+    """A figure that notebooks show, also without ``%matplotlib inline``, which registers figures only once it ran."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format='png', dpi=self.dpi)
+        return content.getvalue()
+
+
+class ShownFigures(list[Figure]):
+    """Figures that a notebook shows one below the other."""
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        for each in self:
+            display(each)
+
+
 def figure(scene: Scene, page: Page) -> Figure:
     """A scene as a figure of its true size."""
     made = Figure()

