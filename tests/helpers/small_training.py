@@ -37,7 +37,7 @@ def config_of(folder: Path, work_dir: Path, hooks: list[dict] | None = None, epo
     """A training config: a ResNet of a few channels with BatchNorm and dropout, random flips, momentum, a schedule."""
     loading = [{'type': 'LoadImageFromFile'}, {'type': 'Resize', 'scale': (32, 32)}]
     flips = [{'type': 'RandomFlip', 'prob': 0.5, 'direction': 'horizontal'}]
-    dataset = {'type': 'CustomDataset', 'data_root': str(folder), 'classes': list(NAMES)}
+    dataset = {'type': 'CustomDataset', 'data_root': str(folder), 'classes': list(NAMES), 'serialize_data': False}
     loader = {'batch_size': 4, 'num_workers': 0}
     return Config(
         {
