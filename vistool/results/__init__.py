@@ -28,6 +28,7 @@ from vistool.results.statistics import (
     HeadStatistics,
     LayerChannels,
     LayerStatistics,
+    ObjectStatistics,
     channel_names,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     'MetricMean',
     'MetricsSummary',
     'NetworkView',
+    'ObjectStatistics',
     'Result',
     'ScoreCurve',
     'Target',
