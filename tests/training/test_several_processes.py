@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from small_training import config_of, train
 
+torch.distributed.init_process_group('gloo')  # mmengine's own way asks for a GPU
 photos, out = Path(sys.argv[1]), Path(sys.argv[2])
 hook = {'type': 'vistool.ExplainHook', 'images': str(photos), 'max_images': 2}
 states = []
 for name, hooks in (('plain', []), ('explained', [hook])):
-    env = {'dist_cfg': {'backend': 'gloo'}}
-    runner = train(config_of(photos, out / name, hooks, epochs=2, launcher='pytorch', env_cfg=env))
+    wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None}
+    runner = train(config_of(photos, out / name, hooks, epochs=2, launcher='pytorch', model_wrapper_cfg=wrapper))
     states.append(runner.model.module.state_dict())
 assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 print('equal')
