@@ -1,7 +1,8 @@
 """Beside vistool: an environment that holds MMDetection, MMSegmentation and pycocotools too, as many users' do.
 
 Makes a virtual environment on top of the one that runs this script, whose packages it reuses, installs those packages
-into it, runs ``pip check``, and loads one model of every package. pycocotools alone once broke every model: with it,
+into it, runs ``pip check``, loads one model of every package, and compares the maps of their detectors and segmenters
+with an oracle (tools/checks/detectors.py). pycocotools alone once broke every model: with it,
 mmpretrain imports parts of transformers that transformers 5 has not.
 """
 
@@ -53,6 +54,7 @@ def main() -> int:
         Path(packages, 'first.pth').write_text(f'import site; site.addsitedir({first!r})\n')
         run = [[python, '-m', 'pip', 'install', '-q', *PACKAGES], [python, '-m', 'pip', 'check']]
         run += [[python, '-c', LOAD, model] for model in MODELS]
+        run += [[python, 'tools/checks/detectors.py', '--only', 'mmdet', 'mmseg']]
         return max(subprocess.run(command, check=False).returncode for command in run)
 
 

@@ -81,6 +81,9 @@ class Instance:
             regions.
         seen: The same in pixels of the network's input.
         mask: bool ``(H, W)`` on the network's input, where there is one.
+        iou: The largest IoU with an object of its class in the dataset; None where the dataset knows none.
+        kind: ``'true positive'``, ``'false positive'``, or for an object that no prediction is ``'miss'``; ``''``
+            where that is unknown.
     """
 
     number: int
@@ -90,6 +93,8 @@ class Instance:
     box: tuple[float, float, float, float] | None = None
     seen: tuple[float, float, float, float] | None = None
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+    iou: float | None = None
+    kind: str = ''
 
     @property
     def is_background(self) -> bool:
@@ -98,7 +103,9 @@ class Instance:
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance."""
-        return {'number': self.number, 'id': self.id, 'name': self.name, 'score': self.score, 'box': self.box}
+        score = None if self.kind == 'miss' else self.score
+        found = {'number': self.number, 'id': self.id, 'name': self.name, 'score': score, 'box': self.box}
+        return found | ({'iou': self.iou} if self.iou is not None else {}) | ({'kind': self.kind} if self.kind else {})
 
 
 @dataclass(frozen=True)
@@ -134,10 +141,12 @@ class NetworkView:
     Attributes:
         image: uint8 ``(H, W, 3)`` RGB, before normalization.
         geometry: Network pixels to original pixels; None where there is no original.
+        instances: What it finds in the image; those that its maps explain have the first network's numbers.
     """
 
     image: NDArray[np.uint8]
     geometry: Geometry | None
+    instances: tuple[Instance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -283,6 +292,7 @@ class Heatmaps(Result):
         measures: The metrics that were asked for, by name.
         shown: Which of the file's values and bands the photo shows.
         instances: What a detector or segmenter finds in the image; maps that explain one say its number.
+        missed: The dataset's objects that a detector does not find.
         reference: uint8 ``(H, W, 3)`` RGB, the photo to which the maps explain the similarity; else None.
     """
 
@@ -303,12 +313,17 @@ class Heatmaps(Result):
     measures: Mapping[str, Measure] = field(default_factory=dict)
     shown: Shown = PHOTO
     instances: tuple[Instance, ...] = ()
+    missed: tuple[Instance, ...] = ()
     reference: NDArray[np.uint8] | None = None
+
+    def found(self, item: Heatmap | None) -> tuple[Instance, ...]:
+        """What the network of a map finds in the image; for None the first network."""
+        return self.instances if item is None or item.view is None else item.view.instances
 
     def instance(self, item: Heatmap) -> Instance | None:
         """The object that a map explains; None where it explains none."""
         number = item.coordinates.get('instance')
-        return next((each for each in self.instances if each.number == number), None)
+        return next((each for each in self.found(item) if each.number == number), None)
 
     @property
     def not_finite(self) -> tuple[int, int]:
@@ -524,7 +539,7 @@ def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
     place_of_row = {row: place for place, row in enumerate(rows)}
     stacked = any(len(result.coordinates.get('head', ())) > 1 for result in results)
     for number, (result, name) in enumerate(zip(results, names, strict=True)):
-        view = None if number == 0 else NetworkView(result.image, result.geometry)
+        view = None if number == 0 else NetworkView(result.image, result.geometry, result.instances)
         for place, (key, item) in enumerate(_keyed(result)):
             if _row(key) not in place_of_row or (not stacked and key not in order):
                 continue
@@ -573,7 +588,7 @@ def _keyed(result: Heatmaps) -> list[tuple[tuple[tuple[str, Coordinate], ...], H
             tuple(
                 (name, places[name][value] if name in places else value)
                 for name, value in item.coordinates.items()
-                if name != 'model'
+                if name != 'model' and not (name == 'target' and 'instance' in item.coordinates)  # it says which
             ),
             item,
         )

@@ -186,8 +186,11 @@ def _class_score(score: float) -> str:
 
 def found_text(found: Instance, scored: bool) -> str:
     """What a detector or segmenter found, on the picture: ``'#0 cat 0.92'``; a region without its number."""
+    if found.kind == 'miss':
+        return f'missed: {found.name}'
     number = '' if found.box is None else f'#{found.number} '
-    return f'{number}{score_text(found.name, found.score if scored else None)}'
+    wrong = ' (false positive)' if found.kind == 'false positive' and scored else ''
+    return f'{number}{score_text(found.name, found.score if scored else None)}{wrong}'
 
 
 def metrics_text(result: Heatmaps, item: Heatmap) -> tuple[str, ...]:
