@@ -41,6 +41,7 @@ class Target:
         score: The model's score for it (a probability, where there are classes); None where it was not asked.
         against: Whether the maps show the evidence against it.
         truth: Of a value, what the dataset says that it is; None where that is unknown.
+        word: How a class was asked for that depends on the image or the weights: ``'top1'``, ``'label'``; else ``''``.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Target:
     score: float | None = None
     against: bool = False
     truth: float | None = None
+    word: str = ''
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance and manifests; what is unknown is left out."""

@@ -364,9 +364,11 @@ class _Cam(_Arranger):
         method, target = str(item.coordinates.get('method', '')), item.coordinates.get('target')
         # A map that shows no class stands in the first row.
         shown = str(target) if target is not None else self.result.targets[0].name if self.result.targets else ''
-        name = method if target is None else f'{method}/{target}'
-        scored = self.scored(item, shown) if shown else ''
         explained = item.target or self.targets.get(shown)
+        # A prediction changes with the weights, and a paper's figure includes its panels by their names.
+        word = explained.word if explained is not None else ''
+        name = method if target is None else f'{method}/{word or target}'
+        scored = self.scored(item, shown) if shown else ''
         against = explained is not None and explained.against
         column = self.beside(item, self.column(item), self.columns)
         return Facet(
