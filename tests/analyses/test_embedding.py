@@ -163,6 +163,15 @@ def test_a_table_of_confusions_leaves_out_what_is_not_known_and_tells_equal_name
         {'label': 'cup', 'crane': 0, 'crane (2)': 0, 'cup': 0},
     ]
     assert replace(result, judged=False).confusion() == []
+    assert result.classes == ('crane', 'crane (2)')
+    assert [each and each.name for each in result.colored_by] == [
+        'crane',
+        'crane',
+        'crane (2)',
+        'crane (2)',
+        None,
+        'crane',
+    ]
 
 
 def test_umap_says_which_package_is_missing(monkeypatch):

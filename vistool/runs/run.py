@@ -65,7 +65,7 @@ from vistool.runs.spec import (
     read_views,
     select,
 )
-from vistool.runs.truth import TruthSource, find_truth
+from vistool.runs.truth import TruthSource, find_truth, known_objects
 from vistool.visualization.files import check_file, check_folder, file_name, is_file
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, open_backends, sheet
@@ -355,6 +355,8 @@ class _Run:
             self.choices = self.analysis.choices
             for model in self.models:
                 self.analysis.check(model)
+            if truth is None and self.analysis.finds_objects(self.models[0]):
+                truth = known_objects(self.items)
             return self.explain_all(source, truth)
 
     def name_classes(self) -> None:
