@@ -17,6 +17,7 @@ from vistool.results.heatmaps import (
     Target,
     Top,
     distinct,
+    over_training,
     side_by_side,
 )
 from vistool.results.measurements import Estimate, MeanCurve, MetricMean, MetricsSummary
@@ -27,6 +28,7 @@ from vistool.results.statistics import (
     HeadStatistics,
     LayerChannels,
     LayerStatistics,
+    ObjectStatistics,
     channel_names,
 )
 
@@ -63,6 +65,7 @@ __all__ = [
     'MetricMean',
     'MetricsSummary',
     'NetworkView',
+    'ObjectStatistics',
     'Result',
     'ScoreCurve',
     'Target',
@@ -70,5 +73,6 @@ __all__ = [
     'channel_names',
     'confusion_matrix',
     'distinct',
+    'over_training',
     'side_by_side',
 ]
