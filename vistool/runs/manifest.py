@@ -516,6 +516,8 @@ def entry_of(
         'layers': list(result.layers),
         'files': [file_entry(folder, path, other_roots(spec)) for path in written],
     }
+    if result.compared:
+        entry['compared'] = [{'name': name, 'prediction': each.entry()} for name, each in result.compared.items()]
     if result.measures:
         entry['metrics'] = [measured_entry(result, item) for item in result.maps]
     if spec.output.gallery is not None:
