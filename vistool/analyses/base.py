@@ -86,6 +86,10 @@ class MapAnalysis(ABC):
         """The metrics that need samples that know where the objects are; none where nothing does."""
         return ()
 
+    def finds_objects(self, model: Model) -> bool:
+        """Whether results say which objects are found, so that samples should tell where a dataset knows objects."""
+        return False
+
     @property
     def choices(self) -> Sequence[object]:
         """What the user chose, for file names: another choice never overwrites the pictures of the last."""

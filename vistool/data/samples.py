@@ -18,7 +18,7 @@ from vistool.data.display import PHOTO, Shown
 from vistool.data.geometry import Geometry, Mask, Size
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
-from vistool.data.truth import Truth
+from vistool.data.truth import Region, Truth
 from vistool.errors import InputError, close_matches, on_one_line
 from vistool.records import find_path, read_text
 
@@ -157,11 +157,12 @@ class Sample:
     truth: Truth | None = None
     values: tuple[float, ...] = ()
 
-    def inside(self, label: int | None = None) -> Mask:
+    def inside(self, label: int | None = None, regions: Sequence[Region] | None = None) -> Mask:
         """Where the objects of a class are, as the network sees them: bool ``(H, W)`` like ``image``.
 
         Args:
             label: The class; None: all objects.
+            regions: These objects instead.
 
         Raises:
             InputError: It is not known where the network sees the pixels of the original.
@@ -174,7 +175,7 @@ class Sample:
                 'cannot be found there',
                 hint='leave out the transform that was warned of, or the metrics of localization',
             )
-        return geometry.seen(self.truth.mask(label))
+        return geometry.seen(self.truth.mask(label) if regions is None else self.truth.drawn(regions))
 
     def provenance(self) -> dict[str, Any]:
         """The file, the label, and the way from network pixels to the file's own, as plain JSON values."""

@@ -35,12 +35,15 @@ class Network:
         inputs: The network's input, a batch of the one image.
         scorers: What is scored, by target.
         at_once: How many copies run at once; halved where the memory does not suffice.
+        arranged: ``(input, count) → input`` for networks whose input holds more than tensors: what it has to be for
+            so many copies.
     """
 
     module: nn.Module
     inputs: NetworkInput
     scorers: Sequence[Scorer]
     at_once: int = 32
+    arranged: Callable[[NetworkInput, int], NetworkInput] = lambda inputs, count: inputs
     _known: dict[Hashable, dict[int, float]] = field(default_factory=dict, init=False)
 
     @property
@@ -83,7 +86,7 @@ class Network:
         image = find_image(inputs)
         assert image is not None
         with torch.no_grad():
-            output = run_network(self.module, replace_tensor(inputs, image, batch))
+            output = run_network(self.module, self.arranged(replace_tensor(inputs, image, batch), len(part)))
             for target in sorted(set().union(*(targets for _, targets in part))):
                 found = self.scorers[target](output, len(part)).double().tolist()
                 for (copy, _), score in zip(part, found, strict=True):

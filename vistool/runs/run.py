@@ -65,7 +65,7 @@ from vistool.runs.spec import (
     read_views,
     select,
 )
-from vistool.runs.truth import TruthSource, find_truth
+from vistool.runs.truth import TruthSource, find_truth, known_objects
 from vistool.visualization.files import check_file, check_folder, file_name, is_file
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, open_backends, sheet
@@ -355,6 +355,8 @@ class _Run:
             self.choices = self.analysis.choices
             for model in self.models:
                 self.analysis.check(model)
+            if truth is None and self.analysis.finds_objects(self.models[0]):
+                truth = known_objects(self.items)
             return self.explain_all(source, truth)
 
     def name_classes(self) -> None:
@@ -417,8 +419,6 @@ class _Run:
             if gallery:
                 check_others(self.out, [Path(folder) for folder in gallery])
             if self.spec.output.embedding is not None:
-                if gallery is None:
-                    raise InputError('is for a gallery', hint=f'add {param("gallery", True)}', parameter='embedding')
                 read_points(self.spec.output.embedding, 'embedding')
             again = again_of(self.spec.again, self.spec.images, self.out, execution.deterministic)
             record = {**run_record(self.spec, self.models), **again}

@@ -266,6 +266,8 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.output.embedding is not None and self.output.gallery is None:
+            raise InputError('is for a gallery', hint=f'add {param("gallery", True)}', parameter='embedding')
         if self.output.sheet is not None:
             self.execution.needs_every_image('sheet')
         if self.analysis.reduces:

@@ -471,14 +471,14 @@ def _found_marks(result: Heatmaps, view: View, item: Heatmap | None) -> list[Mar
         view: What is drawn on.
         item: The map; None for the photo.
     """
-    about = None if item is None else result.instance(item)
-    if item is not None and about is None and not any(each.box for each in result.instances):
+    about, found = None if item is None else result.instance(item), result.found(item)
+    if item is not None and about is None and not any(each.box for each in found):
         return []  # a map that explains no region
     marks: list[Mark] = []
-    shown = [each for each in result.instances if each is not about]
+    shown = [*([] if item is not None else result.missed), *(each for each in found if each is not about)]
     for each in [*reversed(shown), *([about] if about else [])]:
         own = each is about
-        color = WHITE if item is not None else _class_color(each)
+        color = WHITE if item is not None else RED if each.kind == 'miss' else _class_color(each)
         text = found_text(each, item is None) if own or item is None else ''
         if each.mask is not None and (own or (item is None and not each.is_background)):
             marks += [Outline(view.place(line), color, 1.2, 0.6) for line in _large(contours(each.mask))]
