@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from vistool.data.annotation_checks import Fault, check
 from vistool.data.annotation_trail import Trail
 from vistool.data.annotations import Annotations, classes_in, is_label_map
+from vistool.data.coco_files import CocoFile
 from vistool.data.datasets import (
     Label,
+    base_of,
     bases,
     class_names,
     info_of,
@@ -579,6 +581,7 @@ class Samples:
         continued = [_watch_wrapper(wrapper, self._watch) for wrapper in wrappers(dataset)]
         self._mixes = any(continued)
         self._remarked: set[str] = set()
+        self._files: dict[int, CocoFile | None] = {}
 
     @classmethod
     def of(
@@ -607,6 +610,17 @@ class Samples:
     def label(self, index: int) -> Label:
         """A sample's label; its pipeline does not run."""
         return label_of(self.info(index))
+
+    def left_out(self, index: int) -> tuple[Fault, ...]:
+        """What is wrong with the objects that a sample has in a COCO file, but not in the dataset.
+
+        The file is read again at the first call.
+        """
+        base, place = base_of(self.dataset, index)
+        if id(base) not in self._files:
+            self._files[id(base)] = CocoFile.of(base)
+        file = self._files[id(base)]
+        return () if file is None else file.left_out(info_of(base, place), type(base).__name__)
 
     def read(self, index: int, repeat: int = 0, detail: Detail = 'steps') -> Record:
         """Runs the dataset's own pipeline for one sample.
