@@ -115,7 +115,8 @@ def _browsed(config: Any, phase: str, package: str, modes: list[str]) -> tuple[s
 
 def _drawn(samples: Samples, config: Any, phase: str, mode: str) -> ImageGrid:
     batcher = Batcher(config, phase) if mode == 'batch' else None
-    result = BrowseDataset(mode, batcher=batcher)(samples, [0, 1] if mode == 'batch' else [len(samples) - 1])  # type: ignore[arg-type]
+    indices = list(range(min(2, len(samples)))) if mode == 'batch' else [len(samples) - 1]
+    result = BrowseDataset(mode, batcher=batcher)(samples, indices)  # type: ignore[arg-type]
     if result.rows:
         picture_bytes(result, Style(width=600), '.png')
     return result
@@ -174,7 +175,8 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 def _classes(leaf: Any, cls: Any) -> list[str]:
     meta = {**(getattr(cls, 'METAINFO', None) or {}), **(leaf.get('metainfo') or {})}
-    return list(meta.get('classes') or ('circle', 'square', 'triangle'))
+    own = getattr(cls, 'CLASSES_2019_version', None)  # of YouTubeVIS
+    return list(meta.get('classes') or own or ('circle', 'square', 'triangle'))
 
 
 def _default(cls: Any, name: str, otherwise: Any) -> Any:
@@ -224,6 +226,7 @@ def _images(folder: Path, scenes: list[Scene]) -> list[dict[str, Any]]:
         _save(folder / name, each.image)
         height, width = each.mask.shape
         known = {'id': number, 'file_name': name, 'height': height, 'width': width, 'text': 'a scene'}
+        known['coco_url'] = f'http://images.cocodataset.org/{name}'
         entries.append({**known, 'frame_id': number, 'video_id': 1, 'neg_category_ids': []})
     return entries
 
