@@ -243,7 +243,7 @@ def test_each_of_several_frames_has_its_own_boxes(scenes):
     """MMDetection's tracking pipelines keep a list with a part for each frame."""
 
     class Frames(Plain):
-        metainfo = {'classes': Plain.classes}  # noqa: RUF012
+        metainfo = {'classes': Plain.classes}
 
         def __init__(self, written, pipeline):
             super().__init__(written)
