@@ -63,7 +63,16 @@ _TRUSTED_TIMM = (
     'beit', 'cait', 'davit', 'deit', 'edgenext', 'eva', 'levit', 'maxxvit', 'pvt_v2', 'swin_transformer',
     'swin_transformer_v2', 'twins', 'vision_transformer', 'xcit',
 )  # fmt: skip
-_REORDERING = ('halo_attn', 'bottleneck_attn', 'lambda_layer', 'hiera', 'mobilevit', 'efficientformer', 'crossvit')
+_REORDERING = (
+    'halo_attn',
+    'bottleneck_attn',
+    'lambda_layer',
+    'hiera',
+    'mobilevit',
+    'efficientformer',
+    'crossvit',
+    'yolos',
+)
 """Modules of trusted packages whose tokens do not lie row by row, or whose axes run otherwise."""
 
 
