@@ -35,15 +35,23 @@ class SceneDataset(torch.utils.data.Dataset):
     Args:
         transforms: Names and arguments: ``dict(type='RandomHorizontalFlip', p=1.0)``.
         folder: Holds the images, masks and ``scenes.json``.
+        indices: Which of them; None: all.
     """
 
     classes = CLASSES
 
-    def __init__(self, transforms: Sequence[Mapping[str, Any]] = (), folder: str | Path = HERE) -> None:
+    def __init__(
+        self,
+        transforms: Sequence[Mapping[str, Any]] = (),
+        folder: str | Path = HERE,
+        indices: Sequence[int] | None = None,
+    ) -> None:
         self.folder = Path(folder)
         record = json.loads((self.folder / 'scenes.json').read_text(encoding='utf-8'))
-        self.images = record['images']
-        self.objects = [[each for each in record['annotations'] if each['image_id'] == n] for n in range(len(self))]
+        self.images = [each for each in record['images'] if indices is None or each['id'] in indices]
+        self.objects = [
+            [each for each in record['annotations'] if each['image_id'] == image['id']] for image in self.images
+        ]
         described = [dict(each) for each in transforms]
         self.transforms = v2.Compose([v2.ToImage(), *(STEPS[each.pop('type')](**each) for each in described)])
 

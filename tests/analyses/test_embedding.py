@@ -1,6 +1,7 @@
 """Features of a dataset in a plane: which features, layouts and measures against scikit-learn, files, bad input."""
 
 import csv
+import json
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from torch import nn
 
 import vistool as vt
 from vistool.analyses.embedding import DatasetEmbedding, aligned
+from vistool.commands import vis_cam
 from vistool.commands.vis_tsne import main
 from vistool.errors import InputError
 from vistool.network.outputs import default_scores
@@ -30,6 +32,7 @@ from vistool.visualization.kinds import figure
 from vistool.visualization.style import Style
 
 tsne = runner(main)
+cam = runner(vis_cam.main)
 DEMO = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
 
 
@@ -278,6 +281,37 @@ def test_a_dataset_from_the_command_line(capsys, small, tmp_path):
     assert raw['features_0'].shape == (15, 32)
     np.testing.assert_allclose(raw['points_0'], [[float(row['x']), float(row['y'])] for row in rows])
     assert all(float(row['kept_2']) == 1 for row in rows)  # the same weights
+
+
+def data_of(folder):
+    text = (folder / 'gallery' / 'data.js').read_text('ascii')
+    return json.loads(text.removeprefix('window.VISTOOL_GALLERY=')[:-2])
+
+
+def test_a_gallery_of_the_samples_and_of_another_run_on_their_map(capsys, small, tmp_path):
+    words = [small, 'none', '-o', tmp_path / 'map', '--reducer', 'pca', '--gallery', '--compare', small, 'none']
+    assert tsne(capsys, *words)[0] == 0
+    rows = list(csv.DictReader((tmp_path / 'map' / 'pca.csv').open()))
+    data = data_of(tmp_path / 'map')
+    points = [[float(f'{float(row[name]):.5g}') for name in ('x', 'y')] for row in rows]
+    assert [image['points'][0] for image in data['images']] == points
+    assert len(data['runs']) == len(data['embeddings']) == 2 and 'silhouette' in data['embeddings'][0]['note']
+    classes = [name for _, name in data['classes']]
+    assert [classes[image['label']] for image in data['images']] == [row['label'] for row in rows]
+    assert [classes[image['runs'][-1]['prediction'][0]] for image in data['images']] == [
+        row['prediction'] for row in rows
+    ]
+    assert all((tmp_path / 'map' / 'gallery' / image['runs'][-1]['photo']).is_file() for image in data['images'])
+
+    words = ['@train', small, 'none', '--method', 'EigenCAM', '-o', tmp_path / 'cam', '--embedding', tmp_path / 'map']
+    code, _, stderr = cam(capsys, *words)
+    assert code == 2 and stderr == 'error: --embedding: is for a gallery; add --gallery\n'
+    assert cam(capsys, *words, '--gallery')[0] == 0
+    assert [image['points'][0] for image in data_of(tmp_path / 'cam')['images']] == points
+    code, _, stderr = tsne(capsys, small, 'none', '-o', tmp_path / 'cam', '--gallery')
+    assert code == 2 and "'out'" not in stderr and 'holds a run of vis_cam; accepted: another folder' in stderr
+    code, _, stderr = tsne(capsys, small, 'none', '-o', tmp_path / 'a.png', '--gallery')
+    assert code == 2 and stderr == 'error: --gallery: is for a folder; give the output as a folder\n'
 
 
 def test_features_are_those_of_each_sample_whatever_the_batch(capsys, small, tmp_path):

@@ -1,6 +1,7 @@
 """browse_dataset as a user runs it."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import image_hash
 import numpy as np
 import pytest
 from annotated_dataset import write_scenes
@@ -334,6 +336,55 @@ def test_a_flip_that_forgets_the_boxes_is_said(tmp_path, capfd):
     assert main(['configs/scenes/wrong_flip.py', '-o', str(tmp_path)]) == 0
     said = capfd.readouterr().err
     assert said.count('after FlipImageOnly: ') == 6 and 'not follow the image' in said
+
+
+@pytest.fixture
+def hashing(monkeypatch):
+    """The package imagehash, else the same algorithm."""
+    try:
+        import imagehash  # noqa: F401
+    except ModuleNotFoundError:
+        monkeypatch.setitem(sys.modules, 'imagehash', image_hash)
+
+
+def test_a_report_counts_objects_and_lists_faults(tmp_path, capsys, hashing):
+    write_scenes(tmp_path / 'data', 4, seed=5)
+    config = tmp_path / 'faulty.py'
+    changes = {1: {0: {'bbox': [60, 20, 30, 50]}}}
+    config.write_text(
+        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(dataset=dict(type='AnnotatedScenes', "
+        f"folder={str(tmp_path / 'data')!r}, changes={changes!r}, pipeline=[dict(type='LoadImageFromFile'), "
+        f"dict(type='mmcv.LoadAnnotations', with_bbox=True, with_seg=True), dict(type='PackInputs')]))\n"
+    )
+    code, out, err = run(capsys, config, '--report', '--save-raw', '-o', tmp_path / 'r.png')
+    assert code == 0 and {Path(path).name for path in out} == {'r.png', 'r.csv', 'r_faults.csv'}
+    known = json.loads((tmp_path / 'data/scenes.json').read_text())
+    assert [int(row['objects']) for row in table(tmp_path / 'r.csv')] == [len(each['boxes']) for each in known]
+    (fault,) = table(tmp_path / 'r_faults.csv')
+    assert fault['index'] == '1' and fault['path'].endswith('scene_1.png') and 'ends before it begins' in fault['fault']
+    assert 'sample 1' in err and '1 fault(s) in the annotations of 1 of 4 sample(s)' in err
+
+
+def test_a_report_finds_a_leak_between_phases(tmp_path, capsys, hashing):
+    code, out, err = run(capsys, 'configs/scenes/leak.py', '--report', '-o', tmp_path / 'r.png')
+    assert code == 0 and 'leak: train #3 and val #0' in err and err.count('leak: ') == 1
+    assert {Path(path).name for path in out} == {'r.png', 'r_duplicates.png', 'r_duplicates.csv'}
+    (pair,) = table(tmp_path / 'r_duplicates.csv')
+    assert (pair['phase'], pair['index'], pair['other_phase'], pair['other_index']) == ('train', '3', 'val', '0')
+    code, out, err = run(capsys, 'configs/scenes/leak.py', '--report', '--duplicates', 'off', '-o', tmp_path / 'o.png')
+    assert code == 0 and 'leak' not in err and len(out) == 1
+
+
+def test_without_imagehash_a_report_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'imagehash', None)
+    code, out, err = run(capsys, 'configs/scenes/leak.py', '--report', '-o', tmp_path / 'r.png')
+    assert code == 0 and len(out) == 1 and 'pip install imagehash' in err
+
+
+@pytest.mark.parametrize('value', ['65', '-1', 'many', ''])
+def test_a_distance_that_is_not_one_is_refused(tmp_path, capsys, value):
+    code, _, err = run(capsys, 'configs/scenes/leak.py', '--report', f'--duplicates={value}', '-o', tmp_path / 'r.png')
+    assert code == 2 and '--duplicates' in err
 
 
 @pytest.fixture

@@ -6,20 +6,31 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.annotation_checks import Fault
+from vistool.data.annotations import Annotations
 from vistool.data.batching import Batcher, replace_mean
 from vistool.data.datasets import Mode, class_ids, class_name, label_lines, label_text
+from vistool.data.near_duplicates import BITS, HashedImage, NearDuplicate, hashed
 from vistool.data.pipelines import network_input
 from vistool.data.recording import Detail, Record, Samples, StepImage, rows_of
 from vistool.data.samples import planes_of
 from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
-from vistool.results import Coordinate, Coordinates, DatasetSummary, GridImage, ImageGrid, channel_names
+from vistool.results import (
+    Coordinate,
+    Coordinates,
+    DatasetSummary,
+    GridImage,
+    ImageGrid,
+    ObjectStatistics,
+    channel_names,
+)
 
 _DETAILS: dict[str, Detail] = {'original': 'original', 'pipeline': 'steps'}
 Tiles = list[list[GridImage]]
@@ -268,6 +279,79 @@ def _facts(samples: Samples, record: Record, draw: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The numbers of one image's annotations.
+
+    Attributes:
+        names: The class of each object.
+        sizes: float64 ``(n, 2)`` width and height of each object with a box or mask.
+        area: Pixels of the image.
+        pixels: Pixels per class of its label map.
+    """
+
+    names: tuple[str, ...]
+    sizes: NDArray[np.float64]
+    area: int
+    pixels: Mapping[str, int]
+
+    @classmethod
+    def of(cls, annotations: Annotations, classes: tuple[str, ...] | None) -> Objects:
+        """The numbers of annotations.
+
+        Args:
+            annotations: Of an image as it was loaded.
+            classes: Names by id; None without names.
+        """
+        names = tuple(_object_name(each.label, classes) for each in annotations.objects)
+        extents = [each.extent for each in annotations.objects]
+        known = [
+            each for each in extents if each is not None and np.isfinite(each).all() and (each[2:] > each[:2]).all()
+        ]
+        sizes = np.array([each[2:] - each[:2] for each in known]).reshape(-1, 2)
+        pixels: dict[str, int] = {}
+        if annotations.label_map is not None:
+            for label, count in zip(*np.unique(annotations.label_map, return_counts=True), strict=True):
+                if label != annotations.ignore_index:
+                    pixels[class_name(int(label), classes)] = int(count)
+        return cls(names, sizes, math.prod(annotations.size), pixels)
+
+    @property
+    def count(self) -> int:
+        """Objects, or classes of a label map without objects."""
+        return len(self.names) or len(self.pixels)
+
+
+def _object_name(label: int | str | None, classes: tuple[str, ...] | None) -> str:
+    return class_name(label, classes) if isinstance(label, int) else label or 'no label'
+
+
+def statistics_of(images: Sequence[Objects], classes: tuple[str, ...] | None) -> ObjectStatistics | None:
+    """The annotations of all images in numbers; None where there is no image with any.
+
+    Args:
+        images: The numbers of each image.
+        classes: Names by id, which give the order; None without names.
+    """
+    if not images:
+        return None
+    order = {class_name(place, classes): place for place in range(len(classes or ()))}
+    counts: Counter[str] = Counter()
+    pixels: Counter[str] = Counter()
+    for each in images:
+        counts.update(each.names or each.pixels.keys())
+        pixels.update(each.pixels)
+    ranked = sorted(counts, key=lambda name: (order.get(name, len(order)), name))
+    total = max(1, sum(pixels.values()))
+    return ObjectStatistics(
+        counts={name: counts[name] for name in ranked},
+        per_image=np.array([each.count for each in images], np.int64),
+        sizes=np.concatenate([each.sizes for each in images]),
+        shares=np.concatenate([each.sizes.prod(1) / each.area for each in images]),
+        pixels={name: pixels[name] / total for name in ranked if name in pixels},
+    )
+
+
 #: A mean off by more than this share of the standard deviation, or a spread off by this factor, is reported.
 _SHIFT, _SPREAD = 0.25, 1.33
 
@@ -284,6 +368,9 @@ class Measured:
             network sees, in the units of the file.
         expected: ``(C, 2)`` mean and standard deviation of the normalization; None without one.
         error: Why it could not be read, or None.
+        objects: The numbers of its annotations; None without any.
+        faults: What is wrong with them.
+        hashed: The image in short, to find its near-duplicates; None where nobody asked.
     """
 
     index: int
@@ -292,6 +379,9 @@ class Measured:
     moments: NDArray[np.float64] | None = None
     expected: NDArray[np.float64] | None = None
     error: InputError | None = None
+    objects: Objects | None = None
+    faults: tuple[tuple[int, str, str], ...] = ()
+    hashed: HashedImage | None = None
 
     def row(self, names: Sequence[str]) -> dict[str, Any]:
         """As a row of the table; ``names`` are those of the channels."""
@@ -308,6 +398,7 @@ class Measured:
             'height': height,
             'width': width,
             **found,
+            **({} if self.objects is None else {'objects': self.objects.count}),
             'error': str(self.error or ''),
         }
 
@@ -315,7 +406,15 @@ class Measured:
 @ANALYSES.register_module()
 @dataclass(frozen=True)
 class DatasetReport:
-    """A whole dataset in numbers: its classes, image sizes and colors, and the images that cannot be read."""
+    """A whole dataset in numbers: classes, image sizes, colors, annotations, and the images that cannot be read.
+
+    Attributes:
+        phase: Which dataset it is; it names images among those of other phases.
+        hashes: Whether images are hashed, to find near-duplicates.
+    """
+
+    phase: str = 'train'
+    hashes: bool = False
 
     def __call__(self, samples: Samples, indices: Sequence[int]) -> DatasetSummary:
         """Measures samples and summarizes them.
@@ -341,8 +440,19 @@ class DatasetReport:
         expected = expected[::-1] if photometry.bgr and len(values) == 3 else expected
         plain = bool(np.all(expected == [0, 1]))
         expected = unit * expected
-        height, width = (record.images[-1].pixels if record.original is None else record.original).shape[:2]
-        return Measured(index, class_ids(record.label), (height, width), moments, None if plain else np.array(expected))
+        loaded = record.images[0]
+        annotated = record.original is not None and loaded.annotations is not None
+        annotations = loaded.annotations if annotated else record.images[-1].annotations
+        return Measured(
+            index,
+            class_ids(record.label),
+            (loaded.pixels.shape[0], loaded.pixels.shape[1]),
+            moments,
+            None if plain else np.array(expected),
+            objects=None if annotations is None else Objects.of(annotations, samples.classes),
+            faults=_faults([[record]]),
+            hashed=hashed_record(record, self.phase) if self.hashes else None,
+        )
 
     def summed(self, samples: Samples, measured: Iterable[Measured]) -> DatasetSummary:
         """Summarizes the numbers of all samples.
@@ -352,12 +462,16 @@ class DatasetReport:
         """
         counts: Counter[int] = Counter()
         sizes, moments, failed, read, expected = [], [], [], [], None
+        objects: list[Objects] = []
+        faults: list[tuple[int, str, str]] = []
         for each in measured:
             read.append(each)
             if each.error is not None or each.moments is None:
                 failed.append((each.index, each.error or InputError('it has no values')))
                 continue
             counts.update(each.classes)
+            faults += each.faults
+            objects += [] if each.objects is None else [each.objects]
             sizes.append(each.size)
             moments.append(each.moments)
             expected = each.expected
@@ -383,7 +497,44 @@ class DatasetReport:
             failed=tuple(failed),
             rows=tuple(each.row(channel_names(count)) for each in read),
             provenance=provenance,
+            objects=statistics_of(objects, samples.classes),
+            faults=tuple(faults),
         )
+
+
+def hashed_record(record: Record, phase: str) -> HashedImage:
+    """A sample's image as it was loaded, in short."""
+    return hashed(record.images[0].pixels, record.index, phase, '' if record.path is None else str(record.path))
+
+
+def hashed_sample(samples: Samples, phase: str, index: int) -> HashedImage | None:
+    """The same of a sample that is read for it; None where it cannot be read."""
+    try:
+        return hashed_record(samples.read(index, detail='original'), phase)
+    except InputError:
+        return None
+
+
+def duplicate_grid(pairs: Sequence[NearDuplicate], samples: Mapping[str, Samples]) -> ImageGrid:
+    """Pairs of near-duplicates side by side, those between phases in red.
+
+    Args:
+        pairs: What to show.
+        samples: The datasets by phase.
+    """
+    tiles = []
+    for pair in pairs:
+        apart = 'equal hashes' if not pair.distance else f'{pair.distance} of {BITS} bits differ'
+        about = f'{apart}, mirrored' if pair.mirrored else apart
+        for each in (pair.first, pair.second):
+            pixels = samples[each.phase].read(each.index, detail='original').images[0].pixels
+            title = (
+                (f'{each.phase} #{each.index}', Path(each.path).name) if each.path else (f'{each.phase} #{each.index}',)
+            )
+            tiles.append(GridImage(pixels, title=title, footer=(about,), wrong=pair.leaks))
+    return ImageGrid(
+        tuple(map(tuple, _wrapped(tiles, 4))), caption='nearly equal images, two by two', mode='duplicates'
+    )
 
 
 def verdict(found: NDArray[np.float64], expected: NDArray[np.float64] | None) -> str:

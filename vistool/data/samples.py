@@ -7,7 +7,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,10 +117,12 @@ class Item:
     Attributes:
         path: The file.
         name: Output stem, including the subfolders below the input folder; unique in the run.
+        label: Its class: as a list of paths writes it, or the id once class names are known; None where nothing says.
     """
 
     path: Path
     name: str
+    label: str | int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,8 +201,8 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
 
     Args:
         spec: A file, a folder (searched recursively, without hidden files), a glob (``**`` too), a ``.txt`` list of
-            paths (one a line, relative to the list's folder, else to the current one; ``#`` starts a comment), or a
-            sequence of paths.
+            paths (one a line, relative to the list's folder, else to the current one, with the image's class after a
+            comma if it is known; ``#`` starts a comment), or a sequence of paths.
 
     Raises:
         InputError: Nothing is found, or nothing found is an image.
@@ -263,19 +265,28 @@ def _listed(path: Path) -> list[Item]:
     entries = [line for raw in lines if (line := raw.strip()) and not line.startswith('#')]
     if not entries:
         raise InputError(f'the list {path} names no image', accepted='one path a line', parameter='images')
-    found = []
-    for entry in entries:
-        here = Path(os.path.expanduser(entry))
-        near = path.parent / here
-        found.append(here if os.path.exists(here) and not os.path.exists(near) else near)
-    if not any(map(os.path.exists, found)):
+    found = {os.path.abspath(file): (file, label) for file, label in (_entry(entry, path.parent) for entry in entries)}
+    files = [file for file, _ in found.values()]
+    if not any(map(os.path.exists, files)):
         raise InputError(
-            f'none of the files listed in {path} exists; the first is {on_one_line(found[0])}',
+            f'none of the files listed in {path} exists; the first is {on_one_line(files[0])}',
             hint=f'paths are relative to {path.parent.absolute()} or to the current folder',
             parameter='images',
         )
-    found = list({os.path.abspath(p): p for p in found}.values())
-    return _named(found, _common(found))
+    items = _named(files, _common(files))
+    return [replace(item, label=label) for item, (_, label) in zip(items, found.values(), strict=True)]
+
+
+def _entry(entry: str, folder: Path) -> tuple[Path, str | None]:
+    """A line of a list: the file, and the class after a comma. A file whose own name has the comma goes first."""
+    stem, comma, label = entry.rpartition(',')
+    words = [(entry, None), (stem.strip(), label.strip() or None)] if comma else [(entry, None)]
+    places = []
+    for text, known in words:
+        here = Path(os.path.expanduser(text))
+        near = folder / here
+        places.append((here if os.path.exists(here) and not os.path.exists(near) else near, known))
+    return next((place for place in places if os.path.exists(place[0])), places[-1])
 
 
 def _common(paths: Sequence[Path]) -> Path:

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,8 @@ Objective = Callable[[Any], Tensor | None]
 _SQUARE = math.log(1.3)
 """Cells of a map are roughly square; where no convolution or pooling made such a grid, anything further off holds heads
 and tokens, not rows and columns."""
+_STEP = 8
+"""Maps from the end to which the first backward goes."""
 _IDLE = (nn.Identity, nn.modules.dropout._DropoutNd)
 _POOLINGS = (
     nn.modules.pooling._MaxPoolNd,
@@ -75,7 +77,7 @@ class FoundLayer:
         zero: The layer whose weights are all zero, so that no score depends on anything before it; ``''`` for none.
         followed: Whether gradients lead from the score back to the layer.
         calls: Module → for each of its calls, whether the score depends on the drawn image through more than the first
-            token of what it returned. Without gradients it is empty.
+            token of what it returned. Without gradients it is empty, and where one image goes through each module once.
         joined: A layer that runs on several inputs joined to one batch, where no layer was found; ``''`` for none.
     """
 
@@ -114,10 +116,6 @@ class _Map:
     source: tuple[nn.Module, int, str] | None = None
     placed: bool | None = None
 
-    def is_passed(self, tensor: Tensor, version: int) -> bool:
-        """Whether ``tensor`` still holds this map."""
-        return tensor is self.passed and version == self.version
-
 
 @dataclass
 class _Run:
@@ -136,10 +134,17 @@ class _Run:
     projections: list[tuple[str, nn.Module, Tensor]] = field(default_factory=list)
     made: set[Size] = field(default_factory=set)
     output: Any = None
+    _held: dict[int, _Map] = field(default_factory=dict)
+
+    def add(self, entry: _Map) -> None:
+        """Adds a map."""
+        self.maps.append(entry)
+        self._held[id(entry.passed)] = entry
 
     def holder(self, tensor: Tensor, version: int) -> _Map | None:
-        """The map that ``tensor`` holds, the newest first."""
-        return next((entry for entry in reversed(self.maps) if entry.is_passed(tensor, version)), None)
+        """The map that ``tensor`` still holds, or None."""
+        entry = self._held.get(id(tensor))
+        return entry if entry is not None and entry.version == version else None
 
 
 def searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLACE) -> FoundLayer:
@@ -185,19 +190,20 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
     """
     one = _with_differentiable_image(rows(inputs, 0, 1))
     size = input_size(one)[0]
+    single = _takes_one_image(one)
     check = partial(_check, module, inputs, size)
     with borrowed(module):
         run = _record(module, one)
         scalar = objective(run.output)
         if run.maps and scalar is not None and scalar.requires_grad:
-            reached = _reached(run, scalar)
+            reached = _Gradients(run, scalar)
             if name := _choose(run, reached, size, check):
-                return FoundLayer(name, calls=_used(run, reached))
+                return FoundLayer(name, calls=_used(run, reached, single))
         for zero, layer, given in reversed(run.projections):
             if given.requires_grad and not layer.weight.any():  # type: ignore[operator]
-                reached = _reached(run, random_mixture(given))
+                reached = _Gradients(run, random_mixture(given))
                 name = _choose(run, reached, size, check)
-                return FoundLayer(name, zero, calls=_used(run, reached)) if name else FoundLayer()
+                return FoundLayer(name, zero, calls=_used(run, reached, single)) if name else FoundLayer()
         if scalar is None or scalar.requires_grad:
             joined = (entry.name for entry in reversed(run.maps) if joined_inputs(entry.kept.shape, one))
             return FoundLayer(joined=next(joined, ''))
@@ -214,7 +220,7 @@ def random_mixture(features: Tensor) -> Tensor:
 def _record(module: nn.Module, inputs: NetworkInput, *, graph: bool = True) -> _Run:
     """Runs a network and records its maps: those that depend on the image by the autograd graph, else all."""
     run, grids = _Run(), Grids()
-    single = sum(tensor.ndim == 4 for tensor in tensors(inputs)) == 1
+    single = _takes_one_image(inputs)
 
     def keep(name: str, layer: nn.Module, args: Any, output: Any) -> Any:
         given = first_tensor(args)
@@ -266,24 +272,55 @@ def _record(module: nn.Module, inputs: NetworkInput, *, graph: bool = True) -> _
 def _enter(run: _Run, name: str, layer: nn.Module, tensor: Tensor, grids: Grids, given: _Map | None) -> Tensor:
     copy = tensor.clone()
     pooled = isinstance(layer, _POOLINGS)
-    run.maps.append(_Map(name, layer, tensor, copy, copy._version, grids.copy(), given, pooled))
+    run.add(_Map(name, layer, tensor, copy, copy._version, grids.copy(), given, pooled))
     return copy
 
 
-def _reached(run: _Run, scalar: Tensor) -> list[Tensor | None]:
-    """The gradient of ``scalar`` at each map; None where it does not depend on it."""
-    tensors = [entry.kept for entry in run.maps] + [entry.passed for entry in run.maps]
-    found = torch.autograd.grad(scalar, tensors, retain_graph=True, allow_unused=True)
-    count = len(run.maps)
-    # A function that works in place may have its return value ignored: then its copy leads nowhere
-    return [
-        None if entry.name.endswith('+relu') and after is None else before
-        for entry, before, after in zip(run.maps, found[:count], found[count:], strict=True)
-    ]
+class _Gradients(Sequence[Tensor | None]):
+    """The gradient of a scalar at each map of a run; None where it does not depend on it.
+
+    The backward goes only as far back as it is asked to, in steps that double: the layer to explain is near the end.
+    """
+
+    def __init__(self, run: _Run, scalar: Tensor) -> None:
+        self._maps, self._scalar = run.maps, scalar
+        self._known: dict[int, Tensor | None] = {}
+        self._first = len(run.maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor | None: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor | None]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor | None] | None:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        if number < self._first:
+            self._go_back(min(number, len(self) - max(_STEP, 2 * (len(self) - self._first))))
+        return self._known[number]
+
+    def _go_back(self, to: int) -> None:
+        first = max(to, 0)
+        entries = self._maps[first : self._first]
+        tensors = [entry.kept for entry in entries] + [entry.passed for entry in entries]
+        found = torch.autograd.grad(self._scalar, tensors, retain_graph=True, allow_unused=True)
+        for number, entry in enumerate(entries):
+            before, after = found[number], found[len(entries) + number]
+            # A function that works in place may have its return value ignored: then its copy leads nowhere
+            unused = entry.name.endswith('+relu') and after is None
+            self._known[first + number] = None if unused else before
+        self._first = first
 
 
-def _used(run: _Run, reached: Sequence[Tensor | None]) -> dict[str, tuple[bool, ...]]:
+def _used(run: _Run, reached: Sequence[Tensor | None], single: bool) -> dict[str, tuple[bool, ...]]:
     """What :attr:`FoundLayer.calls` holds."""
+    if single and all(len(calls) < 2 for calls in run.calls.values()):
+        return {}
     used = set()
     for entry, gradient in zip(run.maps, reached, strict=True):
         if gradient is not None and gradient.ndim > 2:
@@ -345,14 +382,14 @@ def _likeliest(run: _Run, reached: Sequence[Tensor | None], size: Size) -> _Map 
 
 def _before_projections(run: _Run, reached: Sequence[Tensor | None], last: int, size: Size) -> int:
     """The map that poolings and linear projections at the end were given; of a part of one, the map before."""
-    spatial = [index for index in range(last) if _is_spatial(run.maps[index], reached[index], size, run.made)]
     places = {id(entry): index for index, entry in enumerate(run.maps)}
     while run.maps[last].pooled or isinstance(run.maps[last].layer, nn.Linear):
         given = run.maps[last].given
-        before = [index for index in spatial if index < last and (given is None or index == places[id(given)])]
-        if not before:
+        earlier = range(last - 1, -1, -1) if given is None else [places[id(given)]]
+        before = (index for index in earlier if _is_spatial(run.maps[index], reached[index], size, run.made))
+        if (found := next(before, None)) is None:
             break
-        last = before[-1]
+        last = found
     return last
 
 
@@ -400,6 +437,10 @@ def _layout(entry: _Map, size: Size) -> Layout | None:
         return find_layout(entry.kept, size, entry.grids, batch=1, layer=entry.layer)
     except NoSpatialMap:
         return None
+
+
+def _takes_one_image(inputs: NetworkInput) -> bool:
+    return sum(tensor.ndim == 4 for tensor in tensors(inputs)) == 1
 
 
 def _with_differentiable_image(inputs: NetworkInput) -> NetworkInput:

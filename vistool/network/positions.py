@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -219,7 +219,8 @@ def answer(output: Tensor) -> Answer | None:
     before, after = output.detach().unflatten(0, (2, -1))
     change = (after - before).float()
     first, last = (change.norm(dim=axis).cpu() for axis in (1, -1))
-    changes = bool(change.abs().amax() > _ROUNDING * before.abs().amax()) if change.numel() else False
+    largest = partial(torch.linalg.vector_norm, ord=math.inf)
+    changes = bool(largest(change) > _ROUNDING * largest(before)) if change.numel() else False
     return Answer(tuple(change.shape), first, last, changes) if bool(last.isfinite().all()) else None
 
 

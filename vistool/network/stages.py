@@ -34,7 +34,7 @@ from vistool.network.tensors import (
     rows,
     tensors,
 )
-from vistool.network.windows import window_layout
+from vistool.network.windows import stated_windows, window_layout
 
 _MOST_STAGES = 8
 _MOST_KEPT = 4 * 224 * 224
@@ -91,10 +91,12 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[K
     numbered_calls, copies = Counter[str](), dict[int, Tensor]()
     numbers: WeakIdKeyDictionary = WeakIdKeyDictionary()
     names = {module: name for name, module in root.named_modules()}
+    windowed = any(stated_windows(module) is not None for module in names)
 
     def grid_of(module: nn.Module, tensors: Sequence[Tensor]) -> Size | None:
         try:
-            stated = window_layout(tensors[0].shape, root, names[module], batch, grids, size)
+            name = names[module]
+            stated = window_layout(tensors[0].shape, root, name, batch, grids, size) if windowed else None
             return (stated or find_layout(tensors[0], size, grids, batch=batch, layer=module)).grid
         except (NoSpatialMap, IndexError):
             return None

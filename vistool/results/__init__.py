@@ -27,6 +27,7 @@ from vistool.results.statistics import (
     HeadStatistics,
     LayerChannels,
     LayerStatistics,
+    ObjectStatistics,
     channel_names,
 )
 
@@ -63,6 +64,7 @@ __all__ = [
     'MetricMean',
     'MetricsSummary',
     'NetworkView',
+    'ObjectStatistics',
     'Result',
     'ScoreCurve',
     'Target',

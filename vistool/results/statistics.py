@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.data.near_duplicates import NearDuplicate
 from vistool.errors import InputError
 from vistool.results.base import Result
 
@@ -140,6 +141,31 @@ def channel_names(count: int) -> tuple[str, ...]:
     return {1: ('gray',), 3: ('red', 'green', 'blue')}.get(count) or tuple(f'band {n}' for n in range(1, count + 1))
 
 
+@dataclass(frozen=True, eq=False)
+class ObjectStatistics:
+    """The annotations of a dataset in numbers.
+
+    Attributes:
+        counts: Objects per class name, in the order of class ids; of label maps, the images that show the class.
+        per_image: int ``(N,)`` objects in each image, or classes in each label map.
+        sizes: float64 ``(M, 2)`` widths and heights of boxes, in pixels of the images as loaded; without a box, of the
+            mask.
+        shares: float64 ``(M,)`` of the image's area that a box takes.
+        pixels: Share of all pixels per class name; of label maps only.
+    """
+
+    counts: Mapping[str, int]
+    per_image: NDArray[np.int64]
+    sizes: Array
+    shares: Array
+    pixels: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> int:
+        """How many images have no annotation."""
+        return int((self.per_image == 0).sum())
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetSummary(Result):
     """A dataset as a whole.
@@ -154,6 +180,9 @@ class DatasetSummary(Result):
         failed: Index and error of each sample that cannot be read.
         rows: One row of numbers per sample, for the table.
         title: Heading.
+        objects: What the samples are annotated with; None where no sample has boxes, masks, keypoints or a label map.
+        faults: Index, file and text of everything that is wrong with the annotations.
+        duplicates: Pairs of nearly equal images; None where they were not searched.
     """
 
     counts: Mapping[str, int]
@@ -164,6 +193,9 @@ class DatasetSummary(Result):
     failed: tuple[tuple[int, InputError], ...] = ()
     rows: tuple[Mapping[str, float | int | str], ...] = ()
     title: str = ''
+    objects: ObjectStatistics | None = None
+    faults: tuple[tuple[int, str, str], ...] = ()
+    duplicates: tuple[NearDuplicate, ...] | None = None
 
     def to_frame(self) -> DataFrame:
         """One row per sample."""

@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vistool.analyses.dataset import BrowseDataset, DatasetReport, Measured
+from vistool.analyses.dataset import BrowseDataset, DatasetReport, Measured, duplicate_grid, hashed_sample
 from vistool.data.batching import Batcher
-from vistool.data.datasets import choose
+from vistool.data.datasets import PHASES, choose, dataset_config
 from vistool.data.display import Display
+from vistool.data.near_duplicates import DISTANCE, HashedImage, can_hash, near_duplicates
 from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
 from vistool.errors import InputError, check_count, check_seed, naming, on_one_line
@@ -36,6 +37,10 @@ SHOWN_BY_DEFAULT = 64
 """Samples shown where neither a number nor an output is given."""
 DAY = 86_400
 """Seconds that a window stays open at most."""
+MOST_PAIRS = 24
+"""Pairs of near-duplicates that are drawn; the table has all."""
+MOST_DISTANCE = 16
+"""Hashes of images that have nothing in common differ in 32 of 64 bits on average, and sometimes in 20."""
 _WORTH_WORKERS = 32
 
 
@@ -62,6 +67,8 @@ class DatasetSpec:
         display_range: The values that are shown as black and white, as in :class:`~vistool.runs.spec.Models`.
         bands: The bands that are shown as red, green and blue.
         axes: The order of axes of arrays; None: as their sizes and the config say.
+        duplicates: In how many of 64 bits the perceptual hashes of near-duplicates may differ, for a report; ``'off'``:
+            they are not searched.
     """
 
     config: PathLike
@@ -82,14 +89,29 @@ class DatasetSpec:
     display_range: str | Sequence[float] | None = None
     bands: str | int | Sequence[int] | None = None
     axes: str | None = None
+    duplicates: int | str = DISTANCE
 
     @property
     def display(self) -> Display:
         """How images that are not photos of 8 bits are shown."""
         return Display.of(self.display_range, self.bands, self.axes)
 
+    @property
+    def distance(self) -> int | None:
+        """In how many bits the hashes of near-duplicates may differ; None: they are not searched."""
+        if str(self.duplicates) == 'off':
+            return None
+        if not re.fullmatch(r'[0-9]{1,2}', str(self.duplicates)) or int(self.duplicates) > MOST_DISTANCE:
+            raise InputError(
+                f'{shown(str(self.duplicates))} is not a number of bits',
+                accepted=f'0 to {MOST_DISTANCE}, or off',
+                parameter='duplicates',
+            )
+        return int(self.duplicates)
+
     def __post_init__(self) -> None:
         self.display  # noqa: B018 - refuses what is not accepted
+        self.distance  # noqa: B018 - likewise
         factor = self.rescale_factor
         if factor is not None and not 0 < factor <= 1000:
             raise InputError(f'{factor} is not a factor', accepted='above 0', parameter='rescale_factor')
@@ -246,7 +268,10 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     out = output.path(source.name, 'browse_dataset')
     visualizer = Visualizer(out, output.style, save_raw=output.save_raw)
     visualizer.check()
-    analysis = DatasetReport()
+    distance = spec.distance if can_hash() else None
+    if spec.distance is not None and distance is None:
+        log.warning('near-duplicates are not searched: imagehash is not installed; pip install imagehash')
+    analysis = DatasetReport(spec.phase, hashes=distance is not None)
     measured: list[Measured] = []
     for each in ordered_map(partial(analysis.measured, samples), chosen, spec.processes(len(chosen))):
         callbacks.progress(len(measured), len(chosen))
@@ -255,13 +280,87 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     title = f'{source.name} · {spec.phase} · {len(chosen):,} of {len(samples):,} samples'
     with naming('config'):
         result = replace(analysis.summed(samples, measured), title=title)
-    files = visualizer.write(result, file_name('report', spec.phase, spec.classes))
+    if distance is not None:
+        result = _with_duplicates(result, spec, source, samples, [each.hashed for each in measured], distance)
+    name = file_name('report', spec.phase, spec.classes)
+    files = visualizer.write(result, name)
+    files += _write_findings(result, visualizer, name)
     callbacks.written(files)
+    for fault in result.faults:
+        log.warning('%s', fault_line(*fault))
+    _count_faults(result.faults, len(chosen))
+    for pair in result.duplicates or ():
+        log.warning('%s: %s', 'leak' if pair.leaks else 'near-duplicate', pair.text)
     log.info('%s', _line(result))
     failures = [Failure(f'sample {index}', error) for index, error in result.failed]
     log_failures(failures, len(chosen))
     done = len(chosen) - len(failures)
     return RunSummary(out, done, 0, tuple(failures), tuple(files), time.perf_counter() - started)
+
+
+def _with_duplicates(
+    result: DatasetSummary,
+    spec: DatasetSpec,
+    source: Source,
+    samples: Samples,
+    hashes: Sequence[HashedImage | None],
+    distance: int,
+) -> DatasetSummary:
+    """The summary with all pairs of near-duplicates in the samples and between them and the other phases."""
+    datasets = {spec.phase: samples, **_other_phases(spec, source)}
+    images = [each for each in hashes if each is not None]
+    for phase, others in datasets.items():
+        if phase != spec.phase:
+            work = partial(hashed_sample, others, phase)
+            found = ordered_map(work, range(len(others)), spec.processes(len(others)))
+            images += [each for each in found if each is not None]
+    pairs = [each for each in near_duplicates(images, distance) if spec.phase in (each.first.phase, each.second.phase)]
+    companions = dict(result.companions)
+    if pairs:
+        companions['duplicates'] = duplicate_grid(pairs[:MOST_PAIRS], datasets)
+    return replace(result, duplicates=tuple(pairs), companions=companions)
+
+
+def _other_phases(spec: DatasetSpec, source: Source) -> dict[str, Samples]:
+    """The datasets of the other phases that the config has, each once; those that cannot be opened are named."""
+    known = [dataset_config(source.config, spec.phase)]
+    found: dict[str, Samples] = {}
+    for phase in PHASES:
+        if phase == spec.phase or not (source.config.get(f'{phase}_dataloader') or {}).get('dataset'):
+            continue
+        described = dataset_config(source.config, phase)
+        if described in known:
+            continue
+        known.append(described)
+        try:
+            found[phase] = Samples.of(source.config, phase, spec.seed, spec.channel_order, spec.display)
+        except InputError as error:
+            log.warning('near-duplicates between %s and %s are not searched: %s', spec.phase, phase, error)
+    return found
+
+
+def _write_findings(result: DatasetSummary, visualizer: Visualizer, name: str) -> list[Path]:
+    """Tables of the faults and of the near-duplicates, where there are any."""
+    files = []
+    if result.faults:
+        rows = [{'index': index, 'path': path, 'fault': text} for index, path, text in result.faults]
+        files.append(_write_table(rows, visualizer, name, '_faults'))
+    if result.duplicates:
+        pairs = [
+            {
+                'phase': pair.first.phase,
+                'index': pair.first.index,
+                'path': pair.first.path,
+                'other_phase': pair.second.phase,
+                'other_index': pair.second.index,
+                'other_path': pair.second.path,
+                'distance': pair.distance,
+                'mirrored': pair.mirrored,
+            }
+            for pair in result.duplicates
+        ]
+        files.append(_write_table(pairs, visualizer, name, '_duplicates'))
+    return files
 
 
 def _choices(spec: DatasetSpec) -> tuple[object, ...]:
@@ -271,10 +370,18 @@ def _choices(spec: DatasetSpec) -> tuple[object, ...]:
     return spec.phase, spec.analysis.mode, spec.classes, drawn, f'seed{spec.seed}' if spec.seed else ''
 
 
-def _write_table(rows: Sequence[Mapping[str, Any]], visualizer: Visualizer, name: str) -> Path:
-    """Writes the numbers of all samples as a table: beside the picture where there is one file, else in the folder."""
+def _write_table(rows: Sequence[Mapping[str, Any]], visualizer: Visualizer, name: str, suffix: str = '') -> Path:
+    """Writes a table: beside the picture where there is one file, else in the folder.
+
+    Args:
+        rows: What it holds.
+        visualizer: Where pictures are written.
+        name: Of the table in a folder.
+        suffix: What its name has besides.
+    """
     out = Path(str(visualizer.out))
-    path = out.with_suffix('.csv') if out.suffix.lower() == visualizer.suffix else out / f'{name}.csv'
+    beside = out.with_name(f'{out.stem}{suffix}.csv')
+    path = beside if out.suffix.lower() == visualizer.suffix else out / f'{name}{suffix}.csv'
     write_file(path, table(rows, ['index']))
     return path
 

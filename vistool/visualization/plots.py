@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
 
 from vistool.results import ChannelStatistics, Curve, Curves, DatasetSummary, HeadStatistics, channel_names
 from vistool.visualization import text as fitting
@@ -77,6 +80,7 @@ _WIDTH = 960.0
 _ASPECT = 0.78
 _MOST_BARS = 24
 _MOST_FAILED = 4
+_COCO = 32, 96  # sides of what COCO calls small and large objects
 _CHANNELS = {'red': '#c44e52', 'green': '#55a868', 'blue': '#4c72b0'}
 _GRAY = '#8c8c8c'
 
@@ -91,37 +95,125 @@ def draw_dataset_summary(result: DatasetSummary, made: Figure, page: Page) -> No
         'axes.titlelocation': 'left',
     }  # fmt: skip
     with parameters(look):
-        made.set_size_inches(width, width * _ASPECT)
+        panels = _panels(result)
+        columns = 2 if len(panels) <= 4 else 3
+        lines = math.ceil(len(panels) / columns)
+        made.set_size_inches(width, width * (_ASPECT / 2 if columns == 2 else _ASPECT / 2.8) * max(lines, 2))
         made.set_layout_engine('constrained')
         notes = _notes(result, round(width * 72 / small * 1.75))
         parts: Any = made.subfigures(2, 1, height_ratios=(1, 0.05 * (1 + notes.count('\n'))))
         plots, below = parts
-        classes, sizes, aspects, colors = plots.subplots(2, 2).reshape(-1)
-        _classes(classes, result)
-        _sizes(sizes, result)
-        _aspects(aspects, result)
-        _colors(colors, result)
+        axes = plots.subplots(lines, columns).reshape(-1)
+        for each, draw in zip(axes, panels, strict=False):
+            draw(each, result)
+        for each in axes[len(panels) :]:
+            each.set_axis_off()
         below.text(0.02, 0.95, notes, ha='left', va='top', fontsize=size)
         if result.title and not page.paper:
             made.suptitle(result.title, x=0.02, ha='left', fontsize=size, color=_GRAY)
         made.canvas.draw()  # while the parameters hold; the layout runs here
 
 
-def _classes(axes: Any, result: DatasetSummary) -> None:
+def _panels(result: DatasetSummary) -> list[Callable[[Any, DatasetSummary], None]]:
+    """What the page shows: of images, and of their annotations where they have any."""
+    found: list[Callable[[Any, DatasetSummary], None]] = [_classes, _sizes, _aspects, _colors]
+    if result.objects is None:
+        return found
+    if len(result.objects.sizes):
+        found = [_classes, _objects, _per_image, _box_sizes, _box_aspects, _box_shares, _sizes, _aspects, _colors]
+    else:
+        found = [_classes, _per_image, _sizes, _aspects, _colors]
+    return [*found[:2], _class_pixels, *found[2:]] if result.objects.pixels else found
+
+
+def _objects(axes: Any, result: DatasetSummary) -> None:
+    assert result.objects is not None
+    _bars(axes, result.objects.counts, f'{sum(result.objects.counts.values()):,} objects', 'objects')
+
+
+def _class_pixels(axes: Any, result: DatasetSummary) -> None:
+    assert result.objects is not None
+    _bars(axes, result.objects.pixels, 'share of the pixels', 'share')
+
+
+def _per_image(axes: Any, result: DatasetSummary) -> None:
     import seaborn as sns
 
-    counts = sorted(result.counts.items(), key=lambda item: -item[1])
-    axes.set_title(f'{len(counts)} classes' if counts else 'no class labels')
+    assert result.objects is not None
+    values = result.objects.per_image
+    what = 'objects' if len(result.objects.sizes) else 'classes'
+    bins = np.arange(values.min(), values.max() + 2) - 0.5 if np.ptp(values) < 40 else 40
+    sns.histplot(x=values, bins=bins, color=_CHANNELS['blue'], ax=axes)
+    axes.set(xlabel=f'{what} in an image', ylabel='images')
+    axes.set_title(f'median {np.median(values):g} in an image, {result.objects.empty} without any')
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _box_sizes(axes: Any, result: DatasetSummary) -> None:
+    import seaborn as sns
+
+    assert result.objects is not None
+    width, height = result.objects.sizes.T
+    sns.scatterplot(x=width, y=height, s=18, alpha=0.5, color=_CHANNELS['blue'], linewidth=0, ax=axes)
+    axes.set(xlabel='box width (pixels)', ylabel='box height (pixels)')
+    if max(width.max() / width.min(), height.max() / height.min()) > 20:
+        axes.set(xscale='log', yscale='log')
+    area = width * height
+    small, large = float((area < _COCO[0] ** 2).mean()), float((area >= _COCO[1] ** 2).mean())
+    axes.set_title(f'{small:.0%} below {_COCO[0]}², {large:.0%} from {_COCO[1]}² on')
+
+
+def _box_aspects(axes: Any, result: DatasetSummary) -> None:
+    assert result.objects is not None
+    ratio = result.objects.sizes[:, 0] / result.objects.sizes[:, 1]
+    _log_histogram(axes, ratio, 'box width / height', f'box aspect ratios, median {np.median(ratio):.2f}')
+
+
+def _box_shares(axes: Any, result: DatasetSummary) -> None:
+    assert result.objects is not None
+    share = result.objects.shares
+    _log_histogram(axes, share, "share of the image's area", f'areas, median {np.median(share):.1%}')
+
+
+def _log_histogram(axes: Any, values: NDArray[np.float64], label: str, title: str) -> None:
+    import seaborn as sns
+
+    low, high = values.min(), values.max()
+    edges = np.geomspace(low, high, 24) if high > 1.001 * low else np.array([low / 1.2, low * 1.2])
+    sns.histplot(x=values, bins=edges, color=_CHANNELS['blue'], ax=axes)
+    axes.set(xscale='log', xlabel=label, ylabel='boxes')
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(_plain_number)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_title(title)
+
+
+def _plain_number(value: float, place: int) -> str:
+    return f'{value:g}'
+
+
+def _classes(axes: Any, result: DatasetSummary) -> None:
+    _bars(axes, result.counts, f'{len(result.counts)} classes', 'samples')
+
+
+def _bars(axes: Any, values: Mapping[str, float], title: str, what: str) -> None:
+    """A bar for each class, the largest first; a filled curve of many."""
+    import seaborn as sns
+
+    counts = sorted(values.items(), key=lambda item: -item[1])
+    axes.set_title(title if counts else 'no class labels')
     if not counts:
         axes.set_axis_off()
     elif len(counts) <= _MOST_BARS:
         names = [fitting.elide(name, 6, 110) or name[:12] for name, _ in counts]
         sns.barplot(x=[count for _, count in counts], y=names, color=_CHANNELS['blue'], ax=axes)
-        axes.set(xlabel='samples', ylabel='')
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set(xlabel=what, ylabel='')
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=what != 'share'))
     else:
         axes.fill_between(np.arange(1, len(counts) + 1), [count for _, count in counts], color=_CHANNELS['blue'], lw=0)
-        axes.set(xlabel='classes, most frequent first', ylabel='samples', ylim=(0, None), xlim=(1, len(counts)))
+        axes.set(xlabel='classes, most frequent first', ylabel=what, ylim=(0, None), xlim=(1, len(counts)))
 
 
 def _sizes(axes: Any, result: DatasetSummary) -> None:
@@ -172,9 +264,22 @@ def _colors(axes: Any, result: DatasetSummary) -> None:
 
 def _notes(result: DatasetSummary, columns: int) -> str:
     lines = textwrap.wrap(result.verdict[:1].upper() + result.verdict[1:], columns)
+    if result.faults:
+        wrong = len({index for index, _, _ in result.faults})
+        lines.append(f'{len(result.faults)} fault(s) in the annotations of {wrong} sample(s):')
+        lines += _few([f'  #{index} {text}' for index, _, text in result.faults], columns)
+    if result.duplicates:
+        leaks = sum(pair.leaks for pair in result.duplicates)
+        between = f', {leaks} between phases' if leaks else ''
+        lines.append(f'{len(result.duplicates)} pair(s) of nearly equal images{between}:')
+        lines += _few([f'  {pair.text}' for pair in result.duplicates], columns)
     if result.failed:
         lines.append(f'{len(result.failed)} cannot be read:')
-        shown = [f'  #{index} {error}' for index, error in result.failed[:_MOST_FAILED]]
-        lines += [line if len(line) <= columns else f'{line[: columns - 1]}…' for line in shown]
-        lines += [f'  and {len(result.failed) - _MOST_FAILED} more'] if len(result.failed) > _MOST_FAILED else []
+        lines += _few([f'  #{index} {error}' for index, error in result.failed], columns)
     return '\n'.join(lines)
+
+
+def _few(lines: Sequence[str], columns: int) -> list[str]:
+    """The first lines, each cut where it is too long, and how many there are besides."""
+    shown = [line if len(line) <= columns else f'{line[: columns - 1]}…' for line in lines[:_MOST_FAILED]]
+    return [*shown, f'  and {len(lines) - _MOST_FAILED} more'] if len(lines) > _MOST_FAILED else shown
