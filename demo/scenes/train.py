@@ -2,7 +2,7 @@
 
     python -m demo.scenes.train
 
-writes ``detector.pth`` and ``segmenter.pth`` beside this file; it takes some two minutes of CPU.
+writes ``detector.pth`` and ``segmenter.pth`` beside this file; it takes some five minutes of CPU.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def train_detector(steps: int = 400, batch: int = 8, seed: int = 0) -> SceneDete
     return model.eval()
 
 
-def train_segmenter(steps: int = 250, batch: int = 8, seed: int = 0) -> SceneSegmenter:
+def train_segmenter(steps: int = 1000, batch: int = 8, seed: int = 0) -> SceneSegmenter:
     """A fitted segmenter, in eval mode."""
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng([]):

@@ -1,6 +1,8 @@
 """Features of a dataset in a plane: which features, layouts and measures against scikit-learn, files, bad input."""
 
 import csv
+import gc
+import json
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -21,6 +23,7 @@ from torch import nn
 
 import vistool as vt
 from vistool.analyses.embedding import DatasetEmbedding, aligned
+from vistool.commands import vis_cam
 from vistool.commands.vis_tsne import main
 from vistool.errors import InputError
 from vistool.network.outputs import default_scores
@@ -30,6 +33,7 @@ from vistool.visualization.kinds import figure
 from vistool.visualization.style import Style
 
 tsne = runner(main)
+cam = runner(vis_cam.main)
 DEMO = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
 
 
@@ -159,6 +163,15 @@ def test_a_table_of_confusions_leaves_out_what_is_not_known_and_tells_equal_name
         {'label': 'cup', 'crane': 0, 'crane (2)': 0, 'cup': 0},
     ]
     assert replace(result, judged=False).confusion() == []
+    assert result.classes == ('crane', 'crane (2)')
+    assert [each and each.name for each in result.colored_by] == [
+        'crane',
+        'crane',
+        'crane (2)',
+        'crane (2)',
+        None,
+        'crane',
+    ]
 
 
 def test_umap_says_which_package_is_missing(monkeypatch):
@@ -208,6 +221,21 @@ def test_features_of_a_classifier_enter_the_layer_that_gives_the_scores():
         name, found, _ = score_features(network, images(), read)
         assert name == 'input of head.2'
         torch.testing.assert_close(found, network.head[:2](network.stem(images()).relu().mean((2, 3))))
+
+
+def test_maps_are_not_kept_while_the_layer_that_gives_the_scores_is_searched_for():
+    network = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 8, 1), nn.Flatten(), nn.Linear(8 * 64**2, 3))
+    count = len(images())
+
+    def scores_of(output):
+        gc.collect()
+        maps = [each for each in gc.get_objects() if type(each) is torch.Tensor and each.shape[:2] == (count, 64)]
+        assert not maps
+        return output
+
+    with torch.no_grad():
+        name, found, _ = score_features(network, images(), scores_of)
+    assert name == 'input of 4' and found.shape == (count, 8 * 64**2)
 
 
 def test_features_of_mmpretrains_networks_equal_its_own():
@@ -278,6 +306,37 @@ def test_a_dataset_from_the_command_line(capsys, small, tmp_path):
     assert raw['features_0'].shape == (15, 32)
     np.testing.assert_allclose(raw['points_0'], [[float(row['x']), float(row['y'])] for row in rows])
     assert all(float(row['kept_2']) == 1 for row in rows)  # the same weights
+
+
+def data_of(folder):
+    text = (folder / 'gallery' / 'data.js').read_text('ascii')
+    return json.loads(text.removeprefix('window.VISTOOL_GALLERY=')[:-2])
+
+
+def test_a_gallery_of_the_samples_and_of_another_run_on_their_map(capsys, small, tmp_path):
+    words = [small, 'none', '-o', tmp_path / 'map', '--reducer', 'pca', '--gallery', '--compare', small, 'none']
+    assert tsne(capsys, *words)[0] == 0
+    rows = list(csv.DictReader((tmp_path / 'map' / 'pca.csv').open()))
+    data = data_of(tmp_path / 'map')
+    points = [[float(f'{float(row[name]):.5g}') for name in ('x', 'y')] for row in rows]
+    assert [image['points'][0] for image in data['images']] == points
+    assert len(data['runs']) == len(data['embeddings']) == 2 and 'silhouette' in data['embeddings'][0]['note']
+    classes = [name for _, name in data['classes']]
+    assert [classes[image['label']] for image in data['images']] == [row['label'] for row in rows]
+    assert [classes[image['runs'][-1]['prediction'][0]] for image in data['images']] == [
+        row['prediction'] for row in rows
+    ]
+    assert all((tmp_path / 'map' / 'gallery' / image['runs'][-1]['photo']).is_file() for image in data['images'])
+
+    words = ['@train', small, 'none', '--method', 'EigenCAM', '-o', tmp_path / 'cam', '--embedding', tmp_path / 'map']
+    code, _, stderr = cam(capsys, *words)
+    assert code == 2 and stderr == 'error: --embedding: is for a gallery; add --gallery\n'
+    assert cam(capsys, *words, '--gallery')[0] == 0
+    assert [image['points'][0] for image in data_of(tmp_path / 'cam')['images']] == points
+    code, _, stderr = tsne(capsys, small, 'none', '-o', tmp_path / 'cam', '--gallery')
+    assert code == 2 and "'out'" not in stderr and 'holds a run of vis_cam; accepted: another folder' in stderr
+    code, _, stderr = tsne(capsys, small, 'none', '-o', tmp_path / 'a.png', '--gallery')
+    assert code == 2 and stderr == 'error: --gallery: is for a folder; give the output as a folder\n'
 
 
 def test_features_are_those_of_each_sample_whatever_the_batch(capsys, small, tmp_path):

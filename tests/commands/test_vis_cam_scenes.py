@@ -1,6 +1,7 @@
 """vis_cam on the demo's detector and segmenter, as the documentation shows it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +71,35 @@ def test_the_energy_of_each_map_of_the_fitted_detector_lies_in_its_box():
     assert np.mean([share > 2 * chance for share, chance in zip(shares, chances, strict=True)]) > 0.9
 
 
+def test_a_dataset_tells_hits_and_where_the_evidence_should_be(tmp_path):
+    words = ['@val', DETECTOR, '--instances', 'all', '--metrics', 'energy', 'pointing', '--indices', '4', '5']
+    assert main([*words, '--save-raw', '-o', str(tmp_path)]) == 0
+    entry = json.loads((tmp_path / 'manifest.jsonl').read_text().splitlines()[-1])
+    kinds = {each['number']: each['kind'] for each in entry['instances']}
+    assert kinds == {0: 'true positive', 1: 'true positive', 2: 'false positive'}
+    assert all(each['iou'] > 0.9 for each in entry['instances'][:2])
+    (raw,) = tmp_path.glob('*scene_5*.npz')
+    values = np.load(raw)['maps_0']
+    record = json.loads(Path('demo/scenes/scenes.json').read_text())
+    boxes = [each['bbox'] for each in record['annotations'] if each['image_id'] == 5]
+    for number, measured in enumerate(entry['metrics'][:2]):
+        left, top, width, height = map(
+            int, min(boxes, key=lambda box: abs(box[0] - entry['instances'][number]['box'][0]))
+        )
+        inside = values[number, top : top + height, left : left + width]
+        assert measured['energy'] == pytest.approx(inside.sum() / values[number].sum(), abs=1e-5)
+    assert entry['metrics'][2]['energy'] is None  # a false positive is not an object
+
+
+def test_the_score_of_a_prediction_and_of_a_region_is_measured(tmp_path):
+    for config, words in ((DETECTOR, ['--instances', 'top1']), (SEGMENTER, ['--method', 'hirescam'])):
+        out = tmp_path / f'{len(words)}{words[-1]}.png'
+        words = ['demo/scenes/scene_3.jpg', config, *words, '--metrics', 'deletion', '--save-raw', '-o', str(out)]
+        assert main(words) == 0
+        recipe = json.loads(str(np.load(out.with_suffix('.npz'))['recipe']))
+        assert recipe['protocol']['scored'] in ('IoU · score of the same object', 'mean probability over the region')
+
+
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
@@ -88,12 +118,12 @@ def test_bad_choices_are_one_line(words, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('words', 'option'),
     [
-        ([DETECTOR, '--metrics', 'insertion'], '--metrics'),
+        ([DETECTOR, '--metrics', 'sensitivity'], '--metrics'),
         ([DETECTOR, '--aug-smooth'], '--aug-smooth'),
         ([DETECTOR, '--score-sign', '-'], '--score-sign'),
         ([DETECTOR, '--reference', 'demo/scenes/scene_1.jpg'], '--reference'),
         ([DETECTOR, '--point', '30,50'], '--point'),
-        ([DETECTOR, '--compare', DETECTOR], '--compare'),
+        ([DETECTOR, '--compare', SEGMENTER], '--compare'),
         ([SEGMENTER, '--verify'], '--verify'),
         ([SEGMENTER, '--instances', 'all'], '--instances'),
         ([SEGMENTER, '--box', '8,30,56,78'], '--box'),

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vistool.data.samples import Sample, find_inputs, preprocess
+from vistool.data.datasets import LabeledFiles
+from vistool.data.samples import Item, Sample, find_inputs, preprocess
 from vistool.errors import InputError
 
 
@@ -147,3 +148,21 @@ def test_data_preprocessors_normalize_and_pad(kind):
 def test_importing_inputs_is_quick():
     code = 'import sys, vistool.data.samples; assert not {"torch", "cv2", "matplotlib", "mmengine"} & set(sys.modules)'
     subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_list_says_the_class_of_an_image_after_a_comma(tmp_path):
+    make(tmp_path, 'a.png', 'b.png', 'c,d.png', 'e.png,7')
+    (tmp_path / 'all.txt').write_text('a.png,tabby\nb.png , 3\nc,d.png\ne.png,7\nabsent.png,x y\n')
+    items = find_inputs(tmp_path / 'all.txt')
+    labels = {item.path.name: item.label for item in items}
+    assert labels == {'a.png': 'tabby', 'b.png': '3', 'c,d.png': None, 'e.png,7': None, 'absent.png': 'x y'}
+
+
+def test_classes_of_listed_files_are_looked_up(tmp_path):
+    items = [Item(tmp_path / name, name, word) for name, word in (('a', 'cup'), ('b', '0'), ('c', None))]
+    files = LabeledFiles(items, ('tabby, tabby cat', 'cup'))
+    assert [files.label(index) for index in range(3)] == [1, 0, None]
+    assert [item.label for item in files] == [1, 0, None] and len(files) == 3 and files[1:][0].label == 0
+    for word in ('cop', '2', '-1'):
+        with pytest.raises(InputError, match=r'^images: no class'):
+            LabeledFiles([Item(tmp_path, 'a', word)], ('tabby', 'cup'))

@@ -299,12 +299,38 @@ def test_two_runs_and_a_compared_model(page, tmp_path):
     assert options == ['truth and ours', 'truth and base', 'base and ours', 'truth and small net', 'small net and ours']
     page.set('#axes', 'runs 0')
     click_cell(page, 1, 0)
-    assert page.cards() == names([0, 1, 2, 3, 5, 6, 7, 8]) and chips(page) == ['Base dog', 'Ours cat']
+    assert page.cards() == names([0, 1, 2, 3, 5, 6, 7, 8]) and chips(page) == ['base dog', 'ours cat']
     page.one('#reset').click()
     page.show('gained')
     assert page.count() == '32 of 40 images'
     page.show('lost')
     assert page.count() == '0 of 40 images'
+
+
+def test_scores_have_a_difference_where_they_are_of_one_class(page, tmp_path):
+    base, ours = ([line(i, str(i), known(1, 0.5, KINDS), known(0, None, KINDS)) for i in range(3)] for _ in range(2))
+    base[0]['targets'], ours[0]['targets'] = ([{**known(0, score, KINDS)}] for score in (0.3, 0.1))  # the true class
+    ours[1]['prediction'] = known(1, 0.75, KINDS)  # the class that both predict
+    ours[2]['prediction'] = known(2, 0.75, KINDS)
+    folder = write_run(tmp_path / 'wrong', ours, config='wrong')
+    page.open(build_gallery(folder, [write_run(tmp_path / 'base', base, config='base')])[0])
+    found = [each.find_elements('css selector', '.change') for each in page.all('.card')]
+    assert [[each.text for each in each] for each in found] == [['Δ −0.20'], ['Δ +0.25'], []]
+    assert page.one('.show-right').text == 'Right in "wrong" 0'
+
+
+def test_tagged_images_are_a_selection(page, views):
+    page.open(views)
+    page.keys('ARROW_RIGHT', 't', 'ARROW_RIGHT', 't', 'ARROW_RIGHT', 't', 't', 'ARROW_RIGHT', 't')
+    assert page.one('.show-tagged b').text == '3' and page.focused() == '03'
+    assert 'tagged=0-1.3' in page.driver.current_url
+    page.show('tagged')
+    assert page.cards() == ['00', '01', '03'] and chips(page) == ['Show tagged']
+    again = page.open(views, f'#{page.driver.current_url.split("#")[1]}')
+    assert again.cards() == ['00', '01', '03']
+    for _ in range(3):
+        page.js('arguments[0].click()', page.one('.pick input'))
+    assert page.count() == '40 images' and page.all('.show-tagged') == []
 
 
 def test_objects_are_filtered_by_what_became_of_them(page, tmp_path):
@@ -363,7 +389,7 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_it_in_order(page, vie
         reached.append(page.js('return document.activeElement.id || document.activeElement.className'))
         if reached[-1] == 'card':
             break
-    wanted = ['skip', 'query', 'sort', 'command', 'views-switch', 'chip', 'map', 'matrix', 'low', 'card']
+    wanted = ['skip', 'query', 'views-switch', 'sort', 'command', 'chip', 'map', 'matrix', 'low', 'card']
     assert [each for each in reached if each in wanted] == wanted
     page.one('#command').click()
     assert page.js(NAMED) == [] and page.js('return document.activeElement.id') == 'command-title'

@@ -2,6 +2,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +260,16 @@ def test_each_image_of_a_batch_keeps_its_own_classes():
     again = cam.follow(first, model)(model, samples[::-1])
     assert [result.targets[0].id for result in first] == [967, 282]
     assert [result.targets[0].id for result in again] == [967, 282]  # held to the first's, whatever is shown
+
+
+def test_a_list_with_classes_says_which_predictions_are_wrong(tmp_path, capsys):
+    names = [
+        f'{Path("demo", name).absolute()}, {word}' for name, word in (('coffee.png', 'espresso'), ('rocket.jpg', 1))
+    ]
+    (tmp_path / 'list.txt').write_text('\n'.join(names))
+    argv = [str(tmp_path / 'list.txt'), CONFIG, '--only']
+    assert main([*argv, 'wrong', '-o', str(tmp_path / 'wrong')]) == 0
+    assert [Path(line).stem for line in capsys.readouterr().out.splitlines()] == ['rocket_gradcam']
+    (tmp_path / 'list.txt').write_text(names[0])
+    assert main([*argv, 'wrong', '-o', str(tmp_path / 'none')]) == 0  # an answer, not a mistake
+    assert 'no wrong image' in capsys.readouterr().err and not (tmp_path / 'none').exists()

@@ -14,14 +14,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.errors import InputError, close_matches, message_of, param
+from vistool.data.samples import Item
+from vistool.errors import InputError, close_matches, message_of, naming, param
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -637,6 +638,46 @@ def dataset_items(config: Config, phase: str) -> DatasetItems:
         InputError: The config has no such phase, or the dataset or its files are missing.
     """
     return DatasetItems(open_dataset(config, phase, with_pipeline=False))
+
+
+class LabeledFiles(Sequence[Item]):
+    """The files of a list that says their classes.
+
+    Attributes:
+        classes: Names of the classes by id, or None.
+    """
+
+    def __init__(self, items: Sequence[Item], classes: tuple[str, ...] | None) -> None:
+        """Looks the classes up.
+
+        Args:
+            items: The files, with their classes as the list writes them.
+            classes: Names of the model's classes by id, or None.
+
+        Raises:
+            InputError: The model has no such class.
+        """
+        self.classes = classes
+        with naming('images', 'classes'):
+            self._items = [
+                item if item.label is None else replace(item, label=_class_id(str(item.label), classes))
+                for item in items
+            ]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def label(self, index: int) -> Label:
+        """The class of one file; None where the list does not say it."""
+        label = self._items[index].label
+        return label if isinstance(label, int) else None
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        return self._items[index]
 
 
 def path_of(info: Mapping[str, Any]) -> Path | None:

@@ -7,7 +7,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from vistool.data.display import PHOTO, Shown
 from vistool.data.geometry import Geometry, Mask, Size
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
-from vistool.data.truth import Truth
+from vistool.data.truth import Region, Truth
 from vistool.errors import InputError, close_matches, on_one_line
 from vistool.records import find_path, read_text
 
@@ -117,10 +117,12 @@ class Item:
     Attributes:
         path: The file.
         name: Output stem, including the subfolders below the input folder; unique in the run.
+        label: Its class: as a list of paths writes it, or the id once class names are known; None where nothing says.
     """
 
     path: Path
     name: str
+    label: str | int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,11 +157,12 @@ class Sample:
     truth: Truth | None = None
     values: tuple[float, ...] = ()
 
-    def inside(self, label: int | None = None) -> Mask:
+    def inside(self, label: int | None = None, regions: Sequence[Region] | None = None) -> Mask:
         """Where the objects of a class are, as the network sees them: bool ``(H, W)`` like ``image``.
 
         Args:
             label: The class; None: all objects.
+            regions: These objects instead.
 
         Raises:
             InputError: It is not known where the network sees the pixels of the original.
@@ -172,7 +175,7 @@ class Sample:
                 'cannot be found there',
                 hint='leave out the transform that was warned of, or the metrics of localization',
             )
-        return geometry.seen(self.truth.mask(label))
+        return geometry.seen(self.truth.mask(label) if regions is None else self.truth.drawn(regions))
 
     def provenance(self) -> dict[str, Any]:
         """The file, the label, and the way from network pixels to the file's own, as plain JSON values."""
@@ -198,8 +201,8 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
 
     Args:
         spec: A file, a folder (searched recursively, without hidden files), a glob (``**`` too), a ``.txt`` list of
-            paths (one a line, relative to the list's folder, else to the current one; ``#`` starts a comment), or a
-            sequence of paths.
+            paths (one a line, relative to the list's folder, else to the current one, with the image's class after a
+            comma if it is known; ``#`` starts a comment), or a sequence of paths.
 
     Raises:
         InputError: Nothing is found, or nothing found is an image.
@@ -262,19 +265,28 @@ def _listed(path: Path) -> list[Item]:
     entries = [line for raw in lines if (line := raw.strip()) and not line.startswith('#')]
     if not entries:
         raise InputError(f'the list {path} names no image', accepted='one path a line', parameter='images')
-    found = []
-    for entry in entries:
-        here = Path(os.path.expanduser(entry))
-        near = path.parent / here
-        found.append(here if os.path.exists(here) and not os.path.exists(near) else near)
-    if not any(map(os.path.exists, found)):
+    found = {os.path.abspath(file): (file, label) for file, label in (_entry(entry, path.parent) for entry in entries)}
+    files = [file for file, _ in found.values()]
+    if not any(map(os.path.exists, files)):
         raise InputError(
-            f'none of the files listed in {path} exists; the first is {on_one_line(found[0])}',
+            f'none of the files listed in {path} exists; the first is {on_one_line(files[0])}',
             hint=f'paths are relative to {path.parent.absolute()} or to the current folder',
             parameter='images',
         )
-    found = list({os.path.abspath(p): p for p in found}.values())
-    return _named(found, _common(found))
+    items = _named(files, _common(files))
+    return [replace(item, label=label) for item, (_, label) in zip(items, found.values(), strict=True)]
+
+
+def _entry(entry: str, folder: Path) -> tuple[Path, str | None]:
+    """A line of a list: the file, and the class after a comma. A file whose own name has the comma goes first."""
+    stem, comma, label = entry.rpartition(',')
+    words = [(entry, None), (stem.strip(), label.strip() or None)] if comma else [(entry, None)]
+    places = []
+    for text, known in words:
+        here = Path(os.path.expanduser(text))
+        near = folder / here
+        places.append((here if os.path.exists(here) and not os.path.exists(near) else near, known))
+    return next((place for place in places if os.path.exists(place[0])), places[-1])
 
 
 def _common(paths: Sequence[Path]) -> Path:
@@ -364,7 +376,7 @@ def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> A
                 f'images of different sizes in one batch: {sizes}',
                 hint='use a batch size of 1, or a pipeline that crops or resizes to one size',
             )
-        batch = torch.stack(list(datas)).to(device)
+        batch = _sent(torch.stack(list(datas)), device)
         return batch if batch.is_floating_point() or not floats or batch.dtype != torch.uint8 else batch.float()
     if isinstance(first, (NamedInputs, PositionalInputs)):
         together: Any = several(first)
@@ -381,6 +393,13 @@ def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> A
     if isinstance(first, np.ndarray):
         return _stack([torch.from_numpy(data) for data in datas], device, floats)
     raise InputError(f'a sample contains a {type(first).__name__}', accepted='tensors, or tuples or dicts of tensors')
+
+
+def _sent(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A batch on the device; from pinned memory its copy to a GPU overlaps with what the CPU does next."""
+    if device.type == 'cuda' and batch.device.type == 'cpu':
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

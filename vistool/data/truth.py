@@ -34,6 +34,9 @@ log = logging.getLogger('vistool')
 Draw: TypeAlias = Callable[[Size], Mask]
 """``(H, W) → bool (H, W)``, True inside."""
 
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
 KEYS = ('instances', 'gt_bboxes', 'gt_masks', 'gt_sem_seg', 'gt_seg_map', 'seg_map_path')
 """What a dataset may know about where the objects of an image are."""
 
@@ -50,10 +53,12 @@ class Region:
     Attributes:
         draw: Where it is.
         label: Its class id; None where that is not known.
+        box: Its box, of objects that have one.
     """
 
     draw: Draw
     label: int | None = None
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,13 @@ class Truth:
         size: ``(H0, W0)`` of the original image, upright.
         regions: The objects; none where there is not one.
         source: What says so: ``'boxes'``, ``'masks'``, ``'label map'``, a file, or ``''``.
+        ignored: Boxes of what the data mark as ignored: crowds, difficult objects.
     """
 
     size: Size
     regions: tuple[Region, ...] = ()
     source: str = ''
+    ignored: tuple[Box, ...] = ()
 
     @property
     def labeled(self) -> bool:
@@ -78,10 +85,13 @@ class Truth:
     def mask(self, label: int | None = None) -> Mask:
         """The union ``(H0, W0)`` of the objects of a class; of all objects where no class is asked for or known."""
         every = label is None or not self.labeled
+        return self.drawn([region for region in self.regions if every or region.label == label])
+
+    def drawn(self, regions: Sequence[Region]) -> Mask:
+        """The union ``(H0, W0)`` of some of the objects."""
         found = np.zeros(self.size, np.bool_)
-        for region in self.regions:
-            if every or region.label == label:
-                found |= region.draw(self.size)
+        for region in regions:
+            found |= region.draw(self.size)
         return found
 
 
@@ -99,12 +109,16 @@ def truth_of(info: Mapping[str, Any], size: Size, background: int | None = None)
         InputError: The annotations cannot be read, or are of an image of another size.
     """
     _check_size(info, size)
-    objects = [each for each in info.get('instances') or () if not each.get('ignore_flag')]
+    every = info.get('instances') or ()
+    objects = [each for each in every if not each.get('ignore_flag')]
+    ignored = tuple(_box(each['bbox']) for each in every if each.get('ignore_flag') and each.get('bbox') is not None)
     masked = [each for each in objects if each.get('mask') is not None]
     if masked:
-        return Truth(
-            size, tuple(Region(_drawing(each['mask']), _label(each, 'mask_label')) for each in masked), 'masks'
+        regions = (
+            Region(_drawing(each['mask']), _label(each, 'mask_label'), _box(each['bbox']) if 'bbox' in each else None)
+            for each in masked
         )
+        return Truth(size, tuple(regions), 'masks', ignored)
     masks = _listed(info.get('gt_masks'))
     if masks:
         return Truth(size, tuple(map(Region, map(_drawing, masks), _labels(info, len(masks)))), 'masks')
@@ -114,7 +128,8 @@ def truth_of(info: Mapping[str, Any], size: Size, background: int | None = None)
     boxes = [(each['bbox'], _label(each)) for each in objects if each.get('bbox') is not None]
     listed = _listed(info.get('gt_bboxes'))
     boxes += zip(listed, _labels(info, len(listed)), strict=True)
-    return Truth(size, tuple(Region(partial(box_mask, _box(box)), label) for box, label in boxes), 'boxes')
+    found = ((_box(box), label) for box, label in boxes)
+    return Truth(size, tuple(Region(partial(box_mask, box), label, box) for box, label in found), 'boxes', ignored)
 
 
 def _check_size(info: Mapping[str, Any], size: Size) -> None:
@@ -148,7 +163,7 @@ def _listed(value: Any) -> list[Any]:
     return [] if value is None else list(value)
 
 
-def _box(box: Any) -> tuple[float, float, float, float]:
+def _box(box: Any) -> Box:
     corners = np.asarray(box, np.float64).reshape(-1)
     if len(corners) != 4:
         raise InputError(f'a box of {len(corners)} numbers', accepted='left, top, right, bottom')
@@ -156,7 +171,7 @@ def _box(box: Any) -> tuple[float, float, float, float]:
     return left, top, right, bottom
 
 
-def box_mask(box: tuple[float, float, float, float], size: Size) -> Mask:
+def box_mask(box: Box, size: Size) -> Mask:
     """The pixels whose center lies in a box ``(left, top, right, bottom)``."""
     y, x = (np.arange(side) + 0.5 for side in size)
     return ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))

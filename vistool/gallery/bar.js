@@ -11,7 +11,7 @@ function runStats(run) {
   return [
     stat(countText(run.images), run.images === 1 ? 'image' : 'images'),
     accuracy,
-    run.mean_score === null ? null : stat(scoreText(run.mean_score), 'mean score'),
+    run.mean_score === null ? null : stat(scoreText(run.mean_score), 'mean top score'),
     run.errors ? stat(countText(run.errors), run.errors === 1 ? 'error' : 'errors') : null,
   ];
 }
@@ -37,19 +37,17 @@ function fillHeader() {
   }
   if (COMPARED) $('facts').append(agreement());
   for (const run of RUNS.filter((each) => each.about.length)) {
-    const lines = run.about.map(([key, value]) => el('div', {}, el('dt', {}, key), el('dd', {}, value)));
-    $('about').append(el('section', {}, COMPARED ? el('h3', {}, run.name) : null, el('dl', {}, ...lines)));
+    const setting = ([key]) => key.startsWith('setting: ');
+    const listOf = (entries) => el('dl', {}, ...entries.map(([key, value]) => el('div', {}, el('dt', {}, key.replace('setting: ', '')), el('dd', {}, value))));
+    const settings = run.about.filter(setting);
+    $('about').append(el('section', {}, COMPARED ? el('h3', {}, run.name) : null, listOf(run.about.filter((each) => !setting(each))),
+      settings.length ? el('details', {}, el('summary', {}, `${settings.length} settings`), listOf(settings)) : null));
   }
   $('about').firstElementChild.textContent = COMPARED ? 'About these runs' : 'About this run';
 }
 
 function fillBar() {
   $('classes').append(...classNames.map((name) => el('option', { value: name })));
-  for (const key of offeredShows()) {
-    const radio = el('input', { type: 'radio', name: 'show', value: key, onchange: () => change({ show: key }) });
-    const sign = ['right', 'wrong'].includes(key) ? icon(key) : null;
-    $('shows').append(el('label', { className: `show-${key}` }, radio, el('span', {}, sign, ` ${SHOWS[key][0]} `, el('b'))));
-  }
   const options = (id, names, all) => {
     $(id).append(el('option', { value: '' }, all), ...names.map((name) => el('option', { value: name }, name)));
     $(`${id}-field`).hidden = names.length < 2;
@@ -57,7 +55,6 @@ function fillBar() {
   options('method', methods, 'all');
   options('layer', layers, 'all');
   $('sort').append(...offeredSorts().map((key) => el('option', { value: key }, SORTS[key][0])));
-  $('shows').hidden = offeredShows().length < 2;
   if (!classNames.length) {
     $('scope').hidden = true;
     $('query').placeholder = 'File …';
@@ -71,6 +68,10 @@ function fillBar() {
   $('direction').addEventListener('click', () => change({ dir: descending() ? 'asc' : 'desc' }));
   for (const id of ['reset', 'reset-none']) $(id).addEventListener('click', clearFilters);
   $('bar').addEventListener('submit', (event) => { event.preventDefault(); focusCard(0); });
+  $('fold').addEventListener('click', () => {
+    const open = $('bar').classList.toggle('open');
+    $('fold').setAttribute('aria-expanded', String(open));
+  });
   $('help').addEventListener('click', () => $('keys').showModal());
   holdOrToggle($('flip'), flip);
 }
@@ -87,7 +88,7 @@ function showChips() {
   $('chips').replaceChildren(...chipsOf().map(({ name, value, back }) => el('li', {}, el('button', { type: 'button', className: 'chip',
     title: 'Take this filter back', 'aria-label': `Take back the filter ${name}: ${value}`, onclick: () => change(back) },
   el('span', { className: 'soft' }, name), ` ${value}`, icon('close')))));
-  $('chips').hidden = !$('chips').children.length;
+  $('in-force').hidden = !$('chips').children.length;
   if (focused) ($('chips').querySelector('button') || $('query')).focus();
 }
 
@@ -109,6 +110,7 @@ function change(wanted) {
   const anew = Object.keys(wanted).some((key) => !['view', 'open', 'map', 'mode'].includes(key) && state[key] !== wanted[key]);
   const changed = Object.keys(wanted).filter((key) => state[key] !== wanted[key]);
   Object.assign(state, wanted);
+  if (!offeredShows().includes(state.show)) state.show = 'all';  // the last tag was taken away
   writeAddress(changed);
   if (anew) refresh();
   else showView();
@@ -119,7 +121,20 @@ function showView() {
   $('flip').setAttribute('aria-checked', String(state.view === 'overlay'));
 }
 
+// Tags come and go, the other choices stay.
+function fillShows(offered) {
+  const there = new Map([...document.querySelectorAll('#shows label')].map((label) => [label.firstChild.value, label]));
+  for (const [key, label] of there) if (!offered.includes(key)) label.remove();
+  for (const key of offered.filter((each) => !there.has(each))) {
+    const radio = el('input', { type: 'radio', name: 'show', value: key, onchange: () => change({ show: key }) });
+    const sign = ['right', 'wrong'].includes(key) ? icon(key) : null;
+    $('shows').append(el('label', { className: `show-${key}`, title: SHOWS[key][2] || null }, radio, el('span', {}, sign, ` ${SHOWS[key][0]} `, el('b'))));
+  }
+  $('shows').hidden = offered.length < 2;
+}
+
 function showBar({ shown, counts }) {
+  fillShows(Object.keys(counts));
   const fields = { query: 'q', scope: 'of', method: 'method', layer: 'layer', sort: 'sort', size: 'size' };
   for (const [id, key] of Object.entries(fields)) if ($(id).value !== state[key]) $(id).value = state[key];
   for (const radio of document.querySelectorAll('#shows input')) {
@@ -133,7 +148,6 @@ function showBar({ shown, counts }) {
   const all = images.length;
   $('count').textContent = shown.length === all ? `${countText(all)} ${all === 1 ? 'image' : 'images'}`
     : `${countText(shown.length)} of ${countText(all)} images`;
-  $('reset').hidden = FILTERS.every((key) => state[key] === DEFAULTS[key]);
   $('none').hidden = shown.length > 0;
 }
 
@@ -180,6 +194,7 @@ function showViews(selection) {
 let lastSize = '';
 function refresh() {
   const current = grid.shown[grid.cursor];
+  const focused = $('grid').contains(document.activeElement);
   const selection = select();
   grid.shown = selection.shown;
   grid.cursor = Math.max(0, current ? grid.shown.indexOf(current) : 0);
@@ -189,4 +204,6 @@ function refresh() {
   showView();
   if (state.size !== lastSize) { lastSize = state.size; layOut(); }
   renderGrid(true);
+  // The cards are new elements.
+  if (focused && grid.shown.length) grid.nodes.get(grid.shown[grid.cursor].id).firstChild.focus({ preventScroll: true });
 }

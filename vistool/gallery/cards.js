@@ -32,7 +32,7 @@ function paneOf(image, number) {
   return el('span', { className: 'pane' },
     PICTURED.length > 1 ? el('span', { className: 'run' }, RUNS[number].name) : null,
     face, bar,
-    el('span', { className: 'said' }, el('span', { className: 'class' }, name),
+    el('span', { className: 'said' }, el('span', { className: 'class', title: name }, name),
       el('span', { className: 'score' }, scoreText(score, run && run.prediction && run.prediction[0] === null))),
     METRICS.length ? el('span', { className: 'numbers', title: numbers.map(metricText).join(', ') },
       ...numbers.flatMap((pair) => [el(sorted(pair) ? 'b' : 'span', {}, metricText(pair)), ' '])) : null);
@@ -56,12 +56,13 @@ function spoken(image) {
     if (text.some(Boolean)) parts.push(text.filter(Boolean).join(' '));
   });
   if (image.label) parts.push(`ground truth ${image.label[1]}`);
+  if (tags.has(image.id)) parts.push('tagged');
   return parts.join(', ');
 }
 
 function cardOf(image) {
   const truth = image.label
-    ? el('span', { className: 'truth' }, el('span', { className: 'key' }, 'truth'), ` ${image.label[1]}`)
+    ? el('span', { className: 'truth', title: image.label[1] }, el('span', { className: 'key' }, 'truth'), ` ${image.label[1]}`)
     : el('span', { className: 'truth none' }, COMPARED || !hasLabels ? '' : 'no ground truth');
   const change = image.difference === null ? null
     : el('span', { className: 'change', title: 'difference of the scores' }, `Δ ${signed(image.difference)}`);
@@ -73,13 +74,16 @@ function cardOf(image) {
   el('span', { className: 'panes' }, ...PICTURED.map((number) => paneOf(image, number))),
   ...RUNS.map((run, number) => (PICTURED.includes(number) ? null : otherOf(image, number))),
   hasLabels || COMPARED ? foot : null,
-  hasPredictions ? el('span', { className: 'file' }, image.name) : null);
+  hasPredictions ? el('span', { className: 'file', title: image.input || image.name }, image.name) : null);
 }
 const hasPredictions = images.some((image) => image.texts.prediction.length);
 const hasLabels = images.some((image) => image.label);
 
 function cellOf(image) {
-  return el('div', { role: 'listitem', className: 'cell' }, cardOf(image));
+  const tagged = tags.has(image.id);
+  const box = el('input', { type: 'checkbox', checked: tagged, tabIndex: -1, 'aria-label': `Tag ${image.name}`, title: 'Tag (T)',
+    onchange: () => toggleTag(image) });
+  return el('div', { role: 'listitem', className: tagged ? 'cell tagged' : 'cell' }, cardOf(image), el('span', { className: 'pick' }, box));
 }
 
 // The size of a card follows from the width of the page and the height of its text, which is measured.
@@ -91,6 +95,7 @@ function layOut() {
   if (PICTURED.length === 1 && grid.columns === 1 && room >= 300 && state.size !== 'l') grid.columns = 2;
   grid.width = Math.floor((room - GAP * (grid.columns - 1)) / grid.columns);
   $('grid').style.setProperty('--ratio', DATA.ratio);
+  $('grid').classList.toggle('many', PICTURED.length > 1);
   const probe = cellOf(images[0]);
   probe.style.width = `${grid.width}px`;
   probe.style.visibility = 'hidden';

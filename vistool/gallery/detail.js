@@ -36,7 +36,8 @@ function showDetail() {
   const place = grid.shown.indexOf(image);
   $('detail-title').textContent = image.name;
   $('detail-title').title = image.name;
-  $('detail-place').textContent = place < 0 ? '' : `${countText(place + 1)} of ${countText(grid.shown.length)}`;
+  const where = place < 0 ? '' : `${countText(place + 1)} of ${countText(grid.shown.length)}`;
+  $('detail-place').textContent = [where, tags.has(image.id) ? 'tagged' : ''].filter(Boolean).join(' · ');
   $('previous').disabled = place <= 0;
   $('next').disabled = place < 0 || place === grid.shown.length - 1;
   $('stages').replaceChildren(...PICTURED.map((number) => stageOf(image, image.runs[number], number)));

@@ -18,14 +18,8 @@ const listText = (paths) => paths.map((path) => `${path.startsWith('#') ? './' :
 
 // 3 4 5 6 9 → 3-6 9
 function indexWords(shown) {
-  const sorted = [...new Set(shown.map((image) => image.index))].filter(Number.isInteger).sort((a, b) => a - b);
-  const words = [];
-  for (let start = 0, end; start < sorted.length; start = end) {
-    end = start + 1;
-    while (sorted[end] === sorted[end - 1] + 1) end += 1;
-    words.push(end - start > 2 ? `${sorted[start]}-${sorted[end - 1]}` : sorted.slice(start, end).join(' '));
-  }
-  return words.join(' ');
+  const found = runsOf(new Set(shown.map((image) => image.index).filter(Number.isInteger)));
+  return found.map(([first, last]) => (first === last ? first : `${first}${last === first + 1 ? ' ' : '-'}${last}`)).join(' ');
 }
 
 // Where the run was started, if that can be told from where the page lies.

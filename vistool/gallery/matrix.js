@@ -264,8 +264,8 @@ function drawNames(paper, box, axes, look) {
   paper.font = `600 11px ${look.font}`;
   paper.fillStyle = look.ink;
   paper.textAlign = 'center';
-  paper.fillText(write(capital(axes.col.name), box.side), box.left + box.side / 2, 7);
+  paper.fillText(write(axes.col.title, box.side), box.left + box.side / 2, 7);
   paper.translate(7, box.top + box.side / 2);
   paper.rotate(-Math.PI / 2);
-  paper.fillText(write(capital(axes.row.name), box.side), 0, 0);
+  paper.fillText(write(axes.row.title, box.side), 0, 0);
 }

@@ -11,7 +11,7 @@ const EMBEDDINGS = DATA.embeddings || [];
 const DEFAULTS = {
   q: '', of: 'any', show: 'all', min: '', max: '', method: '', layer: '', sort: 'index', dir: '',
   axes: '', row: '', col: '', share: '', brush: '', on: '0', color: '', tool: '', kind: '', object: '',
-  views: '', tab: '', view: 'overlay', size: 'm', open: '', map: '', mode: '',
+  tagged: '', views: '', tab: '', view: 'overlay', size: 'm', open: '', map: '', mode: '',
 };
 const state = { ...DEFAULTS };
 
@@ -28,6 +28,21 @@ function verdictOf(run, label) {
   return run.prediction[0] === label[0] ? 'right' : 'wrong';
 }
 
+// How much surer a run is than the first one, of one class: the true one where both say how likely it is, else the one
+// that both predict. Scores of two classes have no difference.
+function differenceOf({ runs, label }) {
+  const ends = [runs[0], runs[OWN]];
+  if (!COMPARED || !ends.every((run) => run && run.prediction)) return null;
+  const scoreOf = (run, known) => (keyOf(run.prediction) === keyOf(known) ? run.prediction[2]
+    : ((run.targets || []).find(([name]) => name === known[1]) || [])[1] ?? null);
+  const agreed = keyOf(ends[0].prediction) === keyOf(ends[1].prediction) ? ends[0].prediction : null;
+  for (const known of [label, agreed]) {
+    const scores = known ? ends.map((run) => scoreOf(run, known)) : [null];
+    if (scores.every((score) => score !== null)) return scores[1] - scores[0];
+  }
+  return null;
+}
+
 const images = DATA.images.map((raw, id) => {
   raw.label = raw.label === null ? null : CLASSES[raw.label];
   for (const run of raw.runs) if (run && run.prediction) run.prediction = [...CLASSES[run.prediction[0]], run.prediction[1] ?? null];
@@ -35,12 +50,11 @@ const images = DATA.images.map((raw, id) => {
   const base = raw.runs[0];
   const scores = raw.runs.map((run) => (run && run.prediction ? run.prediction[2] ?? null : null));
   const predicted = raw.runs.filter((run) => run && run.prediction).map((run) => run.prediction);
-  const both = COMPARED && scores[0] !== null && scores[OWN] !== null;
   return {
     ...raw, id, scores,
     verdicts: raw.runs.map((run) => verdictOf(run, raw.label)),
     score: scores[OWN],
-    difference: both ? scores[OWN] - scores[0] : null,
+    difference: differenceOf(raw),
     disagree: COMPARED && Boolean(own && base) && new Set(predicted.map((each) => each[0] ?? each[1])).size > 1,
     failed: raw.runs.some((run) => run && run.error),
     uncertainty: own ? own.uncertainty ?? null : null,
@@ -61,18 +75,45 @@ const byName = new Map(images.map((image) => [image.name, image]));
 const OWN_NAME = COMPARED ? (RUNS[OWN].name.length > 14 ? `${RUNS[OWN].name.slice(0, 13)}…` : RUNS[OWN].name) : '';
 const SHOWS = {
   all: ['All', () => true],
-  right: [COMPARED ? `${OWN_NAME} right` : 'Right', (image) => image.verdicts[OWN] === 'right'],
-  wrong: [COMPARED ? `${OWN_NAME} wrong` : 'Wrong', (image) => image.verdicts[OWN] === 'wrong'],
-  disagree: ['They disagree', (image) => image.disagree],
-  gained: [`Only ${OWN_NAME} right`, (image) => image.verdicts[0] === 'wrong' && image.verdicts[OWN] === 'right'],
-  lost: [`Only ${OWN_NAME} wrong`, (image) => image.verdicts[0] === 'right' && image.verdicts[OWN] === 'wrong'],
+  right: [COMPARED ? `Right in "${OWN_NAME}"` : 'Right', (image) => image.verdicts[OWN] === 'right'],
+  wrong: [COMPARED ? `Wrong in "${OWN_NAME}"` : 'Wrong', (image) => image.verdicts[OWN] === 'wrong'],
+  disagree: ['Disagree', (image) => image.disagree],
+  gained: ['Gained', (image) => image.verdicts[0] === 'wrong' && image.verdicts[OWN] === 'right', `right only in "${OWN_NAME}"`],
+  lost: ['Lost', (image) => image.verdicts[0] === 'right' && image.verdicts[OWN] === 'wrong', `wrong only in "${OWN_NAME}"`],
   errors: ['Errors', (image) => image.failed],
+  tagged: ['Tagged', (image) => tags.has(image.id)],
 };
+
+// Images that the user has set aside; the address has their places, 3-6.9 for 3 4 5 6 9.
+const tags = new Set();
+function runsOf(numbers) {
+  const found = [];
+  for (const number of [...numbers].sort((a, b) => a - b)) {
+    const last = found[found.length - 1];
+    if (last && last[1] === number - 1) last[1] = number;
+    else found.push([number, number]);
+  }
+  return found;
+}
+function readTags(text) {
+  tags.clear();
+  for (const part of text ? text.split('.') : []) {
+    const [first, last = first] = part.split('-').map(Number);
+    if (!(first >= 0 && last < images.length)) continue;
+    for (let id = first; id <= last; id += 1) if (images[id]) tags.add(id);
+  }
+}
+const tagText = () => runsOf(tags).map(([first, last]) => (first === last ? first : `${first}-${last}`)).join('.');
+function toggleTag(image) {
+  if (!tags.delete(image.id)) tags.add(image.id);
+  change({ tagged: tagText() });
+  if ($('detail').open) showDetail();
+}
 function offeredShows() {
   const judged = RUNS.some((run) => run.judged > 0);
   const wanted = ['all', ...(judged ? ['right', 'wrong'] : []), ...(COMPARED ? ['disagree'] : []),
     ...(COMPARED && judged ? ['gained', 'lost'] : [])];
-  return images.some((image) => image.failed) ? [...wanted, 'errors'] : wanted;
+  return [...wanted, ...(images.some((image) => image.failed) ? ['errors'] : []), ...(tags.size ? ['tagged'] : [])];
 }
 
 // Maps that are drawn without the photo are not overlays.
@@ -154,6 +195,7 @@ const IN_ORDER = images.every((image, place) => image.index !== null
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
   for (const [key, value] of Object.entries(DEFAULTS)) state[key] = given.get(key) ?? value;
+  readTags(state.tagged);
   if (!offeredShows().includes(state.show)) state.show = 'all';
   if (!offeredSorts().includes(state.sort)) state.sort = 'index';
   for (const end of ['min', 'max']) {

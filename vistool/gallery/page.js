@@ -40,6 +40,12 @@ function detailKey(event) {
   return Boolean(action);
 }
 
+// The image that is open, or the one whose card has the focus.
+function taggable(target) {
+  if ($('detail').open) return detail.image;
+  return $('grid').contains(target) ? grid.shown[grid.cursor] : null;
+}
+
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   if ($('keys').open || $('commands').open) return;
@@ -49,6 +55,9 @@ function onKey(event) {
     done = true;
   } else if (event.key === '?' && !typing(event.target)) {
     $('keys').showModal();
+    done = true;
+  } else if (event.key.toLowerCase() === 't' && !typing(event.target) && taggable(event.target)) {
+    toggleTag(taggable(event.target));
     done = true;
   } else if ($('detail').open) {
     done = detailKey(event);

@@ -65,6 +65,7 @@ class Tile(TypedDict, total=False):
     note: str | None
     footer: str | None
     metrics: list[Number] | None
+    instance: int | None
 
 
 class Found(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 // ---- numbers that have a histogram
 
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const STEPS = 100;
 const BINS = 24;
 const asList = (value) => (Array.isArray(value) ? value : value === null || value === undefined ? [] : [value]);
@@ -61,7 +62,12 @@ function axesOf(key, name, rows, columns, row, column) {
   const [down, across] = [[classes[0], places[0]], [classes[classes.length - 1], places[places.length - 1]]];
   const twin = down[0].map((known) => across[1].get(keyOf(known)) ?? -1);  // the column of the same class
   const at = ends.map(([one, other]) => (one && other ? [down[1].get(keyOf(one)), across[1].get(keyOf(other))] : null));
-  return { key, name, same, twin, at, row: { name: rows, classes: down[0], places: down[1] }, col: { name: columns, classes: across[0], places: across[1] } };
+  return { key, name, same, twin, at, row: sideOf(rows, down), col: sideOf(columns, across) };
+}
+
+// A run keeps its name as it is.
+function sideOf(name, [classes, places]) {
+  return { name, title: ['truth', 'prediction'].includes(name) ? capital(name) : name, classes, places };
 }
 
 const predictedBy = (number) => (image) => { const run = image.runs[number]; return run && isClass(run.prediction) ? run.prediction : null; };
@@ -217,7 +223,7 @@ function chipsOf() {
   if (state.show !== 'all') add('Show', SHOWS[state.show][0].toLowerCase(), { show: 'all' });
   const axes = axesNow();
   for (const side of ['row', 'col']) {
-    if (state[side]) add(capital(axes[side].name), axes[side].classes[axes[side].places.get(state[side])][1], { [side]: '' });
+    if (state[side]) add(axes[side].title, axes[side].classes[axes[side].places.get(state[side])][1], { [side]: '' });
   }
   if (state.brush) add('Map', 'brushed', { brush: '' });
   const [low, high] = bounds();
@@ -232,5 +238,4 @@ function chipsOf() {
   if (state.layer) add('Layer', state.layer, { layer: '' });
   return chips;
 }
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const rangeText = (low, high) => `${low.toFixed(2)} – ${high.toFixed(2)}`;

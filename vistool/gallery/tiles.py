@@ -40,8 +40,8 @@ def write_tiles(result: Heatmaps, folder: Path, style: Style, name: str) -> list
     Returns:
         One entry per file for the run's manifest, the photo first: ``kind`` (photo or map), ``name``, ``file`` (POSIX
         path from ``folder``), ``width`` and ``height`` in pixels; for maps ``row``, ``column``, ``method``, ``layer``,
-        and where there is one ``note``, ``footer``, ``metrics`` and ``photo``, the file of the photo that another
-        network saw.
+        and where there is one ``note``, ``footer``, ``metrics``, ``instance`` (the place of what it explains in the
+        image's ``instances``) and ``photo``, the file of the photo that another network saw.
 
     Raises:
         InputError: A map cannot be drawn, or the folder cannot be written in.
@@ -54,7 +54,8 @@ def write_tiles(result: Heatmaps, folder: Path, style: Style, name: str) -> list
     entries = [writer.put({'kind': 'photo', 'name': 'photo'}, photo, '.jpg')]
     own: list[tuple[Pixels, str]] = []
     for item, facet, (_, scene) in zip(result.maps, facets(result).tiles, scenes[1:], strict=True):
-        entry = {**_described(facet), **_measured(result, item), **_photo_of(result, style, item, own, writer, entries)}
+        known = {**_measured(result, item), **_instance(result, item)}
+        entry = {**_described(facet), **known, **_photo_of(result, style, item, own, writer, entries)}
         photo_below = result.kind == 'cam' or style.alpha is not None or style.layout == 'overlay'
         bare = not photo_below and 'share' not in item.coordinates
         entries.append(writer.put(entry, raster.paint(scene, density), '.png' if bare else '.jpg'))
@@ -130,6 +131,13 @@ def _measured(result: Heatmaps, item: Heatmap) -> dict[str, Any]:
         for name, measure in measures.items()
     ]
     return {'metrics': numbers} if numbers else {}
+
+
+def _instance(result: Heatmaps, item: Heatmap) -> dict[str, Any]:
+    """The place among the image's objects of the one that a map explains, if it explains one."""
+    found = [each.number for each in result.instances if each.box is not None]
+    number = item.coordinates.get('instance')
+    return {'instance': found.index(number)} if isinstance(number, int) and number in found else {}
 
 
 def _described(facet: Facet) -> dict[str, Any]:

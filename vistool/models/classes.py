@@ -164,7 +164,7 @@ def _labels(labels: Sequence[int | None], count: int, device: torch.device) -> T
         raise InputError(
             "'label' asked for, but the image has no known label",
             accepted='ids, names, top3',
-            hint="give an image of the config's dataset (@val)",
+            hint="give an image of the config's dataset (@val), or a .txt list with its class after a comma",
             parameter='targets',
         )
     if wrong := [label for label in known if not 0 <= label < count]:

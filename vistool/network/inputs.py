@@ -261,6 +261,8 @@ def _refuse_videos(module: nn.Module, inputs: NetworkInput, output: Any) -> None
     shapes = [tuple(tensor.shape) for _, tensor in float_tensors(output) if tensor.ndim > 1]
     if image is None or any(len(image) in shape[:2] for shape in shapes):
         return
+    if isinstance(output, (list, tuple)) and len(output) == len(image):  # a detector's predictions of each image
+        return
     lengths = {shape[0] for shape in shapes}
     if len(lengths) == 1 and len(image) > (count := lengths.pop()) and len(image) % count == 0:
         raise InputError(

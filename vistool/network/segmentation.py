@@ -74,7 +74,8 @@ class Segmenter:
             )
         if found.shape[-2:] == size:
             return found
-        return F.interpolate(found, size, mode='bilinear', align_corners=False)
+        corners = bool(getattr(self.module, 'align_corners', False))  # mmseg's decoder heads say how they enlarge
+        return F.interpolate(found, size, mode='bilinear', align_corners=corners)
 
     def layers(self) -> list[str]:
         """The layers that are explained by default: what the last decisions are made from; ``[]`` where unknown."""

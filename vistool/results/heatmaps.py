@@ -41,6 +41,7 @@ class Target:
         score: The model's score for it (a probability, where there are classes); None where it was not asked.
         against: Whether the maps show the evidence against it.
         truth: Of a value, what the dataset says that it is; None where that is unknown.
+        word: How a class was asked for that depends on the image or the weights: ``'top1'``, ``'label'``; else ``''``.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Target:
     score: float | None = None
     against: bool = False
     truth: float | None = None
+    word: str = ''
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance and manifests; what is unknown is left out."""
@@ -79,6 +81,9 @@ class Instance:
             regions.
         seen: The same in pixels of the network's input.
         mask: bool ``(H, W)`` on the network's input, where there is one.
+        iou: The largest IoU with an object of its class in the dataset; None where the dataset knows none.
+        kind: ``'true positive'``, ``'false positive'``, or for an object that no prediction is ``'miss'``; ``''``
+            where that is unknown.
     """
 
     number: int
@@ -88,6 +93,8 @@ class Instance:
     box: tuple[float, float, float, float] | None = None
     seen: tuple[float, float, float, float] | None = None
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+    iou: float | None = None
+    kind: str = ''
 
     @property
     def is_background(self) -> bool:
@@ -96,7 +103,9 @@ class Instance:
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance."""
-        return {'number': self.number, 'id': self.id, 'name': self.name, 'score': self.score, 'box': self.box}
+        score = None if self.kind == 'miss' else self.score
+        found = {'number': self.number, 'id': self.id, 'name': self.name, 'score': score, 'box': self.box}
+        return found | ({'iou': self.iou} if self.iou is not None else {}) | ({'kind': self.kind} if self.kind else {})
 
 
 @dataclass(frozen=True)
@@ -132,10 +141,12 @@ class NetworkView:
     Attributes:
         image: uint8 ``(H, W, 3)`` RGB, before normalization.
         geometry: Network pixels to original pixels; None where there is no original.
+        instances: What it finds in the image; those that its maps explain have the first network's numbers.
     """
 
     image: NDArray[np.uint8]
     geometry: Geometry | None
+    instances: tuple[Instance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,6 +223,7 @@ class Heatmap:
         diverging: Whether zero is the natural middle of the values: a difference, a cosine, mixed heads.
         comparable: Whether the values are on the scale of the first model's.
         resampled_from: Height and width of the compared map before it was resampled to this size; else None.
+        limits: The raw values at the ends of the color scale, where maps of other figures share it; else None.
     """
 
     values: Array
@@ -230,6 +242,7 @@ class Heatmap:
     diverging: bool = False
     comparable: bool = True
     resampled_from: tuple[int, int] | None = None
+    limits: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Accepts any mapping as coordinates."""
@@ -239,6 +252,15 @@ class Heatmap:
     def at(self, **more: Coordinate) -> Heatmap:
         """The same map with more coordinates, or other values of them."""
         return replace(self, coordinates=Coordinates({**self.coordinates, **more}))
+
+    @property
+    def extent(self) -> tuple[float, float] | None:
+        """The lowest and the highest raw value; None for a map that is colors by itself, or has no finite value."""
+        finite = self.values[np.isfinite(self.values)]
+        if self.values.ndim != 2 or not finite.size:
+            return None
+        low, high = self.range or (0.0, 1.0)
+        return low + float(finite.min()) * (high - low), low + float(finite.max()) * (high - low)
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -281,6 +303,8 @@ class Heatmaps(Result):
         measures: The metrics that were asked for, by name.
         shown: Which of the file's values and bands the photo shows.
         instances: What a detector or segmenter finds in the image; maps that explain one say its number.
+        missed: The dataset's objects that a detector does not find.
+        predictions: Of a result that follows a training, the most likely class at each epoch (or iteration).
         reference: uint8 ``(H, W, 3)`` RGB, the photo to which the maps explain the similarity; else None.
     """
 
@@ -301,12 +325,18 @@ class Heatmaps(Result):
     measures: Mapping[str, Measure] = field(default_factory=dict)
     shown: Shown = PHOTO
     instances: tuple[Instance, ...] = ()
+    missed: tuple[Instance, ...] = ()
+    predictions: Mapping[int, Target] = field(default_factory=dict)
     reference: NDArray[np.uint8] | None = None
+
+    def found(self, item: Heatmap | None) -> tuple[Instance, ...]:
+        """What the network of a map finds in the image; for None the first network."""
+        return self.instances if item is None or item.view is None else item.view.instances
 
     def instance(self, item: Heatmap) -> Instance | None:
         """The object that a map explains; None where it explains none."""
         number = item.coordinates.get('instance')
-        return next((each for each in self.instances if each.number == number), None)
+        return next((each for each in self.found(item) if each.number == number), None)
 
     @property
     def not_finite(self) -> tuple[int, int]:
@@ -522,7 +552,7 @@ def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
     place_of_row = {row: place for place, row in enumerate(rows)}
     stacked = any(len(result.coordinates.get('head', ())) > 1 for result in results)
     for number, (result, name) in enumerate(zip(results, names, strict=True)):
-        view = None if number == 0 else NetworkView(result.image, result.geometry)
+        view = None if number == 0 else NetworkView(result.image, result.geometry, result.instances)
         for place, (key, item) in enumerate(_keyed(result)):
             if _row(key) not in place_of_row or (not stacked and key not in order):
                 continue
@@ -534,6 +564,33 @@ def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
     compared = [{'model': n, **r.provenance} for n, r in zip(names[1:], results[1:], strict=True)]
     provenance = {**base.provenance, 'compare': compared}
     return replace(base, maps=maps, model='', provenance=provenance)
+
+
+def over_training(
+    results: Mapping[int, Heatmaps], unit: Literal['epoch', 'iteration'], limits: Sequence[tuple[float, float] | None]
+) -> Heatmaps:
+    """Results of one image at several moments of a training as one, along the coordinate ``epoch`` or ``iteration``.
+
+    Args:
+        results: Completed epochs or iterations → the result then, in order. The last one's prediction and the first
+            one's image stand for all; each has as many maps, in the same order.
+        unit: What is counted.
+        limits: For each map of a result, the raw values at the ends of its color scale; None leaves it its own.
+    """
+    first, last = next(iter(results.values())), list(results.values())[-1]
+    maps = [
+        replace(item.at(**{unit: when}), limits=ends)
+        for when, result in results.items()
+        for item, ends in zip(result.maps, limits, strict=True)
+    ]
+    targets = {target.name: target for result in results.values() for target in result.targets}
+    return replace(
+        first,
+        maps=tuple(maps),
+        targets=tuple(targets.values()),
+        prediction=last.prediction,
+        predictions={when: each.prediction for when, each in results.items() if each.prediction is not None},
+    )
 
 
 def _with_own_targets(results: Sequence[Heatmaps]) -> list[Heatmaps]:
@@ -571,7 +628,7 @@ def _keyed(result: Heatmaps) -> list[tuple[tuple[tuple[str, Coordinate], ...], H
             tuple(
                 (name, places[name][value] if name in places else value)
                 for name, value in item.coordinates.items()
-                if name != 'model'
+                if name != 'model' and not (name == 'target' and 'instance' in item.coordinates)  # it says which
             ),
             item,
         )

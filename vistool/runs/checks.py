@@ -25,6 +25,7 @@ from vistool.runs.spec import (
     Selection,
     find_items,
     find_source,
+    labeled,
     log_failures,
     name_of,
     opened_models,
@@ -98,6 +99,7 @@ def check(spec: CheckSpec, callbacks: Callbacks | None = None) -> CheckSummary:
     visualizer.check()
     with opened_models(spec.models, source, spec.seed) as (model,):
         model.classes = model.classes or (items.classes if isinstance(items, DatasetItems) else None)
+        items = labeled(items, model.classes)
         spec.analysis.check(model)
         samples, failures = _read(spec, model, items)
         report = spec.analysis(model, samples)

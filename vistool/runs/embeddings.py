@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.analyses.embedding import DatasetEmbedding
-from vistool.data.datasets import DatasetItems, class_ids, class_name
+from vistool.data.datasets import DatasetItems, LabeledFiles, class_ids, class_name
 from vistool.data.samples import Sample
 from vistool.environment import shareable, versions
 from vistool.errors import InputError, check_seed, naming, param
@@ -45,6 +45,7 @@ from vistool.runs.spec import (
     config_of,
     find_items,
     find_source,
+    labeled,
     labels,
     log_failures,
     name_of,
@@ -150,6 +151,7 @@ class _Run:
             for model in self.models:
                 model.classes = model.classes or names
             self.names = names or self.models[0].classes
+            self.items = labeled(self.items, self.names)
             self.batches: Batches[AnyItem, _Embedded, _Embedded] = Batches(
                 self.read, self.explain, self.kept, spec.execution.batch_size, spec.execution.workers
             )
@@ -179,7 +181,7 @@ class _Run:
         """Positions of the samples: a bounded number of them, unless the caller says otherwise."""
         selection, spec = self.spec.selection, self.spec
         amount = selection.per_class or selection.max_samples or selection.indices
-        if isinstance(self.items, DatasetItems):
+        if isinstance(self.items, (DatasetItems, LabeledFiles)):
             selection = self.of_classes(selection, not amount)
         elif not amount and len(self.items) > MOST_FILES:
             log.info('%d of %d images; %s takes more', MOST_FILES, len(self.items), param('max_samples'))
@@ -194,7 +196,7 @@ class _Run:
 
     def of_classes(self, selection: Selection, bounded: bool) -> Selection:
         """A selection of a dataset with what it leaves open: which classes, and how many samples of each."""
-        assert isinstance(self.items, DatasetItems)
+        assert isinstance(self.items, (DatasetItems, LabeledFiles))
         found = sorted({each for index in range(len(self.items)) for each in class_ids(self.items.label(index))[:1]})
         if not found:
             return replace(selection, max_samples=MOST_FILES) if bounded and len(self.items) > MOST_FILES else selection
@@ -268,7 +270,10 @@ class _Run:
         spec, model = self.spec, self.models[0]
         classes = self.items.classes if isinstance(self.items, DatasetItems) else None
         notes = [_note(result, each) for each in result.embeddings]
-        maps = [{'name': name, 'note': note} for name, note in zip(labels(self.models), notes, strict=True)]
+        maps = [
+            {'name': name, 'note': note}
+            for name, note in zip(labels(self.models, spec.models.names), notes, strict=True)
+        ]
         settings = {**vars(spec.analysis), 'seed': spec.seed, 'layer': self.layers[0]}
         record = shareable({'format': FORMAT, 'tool': _TOOL, 'command': spec.command, **model.provenance()})
         again = again_of(spec.again, self.images(model.config), self.out, False)

@@ -516,6 +516,8 @@ def entry_of(
         'layers': list(result.layers),
         'files': [file_entry(folder, path, other_roots(spec)) for path in written],
     }
+    if objects := [each for each in (*result.instances, *result.missed) if each.box is not None]:
+        entry['instances'] = [each.entry() for each in objects]
     if result.measures:
         entry['metrics'] = [measured_entry(result, item) for item in result.maps]
     if spec.output.gallery is not None:

@@ -45,6 +45,7 @@ from vistool.runs.spec import (
     Images,
     Models,
     ModelSpec,
+    NoneOfThisOutcome,
     Output,
     PathLike,
     Prediction,
@@ -55,6 +56,7 @@ from vistool.runs.spec import (
     find_items,
     find_source,
     is_one_file,
+    labeled,
     labels,
     log_failures,
     name_of,
@@ -63,7 +65,7 @@ from vistool.runs.spec import (
     read_views,
     select,
 )
-from vistool.runs.truth import TruthSource, find_truth
+from vistool.runs.truth import TruthSource, find_truth, known_objects
 from vistool.visualization.files import check_file, check_folder, file_name, is_file
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, open_backends, sheet
@@ -353,6 +355,8 @@ class _Run:
             self.choices = self.analysis.choices
             for model in self.models:
                 self.analysis.check(model)
+            if truth is None and self.analysis.finds_objects(self.models[0]):
+                truth = known_objects(self.items)
             return self.explain_all(source, truth)
 
     def name_classes(self) -> None:
@@ -360,6 +364,7 @@ class _Run:
         names = self.items.classes if isinstance(self.items, DatasetItems) else None
         for model in self.models:
             model.classes = model.classes or names
+        self.items = labeled(self.items, self.models[0].classes)
 
     def explain_all(self, source: Source | Model | nn.Module, truth: TruthSource | None = None) -> RunSummary:
         """What comes after the models are loaded."""
@@ -368,7 +373,11 @@ class _Run:
             self.read, self.explain, self.write, spec.execution.batch_size, spec.execution.workers,
             canceled=self.ask_canceled,
         )  # fmt: skip
-        order = self.select()
+        try:
+            order = self.select()
+        except NoneOfThisOutcome as none:
+            log.info('%s: nothing is written', none.problem)
+            return RunSummary(self.out)
         self.visualizer.check(len(order))
         if truth is not None:
             truth.check(order, self.analysis.needs_truth)
@@ -410,8 +419,6 @@ class _Run:
             if gallery:
                 check_others(self.out, [Path(folder) for folder in gallery])
             if self.spec.output.embedding is not None:
-                if gallery is None:
-                    raise InputError('is for a gallery', hint=f'add {param("gallery", True)}', parameter='embedding')
                 read_points(self.spec.output.embedding, 'embedding')
             again = again_of(self.spec.again, self.spec.images, self.out, execution.deterministic)
             record = {**run_record(self.spec, self.models), **again}

@@ -19,6 +19,7 @@ from vistool.data.datasets import (
     DatasetItem,
     DatasetItems,
     Label,
+    LabeledFiles,
     LabeledSamples,
     at_indices,
     class_ids,
@@ -265,6 +266,8 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.output.embedding is not None and self.output.gallery is None:
+            raise InputError('is for a gallery', hint=f'add {param("gallery", True)}', parameter='embedding')
         if self.output.sheet is not None:
             self.execution.needs_every_image('sheet')
         if self.analysis.reduces:
@@ -350,6 +353,12 @@ def log_failures(failures: Sequence[Failure], total: int) -> None:
 AnyItem = Item | DatasetItem
 
 OUTCOMES = ('wrong', 'right', 'uncertain')
+
+
+class NoneOfThisOutcome(InputError):
+    """The model predicts no image as ``only`` asks for: an answer, not a mistake, for runs that can write nothing."""
+
+
 MARGIN = 0.2
 """An image is uncertain where the probabilities of the two most likely classes differ by less than this; with
 independent labels, where those of a label and of its absence do."""
@@ -437,6 +446,16 @@ def find_items(images: Images, source: Source | Model | nn.Module) -> Sequence[A
     return items
 
 
+def labeled(items: Sequence[AnyItem], classes: tuple[str, ...] | None) -> Sequence[AnyItem]:
+    """The images of a run with the ids of the classes that a list of files writes beside them.
+
+    Raises:
+        InputError: The model has no such class.
+    """
+    files = [item for item in items if isinstance(item, Item)] if isinstance(items, list) else []
+    return LabeledFiles(files, classes) if any(item.label is not None for item in files) else items
+
+
 def is_one_file(images: Images, items: Sequence[AnyItem]) -> bool:
     """Whether a run is over a single image that was named by its path."""
     return isinstance(images, (str, os.PathLike)) and len(items) == 1 and Path(images).is_file()
@@ -447,7 +466,8 @@ def read_views(models: Sequence[Model], item: AnyItem, seed: int, index: int = 0
     if isinstance(item, DatasetItem):
         first = models[0].read(item.source, seed=seed, index=item.index, name=item.name, info=item.info)
     else:
-        first = models[0].read(item.path, seed=seed, index=index, name=item.name)
+        info = {'gt_label': item.label} if isinstance(item.label, int) else None
+        first = models[0].read(item.path, seed=seed, index=index, name=item.name, info=info)
     source = item.source if isinstance(item, DatasetItem) else item.path
     others = [model.read(source, seed=seed, index=first.index or 0, name=first.name) for model in models[1:]]
     return (first, *others)
@@ -598,7 +618,8 @@ def select(
     if not chosen:
         only = [selection.only] if selection.only else []
         words = ['no', *only, 'image', *(['of', *classes] if classes else [])]
-        raise InputError(f'{" ".join(words)} among those chosen', parameter='only' if only else 'classes')
+        kind = NoneOfThisOutcome if only else InputError
+        raise kind(f'{" ".join(words)} among those chosen', parameter='only' if only else 'classes')
     if len(chosen) < count:
         log.info('%d of %d images chosen', len(chosen), count)
     return chosen
@@ -611,9 +632,9 @@ def _check(selection: Selection, items: Sequence[Any]) -> None:
             raise InputError(f'{value} is not a number of images', accepted='1 or more', parameter=name)
     if selection.only and selection.only not in OUTCOMES:
         raise InputError(f'unknown outcome {selection.only!r}', accepted=', '.join(OUTCOMES), parameter='only')
-    if isinstance(items, DatasetItems):
+    if isinstance(items, (DatasetItems, LabeledFiles)):
         return
-    accepted = '@train, @val, @test'
+    accepted = '@train, @val, @test, or a .txt list of "PATH,CLASS"'
     for name in ('classes', 'per_class'):
         if getattr(selection, name):
             raise InputError('files have no labels', accepted=accepted, parameter=name)

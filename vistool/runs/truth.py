@@ -29,11 +29,13 @@ class TruthSource:
         items: The images of the run.
         masks: A folder with a mask for each; None: as the dataset's annotations say.
         ids: The dataset's class ids → the model's, where they differ.
+        asked: Whether a metric needs to know; else what cannot be read or matched is left out.
     """
 
     items: Sequence[AnyItem]
     masks: MaskFolder | None = None
     ids: Mapping[int, int] | None = None
+    asked: bool = True
     background: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -50,6 +52,8 @@ class TruthSource:
         Raises:
             InputError: A mask is missing or does not fit, or the dataset has neither boxes nor masks.
         """
+        if not self.asked:
+            return
         if self.masks is not None:
             paths = [self.items[index].path for index in order]
             files = [path for path in paths if path is not None]
@@ -80,6 +84,9 @@ class TruthSource:
             return
         found = {number: classes_called(name, names) for number, name in enumerate(own)}
         self.ids = {number: ids[0] for number, ids in found.items() if len(ids) == 1}
+        if not self.ids and not self.asked:
+            log.info("the dataset's objects are left out: its classes and the model's have no name in common")
+            return
         if not self.ids:
             raise InputError(
                 f"the dataset's classes ({', '.join(own[:3])}, …) and the model's ({', '.join(names[:3])}, …) have no "
@@ -102,8 +109,14 @@ class TruthSource:
         size = sample.image.shape[:2] if sample.geometry is None else sample.geometry.original_size
         if self.masks is not None:
             truth = self.masks.truth(Path(item.path or item.name), (size[0], size[1]))
-        elif isinstance(item, DatasetItem):
-            truth = self._renamed(truth_of(item.info, (size[0], size[1]), self.background))
+        elif isinstance(item, DatasetItem) and (self.asked or self.ids != {}):
+            try:
+                truth = self._renamed(truth_of(item.info, (size[0], size[1]), self.background))
+            except InputError as error:
+                if self.asked:
+                    raise
+                log.warning('%s: its objects are left out: %s', sample.name, error)
+                return sample
         else:
             return sample
         return replace(sample, truth=truth)
@@ -142,3 +155,15 @@ def find_truth(analysis: MapAnalysis, masks: str | Path | None, items: Sequence[
     if masks is None and not isinstance(items, DatasetItems):
         raise no_truth(wanting)
     return TruthSource(items, None if masks is None else MaskFolder(masks))
+
+
+def known_objects(items: Sequence[AnyItem]) -> TruthSource | None:
+    """What tells a detector's true positives, false positives and misses; None where nothing knows objects.
+
+    Args:
+        items: The images of a run.
+    """
+    looked_at = (item for item in items[:_LOOKED_AT] if isinstance(item, DatasetItem))
+    if not any(len(item.info.get(key) or ()) for item in looked_at for key in ('instances', 'gt_bboxes')):
+        return None
+    return TruthSource(items, asked=False)

@@ -209,7 +209,8 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
     painter = _Painter(result, style, _hatch(page))
     rows, constants = _rows(painter, always_label=False)
     noted = remark(result, hatched=bool(painter.hatch))
-    said = painter.facets.caption, *constants, *([] if page.paper else [noted])
+    told = painter.facets.caption.split(' · ')  # it may name the only method already
+    said = painter.facets.caption, *(each for each in constants if each not in told), '' if page.paper else noted
     caption = ' · '.join(dict.fromkeys(text for text in said if text))
     lines = lines_of(result.kind, rows, page, painter.facets.compared, style.arrangement)
     if page.paper:  # which has no caption of its own
@@ -471,14 +472,14 @@ def _found_marks(result: Heatmaps, view: View, item: Heatmap | None) -> list[Mar
         view: What is drawn on.
         item: The map; None for the photo.
     """
-    about = None if item is None else result.instance(item)
-    if item is not None and about is None and not any(each.box for each in result.instances):
+    about, found = None if item is None else result.instance(item), result.found(item)
+    if item is not None and about is None and not any(each.box for each in found):
         return []  # a map that explains no region
     marks: list[Mark] = []
-    shown = [each for each in result.instances if each is not about]
+    shown = [*([] if item is not None else result.missed), *(each for each in found if each is not about)]
     for each in [*reversed(shown), *([about] if about else [])]:
         own = each is about
-        color = WHITE if item is not None else _class_color(each)
+        color = WHITE if item is not None else RED if each.kind == 'miss' else _class_color(each)
         text = found_text(each, item is None) if own or item is None else ''
         if each.mask is not None and (own or (item is None and not each.is_background)):
             marks += [Outline(view.place(line), color, 1.2, 0.6) for line in _large(contours(each.mask))]

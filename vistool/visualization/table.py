@@ -278,8 +278,14 @@ class Line:
     remark: str = ''
 
 
-def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem]:
-    """The lines and texts of a mark on the tile in ``box``."""
+def mark_items(marks: Sequence[Mark], box: Box, page: Page) -> Iterator[PathItem | TextItem]:
+    """The lines and texts of marks on the tile in ``box``; names of frames lie above all lines."""
+    for mark in marks:
+        yield from _items_of_mark(mark, box, page)
+    yield from _names_of_frames([mark for mark in marks if isinstance(mark, Frame) and mark.text], box, page)
+
+
+def _items_of_mark(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem]:
     if isinstance(mark, Labels):
         yield from _label_items(mark, box, page)
         return
@@ -288,7 +294,7 @@ def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem
         return
     thin = 0.5 if page.paper else 1.0
     if isinstance(mark, Frame):
-        yield from _frame_items(mark, box, page, thin)
+        yield from _frame_items(mark, box, thin)
         return
     if isinstance(mark, Ring):
         radius = min(max(0.03 * box.height, 2.5 * thin), 0.2 * min(box.width, box.height))
@@ -304,8 +310,8 @@ def mark_items(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | TextItem
     yield PathItem(points, mark.color, mark.width * thin, box)
 
 
-def _frame_items(mark: Frame, box: Box, page: Page, thin: float) -> Iterator[PathItem | TextItem]:
-    """The rectangle within the tile, and its text above it, or inside where there is no room above."""
+def _frame_items(mark: Frame, box: Box, thin: float) -> Iterator[PathItem]:
+    """The rectangle within the tile."""
     inset = (1.0 if mark.strong else 0.5) * thin
     left, right = (box.x + min(max(x, 0.0), 1.0) * box.width for x in (mark.left, mark.right))
     top, bottom = (box.y + min(max(y, 0.0), 1.0) * box.height for y in (mark.top, mark.bottom))
@@ -314,15 +320,58 @@ def _frame_items(mark: Frame, box: Box, page: Page, thin: float) -> Iterator[Pat
     corners = ((left, top), (right, top), (right, bottom), (left, bottom))
     yield PathItem(corners, BLACK, (3.6 if mark.strong else 1.7) * thin, box)
     yield PathItem(corners, mark.color, (1.9 if mark.strong else 0.8) * thin, box)
-    if mark.text:
-        size = page.small_font
+
+
+def _names_of_frames(frames: Sequence[Frame], box: Box, page: Page) -> Iterator[TextItem]:
+    """The texts of frames, each beside its own, placed so that none covers another.
+
+    What the tile is about is placed first, then the frames that are drawn on top. A text stands above its frame's upper
+    left corner if that is free, else at another corner, else at the free place in the tile that is nearest.
+    """
+    thin, size = 0.5 if page.paper else 1.0, page.small_font
+    height = size * fonts.LINE_HEIGHT
+    taken: list[Box] = []
+    left_out = 0
+    on_top_first = [*reversed(frames)]
+    for mark in sorted(on_top_first, key=lambda each: not each.strong):
         text = fitting.elide(mark.text, size, box.width - 2 * thin)
-        width = fonts.text_width(text, size)
-        x = min(max(left, box.x + thin), box.right - width - 2 * thin)
-        height = size * fonts.LINE_HEIGHT
-        base = top - 0.3 * size if top - height > box.y else top + fonts.ASCENT * size + thin
+        width = fonts.text_width(text, size) + 2 * thin
+        place = next((each for each in _beside(mark, box, width, height) if not _touches(each, taken)), None)
+        if place is None:
+            left_out += 1
+            continue
+        taken.append(place)
         dark = sum(mark.color) < 2 * 255
-        yield TextItem(x + thin, base, text, size, WHITE if dark else BLACK, ground=mark.color)
+        base = place.y + fonts.ASCENT * size
+        yield TextItem(place.x + thin, base, text, size, WHITE if dark else BLACK, ground=mark.color)
+    if left_out:
+        log.info('%d of %d names on a tile are left out: there is no room for them', left_out, len(frames))
+
+
+def _beside(mark: Frame, box: Box, width: float, height: float) -> Iterator[Box]:
+    """Places for a text of this size within the tile: at the frame's corners, then everywhere, the nearest first."""
+    left, right = (box.x + min(max(x, 0.0), 1.0) * box.width for x in (mark.left, mark.right))
+    top, bottom = (box.y + min(max(y, 0.0), 1.0) * box.height for y in (mark.top, mark.bottom))
+    most_x, most_y = max(box.right - width, box.x), max(box.bottom - height, box.y)
+
+    def at(x: float, y: float) -> Box:
+        return Box(min(max(x, box.x), most_x), min(max(y, box.y), most_y), width, height)
+
+    for y in (top - height, top, bottom, bottom - height):
+        for x in (left, right - width):
+            if box.y <= y <= most_y:
+                yield at(x, y)
+    rows = np.arange(box.y, most_y + 0.1, height / 2)
+    columns = np.linspace(box.x, most_x, 9)
+    everywhere = [(abs(x - left) + abs(y - top), x, y) for y in rows.tolist() for x in (left, *columns.tolist())]
+    yield from (at(x, y) for _, x, y in sorted(everywhere))
+
+
+def _touches(place: Box, others: Sequence[Box]) -> bool:
+    return any(
+        place.x < other.right and other.x < place.right and place.y < other.bottom and other.y < place.bottom
+        for other in others
+    )
 
 
 def label_room(texts: Sequence[str]) -> tuple[float, float]:
@@ -479,7 +528,7 @@ def _place_aspect(cell: Cell, most: float = WIDEST) -> float:
 def single(cell: Cell, size: tuple[int, int], page: Page) -> Scene:
     """A tile alone with the lines drawn over it, ``(height, width)`` units large."""
     box = Box(0.0, 0.0, float(size[1]), float(size[0]))
-    marks = (item for mark in cell.marks for item in mark_items(mark, box, page))
+    marks = mark_items(cell.marks, box, page)
     return Scene(box.width, box.height, (ImageItem(box, cell.tile), *marks))
 
 
@@ -582,8 +631,7 @@ def _line_items(line: Line, measures: Measures, top: float) -> Iterator[ImageIte
             continue
         box = measures.box(cell, left, top, width)
         yield ImageItem(box, cell.tile)
-        for mark in cell.marks:
-            yield from mark_items(mark, box, page)
+        yield from mark_items(cell.marks, box, page)
         if _readable(measures):
             yield from _cell_texts(cell, Box(left, box.y, width, box.height), page)
 

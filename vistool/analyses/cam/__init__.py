@@ -21,15 +21,8 @@ from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis
 from vistool.analyses.cam import baselines, gradcam_adapter, maps, perturbation  # noqa: F401 (they register methods)
-from vistool.analyses.cam.dense import (
-    Instances,
-    InstanceTarget,
-    Regions,
-    RegionTarget,
-    instance_targets,
-    region_targets,
-)
 from vistool.analyses.cam.drift import verified
+from vistool.analyses.cam.instances import Followed, Instances, InstanceTarget, instance_targets
 from vistool.analyses.cam.measuring import Measuring
 from vistool.analyses.cam.methods import (
     METHODS,
@@ -42,7 +35,8 @@ from vistool.analyses.cam.methods import (
     register_perturbation_cam,
     titles_of,
 )
-from vistool.analyses.cam.report import Drawn, Report
+from vistool.analyses.cam.regions import Regions, RegionTarget, region_targets
+from vistool.analyses.cam.report import Drawn, MapMeasured, Report
 from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, naming, param
@@ -60,7 +54,9 @@ from vistool.models.model import (
     resolve_targets,
     same_for_all,
     sign_of,
+    words_of,
 )
+from vistool.network.capture import hidden_parts
 from vistool.network.detection import Adapter, Frame, find_detector
 from vistool.network.forward import Forward, Layer, UnsuitedLayer, better_layer, forward, layers_to_explain
 from vistool.network.inputs import varied
@@ -70,7 +66,7 @@ from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, poole
 from vistool.network.segmentation import Segmenter, find_segmenter
 from vistool.network.tensors import NetworkInput, Size, input_size, token_hints
 from vistool.registry import ANALYSES
-from vistool.results import Heatmaps, Measure
+from vistool.results import Heatmaps, Instance, Measure
 
 __all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'register_cam', 'register_perturbation_cam']
 
@@ -78,7 +74,7 @@ log = logging.getLogger('vistool')
 FUSIONS = ('mean', 'max', 'none')
 _OF_DETECTORS = ('instances', 'score_threshold', 'box', 'attribute', 'verify')
 _OF_SEGMENTERS = ('point', 'region')
-_OF_CLASSES = ('aug_smooth', 'reference', 'score', 'contrast', 'score_sign', 'metrics')
+_OF_CLASSES = ('aug_smooth', 'reference', 'score', 'contrast', 'score_sign')
 """Fields that are for one kind of network only: what finds objects, what finds regions, what scores whole images."""
 
 SignedMaps = dict[Key, list[Tensor]]
@@ -119,7 +115,8 @@ class CAM(MapAnalysis):
             run over a dataset, or with ``masks``, tells them.
         copies: How many changed copies of an image run at once for metrics.
         instances: Of a detector's predictions those to explain: ``'top5'``, ``'all'``, or their numbers in the order of
-            their scores, from 0; of the classes that ``targets`` name, if it names any.
+            their scores, from 0; of the classes that ``targets`` name, if it names any. Another detector's predictions
+            (:class:`~vistool.analyses.cam.instances.Followed`): the same objects as this one predicts them.
         score_threshold: A detector's predictions with a lower score are left out.
         box: Left, top, right and bottom in pixels of the original: the prediction that matches it best is explained.
         attribute: What of a prediction is explained: ``'class'``, ``'left'``, ``'top'``, ``'right'``, ``'bottom'`` or
@@ -147,7 +144,7 @@ class CAM(MapAnalysis):
     protocol: str | Protocol = 'vistool'
     truth: Truths = None
     copies: int = field(default=32, compare=False)
-    instances: str | int | Sequence[int | str] = 'top5'
+    instances: str | int | Sequence[int | str] | Followed = 'top5'
     score_threshold: float = 0.3
     box: Sequence[float] | None = None
     attribute: str | Sequence[str] = 'class'
@@ -215,6 +212,10 @@ class CAM(MapAnalysis):
         """The metrics that need samples that know where the objects are."""
         return self._measuring.needs(MetricNeeds.TRUTH) if self.truth is None else []
 
+    def finds_objects(self, model: Model) -> bool:
+        """Whether the model is a detector."""
+        return find_detector(model.module) is not None
+
     def check(self, model: Model) -> None:
         """Checks the names of methods and layers, and what cannot be combined.
 
@@ -236,13 +237,19 @@ class CAM(MapAnalysis):
 
         Layers that were named are kept if the other model has them; otherwise its own default is used.
 
+        Of another detector those predictions are explained that are the same objects: of the same class name, with the
+        largest IoU, from 0.5 up.
+
         Raises:
-            InputError: The other model is a detector: which of its predictions belong to the first one's is not known.
+            InputError: The first model finds objects and the other does not, or the other way around.
         """
-        if find_detector(model.module) is not None:
+        objects = [each for result in results for each in result.instances if each.box is not None]
+        is_detector = find_detector(model.module) is not None
+        if is_detector != bool(objects):
             raise InputError(
-                f'the predictions of {model.name} are not matched with those of another detector',
-                hint='explain one model after the other',
+                f'{model.name} is {"" if is_detector else "not "}a detector, and the first model is '
+                f'{"" if objects else "not "}one',
+                hint='compare detectors with detectors',
                 parameter='compare',
             )
         targets = [[target.choice for target in result.targets if target.choice is not None] for result in results]
@@ -254,6 +261,12 @@ class CAM(MapAnalysis):
         except InputError:
             layers = []
             log.warning('%s has no layer %s: its default is used', model.name, ', '.join(names))
+        if is_detector:
+            shown = [dict.fromkeys(map(result.instance, result)) for result in results]
+            followed = Followed(
+                [[one for one in each if one is not None] for each in shown], self.score_threshold, self._attributes
+            )
+            return replace(self, layers=layers, targets=(), box=None, instances=followed)
         if own_predictions(self.targets) or not any(targets):
             return replace(self, layers=layers)
         return replace(self, targets=targets, layers=layers, score_sign='+')  # the targets say which sign they have
@@ -276,10 +289,11 @@ class CAM(MapAnalysis):
         try:
             return self._results(model, samples, methods, inputs, layers, read)
         except UnsuitedLayer as error:
-            default = next(iter(layers))
-            better = None if self.layers else better_layer(model.module, inputs, read, default, error)
-            if better is None:
+            if self.layers:
                 raise
+            better = better_layer(model.module, inputs, read, next(iter(layers)), error)
+            if better is None:  # then it is no fault of a parameter that nobody gave
+                raise InputError(f'{error.problem}; it is the default for this network', hint=error.hint) from error
             return self._results(model, samples, methods, inputs, dict([find_call(model.module, better)]), read)
 
     def _results(
@@ -337,6 +351,7 @@ class CAM(MapAnalysis):
             forward(model.module, inputs, layers, gradients=gradients, hints=hints, dense=True) as run,
         ):
             frame = None
+            missed: Sequence[Sequence[Instance]] = ()
             if isinstance(found, Segmenter):
                 logits = found.logits(run.output, size)
                 regions = Regions(self.point, self.region)
@@ -344,25 +359,66 @@ class CAM(MapAnalysis):
             else:
                 predicted = found.read(run.output, len(samples), size)
                 frame = predicted.frame
-                instances = self._instances
-                targets, every = instance_targets(model, found, predicted, samples, instances, self.targets, size)
+                targets, known = instance_targets(model, found, predicted, samples, self._instances, self.targets, size)
+                every, missed = known.instances, known.missed
             signed = shared_maps(run, methods, targets, self.eigen_smooth)
             values = [target.values(run.output, run.count) for target in targets]
         drawn = self._drawn(model, inputs, run, layers, methods, targets, signed, size, frame)
-        measures, measured = {}, []
-        if self.verify:
-            assert not isinstance(found, Segmenter)
-            measures = {'agreement': Measure('agree', 'higher')}
-            measured = verified(model, found, inputs, targets, drawn, self.copies)
-        settings = {**self._settings(), 'instances': self.instances, 'score_threshold': self.score_threshold}
+        settings = {**self._settings(), 'score_threshold': self.score_threshold}
+        settings |= {} if isinstance(self.instances, Followed) else {'instances': self.instances}
+        measures, measured, told = self._dense_measured(model, found, samples, inputs, targets, drawn)
         names = [layer.label for layer in run.layers]
-        report = Report(model, methods, names, targets, None, None, values, drawn, settings, measures, measured, every)
+        report = Report(
+            model,
+            methods,
+            names,
+            targets,
+            None,
+            None,
+            values,
+            drawn,
+            settings | told,
+            measures,
+            measured,
+            every,
+            missed,
+        )
         return [report.result(index, sample) for index, sample in enumerate(samples)]
 
+    def _dense_measured(
+        self,
+        model: Model,
+        found: Adapter | Segmenter,
+        samples: Sequence[Sample],
+        inputs: NetworkInput,
+        targets: Sequence[InstanceTarget | RegionTarget],
+        drawn: Mapping[Key, Sequence[Drawn]],
+    ) -> tuple[dict[str, Measure], list[dict[tuple[Key, int], MapMeasured]], dict[str, Any]]:
+        """The metrics that were asked for, what they are for each map, and what the provenance says of them."""
+        measures: dict[str, Measure] = {}
+        parts, told = [], {}
+        detector = None if isinstance(found, Segmenter) else found
+        if self.verify and detector is not None:
+            measures['agreement'] = Measure('agree', 'higher')
+            parts.append(verified(model, detector, inputs, targets, drawn, self.copies))
+        if (measuring := self._measuring).metrics:
+            measuring.check_dense()
+            parts.append(measuring.measure(model, samples, inputs, targets, drawn, [], detector))
+            measures |= {name: metric.told for name, metric in measuring.metrics.items()}
+            scored = 'mean probability over the region' if detector is None else 'IoU · score of the same object'
+            entry = measuring.entry(None)
+            told = {**entry, 'protocol': {**entry['protocol'], 'scored': scored}}
+        return measures, [_joined(each) for each in zip(*parts, strict=True)], told
+
     @property
-    def _instances(self) -> Instances:
-        attributes = [self.attribute] if isinstance(self.attribute, str) else list(self.attribute)
-        return Instances(self.instances, self.score_threshold, self.box, attributes)
+    def _attributes(self) -> list[str]:
+        return [self.attribute] if isinstance(self.attribute, str) else list(self.attribute)
+
+    @property
+    def _instances(self) -> Instances | Followed:
+        if isinstance(self.instances, Followed):
+            return self.instances
+        return Instances(self.instances, self.score_threshold, self.box, self._attributes)
 
     def _dense_layers(
         self, model: Model, found: Adapter | Segmenter, inputs: NetworkInput, size: Size
@@ -451,7 +507,8 @@ class CAM(MapAnalysis):
 
     def _check_options(self) -> None:
         token_hints(self.extra_tokens)
-        self._instances.check()
+        if isinstance(chosen := self._instances, Instances):
+            chosen.check()
         Regions(self.point, self.region).check()
         sign_of(self.score_sign)
         if self.layer_fusion not in FUSIONS:
@@ -480,7 +537,7 @@ class CAM(MapAnalysis):
         require_layers(model.module)
         with naming('layers'):
             names = layer_names(model.module, self.layers)
-            names = names or layers_to_explain(model.module, inputs, read)
+        names = names or layers_to_explain(model.module, inputs, read)
         if not names and (joined := searched(model.module, inputs, read).joined):
             raise InputError(
                 f'{joined} runs on several inputs joined to one batch (torch.cat), so its rows are not those of the '
@@ -490,9 +547,9 @@ class CAM(MapAnalysis):
             )
         if not names:
             raise InputError(
-                f'no default layer is known for {network_name(model.module)}',
-                hint=f'name one (list all with {param("preview_model")})',
-                parameter='layers',
+                f'no default layer is known for {network_name(model.module)}: at {_pixels(inputs)} none gives a map of '
+                f'several positions that a score depends on{hidden_parts(model.module)}',
+                hint=f'take larger images, or name a layer (list all with {param("preview_model")})',
             )
         with naming('layers'):
             found = dict(find_call(model.module, name) for name in names)
@@ -519,6 +576,7 @@ class CAM(MapAnalysis):
             with naming('contrast', 'targets'):
                 contrast = resolve_targets(self.contrast, scores, model.classes, labels).ids
         signs = chosen.signs * sign_of(self.score_sign)
+        words = words_of(self.targets, chosen.ids.shape[1])
         return [
             ClassTarget(
                 column,
@@ -527,6 +585,7 @@ class CAM(MapAnalysis):
                 signs[:, number],
                 contrast,
                 None if chosen.asked is None else chosen.asked[:, number],
+                words[number],
             )
             for number, column in enumerate(chosen.ids.unbind(1))
         ]
@@ -558,6 +617,11 @@ class CAM(MapAnalysis):
             'layer_fusion': self.layer_fusion,
             'similar': same_for_all(self.contrast) or [],
         }
+
+
+def _pixels(inputs: NetworkInput) -> str:
+    (height, width), _ = input_size(inputs)
+    return f'{height}×{width} pixels'
 
 
 def _key(score: Score | Mapping[str, Any]) -> Hashable:
@@ -652,6 +716,17 @@ def own_maps(probe: Probe, methods: Mapping[str, Method], targets: Sequence[Targ
         for number, target in enumerate(targets):
             signed[name, number] = method.run(replace(probe, target=target))
     return signed
+
+
+def _joined(parts: Sequence[Mapping[tuple[Key, int], MapMeasured]]) -> dict[tuple[Key, int], MapMeasured]:
+    """What was measured of the maps of an image by several means, as one."""
+    found: dict[tuple[Key, int], MapMeasured] = {}
+    for part in parts:
+        for place, each in part.items():
+            before = found.get(place, MapMeasured({}, None))
+            truth = before.truth if each.truth is None else each.truth
+            found[place] = MapMeasured({**before.metrics, **each.metrics}, truth)
+    return found
 
 
 def _differs(given: object, default: object) -> bool:

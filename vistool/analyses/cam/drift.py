@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool.analyses.cam.dense import InstanceTarget
+from vistool.analyses.cam.instances import InstanceTarget
 from vistool.analyses.cam.methods import Key
 from vistool.analyses.cam.report import Drawn, MapMeasured
 from vistool.analyses.cam.targets import Target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vistool.analyses.cam.instances import InstanceTarget
 from vistool.analyses.cam.methods import Key, Method, titles_of
+from vistool.analyses.cam.regions import RegionTarget
 from vistool.analyses.cam.report import Drawn, MapMeasured
 from vistool.analyses.cam.targets import ClassTarget, Target
 from vistool.data.samples import Sample
@@ -21,6 +24,7 @@ from vistool.metrics import Needs as MetricNeeds
 from vistool.metrics.evaluation import Scorer
 from vistool.metrics.perturbation import with_noise
 from vistool.models.model import Model
+from vistool.network.detection import Adapter
 from vistool.network.outputs import Readout
 from vistool.network.tensors import NetworkInput, Size, find_image, input_size, replace_tensor, rows
 
@@ -90,6 +94,7 @@ class Measuring:
         targets: Sequence[Target],
         drawn: Mapping[Key, Sequence[Drawn]],
         again: Sequence[Mapping[Key, Sequence[Drawn]]],
+        detector: Adapter | None = None,
     ) -> list[dict[tuple[Key, int], MapMeasured]]:
         """The metrics of every map.
 
@@ -100,6 +105,7 @@ class Measuring:
             targets: What the maps explain.
             drawn: The maps.
             again: The maps of each noisy copy of the batch.
+            detector: What runs the model, if it is a detector.
 
         Returns:
             For each image: the key of a map and its number among those of the key → what was measured.
@@ -119,6 +125,8 @@ class Measuring:
         for index, sample in enumerate(samples):
             one = rows(inputs, index, index + 1)
             network = Network(model.module, one, [self._scorer(target, index) for target in targets], self.at_once)
+            if detector is not None:
+                network.arranged = partial(_repeated, detector, index)
             truths = self._truths(sample, index, len(samples), targets, size)
             keys = [
                 (key, place)
@@ -150,13 +158,17 @@ class Measuring:
         if self.truths is not None or sample.truth is None or not self.needs(MetricNeeds.TRUTH):
             return dict.fromkeys(numbers, truth_of(self.truths, index, count, size))
         labels: dict[int | None, int | None] = {None: None}
+        found: dict[int | None, NDArray[np.bool_] | None] = {}
         for number, target in enumerate(targets):
+            labels[number] = None
             if isinstance(target, ClassTarget) and not target.readout.is_value:
                 labels[number] = int(target.classes[index])
-            else:
-                labels[number] = None
+            elif isinstance(target, RegionTarget):
+                labels[number] = target.classes[index]
+            elif isinstance(target, InstanceTarget) and target.asks(index):
+                found[number] = target.truth(index, sample)
         masks = {label: sample.inside(label) for label in set(labels.values())}
-        return {number: masks[label] for number, label in labels.items()}
+        return {number: masks[label] for number, label in labels.items()} | found
 
     def noisy(self, inputs: NetworkInput) -> list[NetworkInput]:
         """The batch with the noise of sensitivity on its image, once for each copy; empty where nothing needs it."""
@@ -172,6 +184,8 @@ class Measuring:
 
     def _scorer(self, target: Target, index: int) -> Scorer:
         """What finds the score of a target in the output for changed copies of an image."""
+        if isinstance(target, RegionTarget):
+            return lambda output, count: target.confidence(output, torch.full((count,), index))
         if not isinstance(target, ClassTarget):
             return lambda output, count: target.score(output, torch.full((count,), index))
         readout, column = target.readout, int(target.classes[index])
@@ -184,6 +198,19 @@ class Measuring:
             return (1 - found if as_probability else -found) if against else found
 
         return score
+
+    def check_dense(self) -> None:
+        """Refuses what cannot be measured of single predictions and regions.
+
+        Raises:
+            InputError: A metric needs maps of changed images, in which other objects are found.
+        """
+        if wanting := self.needs(MetricNeeds.MAPS):
+            raise InputError(
+                f'{", ".join(wanting)} compares maps of changed images, in which other objects or regions are found',
+                accepted=', '.join(name for name, each in METRICS.items() if MetricNeeds.MAPS not in each.needs),
+                parameter='metrics',
+            )
 
     def _scored(self, readout: Readout) -> str:
         if readout.meaning in ('value', 'scores'):
@@ -203,3 +230,8 @@ class Measuring:
             'metrics': {name: metric.formula for name, metric in self.metrics.items()},
             'protocol': {**self.protocol.entry(), 'scored': scored},
         }
+
+
+def _repeated(detector: Adapter, index: int, inputs: NetworkInput, count: int) -> NetworkInput:
+    """The input of a detector for copies of one image of a batch."""
+    return detector.repeated(inputs, index, count)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vistool.analyses.base import target_of
 from vistool.analyses.cam import targets as cam_targets
-from vistool.analyses.cam.dense import InstanceTarget, RegionTarget
+from vistool.analyses.cam.instances import InstanceTarget
 from vistool.analyses.cam.methods import Key, Method
+from vistool.analyses.cam.regions import RegionTarget
 from vistool.data.samples import Sample
 from vistool.environment import versions
 from vistool.metrics import Measured
@@ -69,6 +70,7 @@ class Report:
         measures: The metrics that were asked for.
         measured: For each image what was measured of each map, by its key and number.
         instances: For each image what a detector or segmenter found; empty for other networks.
+        missed: For each image the objects of the dataset that a detector did not find.
         unchecked: The layers whose order of tokens is assumed.
     """
 
@@ -84,6 +86,7 @@ class Report:
     measures: Mapping[str, Measure]
     measured: Sequence[Mapping[tuple[Key, int], MapMeasured]]
     instances: Sequence[Sequence[Instance]] = ()
+    missed: Sequence[Sequence[Instance]] = ()
     unchecked: Collection[str] = ()
 
     def result(self, index: int, sample: Sample) -> Heatmaps:
@@ -111,6 +114,7 @@ class Report:
             layers=tuple(self.layers),
             measures=self.measures,
             instances=tuple(self.instances[index]) if self.instances else (),
+            missed=tuple(self.missed[index]) if self.missed else (),
             reference=next((each.reference for each in self.asked if isinstance(each, cam_targets.ScoreTarget)), None),
             provenance={
                 'analysis': 'cam',
@@ -141,7 +145,7 @@ class Report:
         assert isinstance(target, cam_targets.ClassTarget) and self.readout is not None and self.numbers is not None
         against = target.signs is not None and bool(target.signs[index] < 0)
         chosen = int(target.classes[index])
-        return target_of(self.model, self.readout, chosen, self.numbers[index], against, sample.values)
+        return target_of(self.model, self.readout, chosen, self.numbers[index], against, sample.values, target.word)
 
     def _prediction(self, index: int, sample: Sample) -> Target | None:
         """The most likely class, or the value, whatever is explained; None for several values."""
@@ -162,7 +166,7 @@ class Report:
         for number in range(max(1, len(targets))):
             for name in self.methods:
                 free = (name, None) in self.drawn
-                if free and number:
+                if (free and number) or (not free and not targets):  # another detector does not find the objects
                     continue
                 key = name, None if free else numbers[number]
                 for place, drawn in enumerate(self.drawn[key]):

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from vistool.environment import installed_version
 from vistool.errors import InputError
 from vistool.network.detection import Adapter, Detections, Place, attribute_of, matching, untraceable
 from vistool.network.forward import Pullback
@@ -75,16 +77,31 @@ class MMDetAdapter(Adapter):
 
     def read(self, output: Any, count: int, size: Size) -> Detections:
         """The predictions of each image, the surest first."""
-        parts = []
+        parts, masks = [], []
         for each in output:
             found = each.pred_instances
             boxes = found.bboxes.tensor if hasattr(found.bboxes, 'tensor') else found.bboxes
             order = found.scores.detach().argsort(descending=True, stable=True)
             parts.append((found.scores[order], found.labels[order], boxes[order]))
+            if 'masks' in found:
+                masks.append(_padded(found.masks[order].detach().bool(), size))
         scores, labels, boxes = zip(*parts, strict=True)
         if self.raw is not None and not any(each.requires_grad for each in scores):
-            return _Dense(self.module, self.raw, self.samples, scores, labels, boxes)
-        return Detections(scores, labels, boxes)
+            return _Dense(self.module, self.raw, self.samples, scores, labels, boxes, masks or None)
+        return Detections(scores, labels, boxes, masks=masks or None)
+
+    def query_boxes(self, output: Any, size: Size) -> list[Tensor] | None:
+        """The boxes of the last decoder layer of DETR's relatives, cut at the image's border."""
+        boxes = self.raw[1] if self.raw is not None and len(self.raw) > 1 else None
+        if not isinstance(boxes, Tensor) or boxes.ndim != 4 or boxes.shape[-1] != 4:
+            return None
+        found = []
+        for own, sample in zip(boxes[-1], self.samples, strict=True):
+            height, width = sample.metainfo['img_shape']
+            center, half = own[:, :2], own[:, 2:] / 2
+            limits = own.new_tensor([width, height, width, height])
+            found.append((torch.cat([center - half, center + half], 1) * limits).clamp_min(0).minimum(limits))
+        return found
 
     def layers(self) -> list[str]:
         """The levels of the neck that predictions come from."""
@@ -96,7 +113,7 @@ class MMDetAdapter(Adapter):
         extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
         priors = getattr(getattr(module, 'bbox_head', None), 'prior_generator', None)
         levels: Any = getattr(extractor, 'num_inputs', None) or getattr(priors, 'num_levels', None)
-        levels = levels or getattr(neck, 'num_outs', 1)
+        levels = levels or getattr(module, 'num_feature_levels', None) or getattr(neck, 'num_outs', 1)
         prefix = f'{self.path}.' if self.path else ''
         return [f'{prefix}neck[{level}]' for level in range(levels)]
 
@@ -112,9 +129,10 @@ def require_ops() -> None:
     except (ImportError, ValueError):
         found = False
     if not found:
+        own = 'onedl-' if installed_version('onedl-mmdetection') else ''
         raise InputError(
             "mmcv has no compiled ops (mmcv._ext), which mmdet's detectors need to predict (nms, roi_align)",
-            hint='install it as mmdet says: pip install -U openmim && mim install mmcv',
+            hint=f'install it as mmdet says: pip install -U {own or "open"}mim && mim install {own}mmcv',
             parameter='config',
         )
 
@@ -126,11 +144,16 @@ def _described(data: Any, size: Size) -> Any:
         from mmdet.structures import DetDataSample
 
         found = DetDataSample()
-    shape = found.metainfo.get('img_shape', size)
-    found.set_metainfo(
-        {'img_shape': tuple(shape[:2]), 'batch_input_shape': size, 'pad_shape': size, 'scale_factor': (1.0, 1.0)}
-    )
+    shape = tuple(found.metainfo.get('img_shape', size)[:2])
+    sizes = {'img_shape': shape, 'ori_shape': shape, 'batch_input_shape': size, 'pad_shape': size}
+    found.set_metainfo({**sizes, 'scale_factor': (1.0, 1.0)})
     return found
+
+
+def _padded(masks: Tensor, size: Size) -> Tensor:
+    """Masks ``(N, h, w)`` of the image without its padding, at the input's size."""
+    height, width = masks.shape[-2:]
+    return nn.functional.pad(masks, (0, size[1] - width, 0, size[0] - height))
 
 
 class _Dense(Detections):
@@ -144,8 +167,9 @@ class _Dense(Detections):
         scores: Sequence[Tensor],
         labels: Sequence[Tensor],
         boxes: Sequence[Tensor],
+        masks: Sequence[Tensor] | None = None,
     ) -> None:
-        super().__init__(scores, labels, boxes)
+        super().__init__(scores, labels, boxes, masks=masks)
         self.head, self.raw, self.samples = module.bbox_head, raw, samples
 
     def pullbacks(self, places: Sequence[Place], attribute: str) -> list[Pullback]:
