@@ -1,6 +1,7 @@
 """Features of a dataset in a plane: which features, layouts and measures against scikit-learn, files, bad input."""
 
 import csv
+import gc
 import json
 from collections import Counter
 from dataclasses import replace
@@ -220,6 +221,21 @@ def test_features_of_a_classifier_enter_the_layer_that_gives_the_scores():
         name, found, _ = score_features(network, images(), read)
         assert name == 'input of head.2'
         torch.testing.assert_close(found, network.head[:2](network.stem(images()).relu().mean((2, 3))))
+
+
+def test_maps_are_not_kept_while_the_layer_that_gives_the_scores_is_searched_for():
+    network = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 8, 1), nn.Flatten(), nn.Linear(8 * 64**2, 3))
+    count = len(images())
+
+    def scores_of(output):
+        gc.collect()
+        maps = [each for each in gc.get_objects() if type(each) is torch.Tensor and each.shape[:2] == (count, 64)]
+        assert not maps
+        return output
+
+    with torch.no_grad():
+        name, found, _ = score_features(network, images(), scores_of)
+    assert name == 'input of 4' and found.shape == (count, 8 * 64**2)
 
 
 def test_features_of_mmpretrains_networks_equal_its_own():

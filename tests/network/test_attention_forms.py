@@ -7,6 +7,7 @@ from torch import nn
 
 from vistool import Attention
 from vistool.network.attention import watch_attention
+from vistool.visualization.facets import facets
 
 SIZE = (24, 32)
 
@@ -190,6 +191,13 @@ def test_the_order_of_queries_that_are_too_few_to_show_it_is_said_to_be_assumed(
     for _ in range(2):
         Attention(queries=['5,5'])(net, torch.randn(1, 3, *size))
     assert caplog.text.count('queries are taken to be in the order of its keys') == said
+
+
+@pytest.mark.parametrize('method', ['raw', 'rollout', 'grad-rollout'])
+def test_what_could_not_be_checked_stands_in_the_caption(method):
+    net = Form(saved_detached).eval()
+    few, enough = (facets(Attention(method)(net, torch.randn(3, *size))).caption for size in ((16, 24), SIZE))
+    assert 'token order not checked' in few and 'not checked' not in enough
 
 
 def shared_values(net, q, k, v):

@@ -396,3 +396,34 @@ def test_windows_go_back_where_they_came_from(order, axes):
         for token, cell in enumerate(cells.tolist()):
             if cell >= 0:
                 assert torch.equal(maps[1, :, cell // width, cell % width], last[windows + number, token])
+
+
+@pytest.mark.parametrize('kind', ['window', 'grid'])
+@pytest.mark.parametrize('part', ['partition_op', 'partition_swap', 'attn_layer.0', 'mlp_layer', 'departition_swap'])
+def test_windows_on_an_axis_of_their_own_are_put_back(kind, part):
+    """torchvision's MaxViT: (B, windows, tokens, C) between cutting and joining, for grids with both axes swapped."""
+    from torchvision.models.maxvit import MaxVit
+
+    torch.manual_seed(0)
+    module = MaxVit((112, 112), 16, 7, [16, 32], [1, 1], 16, 0.0, num_classes=5).eval()
+    layer, seen = f'blocks.0.layers.0.layers.{kind}_attention.{part}', {}
+    module.get_submodule(layer).register_forward_hook(lambda m, a, output: seen.update(x=output.detach()))
+    image = torch.randn(1, 3, 112, 112)
+    module(image)
+    cut = seen['x']
+    if kind == 'grid' and not part.endswith(('partition_op', 'departition_swap')):
+        cut = cut.transpose(1, 2)
+    sides = (4, 4, 7, 7) if kind == 'window' else (7, 7, 4, 4)
+    expected = cut.reshape(*sides, -1).permute(4, 0, 2, 1, 3).reshape(-1, 28, 28)
+    maps = FeatureMaps(layers=layer, channels=[3])(module, image)[0].maps[0].values
+    torch.testing.assert_close(torch.from_numpy(maps), expected[3], rtol=1e-4, atol=1e-5)
+
+
+def test_windows_whose_order_the_answers_do_not_tell_are_no_picture():
+    """What attention within scattered windows returns answers to the whole image alike."""
+    from torchvision.models.maxvit import MaxVit
+
+    torch.manual_seed(0)
+    module = MaxVit((112, 112), 16, 7, [16, 32], [1, 1], 16, 0.0, num_classes=5)
+    with pytest.raises(InputError, match='28×28 positions in windows or patches, whose order is not known'):
+        laid_out(module, (112, 112), 'blocks.0.layers.0.layers.grid_attention.attn_layer')

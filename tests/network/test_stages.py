@@ -264,3 +264,50 @@ def test_tokens_that_are_not_places_are_not_a_stage(arrange):
     assert find_stages(module, image) == ['stages.0', 'stages.1', 'stages.2']
     assert searched(module, image).name == 'stages.2'
     assert searched(Pooling().eval(), image).name.startswith('shuffled')
+
+
+def twice(channels, width):
+    layers = [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, width, 3, padding=1), nn.ReLU())
+
+
+class Up(nn.Module):
+    """A step up, joined with what was there on the way down."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.grow, self.join = nn.ConvTranspose2d(channels, channels // 2, 2, 2), twice(channels, channels // 2)
+
+    def forward(self, x, beside):
+        return self.join(torch.cat([beside, self.grow(x)], 1))
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger et al., MICCAI 2015), its parts by names or in lists."""
+
+    def __init__(self, steps, classes=2):
+        super().__init__()
+        widths = [4 * 2**step for step in range(steps + 1)]
+        self.inc, self.outc = nn.Sequential(twice(3, 4)), nn.Sequential(nn.Conv2d(4, classes, 1))
+        self.down = nn.ModuleList(nn.Sequential(nn.MaxPool2d(2), twice(w, 2 * w)) for w in widths[:-1])
+        self.up = nn.ModuleList(Up(w) for w in reversed(widths[1:]))
+
+    def forward(self, x):
+        kept = [self.inc(x)]
+        for step in self.down:
+            kept.append(step(kept[-1]))
+        x = kept.pop()
+        for step in self.up:
+            x = step(x, kept.pop())
+        return self.outc(x)
+
+
+@pytest.mark.parametrize('steps', [2, 4])
+def test_both_ways_of_a_u_net_are_stages_and_what_it_predicts_is_not(steps):
+    names = find_stages(UNet(steps).eval(), torch.randn(1, 3, 64, 64))
+    assert names == ['inc', *(f'down.{step}' for step in range(steps)), *(f'up.{step}' for step in range(steps))]
+
+
+def test_the_last_block_of_a_headless_network_stays_a_stage():
+    blocks = nn.Sequential(twice(3, 4), nn.MaxPool2d(2), twice(4, 8), nn.MaxPool2d(2), twice(8, 8), twice(8, 8))
+    assert find_stages(blocks.eval(), torch.randn(1, 3, 32, 32))[-1] == '5'

@@ -190,6 +190,13 @@ def test_a_scripted_part_is_a_layer():
         vt.Patches()(network, IMAGES)
 
 
+@pytest.mark.parametrize('analysis', ['cam', 'features'])
+def test_a_network_whose_maps_are_inside_a_scripted_part_says_so(analysis):
+    network = nn.Sequential(torch.jit.script(nn.Sequential(Net().a, nn.AdaptiveAvgPool2d(1), nn.Flatten())))
+    with pytest.raises(vt.InputError, match='0 is TorchScript, inside which nothing can be watched'):
+        ANALYSES[analysis](network.append(nn.Linear(8, 3)), IMAGES)
+
+
 @pytest.fixture(scope='module')
 def int8():
     """A network whose convolutions are int8, and one whose linear layers are."""

@@ -31,6 +31,8 @@ SMALLEST = 1e-36
 """What float32 cannot tell from zero with its usual precision."""
 MOST_PREFIX = 64
 """More class, distillation and register tokens than any network has."""
+MIXED = ('t2t',)
+"""Networks whose first layer is attention over pixels: with random weights each token repeats some other one."""
 ROUNDING = 2e-6
 """Relative error of a float32 sum of many terms."""
 WITHIN_NORM = 4e-3
@@ -66,10 +68,12 @@ class Arrangement:
     Attributes:
         name: What it is, for messages.
         read: Does it.
+        padded: Whether windows hold more positions than there are cells.
     """
 
     name: str
     read: Callable[[Tensor], Tensor]
+    padded: bool = False
 
 
 def arrangements(shape: Sequence[int], batch: int, count: int) -> Iterator[Arrangement]:
@@ -93,6 +97,8 @@ def arrangements(shape: Sequence[int], batch: int, count: int) -> Iterator[Arran
         elif count < positions <= count + MOST_PREFIX and len(shape) == 3 and shape[0] == batch:
             yield Arrangement('tokens after a prefix', lambda tensor, flat=flat: flat(tensor)[:, -count:])
             yield Arrangement('tokens before the rest', lambda tensor, flat=flat: flat(tensor)[:, :count])
+        elif positions > count and (shape[0] > batch or len(shape) > 3):
+            yield Arrangement('windows with padding', flat, padded=True)
 
 
 def in_order(shown: Tensor, raw: Tensor, tolerance: float) -> Tensor | None:
@@ -100,12 +106,16 @@ def in_order(shown: Tensor, raw: Tensor, tolerance: float) -> Tensor | None:
 
     Args:
         shown: ``(cells,)`` or ``(cells, channels)``.
-        raw: Values of the raw positions, the same shape.
+        raw: Values of the raw positions, the same shape, or of more positions where windows are padded.
         tolerance: Absolute.
     """
-    if shown.shape != raw.shape:
+    if shown.shape[1:] != raw.shape[1:] or len(raw) < len(shown) or (shown.ndim == 1 and len(raw) > len(shown)):
         return None
     shown, raw = shown.double(), raw.double()
+    if len(raw) > len(shown):
+        order = _nearest(shown, raw)
+        found = bool(((shown - raw[order]).abs() <= tolerance).all()) and len(order.unique()) == len(order)
+        return order if found else None
     if bool(((shown - raw).abs() <= tolerance).all()):
         return torch.arange(len(shown))
     if bool(((shown.sort(0).values - raw.sort(0).values).abs() > tolerance).any()):
@@ -115,17 +125,27 @@ def in_order(shown: Tensor, raw: Tensor, tolerance: float) -> Tensor | None:
         order[shown.argsort()] = raw.argsort()
         return order
     # the nearest; positions with nearly the same values may be taken for each other
-    order = torch.cat([torch.cdist(part, raw).argmin(1) for part in shown.split(1024)])
+    order = _nearest(shown, raw)
     return order if bool(((shown - raw[order]).abs() <= tolerance).all()) else None
 
 
-def misplaced(answers: Answers, order: Tensor, grid: Size) -> str:
-    """Why cells do not answer to the part of the image that they are drawn over; ``''`` if they do, or none is local.
+def _nearest(shown: Tensor, raw: Tensor) -> Tensor:
+    """The raw position with the nearest values for each cell."""
+    return torch.cat([torch.cdist(part, raw).argmin(1) for part in shown.split(1024)])
+
+
+def misplaced(answers: Answers, order: Tensor, grid: Size) -> tuple[str, str]:
+    """Why cells do not answer to the part of the image that they are drawn over, with the verdict.
+
+    Where most positions answer to everything, the few that seem to answer to a part may do so by chance.
 
     Args:
         answers: How the raw positions change with parts of the image.
         order: The raw position of each cell, row by row.
         grid: Rows and columns of cells.
+
+    Returns:
+        ``('WRONG', why)``, or ``('unproven', why)``; ``('', '')`` if they do, or none is local.
     """
     places, locality = answers.places()[order], answers.locality[order]
     rows = (torch.arange(grid[0]) + 0.5) / grid[0]
@@ -133,7 +153,7 @@ def misplaced(answers: Answers, order: Tensor, grid: Size) -> str:
     cells = torch.cartesian_prod(rows, columns)
     local = locality >= LOCAL  # the others may answer to everything, as behind global attention
     if int(local.sum()) < max(6, FEW * len(local)):
-        return ''
+        return '', ''
     for axis, name in enumerate(('rows', 'columns')):
         if grid[axis] < 2:
             continue
@@ -142,15 +162,19 @@ def misplaced(answers: Answers, order: Tensor, grid: Size) -> str:
         if min(spread, float(expected.std())) < SPREAD:
             continue
         agreement = float(torch.corrcoef(torch.stack([found, expected]))[0, 1])
+        if agreement < AGREEMENT and int(local.sum()) < MOST * len(local):
+            return 'unproven', f'its answers are blurred: {int(local.sum())} of {len(local)} cells answer to a part'
         if agreement < AGREEMENT:
-            return f'scrambled: its {name} answer to other parts of the image (agreement {agreement:.2f})'
-    return ''
+            return 'WRONG', f'scrambled: its {name} answer to other parts of the image (agreement {agreement:.2f})'
+    return '', ''
 
 
 LOCAL = 3.0
 """How many times the mean answer a position's strongest answer has to be, if its place is to be told from it."""
 FEW = 0.05
 """The smallest share of such positions that tells an order."""
+MOST = 0.5
+"""The smallest share of such positions that refutes one."""
 SPREAD = 0.12
 """Spread of their places (0.29 for a uniform grid) below which no order can be told."""
 AGREEMENT = 0.6
@@ -232,6 +256,13 @@ class Comparison:
                 task, subject, 'CRASH', f'{type(error).__name__}: {error} ({place})'.replace('\n', ' ')
             )
 
+    def _misplaced(self, answers: Answers, order: Tensor, grid: Size) -> tuple[str, str]:
+        """:func:`misplaced`; a scrambled order is not proven where tokens are mixed from the start."""
+        verdict, why = misplaced(answers, order, grid)
+        if verdict and any(name in str(self.network.architecture) for name in MIXED):
+            return 'unproven', f'{why}; its first attention mixes tokens by chance'
+        return verdict, why
+
     # class activation maps
 
     def cam(self) -> Iterator[Outcome]:
@@ -274,10 +305,13 @@ class Comparison:
         calls = self._backward[name]
         signed = {method: torch.stack([torch.from_numpy(_of(r, method).signed) for r in results]) for method in METHODS}
         grid: Size = (signed['gradcam'].shape[1], signed['gradcam'].shape[2])
-        reasons = []
+        reasons, padded = [], False
         for number, call in enumerate(calls):
             for place, (value, gradient) in enumerate(zip(call.values, call.gradients, strict=True)):
                 for way in arrangements(value.shape, len(self.images), grid[0] * grid[1]):
+                    padded |= way.padded
+                    if way.padded:
+                        continue
                     gradient = torch.zeros_like(value) if gradient is None else gradient
                     a, g = way.read(value), way.read(gradient)
                     order, reason = self._same_cams(signed, results, a, g)
@@ -285,9 +319,11 @@ class Comparison:
                         reasons.append(reason)
                         continue
                     answers = self._answers_of(name, number, place, way)
-                    wrong = misplaced(answers, order, grid)
+                    verdict, why = self._misplaced(answers, order, grid)
                     notes = [reason, '' if g.any() else 'no gradient', _doubt(name) if prefix else '']
-                    return outcome('WRONG', wrong) if wrong else outcome('equal', '; '.join(filter(None, notes)))
+                    return outcome(verdict or 'equal', why or '; '.join(filter(None, notes)))
+        if not reasons and padded:
+            return outcome('unproven', 'its windows are padded: which positions are padding is not known')
         if not reasons:
             return outcome('WRONG', f'a map of {grid} out of {[tuple(v.shape) for v in calls[0].values]}')
         return outcome('WRONG', next((reason for reason in reasons if 'off by' not in reason), reasons[0]))
@@ -308,8 +344,9 @@ class Comparison:
                 rounding = ROUNDING * float(sums.max())
                 canceled = float(truth[index].abs().max()) <= rounding
                 flat = float(truth[index].max() - truth[index].min()) <= rounding
-                if (canceled or flat) and _says_nothing(results[index], method):
-                    notes.append(f'{method}: nothing above rounding')
+                small = float(truth[index].abs().max()) <= WITHIN_NORM * float(terms[index].max())
+                if (canceled or flat or small) and _says_nothing(results[index], method):
+                    notes.append(f'{method}: nothing above {"rounding" if canceled or flat else "what norms leave"}')
                     continue
                 if canceled:
                     return None, f'{method} draws rounding errors as evidence'
@@ -376,8 +413,8 @@ class Comparison:
                     orders = [in_order(one, other, tolerance) for one, other in zip(shown, raw, strict=True)]
                     if orders[0] is None or any(order is None for order in orders):
                         continue
-                    wrong = misplaced(self._answers_of(name, number, place, way), orders[0], grid)
-                    return outcome('WRONG', wrong) if wrong else outcome('equal')
+                    verdict, why = self._misplaced(self._answers_of(name, number, place, way), orders[0], grid)
+                    return outcome(verdict or 'equal', why)
         shapes = [tuple(value.shape) for value in calls[0]]
         return outcome('WRONG', f'maps {tuple(maps.shape)} are not the values of {shapes}')
 
@@ -460,10 +497,11 @@ class Comparison:
             weights, reading, order = found
             number = next((n for n, r in enumerate(records) if r.weights.shape == weights.shape), None)
             grid: Size = (shown.shape[2], shown.shape[3])
-            wrong = ''
+            verdict, why = '', ''
             if number is not None:
-                wrong = misplaced(self._answers_of_keys(name, number, reading), order, grid)
-            yield outcome('WRONG', wrong) if wrong else self._compare_row(name, weights, reading, order, grid, outcome)
+                verdict, why = self._misplaced(self._answers_of_keys(name, number, reading), order, grid)
+            row = self._compare_row(name, weights, reading, order, grid, outcome)
+            yield outcome(verdict, why) if verdict == 'WRONG' or (verdict and not row.bad) else row
 
     def _inside(self, name: str, reading: _Reading, shape: Sequence[int]) -> Tensor | None:
         """Which tokens of all windows of an image change with it, ``(groups · keys,)``; padding does not.
@@ -552,6 +590,8 @@ class Comparison:
         """Whether the tokens that answer are those whose patch holds the pixel."""
         (rows, columns), patch, stride, start = facts['grid'], facts['patch'], facts['stride'], facts['start']
         missing = 0
+        if float(answered.float().mean()) > MOST:
+            return outcome('unproven', 'tokens answer to pixels everywhere: they are mixed before they are complete')
         for (y, x), answers in zip(pixels, answered, strict=True):
             down = [start[0] + r * stride[0] <= y < start[0] + r * stride[0] + patch[0] for r in range(rows)]
             across = [start[1] + c * stride[1] <= x < start[1] + c * stride[1] + patch[1] for c in range(columns)]

@@ -292,6 +292,13 @@ class _Scripted(nn.Module):
         return self.part(*args, **kwargs)
 
 
+def hidden_parts(module: nn.Module) -> str:
+    """``': body is TorchScript, inside which nothing can be watched'`` for a network with such a part, else ``''``."""
+    kinds = (_Scripted, torch.jit.ScriptModule)
+    name = next((name for name, part in unwrapped(module).named_modules() if isinstance(part, kinds)), None)
+    return '' if name is None else f': {name or "it"} is TorchScript, inside which nothing can be watched'
+
+
 @contextmanager
 def _with_scripted_parts_as_layers(parts: Sequence[nn.Module]) -> Iterator[None]:
     """TorchScript refuses hooks: its modules are exchanged for modules that call them."""

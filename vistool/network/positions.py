@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistool.network.capture import borrowed, hooked, remembered
+from vistool.network.capture import borrowed, hooked, modules_of, remembered
 from vistool.network.layers import DEFAULT_LAYERS, default_layers, module_path, unwrapped
 from vistool.network.tensors import (
     USUAL_PREFIX,
@@ -263,8 +263,9 @@ class Reading:
 def read(found: Answer, layout: Layout, probe: Probe) -> Reading:
     """How well an answer follows a layout, with the pattern as it is or blurred by receptive fields.
 
-    Where several axes are read as one run of tokens, each has to matter: heads, which all see the same, would pass for
-    the pixels of larger cells. So the agreement is the least one that remains when the mean over an axis is taken away.
+    Unless channels come before both axes of a map, each axis has to matter: heads, which all see the same, would pass
+    for the pixels of larger cells, and windows one after the other for the rows of a map. So the agreement is the least
+    one that remains when the mean over an axis is taken away.
     """
     every = found.over(layout.axes).double()
     if not bool(every.any()):
@@ -279,7 +280,7 @@ def read(found: Answer, layout: Layout, probe: Probe) -> Reading:
     best = max(range(len(expected)), key=lambda number: agreements[number])
     agreement = agreements[best]
     axes = [axis for axis, count in enumerate(every.shape) if count > 1]
-    if tokens and len(axes) > 1:
+    if layout.axes != 'BCHW' and len(axes) > 1:
         pattern = torch.full((every.numel(),), float(expected[best].mean()), dtype=every.dtype)
         pattern[index] = expected[best]
         pattern, own = pattern.view(every.shape), torch.full_like(pattern, float(values.mean()))
@@ -691,13 +692,13 @@ def _positions(module: nn.Module, inputs: NetworkInput) -> Positions:
                 entry[place] = own
         found.calls.setdefault(layer, []).append(entry)
 
-    network = unwrapped(module)
-    distinct = {str(index): child for index, child in enumerate(dict.fromkeys(network.modules()))}
-    with borrowed(module), torch.no_grad(), hooked(distinct, note):
-        try:
-            call_module(module, found.probe.inputs)
-        except Exception as error:  # any failure of foreign code; the caller's own forward will report what matters
-            found.problem = f'the network fails on a batch of two images of noise ({type(error).__name__})'
+    with borrowed(module), torch.no_grad():  # borrowing exchanges parts that are TorchScript
+        distinct = {str(index): child for index, child in enumerate(modules_of(unwrapped(module)))}
+        with hooked(distinct, note):
+            try:
+                call_module(module, found.probe.inputs)
+            except Exception as error:  # any failure of foreign code; the caller's own forward reports what matters
+                found.problem = f'the network fails on a batch of two images of noise ({type(error).__name__})'
     return found
 
 
@@ -815,6 +816,11 @@ def checked_layout(
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
+        )
+    if guess is not None and guess is not assumed and min(own.over(guess.axes).shape[-2:]) > 1:
+        raise NoSpatialMap(
+            f'its output {tuple(tensor.shape)} may be {guess.grid[0]}×{guess.grid[1]} positions in windows or patches, '
+            'whose order is not known: their answers to a changed image do not tell'
         )
     sure = guess is not None and guess.axes == 'BLC' and guess.grid in found.seen
     if tensor.ndim == 3 and tensor.shape[1] <= USUAL_PREFIX and not sure:

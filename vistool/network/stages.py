@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from vistool.errors import InputError, param
-from vistool.network.capture import remembered, tensors_of
+from vistool.network.capture import hidden_parts, remembered, tensors_of
 from vistool.network.features import Feature, Kept, features, known_counts, run_until
 from vistool.network.layers import find_target_layers, is_norm, require_layers, unwrapped
 from vistool.network.outputs import BY_PLACE, ScoreReader
@@ -36,7 +36,8 @@ from vistool.network.tensors import (
 )
 from vistool.network.windows import stated_windows, window_layout
 
-_MOST_STAGES = 8
+_MOST_STAGES = 9
+"""As many as a U-Net with four steps down has (Ronneberger et al., MICCAI 2015)."""
 _MOST_KEPT = 4 * 224 * 224
 """A batch with more pixels than four usual photos is not kept whole: finding the stages takes one more forward."""
 _BLOCKS = 4
@@ -159,8 +160,9 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
     A module with sizes inside it that lie between those of its input and output holds several stages, and its children
     are looked at instead, unless they are branches, which work on one tensor side by side. The modules that remain, in
     the order of the forward, are split where the size changes. Plain layers before the first block are a stem, not a
-    stage. One forward finds them, once for a network, its weights and an input size. Where tokens of a network that no
-    table knows are among them, another one checks that they are places in the image; else the module counts as none.
+    stage, and neither is the layer that predicts a map for each class. One forward finds them, once for a network, its
+    weights and an input size. Where tokens of a network that no table knows are among them, another one checks that
+    they are places in the image; else the module counts as none.
 
     Args:
         root: The network.
@@ -261,6 +263,8 @@ def _stages_among(root: nn.Module, backbone: str, calls: dict[str, ModuleCall]) 
     runs = runs[first:]
     while len(runs) > 1 and all(is_norm(part.module) for part in runs[-1]):  # of another branch than the last stage
         runs.pop()
+    if runs and len(runs[-1]) > 1 and _predicts(runs[-1][-1], calls):
+        runs[-1].pop()
     runs = _latest_of_branches(runs)
     if len(runs) > _MOST_STAGES:
         latest = {run[-1].grid: number for number, run in enumerate(runs)}
@@ -270,11 +274,17 @@ def _stages_among(root: nn.Module, backbone: str, calls: dict[str, ModuleCall]) 
         names = max(names, _even_blocks([calls[name] for name in within]), key=len)
     if not names:
         raise InputError(
-            f'{type(root).__name__} gives no feature maps',
+            f'{type(root).__name__} gives no feature maps{hidden_parts(root)}',
             hint=f'list its layers with {param("preview_model")}',
             parameter='images',
         )
     return names
+
+
+def _predicts(part: ModuleCall, calls: dict[str, ModuleCall]) -> bool:
+    """Whether a part returns what the network predicts, a map for each class, by a single layer with weights."""
+    layers = [layer for layer in part.module.modules() if next(layer.parameters(recurse=False), None) is not None]
+    return len(layers) == 1 and not is_norm(layers[0]) and '' in calls and bool(part.gives & calls[''].gives)
 
 
 def _by_size(part: ModuleCall) -> list[ModuleCall]:

@@ -7,11 +7,10 @@ their answers to a changed image decide what the axes are and where each token l
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -33,8 +32,6 @@ from vistool.network.tensors import (
     window_orders,
 )
 from vistool.network.windows import mentions_windows, trace_windows
-
-log = logging.getLogger('vistool')
 
 _FEW = 12
 """Fewer tokens than this cannot show their order; row by row is assumed."""
@@ -72,7 +69,7 @@ class TokenLayout:
     windows: Tensor | None = None
     query_windows: Tensor | None = None
     query_order: tuple[int, ...] | None = None
-    assumed: str = ''
+    assumed: str = field(default='', compare=False)
 
     @property
     def asking(self) -> Tensor | None:
@@ -136,10 +133,11 @@ def place_tokens(
         Unplaced: If it does not attend over places in the image, or they are not found.
     """
     if answers is None or answers.problem:
+        layout = find_token_layout(op, batch, size)
         if answers is not None:
-            message = '%s: where its tokens lie could not be checked (%s): row by row is assumed'
-            log.warning(message, op.name, answers.problem)
-        return op, find_token_layout(op, batch, size)
+            assumed = f'{op.name or "the attention of the network"}: its tokens are taken to lie row by row'
+            layout = replace(layout, assumed=f'{assumed}, as {answers.problem}')
+        return op, layout
     _refuse_channels(op, batch)
     found, placed = answers.remember(op.index, lambda: _place(op, batch, size, answers))
     if found is None or isinstance(placed, str):

@@ -23,7 +23,7 @@ from vistool.models.model import Model
 from vistool.network.layers import unwrapped
 from vistool.registry import HOOKS
 from vistool.results import Curves
-from vistool.runs.spec import Images
+from vistool.runs.spec import AnyItem, Images
 from vistool.training.probes import AnalysisLike, Probes, build_analysis, find_probes, undisturbed
 from vistool.training.strips import Strips, Unit
 from vistool.visualization.files import check_folder
@@ -85,8 +85,8 @@ class ExplainHook(Hook):
             self.style = Style(**(style or {}))
         except TypeError as error:
             raise InputError(f'{style!r} is not a style: {error}', parameter='style') from error
-        if not str(images).startswith('@'):
-            find_probes(images, max_images)
+        # What lies in a dataset of the config is known when there is a config.
+        self.items: list[AnyItem] = [] if str(images).startswith('@') else find_probes(images, max_images)
         self.probes: Probes | None = None
 
     @property
@@ -110,7 +110,8 @@ class ExplainHook(Hook):
             return
         with undisturbed():
             model = model_of(runner, network)
-            probes = Probes(model, find_probes(self.images, self.max_images, model), self.analysis, self.seed)
+            items = self.items or find_probes(self.images, self.max_images, model)
+            probes = Probes(model, items, self.analysis, self.seed)
         out = Path(self.out) if self.out is not None else Path(runner.work_dir) / 'explain'
         self.strips = Strips(out, self._unit, f'{self.analysis!r}', self.style)
         self.strips.start(self._completed(runner), probes.explain(), probes.names)

@@ -100,7 +100,7 @@ def find_probes(images: Images, most: int, model: Model | None = None) -> list[A
     found = find_items(images, model)  # type: ignore[arg-type]  # a path needs no model
     if len(found) <= most:
         return list(found)
-    log.info('%d of %d images, evenly spaced; %s takes more', most, len(found), param('max_images'))
+    log.warning('%d of %d images, evenly spaced; %s takes more', most, len(found), param('max_images'))
     return [found[place * len(found) // most] for place in range(most)]
 
 

@@ -262,6 +262,7 @@ class Aggregation:
         readout: What the scores mean, or None.
         numbers: ``(B, C)``, what is printed for each class, or None.
         lost: ``(B, M)``, the mass on prefix tokens, which is not drawn.
+        unchecked: Whether the order of the tokens is assumed.
     """
 
     maps: Tensor
@@ -274,6 +275,7 @@ class Aggregation:
     readout: Readout | None = None
     numbers: Tensor | None = None
     lost: Tensor | None = None
+    unchecked: bool = False
 
 
 @dataclass
@@ -455,6 +457,7 @@ def _aggregation(
         max(op.residual[0] for op in found.all),
         queries,
         patch,
+        unchecked=bool(found.layout.assumed),
         **more,
     )
 

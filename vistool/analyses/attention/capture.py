@@ -44,6 +44,7 @@ class Reading:
         mixed: Whether heads were mixed after the softmax.
         queries: The queries, ``auto`` resolved.
         query_grid: ``(h, w)`` of the queries, or None.
+        unchecked: Whether the order of its tokens, or of its queries, is assumed.
     """
 
     index: int
@@ -55,6 +56,7 @@ class Reading:
     mixed: bool
     queries: tuple[Query, ...]
     query_grid: tuple[int, int] | None
+    unchecked: bool = False
 
 
 def read(
@@ -90,7 +92,18 @@ def read(
     prefix, image = stacked[..., : layout.prefix], stacked[..., layout.prefix :]
     padding = (1 - stacked.sum(-1)).clamp_min(0) if layout.windows is not None else stacked.new_zeros(stacked.shape[:3])
     maps = image.unflatten(-1, layout.grid)
-    return Reading(op.index, op.name, maps, prefix, padding, op.residual[0], op.mixed, resolved, layout.query_grid)
+    return Reading(
+        op.index,
+        op.name,
+        maps,
+        prefix,
+        padding,
+        op.residual[0],
+        op.mixed,
+        resolved,
+        layout.query_grid,
+        bool(layout.assumed),
+    )
 
 
 def verify(op: AttentionOp) -> None:

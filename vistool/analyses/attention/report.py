@@ -118,7 +118,7 @@ def _maps(
     """One layer's maps: query by query, head by head."""
     found: list[Heatmap] = []
     diverging = bool((reading.maps[image] < 0).any())  # heads mixed after the softmax
-    layer = Layer(reading.name, reading.index, mixed=reading.mixed)
+    layer = Layer(reading.name, reading.index, mixed=reading.mixed, unchecked=reading.unchecked)
     for number, query in enumerate(reading.queries):
         place = Coordinates(model=model.name, method='raw', layer=reading.name, query=query.label)
         maps = [
@@ -203,13 +203,14 @@ def flow_result(
     asked = flow.queries if method != 'legrad' else ()
     queries = asked[:1] if targets else asked
     found: list[Heatmap] = []
+    layer = Layer(flow.names[-1], flow.indices[-1], unchecked=True) if flow.unchecked else None
     for number, values in enumerate(maps):
         place: dict[str, Coordinate] = {'model': model.name, 'method': method}
         if queries:
             place['query'] = queries[0 if targets else number].label
         if targets:
             place['target'] = targets[number].name
-        item = Heatmap(values, Coordinates(place), score=targets[number].score if targets else None)
+        item = Heatmap(values, Coordinates(place), layer, score=targets[number].score if targets else None)
         item = _scaled(item) if targets else item
         if measurements.values:
             item = with_measured(item, measurements.values[image][number])

@@ -56,6 +56,7 @@ from vistool.models.model import (
     sign_of,
     words_of,
 )
+from vistool.network.capture import hidden_parts
 from vistool.network.detection import Adapter, Frame, find_detector
 from vistool.network.forward import Forward, Layer, UnsuitedLayer, better_layer, forward, layers_to_explain
 from vistool.network.inputs import varied
@@ -288,10 +289,11 @@ class CAM(MapAnalysis):
         try:
             return self._results(model, samples, methods, inputs, layers, read)
         except UnsuitedLayer as error:
-            default = next(iter(layers))
-            better = None if self.layers else better_layer(model.module, inputs, read, default, error)
-            if better is None:
+            if self.layers:
                 raise
+            better = better_layer(model.module, inputs, read, next(iter(layers)), error)
+            if better is None:  # then it is no fault of a parameter that nobody gave
+                raise InputError(f'{error.problem}; it is the default for this network', hint=error.hint) from error
             return self._results(model, samples, methods, inputs, dict([find_call(model.module, better)]), read)
 
     def _results(
@@ -535,7 +537,7 @@ class CAM(MapAnalysis):
         require_layers(model.module)
         with naming('layers'):
             names = layer_names(model.module, self.layers)
-            names = names or layers_to_explain(model.module, inputs, read)
+        names = names or layers_to_explain(model.module, inputs, read)
         if not names and (joined := searched(model.module, inputs, read).joined):
             raise InputError(
                 f'{joined} runs on several inputs joined to one batch (torch.cat), so its rows are not those of the '
@@ -545,9 +547,9 @@ class CAM(MapAnalysis):
             )
         if not names:
             raise InputError(
-                f'no default layer is known for {network_name(model.module)}',
-                hint=f'name one (list all with {param("preview_model")})',
-                parameter='layers',
+                f'no default layer is known for {network_name(model.module)}: at {_pixels(inputs)} none gives a map of '
+                f'several positions that a score depends on{hidden_parts(model.module)}',
+                hint=f'take larger images, or name a layer (list all with {param("preview_model")})',
             )
         with naming('layers'):
             found = dict(find_call(model.module, name) for name in names)
@@ -615,6 +617,11 @@ class CAM(MapAnalysis):
             'layer_fusion': self.layer_fusion,
             'similar': same_for_all(self.contrast) or [],
         }
+
+
+def _pixels(inputs: NetworkInput) -> str:
+    (height, width), _ = input_size(inputs)
+    return f'{height}×{width} pixels'
 
 
 def _key(score: Score | Mapping[str, Any]) -> Hashable:
