@@ -440,6 +440,7 @@ class _Attention(_Arranger):
             name=f'{model}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item) if 'head' in place else str(place.get('method', ''))),
             footer=self.scored(item, str(place['target'])) if scored else '',
+            metrics=metrics_text(self.result, item),
             query=str(place.get('query', '')),
         )
 
