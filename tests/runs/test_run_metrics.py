@@ -201,8 +201,8 @@ def test_the_table_is_printed_at_the_end(photos, capsys):
 @pytest.mark.slow
 def test_a_run_that_was_killed_and_resumed_gives_the_same_files(photos):
     words = [sys.executable, str(Path('tools/vis_cam.py').resolve()), str(photos / 'photos'), *SMALL, '--deterministic']
-    words += ['--batch-size', '1', '--masks', str(photos / 'masks'), '--metrics', 'energy', 'ins', 'del', '--steps', '3']
-    words += ['--method', 'gradcam', 'random', '--gallery', '--save-raw']
+    words += ['--batch-size', '1', '--masks', str(photos / 'masks'), '--metrics', 'energy', 'ins', 'del']
+    words += ['--steps', '3', '--method', 'gradcam', 'random', '--gallery', '--save-raw']
     subprocess.run([*words, '-o', str(photos / 'whole')], check=True, stdout=subprocess.DEVNULL)
     for lines in (1, 3):
         process = subprocess.Popen([*words, '-o', str(photos / 'out'), '--resume'], stdout=subprocess.PIPE, text=True)
