@@ -379,6 +379,7 @@ def _open_images(leaf: Any, root: Path, cls: Any, scenes: list[Scene]) -> None:
 _WRITERS: Mapping[str, Callable[[Any, Path, Any, list[Scene]], None]] = {
     'OpenImagesDataset': _open_images,
     'BaseSegDataset': _segmentation,
+    'BaseCDDataset': _segmentation,
     'CocoPanopticDataset': _panoptic,
     'XMLDataset': _voc,
     'RefCocoDataset': _references,
