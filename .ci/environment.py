@@ -1,8 +1,8 @@
-"""Beside vistool: an environment that holds MMDetection, MMSegmentation and pycocotools too, as many users' do.
+"""Beside vistool: an environment that holds MMDetection, MMSegmentation, pycocotools and Lightning, as many users' do.
 
 Makes a virtual environment on top of the one that runs this script, whose packages it reuses, installs those packages
-into it, runs ``pip check``, loads one model of every package, and compares the maps of their detectors and segmenters
-with an oracle (tools/checks/detectors.py). pycocotools alone once broke every model: with it,
+into it, runs ``pip check``, loads one model of every package, compares the maps of their detectors and segmenters with
+an oracle (tools/checks/detectors.py), and trains with Lightning. pycocotools alone once broke every model: with it,
 mmpretrain imports parts of transformers that transformers 5 has not.
 """
 
@@ -15,7 +15,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-PACKAGES = ('onedl-mmdetection', 'onedl-mmsegmentation', 'pycocotools')
+PACKAGES = ('onedl-mmdetection', 'onedl-mmsegmentation', 'pycocotools', 'lightning')
 MODELS = (
     'mmpretrain::resnet/resnet18_8xb32_in1k.py',
     'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py',
@@ -24,6 +24,7 @@ MODELS = (
     'torchvision::resnet18',
     'configs/timm/vit_tiny_patch16_224.py',
 )
+LIGHTNING = 'tests/integrations/lightning_callback.py'
 # mmcv installs without its compiled operators. Models are built without them here, and none is called.
 LOAD = """
 import sys, types
@@ -55,6 +56,7 @@ def main() -> int:
         run = [[python, '-m', 'pip', 'install', '-q', *PACKAGES], [python, '-m', 'pip', 'check']]
         run += [[python, '-c', LOAD, model] for model in MODELS]
         run += [[python, 'tools/checks/detectors.py', '--only', 'mmdet', 'mmseg']]
+        run += [[python, '-m', 'pytest', '-q', '-n0', LIGHTNING]]
         return max(subprocess.run(command, check=False).returncode for command in run)
 
 

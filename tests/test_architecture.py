@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('vistool',),
-    ('vistool.commands',),
+    ('vistool.commands', 'vistool.integrations'),
+    ('vistool.training',),
     ('vistool.runs',),
     ('vistool.gallery',),
     ('vistool.analyses',),

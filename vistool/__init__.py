@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from vistool.runs.differences import RunDifference, compare_runs
     from vistool.runs.run import run
     from vistool.runs.spec import Failure, RunSummary
+    from vistool.training import ExplainHook, LearningRateHook
     from vistool.visualization import overlay, render, save, show
     from vistool.visualization.style import Style
 
@@ -69,6 +70,7 @@ __all__ = [
     'DatasetReport',
     'DatasetSummary',
     'EmbeddingMap',
+    'ExplainHook',
     'Failure',
     'FeatureMaps',
     'Geometry',
@@ -78,6 +80,7 @@ __all__ = [
     'Heatmaps',
     'ImageGrid',
     'InputError',
+    'LearningRateHook',
     'MapAnalysis',
     'Model',
     'NamedInputs',
@@ -130,6 +133,7 @@ _HOMES = {
     'vistool.runs.differences': ('RunDifference', 'compare_runs'),
     'vistool.runs.spec': ('Failure', 'RunSummary'),
     'vistool.runs.run': ('run',),
+    'vistool.training': ('ExplainHook', 'LearningRateHook'),
     'vistool.visualization': ('overlay', 'render', 'save', 'show'),
     'vistool.visualization.style': ('Style',),
 }

@@ -1,6 +1,7 @@
 """Features of a dataset in a plane: which features, layouts and measures against scikit-learn, files, bad input."""
 
 import csv
+import gc
 import json
 from collections import Counter
 from dataclasses import replace
@@ -162,6 +163,15 @@ def test_a_table_of_confusions_leaves_out_what_is_not_known_and_tells_equal_name
         {'label': 'cup', 'crane': 0, 'crane (2)': 0, 'cup': 0},
     ]
     assert replace(result, judged=False).confusion() == []
+    assert result.classes == ('crane', 'crane (2)')
+    assert [each and each.name for each in result.colored_by] == [
+        'crane',
+        'crane',
+        'crane (2)',
+        'crane (2)',
+        None,
+        'crane',
+    ]
 
 
 def test_umap_says_which_package_is_missing(monkeypatch):
@@ -211,6 +221,21 @@ def test_features_of_a_classifier_enter_the_layer_that_gives_the_scores():
         name, found, _ = score_features(network, images(), read)
         assert name == 'input of head.2'
         torch.testing.assert_close(found, network.head[:2](network.stem(images()).relu().mean((2, 3))))
+
+
+def test_maps_are_not_kept_while_the_layer_that_gives_the_scores_is_searched_for():
+    network = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 8, 1), nn.Flatten(), nn.Linear(8 * 64**2, 3))
+    count = len(images())
+
+    def scores_of(output):
+        gc.collect()
+        maps = [each for each in gc.get_objects() if type(each) is torch.Tensor and each.shape[:2] == (count, 64)]
+        assert not maps
+        return output
+
+    with torch.no_grad():
+        name, found, _ = score_features(network, images(), scores_of)
+    assert name == 'input of 4' and found.shape == (count, 8 * 64**2)
 
 
 def test_features_of_mmpretrains_networks_equal_its_own():
@@ -308,6 +333,11 @@ def test_a_gallery_of_the_samples_and_of_another_run_on_their_map(capsys, small,
     assert code == 2 and stderr == 'error: --embedding: is for a gallery; add --gallery\n'
     assert cam(capsys, *words, '--gallery')[0] == 0
     assert [image['points'][0] for image in data_of(tmp_path / 'cam')['images']] == points
+    words = ['@train', small, 'none', '--method', 'EigenCAM', '--seed', 1, '--compare', small, 'none']
+    assert cam(capsys, *words, '-o', tmp_path / 'two', '--gallery')[0] == 0
+    lines = [json.loads(text) for text in (tmp_path / 'two' / 'manifest.jsonl').read_text().splitlines()]
+    assert all(each['compared'][0]['prediction'] == each['prediction'] for each in lines)  # the same weights
+    assert [run.get('pictures') for run in data_of(tmp_path / 'two')['runs']] == [False, None]
     code, _, stderr = tsne(capsys, small, 'none', '-o', tmp_path / 'cam', '--gallery')
     assert code == 2 and "'out'" not in stderr and 'holds a run of vis_cam; accepted: another folder' in stderr
     code, _, stderr = tsne(capsys, small, 'none', '-o', tmp_path / 'a.png', '--gallery')

@@ -1,16 +1,23 @@
 """Planted faults of annotations are found and named; clean data raise no alarm, random crops included."""
 
+import copy
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from annotated_dataset import write_scenes
 from mmcv.transforms import RandomFlip
+from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 from test_annotations import ANNOTATIONS, LOAD, STEPS, Plain, samples_of
+from test_recording import build
 from torchvision.transforms import v2
 
 from vistool.data.annotation_checks import static_faults
 from vistool.data.annotations import Annotation, Annotations, ObjectMask
+from vistool.data.coco_files import CocoFile
 from vistool.data.recording import Samples
 
 
@@ -226,3 +233,131 @@ def test_annotations_that_cannot_be_read_are_named(scenes):
 
     (fault,) = Samples(Broken(scenes[1])).read(0).faults
     assert fault.kind == 'unreadable'
+
+
+def test_objects_of_a_coco_file_that_a_dataset_drops_are_named(tmp_path):
+    """MMDetection's CocoDataset keeps only the first of these, and says nothing."""
+    boxes = {1: [10, 20, 40, 20], 2: [10, 20, 0, 20], 3: [90, 20, 40, 20], 4: [10, 20, -5, 20], 5: [10, 25, 40, 20]}
+    listed = [{'id': k, 'image_id': 7, 'bbox': box, 'category_id': 1 + 8 * (k == 5)} for k, box in boxes.items()]
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps({'images': [], 'annotations': listed, 'categories': [{'id': 1, 'name': 'cat'}]}))
+    file = CocoFile.of(SimpleNamespace(ann_file=str(path)))
+    info = {'img_id': 7, 'height': 60, 'width': 80, 'instances': [{'bbox': [10, 20, 50, 40], 'bbox_label': 0}]}
+    faults = file.left_out(info, 'CocoDataset')
+    assert [fault.kind for fault in faults] == ['no area', 'outside', 'swapped corners', 'label']
+    assert 'annotation 5, which CocoDataset leaves out: category 9' in faults[-1].text
+    clean = {**info, 'instances': [{'bbox': [x, y, x + w, y + h]} for x, y, w, h in boxes.values()]}
+    assert file.left_out(clean, 'CocoDataset') == () and file.left_out({**info, 'img_id': 8}, 'CocoDataset') == ()
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"annotations": 3}', '{"annotations": [{}], "categories": []}'])
+def test_files_of_another_form_are_left_alone(tmp_path, text):
+    (tmp_path / 'a.json').write_text(text)
+    assert CocoFile.of(SimpleNamespace(ann_file=str(tmp_path / 'a.json'))) is None
+    assert CocoFile.of(SimpleNamespace(ann_file=str(tmp_path / 'b.json'))) is None
+    assert CocoFile.of(SimpleNamespace()) is None
+
+
+class Mixing:
+    """As MMDetection's MultiImageMixDataset: transforms may ask for the samples that they mix in."""
+
+    def __init__(self, dataset, pipeline):
+        self.dataset, self.pipeline, self.metainfo = dataset, pipeline, dataset.metainfo
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        results = copy.deepcopy(self.dataset[index])
+        for transform in self.pipeline:
+            if hasattr(transform, 'get_indices'):
+                results['mix_results'] = [copy.deepcopy(self.dataset[k]) for k in transform.get_indices(self.dataset)]
+            results = transform(copy.deepcopy(results))
+            results.pop('mix_results', None)
+        return results
+
+
+class SideBySide:
+    """The simplest mosaic."""
+
+    def get_indices(self, dataset):
+        return [(len(dataset) - 1)]
+
+    def __call__(self, results):
+        (other,) = results['mix_results']
+        moved = other['gt_bboxes'] + [results['img'].shape[1], 0] * 2
+        results['img'] = np.concatenate([results['img'], other['img']], axis=1)
+        results['gt_bboxes'] = np.concatenate([results['gt_bboxes'], moved.astype(np.float32)])
+        results['gt_bboxes_labels'] = np.concatenate([results['gt_bboxes_labels'], other['gt_bboxes_labels']])
+        return results
+
+
+@pytest.mark.parametrize('detail', ['original', 'ends', 'steps'])
+@pytest.mark.parametrize('forgets', [[], ['gt_bboxes']])
+def test_mixed_images_have_the_boxes_of_all_and_are_checked_from_there_on(scenes, detail, forgets):
+    loaded = {'type': 'mmcv.LoadAnnotations', 'with_bbox': True}
+    base = samples_of(scenes[0], []).dataset
+    base.pipeline = Compose(build([LOAD, loaded]))
+    samples = Samples(Mixing(base, [SideBySide(), ForgetfulFlip(forgets)]))
+    record = samples.read(0, detail=detail)
+    counts = [len(scenes[1][k].boxes) for k in (0, 5)]
+    assert len(record.images[0].annotations.objects) == counts[0]
+    assert len(record.images[-1].annotations.objects) == sum(counts)
+    if detail == 'steps':
+        assert [image.step for image in record.images] == ['original', 'SideBySide', 'ForgetfulFlip']
+    assert kinds(record) == ({('does not follow', 'ForgetfulFlip')} if forgets else set())
+
+
+def _set(key, *place_and_value):
+    *place, value = place_and_value
+
+    def change(target):
+        target[key][tuple(place)] = value
+
+    return change
+
+
+def _again(target):
+    for key in ('boxes', 'labels', 'masks', 'keypoints'):
+        target[key] = torch.cat([target[key], target[key][:1]])
+
+
+def _wider_masks(target):
+    target['masks'] = torch.nn.functional.pad(target['masks'], (0, 7))
+
+
+PLANTED = {
+    'not finite': _set('boxes', 0, 1, float('nan')),
+    'swapped corners': lambda target: target['boxes'].copy_(target['boxes'][:, [2, 1, 0, 3]]),
+    'no area': lambda target: target['boxes'][0, 3:].copy_(target['boxes'][0, 1:2]),
+    'outside': lambda target: target['boxes'][0].add_(torch.tensor([200.0, 0, 200, 0])),
+    'beyond the image': _set('boxes', 0, 2, 163.0),
+    'label': _set('labels', 0, 9),
+    'duplicate': _again,
+    'mask of another size': _wider_masks,
+    'empty mask': _set('masks', 0, 0),
+    'mask and box': lambda target: target['masks'][0].copy_(target['masks'][0].roll(20, 1)),
+    'keypoint outside': _set('keypoints', 0, 0, 0, 190.0),
+}
+
+
+class Planted(Plain):
+    """Each fault in a sample of its own; the last samples are clean."""
+
+    def __getitem__(self, index):
+        image, target = super().__getitem__(index)
+        target = {key: torch.as_tensor(value.numpy().copy()) for key, value in target.items()}
+        centers = (target['boxes'][:, :2] + target['boxes'][:, 2:]) / 2
+        target['keypoints'] = torch.cat([centers, torch.full((len(centers), 1), 2.0)], dim=1)[:, None]
+        if index < len(PLANTED):
+            list(PLANTED.values())[index](target)
+        return image, target
+
+
+def test_each_of_eleven_planted_faults_is_found_and_nothing_else(tmp_path):
+    samples = Samples(Planted(write_scenes(tmp_path / 'scenes', len(PLANTED) + 9, seed=11)))
+    found = [{fault.kind for fault in samples.read(index).faults} for index in range(len(samples))]
+    also = {'beyond the image': {'mask and box'}}  # an edge that is moved leaves its mask
+    for kind, kinds_found in zip(PLANTED, found, strict=False):
+        assert kind in kinds_found and kinds_found <= {kind} | also.get(kind, set())
+    assert found[len(PLANTED) :] == [set()] * 9

@@ -237,3 +237,26 @@ def test_label_maps_are_read_in_every_form(value):
 @pytest.mark.parametrize('value', [{'img': MASK}, (MASK, 3), MASK, {'gt_label': 1}, (MASK, {'label': 1}), None])
 def test_samples_without_annotations_have_none(value):
     assert annotations_of(value, (60, 80)) is None
+
+
+def test_each_of_several_frames_has_its_own_boxes(scenes):
+    """MMDetection's tracking pipelines keep a list with a part for each frame."""
+
+    class Frames(Plain):
+        metainfo = {'classes': Plain.classes}
+
+        def __init__(self, written, pipeline):
+            super().__init__(written)
+            self.pipeline = pipeline
+
+        def __getitem__(self, index):
+            parts = [self.scenes[index], self.scenes[index + 1]]
+            boxes, labels = ([getattr(each, name) for each in parts] for name in ('boxes', 'labels'))
+            images = [each.image.copy() for each in parts]
+            return self.pipeline({'img': images, 'gt_bboxes': boxes, 'gt_bboxes_labels': labels})
+
+    record = Samples(Frames(scenes[1], lambda results: results)).read(0)
+    first, second = (image for image in record.images if image.step == 'original')
+    np.testing.assert_array_equal(boxes_in(first), scenes[1][0].boxes)
+    np.testing.assert_array_equal(boxes_in(second), scenes[1][1].boxes)
+    assert record.faults == ()

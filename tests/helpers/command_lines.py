@@ -138,7 +138,7 @@ PLAUSIBLE = {
     'data': ['vit.py', 'nothing.py', 'broken.py'],
     'checkpoint_option': ['none', 'vit.pth', 'nowhere.pth'],
 }  # fmt: skip
-LEFT_OUT = {'help', 'debug', 'version'}
+LEFT_OUT = {'help', 'debug', argparse.SUPPRESS}  # the last is --version
 IMAGES = ['good.png', 'good.png', 'good.png', 'folder', 'folder', 'folder', 'mixed', 'list.txt', 'classes/*/*.png',
           'grey.png', 'rgba.png', 'deep.png', 'dot.png', 'thin.png', 'broken.png', 'empty.png', 'empty', 'dead.png',
           'nowhere.png', '', '@val', '@train', '@nope', '@', 'vit.py', 'array.npy', 'loop', '[', '*.nope',

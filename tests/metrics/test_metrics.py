@@ -14,6 +14,7 @@ from vistool.errors import InputError
 from vistool.metrics import (
     METRICS,
     Case,
+    Copy,
     Measured,
     Needs,
     Network,
@@ -337,6 +338,31 @@ def test_a_metric_of_ones_own(linear):
     finally:
         METRICS.pop('area', None)
         METRICS.pop('first', None)
+
+
+def test_the_infidelity_of_a_linear_models_gradient_is_0_whatever_its_scale(linear):
+    """Yeh et al., NeurIPS 2019, with additive noise and the best factor, as captum's ``normalize=True``."""
+    try:
+
+        @register_metric('infidelity', paper='an example', formula='', range=(0, math.inf), needs=Needs.SCORES)
+        def infidelity(case):
+            noise = torch.randn(
+                20, 1, *case.values.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+            )
+            copies = [Copy(('noise', number), lambda each=each: case.image - each) for number, each in enumerate(noise)]
+            plain, *changed = yield [plain_copy(case), *copies]
+            foretold = (noise[:, 0] * case.values).sum((1, 2))
+            really = plain - torch.stack(changed)
+            factor = (foretold * really).sum() / (foretold**2).sum()
+            return ((factor * foretold - really) ** 2).mean()
+
+        network, image = linear
+        gradient = network.weight.detach().sum(0)
+        assert measured(network, image, gradient, ['infidelity'])['infidelity'].value < 1e-20
+        assert measured(network, image, 100 * gradient, ['infidelity'])['infidelity'].value < 1e-20
+        assert measured(network, image, torch.rand(6, 7).double(), ['infidelity'])['infidelity'].value > 1
+    finally:
+        METRICS.pop('infidelity', None)
 
 
 def test_every_metric_says_what_it_is():

@@ -12,6 +12,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from torch import nn
 from torchcam.metrics import ClassificationMetric, DeletionInsertionMetric
 
+import vistool as vt
 from vistool.metrics import Case, Network, evaluate, find_metrics, find_protocol
 
 
@@ -143,3 +144,62 @@ def test_on_a_constant_map_gradcam_removes_everything():
         work = Network(network, image[None], [lambda output, count: output.softmax(1)[:, 0]])
         curve = evaluate([(case, 0)], find_metrics(['road']), work)[0]['road'].curves['road most relevant']
         assert curve.fractions.tolist()[: len(removed)] == removed
+
+
+DEMO = ['efficientnet_lite/efficientnet-lite0_in1k', 'mobilenet_v2/mobilenet-v2_8xb32_in1k']
+
+
+@pytest.fixture(scope='module', params=DEMO)
+def demo(request):
+    """A network with real weights, a photo as it gets it, and its GradCAM and LayerCAM for the predicted class."""
+    model = vt.load(f'configs/{request.param}.py')
+    sample = model.read('demo/coffee.png')
+    image = model.batch([sample])
+    result = vt.CAM(['gradcam', 'layercam'])(model, sample)
+    maps = torch.from_numpy(np.stack([each.values for each in result.maps]))
+    return model.module, image.repeat(2, 1, 1, 1), maps, [result.targets[0].id] * 2
+
+
+@pytest.mark.slow
+def test_protocol_gradcam_on_the_demo_networks(demo, monkeypatch):
+    monkeypatch.setattr(road.torch, 'randn_like', torch.zeros_like)
+    network, images, maps, classes = demo
+    targets = [ClassifierOutputSoftmaxTarget(target) for target in classes]
+    protocol = replace(find_protocol('gradcam'), noise=0.0, percent=(30, 70))
+    found = measured(network, images, maps, classes, protocol, ['road', 'drop', 'increase'])
+    theirs = [
+        kind(images, maps.numpy(), targets, network)
+        for kind in (
+            road.ROADCombined([30, 70]),
+            cam_mult_image.DropInConfidence(),
+            cam_mult_image.IncreaseInConfidence(),
+        )
+    ]
+    np.testing.assert_allclose(found, theirs, atol=1e-5)
+    assert np.abs(found[0]).max() > 1e-2
+
+
+@pytest.mark.slow
+def test_protocol_torchcam_on_the_demo_networks(demo):
+    network, images, maps, classes = demo
+    test_protocol_torchcam((network, images, maps, classes))
+
+
+@pytest.mark.slow
+def test_protocols_rise_and_quantus_on_the_demo_networks(demo):
+    network, images, maps, classes = demo
+    found = measured(network, images[:1], maps[:1], classes[:1], 'rise', ['insertion', 'deletion'])[:, 0]
+    with torch.no_grad():
+        theirs = [
+            naive_metrics.rise(network, images[:1], maps[0].numpy(), classes[0], mode, 224 * 8)
+            for mode in ('insertion', 'deletion')
+        ]
+    np.testing.assert_allclose(found, theirs, atol=1e-5)
+    image = torch.nn.functional.interpolate(images[:1], (240, 240), mode='bicubic')  # steps of 1,920 whole pixels
+    values = torch.nn.functional.interpolate(maps[None, :1], (240, 240), mode='bicubic')[0, 0]
+    ranks = values.flatten().argsort(stable=True).argsort().view(240, 240).numpy() / 240**2  # without ties
+    curve = deletion_curve(network, image, ranks, classes[0], replace(find_protocol('quantus'), steps=30))
+    with torch.no_grad():
+        theirs = naive_metrics.quantus_pixel_flipping(network, image, ranks, classes[0], 3 * 1920)
+    np.testing.assert_allclose(curve.scores[1:], theirs, atol=1e-5)
+    assert np.ptp(theirs) > 1e-2

@@ -235,6 +235,16 @@ def test_files_and_exit_codes(capsys, before, photos, tmp_path):
     assert code == 0
 
 
+def test_runs_of_other_images_are_compared_where_both_have_them_and_it_is_said(capsys, before, tmp_path):
+    shutil.copytree(before, tmp_path / 'fewer')
+    lines = (tmp_path / 'fewer/manifest.jsonl').read_text().splitlines(keepends=True)
+    (tmp_path / 'fewer/manifest.jsonl').write_text(''.join(lines[:2]))
+    code, _, stderr = diff(capsys, before, tmp_path / 'fewer', '-o', tmp_path / 'out', '--fail-if', 'flips>0')
+    assert code == 0 and f'2 only in {before.name}: 2, 3' in stderr and '2 images in both runs' in stderr
+    code, _, stderr = diff(capsys, before, tmp_path / 'fewer', '-o', tmp_path / 'out')
+    assert code == 1 and 'error: missing>0 holds: 2' in stderr
+
+
 def test_runs_without_numbers_are_compared_by_their_predictions(capsys, before, photos, tmp_path):
     vt.run(vt.load(*SMALL), photos, vt.CAM(['gradcam'], targets=[3]), out=tmp_path / 'bare')
     code, _, stderr = diff(capsys, before, tmp_path / 'bare', '-o', tmp_path / 'out')

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,12 @@ BAD = [
         '--tolerance: -1; accepted: an integer',
     ),
     (['--metrics', 'iou', '--masks', 'MASKS', '--iou-threshold', '2'], '--iou-threshold: 2.0; accepted: above 0'),
+    (['--metrics', 'ins', '--steps', '1'], '--steps: 1; accepted: an integer from 2 up'),
+    (['--protocol', 'rise'], '--protocol: nothing is measured; name metrics with --metrics'),
+    (['--tolerance', '3'], '--tolerance: nothing is measured'),
+    (['--metrics', 'ins', '--tolerance', '3'], '--tolerance: no metric takes it; accepted: pointing among --metrics'),
+    (['--metrics', 'road', '--steps', '9'], '--steps: no metric takes it; accepted: insertion or deletion among'),
+    (['--metrics', 'bestiou', '--iou-threshold', '.3'], '--iou-threshold: no metric takes it; accepted: iou among'),
     (
         ['--metrics', 'ins', '--method', 'EigenCAM'],
         'insertion measures the evidence for a class, and EigenCAM is class-agnostic',
@@ -189,6 +196,24 @@ def test_the_table_is_printed_at_the_end(photos, capsys):
     assert head.split() == ['energy', '↑', 'point', '↑'] and first.startswith('GradCAM  ')
     assert first.index('[') == second.index('[')  # aligned
     assert chance.startswith('chance') and 'left out, because it is not defined: energy, point' in err
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_and_resumed_gives_the_same_files(photos):
+    words = [sys.executable, str(Path('tools/vis_cam.py').resolve()), str(photos / 'photos'), *SMALL, '--deterministic']
+    words += ['--batch-size', '1', '--masks', str(photos / 'masks'), '--metrics', 'energy', 'ins', 'del', 'road']
+    words += ['--method', 'gradcam', 'random', '--gallery', '--save-raw']
+    subprocess.run([*words, '-o', str(photos / 'whole')], check=True, stdout=subprocess.DEVNULL)
+    for lines in (1, 3):
+        process = subprocess.Popen([*words, '-o', str(photos / 'out'), '--resume'], stdout=subprocess.PIPE, text=True)
+        for _ in range(lines):
+            process.stdout.readline()  # a file that is written
+        process.kill()
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
+    assert not (photos / 'out' / 'metrics.csv').exists()
+    subprocess.run([*words, '-o', str(photos / 'out'), '--resume'], check=True, stdout=subprocess.DEVNULL)
+    assert files(photos / 'out') == files(photos / 'whole')
 
 
 @pytest.mark.slow

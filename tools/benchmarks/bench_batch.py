@@ -9,29 +9,17 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from bench_folder import make_photos
+from processes import SETTINGS, run
 from timing import machine
 
 TOOL = Path(__file__).resolve().parents[1] / 'vis_cam.py'
 _REPORT = re.compile(r'([\d.]+) images/s \((.+) of the time\)')
-
-
-def run(words: list[str]) -> tuple[str, float]:
-    """Runs Python with these words; what it said, and its peak memory in MiB."""
-    with tempfile.TemporaryFile('w+') as said:
-        process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)
-        said.seek(0)
-        text = said.read()
-    if status:
-        raise SystemExit(text)
-    return text, usage.ru_maxrss / 1024
 
 
 def forward(folder: str, config: str, checkpoint: str, batch: int) -> None:
@@ -59,6 +47,14 @@ def speed(text: str) -> tuple[float, str]:
     return float(found.group(1)), found.group(2)
 
 
+def multiply(photos: Path, times: int) -> None:
+    """Makes a folder hold each of its photos ``times`` times, as links."""
+    for path in list(photos.glob('*.jpg')):
+        for copy in range(times - 1):
+            (photos / f'{copy}').mkdir(exist_ok=True)
+            os.link(path, photos / f'{copy}' / path.name)
+
+
 def main() -> None:
     """Prints both speeds, their ratio, and peak memories."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -83,16 +79,18 @@ def main() -> None:
         tool = [str(TOOL), str(photos), args.config, args.checkpoint, '--batch-size', str(args.batch_size), *extra]
         print(f'{args.config}, {args.images} images, batches of {args.batch_size}; {machine()}')
         for number in range(args.rounds):
-            plain, _ = speed(run([__file__, '--forward', str(photos), *common])[0])
-            text, memory = run([*tool, '-o', f'{root}/out{number}'])
-            drawn, parts = speed(text)
-            print(f'forward {plain:.1f} images/s, vis_cam {drawn:.1f} ({parts}): {drawn / plain:.2f} ×', flush=True)
+            plain = [__file__, '--forward', str(photos), *common]
+            bare, tuned = (speed(run(plain, settings).said)[0] for settings in ({}, SETTINGS))
+            cost = run([*tool, '-o', f'{root}/out{number}'])
+            drawn, parts = speed(cost.said)
+            print(
+                f'forward {tuned:.1f} images/s ({bare:.1f} with the settings of any process), vis_cam {drawn:.1f} '
+                f'({parts}): {drawn / tuned:.2f} ×',
+                flush=True,
+            )
         if args.many:
-            for copy in range(args.many // args.images - 1):
-                for path in list(photos.glob('*.jpg')):
-                    (photos / f'{copy}').mkdir(exist_ok=True)
-                    os.link(path, photos / f'{copy}' / path.name)
-            _, more = run([*tool, '-o', f'{root}/many'])
+            multiply(photos, args.many // args.images)
+            memory, more = cost.memory, run([*tool, '-o', f'{root}/many']).memory
             print(
                 f'peak memory {memory:.0f} MiB at {args.images}, {more:.0f} MiB at {args.many}: {more / memory:.2f} ×'
             )

@@ -9,6 +9,7 @@ choose on an older CPU round in another order.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -16,9 +17,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from vistool.runs.differences import MapPair, RunDifference, compare_runs
+from vistool.runs.differences import RunDifference, compare_runs
 
 ROOT = Path(__file__).parents[2]
 VARIANTS: Mapping[str, tuple[Mapping[str, str], tuple[str, ...]]] = {
@@ -57,15 +56,17 @@ def _run(tool: str, words: list[str], out: Path, environment: Mapping[str, str],
 
 
 def _line(found: RunDifference) -> str:
-    """The largest changes."""
+    """The largest changes; a dash for what the runs have not."""
     maps = [item for item in found.maps if item.paired]
-    score = max(image.score for image in found.images)
-    numbers = [score, *(float(np.nanmax(each)) for each in _columns(maps))] if maps else [score, 0.0, 0.0, 0.0]
-    return ''.join(f'{number:>10.1e}' for number in numbers) + f'{sum(image.flipped for image in found.images):>7}'
-
-
-def _columns(maps: list[MapPair]) -> list[list[float]]:
-    return [[item.mass for item in maps], [1 - item.rank for item in maps], [1 - item.iou for item in maps]]
+    columns = [
+        [image.score for image in found.images],
+        [item.mass for item in maps],
+        [1 - item.rank for item in maps],
+        [1 - item.iou for item in maps],
+    ]
+    numbers = (max((each for each in column if math.isfinite(each)), default=None) for column in columns)
+    told = ''.join(f'{"–" if number is None else f"{number:.1e}":>10}' for number in numbers)
+    return f'{told}{sum(image.flipped for image in found.images):>7}'
 
 
 if __name__ == '__main__':

@@ -149,6 +149,7 @@ def target_of(
     numbers: Tensor,
     against: bool = False,
     truths: Sequence[float] = (),
+    word: str = '',
 ) -> Target:
     """A class or value as results name it, with its number.
 
@@ -159,11 +160,13 @@ def target_of(
         numbers: ``(C,)``, what :meth:`~vistool.network.outputs.Readout.numbers` gives for the image.
         against: Whether the evidence against it is shown.
         truths: What the dataset says that the values are; of another number, it speaks of something else.
+        word: How it was asked for, where that does not name it.
     """
     name = class_name(index, model.names_of(readout))
     number = float(numbers[index])
     truth = truths[index] if readout.is_value and len(truths) == readout.classes else None
-    return Target(f'against {name}' if against else name, None if readout.is_value else index, number, against, truth)
+    own = None if readout.is_value else index
+    return Target(f'against {name}' if against else name, own, number, against, truth, '' if own is None else word)
 
 
 def _same_size(samples: Sequence[Sample]) -> list[list[int]]:

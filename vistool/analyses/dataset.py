@@ -450,7 +450,7 @@ class DatasetReport:
             moments,
             None if plain else np.array(expected),
             objects=None if annotations is None else Objects.of(annotations, samples.classes),
-            faults=_faults([[record]]),
+            faults=_faults([[replace(record, faults=(*record.faults, *samples.left_out(index)))]]),
             hashed=hashed_record(record, self.phase) if self.hashes else None,
         )
 

@@ -484,9 +484,11 @@ def add_metrics(parser: Parser) -> None:
     )
     group.add_argument(
         '--protocol',
-        default='vistool',
         metavar='NAME',
         help='how pixels are removed: vistool (default), rise, gradcam, torchcam, quantus',
+    )
+    group.add_argument(
+        '--steps', type=whole, metavar='N', help="of the insertion and deletion curves (default: the protocol's, 28)"
     )
     group.add_argument(
         '--masks',
@@ -508,17 +510,48 @@ def protocol_of(args: argparse.Namespace) -> str | Protocol:
     """How metrics are measured: a protocol by its name, with what the arguments change of it.
 
     Raises:
-        InputError: There is no such protocol, or a value is not accepted.
+        InputError: There is no such protocol, a value is not accepted, or no metric takes it.
     """
-    changed = {'tolerance': args.tolerance, 'threshold': args.iou_threshold}
+    _refuse_unused(args)
+    changed = {'steps': args.steps, 'tolerance': args.tolerance, 'threshold': args.iou_threshold}
     given = {name: value for name, value in changed.items() if value is not None}
     if not given:
-        return str(args.protocol)
+        return str(args.protocol or 'vistool')
     from vistool.metrics import find_protocol
 
-    protocol = find_protocol(args.protocol)
+    protocol = find_protocol(args.protocol or 'vistool')
     with naming('iou_threshold', 'threshold'):
         return dataclasses.replace(protocol, **given)
+
+
+_TAKEN_BY = {'steps': ('insertion', 'deletion'), 'tolerance': ('pointing',), 'iou_threshold': ('iou',)}
+"""Options of metrics → the metrics that take them."""
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Refuses what no metric that is asked for takes; metrics of the user's own may take anything."""
+    given = [name for name in ('protocol', *_TAKEN_BY) if getattr(args, name) is not None]
+    if given and not args.metrics:
+        raise InputError(
+            'nothing is measured', hint=f'name metrics with {param("metrics")}, or leave it out', parameter=given[0]
+        )
+    if not given:
+        return
+    from vistool.metrics import find_metrics
+
+    try:
+        measured = find_metrics(args.metrics)
+    except InputError:  # of the user's own, or refused later
+        return
+    for name in given:
+        takers = _TAKEN_BY.get(name, ())
+        if takers and not any(each in measured for each in takers):
+            raise InputError(
+                'no metric takes it',
+                accepted=f'{" or ".join(takers)} among {param("metrics")}',
+                hint='leave it out',
+                parameter=name,
+            )
 
 
 def add_compare(parser: Parser) -> None:

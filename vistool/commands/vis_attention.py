@@ -46,7 +46,8 @@ def _add_map(parser: Parser) -> None:
         nargs='+',
         default=[],
         metavar='Q',
-        help="cls (default where there is one), mean (over the image), X,Y in pixels of the photo, or a token's number",
+        help="cls (default where there is one), mean (over the image), X,Y in pixels of the photo, a token's number, "
+        'or #N: the object query of prediction N of a detector',
     )
     options.add_targets(group, 'as in vis_cam; for grad-rollout and legrad')
     options.add_score_sign(group)

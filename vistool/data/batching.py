@@ -92,6 +92,10 @@ class Batcher:
             views = list(views[0].unbind(1))
         if len(views) == len(records) and views[0].dim() == 3:  # a list of images, not of views
             views = [views] if len({tuple(each.shape) for each in views}) > 1 else [torch.stack(views)]
+        if len(views) == len(records) and any(len(view) != len(records) for view in views):
+            return [self._fed(record, list(views[i]), samples, i) for i, record in enumerate(records)]  # not by view
+        if any(len(view) != len(records) for view in views):
+            raise InputError(f'the batch holds {len(views[0])} images for {len(records)} samples')
         return [self._fed(record, [view[i] for view in views], samples, i) for i, record in enumerate(records)]
 
     def _fed(self, record: Record, tensors: list[Any], samples: Any, place: int) -> BatchSample:

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from vistool.data.annotation_checks import Fault, check
 from vistool.data.annotation_trail import Trail
-from vistool.data.annotations import Annotations, classes_in, is_label_map
+from vistool.data.annotations import Annotations, annotations_of, classes_in, is_label_map
+from vistool.data.coco_files import CocoFile
 from vistool.data.datasets import (
     Label,
+    base_of,
     bases,
     class_names,
     info_of,
@@ -235,6 +237,12 @@ class Recorder(Tracer):
         self._choosing = 0
         self._made: list[NDArray[Any]] = []
         self.trail = Trail()
+        self._views: dict[int, Trail] = {}
+
+    @property
+    def trails(self) -> list[Trail]:
+        """The annotations on their way, of each view where there are several."""
+        return list(self._views.values()) or [self.trail]
 
     def record(self, transforms: list[Any], results: Any) -> Any:
         """Applies the transforms; None as soon as one returns None, as mmengine's Compose does."""
@@ -285,8 +293,10 @@ class Recorder(Tracer):
             )
         known = self._follows(self._copied(data))
         if not known:
-            self.photometry, self.mask, self.trail = self._shown(images[0], self.photometry.bgr), None, Trail()
-            self.trail.take('', data, self._size(images[0]))
+            self.photometry, self.mask = self._shown(images[0], self.photometry.bgr), None
+            self.trail, self._views = Trail(), {}
+            if len(images) == 1:
+                self.trail.take('', data, self._size(images[0]))
         if self._detail == 'ends':
             self._keep('transformed', images if len(images) > 1 else images[0])
         elif not known:
@@ -323,11 +333,13 @@ class Recorder(Tracer):
 
         def branch(child: Any) -> Callable[[Any], Any]:
             def traced(value: Any) -> Any:
-                self._view = next(number)
-                self.photometry, self.geometry, self.trail = entry[0], entry[1], entry[2].fork()
+                self._view = view = next(number)
+                self.photometry = entry[0]
+                self.geometry, self.trail = entry[1], entry[2].fork()
                 try:
                     return self.apply(child, value)
                 finally:
+                    self._views[view] = self.trail
                     self._view = None
 
             return traced
@@ -362,7 +374,10 @@ class Recorder(Tracer):
 
     def _track(self, value: Any) -> None:
         """Starts to follow the pixel grid where there are annotations to follow it."""
-        size = self._size(images_of(value)[0])
+        images = images_of(value)
+        if len(images) > 1:
+            return
+        size = self._size(images[0])
         geometry = Geometry.identity(size)
         self.trail.take('', value, size, geometry=geometry)
         known = isinstance(value, Mapping) and any(value.get(key) is not None for key in KEYS)
@@ -371,11 +386,14 @@ class Recorder(Tracer):
     def _take(self, name: str, value: Any, mixes: bool) -> bool:
         """Reads the annotations after a step; whether a step that leaves the image as it is took some of them away."""
         images = images_of(value)
+        if len(images) > 1:  # whose annotations are lists
+            self.trail.now = None
+            return False
         before = self.trail.now
         appear = self.trail.take(name, value, self._size(images[0]), self.step, self.geometry, mixes)
         if self.geometry is None and self.trail.now is not None and not mixes:
             self.geometry = Geometry.identity(self._size(images[0]))
-        if appear and self.images:
+        if appear and self.images and self.images[-1].view == self._view:
             self.images[-1] = replace(self.images[-1], annotations=self.trail.now)
             if self.trail.original is not None:
                 self.images[0] = replace(self.images[0], annotations=self.trail.original)
@@ -385,6 +403,16 @@ class Recorder(Tracer):
     def _unknown(self, transform: Any, before: Size, after: Size, several: bool) -> GeometricStep:
         """A step after which annotations cannot be checked."""
         return replace(resize(before, after), exact=False)
+
+    def _of_frame(self, value: Any, place: int, count: int) -> Annotations | None:
+        """The annotations of one of several frames: MMDetection's tracking keeps lists with a part for each."""
+        if not isinstance(value, Mapping):
+            return None
+        parts = {key: each[place] for key, each in value.items() if isinstance(each, list) and len(each) == count}
+        try:
+            return annotations_of(parts, self._size(images_of(value)[place]))
+        except Exception:  # frames may hold anything
+            return None
 
     def _size(self, image: Any) -> Size:
         height, width = self._planes(image, self.photometry.channels).shape[-2:]
@@ -429,7 +457,7 @@ class Recorder(Tracer):
             pixels = as_pixels(self._planes(image, self.photometry.channels), image, self.photometry)
             if self.mask is not None and place == 0:
                 pixels = with_mask(pixels, self.mask)
-            annotations = self.trail.now if place == 0 and len(images) == 1 else None
+            annotations = self.trail.now if len(images) == 1 else self._of_frame(value, place, len(images))
             self.images.append(StepImage(step, pixels, parameters, view, annotations))
 
 
@@ -579,6 +607,7 @@ class Samples:
         continued = [_watch_wrapper(wrapper, self._watch) for wrapper in wrappers(dataset)]
         self._mixes = any(continued)
         self._remarked: set[str] = set()
+        self._files: dict[int, CocoFile | None] = {}
 
     @classmethod
     def of(
@@ -607,6 +636,17 @@ class Samples:
     def label(self, index: int) -> Label:
         """A sample's label; its pipeline does not run."""
         return label_of(self.info(index))
+
+    def left_out(self, index: int) -> tuple[Fault, ...]:
+        """What is wrong with the objects that a sample has in a COCO file, but not in the dataset.
+
+        The file is read again at the first call.
+        """
+        base, place = base_of(self.dataset, index)
+        if id(base) not in self._files:
+            self._files[id(base)] = CocoFile.of(base)
+        file = self._files[id(base)]
+        return () if file is None else file.left_out(info_of(base, place), type(base).__name__)
 
     def read(self, index: int, repeat: int = 0, detail: Detail = 'steps') -> Record:
         """Runs the dataset's own pipeline for one sample.
@@ -645,8 +685,9 @@ class Samples:
         refetched = info.get('sample_idx', index) if watch.discarded else None
         label = label if label is not None else classes_in(recorder.images[0].annotations) or None
         name = sample_name(index, label, path, self.classes)
-        faults = check(recorder.trail, None if self.classes is None else len(self.classes))
-        return Record(index, name, path, label, recorder.images, data, recorder.photometry, refetched, faults)
+        count = None if self.classes is None else len(self.classes)
+        faults = dict.fromkeys(fault for trail in recorder.trails for fault in check(trail, count))
+        return Record(index, name, path, label, recorder.images, data, recorder.photometry, refetched, tuple(faults))
 
     def _refuse_pipe(self, index: int) -> None:
         """Raises for a sample whose file is a pipe or a device, which its loader would read for ever."""

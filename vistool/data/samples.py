@@ -376,7 +376,7 @@ def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> A
                 f'images of different sizes in one batch: {sizes}',
                 hint='use a batch size of 1, or a pipeline that crops or resizes to one size',
             )
-        batch = torch.stack(list(datas)).to(device)
+        batch = _sent(torch.stack(list(datas)), device)
         return batch if batch.is_floating_point() or not floats or batch.dtype != torch.uint8 else batch.float()
     if isinstance(first, (NamedInputs, PositionalInputs)):
         together: Any = several(first)
@@ -393,6 +393,13 @@ def _stack(datas: Sequence[Any], device: torch.device, floats: bool = True) -> A
     if isinstance(first, np.ndarray):
         return _stack([torch.from_numpy(data) for data in datas], device, floats)
     raise InputError(f'a sample contains a {type(first).__name__}', accepted='tensors, or tuples or dicts of tensors')
+
+
+def _sent(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A batch on the device; from pinned memory its copy to a GPU overlaps with what the CPU does next."""
+    if device.type == 'cuda' and batch.device.type == 'cpu':
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

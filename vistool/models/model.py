@@ -614,6 +614,18 @@ def own_predictions(targets: Targets) -> bool:
     return bool(own) and all(own)
 
 
+def words_of(targets: Targets, count: int) -> list[str]:
+    """How each of ``count`` classes was asked for where that does not name it: ``'top1'``, ``'label'``; else ``''``."""
+    words: list[str] = []
+    for each in (same_for_all(targets) or ['top1']) if same_for_all(targets) is not None else []:
+        text = str(each).strip().lower()
+        ranking = re.fullmatch(r'top[- ]?(\d{1,4})', text)
+        words += (
+            [f'top{place + 1}' for place in range(int(ranking[1]))] if ranking else [text * (text in ('label', OWN))]
+        )
+    return words if len(words) == count else [''] * count  # classes asked for twice stand once
+
+
 def _choice(target: object) -> ClassChoice:
     return target if isinstance(target, str) else int(target)  # type: ignore[call-overload]
 

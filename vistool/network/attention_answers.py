@@ -58,12 +58,23 @@ _UNRELATED = 1.0
 _SILENT = 1e-5
 """An answer this small, as a share of the tokens' own size, is rounding."""
 
-_TRUSTED = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'torchvision', 'transformers', 'timm', 'vistool')
+_TRUSTED = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'torchvision', 'transformers', 'timm', 'vistool')
 _TRUSTED_TIMM = (
     'beit', 'cait', 'davit', 'deit', 'edgenext', 'eva', 'levit', 'maxxvit', 'pvt_v2', 'swin_transformer',
     'swin_transformer_v2', 'twins', 'vision_transformer', 'xcit',
 )  # fmt: skip
-_REORDERING = ('halo_attn', 'bottleneck_attn', 'lambda_layer', 'hiera', 'mobilevit', 'efficientformer', 'crossvit')
+_ASKED_MMDET = ('swin', 'pvt')
+"""Backbones of mmdet with attention of their own; its DETR and relatives flatten one map row by row."""
+_REORDERING = (
+    'halo_attn',
+    'bottleneck_attn',
+    'lambda_layer',
+    'hiera',
+    'mobilevit',
+    'efficientformer',
+    'crossvit',
+    'yolos',
+)
 """Modules of trusted packages whose tokens do not lie row by row, or whose axes run otherwise."""
 
 
@@ -79,6 +90,8 @@ def is_known(module: nn.Module, inputs: NetworkInput) -> bool:
         package, _, rest = path.partition('.')
         leaf = path.rpartition('.')[2]
         if package not in _TRUSTED or any(word in leaf for word in _REORDERING):
+            return False
+        if package == 'mmdet' and leaf in _ASKED_MMDET:
             return False
         if rest.startswith('models.') and package == 'timm' and not leaf.startswith('_') and leaf not in _TRUSTED_TIMM:
             return False

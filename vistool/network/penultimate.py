@@ -16,7 +16,9 @@ from vistool.network.outputs import pooled_features
 from vistool.network.tensors import NetworkInput, float_tensors, input_size
 
 _MOST_VALUES = 1 << 20
-"""Per image: what is larger does not come after the pooling."""
+"""Per image: what is larger does not enter the layer that gives the scores."""
+_MOST_SCORES = 1 << 14
+"""Per image: what is larger and has two axes is a map or tokens, not scores. Keeping those would take gigabytes."""
 
 
 def score_features(
@@ -46,7 +48,8 @@ def score_features(
         given = [tensor for _, tensor in float_tensors(args)]
         if not given or not isinstance(output, Tensor) or given[0].shape[0] != batch or output.shape[0] != batch:
             return
-        if max(given[0].numel(), output.numel()) <= _MOST_VALUES * batch:
+        vector = sum(length > 1 for length in output.shape[1:]) <= 1
+        if given[0].numel() <= _MOST_VALUES * batch and (vector or output.numel() <= _MOST_SCORES * batch):
             seen.append((name, given[0].detach(), output.detach()))
 
     layers = {name: module for name, module in root.named_modules() if _has_weights(module)}

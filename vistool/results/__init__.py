@@ -17,6 +17,7 @@ from vistool.results.heatmaps import (
     Target,
     Top,
     distinct,
+    over_training,
     side_by_side,
 )
 from vistool.results.measurements import Estimate, MeanCurve, MetricMean, MetricsSummary
@@ -72,5 +73,6 @@ __all__ = [
     'channel_names',
     'confusion_matrix',
     'distinct',
+    'over_training',
     'side_by_side',
 ]

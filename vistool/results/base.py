@@ -15,14 +15,15 @@ Coordinate = str | int | float
 
 COORDINATES = (
     'model', 'minus', 'method', 'reduction', 'layer', 'target', 'instance', 'attribute', 'call', 'head', 'channel',
-    'query', 'share',
+    'query', 'share', 'epoch', 'iteration',
 )  # fmt: skip
 """The names of coordinates, in the order in which they are listed; a result kind of your own may have others.
 
 ``model`` and ``minus`` (the model whose map was subtracted), ``method`` of a CAM or of attention, ``reduction`` of
 channels, ``layer`` (its dotted name), ``target`` (a class name), ``instance`` (its number)
 and ``attribute`` (an edge), ``call``, ``head`` (a number, ``'mean'``
-or ``'max'``), ``channel``, ``query``, ``share`` (of the attention that the highlighted tokens hold).
+or ``'max'``), ``channel``, ``query``, ``share`` (of the attention that the highlighted tokens hold),
+``epoch`` or ``iteration`` (how many a training had completed; one of them, where a result follows a training).
 """
 
 

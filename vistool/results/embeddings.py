@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,14 +109,27 @@ class EmbeddingMap(Result):
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes that color the points, by id; see :attr:`colored_by`."""
-        found = {each.id: each.name for each in self.colored_by if each is not None}
-        return tuple(found[key] for key in sorted(found, key=lambda key: (key is None, key)))
+        return tuple(self._names_by_id.values())
 
     @property
     def colored_by(self) -> Sequence[Target | None]:
-        """The class of each sample: its label, or its prediction where no sample has a label."""
+        """The class of each sample: its label, or its prediction where no sample has a label.
+
+        Classes of one name are numbered: ImageNet has two cranes.
+        """
+        names = self._names_by_id
+        return [each and replace(each, name=names[each.id]) for each in self._colors]
+
+    @property
+    def _colors(self) -> list[Target | None]:
         labels = [each.label for each in self.samples]
         return labels if any(labels) else [each.predictions[0] if each.predictions else None for each in self.samples]
+
+    @property
+    def _names_by_id(self) -> dict[int | None, str]:
+        found = {each.id: each.name for each in self._colors if each is not None}
+        ids = sorted(found, key=lambda key: (key is None, key))
+        return dict(zip(ids, distinct([found[key] for key in ids]), strict=True))
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per sample: what it is, what is predicted, and where it lies."""

@@ -41,6 +41,7 @@ class Target:
         score: The model's score for it (a probability, where there are classes); None where it was not asked.
         against: Whether the maps show the evidence against it.
         truth: Of a value, what the dataset says that it is; None where that is unknown.
+        word: How a class was asked for that depends on the image or the weights: ``'top1'``, ``'label'``; else ``''``.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Target:
     score: float | None = None
     against: bool = False
     truth: float | None = None
+    word: str = ''
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance and manifests; what is unknown is left out."""
@@ -221,6 +223,7 @@ class Heatmap:
         diverging: Whether zero is the natural middle of the values: a difference, a cosine, mixed heads.
         comparable: Whether the values are on the scale of the first model's.
         resampled_from: Height and width of the compared map before it was resampled to this size; else None.
+        limits: The raw values at the ends of the color scale, where maps of other figures share it; else None.
     """
 
     values: Array
@@ -239,6 +242,7 @@ class Heatmap:
     diverging: bool = False
     comparable: bool = True
     resampled_from: tuple[int, int] | None = None
+    limits: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Accepts any mapping as coordinates."""
@@ -248,6 +252,15 @@ class Heatmap:
     def at(self, **more: Coordinate) -> Heatmap:
         """The same map with more coordinates, or other values of them."""
         return replace(self, coordinates=Coordinates({**self.coordinates, **more}))
+
+    @property
+    def extent(self) -> tuple[float, float] | None:
+        """The lowest and the highest raw value; None for a map that is colors by itself, or has no finite value."""
+        finite = self.values[np.isfinite(self.values)]
+        if self.values.ndim != 2 or not finite.size:
+            return None
+        low, high = self.range or (0.0, 1.0)
+        return low + float(finite.min()) * (high - low), low + float(finite.max()) * (high - low)
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -280,6 +293,7 @@ class Heatmaps(Result):
         model: Name of the model; ``''`` where models of several names are compared.
         label: The image's own class, where it is known.
         prediction: The most likely class, whatever is explained; None where there are no classes.
+        compared: The same of each compared model that has classes, by its name.
         targets: What the maps explain, with the model's score for each.
         titles: The methods that made the maps: id → title (``{'gradcam': 'GradCAM'}``).
         layers: Names of the layers that were looked at.
@@ -291,6 +305,7 @@ class Heatmaps(Result):
         shown: Which of the file's values and bands the photo shows.
         instances: What a detector or segmenter finds in the image; maps that explain one say its number.
         missed: The dataset's objects that a detector does not find.
+        predictions: Of a result that follows a training, the most likely class at each epoch (or iteration).
         reference: uint8 ``(H, W, 3)`` RGB, the photo to which the maps explain the similarity; else None.
     """
 
@@ -302,6 +317,7 @@ class Heatmaps(Result):
     model: str = ''
     label: Target | None = None
     prediction: Target | None = None
+    compared: Mapping[str, Target] = field(default_factory=dict)
     targets: tuple[Target, ...] = ()
     titles: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
@@ -312,6 +328,7 @@ class Heatmaps(Result):
     shown: Shown = PHOTO
     instances: tuple[Instance, ...] = ()
     missed: tuple[Instance, ...] = ()
+    predictions: Mapping[int, Target] = field(default_factory=dict)
     reference: NDArray[np.uint8] | None = None
 
     def found(self, item: Heatmap | None) -> tuple[Instance, ...]:
@@ -548,7 +565,35 @@ def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
     maps = tuple(item for _, item in sorted(found, key=lambda pair: pair[0]))
     compared = [{'model': n, **r.provenance} for n, r in zip(names[1:], results[1:], strict=True)]
     provenance = {**base.provenance, 'compare': compared}
-    return replace(base, maps=maps, model='', provenance=provenance)
+    predicted = {name: each.prediction for name, each in zip(names[1:], results[1:], strict=True) if each.prediction}
+    return replace(base, maps=maps, model='', compared=predicted, provenance=provenance)
+
+
+def over_training(
+    results: Mapping[int, Heatmaps], unit: Literal['epoch', 'iteration'], limits: Sequence[tuple[float, float] | None]
+) -> Heatmaps:
+    """Results of one image at several moments of a training as one, along the coordinate ``epoch`` or ``iteration``.
+
+    Args:
+        results: Completed epochs or iterations → the result then, in order. The last one's prediction and the first
+            one's image stand for all; each has as many maps, in the same order.
+        unit: What is counted.
+        limits: For each map of a result, the raw values at the ends of its color scale; None leaves it its own.
+    """
+    first, last = next(iter(results.values())), list(results.values())[-1]
+    maps = [
+        replace(item.at(**{unit: when}), limits=ends)
+        for when, result in results.items()
+        for item, ends in zip(result.maps, limits, strict=True)
+    ]
+    targets = {target.name: target for result in results.values() for target in result.targets}
+    return replace(
+        first,
+        maps=tuple(maps),
+        targets=tuple(targets.values()),
+        prediction=last.prediction,
+        predictions={when: each.prediction for when, each in results.items() if each.prediction is not None},
+    )
 
 
 def _with_own_targets(results: Sequence[Heatmaps]) -> list[Heatmaps]:

@@ -27,16 +27,24 @@ _RAMP = 'viridis_r'  # the last layers, which learn fastest, are the dark ones
 _PALE = 0.08  # of the ramp, which nobody could see on white
 # A line on a page shows no more than this many points; drawing each of a million iterations takes seconds.
 _MOST_POINTS = 4000
+_MOST_DOTS = 50
 
 
 def draw_lines(axes: Any, curves: Sequence[Curve], axis: Axis) -> list[Any]:
     """Draws the curves of a panel and returns their colors."""
     colors = _colors(axes, curves)
     for curve, color in zip(curves, colors, strict=True):
-        steps, values = (curve.steps, curve.values) if curve.measured else _thinned(curve)
+        steps, values = _spaced(curve) if curve.measured else _thinned(curve)
         look: dict[str, Any] = {**DOTS, 'zorder': 4} if curve.measured else {}
         axes.plot(axis.position(curve.config, steps), values, color=color, **look)
     return colors
+
+
+def _spaced(curve: Curve) -> tuple[Any, Any]:
+    """Single values, evenly spaced where there are more than can be told apart; the last one stays."""
+    count = len(curve.steps)
+    kept = np.unique(np.linspace(0, count - 1, min(count, _MOST_DOTS)).astype(int))
+    return curve.steps[kept], curve.values[kept]
 
 
 def ramp_color(order: float) -> Any:

@@ -66,13 +66,18 @@ def draw_embedding(result: EmbeddingMap, made: Figure, page: Page) -> None:
             _panel(axes, result, place, looks, page)
         if names:
             handles = [_handle(name, looks[name], small * points * 0.75) for name in names]
-            where = {'loc': 'outside right upper'} if beside else {'loc': 'outside lower center', 'ncols': per_line}
-            made.legend(handles=handles, frameon=False, columnspacing=1.0, handletextpad=0.2, handlelength=1.2, **where)
+            _add_legend(made, handles, 0 if beside else per_line)
         made.canvas.draw()  # while the parameters hold; the layout runs here
         if any(sample.thumbnail is not None for sample in result.samples):
             for axes, embedding in zip(panels, result.embeddings, strict=False):
                 _thumbnails(axes, result, embedding.points, looks, page)
             made.canvas.draw()
+
+
+def _add_legend(made: Figure, handles: Sequence[Line2D], per_line: int) -> None:
+    """The names below the panels, so many in a line, or with 0 beside them."""
+    where = {'loc': 'outside lower center', 'ncols': per_line} if per_line else {'loc': 'outside right upper'}
+    made.legend(handles=handles, frameon=False, columnspacing=1.0, handletextpad=0.2, handlelength=1.2, **where)
 
 
 def _limits(result: EmbeddingMap) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy as np
 from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer, Measure
 
 COSINE = 'cosine similarity'
+_UNITS = ('epoch', 'iteration')
+"""What a training counts."""
 _MOST_SHOWN = 3
 _AT_CENTER, _DISAGREES = 0.4, 0.25
 """A map with this share in the middle ninth of its box lies at the center; below this agreement two maps differ."""
@@ -83,9 +85,37 @@ def facets(result: Heatmaps) -> Facets:
     """Arranges the maps of a result: methods, heads or stages across; classes, queries, layers or models down."""
     arranger = {'cam': _Cam, 'attention': _Attention, 'feature': _Features}[result.kind](result)
     tiles = tuple(arranger.facet(item) for item in result.maps)
+    if (unit := next((name for name in _UNITS if name in result.coordinates), None)) is not None:
+        tiles = _over_training(arranger, tiles, unit)
     points = {tile.row: result.queries[tile.query] for tile in tiles if tile.query in result.queries}
     caption = _joined(arranger.caption(), _doubt(result))
     return Facets(tiles, caption, points, _ground_truth(result), arranger.compared)
+
+
+def _over_training(arranger: _Arranger, tiles: Sequence[Facet], unit: str) -> tuple[Facet, ...]:
+    """The arrangement of a film strip: moments of a training across, and down what is shown of each."""
+    result = arranger.result
+    moments = [int(item.coordinates[unit]) for item in result.maps]
+    ranks = [moments[:place].count(moment) for place, moment in enumerate(moments)]
+    rows = [_strip_row(arranger, tiles, [at for at, each in enumerate(ranks) if each == rank]) for rank in set(ranks)]
+    found = []
+    for item, tile, rank, moment in zip(result.maps, tiles, ranks, moments, strict=True):
+        target, predicted = item.coordinates.get('target'), result.predictions.get(moment)
+        footer = score_text(predicted.name, predicted.score) if predicted is not None else ''
+        if target is not None and item.score is not None:
+            footer = arranger.scored(item, str(target))
+        name = f'{unit} {moment}'
+        found.append(replace(tile, row=rows[rank], column=name, name=f'{name}/{tile.name}', footer=footer))
+    return tuple(found)
+
+
+def _strip_row(arranger: _Arranger, tiles: Sequence[Facet], places: Sequence[int]) -> str:
+    """What a row of a film strip shows at every moment: its class, unless that is whatever was predicted then."""
+    targets = {arranger.result.maps[place].coordinates.get('target') for place in places}
+    if targets == {None}:
+        return _joined(tiles[places[0]].row, tiles[places[0]].column)
+    what = str(next(iter(targets))) if len(targets) == 1 else 'predicted class'
+    return _joined(what, tiles[places[0]].column)
 
 
 def scale_of(result: Heatmaps, item: Heatmap) -> str:
@@ -334,9 +364,11 @@ class _Cam(_Arranger):
         method, target = str(item.coordinates.get('method', '')), item.coordinates.get('target')
         # A map that shows no class stands in the first row.
         shown = str(target) if target is not None else self.result.targets[0].name if self.result.targets else ''
-        name = method if target is None else f'{method}/{target}'
-        scored = self.scored(item, shown) if shown else ''
         explained = item.target or self.targets.get(shown)
+        # A prediction changes with the weights, and a paper's figure includes its panels by their names.
+        word = explained.word if explained is not None else ''
+        name = method if target is None else f'{method}/{word or target}'
+        scored = self.scored(item, shown) if shown else ''
         against = explained is not None and explained.against
         column = self.beside(item, self.column(item), self.columns)
         return Facet(
@@ -408,6 +440,7 @@ class _Attention(_Arranger):
             name=f'{model}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item) if 'head' in place else str(place.get('method', ''))),
             footer=self.scored(item, str(place['target'])) if scored else '',
+            metrics=metrics_text(self.result, item),
             query=str(place.get('query', '')),
         )
 

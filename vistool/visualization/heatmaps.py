@@ -209,7 +209,8 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
     painter = _Painter(result, style, _hatch(page))
     rows, constants = _rows(painter, always_label=False)
     noted = remark(result, hatched=bool(painter.hatch))
-    said = painter.facets.caption, *constants, *([] if page.paper else [noted])
+    told = painter.facets.caption.split(' · ')  # it may name the only method already
+    said = painter.facets.caption, *(each for each in constants if each not in told), '' if page.paper else noted
     caption = ' · '.join(dict.fromkeys(text for text in said if text))
     lines = lines_of(result.kind, rows, page, painter.facets.compared, style.arrangement)
     if page.paper:  # which has no caption of its own

@@ -56,7 +56,8 @@ def map_colors(result: Heatmaps, style: Style) -> tuple[ColorMapping, ...]:
     for item, key in zip(maps, keys, strict=True):
         members.setdefault(key, []).append(item)
     spans = {key: _span(result, style, sharing) for key, sharing in members.items()}
-    with_bar = style.colorbar if style.colorbar is not None else style.scale == 'shared' or result.kind == 'feature'
+    common = style.scale == 'shared' or result.kind == 'feature' or any(_on_limits(style, item) for item in maps)
+    with_bar = style.colorbar if style.colorbar is not None else common
     mappings = []
     for item, key in zip(maps, keys, strict=True):
         low, high, signed = spans[key]
@@ -109,6 +110,8 @@ def _alpha(result: Heatmaps, style: Style) -> float | Literal['heat'] | None:
 def _scale_key(result: Heatmaps, style: Style, index: int) -> str:
     """Maps with one key share a scale."""
     item = result.maps[index]
+    if _on_limits(style, item):
+        return f'limits {item.limits}'
     scale = scale_of(result, item)
     if style.scale == 'shared':
         return f'all {scale}' if item.diverging else 'all'
@@ -120,9 +123,14 @@ def _scale_key(result: Heatmaps, style: Style, index: int) -> str:
     return 'unit' if result.kind == 'cam' else f'map {index}'
 
 
+def _on_limits(style: Style, item: Heatmap) -> bool:
+    """Whether a map is drawn on the scale that it brings with it."""
+    return item.limits is not None and style.scale in (None, 'shared')
+
+
 def _restored(result: Heatmaps, style: Style, item: Heatmap) -> Map:
     """The values that a map scaled to [0, 1] had before, where maps are to be compared; else as they are."""
-    if style.scale != 'shared' or item.range is None:
+    if not (style.scale == 'shared' or _on_limits(style, item)) or item.range is None:
         return item.values
     low, high = item.range
     return item.values * np.float32(high - low) + np.float32(low)
@@ -130,6 +138,11 @@ def _restored(result: Heatmaps, style: Style, item: Heatmap) -> Map:
 
 def _span(result: Heatmaps, style: Style, maps: Sequence[Heatmap]) -> tuple[float, float, bool]:
     """The values at the ends of the scale, and whether it is signed (then symmetric about zero)."""
+    given = maps[0].limits if _on_limits(style, maps[0]) else None
+    if given is not None:
+        low, high = given
+        bound = max(-low, high)
+        return (-bound, bound, True) if low < 0 else (0.0 if result.kind != 'feature' else low, high, False)
     if result.kind == 'cam' and style.scale != 'shared':
         return 0.0, 1.0, False
     finite = [values[np.isfinite(values)] for m in maps if (values := _restored(result, style, m)).ndim == 2]

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from vistool import Attention
 from vistool.errors import InputError
 from vistool.metrics import Protocol
-from vistool.visualization.facets import metrics_text
+from vistool.visualization.facets import facets, metrics_text
+from vistool.visualization.heatmaps import heatmaps_scene
+from vistool.visualization.style import Style
 
 SIZE = (48, 64)
 COARSE = Protocol(block=16, steps=12, baseline='mean', ties='position')
@@ -61,6 +63,14 @@ def test_insertion_and_deletion_of_several_classes_and_images(vit, images, metho
                 np.testing.assert_allclose(item.curves[name].scores, scores, atol=1e-5)
                 assert item.metrics[name] == pytest.approx(np.trapezoid(scores, np.linspace(0, 1, 13)), abs=1e-5)
         assert len(metrics_text(result, result.maps[0])) == 2
+        drawn = facets(result)
+        assert [tile.metrics for tile in drawn.tiles] == [metrics_text(result, item) for item in result.maps]
+        caption = next(
+            item.text
+            for item in heatmaps_scene(result, Style(), Style().page(vector=False)).items
+            if 'layers' in getattr(item, 'text', '')
+        )
+        assert caption.count(method) == 1  # the only method, named once
         assert {'insertion', 'deletion', 'target'} <= set(result.to_frame())
         protocol = result.provenance['protocol']
         assert protocol['block'] == 16 and protocol['scored'] == 'probability'

@@ -103,11 +103,25 @@ def test_segformer_is_explained_over_the_enlarged_prediction(image):
         np.testing.assert_allclose(item.values, expected, atol=1e-5)
 
 
-def test_mask2former_is_read_as_class_scores(image):
+def test_mask2former_is_explained_through_its_class_probabilities_times_masks(image):
     network = networks.built(networks.mask2former)
     result = vt.CAM('hirescam')(vt.load(network, classes=CLASSES), image)
     assert result.layers == ('model.pixel_level_module.decoder.mask_projection',)
-    assert result.maps[0].values.max() > 0
+
+    def scores_of():
+        output = network(pixel_values=image[None])
+        shares, masks = output.class_queries_logits[0].softmax(-1)[:, :-1], output.masks_queries_logits[0].sigmoid()
+        scores = (shares[:, :, None, None] * masks[:, None]).sum(0)
+        return F.interpolate(scores[None], SIZE, mode='bilinear', align_corners=False)[0]
+
+    with torch.no_grad():
+        region = scores_of().argmax(0) == result.targets[0].id
+    expected = naive_map(
+        [network.model.pixel_level_module.decoder.mask_projection], scores_of,
+        lambda scores: scores[result.targets[0].id][region].sum(), lambda maps: maps,
+    )  # fmt: skip
+    np.testing.assert_allclose(result.maps[0].values, expected, atol=1e-5)
+    assert expected.max() > 0
 
 
 def folder_of(network, processor, path):

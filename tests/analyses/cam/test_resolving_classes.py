@@ -3,10 +3,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
+from torch import nn
 
+import vistool as vt
 from vistool.data.datasets import of_classes, read_class
 from vistool.errors import InputError
 from vistool.models.classes import Chosen, class_id, dataset_classes, resolve_classes
+from vistool.models.model import words_of
+from vistool.visualization.kinds import to_panels
+from vistool.visualization.style import Style
 
 NAMES = ['tench, Tinca tinca', 'crane', 'tabby, tabby cat', 'measuring cup', 'cup', 'crane', 'label']
 SCORES = torch.tensor([[0.1, 0.9, 0.3, 0.2, 0.0, 0.4, 0.5], [0.7, 0.1, 0.3, 0.2, 0.0, 0.9, 0.5]])
@@ -121,3 +126,30 @@ def test_class_names_in_a_file(tmp_path):
     (tmp_path / 'names.txt').write_text('cat\ndog\n', encoding='utf-8')
     config = Config({'test_dataloader': {'dataset': {'classes': str(tmp_path / 'names.txt')}}})
     assert dataset_classes(config) == ('cat', 'dog')
+
+
+@pytest.mark.parametrize(
+    ('targets', 'words'),
+    [
+        ([], ['top1']), ('top2', ['top1', 'top2']), (['label', 'cat'], ['label', '']), ([3], ['']), ('own', ['own']),
+        ([[1], [2]], ['']), (['top2', 7], ['top1', 'top2', '']),
+    ],
+)  # fmt: skip
+def test_words_say_how_a_class_was_asked_for(targets, words):
+    assert words_of(targets, len(words)) == words
+
+
+def test_classes_that_are_asked_for_twice_go_by_their_names():
+    assert words_of(['top1', 5], 1) == ['']
+
+
+def test_panels_of_predictions_are_not_named_by_the_class():
+    def panels(seed, **options):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 9))
+        result = vt.CAM(layers='1', **options)(net, torch.rand(3, 16, 16))
+        return result.targets[0].id, [name for name, _ in to_panels(result, Style())]
+
+    (first, names), (second, others) = panels(0), panels(1)
+    assert first != second and names == others and any('top1' in name for name in names)
+    assert any('class 4' in name for name in panels(0, targets=[4])[1])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
 
+import torch
 from torch import nn
 
 from vistool.analyses.attention import report as figures
@@ -14,6 +15,7 @@ from vistool.analyses.attention.capture import network_points, read_rows, requir
 from vistool.analyses.attention.selection import LayerChoice, Query, QueryWords, heads_of
 from vistool.analyses.attention.statistics import read_statistics
 from vistool.analyses.base import MapAnalysis
+from vistool.analyses.cam.instances import instances_of
 from vistool.analyses.cam.measuring import Measuring
 from vistool.analyses.cam.targets import ClassTarget
 from vistool.data.samples import Sample
@@ -21,6 +23,8 @@ from vistool.errors import InputError, close_matches
 from vistool.metrics import Needs as MetricNeeds
 from vistool.metrics import Protocol, Truths, find_metrics, find_protocol
 from vistool.models.model import Model, Subject, Targets, as_model, as_samples, own_predictions, same_for_all, sign_of
+from vistool.network.detection import find_detector, query_of
+from vistool.network.inputs import run_network
 from vistool.network.layers import words_for
 from vistool.network.tensors import NetworkInput, input_size
 from vistool.registry import ANALYSES
@@ -44,7 +48,8 @@ class Attention(MapAnalysis):
             or ``'all'``. None means the last that can be placed in the image for ``raw`` and all for the others.
         heads: ``'all'`` (the mean, then every head), ``'mean'``, ``'max'``, or numbers.
         queries: ``'cls'``, ``'mean'`` (over the tokens of the image), ``'x,y'`` or ``[(x, y)]`` in pixels of the photo,
-            or the number of a token; one or several. None means the class token, or the mean if there is none.
+            the number of a token, or ``'#0'`` for the object query of a detector's prediction; one or several. None
+            means the class token, or the mean if there is none.
         targets: Classes, for the methods that explain one; see :class:`~vistool.analyses.cam.CAM`.
         score_sign: ``'-'`` for the evidence against each target, ``'+'`` for the evidence for it.
         threshold: Share of the mass whose tokens are outlined and masked, or None.
@@ -106,7 +111,7 @@ class Attention(MapAnalysis):
     def choices(self) -> Sequence[object]:
         """What the user chose, for file names."""
         heads = [] if heads_of(self.heads) == ['all'] else heads_of(self.heads)
-        given = [self.queries] if isinstance(self.queries, (str, int)) else self.queries
+        given = [self.queries] if isinstance(self.queries, (str, int, Query)) else self.queries
         queries = [','.join(map(str, each)) if isinstance(each, (tuple, list)) else each for each in given]
         threshold = '' if self.threshold is None else f't{self.threshold:g}'
         targets = [*(same_for_all(self.targets) or []), *(['against'] if sign_of(self.score_sign) < 0 else [])]
@@ -154,8 +159,12 @@ class Attention(MapAnalysis):
 
     def _read(self, model: Model, samples: Sequence[Sample], method: str) -> list[Heatmaps]:
         queries = Query.parse_all(self.queries)
+        if any(query.kind == 'object' for query in queries):
+            return [self._of_objects(model, sample, method, queries) for sample in samples]
         points = network_points(samples, queries).to(model.device)
         inputs = model.batch(samples)
+        if (detector := find_detector(model.module)) is not None:
+            inputs = detector.prepared(inputs, samples)
         require_patch(model, inputs)
         layers = LayerChoice.parse(self._layers() or ('all',), model.module)
         settings = {'method': method, 'threshold': self._threshold()}
@@ -184,6 +193,40 @@ class Attention(MapAnalysis):
             replace(result, companions={'stats': HeadStatistics(rows=tuple(own))}).with_provenance(statistics=own)
             for result, own in zip(results, rows, strict=True)
         ]
+
+    def _of_objects(self, model: Model, sample: Sample, method: str, queries: Sequence[Query]) -> Heatmaps:
+        """The attention of the object queries behind a detector's predictions; each image has its own."""
+        detector = find_detector(model.module)
+        if detector is None:
+            raise InputError(
+                f'{model.name} is not a detector', accepted='cls, mean, X,Y, or the number of a token',
+                parameter='queries',
+            )  # fmt: skip
+        inputs = detector.prepared(model.batch([sample]), [sample])
+        size = input_size(inputs)[0]
+        with torch.no_grad(), detector.watching():
+            output = run_network(model.module, inputs)
+            found = detector.read(output, 1, size)
+        known = instances_of(model, found, 0, sample)
+        named = []
+        for query in queries:
+            if query.kind != 'object':
+                named.append(query)
+                continue
+            if query.index >= len(known):
+                raise InputError(
+                    f'no prediction {query.index}', accepted=f'#0 to #{len(known) - 1}', parameter='queries'
+                )
+            token = query_of(detector, output, found, (0, query.index), size)
+            named.append(Query('token', index=token, name=f'#{query.index} {known[query.index].name}'))
+        (result,) = replace(self, queries=named)._read(model, [sample], method)
+        numbers: dict[object, int] = {
+            query.name: given.index for query, given in zip(named, queries, strict=True) if query.name
+        }
+        places = [numbers.get(item.coordinates.get('query')) for item in result]
+        maps = [item if n is None else item.at(instance=n) for item, n in zip(result, places, strict=True)]
+        shown = tuple(known[number] for number in dict.fromkeys(numbers.values()))
+        return replace(result, maps=tuple(maps), instances=shown)
 
     def _measured(
         self,

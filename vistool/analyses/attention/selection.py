@@ -14,7 +14,7 @@ from vistool.network.layers import find_layer, layer_names
 
 _LAYERS = 'indices, negative ones too, ranges (0:4, -3:), names of modules, all'
 _HEADS = 'all, mean, max, or numbers of heads'
-_QUERIES = 'cls, mean, X,Y in pixels of the photo, or the number of a token'
+_QUERIES = 'cls, mean, X,Y in pixels of the photo, the number of a token, or #N for prediction N of a detector'
 
 
 @dataclass(frozen=True)
@@ -137,45 +137,50 @@ def find_heads(wanted: int | str | Sequence[int | str], count: int) -> list[int 
     return list(dict.fromkeys(found)) or ['mean', *range(count)]
 
 
-QueryWord: TypeAlias = str | int | Sequence[float]
-QueryWords: TypeAlias = QueryWord | Sequence[QueryWord]
-
-
 @dataclass(frozen=True)
 class Query:
     """A query: the token whose attention is shown.
 
     Attributes:
-        kind: ``'auto'`` (the class token, else the mean), ``'cls'``, ``'mean'``, ``'point'`` or ``'token'``.
+        kind: ``'auto'`` (the class token, else the mean), ``'cls'``, ``'mean'``, ``'point'``, ``'token'``, or
+            ``'object'`` (that of a detector's prediction, whose token is not known yet).
         x: For a point, in pixels of the photo.
         y: For a point.
-        index: For a token, prefix tokens counted.
+        index: For a token, prefix tokens counted; for a prediction its number.
+        name: What the token is called, if not by its number.
     """
 
     kind: str
     x: float = 0.0
     y: float = 0.0
     index: int = 0
+    name: str = ''
 
     @property
     def label(self) -> str:
         """Its name in the figure."""
+        if self.name:
+            return self.name
         if self.kind == 'point':
             return f'({self.x:g}, {self.y:g})'
         return {'cls': 'CLS', 'mean': 'mean query', 'token': f'token {self.index}'}.get(self.kind, '')
 
     @classmethod
-    def parse(cls, word: str | int | Sequence[float]) -> Query:
-        """Reads ``cls``, ``mean``, ``x,y`` (or a pair of numbers) or the number of a token.
+    def parse(cls, word: str | int | Sequence[float] | Query) -> Query:
+        """Reads ``cls``, ``mean``, ``x,y`` (or a pair of numbers), the number of a token, or ``#N``.
 
         Raises:
             InputError: If it is none of them.
         """
+        if isinstance(word, Query):
+            return word
         text = ','.join(map(str, word)) if isinstance(word, (tuple, list)) else str(word).strip().lower()
         if text in ('cls', 'mean', 'auto'):
             return cls(text)
         if re.fullmatch(r'\d{1,9}', text):
             return cls('token', index=int(text))
+        if re.fullmatch(r'#\d{1,9}', text):
+            return cls('object', index=int(text[1:]))
         number = r'\s*([+-]?\d{1,9}(?:\.\d{0,30})?)\s*'
         if match := re.fullmatch(rf'\(?{number},{number}\)?', text):
             return cls('point', float(match[1]), float(match[2]))
@@ -184,5 +189,9 @@ class Query:
     @classmethod
     def parse_all(cls, words: QueryWords) -> list[Query]:
         """Reads one word or several; none means ``auto``. A single point is ``'x,y'`` or ``[(x, y)]``."""
-        given: list[Any] = [words] if isinstance(words, (str, int)) else list(words)
+        given: list[Any] = [words] if isinstance(words, (str, int, Query)) else list(words)
         return [cls.parse(word) for word in given or ['auto']]
+
+
+QueryWord: TypeAlias = str | int | Query | Sequence[float]
+QueryWords: TypeAlias = QueryWord | Sequence[QueryWord]

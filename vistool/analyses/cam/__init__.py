@@ -54,6 +54,7 @@ from vistool.models.model import (
     resolve_targets,
     same_for_all,
     sign_of,
+    words_of,
 )
 from vistool.network.capture import hidden_parts
 from vistool.network.detection import Adapter, Frame, find_detector
@@ -575,6 +576,7 @@ class CAM(MapAnalysis):
             with naming('contrast', 'targets'):
                 contrast = resolve_targets(self.contrast, scores, model.classes, labels).ids
         signs = chosen.signs * sign_of(self.score_sign)
+        words = words_of(self.targets, chosen.ids.shape[1])
         return [
             ClassTarget(
                 column,
@@ -583,6 +585,7 @@ class CAM(MapAnalysis):
                 signs[:, number],
                 contrast,
                 None if chosen.asked is None else chosen.asked[:, number],
+                words[number],
             )
             for number, column in enumerate(chosen.ids.unbind(1))
         ]

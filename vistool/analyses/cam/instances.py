@@ -336,7 +336,7 @@ def instance_targets(
         InputError: An image has no prediction that is asked for.
     """
     threshold = choice.threshold
-    every = [_instances(model, found, image, sample, threshold) for image, sample in enumerate(samples)]
+    every = [instances_of(model, found, image, sample, threshold) for image, sample in enumerate(samples)]
     for image, own in enumerate(every):
         if not own and isinstance(choice, Instances):
             raise _nothing(model, found.scores[image], threshold)
@@ -442,7 +442,7 @@ def _missed(region: Region, number: int, names: tuple[str, ...] | None) -> Insta
     return Instance(number, name, region.label, 0.0, region.box, kind='miss')
 
 
-def _instances(model: Model, found: Detections, image: int, sample: Sample, threshold: float) -> list[Instance]:
+def instances_of(model: Model, found: Detections, image: int, sample: Sample, threshold: float = 0.0) -> list[Instance]:
     """The predictions of one image with at least this score, in pixels of the original."""
     made = []
     for number, (score, label, box) in enumerate(

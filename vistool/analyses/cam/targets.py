@@ -69,6 +69,7 @@ class ClassTarget:
         signs: ``(B,)``, 1, or −1 where the maps show the evidence against the class; None means 1.
         contrast: int64 ``(B, S)``, the classes that FinerCAM contrasts the target with; None leaves them to be found.
         asked: bool ``(B,)``, for which images the class is asked for; None means all of them.
+        word: How it was asked for, where that does not name it: ``'top1'``, ``'label'``.
     """
 
     classes: Tensor
@@ -77,6 +78,7 @@ class ClassTarget:
     signs: Tensor | None = None
     contrast: Tensor | None = None
     asked: Tensor | None = None
+    word: str = ''
 
     def asks(self, image: int) -> bool:
         """Whether the class is asked for of this image."""

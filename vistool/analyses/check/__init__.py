@@ -46,6 +46,8 @@ UNITS, STEPS = 16, 16
 each step is a forward."""
 NOISY = 4
 """Noisy copies of each image."""
+INSIDE = 2
+"""Layers inside a stage that are tried beside the stage itself: each costs as much as a check of direction."""
 NO_CLASSES = 'no class is explained'
 AGNOSTIC = 'class-agnostic by its definition: its maps are not evidence for a class'
 
@@ -392,13 +394,14 @@ class _Checking:
     # --- other layers -------------------------------------------------------------------------------------------------
 
     def advice(self) -> Mapping[str, Finding]:
-        """Insertion at the stages of the network beside that at the layer in use."""
+        """Insertion at the stages of the network, and inside the last ones, beside that at the layer in use."""
         explained, methods = self.explained, self.scored()
-        own = '+'.join(explained.results[0].layers)
+        here_layers = tuple(explained.results[0].layers)
+        own = '+'.join(here_layers)
         if not own or not methods:
             return self.every('layers', lambda name, method: ('open', _no_layer(method), None))
-        candidates = [own, *(name for name in self.candidates() if name != own)]
-        found = {name: each for name in candidates if (each := self.insertions(name, methods)) is not None}
+        candidates = [here_layers, *((name,) for name in self.candidates() if name != own)]
+        found = {'+'.join(layers): each for layers in candidates if (each := self.insertions(layers, methods))}
 
         def judge(name: str, method: Method) -> tuple[Verdict, str, float | None]:
             if name not in methods or method.is_baseline:
@@ -415,27 +418,40 @@ class _Checking:
         return self.every('layers', judge)
 
     def candidates(self) -> list[str]:
-        """The stages of the network."""
+        """The stages of the network, and blocks and layers inside the last two of them."""
+        module = self.explained.model.module
         try:
-            return find_stages(self.explained.model.module, self.explained.one(0))
+            stages = find_stages(module, self.explained.one(0))
         except InputError:
             return []
+        modules = dict(module.named_modules())
+        inside = [
+            name for stage in stages[:-3:-1] if stage in modules for name in _last_children(modules[stage], stage)
+        ]
+        return [*stages, *inside]
 
-    def insertions(self, layer: str, methods: Sequence[str]) -> dict[str, list[float]] | None:
-        """Method → the insertion of each image at a layer; None where it gives no maps."""
-        explained = self.explained
-        layers = list(explained.results[0].layers) if '+' in layer and layer not in self.candidates() else [layer]
+    def insertions(self, layers: Sequence[str], methods: Sequence[str]) -> dict[str, list[float]] | None:
+        """Method → the insertion of each image at a layer (or several); None where it gives no maps."""
+        explained, told = self.explained, '+'.join(layers)
         cam = replace(explained.cam, methods=methods, layers=layers, metrics=['insertion'], protocol=self.protocol())
         try:
             results = explain(cam, explained.model, explained.samples, explained.classes)
         except InputError as error:
-            log.debug('%s: %s', layer, error)
+            log.debug('%s: %s', told, error)
             return None
         found = {name: [map_of(result, name).metrics['insertion'] for result in results] for name in methods}
         for name, values in found.items():
             for index, value in enumerate(values):
-                self.keep(name, 'layers', index, f'insertion at {layer}', value)
+                self.keep(name, 'layers', index, f'insertion at {told}', value)
         return found
+
+
+def _last_children(stage: nn.Module, name: str) -> list[str]:
+    """The last layers inside a stage that have parameters, without the one whose output is the stage's own."""
+    children = [f'{name}.{each}' for each, child in stage.named_children() if any(True for _ in child.parameters())]
+    if isinstance(stage, nn.Sequential):
+        children = children[:-1]
+    return children[-INSIDE:]
 
 
 def _no_layer(method: Method) -> str:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from vistool.analyses.schedule.curves import curves, facts_line, merge, read_log, warmup_length, warn_of_batch
+from vistool.analyses.schedule.curves import (
+    curves,
+    facts_line,
+    merge,
+    percent,
+    read_log,
+    warmup_length,
+    warn_of_batch,
+)
 from vistool.analyses.schedule.hooks import Hooks, read_hooks
 from vistool.analyses.schedule.optimizers import (
     Group,
@@ -20,6 +28,7 @@ from vistool.analyses.schedule.optimizers import (
     parameter_readers,
     read_optimizers,
 )
+from vistool.analyses.schedule.plain import plain_curves
 from vistool.analyses.schedule.replay import (
     beyond_the_run,
     build_schedulers,
@@ -30,6 +39,7 @@ from vistool.analyses.schedule.replay import (
     scheduler_settings,
 )
 from vistool.analyses.schedule.training import TrainingPlan, read_training
+from vistool.analyses.schedule.used import Comparison, UsedRates
 from vistool.environment import versions
 from vistool.errors import InputError, param
 from vistool.models.configs import Source, resolve
@@ -38,6 +48,7 @@ from vistool.results import Curve, Curves
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+    from torch.optim.lr_scheduler import LRScheduler
 
 log = logging.getLogger('vistool')
 
@@ -54,22 +65,27 @@ class Schedule:
     groups depend on it.
 
     Attributes:
-        parameters: ``lr``, ``momentum``, ``wd``, ``betas`` or ``all``.
+        parameters: ``lr``, ``momentum``, ``wd``, ``betas`` or ``all``; one or several.
         dataset_size: Images in the training set; None reads its annotations.
         ngpus: The number of GPUs.
         auto_scale_lr: Whether the rate is scaled to the real batch size, as ``tools/train.py --auto-scale-lr`` does.
+        steps: Steps to draw of a scheduler without a config.
     """
 
     parameters: Sequence[str] = ('lr',)
     dataset_size: int | None = None
     ngpus: int = 1
     auto_scale_lr: bool = False
+    steps: int | None = None
 
-    def __call__(self, configs: ConfigLike | Sequence[ConfigLike], logs: Sequence[str | Path] = ()) -> Curves:
+    def __call__(
+        self, configs: ConfigLike | Sequence[ConfigLike] | LRScheduler, logs: Sequence[str | Path] = ()
+    ) -> Curves:
         """Computes the schedules.
 
         Args:
-            configs: A config file, ``mmpretrain::…``, a resolved ``Source`` or an mmengine ``Config``; or several.
+            configs: A config file, ``mmpretrain::…``, a resolved ``Source`` or an mmengine ``Config``; or several. Or a
+                scheduler of plain torch code, which is drawn from where it is now.
             logs: ``scalars.json`` of real runs, in the order of the configs, to be drawn over the plan.
 
         Returns:
@@ -78,6 +94,8 @@ class Schedule:
         Raises:
             InputError: A config cannot be read, trains nothing, has no schedule, or would fail in training.
         """
+        if hasattr(configs, 'get_last_lr'):
+            return plain_curves(cast('LRScheduler', configs), self.steps, self.parameters)
         one = isinstance(configs, (str, os.PathLike, Source)) or hasattr(configs, 'merge_from_dict')
         listed = cast('Sequence[ConfigLike]', [configs] if one else configs)
         sources = _with_unique_names([_source(each) for each in listed])
@@ -90,7 +108,24 @@ class Schedule:
             parts[index] = _with_log(parts[index], path)
         return _joined(parts)
 
-    def _of_one(self, source: Source, several: bool) -> Curves:
+    def beside(self, config: ConfigLike, used: Mapping[str, UsedRates], first: int = 0) -> Curves:
+        """The plan of a config, and the learning rates that a run of it really used.
+
+        Args:
+            config: The config.
+            used: The rates of each optimizer (``''`` for a single one).
+            first: Which iteration their first row is; above 0 for a run that was resumed.
+
+        Returns:
+            The planned curves, a measured one beside each, and in the line of facts how far they part, and where.
+
+        Raises:
+            InputError: As when it is called; or the run had other parameter groups.
+        """
+        source = _source(config)
+        return self._of_one(source, False, Comparison(used, first))
+
+    def _of_one(self, source: Source, several: bool, used: Comparison | None = None) -> Curves:
         training = read_training(source, self.dataset_size, self.ngpus)
         hooks = read_hooks(source)
         if not source.config.get('param_scheduler') and not hooks.names:
@@ -103,13 +138,15 @@ class Schedule:
         made: list[Curve] = []
         plans = [_scaled(plan, ratio) for plan in read_optimizers(source)]
         for plan in plans:
-            made += self._of_optimizer(source, plan, training, hooks, source.name if several else '')
+            made += self._of_optimizer(source, plan, training, hooks, source.name if several else '', used)
         lengths = {} if training.epoch_length is None else {source.name: float(training.epoch_length)}
         main = max(
             (each for each in made if each.parameter == made[0].parameter), key=lambda each: float(each.values.max())
         )
         warmup = warmup_length(main.values) if main.parameter == 'lr' else 0
         facts = facts_line(training, main, warmup)
+        if used is not None:
+            facts = f'{facts} · {used.describe()}'
         log.info('%s: %s', source.name, facts)
         return Curves(
             tuple(made),
@@ -122,7 +159,13 @@ class Schedule:
         )
 
     def _of_optimizer(
-        self, source: Source, plan: OptimizerPlan, training: TrainingPlan, hooks: Hooks, label: str
+        self,
+        source: Source,
+        plan: OptimizerPlan,
+        training: TrainingPlan,
+        hooks: Hooks,
+        label: str,
+        used: Comparison | None = None,
     ) -> list[Curve]:
         settings = scheduler_settings(source, plan.name)
         _remarks(source, settings, training, hooks)
@@ -137,7 +180,11 @@ class Schedule:
         )
         made: list[Curve] = []
         for name, recording in recorded.items():
-            made += curves(source.name, plan.name, name, recording, merge(plan, name, recording), label)
+            merged = merge(plan, name, recording)
+            planned = curves(source.name, plan.name, name, recording, merged, label)
+            made += planned
+            if used is not None and name == 'lr':
+                made += used.curves(plan, recording, merged, planned)
         return made
 
 
@@ -198,16 +245,11 @@ def _with_log(part: Curves, path: str | Path) -> Curves:
     # mmengine logs the first group's rate, which need not be the first curve's after merging
     gaps = [np.max(np.abs(logged - each) / np.maximum(np.abs(each), 1e-300), initial=0.0) for each in planned.values()]
     outside = len(steps) - len(inside)
-    note = f'{len(steps)} values logged, off the plan by at most {_percent(min(gaps))}'
+    note = f'{len(steps)} values logged, off the plan by at most {percent(min(gaps))}'
     note += f', {outside} of them beyond its end' if outside else ''
     log.info('%s: %s', path, note)
     curve = Curve(steps, values, first.config, 'logged', 'lr', None, 'logged', measured=True)
     return replace(part, curves=(*part.curves, curve), facts=f'{part.facts} · {note}')
-
-
-def _percent(share: float) -> str:
-    """A share in percent, with two digits that count; whole above 99, where more would be noise."""
-    return f'{100 * share:,.0f} %' if share > 0.99 else f'{100 * share:.2g} %'
 
 
 def _joined(parts: Sequence[Curves]) -> Curves:

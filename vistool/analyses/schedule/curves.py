@@ -125,6 +125,11 @@ def _number(value: float) -> str:
     return f'{value:,.0f}' if value >= 999 else f'{value:.3g}'
 
 
+def percent(share: float) -> str:
+    """A share in percent, with two digits that count; whole above 99, where more would be noise."""
+    return f'{100 * share:,.0f} %' if share > 0.99 else f'{100 * share:.2g} %'
+
+
 def warmup_length(values: NDArray[np.float64]) -> int:
     """Iterations from the first value up to and including the highest; 0 if the values do not rise until there.
 

@@ -151,6 +151,17 @@ class Adapter(ABC):
 
         return ScoreReader(find, 'detections')
 
+    def query_boxes(self, output: Any, size: Size) -> list[Tensor] | None:
+        """The box of each object query, ``(Q, 4)`` for each image, in pixels of the input as :meth:`read` has them.
+
+        None for a detector without object queries, or whose are not known.
+        """
+        return None
+
+    def first_query(self, size: Size) -> int:
+        """Where object queries start among the queries of an attention layer."""
+        return 0
+
     @property
     def extra_tokens(self) -> tuple[int, int] | None:
         """Tokens before and after those of the image in :meth:`layers`, where that is known; else None."""
@@ -183,6 +194,25 @@ def find_detector(root: nn.Module) -> Adapter | None:
         if path.count('.') > 1:
             break
     return None
+
+
+def query_of(detector: Adapter, output: Any, found: Detections, place: Place, size: Size) -> int:
+    """The object query that a prediction comes from, found by its box, as attention layers number them.
+
+    Raises:
+        InputError: The detector has no object queries, or none predicts this box.
+    """
+    boxes, (image, index) = detector.query_boxes(output, size), place
+    if boxes is None:
+        raise InputError(
+            f'{type(detector.module).__name__} has no object queries that vistool knows',
+            accepted='DETR and its relatives, YOLOS',
+            parameter='queries',
+        )
+    apart = (boxes[image].detach() - found.boxes[image][index].detach()).abs().amax(1)
+    if float(apart.min()) > 1e-2:
+        raise InputError(f'no object query predicts the box of #{index}', parameter='queries')
+    return detector.first_query(size) + int(apart.argmin())
 
 
 def untraceable(found: Detections, place: Place) -> InputError:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vistool.errors import InputError
 from vistool.network.detection import Adapter, Detections
@@ -40,6 +41,22 @@ class HuggingFaceAdapter(Adapter):
             parts.append([each[name][order] for name in ('scores', 'labels', 'boxes')])
         scores, labels, boxes = zip(*parts, strict=True)
         return Detections(scores, labels, boxes)
+
+    def query_boxes(self, output: Any, size: Size) -> list[Tensor] | None:
+        """The boxes of the last decoder layer."""
+        boxes = getattr(output, 'pred_boxes', None)
+        if boxes is None:
+            return None
+        (x, y), (width, height) = boxes[..., :2].split(1, -1), boxes[..., 2:].split(1, -1)
+        corners = torch.cat([x - width / 2, y - height / 2, x + width / 2, y + height / 2], -1)
+        return list(corners * corners.new_tensor([size[1], size[0], size[1], size[0]]))
+
+    def first_query(self, size: Size) -> int:
+        """YOLOS' queries come after the class token and the patches."""
+        config: Any = self.module.config
+        if self.extra_tokens is None:
+            return 0
+        return 1 + (size[0] // config.patch_size) * (size[1] // config.patch_size)
 
     def layers(self) -> list[str]:
         """The maps that queries attend to; ``[]`` for a detector whose layers are not known."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vistool.environment import installed_version
@@ -88,6 +89,19 @@ class MMDetAdapter(Adapter):
         if self.raw is not None and not any(each.requires_grad for each in scores):
             return _Dense(self.module, self.raw, self.samples, scores, labels, boxes, masks or None)
         return Detections(scores, labels, boxes, masks=masks or None)
+
+    def query_boxes(self, output: Any, size: Size) -> list[Tensor] | None:
+        """The boxes of the last decoder layer of DETR's relatives, cut at the image's border."""
+        boxes = self.raw[1] if self.raw is not None and len(self.raw) > 1 else None
+        if not isinstance(boxes, Tensor) or boxes.ndim != 4 or boxes.shape[-1] != 4:
+            return None
+        found = []
+        for own, sample in zip(boxes[-1], self.samples, strict=True):
+            height, width = sample.metainfo['img_shape']
+            center, half = own[:, :2], own[:, 2:] / 2
+            limits = own.new_tensor([width, height, width, height])
+            found.append((torch.cat([center - half, center + half], 1) * limits).clamp_min(0).minimum(limits))
+        return found
 
     def layers(self) -> list[str]:
         """The levels of the neck that predictions come from."""
