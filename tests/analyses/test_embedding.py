@@ -333,6 +333,11 @@ def test_a_gallery_of_the_samples_and_of_another_run_on_their_map(capsys, small,
     assert code == 2 and stderr == 'error: --embedding: is for a gallery; add --gallery\n'
     assert cam(capsys, *words, '--gallery')[0] == 0
     assert [image['points'][0] for image in data_of(tmp_path / 'cam')['images']] == points
+    words = ['@train', small, 'none', '--method', 'EigenCAM', '--seed', 1, '--compare', small, 'none']
+    assert cam(capsys, *words, '-o', tmp_path / 'two', '--gallery')[0] == 0
+    lines = [json.loads(text) for text in (tmp_path / 'two' / 'manifest.jsonl').read_text().splitlines()]
+    assert all(each['compared'][0]['prediction'] == each['prediction'] for each in lines)  # the same weights
+    assert [run.get('pictures') for run in data_of(tmp_path / 'two')['runs']] == [False, None]
     code, _, stderr = tsne(capsys, small, 'none', '-o', tmp_path / 'cam', '--gallery')
     assert code == 2 and "'out'" not in stderr and 'holds a run of vis_cam; accepted: another folder' in stderr
     code, _, stderr = tsne(capsys, small, 'none', '-o', tmp_path / 'a.png', '--gallery')

@@ -293,6 +293,7 @@ class Heatmaps(Result):
         model: Name of the model; ``''`` where models of several names are compared.
         label: The image's own class, where it is known.
         prediction: The most likely class, whatever is explained; None where there are no classes.
+        compared: The same of each compared model that has classes, by its name.
         targets: What the maps explain, with the model's score for each.
         titles: The methods that made the maps: id → title (``{'gradcam': 'GradCAM'}``).
         layers: Names of the layers that were looked at.
@@ -316,6 +317,7 @@ class Heatmaps(Result):
     model: str = ''
     label: Target | None = None
     prediction: Target | None = None
+    compared: Mapping[str, Target] = field(default_factory=dict)
     targets: tuple[Target, ...] = ()
     titles: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
@@ -563,7 +565,8 @@ def side_by_side(results: Sequence[Heatmaps], names: Sequence[str]) -> Heatmaps:
     maps = tuple(item for _, item in sorted(found, key=lambda pair: pair[0]))
     compared = [{'model': n, **r.provenance} for n, r in zip(names[1:], results[1:], strict=True)]
     provenance = {**base.provenance, 'compare': compared}
-    return replace(base, maps=maps, model='', provenance=provenance)
+    predicted = {name: each.prediction for name, each in zip(names[1:], results[1:], strict=True) if each.prediction}
+    return replace(base, maps=maps, model='', compared=predicted, provenance=provenance)
 
 
 def over_training(

@@ -518,6 +518,8 @@ def entry_of(
     }
     if objects := [each for each in (*result.instances, *result.missed) if each.box is not None]:
         entry['instances'] = [each.entry() for each in objects]
+    if result.compared:
+        entry['compared'] = [{'name': name, 'prediction': each.entry()} for name, each in result.compared.items()]
     if result.measures:
         entry['metrics'] = [measured_entry(result, item) for item in result.maps]
     if spec.output.gallery is not None:

@@ -28,6 +28,7 @@ from vistool.analyses.schedule.optimizers import (
     parameter_readers,
     read_optimizers,
 )
+from vistool.analyses.schedule.plain import plain_curves
 from vistool.analyses.schedule.replay import (
     beyond_the_run,
     build_schedulers,
@@ -47,6 +48,7 @@ from vistool.results import Curve, Curves
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+    from torch.optim.lr_scheduler import LRScheduler
 
 log = logging.getLogger('vistool')
 
@@ -63,22 +65,27 @@ class Schedule:
     groups depend on it.
 
     Attributes:
-        parameters: ``lr``, ``momentum``, ``wd``, ``betas`` or ``all``.
+        parameters: ``lr``, ``momentum``, ``wd``, ``betas`` or ``all``; one or several.
         dataset_size: Images in the training set; None reads its annotations.
         ngpus: The number of GPUs.
         auto_scale_lr: Whether the rate is scaled to the real batch size, as ``tools/train.py --auto-scale-lr`` does.
+        steps: Steps to draw of a scheduler without a config.
     """
 
     parameters: Sequence[str] = ('lr',)
     dataset_size: int | None = None
     ngpus: int = 1
     auto_scale_lr: bool = False
+    steps: int | None = None
 
-    def __call__(self, configs: ConfigLike | Sequence[ConfigLike], logs: Sequence[str | Path] = ()) -> Curves:
+    def __call__(
+        self, configs: ConfigLike | Sequence[ConfigLike] | LRScheduler, logs: Sequence[str | Path] = ()
+    ) -> Curves:
         """Computes the schedules.
 
         Args:
-            configs: A config file, ``mmpretrain::…``, a resolved ``Source`` or an mmengine ``Config``; or several.
+            configs: A config file, ``mmpretrain::…``, a resolved ``Source`` or an mmengine ``Config``; or several. Or a
+                scheduler of plain torch code, which is drawn from where it is now.
             logs: ``scalars.json`` of real runs, in the order of the configs, to be drawn over the plan.
 
         Returns:
@@ -87,6 +94,8 @@ class Schedule:
         Raises:
             InputError: A config cannot be read, trains nothing, has no schedule, or would fail in training.
         """
+        if hasattr(configs, 'get_last_lr'):
+            return plain_curves(cast('LRScheduler', configs), self.steps, self.parameters)
         one = isinstance(configs, (str, os.PathLike, Source)) or hasattr(configs, 'merge_from_dict')
         listed = cast('Sequence[ConfigLike]', [configs] if one else configs)
         sources = _with_unique_names([_source(each) for each in listed])
