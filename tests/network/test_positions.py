@@ -427,3 +427,39 @@ def test_windows_whose_order_the_answers_do_not_tell_are_no_picture():
     module = MaxVit((112, 112), 16, 7, [16, 32], [1, 1], 16, 0.0, num_classes=5)
     with pytest.raises(InputError, match='28×28 positions in windows or patches, whose order is not known'):
         laid_out(module, (112, 112), 'blocks.0.layers.0.layers.grid_attention.attn_layer')
+
+
+def test_a_single_window_that_is_larger_than_the_map_is_put_back():
+    """timm's TinyViT at other sizes: 8 × 10 positions padded to one window of 14 × 14."""
+
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.norm, self.head = nn.Conv2d(3, 16, 8, 8), nn.LayerNorm(16), nn.Linear(16, 5)
+
+        def forward(self, x):
+            maps = nn.functional.pad(self.embed(x), (0, 4, 0, 6))
+            tokens = self.norm(maps.flatten(2).mT)
+            return self.head(tokens.mT.unflatten(2, (14, 14))[..., :8, :10].mean((2, 3)))
+
+    assert laid_out(Padded(), (64, 80), 'norm') == Layout('BLC', (8, 10), order=WindowOrder((8, 10), (14, 14)))
+
+
+def test_units_of_tokens_on_two_axes_are_put_back():
+    """HiViT (Zhang et al., ICLR 2023): (B, units, 4, 4, C)."""
+
+    class Units(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.mlp, self.head = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 16), nn.Linear(16, 5)
+
+        def forward(self, x):
+            units = self.embed(x).unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)
+            return self.head(self.mlp(units).mean((1, 2, 3)))
+
+    module, image = Units().eval(), torch.randn(1, 3, 64, 96)
+    expected = module.mlp(module.embed(image).permute(0, 2, 3, 1))[0].permute(2, 0, 1).detach()
+    maps = FeatureMaps(layers='mlp', channels=[3])(module, image)[0].maps[0].values
+    torch.testing.assert_close(torch.from_numpy(maps), expected[3], rtol=1e-4, atol=1e-5)

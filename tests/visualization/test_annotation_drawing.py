@@ -101,3 +101,11 @@ def test_a_grid_says_what_is_wrong_on_the_tile():
     image = GridImage(GRAY, annotations=Annotations((60, 80), (Annotation(BOX, label=0),)), remark='object 0: no area')
     scene = grid_scene(ImageGrid(((image,),), classes=CLASSES), PAGE)
     assert {'object 0: no area', 'cat'} <= {text.text for text in scene.texts}
+
+
+def test_the_background_of_a_label_map_is_not_tinted():
+    label_map = np.zeros((60, 80), np.int64)
+    label_map[20:40, 20:40] = 1
+    drawing = AnnotationDrawing(Annotations((60, 80), (), label_map), ('background', 'cat'))
+    assert ((drawing.paint(GRAY, (60, 80)) != 128).any(2) == (label_map == 1)).all()
+    assert [each.text for each in drawing.items(TILE, PAGE) if isinstance(each, TextItem)] == ['cat']

@@ -97,7 +97,7 @@ def arrangements(shape: Sequence[int], batch: int, count: int) -> Iterator[Arran
         elif count < positions <= count + MOST_PREFIX and len(shape) == 3 and shape[0] == batch:
             yield Arrangement('tokens after a prefix', lambda tensor, flat=flat: flat(tensor)[:, -count:])
             yield Arrangement('tokens before the rest', lambda tensor, flat=flat: flat(tensor)[:, :count])
-        elif positions > count and (shape[0] > batch or len(shape) > 3):
+        elif positions > count and (shape[0] > batch or len(shape) > 3 or positions > count + MOST_PREFIX):
             yield Arrangement('windows with padding', flat, padded=True)
 
 
@@ -491,6 +491,9 @@ class Comparison:
             # where the library shows its weights, they are the truth: a network may change a softmax before it is used
             truths = [record.weights for record in records] if own is None else [own]
             found = _find_attention(shown, truths, partial(self._inside, name))
+            if found is None and any(item.layer.mixed for item in results[0].maps if item.layer.name == name):
+                yield outcome('unproven', 'its heads are mixed after the softmax')
+                continue
             if found is None:
                 yield outcome(*self._unlike(shown, truths))
                 continue

@@ -193,6 +193,7 @@ def _segmentation(leaf: Any, root: Path, cls: Any, scenes: list[Scene]) -> None:
     """Mmseg's and mmdet's datasets of label maps: a file for each image."""
     prefix = leaf.get('data_prefix') or {}
     suffix = leaf.get('img_suffix') or _default(cls, 'img_suffix', '.jpg')
+    suffix = '.png' if cls.__name__ == 'REFUGEDataset' else suffix  # which its constructor does not say
     map_suffix = leaf.get('seg_map_suffix') or _default(cls, 'seg_map_suffix', '.png')
     zero = bool(leaf.get('reduce_zero_label', _default(cls, 'reduce_zero_label', False)))
     count = len(_classes(leaf, cls))
@@ -379,6 +380,7 @@ def _open_images(leaf: Any, root: Path, cls: Any, scenes: list[Scene]) -> None:
 _WRITERS: Mapping[str, Callable[[Any, Path, Any, list[Scene]], None]] = {
     'OpenImagesDataset': _open_images,
     'BaseSegDataset': _segmentation,
+    'BaseCDDataset': _segmentation,
     'CocoPanopticDataset': _panoptic,
     'XMLDataset': _voc,
     'RefCocoDataset': _references,

@@ -398,7 +398,7 @@ class Recorder(Tracer):
             if self.trail.original is not None:
                 self.images[0] = replace(self.images[0], annotations=self.trail.original)
         counts = [None if each is None else len(each.objects) for each in (before, self.trail.now)]
-        return None not in counts and counts[0] != counts[1]
+        return not appear and None not in counts and counts[0] != counts[1]
 
     def _unknown(self, transform: Any, before: Size, after: Size, several: bool) -> GeometricStep:
         """A step after which annotations cannot be checked."""

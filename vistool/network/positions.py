@@ -41,6 +41,7 @@ from vistool.network.tensors import (
     Layout,
     NetworkInput,
     NoSpatialMap,
+    PooledMap,
     Size,
     TokenHints,
     TokenOrder,
@@ -60,7 +61,7 @@ from vistool.network.tensors import (
     tensors,
     window_orders,
 )
-from vistool.network.windows import window_layout
+from vistool.network.windows import mentions_windows, window_layout
 
 log = logging.getLogger('vistool')
 
@@ -212,8 +213,10 @@ class Answer:
 def answer(output: Tensor) -> Answer | None:
     """The answer in a layer's output for the two images of a probe; None where it has no positions.
 
-    Images are the slowest part of the first axis. Where they are not, nothing will be confirmed.
+    Tokens in units of rows and columns ``(B, units, a, b, C)`` (HiViT, Zhang et al., ICLR 2023) count as ``(B, units,
+    a·b, C)``. Images are the slowest part of the first axis. Where they are not, nothing will be confirmed.
     """
+    output = output.flatten(2, 3) if output.ndim == 5 else output
     if output.ndim not in (3, 4) or output.shape[0] % 2 or not output.is_floating_point():
         return None
     before, after = output.detach().unflatten(0, (2, -1))
@@ -340,7 +343,7 @@ def possible_layouts(
                 ends = orders and not middle and 0 in (prefix, suffix)
                 for order in (None, *(token_orders(grid) if ends else ())):
                     yield Layout(axes, grid, prefix, suffix, middle, order)
-    if shape[0] > 1 and orders and not hints.extra:
+    if orders and not hints.extra:
         for windows in window_orders(shape[0], math.prod(shape[1:-1]), grids):
             padded = windows.length > math.prod(windows.grid)
             if padded or any(windows.shift) or windows.scattered:  # the others are blocks
@@ -739,6 +742,12 @@ class Check:
         """Whether the table vouches for the order of the layer's tokens."""
         return known_positions(self.root, self.name)
 
+    @property
+    def in_windows(self) -> bool:
+        """Whether a module around the layer states anything about windows, which may be padded."""
+        parts, root = module_path(self.name).split('.'), unwrapped(self.root)
+        return any(mentions_windows(root.get_submodule('.'.join(parts[:depth]))) for depth in range(len(parts) + 1))
+
     def ask(self) -> Positions:
         """The network's answers, for which it runs if it has not yet."""
         return positions(self.root, self.inputs)
@@ -794,7 +803,7 @@ def checked_layout(
     try:
         assumed = find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
     except NoSpatialMap as error:
-        if check.known:
+        if check.known and (isinstance(error, PooledMap) or not check.in_windows):
             raise
         failed = error
     if assumed is not None and assumed.axes == 'BCHW' and gives_maps(layer, assumed, grids) and convolves(layer):
@@ -803,11 +812,14 @@ def checked_layout(
         return assumed
     found = check.ask()
     own = found.answer(layer, call, place)
-    if own is None or own.shape[1:] != tensor.shape[1:] or own.shape[0] * batch != tensor.shape[0]:
+    shape = tuple(tensor.flatten(2, 3).shape if tensor.ndim == 5 else tensor.shape)
+    if own is None or own.shape[1:] != shape[1:] or own.shape[0] * batch != shape[0]:
         return found.unchecked(assumed, failed, name, found.problem or 'it did not run when it was tried')
     layout = found.decided(own, assumed, size, hints, name)
     if layout is not None:
         return layout
+    if assumed is None and check.known:
+        raise failed
     if assumed is not None and gives_maps(layer, assumed, grids):
         return assumed
     guess = found.likelier(own, assumed, size, hints)

@@ -25,6 +25,7 @@ from vistool.network.tensors import (
     NoSpatialMap,
     Size,
     TokenHints,
+    WindowOrder,
     cell_distortion,
     find_layout,
     measured,
@@ -270,7 +271,7 @@ def place_answers(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp
         return _placed_windows(found, probe, size, op)
     own = _best(found.keys, probe, size, op)
     if own is None:
-        single = _placed_windows(found, probe, size, op) if found.shape[2] != keys else ''
+        single = _placed_windows(found, probe, size, op)  # one that is padded, or reaches beyond the image
         return _reason(found.keys, keys) if isinstance(single, str) else single
     prefix = keys - own.grid[0] * own.grid[1]
     order = _order(own, keys)
@@ -315,7 +316,9 @@ def _chosen(
     ranked: list[Reading] = []
     seen = seen_grids(op.grids) if isinstance(op.grids, Grids) else []
     for grids in (list(dict.fromkeys([*op.grids, *seen])), _any_grids(tokens, size)):
-        ranked += readings(found, probe, list(possible_layouts(found.shape, grids, hints)))
+        tried = possible_layouts(found.shape, grids, hints)
+        tokens_only = [each for each in tried if not isinstance(each.order, WindowOrder)]  # see _partitions
+        ranked += readings(found, probe, tokens_only)
         ranked.sort(key=lambda each: -each.agreement)
         best = next(iter(ranked), None)
         plain = next((each for each in ranked if each.layout == assumed), None)

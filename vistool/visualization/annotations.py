@@ -75,6 +75,8 @@ class AnnotationDrawing(Drawn):
         values = _resized(label_map, drawn.shape[:2])
         colors, known = drawn.astype(np.float32), values != self.annotations.ignore_index
         for label in np.unique(values[known]).tolist():
+            if self._is_background(label):
+                continue  # most of many images, which would all be tinted
             inside = values == label
             colors[inside] = _mixed(colors[inside], class_color(label, self.palette), _TINT[True])
         colors[~known & _hatch(drawn.shape[:2])] *= 0.4
@@ -113,6 +115,9 @@ class AnnotationDrawing(Drawn):
 
         return sorted(self.annotations.objects, key=area, reverse=True)
 
+    def _is_background(self, label: int) -> bool:
+        return class_name(label, self.classes).lower() == 'background'
+
     def _name(self, each: Annotation) -> str:
         if each.label is None:
             return 'ignored' if each.ignored else 'crowd' if each.crowd else ''
@@ -127,7 +132,7 @@ class AnnotationDrawing(Drawn):
         found, counts = np.unique(coarse, return_counts=True)
         ranked = sorted(zip(counts.tolist(), found.tolist(), strict=True), reverse=True)
         for count, label in ranked[:_MOST_NAMES]:
-            if label == self.annotations.ignore_index or count < _NAMED * coarse.size:
+            if label == self.annotations.ignore_index or self._is_background(label) or count < _NAMED * coarse.size:
                 continue
             inside = np.pad(coarse == label, 1).astype(np.uint8)
             depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]

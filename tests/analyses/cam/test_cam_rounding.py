@@ -205,6 +205,14 @@ def test_the_tile_says_that_there_is_no_evidence():
     assert np.isfinite(result.maps[0].values).all()
 
 
+@pytest.mark.parametrize('after', [nn.InstanceNorm2d(32), nn.Identity()], ids=['norm', 'identity'])
+def test_weights_of_second_derivatives_that_cancel_are_no_evidence(after):
+    result = CAM(['shapleycam', 'gradcam'], layers='features')(Shifted(after), IMAGE[0])
+    cancels = isinstance(after, nn.InstanceNorm2d)
+    assert [bool(item.signed.any()) for item in result.maps] == [not cancels] * 2
+    assert ('no evidence above rounding' in str(facets(result))) == cancels
+
+
 def values_of(network, images):
     """Activations and gradients, ``(B, K, h, w)``, of some layers that return maps, from one backward."""
     found = {}

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vistool.analyses.cam.methods import Needs, Probe, register_perturbation_cam, titles_of
+from vistool.analyses.cam.maps import above_rounding
+from vistool.analyses.cam.methods import Needs, Probe, error_of_means, register_perturbation_cam, titles_of
 from vistool.errors import InputError, message_of, param
 from vistool.network.capture import borrowed, hooked, hooked_layers
 from vistool.network.forward import Layer
@@ -58,7 +59,10 @@ def scorecam(probe: Probe) -> list[Tensor]:
     'shapleycam', 'ShapleyCAM', 'Cai, CAMs as Shapley Value-based Explainers, 2025', needs=Needs.SECOND_DERIVATIVES
 )
 def shapleycam(probe: Probe) -> list[Tensor]:
-    """W = mean of G − ½·H·A, H the score's second derivative; attention has one in its plain form only."""
+    """W = mean of G − ½·H·A, H the score's second derivative; attention has one in its plain form only.
+
+    Where the sum of G over the positions cancels, so does that of H·A.
+    """
     with _exclusive, sdpa_kernel(SDPBackend.MATH):
         return _layer_by_layer(probe, 'ShapleyCAM')
 
@@ -113,19 +117,35 @@ def _layer_by_layer(probe: Probe, name: str) -> list[Tensor]:
 
         signed: list[Any] = []
 
-        def keep(*args: Any, **kwargs: Any) -> Any:
-            signed.append(original(*args, **kwargs))
-            return signed[-1]
+        def keep(image: Any, target_layer: Any, targets: Any, a: Any, g: Any, *more: Any) -> Any:
+            drawn = original(image, target_layer, targets, a, g, *more)
+            if name == 'ShapleyCAM':
+                drawn = _without_rounding(drawn, weights[-1], a.detach(), g.detach(), layer.value.dtype)
+            signed.append(drawn)
+            return drawn
 
+        def weigh(*args: Any) -> Any:
+            weights.append(own(*args))
+            return weights[-1]
+
+        weights: list[Any] = []
         with _tapped(layer, probe.modules[layer.name]) as tap:
             cam = getattr(pytorch_grad_cam, name)(Scored(probe, row), [tap])
             original, cam.get_cam_image = cam.get_cam_image, keep
+            own, cam.get_cam_weights = cam.get_cam_weights, weigh
             cam(_one(probe, row), [_first], eigen_smooth=probe.eigen_smooth)
         seen = cam.activations_and_grads
         seen.activations, seen.gradients = [], []  # it would detach them in place, which views do not allow
         return signed[0]
 
     return [_images(probe, name, functools.partial(image, layer)) for layer in probe.layers]
+
+
+def _without_rounding(drawn: Any, weights: Any, a: Tensor, g: Tensor, dtype: torch.dtype) -> Any:
+    """A signed map ``(1, h, w)``, zero where its weights ``(1, K)`` are nothing but rounding errors."""
+    terms = torch.from_numpy(weights).to(a)[:, :, None, None] * a
+    kept = above_rounding(torch.from_numpy(drawn).to(a), terms, dtype, error_of_means(a, g, dtype), a)
+    return kept.cpu().numpy()
 
 
 def _images(probe: Probe, name: str, image: Callable[[int], Any]) -> Tensor:
