@@ -463,3 +463,19 @@ def test_units_of_tokens_on_two_axes_are_put_back():
     expected = module.mlp(module.embed(image).permute(0, 2, 3, 1))[0].permute(2, 0, 1).detach()
     maps = FeatureMaps(layers='mlp', channels=[3])(module, image)[0].maps[0].values
     torch.testing.assert_close(torch.from_numpy(maps), expected[3], rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_that_fill_a_grid_are_not_a_padded_window_over_a_smaller_one():
+    """Behind layers that blur the answers a padded window of twice the size would fit by chance (VAN)."""
+
+    class Blurred(Tokens):
+        def forward(self, x):
+            maps = self.embed(x)
+            for _ in range(4):
+                maps = nn.functional.avg_pool2d(maps, 5, 1, 2)
+            tokens = self.blocks[0].norm1(maps.flatten(2).mT)
+            return self.head(nn.functional.max_pool2d(tokens.mT.unflatten(2, maps.shape[2:]), 2).mean((2, 3)))
+
+    for size in ((64, 80), (128, 160)):
+        layout = laid_out(Blurred(before=0), size, 'blocks.0.norm1')
+        assert layout.grid == (size[0] // 8, size[1] // 8) and layout.order is None

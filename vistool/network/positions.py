@@ -343,11 +343,19 @@ def possible_layouts(
                 ends = orders and not middle and 0 in (prefix, suffix)
                 for order in (None, *(token_orders(grid) if ends else ())):
                     yield Layout(axes, grid, prefix, suffix, middle, order)
-    if orders and not hints.extra:
+    if orders and not hints.extra and (shape[0] > 1 or _may_be_padded(shape, grids)):
         for windows in window_orders(shape[0], math.prod(shape[1:-1]), grids):
+            if shape[0] == 1 and any(side >= 2 * n for side, n in zip(windows.window, windows.grid, strict=True)):
+                continue
             padded = windows.length > math.prod(windows.grid)
             if padded or any(windows.shift) or windows.scattered:  # the others are blocks
                 yield Layout('BLC', windows.grid, order=windows)
+
+
+def _may_be_padded(shape: tuple[int, ...], grids: Sequence[Size]) -> bool:
+    """Whether tokens of an image may be a single window that is larger than the map: they fill no grid themselves."""
+    spare = {shape[1] - height * width for height, width in grids}
+    return len(shape) == 3 and not spare & set(range(USUAL_PREFIX + 1))
 
 
 def _runs(shape: tuple[int, ...], hints: TokenHints) -> list[tuple[str, tuple[int, ...]]]:
