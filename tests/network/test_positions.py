@@ -399,7 +399,7 @@ def test_windows_go_back_where_they_came_from(order, axes):
 
 
 @pytest.mark.parametrize('kind', ['window', 'grid'])
-@pytest.mark.parametrize('part', ['partition_op', 'partition_swap', 'attn_layer.0', 'mlp_layer', 'departition_swap'])
+@pytest.mark.parametrize('part', ['partition_op', 'partition_swap', 'attn_layer.0', 'mlp_layer.1', 'departition_swap'])
 def test_windows_on_an_axis_of_their_own_are_put_back(kind, part):
     """torchvision's MaxViT: (B, windows, tokens, C) between cutting and joining, for grids with both axes swapped."""
     from torchvision.models.maxvit import MaxVit

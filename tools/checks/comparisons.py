@@ -674,6 +674,10 @@ def _find_attention(
             if (order := _order_of_all(shown, means)) is not None:
                 return truth, reading, order
             tokens = reading.groups * reading.keys
+            if reading.groups > 1 and reading.queries != reading.keys and tokens == cells:  # queries are pooled (Hiera)
+                means = [(weights.mean(3) / reading.groups).transpose(1, 2).flatten(2)]
+                if (order := _order_of_all(shown, means)) is not None:
+                    return truth, reading, order
             if reading.queries != reading.keys or tokens < cells or (reading.groups == 1 and tokens == cells):
                 continue
             real = torch.ones(tokens, dtype=torch.bool) if tokens == cells else inside(reading, truth.shape)

@@ -554,7 +554,7 @@ class Positions:
         tied = [each for each in ties(ranked) if _is_plausible(each.layout, assumed)]
         alone = len(tied) == 1 and tied[0].close and self.sure(tied[0], tied)
         vouched = None if alone else self.vouched(own, size, hints)
-        if vouched is not None and not _is_plausible(vouched, assumed):
+        if vouched is not None and (not _is_plausible(vouched, assumed) or self._refutes(own, tied, vouched)):
             vouched = None
         if vouched is not None and tied and not tied[0].close:
             return self.told(vouched, name)
@@ -567,6 +567,15 @@ class Positions:
         if chosen is not None and known and self.sure(chosen, tied):
             return self.told(chosen.layout, name, ambiguous=len(tied) > 1 and not preferred)
         return None if vouched is None else self.told(vouched, name)
+
+    def _refutes(self, own: Answer, tied: Sequence[Reading], vouched: Layout) -> bool:
+        """Whether an answer follows another order than the one that its neighbors vouch for, half of it and clearly.
+
+        Layers between two steps that cut windows may keep their tokens in either order (MaxViT).
+        """
+        if not tied or tied[0].agreement < _LINKED:
+            return False
+        return tied[0].clearly_beats(read(own, vouched, self.probe))
 
     def _by_chance(self, tied: Sequence[Reading], usual: Reading | None) -> bool:
         """Whether the best reading is hardly better than the usual one, which is not confirmed.
