@@ -319,7 +319,7 @@ def test_faults_are_listed_with_index_and_file(tmp_path, capfd):
     config = tmp_path / 'faulty.py'
     changes = {1: {0: {'bbox': [60, 20, 30, 50]}}, 2: {0: {'bbox_label': 9}}}
     config.write_text(
-        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(dataset=dict(type='AnnotatedScenes', "
+        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(dataset=dict(type='WrittenScenes', "
         f"folder={str(tmp_path / 'data')!r}, changes={changes!r}, pipeline=[dict(type='LoadImageFromFile'), "
         f"dict(type='mmcv.LoadAnnotations', with_bbox=True), dict(type='mmcv.RandomFlip', prob=1.0)]))\n"
     )
@@ -352,7 +352,7 @@ def test_a_report_counts_objects_and_lists_faults(tmp_path, capsys, hashing):
     config = tmp_path / 'faulty.py'
     changes = {1: {0: {'bbox': [60, 20, 30, 50]}}}
     config.write_text(
-        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(dataset=dict(type='AnnotatedScenes', "
+        f"default_scope = 'mmpretrain'\ntrain_dataloader = dict(dataset=dict(type='WrittenScenes', "
         f"folder={str(tmp_path / 'data')!r}, changes={changes!r}, pipeline=[dict(type='LoadImageFromFile'), "
         f"dict(type='mmcv.LoadAnnotations', with_bbox=True, with_seg=True), dict(type='PackInputs')]))\n"
     )
@@ -406,7 +406,13 @@ def odd_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'options', [['--save-raw'], ['-m', 'batch', '--save-raw'], ['--report', '--save-raw'], ['-m', 'pipeline']]
+    'options',
+    [
+        ['--save-raw'],
+        ['-m', 'batch', '--save-raw'],
+        ['--report', '--save-raw', '--duplicates', 'off'],
+        ['-m', 'pipeline'],
+    ],
 )
 def test_names_with_line_breaks_or_that_are_not_text(capsys, tmp_path, odd_names, options):
     code, _, err = run(capsys, odd_names, '-o', tmp_path / 'out', *options)

@@ -34,7 +34,7 @@ def scenes(tmp_path_factory):
 
 
 def samples_of(folder, steps, seed=0, **dataset):
-    described = {'type': 'AnnotatedScenes', 'folder': str(folder), 'pipeline': steps, **dataset}
+    described = {'type': 'WrittenScenes', 'folder': str(folder), 'pipeline': steps, **dataset}
     return Samples.of(Config({'default_scope': 'mmpretrain', 'train_dataloader': {'dataset': described}}), seed=seed)
 
 

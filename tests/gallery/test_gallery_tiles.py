@@ -121,7 +121,7 @@ def test_features_are_named_by_reduction_and_layer(tmp_path):
     assert [(tile['method'], tile['layer']) for tile in tiles[1:]] == [
         ('mean', 'stages.0'),
         ('mean', 'ours: stages.0'),
-        ('mean', 'difference: stages.0'),
+        ('mean', 'ours − base: stages.0'),
     ]
     assert 'footer' not in tiles[1] and tiles[3]['footer'] == 'CKA 0.90'
 

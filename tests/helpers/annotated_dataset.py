@@ -25,7 +25,7 @@ def write_scenes(folder, count=4, seed=0):
 
 
 @DATASETS.register_module(force=True)
-class AnnotatedScenes(BaseDataset):
+class WrittenScenes(BaseDataset):
     """The scenes of a folder; ``changes``: index → {object: {key: value}}, to plant faults."""
 
     METAINFO = {'classes': CLASSES, 'palette': [(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)]}

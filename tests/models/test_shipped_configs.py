@@ -47,6 +47,7 @@ OTHERS = {
         f'demo_dataset/{name}.py' for name in ('plain', 'mixup', 'multi_view', 'repeat')
     ),  # tests/tools/test_browse_dataset.py
     *(f'scenes/{name}.py' for name in ('detector', 'segmenter')),  # tests/commands/test_vis_cam_scenes.py
+    *(f'scenes/{name}.py' for name in ('dataset', 'leak', 'wrong_flip')),  # tests/commands/test_browse_dataset.py
 }
 """Configs that other tests build and run."""
 

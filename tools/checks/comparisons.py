@@ -578,6 +578,8 @@ class Comparison:
             calls = oracles.hooked_values(self.module, changed, [name])[name]
         for value in (value for values in calls for value in values):
             for way in arrangements(value.shape, len(changed), count):
+                if way.padded:
+                    continue
                 read = way.read(value)
                 answered = (read[1:] - read[:1]).abs().amax(2) > 1e-4 * read.abs().max()
                 if value.ndim > 4 and way.name == 'channels last':

@@ -846,7 +846,8 @@ def checked_layout(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
         )
-    if guess is not None and guess is not assumed and min(own.over(guess.axes).shape[-2:]) > 1:
+    other = guess is not None and guess is not assumed and (assumed is None or assumed.grid != guess.grid)
+    if other and guess is not None and min(own.over(guess.axes).shape[-2:]) > 1:
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} may be {guess.grid[0]}×{guess.grid[1]} positions in windows or patches, '
             'whose order is not known: their answers to a changed image do not tell'

@@ -49,7 +49,7 @@ class Target:
     score: float | None = None
     against: bool = False
     truth: float | None = None
-    word: str = ''
+    word: str = field(default='', compare=False)
 
     def entry(self) -> dict[str, Any]:
         """As plain JSON values, for provenance and manifests; what is unknown is left out."""

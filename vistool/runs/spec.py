@@ -607,6 +607,8 @@ def select(
     pool = list(dict.fromkeys(at_indices(indices, count))) if indices else list(range(count))
     if classes:
         pool = of_classes(cast(LabeledSamples, items), pool, classes, None, None)
+        if not pool:
+            raise InputError(f'no image of {" ".join(classes)} among those chosen', parameter='classes')
     unread: list[int] = []
     if selection.only and pool:
         pool, unread = _by_outcome(selection.only, items, pool, predictions, seed)

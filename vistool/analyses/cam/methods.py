@@ -164,7 +164,7 @@ class Method:
         if self.project not in (None, principal_component):
             return signed  # on a scale of its own, which says nothing about rounding
         error = None
-        if gradients is not None:
+        if gradients is not None and weighted.shape == activations.shape:  # else nothing weights the channels
             error = (self.error or partial(error_by_trying, self.weigh))(activations, gradients, dtype)
         return above_rounding(signed, weighted, dtype, error, activations)
 
