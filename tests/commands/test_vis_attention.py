@@ -162,4 +162,4 @@ def test_metrics_of_a_class_stand_in_the_raw_file_and_the_manifest(capsys, tmp_p
     code, _, err = run(capsys, ASTRONAUT, TINY, 'none', '--metrics', 'drop', '-o', tmp_path / 'y.png')
     assert code == 2 and err.startswith('error: --metrics: metrics are measured of maps of a class, and raw is')
     code, _, err = run(capsys, ASTRONAUT, *words, '--iou-threshold', '0', '-o', tmp_path / 'y.png')
-    assert code == 2 and err.startswith('error: --iou-threshold: 0.0; accepted: above 0, at most 1')
+    assert code == 2 and err.startswith('error: --iou-threshold: no metric takes it; accepted: iou among --metrics')

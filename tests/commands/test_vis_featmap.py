@@ -59,7 +59,11 @@ def test_real_against_random_weights(capsys, tmp_path):
     )  # fmt: skip
     assert code == 0 and 'random weights' in err
     raw, recipe = raw_of(tmp_path / 'x.npz')
-    assert raw['groups'].tolist() == ['model.blocks.4', 'none: model.blocks.4', 'difference: model.blocks.4']
+    assert raw['groups'].tolist() == [
+        'model.blocks.4',
+        'random: model.blocks.4',
+        'random − efficientnet-lite0: model.blocks.4',
+    ]
     assert np.array_equal(raw['maps_2'], raw['maps_1'] - raw['maps_0'])
     assert len(recipe['similarity']) == 3 and all(0 <= each['cka'] <= 1 for each in recipe['similarity'])
 

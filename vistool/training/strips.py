@@ -52,6 +52,7 @@ class TargetEntry(TypedDict):
     score: NotRequired[float]
     against: NotRequired[bool]
     truth: NotRequired[float]
+    word: NotRequired[str]
 
 
 class ProbeEntry(TypedDict):
@@ -254,7 +255,8 @@ def _pair(ends: Sequence[float] | None) -> Limits:
 
 
 def _entry(target: Target) -> TargetEntry:
-    return checked(target.entry(), TargetEntry, 'a target', 'out')
+    word = {'word': target.word} if target.word else {}
+    return checked({**target.entry(), **word}, TargetEntry, 'a target', 'out')
 
 
 def _map_entry(item: Heatmap, limits: Limits) -> MapEntry:
