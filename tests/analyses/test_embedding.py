@@ -3,6 +3,7 @@
 import csv
 import gc
 import json
+import logging
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -268,6 +269,15 @@ def test_scores_that_no_layer_gives_are_asked_for():
     with torch.no_grad():
         found, _ = layer_features(network, images(), 'stem')
         torch.testing.assert_close(found, network.stem(images()).mean((2, 3)))
+
+
+def test_features_of_a_layer_that_runs_twice_are_those_of_the_last_call_and_that_is_said(caplog):
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU())
+    network.append(network[0]).eval()
+    with torch.no_grad(), caplog.at_level(logging.INFO, 'vistool'):
+        found = [layer_features(network, images(), '0')[0] for _ in range(2)][1]
+        torch.testing.assert_close(found, network(images()).mean((2, 3)))
+    assert caplog.messages == ['layer 0 runs 2 time(s) and returns 1 tensor(s): the last is taken']
 
 
 @pytest.fixture(scope='module')

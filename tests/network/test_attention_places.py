@@ -19,6 +19,7 @@ from vistool.errors import InputError
 from vistool.network.attention import watch_attention
 from vistool.network.attention_answers import attention_answers, is_known
 from vistool.network.token_layout import place_tokens
+from vistool.visualization.facets import facets
 
 SIZE = (48, 64)  # 6 × 8 patches of 8 × 8
 GRID = (6, 8)
@@ -516,6 +517,22 @@ def test_a_gate_over_experts_is_not_an_attention_layer(kind, batch):
         close(result, grid_rows(net.weights(x)[image]))
     with pytest.raises(InputError, match='2 attention layers run'):
         Attention(layers=[2])(net, x)
+
+
+def test_a_gate_is_named_in_one_line(caplog):
+    net = seeded(Experts, 'stacked')
+    with caplog.at_level(logging.INFO, 'vistool'):
+        for _ in range(2):
+            Attention()(net, torch.randn(1, 3, *SIZE))
+    assert caplog.text.count('is not numbered as attention: the network') == 1
+
+
+def test_tokens_that_are_too_few_to_show_their_order_are_said_to_be_assumed(caplog):
+    net, images = seeded(Vit), [torch.randn(1, 3, *size) for size in ((16, 24), SIZE)]
+    net.position = nn.Parameter(torch.zeros(1, 1, 16))
+    few, enough = (facets(Attention()(net, image)[0]).caption for image in images)
+    assert 'token order not checked' in few and 'not checked' not in enough
+    assert caplog.text.count('6 tokens are too few to show their order, and are taken to lie row by row') == 1
 
 
 # --- deep in a network --------------------------------------------------------------------------------------------

@@ -112,6 +112,14 @@ def test_augmentation_flips_images_and_repeats_what_goes_with_them(network, imag
     np.testing.assert_allclose(np.flip(flipped, -1), maps, atol=1e-4)
 
 
+def test_what_is_mirrored_among_several_inputs_is_said_once(caplog):
+    network, batch = nn.Identity(), {'image': IMAGES, 'mask': torch.ones(2, 1, 16, 16), 'box': torch.randn(2, 4)}
+    with caplog.at_level(logging.INFO, 'vistool'):
+        for inputs in (batch, batch, IMAGES):
+            varied(network, inputs, (1.0,))
+    assert caplog.messages == ['test-time augmentation mirrors input image, mask; the others stay as they are']
+
+
 def test_masks_of_the_images_size_are_mirrored_and_stay_masks():
     mask = torch.rand(2, 1, 16, 16) > 0.5
     batch = {

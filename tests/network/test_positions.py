@@ -479,3 +479,54 @@ def test_tokens_that_fill_a_grid_are_not_a_padded_window_over_a_smaller_one():
     for size in ((64, 80), (128, 160)):
         layout = laid_out(Blurred(before=0), size, 'blocks.0.norm1')
         assert layout.grid == (size[0] // 8, size[1] // 8) and layout.order is None
+
+
+class Stated(nn.Module):
+    """A user's own network: tokens in windows of 2 × 2, whose size a module states."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.norm, self.head = nn.Conv2d(3, 16, 8, 8), nn.LayerNorm(16), nn.Linear(16, 5)
+        self.norm.window_size, self.norm.shift_size = 2, 0
+
+    def forward(self, x):
+        tokens = self.embed(x).unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 3, 5, 1)
+        return self.head(self.norm(tokens.reshape(-1, 4, 16)).unflatten(0, (len(x), -1)).mean((1, 2)))
+
+
+def test_windows_that_a_module_states_are_said_to_be_stated(caplog):
+    module = Stated()
+    with caplog.at_level(logging.INFO, 'vistool'):
+        for _ in range(2):
+            order = laid_out(module, (64, 96), 'norm').order
+    assert order == WindowOrder((8, 12), (2, 2))
+    assert caplog.text.count('layer norm: 8×12 tokens in windows of 2×2, as a module around it states') == 1
+
+
+def test_tokens_of_a_dense_network_are_said_to_be_unchecked(caplog):
+    with caplog.at_level(logging.INFO, 'vistool'):
+        laid_out(Tokens(before=0), (64, 96), dense=True)
+        laid_out(Tokens(before=0), (64, 96), 'embed', dense=True)
+    assert caplog.text.count('(not checked)') == 1
+    assert 'layer blocks.1: its tokens are taken for 8×12 positions row by row' in caplog.text
+
+
+class Flat(nn.Module):
+    """No convolution: rows and columns come from a reshape, in a network that takes single images only."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.mix, self.head = nn.Conv2d(192, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x):
+        assert len(x) == 1
+        maps = x.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        return self.head(self.mix(maps).mean((2, 3)))
+
+
+def test_a_map_that_only_its_shape_tells_is_said_to_be_one_by_its_shape(caplog):
+    with caplog.at_level(logging.INFO, 'vistool'):
+        assert laid_out(Flat(), (64, 96), 'mix') == Layout('BCHW', (8, 12))
+    assert 'layer mix: its output is taken for 8×12 positions by its shape, channels first' in caplog.text

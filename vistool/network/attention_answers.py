@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -40,6 +41,8 @@ from vistool.network.tensors import (
     seen_grids,
     tensors,
 )
+
+log = logging.getLogger('vistool')
 
 T = TypeVar('T')
 
@@ -163,7 +166,10 @@ class TokenAnswers:
 
     @property
     def is_gate(self) -> bool:
-        """Whether it is a softmax over experts, prototypes or classes rather than over tokens."""
+        """Whether it is a softmax over experts, prototypes or classes rather than over tokens.
+
+        That is one that the model computed itself, and whose keys do not depend on the image or all show one place.
+        """
         return self.computed and (not self.from_image or self.same_place)
 
     @property
@@ -236,11 +242,14 @@ def _ask(module: nn.Module, inputs: NetworkInput) -> AttentionAnswers:
 
     with borrowed(module), torch.no_grad():
         try:
-            with watch_attention(module, 2, lambda op: None, instead=instead):
+            with watch_attention(module, 2, lambda op: None, instead=instead) as watch:
                 call_module(module, probe.inputs)
         except Exception as error:  # any failure of foreign code; the caller's own forward will report what matters
             return AttentionAnswers(probe, problem=f'it fails on a batch of two images ({type(error).__name__})')
-    return AttentionAnswers(probe, tuple(found))
+    answers = AttentionAnswers(probe, tuple(found))
+    if gates := sorted({watch.names[index] or 'the network' for index in answers.gates()}):
+        log.info('a softmax over experts, prototypes or classes is not numbered as attention: %s', ', '.join(gates))
+    return answers
 
 
 def answers_within(op: AttentionOp, batch: int) -> Iterator[tuple[TokenAnswers, Probe, Size]]:
@@ -378,7 +387,8 @@ def _image_axis(parts: Sequence[Tensor], lead: Sequence[int]) -> tuple[int, int]
     """The leading axis that holds the two images, and how many entries of it lie around them (1: images come first).
 
     The two halves of that axis differ least: they show the same heads and windows of nearly the same image. Values
-    that heads share differ nowhere, so the part that differs most counts. None if no axis holds two similar halves.
+    that heads share differ nowhere, so the part that differs most counts. Where no axis holds two similar halves, as
+    where tokens were pruned, a first axis of two is taken to count the images; None if there is none.
     """
     found = []
     sizes = [float((part - part.flatten(0, -2).mean(0)).square().mean()) + 1e-30 for part in parts]

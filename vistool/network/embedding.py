@@ -208,6 +208,12 @@ class _Watch:
 def find_embedding(model: nn.Module, inputs: NetworkInput) -> Embedding:
     """Runs a network on one image until its tokens are known.
 
+    The first convolution, unfolding or pooling that runs takes the image. The outermost module around it whose name or
+    class says embedding (:data:`_EMBEDDING`) is the embedding, else that layer alone. Padding that no setting states is
+    read from the size of the output, and where the image lies in it by comparing values. Tokens beyond the grid come
+    before it; they have the names of the parameters in :data:`_SPECIAL` if these are as many, else T1, T2 and so on.
+    Attention is known by the names of modules (:data:`_ATTENTION`), windows by what modules state.
+
     Args:
         model: The network.
         inputs: Its input for one image, ``(1, C, H, W)``, or a tuple or dict that holds it.

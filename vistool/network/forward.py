@@ -17,7 +17,15 @@ from vistool.network.calls import choose_call
 from vistool.network.capture import Activation, activations, borrowed, listed, modules_of, remembered
 from vistool.network.inputs import run_network
 from vistool.network.layer_search import FoundLayer, searched
-from vistool.network.layers import call_of, default_layers, function_of, module_path, network_name
+from vistool.network.layers import (
+    call_of,
+    default_layers,
+    function_of,
+    module_path,
+    network_name,
+    package_of,
+    unwrapped,
+)
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, checked_layout
 from vistool.network.stages import find_stages
@@ -373,10 +381,24 @@ def _collect(
                 raise
             log.info('%s has a single position for this image, so it has no map', name)  # a pyramid's highest level
             continue
+        if dense:
+            _say_unchecked(module, name, layout)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     why = partial(zero_weights, module, inputs, read)
     quantized = any('.quantized.' in f'{type(child).__module__}.' for child in modules_of(module))
     return Forward(output, read(output, batch), tuple(layers), batch, suggest, why, quantized, dense)
+
+
+def _say_unchecked(module: nn.Module, name: str, layout: Layout) -> None:
+    """Prints once that tokens of a detector or segmenter are taken to lie row by row.
+
+    In transformers' own modules they are known to.
+    """
+    around = unwrapped(module).get_submodule(module_path(name).rpartition('.')[0])
+    if layout.axes in ('BLC', 'BCL') and package_of(around) != 'transformers':
+        height, width = layout.grid
+        text = f'layer {name}: its tokens are taken for {height}×{width} positions row by row (not checked)'
+        remembered(module, f'tokens of {name}', text, partial(log.info, '%s', text))
 
 
 def _unchecked_layout(

@@ -43,7 +43,8 @@ def with_shared(module: nn.Module, inputs: NetworkInput, batch: int | None) -> N
 
     The rule, for every input but the image on which maps are drawn:
 
-    - its first axis is not the number of images, nor a multiple of it: it is shared;
+    - its first axis is not the number of images, nor a multiple of it: it is shared. Where there is one image, all that
+      is longer than one is;
     - otherwise the first image is run alone, with its row of the input and with the whole input. What gives the first
       image's row of the output of the whole batch is right. If neither does, an error asks;
     - inputs without a batch axis (``batch`` is None) each get one, unless the network takes them without it only.
@@ -191,7 +192,8 @@ def varied(module: nn.Module, inputs: NetworkInput, factors: tuple[float, ...]) 
 
     Mirrored are tensors ``(B, …, H, W)`` of the size of the image on which maps are drawn, and other images. Made
     brighter are those of them that hold floating-point numbers other than 0 and 1, which would be a mask. All other
-    inputs are repeated; those of a batch of one only if the network does not take them as they are.
+    inputs are repeated; those of a batch of one only if the network does not take them as they are. Where there are
+    several inputs, one line says which are mirrored.
 
     Args:
         module: The network.
@@ -203,11 +205,21 @@ def varied(module: nn.Module, inputs: NetworkInput, factors: tuple[float, ...]) 
     """
     image = find_image(inputs)
     assert image is not None  # the caller knows its size
+    _say_varied(module, inputs, image)
     one = len(image) == 1 and any(_kept(tensor, image) for tensor in tensors(inputs))
     whole = map_rows(lambda tensor: _variants(tensor, image, factors, repeat=False), inputs)
     if one and _takes(module, whole, 2 * len(factors)):
         return whole
     return map_rows(lambda tensor: _variants(tensor, image, factors, repeat=True), inputs)
+
+
+def _say_varied(module: nn.Module, inputs: NetworkInput, image: Tensor) -> None:
+    """Prints once which of several inputs are mirrored."""
+    if isinstance(inputs, Tensor) or len(inputs) < 2:
+        return
+    found = [str(key) for key, value in entries(inputs) if any(not _kept(tensor, image) for tensor in tensors(value))]
+    text = f'test-time augmentation mirrors input {", ".join(found)}; the others stay as they are'
+    remembered(module, 'mirrored inputs', text, lambda: log.info('%s', text))
 
 
 def _variants(tensor: Tensor, image: Tensor, factors: tuple[float, ...], *, repeat: bool) -> Tensor:

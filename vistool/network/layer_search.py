@@ -165,6 +165,8 @@ def searched(module: nn.Module, inputs: NetworkInput, read: ScoreReader = BY_PLA
 def objective(output: Any, count: int, read: ScoreReader = BY_PLACE) -> Tensor | None:
     """A scalar to differentiate: the best class's score, or a fixed random mixture of a headless network's features.
 
+    These are the first floating-point tensor of its output.
+
     Args:
         output: What the network returned.
         count: Number of images.

@@ -284,7 +284,10 @@ def _tails(module: nn.Module) -> Iterator[str]:
 
 
 def _averages(module: nn.Module) -> bool:
-    """Whether a transformer averages its patch tokens, by the settings of mmpretrain, timm and Hugging Face."""
+    """Whether a transformer averages its patch tokens, by the settings of mmpretrain, timm and Hugging Face.
+
+    Gradients show a wrong answer: then another layer is searched for (:func:`~vistool.network.forward.better_layer`).
+    """
     kind, pool = getattr(module, 'out_type', None), getattr(module, 'global_pool', None)
     config = getattr(module, 'config', None)
     return (

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vistool.errors import InputError, close_matches, param
-from vistool.network.tensors import NoSpatialMap, Size, find_layout, float_tensors
+from vistool.network.tensors import NoSpatialMap, Size, find_layout, float_tensors, part_of
 
 log = logging.getLogger('vistool')
 
@@ -204,14 +204,13 @@ def candidates(output: Any, count: int) -> list[Candidate]:
     """The tensors in an output that have a row of numbers for each of ``count`` images.
 
     These are ``(B, C)``, ``(B,)``, ``(B, C, 1, 1)``, and what is left of them when a network squeezes its output:
-    ``(C,)`` and ``()`` for a single image.
+    ``(C,)`` and ``()`` for a single image. A scalar beside other tensors is a loss, not a score.
     """
     found = []
     for place, tensor in _named_tensors(output):
         rows = _as_rows(tensor, count)
         if rows is not None and rows.shape[1] > 0:
             found.append(Candidate(place, rows, tensor))
-    # A scalar beside other tensors is a loss
     return [each for each in found if each.shape or len(found) == 1]
 
 
@@ -474,7 +473,10 @@ def find_readout(
 
 
 def _read(module: nn.Module, chosen: Candidate, hints: Hints, squashed: bool, seen: str) -> Readout:
-    """What the numbers of the chosen tensor mean; see :func:`find_readout`."""
+    """What the numbers of the chosen tensor mean; see :func:`find_readout`.
+
+    Probabilities exclude each other if they sum to 1, unless the config says that the labels are independent.
+    """
     columns = chosen.scores.shape[1]
     evidence, reason = _evidence(module, hints.config or {}, columns)
     if columns == 1:
@@ -513,7 +515,10 @@ def _read_one(
     evidence: Evidence | None,
     reason: str,
 ) -> Readout:
-    """What a single number means: two classes, one label, or a value."""
+    """What a single number means: two classes, one label, or a value.
+
+    A single class name that is not one of Hugging Face's defaults (``LABEL_0``) makes it one label.
+    """
     names = hints.names or ()
     value_name = _value_name(chosen, names)
 
@@ -780,12 +785,29 @@ def output_count(module: nn.Module) -> int | None:
     return None
 
 
+_POOLED = ('pooler_output', 'image_embeds', 'last_hidden_state', 'logits')
+
+
+def feature_place(output: Any) -> str:
+    """Where the features are in what a headless network returned; ``''`` for the output itself.
+
+    Of tensors with names the first of ``pooler_output``, ``image_embeds``, ``last_hidden_state`` and ``logits`` that is
+    there; of others the last.
+    """
+    if isinstance(output, Mapping) and output:
+        key = next((key for key in _POOLED if isinstance(output.get(key), Tensor)), list(output)[-1])
+        return f'[{key}]{feature_place(output[key])}'
+    if isinstance(output, (tuple, list)) and output:
+        return f'[{len(output) - 1}]{feature_place(output[-1])}'
+    return ''
+
+
 def pooled_features(output: Any, size: Size) -> Tensor:
     """One feature vector per image: the class token if there is one, else the mean over the positions.
 
     Args:
         output: What a headless network returned: pooled features ``(B, D)``, tokens ``(B, L, D)``, a map ``(B, D, h,
-            w)``, a tuple with one of those per stage, of which the last counts, or a Hugging Face output object.
+            w)``, a tuple with one of those per stage, or a Hugging Face output object (see :func:`feature_place`).
         size: ``(H, W)`` of the network input.
 
     Returns:
@@ -794,13 +816,7 @@ def pooled_features(output: Any, size: Size) -> Tensor:
     Raises:
         InputError: If there are no features in it.
     """
-    if isinstance(output, Mapping):
-        for key in ('pooler_output', 'image_embeds', 'last_hidden_state', 'logits'):
-            if isinstance(output.get(key), Tensor):
-                return pooled_features(output[key], size)
-        output = tuple(output.values())
-    if isinstance(output, (tuple, list)) and output:
-        return pooled_features(output[-1], size)
+    output = part_of(output, feature_place(output))[1]
     if isinstance(output, Tensor) and output.ndim in (2, 3, 4):
         return output if output.ndim == 2 else _pool(output, size)
     raise InputError(

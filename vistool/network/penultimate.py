@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError, param
-from vistool.network.capture import hooked, tensors_of
+from vistool.network.capture import hooked, remembered, tensors_of
 from vistool.network.inputs import run_network
 from vistool.network.layers import find_target_layers, module_path
 from vistool.network.outputs import pooled_features
 from vistool.network.tensors import NetworkInput, float_tensors, input_size
+
+log = logging.getLogger('vistool')
 
 _MOST_VALUES = 1 << 20
 """Per image: what is larger does not enter the layer that gives the scores."""
@@ -81,7 +85,9 @@ def _gives(output: Tensor, scores: Tensor) -> bool:
 
 
 def layer_features(root: nn.Module, inputs: NetworkInput, name: str) -> tuple[Tensor, Any]:
-    """The output of one layer, pooled: the class token of tokens, else the mean over positions; the last call counts.
+    """The output of one layer, pooled: the class token of tokens, else the mean over positions.
+
+    The last call counts, and the last tensor that it returns. Where there are several, that is logged once.
 
     Args:
         root: The network.
@@ -97,8 +103,11 @@ def layer_features(root: nn.Module, inputs: NetworkInput, name: str) -> tuple[Te
     (target,) = find_target_layers(root, [name])
     size, batch = input_size(inputs)
     found: list[Tensor] = []
+    calls = 0
 
     def keep(_: str, module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal calls
+        calls += 1
         found[:] = [tensor.detach() for tensor in tensors_of(name, output).values()]
 
     with hooked({module_path(target.name): target.module}, keep):
@@ -110,4 +119,7 @@ def layer_features(root: nn.Module, inputs: NetworkInput, name: str) -> tuple[Te
             accepted='(B, D), (B, L, D) or (B, D, h, w)',
             parameter='layers',
         )
+    if calls > 1 or len(found) > 1:
+        text = f'layer {name} runs {calls} time(s) and returns {len(found)} tensor(s): the last is taken'
+        remembered(root, f'features of {name}', text, partial(log.info, '%s', text))
     return pooled_features(found[-1], size).float(), output

@@ -14,7 +14,10 @@ Rules:
   (:data:`_CERTAIN`), and kept unless another one is as much better. A grid that no convolution made has to agree
   closely (:data:`_CLOSE`).
 * Where the answers differ and no reading is confirmed, the layer is refused: tokens were pruned, shuffled or mixed.
-* ``(B, C, h, w)`` of the size of a convolution's output is a map. It is not checked where the layer convolves.
+* ``(B, C, h, w)`` of the size of a convolution's output is a map. It is not checked where the layer convolves. A
+  tensor of four axes of any other size, whose answers do not tell, is taken for a map by its shape, which is printed.
+* Windows that a module around the layer states are taken as stated. Outside of the table that is printed.
+* Networks of the table keep their tokens row by row and are not checked (:func:`known_positions`).
 """
 
 from __future__ import annotations
@@ -649,12 +652,18 @@ class Positions:
     def unchecked(self, assumed: Layout | None, reason: NoSpatialMap, name: str, why: str) -> Layout:
         """The assumed layout of a layer that could not be checked, which is printed once.
 
+        Nothing is printed for a map of a size that a convolution or a pooling layer made.
+
         Raises:
             NoSpatialMap: If there is none, for the given reason.
         """
         if assumed is None:
             raise reason
         if assumed.axes in ('BCHW', 'BHWC'):
+            if assumed.grid not in self.seen:
+                where = 'first' if assumed.axes == 'BCHW' else 'last'
+                text = f'taken for {assumed.grid[0]}×{assumed.grid[1]} positions by its shape, channels {where}'
+                self._tell(log.info, name, f'its output is {text} ({why})')
             return assumed
         self._tell(log.warning, name, f'the order of its tokens could not be checked ({why}): row by row is assumed')
         return replace(assumed, unchecked=True)
@@ -725,6 +734,8 @@ def _positions(module: nn.Module, inputs: NetworkInput) -> Positions:
 def known_positions(root: nn.Module, name: str) -> bool:
     """Whether a layer lies in a network of the table, whose tokens are known to lie row by row.
 
+    Of the families in :data:`_REORDERING` only the default layers are.
+
     Args:
         root: The network.
         name: The layer's dotted name.
@@ -773,6 +784,12 @@ class Check:
         """The layout of windows that a module around the layer states, or None."""
         return window_layout(shape, unwrapped(self.root), module_path(self.name), batch, grids, size)
 
+    def say_stated(self, layout: Layout, name: str) -> None:
+        """Prints once that the windows of a layer are taken as stated, where the table does not vouch for them."""
+        if name and not self.known:
+            text = f'layer {name}: {_text(layout)}, as a module around it states'
+            remembered(self.root, f'windows of {name}', text, partial(log.info, '%s', text))
+
     def is_needed(self, layout: Layout, grids: Sequence[Size]) -> bool:
         """Whether a layer that was laid out by its shape has to be checked.
 
@@ -815,6 +832,7 @@ def checked_layout(
     if reason := joined_inputs(tensor.shape, check.inputs):
         raise NoSpatialMap(reason)
     if (stated := check.windows(tensor.shape, size, batch, grids)) is not None:
+        check.say_stated(stated, name)
         return stated
     failed, assumed = NoSpatialMap(), None
     try:
@@ -831,6 +849,8 @@ def checked_layout(
     own = found.answer(layer, call, place)
     shape = tuple(tensor.flatten(2, 3).shape if tensor.ndim == 5 else tensor.shape)
     if own is None or own.shape[1:] != shape[1:] or own.shape[0] * batch != shape[0]:
+        if assumed is not None and gives_maps(layer, assumed, grids):
+            return assumed
         return found.unchecked(assumed, failed, name, found.problem or 'it did not run when it was tried')
     layout = found.decided(own, assumed, size, hints, name)
     if layout is not None:

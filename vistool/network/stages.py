@@ -155,14 +155,17 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[K
 
 
 def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
-    """Names of the last module at each resolution of the backbone; of evenly spaced blocks if there is only one.
+    """Names of the last module at each resolution of the backbone, or of evenly spaced blocks.
+
+    The blocks are taken where there are one or two resolutions and more blocks than those (a plain transformer).
 
     A module with sizes inside it that lie between those of its input and output holds several stages, and its children
     are looked at instead, unless they are branches, which work on one tensor side by side. The modules that remain, in
     the order of the forward, are split where the size changes. Plain layers before the first block are a stem, not a
-    stage, and neither is the layer that predicts a map for each class. One forward finds them, once for a network, its
-    weights and an input size. Where tokens of a network that no table knows are among them, another one checks that
-    they are places in the image; else the module counts as none.
+    stage, and neither are norms after the last stage, nor the layer that predicts a map for each class.
+
+    One forward finds them, once for a network, its weights and an input size. Where tokens of a network that no table
+    knows are among them, another one checks that they are places in the image; else the module counts as none.
 
     Args:
         root: The network.
@@ -321,6 +324,11 @@ def _parts(top: str, calls: dict[str, ModuleCall], children: dict[str, list[str]
 
 
 def _holds_stages(name: str, calls: dict[str, ModuleCall], children: dict[str, list[str]]) -> bool:
+    """Whether a module holds several stages, so that its children are looked at in its place.
+
+    It does where sizes inside lie between those of its input and output, or where blocks at the size of its input are
+    followed by a step down. A module without a map of its own does if sizes change inside; else it is a head.
+    """
     call = calls[name]
     inner = children.get(name, [])
     if not inner or (call.grid is not None and call.grid == call.before):

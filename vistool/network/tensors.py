@@ -628,6 +628,11 @@ def _refuse_attention(tensor: Tensor, grids: Sequence[Size], layer: nn.Module | 
 
 
 def _find_map(shape: tuple[int, ...], input_size: Size, layer: nn.Module | None, grids: Sequence[Size]) -> Layout:
+    """Where the channels of a tensor of four axes are.
+
+    In this order: what the layer works on; which of both readings has a size that a convolution or a pooling layer
+    made; which has the more nearly square cells.
+    """
     first, last = (shape[2], shape[3]), (shape[1], shape[2])
     normalized = tuple(getattr(layer, 'normalized_shape', ()) or ())
     if isinstance(layer, nn.Linear) or (type(layer) is nn.LayerNorm and normalized == shape[-1:]):
@@ -651,7 +656,18 @@ def _find_tokens(
     layer: nn.Module | None,
     hints: TokenHints,
 ) -> Layout:
-    # Channels before tokens are rare, and then there are no prefix tokens. A size seen on the way beats a guess.
+    """The grid that tokens fill, and which of the axes they are.
+
+    The first of these that fits:
+
+    1. ``(B, L, C)``: a size seen on the way, with at most :data:`USUAL_PREFIX` tokens to spare;
+    2. ``(B, L, C)``: the grid that one whole stride makes of the image, with none to spare;
+    3. ``(B, C, L)``: a size seen on the way, with none to spare: channels before tokens are rare;
+    4. ``(B, L, C)``, then ``(B, C, L)``: the grid that one stride makes, with one, two or five tokens to spare;
+    5. ``(B, L, C)``: a size seen on the way, with at most :data:`MAX_PREFIX` tokens to spare.
+
+    What the user says, and what the layer works on, limits these.
+    """
     extra = hints.extra
     seen = partial(_seen_grid, grids=grids)
     rules: tuple[tuple[str, Callable[..., Any], int | None], ...] = (

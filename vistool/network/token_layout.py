@@ -89,6 +89,11 @@ class Unrecognized(Unplaced):
 def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     """Finds out where the tokens of an operation are.
 
+    The rule, for families that are known: windows that a module states, or whose groups are not the images, are traced.
+    Else the keys fill the grid that :func:`~vistool.network.tensors.find_layout` gives for their number, row by row,
+    and so do the queries. Queries of another number have places only where they fill a grid of the image with as many
+    tokens before it; otherwise they are latents or class queries.
+
     Args:
         op: The operation, not compacted.
         batch: Images in the batch.
@@ -147,10 +152,18 @@ def place_tokens(
     order = [i for role in ('image', 'window', 'head') for i, each in enumerate(found.axes) if each.role == role]
     op = op.regrouped(sizes, order, found.shape[1])
     layout = placed.layout(batch, op)
-    if layout.query_grid is not None and not _shows_order(found):
-        name, count = op.name or 'the attention of the network', op.shape[2]
-        layout = replace(layout, assumed=f'{name}: its {count} queries are taken to be in the order of its keys')
+    layout = replace(layout, assumed=_assumed(op, found, layout))
     return op.reordered(placed.query_order, placed.key_order), layout
+
+
+def _assumed(op: AttentionOp, found: TokenAnswers, layout: TokenLayout) -> str:
+    """What the answers did not show of the order of queries and keys, in words; ``''`` for nothing."""
+    name = op.name or 'the attention of the network'
+    if layout.query_grid is not None and not _shows_order(found):
+        return f'{name}: its {op.shape[2]} queries are taken to be in the order of its keys'
+    if layout.windows is None and op.shape[3] < _FEW and math.prod(layout.grid) > 1:
+        return f'{name}: its {op.shape[3]} tokens are too few to show their order, and are taken to lie row by row'
+    return ''
 
 
 def _shows_order(found: TokenAnswers) -> bool:
@@ -289,6 +302,8 @@ def place_answers(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp
 
 def _best(answers: Tensor, probe: Probe, size: Size, op: AttentionOp, prefix: int | None = None) -> Layout | None:
     """The layout that answers ``(1, tokens)`` follow; row by row over a grid that was seen unless another is better.
+
+    Fewer than :data:`_FEW` tokens cannot show their order: row by row is assumed, which :func:`_assumed` says.
 
     Args:
         answers: The answers.

@@ -1,5 +1,7 @@
 """What the maps explain besides a class: FinerCAM's difference, registered scores, similarity to a reference image."""
 
+import logging
+
 import naive_cam
 import numpy as np
 import pytest
@@ -82,6 +84,22 @@ def test_similarity_to_a_reference_is_the_cosine_of_pooled_features(shape):
         assert result.provenance['targets'] == [{'name': 'similarity to 0', 'score': pytest.approx(score.item())}]
         assert [tile.name for tile in facets(result).tiles] == ['gradcam/similarity to 0', 'eigencam']
         assert facets(result).rows == (f'similarity to 0 {score.item():.3g}',)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'said'),
+    [
+        ('stages', ['features to compare: [1] of the output']),
+        ('output object', ['features to compare: pooler_output of the output']),
+        ('map', []),
+    ],
+)
+def test_which_of_several_features_are_compared_is_said(shape, said, caplog):
+    with caplog.at_level(logging.INFO, 'vistool'):
+        CAM(['eigencam'], layers=['layer'], reference=torch.randn(3, 8, 12).double())(
+            Backbone(shape), torch.randn(2, 3, 8, 12).double()
+        )
+    assert [text for text in caplog.messages if 'features' in text] == said
 
 
 def test_the_reference_is_read_and_run_once_for_all_batches_until_the_weights_change(tmp_path):

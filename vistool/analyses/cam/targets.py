@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from vistool.errors import InputError, cause_of, close_matches
 from vistool.models.model import Model, as_samples
 from vistool.network.forward import Pullback
 from vistool.network.inputs import run_network
-from vistool.network.outputs import Readout, pooled_features
-from vistool.network.tensors import NetworkInput, input_size
+from vistool.network.outputs import Readout, feature_place, pooled_features, written
+from vistool.network.tensors import NetworkInput, float_tensors, input_size
 from vistool.records import shown
 from vistool.registry import CAM_TARGETS
+
+log = logging.getLogger('vistool')
 
 Score: TypeAlias = Callable[[Any, Sequence[Sample]], Tensor]
 """``(output, samples) → (n,)``: one score for each of the n images in the network's output; ``samples`` are these."""
@@ -209,8 +212,11 @@ def similarity_target(
         sample = as_samples(read, model)[0][0]
         inputs = model.batch([sample])
         with model.borrowed(), torch.no_grad():
+            output = run_network(model.module, inputs)
+            if len(list(float_tensors(output))) > 1:
+                log.info('features to compare: %s of the output', written(feature_place(output)))
             # the reference itself is cached too, so that its id stays its own
-            return reference, sample, pooled_features(run_network(model.module, inputs), input_size(inputs)[0])
+            return reference, sample, pooled_features(output, input_size(inputs)[0])
 
     key = str(reference) if isinstance(reference, (str, Path)) else id(reference)
     _, compared, own = model.cached('reference', (key, torch.is_autocast_enabled(model.device.type)), compute)
