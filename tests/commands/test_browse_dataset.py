@@ -430,3 +430,10 @@ def test_a_table_of_no_sample_has_its_header(capsys, tmp_path, odd_names):
         path.rename(path.with_name(path.name.replace('\udcfe', '')))
     code, out, _ = run(capsys, odd_names, '-o', tmp_path / 'out', '--save-raw')
     assert code == 1 and [Path(path).read_text() for path in out] == ['index\n']
+
+
+def test_the_current_folder_takes_pictures_and_table(capsys, tmp_path, monkeypatch):
+    config = Path(DEMO).absolute()
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(capsys, config, '-o', '.', '--save-raw', '-n', 1)
+    assert code == 0 and {Path(path).suffix for path in out} == {'.png', '.csv'} and all(map(os.path.exists, out))

@@ -50,6 +50,12 @@ def test_the_demo_is_copied_whole_and_nothing_is_overwritten(tmp_path, capsys):
     assert 'not empty' in capsys.readouterr().err
 
 
+def test_the_demo_is_copied_into_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert demo(['.']) == 0 and 'coffee.png' in capsys.readouterr().out.split()
+    assert not list(tmp_path.parent.glob('.*.partial'))
+
+
 def test_configs_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('own.py').write_text("_base_ = 'vistool::efficientnet_lite/efficientnet-lite0_in1k.py'\nmine = 3\n")

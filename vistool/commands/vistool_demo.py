@@ -24,19 +24,21 @@ def build_parser() -> Parser:
 
 
 def work(args: argparse.Namespace) -> int:
-    """Copies everything, the folder's name last, so that a half-copied demo is never taken for a whole one."""
+    """Copies everything, into the folder only when all is there: a half-copied demo is never taken for a whole one."""
     from vistool.visualization.files import check_folder
 
     out = Path(args.out)
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f'{out} is not empty', accepted='a new or empty folder', parameter='out')
     check_folder(out)
-    partial = out.with_name(f'.{out.name}.partial')
+    whole = out.resolve()
+    partial = whole.with_name(f'.{whole.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(DEMO, partial, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
-    if out.is_dir():
-        out.rmdir()
-    partial.rename(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for each in partial.iterdir():
+        each.rename(whole / each.name)
+    partial.rmdir()
     boundary.announce(sorted(path for path in out.rglob('*') if path.is_file()))
     return boundary.OK
 

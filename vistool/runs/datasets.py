@@ -380,8 +380,8 @@ def _write_table(rows: Sequence[Mapping[str, Any]], visualizer: Visualizer, name
         suffix: What its name has besides.
     """
     out = Path(str(visualizer.out))
-    beside = out.with_name(f'{out.stem}{suffix}.csv')
-    path = beside if out.suffix.lower() == visualizer.suffix else out / f'{name}{suffix}.csv'
+    in_one_file = out.suffix.lower() == visualizer.suffix
+    path = out.with_name(f'{out.stem}{suffix}.csv') if in_one_file else out / f'{name}{suffix}.csv'
     write_file(path, table(rows, ['index']))
     return path
 
