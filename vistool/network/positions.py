@@ -866,10 +866,10 @@ def checked_layout(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
         )
-    other = guess is not None and guess is not assumed and (assumed is None or assumed.grid != guess.grid)
-    if other and guess is not None and min(own.over(guess.axes).shape[-2:]) > 1:
+    other = guess if guess is not None and assumed is not None and guess.grid != assumed.grid else None
+    if other is not None and min(own.over(other.axes).shape[-2:]) > 1:
         raise NoSpatialMap(
-            f'its output {tuple(tensor.shape)} may be {guess.grid[0]}×{guess.grid[1]} positions in windows or patches, '
+            f'its output {tuple(tensor.shape)} may be {other.grid[0]}×{other.grid[1]} positions in windows or patches, '
             'whose order is not known: their answers to a changed image do not tell'
         )
     sure = guess is not None and guess.axes == 'BLC' and guess.grid in found.seen

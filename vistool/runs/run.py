@@ -351,6 +351,7 @@ class _Run:
         truth = find_truth(self.analysis, spec.masks, self.items)
         with opened_models(spec.models, source, spec.seed) as self.models:
             self.name_classes()
+            self.items = labeled(self.items, self.models[0].classes)
             self.analysis = self.analysis.for_model(self.models[0])
             self.choices = self.analysis.choices
             for model in self.models:
@@ -364,7 +365,6 @@ class _Run:
         names = self.items.classes if isinstance(self.items, DatasetItems) else None
         for model in self.models:
             model.classes = model.classes or names
-        self.items = labeled(self.items, self.models[0].classes)
 
     def explain_all(self, source: Source | Model | nn.Module, truth: TruthSource | None = None) -> RunSummary:
         """What comes after the models are loaded."""

@@ -292,7 +292,7 @@ class CAM(MapAnalysis):
             if self.layers:
                 raise
             better = better_layer(model.module, inputs, read, next(iter(layers)), error)
-            if better is None:  # then it is no fault of a parameter that nobody gave
+            if better is None:  # then it is not the fault of a parameter that nobody gave
                 raise InputError(f'{error.problem}; it is the default for this network', hint=error.hint) from error
             return self._results(model, samples, methods, inputs, dict([find_call(model.module, better)]), read)
 
