@@ -1,6 +1,5 @@
 """Planted faults of annotations are found and named; clean data raise no alarm, random crops included."""
 
-import copy
 import json
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from annotated_dataset import write_scenes
+from fake_dataset import Mixing
 from mmcv.transforms import RandomFlip
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
@@ -256,25 +256,6 @@ def test_files_of_another_form_are_left_alone(tmp_path, text):
     assert CocoFile.of(SimpleNamespace(ann_file=str(tmp_path / 'a.json'))) is None
     assert CocoFile.of(SimpleNamespace(ann_file=str(tmp_path / 'b.json'))) is None
     assert CocoFile.of(SimpleNamespace()) is None
-
-
-class Mixing:
-    """As MMDetection's MultiImageMixDataset: transforms may ask for the samples that they mix in."""
-
-    def __init__(self, dataset, pipeline):
-        self.dataset, self.pipeline, self.metainfo = dataset, pipeline, dataset.metainfo
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, index):
-        results = copy.deepcopy(self.dataset[index])
-        for transform in self.pipeline:
-            if hasattr(transform, 'get_indices'):
-                results['mix_results'] = [copy.deepcopy(self.dataset[k]) for k in transform.get_indices(self.dataset)]
-            results = transform(copy.deepcopy(results))
-            results.pop('mix_results', None)
-        return results
 
 
 class SideBySide:

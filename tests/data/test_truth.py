@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from fake_dataset import Mixing
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CustomDataset
 from PIL import Image
@@ -64,27 +65,6 @@ class Pack:
 
     def __call__(self, results):
         return {'inputs': torch.from_numpy(np.ascontiguousarray(results['img'].transpose(2, 0, 1)))}
-
-
-class Mixing:
-    """A wrapper with transforms of its own, some of which ask for more samples."""
-
-    def __init__(self, dataset, pipeline):
-        self.dataset, self.pipeline = dataset, pipeline
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, index):
-        results = copy.deepcopy(self.dataset[index])
-        for transform in self.pipeline:
-            if hasattr(transform, 'get_indices'):
-                results['mix_results'] = [
-                    copy.deepcopy(self.dataset[each]) for each in transform.get_indices(self.dataset)
-                ]
-            results = transform(copy.deepcopy(results))
-            results.pop('mix_results', None)
-        return results
 
 
 class ByHand:

@@ -1,4 +1,6 @@
-"""A dataset that knows everything that any pipeline of mmpretrain asks for, over photographs that are made up."""
+"""Datasets over photographs that are made up: one that any pipeline of mmpretrain takes, and one that mixes samples."""
+
+import copy
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -59,3 +61,22 @@ class FakeDataset(BaseDataset):
         if self.arrays:
             return {'img': photo(k, (32, 32)), 'gt_label': k % 3}
         return {'img_path': [str(path), other] if self.pairs else str(path), **known}
+
+
+class Mixing:
+    """As MMDetection's MultiImageMixDataset: its transforms may ask for the samples that they mix in."""
+
+    def __init__(self, dataset, pipeline):
+        self.dataset, self.pipeline, self.metainfo = dataset, pipeline, getattr(dataset, 'metainfo', None)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        results = copy.deepcopy(self.dataset[index])
+        for transform in self.pipeline:
+            if hasattr(transform, 'get_indices'):
+                results['mix_results'] = [copy.deepcopy(self.dataset[k]) for k in transform.get_indices(self.dataset)]
+            results = transform(copy.deepcopy(results))
+            results.pop('mix_results', None)
+        return results
