@@ -1,4 +1,4 @@
-"""What each method of vis_cam costs for one image and class, in plain forwards: the figures of docs/vis_cam.md."""
+"""What each method of vis_cam costs for one image and class, in plain forwards: the figures of docs/en/vis_cam.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures what docs/performance.md tells, and writes it: under 20 minutes on two quiet cores.
+"""Measures what docs/en/performance.md tells, and writes it: under 20 minutes on two quiet cores.
 
 What is compared runs in turn in one run, under the same settings (:data:`processes.SETTINGS`), and its results are
 compared first. A row that fails says so, and the others go on::
@@ -40,7 +40,7 @@ from vistool.analyses.featmap import FeatureMaps
 from vistool.models.configs import package_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / 'docs' / 'performance.md'
+PAGE = ROOT / 'docs' / 'en' / 'performance.md'
 PHOTOS = 1000
 LITE = ('configs/efficientnet_lite/efficientnet-lite0_in1k.py', 'demo://efficientnet-lite0')
 
@@ -271,7 +271,7 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def page(rows: Sequence[Row], minutes: float) -> str:
-    """The text of docs/performance.md."""
+    """The text of docs/en/performance.md."""
     lines = [f'| {row.work} | {row.measured} | {row.goal} |' for row in rows]
     return '\n'.join(
         [
@@ -327,7 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--only', nargs='+', choices=PARTS, default=list(PARTS))
-    parser.add_argument('-o', '--out', type=Path, default=PAGE, help='default: docs/performance.md')
+    parser.add_argument('-o', '--out', type=Path, default=PAGE, help='default: docs/en/performance.md')
     args = parser.parse_args()
     if not SETTINGS.items() <= os.environ.items():  # glibc reads its own when a process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})

@@ -27,7 +27,7 @@ _REFERENCE_SIDE = 224
 
 @dataclass(frozen=True)
 class Protocol:
-    """How metrics are measured. The default is argued for in ``docs/metrics.md``.
+    """How metrics are measured. The default is argued for in ``docs/en/metrics.md``.
 
     Attributes:
         name: Its name.

@@ -16,12 +16,12 @@ from vistool.runs.differences import ImageDifference, RunDifference
 
 NOISE = {'score': 2e-5, 'mass': 2e-5}
 """Changes up to here are noise: ten times what ``tools/checks/noise.py`` measured over threads, batch sizes and
-instruction sets with EfficientNet-Lite0 on the demo photos; ``docs/vis_diff.md`` has the table.
+instruction sets with EfficientNet-Lite0 on the demo photos; ``docs/en/vis_diff.md`` has the table.
 """
 
 PER_MAP, PER_IMAGE, COUNTED = ('iou', 'rank', 'mass'), ('score',), ('flips', 'missing', 'unmatched', 'failed')
 QUANTITIES = (*PER_MAP, *PER_IMAGE, *COUNTED)
-"""What rules judge; see ``docs/vis_diff.md``."""
+"""What rules judge; see ``docs/en/vis_diff.md``."""
 
 _RULE = re.compile(
     rf'\s*(?:(mean|median)\s+)?({"|".join(QUANTITIES)})\s*(<=|>=|<|>)\s*(-?[0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(%?)\s*',

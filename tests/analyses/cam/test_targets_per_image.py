@@ -109,5 +109,5 @@ def test_methods_are_listed_in_the_order_of_the_documentation():
     from vistool.analyses.cam.methods import _DOCUMENTED
 
     assert tuple(METHODS)[: len(_DOCUMENTED)] == _DOCUMENTED
-    text = Path('docs/vis_cam.md').read_text(encoding='utf-8')
+    text = Path('docs/en/vis_cam.md').read_text(encoding='utf-8')
     assert all(METHODS[name].title in text for name in _DOCUMENTED)
