@@ -131,6 +131,36 @@ def test_a_plain_module_gets_the_configs_data_preprocessor():
     assert model.module(batch).shape == (1, 2)
 
 
+@pytest.mark.parametrize('pretrained', [None, {'type': 'Pretrained', 'checkpoint': 'https://example.invalid/a.pth'}])
+def test_parameters_that_only_training_sets_are_not_leftovers_of_memory(pretrained):
+    from mmengine.model import BaseModel
+    from mmengine.registry import MODELS
+
+    @MODELS.register_module(force=True)
+    class LevelEmbed(BaseModel):
+        def __init__(self, sets):
+            super().__init__(init_cfg=pretrained)
+            self.conv = nn.Conv2d(3, 2, 3)
+            self.level_embed = nn.Parameter(torch.Tensor(4, 16))
+            self.sets = sets
+
+        def init_weights(self):
+            super().init_weights()
+            if self.sets:
+                nn.init.constant_(self.level_embed, 3.0)
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            return self.conv(inputs).mean((2, 3))
+
+    leftovers = [torch.full((4, 16), float('inf')) for _ in range(50)]
+    del leftovers
+    assert load(config({'type': 'LevelEmbed', 'sets': True}), 'none').module.level_embed.eq(3).all()
+    first, second = (load(config({'type': 'LevelEmbed', 'sets': False}), 'none').module for _ in range(2))
+    assert first.level_embed.std() < 0.05
+    assert torch.equal(first.level_embed, second.level_embed)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 @pytest.mark.parametrize(
     ('installed', 'told'),
     [
