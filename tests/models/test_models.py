@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from vistool.analyses.cam import CAM
-from vistool.environment import warn_of_environment, warn_of_overwritten_packages
+from vistool.environment import warn_of_environment
 from vistool.errors import InputError
 from vistool.models.configs import Source
 from vistool.models.model import load, preview_model
@@ -171,12 +171,10 @@ def test_parameters_that_only_training_sets_are_not_leftovers_of_memory(pretrain
 )
 def test_packages_that_overwrite_each_other_are_told_once(installed, told, monkeypatch, caplog):
     monkeypatch.setattr('vistool.environment.installed_version', lambda name: '1.0' if name in installed else None)
-    warn_of_overwritten_packages.cache_clear()
     warn_of_environment.cache_clear()
     with caplog.at_level(logging.WARNING, 'vistool'):
         load(nn.Linear(1, 1))
         load(nn.Linear(1, 1))
-    warn_of_overwritten_packages.cache_clear()
     warn_of_environment.cache_clear()
     assert caplog.text.count('both installed') == bool(told) and told in caplog.text
 
