@@ -336,9 +336,7 @@ def test_a_convolutional_network_cuts_no_patches(model):
         find_embedding(made, torch.randn(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize(
-    ('place', 'said'), [(0, []), (8, ['its special tokens lie at 8 of the sequence of 17']), (16, ['lie at 16 of'])]
-)
+@pytest.mark.parametrize(('place', 'said'), [(0, []), (8, ['8']), (16, ['16'])])
 def test_a_class_token_that_is_not_first_is_told(place, said, caplog):
     class Net(nn.Module):
         def __init__(self):
@@ -353,9 +351,8 @@ def test_a_class_token_that_is_not_first_is_told(place, said, caplog):
 
     with caplog.at_level(logging.INFO, 'vistool'):
         assert find_embedding(Net().eval(), torch.randn(1, 3, 32, 32)).special == ('CLS',)
-    assert caplog.messages == [
-        f'its special tokens lie {part} the sequence of 17; they are drawn first' for part in said
-    ]
+    told = 'special tokens are number {} of the 17 tokens, counted from 0; they are drawn first'
+    assert caplog.messages == [told.format(each) for each in said]
 
 
 def test_nothing_is_left_behind():

@@ -262,7 +262,8 @@ def _say_scattered(model: nn.Module, watch: _Watch, inputs: NetworkInput, source
     count = watch.length - watch.steps[-1].grid.count
     if len(same) == count and same != list(range(count)):
         places = ', '.join(str(place) for place in same)
-        log.warning('its special tokens lie at %s of the sequence of %d; they are drawn first', places, watch.length)
+        text = 'special tokens are number %s of the %d tokens, counted from 0; they are drawn first'
+        log.warning(text, places, watch.length)
 
 
 def _described(watch: _Watch) -> Embedding:
