@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('vistool',),
-    ('vistool.commands', 'vistool.integrations'),
+    ('vistool.commands', 'vistool.env', 'vistool.integrations'),
     ('vistool.training',),
     ('vistool.runs',),
     ('vistool.gallery',),

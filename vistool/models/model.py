@@ -432,7 +432,9 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
         torch.manual_seed(seed)
         try:
             apart = None if _takes_preprocessor(spec['type']) else spec.pop('data_preprocessor', None)
-            module = MODELS.build(spec)
+            with unset_memory_is_nan():
+                module = MODELS.build(spec)
+            set_what_is_unset(module)
             if apart is not None:
                 module.data_preprocessor = MODELS.build({'type': 'mmpretrain.ClsDataPreprocessor', **apart})
         except InputError:
@@ -447,6 +449,43 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
     if own_file:
         load_weights(module, read_checkpoint(str(own_file), trust))
     return module
+
+
+@contextmanager
+def unset_memory_is_nan() -> Iterator[None]:
+    """Tensors that are made without values hold NaN, so that those that nobody sets afterwards can be told."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def set_what_is_unset(module: nn.Module) -> None:
+    """Gives random values to parameters that the constructor left unset (NaN), as training would.
+
+    MMDetection's detectors with deformable attention set ``level_embed`` in ``init_weights``, which mmengine's Runner
+    calls before it trains. It is called here too, without the checkpoints that ``init_cfg`` names. What is unset even
+    then is drawn from a normal distribution of standard deviation 0.02.
+    """
+
+    def unset() -> list[Tensor]:
+        lazy = nn.parameter.UninitializedParameter
+        found = [each.data for each in module.parameters() if not isinstance(each, lazy)]
+        found = [each for each in found if each.is_floating_point() and each.numel() and not each.is_meta]
+        return [each for each in found if each.reshape(-1)[[0, -1]].isnan().any()]
+
+    initialize = getattr(module, 'init_weights', None)
+    if callable(initialize) and unset():
+        for each in module.modules():
+            wanted: Any = getattr(each, 'init_cfg', None)
+            if wanted:
+                wanted = [wanted] if isinstance(wanted, dict) else wanted
+                vars(each)['init_cfg'] = [one for one in wanted if 'Pretrained' not in str(one.get('type'))]
+        initialize()
+    for values in unset():
+        nn.init.normal_(values, std=0.02)
 
 
 def _takes_preprocessor(kind: Any) -> bool:

@@ -551,7 +551,7 @@ class Positions:
         """The layout that an answer, or one of as many positions in its stead, shows; None where none does.
 
         Of readings that are nearly as good as the best, the one of a neighboring layer is taken, then the assumed one,
-        then the simplest, which is printed.
+        then the simplest. The last two are printed, the assumed one where another is ahead of it.
         """
         ranked = self.ranked(own, assumed, size, hints)
         tied = [each for each in ties(ranked) if _is_plausible(each.layout, assumed)]
@@ -568,7 +568,8 @@ class Positions:
         chosen = next(iter(preferred or _simplest(tied)), None)
         known = assumed is not None or (chosen is not None and chosen.layout.grid in self.seen)
         if chosen is not None and known and self.sure(chosen, tied):
-            return self.told(chosen.layout, name, ambiguous=len(tied) > 1 and not preferred)
+            behind = chosen.layout != vouched and chosen is not tied[0]
+            return self.told(chosen.layout, name, ambiguous=len(tied) > 1 and (behind or not preferred))
         return None if vouched is None else self.told(vouched, name)
 
     def _refutes(self, own: Answer, tied: Sequence[Reading], vouched: Layout) -> bool:
