@@ -91,15 +91,19 @@ def link_repository_files(app: Sphinx, doctree: nodes.document) -> None:
     """
     source = Path(app.srcdir)
     for node in [*doctree.findall(addnodes.pending_xref), *doctree.findall(addnodes.download_reference)]:
+        if node.get('reftype') != 'myst':
+            continue
         target, _, anchor = str(node['reftarget']).partition('#')
         if node.get('refdomain') == 'doc' and target.startswith(str(ROOT)):  # a Markdown file outside of the site
             target, anchor = f'{target}.md', node['reftargetid'] or ''
+        elif target and not (source / target).exists() and (ROOT / target).exists():  # included from the root
+            target = f'../../{target}'
         elif not target.startswith('../../'):
             continue
         file = (source / target).resolve()
         path = file.relative_to(ROOT).as_posix()
         if path in _PAGES:
-            node['reftarget'] = _PAGES[path]
+            node['refdomain'], node['reftarget'], node['reftargetid'] = 'doc', _PAGES[path], anchor or None
         elif repository_url:
             kind = 'tree' if file.is_dir() else 'blob'
             uri = f'{repository_url}/{kind}/{repository_branch}/{path}' + (f'#{anchor}' if anchor else '')
