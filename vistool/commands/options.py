@@ -402,13 +402,13 @@ def add_images(parser: Parser, *, datasets: bool = True) -> None:
 def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
     """``config`` and ``checkpoint``."""
     parser.add_argument(
-        'config', help='config file, mmpretrain::PATH, model name, timm::NAME, or the folder of a run (work_dirs/exp)'
+        'config', help='config file, mmpretrain::PATH, model name, timm::NAME, or a run directory (work_dirs/exp)'
     )
     if checkpoint:
         parser.add_argument(
             'checkpoint',
             nargs='?',
-            help="path, URL, demo://NAME, or none (random weights); default: the run folder's, else the config's",
+            help="path, URL, demo://NAME, or none (random weights); default: the run directory's, else the config's",
         )
 
 

@@ -55,7 +55,7 @@ def _add_map(parser: Parser) -> None:
         '--threshold',
         type=options.real,
         metavar='T',
-        help='outline and light the tokens with this share of the attention',
+        help='outline and highlight the tokens holding this share of the attention',
     )
     group.add_argument(
         '--stats',

@@ -24,7 +24,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         'config',
         nargs='?',
-        help='whose patches: config file, mmpretrain::PATH, model name, timm::NAME, run folder; needs no checkpoint',
+        help='whose patches: config file, mmpretrain::PATH, model name, timm::NAME, run directory; needs no checkpoint',
     )
     sizes = parser.add_argument_group('without a config')
     sizes.add_argument('--patch-size', metavar='N|H,W', help='size of a patch in pixels')
