@@ -690,7 +690,9 @@ def add_batch(parser: Parser) -> None:
 def add_selection(parser: Parser) -> None:
     """Which of the images are taken."""
     group = parser.add_argument_group('which images')
-    group.add_argument('--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19')
+    group.add_argument(
+        '--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19 (with 19), 10:19, -5:'
+    )
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='of a dataset: ids or names')
     group.add_argument('--per-class', type=whole, metavar='N', help='of a dataset: N of each class, drawn with --seed')
     group.add_argument('--only', metavar='wrong|right|uncertain', help='by what the model predicts')

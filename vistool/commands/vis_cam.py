@@ -77,7 +77,7 @@ def _add_dense(parser: Parser) -> None:
         nargs='+',
         default='top5',
         metavar='N',
-        help='topN (default: top5), all, or numbers of predictions; of the classes of --target-category',
+        help='topN (default: top5), all, or numbers of predictions (0 2-4); of the classes of --target-category',
     )
     group.add_argument(
         '--score-thr',

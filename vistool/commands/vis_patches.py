@@ -41,7 +41,7 @@ def build_parser() -> Parser:
     group.add_argument('--windows', action='store_true', help="Swin's windows, plain and shifted")
     group.add_argument('--mask-ratio', type=real, metavar='R', help='share of patches to mask, 0 to 1')
     group.add_argument('--mask', default='random', metavar='random|block|grid', help='default: random')
-    group.add_argument('--highlight', nargs='+', default=[], metavar='TOKEN', help='numbers of patches to bring out')
+    group.add_argument('--highlight', nargs='+', default=[], metavar='TOKEN', help='patches to bring out: 0 5 7-11 -1')
     options.add_picture(parser, maps=False)
     options.add_run(parser)
     return parser
@@ -59,7 +59,7 @@ def work(args: argparse.Namespace) -> int:
         patch_size=numbers(args.patch_size, 'patch_size', (1, 2)),
         stride=numbers(args.stride, 'stride', (1, 2)),
         pad_value=numbers(args.pad_value, 'pad_value', (1, 3)),
-        highlight=tuple(numbers(value, 'highlight', (1,)) for value in args.highlight),
+        highlight=tuple(args.highlight),
     )
     spec = options.taken(
         PatchesSpec,
