@@ -43,6 +43,8 @@ function askCam(view, offer, number) {
     const instance = objectOf(number);
     return instance === null ? `${known.models[number].name} does not find this object.` : { method, layer, instance };
   }
+  // A segmenter explains the region of a class, or what it finds at the point.
+  if (!state.target && known.models[number].kind === 'segmenter') return { method, layer, ...pointOf(number) };
   const target = targetOf(number);
   return target === undefined ? missing(number) : { method, layer, target };
 }
@@ -91,7 +93,8 @@ export const KINDS = [
     unmoved: (view) => view.settings.from !== 'point' || !methodOf(view, view.lead).query },
   { key: 'cam', title: 'CAM', hint: 'what speaks for the class', controls: ['target', 'method', 'layer'],
     unmarked: true,
-    settings: { method: 'gradcam', layer: null }, follows: ['target', 'instance'], request: askCam },
+    settings: { method: null, layer: null }, follows: ['point', 'target', 'instance'], request: askCam,
+    unmoved: () => known.models.every(({ kind }) => kind !== 'segmenter') },
   { key: 'similarity', title: 'Similarity', hint: 'what is like the point', controls: ['layer'],
     settings: { layer: null }, follows: ['point'],
     request: (view, offer, number) => ({ layer: view.layerOf(offer), ...pointOf(number) }) },

@@ -22,11 +22,22 @@ function say(text) {
   sayTimer = setTimeout(() => { $('status').textContent = text; }, 50);
 }
 
+// How long the server has been at work is seen, and not said every half second.
+async function tellSeconds() {
+  if (!working.size) { $('seconds').textContent = ''; return; }
+  const busy = await askJson('busy').catch(() => null);
+  $('seconds').textContent = busy && working.size ? `${busy.seconds.toFixed(1)} s` : '';
+  setTimeout(tellSeconds, 400);
+}
+
 const page = {
   say,
   work(pane, busy) {
-    if (busy) { working.add(pane); say(`Computing: ${[...new Set([...working].map((each) => each.view.kind.title))].join(', ')} …`); }
-    else if (working.delete(pane) && !working.size) say('');
+    if (busy) {
+      if (!working.size) setTimeout(tellSeconds, 800);
+      working.add(pane);
+      say(`${[...new Set([...working].map((each) => each.view.kind.title))].join(', ')} …`);
+    } else if (working.delete(pane) && !working.size) say('');
   },
   speak(language) { for (const view of Object.values(views)) view.speak(language); },
 };

@@ -181,4 +181,5 @@ function pickObject({ x, y }) {
   const size = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
   objects.sort((one, other) => size(one) - size(other));
   if (objects.length) change({ instance: objects[0].number, target: null });
+  else if (known.models[0].kind === 'segmenter') change({ target: null });
 }

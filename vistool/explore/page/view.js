@@ -1,7 +1,7 @@
 // A view: what can be chosen, and a pane for each model. The kinds of views are in kinds.js.
 
 import { ClassSearch } from './classes.js';
-import { countText, el, icon } from './elements.js';
+import { el, icon } from './elements.js';
 import { partOf } from './geometry.js';
 import { Pane } from './pane.js';
 import { known, pictureOf, pixelOf, state } from './state.js';
@@ -125,7 +125,7 @@ export function targetOf(number) {
 
 const row = (name, ...parts) => el('label', { className: 'control' }, el('span', { className: 'caption' }, name), ...parts);
 
-function slider(view, name, label, texts, set) {
+function slider(label, set) {
   const input = el('input', { type: 'range', min: 0, max: 0, step: 1, oninput: () => set(Number(input.value)) });
   const output = el('output');
   const element = row(label, input, output);
@@ -136,7 +136,6 @@ function slider(view, name, label, texts, set) {
       input.value = place;
       input.disabled = most < 1;
       input.setAttribute('aria-valuetext', title);
-      input.style.setProperty('--share', `${most ? (100 * place) / most : 0}%`);
       output.textContent = text;
       element.title = title;
     },
@@ -150,7 +149,7 @@ function select(label, set) {
 
 const CONTROLS = {
   layer(view) {
-    const control = slider(view, 'layer', 'Layer', null, (layer) => view.set({ layer }));
+    const control = slider('Layer', (layer) => view.set({ layer }));
     return {
       ...control,
       fit(lead) {
@@ -159,14 +158,14 @@ const CONTROLS = {
       show(lead) {
         const place = view.layerOf(lead);
         const { name, grid } = lead.layers[place];
-        control.to(place, lead.layers.length - 1, `${place + 1} of ${lead.layers.length}`, [name, grid ? grid.join('×') : ''].filter(Boolean).join(', '));
+        control.to(place, lead.layers.length - 1, `${place} / ${lead.layers.length - 1}`, [name, grid ? grid.join('×') : ''].filter(Boolean).join(', '));
         control.input.disabled = lead.layers.length < 2 || !(view.kind.layered?.(view, lead) ?? true);
       },
     };
   },
   head(view) {
     const texts = (lead) => ['mean', 'max', ...Array.from({ length: lead.layers[view.layerOf(lead)].heads }, (_, number) => String(number))];
-    const control = slider(view, 'head', 'Head', null, (place) => view.set({ head: texts(view.lead)[place] }));
+    const control = slider('Head', (place) => view.set({ head: texts(view.lead)[place] }));
     return {
       ...control,
       fit() {},
@@ -174,7 +173,7 @@ const CONTROLS = {
         const all = texts(lead);
         if (!all.includes(view.settings.head)) view.settings.head = 'mean';
         const place = all.indexOf(view.settings.head);
-        control.to(place, all.length - 1, place < 2 ? all[place] : `${all[place]} of ${all.length - 2}`, place < 2 ? `${all[place]} of the heads` : `head ${all[place]}`);
+        control.to(place, all.length - 1, place < 2 ? all[place] : `${all[place]} / ${all.length - 3}`, place < 2 ? `${all[place]} of the heads` : `head ${all[place]}`);
         control.input.disabled = view.settings.method !== 'raw';
       },
     };
@@ -184,8 +183,10 @@ const CONTROLS = {
     return {
       element: control.element,
       fit(lead) {
-        control.input.replaceChildren(...lead.methods.map((method) => el('option', { value: method.name, disabled: method.available === false }, method.title)));
-        if (!lead.methods.some((method) => method.name === view.settings.method && method.available !== false)) view.settings.method = lead.methods[0].name;
+        control.input.replaceChildren(...lead.methods.map((method) => el('option', { value: method.name, disabled: method.available === false, title: method.why }, method.slow ? `${method.title} (slow)` : method.title)));
+        const offered = lead.methods.filter((method) => method.available !== false).map((method) => method.name);
+        if (offered.includes(view.settings.method)) return;
+        view.settings.method = offered.includes(lead.method) ? lead.method : offered[0] ?? lead.methods[0].name;
       },
       show() { control.input.value = view.settings.method; },
     };
@@ -210,13 +211,13 @@ const CONTROLS = {
     const element = row('Class', search.element);
     return {
       element,
-      fit() { element.hidden = !search.names.length; },
+      fit() { element.hidden = !search.names.length || known.models[0].kind === 'detector'; },
       show() {
         search.show();
         const method = methodOf(view, view.lead);
         search.input.disabled = method.needs_target === false;
         const { scores } = state.described[0];
-        search.input.placeholder = scores && scores.length ? `${scores[0].name} (predicted)` : 'predicted class';
+        search.input.placeholder = scores && scores.length ? `${scores[0].name} (predicted)` : known.models[0].kind === 'segmenter' ? 'what is at the point' : 'predicted class';
       },
     };
   },
@@ -225,10 +226,7 @@ const CONTROLS = {
     return {
       element,
       fit() {},
-      show({ grid, prefix }) {
-        const others = prefix ? ` after ${prefix === 1 ? 'one other token' : `${prefix} other tokens`}` : '';
-        element.textContent = grid ? `${grid[0]} × ${grid[1]} = ${countText(grid[0] * grid[1])} patches${others}` : '';
-      },
+      show({ note }) { element.textContent = note || ''; },
     };
   },
   channel(view) {
