@@ -27,24 +27,16 @@ FACE = (225, 110)
 
 def drawn(command, folder, monkeypatch):
     """The maps that a command writes as ``.npz``, and the bytes of that file and of the picture."""
-    for name in ('configs', 'demo'):
-        if not (folder / name).exists():
-            os.symlink(ROOT / name, folder / name)
-    for photo in ('astronaut.png', 'coffee.png'):
-        if not (folder / photo).exists():
-            os.symlink(ROOT / 'demo' / photo, folder / photo)
+    here = folder / str(time.monotonic_ns())  # files keep their names
+    here.mkdir()
+    for name in ('configs', 'demo', 'demo/astronaut.png', 'demo/coffee.png'):
+        os.symlink(ROOT / name, here / Path(name).name)
     tool, *words = shlex.split(command)
-    out = folder / f'{time.monotonic_ns()}.png'
-    if '-o' in words:
-        words[words.index('-o') + 1] = str(out)
-    else:
-        words += ['-o', str(out)]
-    words += [] if '--save-raw' in words else ['--save-raw']
-    with monkeypatch.context() as here:
-        here.chdir(folder)
+    with monkeypatch.context() as there:
+        there.chdir(here)
         assert importlib.import_module(f'vistool.commands.{tool}').main(words) == 0
-    raw = out.with_suffix('.npz').read_bytes()
-    return maps_of(raw), raw, out.read_bytes()
+    raw, picture = (here / Path(words[words.index('-o') + 1]).with_suffix(suffix) for suffix in ('.npz', '.png'))
+    return maps_of(raw.read_bytes()), raw.read_bytes(), picture.read_bytes()
 
 
 def maps_of(raw):

@@ -92,7 +92,7 @@ export const KINDS = [
     follows: ['point', 'target'], request: askAttention, layered: (view) => view.settings.method === 'raw',
     unmoved: (view) => view.settings.from !== 'point' || !methodOf(view, view.lead).query },
   { key: 'cam', title: 'CAM', hint: 'what speaks for the class', controls: ['target', 'method', 'layer'],
-    unmarked: true,
+    unmarked: true, defaultFirst: true,
     settings: { method: null, layer: null }, follows: ['point', 'target', 'instance'], request: askCam,
     unmoved: () => known.models.every(({ kind }) => kind !== 'segmenter') },
   { key: 'similarity', title: 'Similarity', hint: 'what is like the point', controls: ['layer'],

@@ -58,7 +58,7 @@ function fillBar() {
 }
 
 function showBar() {
-  const percent = Math.round(100 * (state.opacity ?? known.looks.attention?.alpha ?? 0.6));
+  const percent = Math.round(100 * (state.opacity ?? known.looks.attention?.alpha ?? 1));
   $('opacity').value = percent;
   $('opacity-text').textContent = `${percent} %`;
   $('sharp').setAttribute('aria-checked', String(state.sharp));

@@ -7,6 +7,7 @@ import { Stage, valueAt } from './stage.js';
 import { known, state } from './state.js';
 
 const FORMATS = [['png', 'PNG', 'for the screen'], ['pdf', 'PDF', 'for paper'], ['npz', 'NPZ', 'the numbers'], ['zip', 'ZIP', 'all three']];
+const BESIDE = ['zip', 'ZIP', 'all models', { beside: 1 }];
 
 // Three digits, and the true minus sign; a value that is not zero is never written as zero.
 export function numberText(value) {
@@ -168,7 +169,8 @@ export class Pane {
 
   #menu() {
     const menu = el('details', { className: 'menu' }, el('summary', { className: 'action' }, 'Save figure'));
-    const items = FORMATS.map(([format, name, use]) => el('button', { type: 'button', onclick: () => { menu.open = false; this.save(format); } },
+    const formats = known.models.length > 1 ? [...FORMATS, BESIDE] : FORMATS;
+    const items = formats.map(([format, name, use, more]) => el('button', { type: 'button', onclick: () => { menu.open = false; this.save(format, more); } },
       el('b', {}, name), el('small', {}, use)));
     menu.append(el('div', { className: 'items' }, ...items));
     menu.addEventListener('toggle', () => { if (menu.open) menu.querySelector('button').focus({ preventScroll: true }); });
@@ -182,17 +184,18 @@ export class Pane {
   }
 
   /** Downloads the file that the command would write; a refusal is shown in words. */
-  async save(format) {
+  async save(format, more = {}) {
     if (!this.request) return;
     this.element.classList.add('saving');
     this.view.say(`Drawing the figure as ${format.toUpperCase()} …`);
     try {
-      const response = await ask(addressOf('figure', { ...this.request, format }));
-      const named = /filename="([^"]+)"/.exec(response.headers.get('Content-Disposition') || '');
+      const response = await ask(addressOf('figure', { ...this.request, ...more, format }));
+      const named = /filename\*=UTF-8''(.+)/.exec(response.headers.get('Content-Disposition') || '');
+      const name = named ? decodeURIComponent(named[1]) : `figure.${format}`;
       const address = URL.createObjectURL(await response.blob());
-      el('a', { href: address, download: named ? named[1] : `figure.${format}` }).click();
+      el('a', { href: address, download: name }).click();
       setTimeout(() => URL.revokeObjectURL(address), 10000);
-      this.view.say(`Saved${named ? ` ${named[1]}` : ''}.`);
+      this.view.say(`Saved ${name}.`);
     } catch (error) {
       this.view.say(`The figure was not saved: ${error.message}`);
     }

@@ -134,7 +134,7 @@ function fillScores() {
   $('scores').replaceChildren(...shown.map((described, number) => {
     const { name } = known.models[number];
     const items = objects.length ? objects.map(objectItem) : (described.scores || []).map((score) => scoreItem(score, described, number));
-    return el('div', { className: 'scores' }, several ? el('h3', { title: name }, name) : null,
+    return el('div', { className: shown.some((each) => (each.scores || []).length) || objects.length ? 'scores' : 'scores unscored' }, several ? el('h3', { title: name }, name) : null,
       items.length ? el('ol', {}, ...items) : el('p', { className: 'soft' }, 'No class scores: this model is not a classifier.'));
   }));
   stage.boxes.replaceChildren(...objects.filter((one) => one.box).map((one) => boxOf(one, false)));

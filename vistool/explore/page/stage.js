@@ -103,7 +103,7 @@ export class Stage {
     paper.setTransform(scale, 0, 0, tall / picture.height, 0, 0);
     paper.transform(...map.matrix);
     paper.drawImage(this.paper, 0, 0, map.width, map.height);
-    canvas.style.opacity = state.opacity ?? look.alpha ?? 1;
+    canvas.style.opacity = state.opacity ?? (Number.isFinite(look.alpha) ? look.alpha : 1);
   }
 
   /** The point of the photo below the pointer. */
@@ -119,9 +119,7 @@ export class Stage {
   #press(event) {
     if (event.button || !state.photo) return;
     this.element.setPointerCapture(event.pointerId);
-    this.element.focus({ preventScroll: true });
     this.dragging = true;
-    event.preventDefault();
     const point = this.#at(event);
     change({ point });
     this.pick(point);

@@ -158,7 +158,8 @@ const CONTROLS = {
       show(lead) {
         const place = view.layerOf(lead);
         const { name, grid } = lead.layers[place];
-        control.to(place, lead.layers.length - 1, `${place} / ${lead.layers.length - 1}`, [name, grid ? grid.join('×') : ''].filter(Boolean).join(', '));
+        const first = view.kind.defaultFirst && place === 0;
+        control.to(place, lead.layers.length - 1, first ? 'default' : `${place} / ${lead.layers.length - 1}`, [name, grid ? grid.join('×') : ''].filter(Boolean).join(', '));
         control.input.disabled = lead.layers.length < 2 || !(view.kind.layered?.(view, lead) ?? true);
       },
     };
