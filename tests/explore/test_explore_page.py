@@ -236,6 +236,7 @@ def test_rapid_clicks_end_with_the_map_of_the_last(page, tiny):
         (b'', 'empty.png', 'empty.png'),
         (bytes(60_000_000), 'huge.png', '52.4 MB'),
     ],
+    ids=['text', 'cut', 'empty', 'huge'],
 )
 def test_what_is_not_a_photo_is_refused_in_words(page, tiny, data, name, said):
     page.open(tiny.url)
@@ -244,7 +245,19 @@ def test_what_is_not_a_photo_is_refused_in_words(page, tiny, data, name, said):
     page.wait(lambda: page.one('#failure').is_displayed())
     assert said in page.one('#failure').text and 'Traceback' not in page.one('#failure').text
     assert page.one('#photo-name').text.startswith('coffee.png')  # which stays
-    page.after(lambda: page.click(100, 100), 'attention')
+    page.after(lambda: page.click(310, 190), 'attention')
+
+
+def test_a_point_that_the_network_does_not_see_is_answered_in_words(page, tiny):
+    page.open(tiny.url)
+    page.drop(ROOT / 'demo' / 'coffee.png')
+    assert page.one('#photo-stage .outline').get_attribute('points')  # the crop is drawn
+    page.quiet()
+    page.click(20, 200)
+    page.wait(lambda: page.one('#attention .failure').is_displayed())
+    assert 'outside' in page.one('#attention .failure').text
+    page.after(lambda: page.click(310, 190), 'attention')
+    assert not page.one('#attention .failure').is_displayed()
 
 
 def test_memory_is_flat_and_a_killed_tab_leaves_the_server_alive(page, tiny):
@@ -267,7 +280,8 @@ def test_memory_is_flat_and_a_killed_tab_leaves_the_server_alive(page, tiny):
     let left = count;
     const click = () => {
       const { x, y, width, height } = stage.getBoundingClientRect();
-      const place = { clientX: x + Math.random() * width, clientY: y + Math.random() * height, pointerId: 1 };
+      const [across, down] = [0.25 + 0.5 * Math.random(), 0.25 + 0.5 * Math.random()];  // within the network's crop
+      const place = { clientX: x + across * width, clientY: y + down * height, pointerId: 1 };
       stage.dispatchEvent(new PointerEvent('pointerdown', place));
       stage.dispatchEvent(new PointerEvent('pointerup', place));
     };
