@@ -22,7 +22,8 @@ return { ...rest, maps: maps.map(({ values, ...map }) => ({ ...map, values: text
 """
 
 _DROP = """
-const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+const [given] = arguments;
+const bytes = typeof given === 'string' ? Uint8Array.from(atob(given), (letter) => letter.charCodeAt(0)) : new Uint8Array(given);
 const data = new DataTransfer();
 data.items.add(new File([bytes], arguments[1]));
 const drop = new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true });
@@ -64,10 +65,17 @@ class ExplorePage:
             ActionChains(self.driver).send_keys(getattr(Keys, key) if len(key) > 1 else key).perform()
 
     def drop(self, file, name=None, shown=True):
-        """Drops a file on the page; waits until its photo is shown."""
-        data = file if isinstance(file, bytes) else Path(file).read_bytes()
+        """Drops a file on the page; waits until its photo is shown.
+
+        Args:
+            file: A path, bytes, or a number of bytes that are all zero.
+            name: The file's name; None: that of the path.
+            shown: Whether it is to be shown.
+        """
         name = name or Path(file).name
-        self.js(_DROP, base64.b64encode(data).decode(), name)
+        if not isinstance(file, int):
+            file = base64.b64encode(file if isinstance(file, bytes) else Path(file).read_bytes()).decode()
+        self.js(_DROP, file, name)
         if shown:
             self.shown(name)
 
