@@ -20,7 +20,8 @@ LAYERS = (
     ('vistool.models',),
     ('vistool.network',),
     ('vistool.data',),
-    ('vistool.display', 'vistool.environment', 'vistool.registry'),
+    ('vistool.display', 'vistool.registry'),
+    ('vistool.environment',),
     ('vistool.records',),
     ('vistool.errors', 'vistool.imports'),
 )

@@ -861,8 +861,28 @@ def checked_layout(
     if assumed is not None and gives_maps(layer, assumed, grids):
         return assumed
     guess = found.likelier(own, assumed, size, hints)
+    _refuse_contradiction(tensor, guess, assumed, own, found, differs=found.differs(own, assumed, size, hints))
+    return found.unchecked(guess, failed, name, 'its positions are few, or answer alike when the image is changed')
+
+
+def _refuse_contradiction(
+    tensor: Tensor, guess: Layout | None, assumed: Layout | None, own: Answer, found: Positions, differs: bool
+) -> None:
+    """Refuses a layer whose answers follow no layout, where they contradict the one that its shape suggests.
+
+    Args:
+        tensor: Its output.
+        guess: The layout that would be taken.
+        assumed: The layout that the shape suggests.
+        own: Its answer.
+        found: The answers of all layers.
+        differs: Whether its answer differs between positions.
+
+    Raises:
+        NoSpatialMap: It cannot be taken.
+    """
     places = own.over('BLC' if guess is None else guess.axes).numel()
-    if found.differs(own, assumed, size, hints) and places >= _FEW:
+    if differs and places >= _FEW:
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
@@ -878,4 +898,3 @@ def checked_layout(
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} has as few tokens as networks have beside those of the image'
         )
-    return found.unchecked(guess, failed, name, 'its positions are few, or answer alike when the image is changed')
