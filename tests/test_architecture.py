@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('vistool',),
-    ('vistool.commands', 'vistool.integrations'),
+    ('vistool.commands', 'vistool.env', 'vistool.integrations'),
     ('vistool.explore', 'vistool.training'),
     ('vistool.runs',),
     ('vistool.gallery',),
@@ -20,7 +20,8 @@ LAYERS = (
     ('vistool.models',),
     ('vistool.network',),
     ('vistool.data',),
-    ('vistool.display', 'vistool.environment', 'vistool.registry'),
+    ('vistool.display', 'vistool.registry'),
+    ('vistool.environment',),
     ('vistool.records',),
     ('vistool.errors', 'vistool.imports'),
 )

@@ -37,12 +37,12 @@ def _add_map(parser: Parser) -> None:
     group.add_argument(
         '--method',
         default='raw',
-        metavar='NAME',
-        help='raw (default), rollout, grad-rollout, legrad (the last two: of a class)',
+        metavar='raw|rollout|grad-rollout|legrad',
+        help='default: raw; the last two are of a class',
     )
     options.add_layers(group, 'numbers (-1), ranges (0:4), names, all; default: the last over the image', '--layers')
     group.add_argument(
-        '--heads', nargs='+', default=['all'], metavar='HEAD', help='all (default), mean, max, or numbers'
+        '--heads', nargs='+', default=['all'], metavar='all|mean|max|N', help='default: all; N: numbers of heads'
     )
     group.add_argument(
         '--query',
@@ -76,8 +76,8 @@ def _add_size(parser: Parser) -> None:
     group.add_argument(
         '--fit',
         default='crop',
-        metavar='HOW',
-        help='sizes that are not a multiple of the patch: crop (default), pad, resize',
+        metavar='crop|pad|resize',
+        help='sizes that are not a multiple of the patch (default: crop)',
     )
     group.add_argument('--overlay', action='store_true', help='draw maps over the photo (as --alpha 0.5)')
 

@@ -92,8 +92,8 @@ def _add_dense(parser: Parser) -> None:
         '--attribute',
         nargs='+',
         default='class',
-        metavar='NAME',
-        help='of each prediction: class (default), left, top, right, bottom, box',
+        metavar='class|left|top|right|bottom|box',
+        help='what of each prediction is explained (default: class)',
     )
     group.add_argument(
         '--verify', action='store_true', help='compare each map of a detector with what masking the input finds'

@@ -53,12 +53,12 @@ def _add_features(parser: Parser) -> None:
         '--channel-reduction',
         dest='reduction',
         default='',
-        metavar='NAME',
-        help='mean (default), sum, max, norm, select_max, pca, none',
+        metavar='mean|sum|max|norm|select_max|pca|none',
+        help='what becomes of the channels (default: mean)',
     )
     group.add_argument('--topk', type=whole, metavar='N', help='the N strongest channels of each layer')
     group.add_argument(
-        '--topk-by', dest='criterion', default='mean', metavar='NAME', help='… by mean (default), max, norm or std'
+        '--topk-by', dest='criterion', default='mean', metavar='mean|max|norm|std', help='… by (default: mean)'
     )
     group.add_argument('--channels', nargs='+', default=[], metavar='C', help='these channels: 0 5 7-11')
     group.add_argument('--similar-to', nargs='+', default=[], metavar='X,Y', help='cosine similarity to these pixels')

@@ -33,7 +33,7 @@ def build_parser() -> Parser:
     sizes.add_argument('--patch-size', metavar='N|H,W', help='size of a patch in pixels')
     sizes.add_argument('--stride', metavar='N|H,W', help="from one patch to the next (default: the patch's size)")
     sizes.add_argument(
-        '--fit', default='resize', metavar='HOW', help='images that are not a multiple: resize (default), crop, pad'
+        '--fit', default='resize', metavar='resize|crop|pad', help='images that are not a multiple (default: resize)'
     )
     sizes.add_argument('--max-size', type=whole, metavar='N', help='make larger images smaller first')
     group = parser.add_argument_group('what is drawn')
@@ -43,7 +43,7 @@ def build_parser() -> Parser:
     group.add_argument('--sequence', action='store_true', help='the row of tokens that the transformer sees')
     group.add_argument('--windows', action='store_true', help="Swin's windows, plain and shifted")
     group.add_argument('--mask-ratio', type=real, metavar='R', help='share of patches to mask, 0 to 1')
-    group.add_argument('--mask', default='random', metavar='KIND', help='random (default), block, grid')
+    group.add_argument('--mask', default='random', metavar='random|block|grid', help='default: random')
     group.add_argument('--highlight', nargs='+', default=[], metavar='TOKEN', help='numbers of patches to bring out')
     options.add_picture(parser, maps=False)
     options.add_run(parser)
