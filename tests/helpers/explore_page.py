@@ -22,8 +22,8 @@ return { ...rest, maps: maps.map(({ values, ...map }) => ({ ...map, values: text
 """
 
 _DROP = """
-const [given] = arguments;
-const bytes = typeof given === 'string' ? Uint8Array.from(atob(given), (letter) => letter.charCodeAt(0)) : new Uint8Array(given);
+const [given] = arguments, whole = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const bytes = typeof given === 'string' ? whole(given) : new Uint8Array(given);
 const data = new DataTransfer();
 data.items.add(new File([bytes], arguments[1]));
 const drop = new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true });

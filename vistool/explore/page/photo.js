@@ -3,7 +3,7 @@
 import { $, el, scoreText } from './elements.js';
 import { partOf } from './geometry.js';
 import { Refusal, addressOf, ask, askJson } from './server.js';
-import { Stage, boxOf } from './stage.js';
+import { Stage, boxOf, pictureAddress } from './stage.js';
 import { change, known, pictureOf, state } from './state.js';
 
 const photos = [];  // those of the command line, then those of this tab
@@ -70,13 +70,17 @@ export async function choosePhoto(photo, page) {
   change({ photo, described: known.models.map(() => null), point: null, target: null, instance: null });
   $('main').dataset.state = 'reading';
   document.title = `${photo.name} · vis_explore`;
-  $('photo-name').textContent = `${photo.name}, ${photo.width}×${photo.height}`;
-  stage.show();
-  stage.setOutline('');
+  $('photo-name').textContent = photo.name;
   $('scores').replaceChildren();
   showStrip(page);
   page.say(`The ${known.models.length > 1 ? 'models read' : 'model reads'} ${photo.name} …`);
   try {
+    // Photos of the command line are not read before they are shown.
+    if (!photo.width) [photo.width, photo.height] = await sizeOf(photo);
+    if (reading !== photo) return;
+    $('photo-name').textContent = `${photo.name}, ${photo.width}×${photo.height}`;
+    stage.show();
+    stage.setOutline('');
     const described = [];
     for (const { number } of known.models) {
       described.push(await askJson(addressOf(`photos/${photo.id}/describe`, { model: number })));
@@ -101,6 +105,18 @@ export async function choosePhoto(photo, page) {
   }
 }
 
+async function sizeOf({ id, name }) {
+  const image = new Image();
+  image.src = pictureAddress(id, 0);
+  try {
+    await image.decode();
+  } catch {  // the server says why
+    await ask(image.src);
+    throw new Refusal(`${name} cannot be shown.`, 0);
+  }
+  return [image.naturalWidth, image.naturalHeight];
+}
+
 /** Follows what changed: the dot, the objects, the classes. */
 export function showPhoto(changed) {
   if (changed.has('described') && state.described[0]) {
@@ -120,7 +136,7 @@ function tellPoint(hovered) {
 function showStrip(page) {
   $('strip').replaceChildren(...photos.map((photo) => el('li', {},
     el('button', { type: 'button', title: photo.name, 'aria-label': photo.name, 'aria-pressed': String(state.photo === photo), onclick: () => choosePhoto(photo, page) },
-      el('img', { alt: '', loading: 'lazy', src: `photos/${photo.id}/picture?model=0` })))));
+      el('img', { alt: '', loading: 'lazy', src: pictureAddress(photo.id, 0) })))));
   $('strip').hidden = photos.length < 2;
 }
 

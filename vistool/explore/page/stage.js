@@ -16,6 +16,8 @@ function svg(tag, className) {
   return node;
 }
 
+export const pictureAddress = (photo, model) => `photos/${photo}/picture?model=${model}`;
+
 export class Stage {
   /**
    * @param {HTMLElement} element Becomes the stage.
@@ -56,7 +58,7 @@ export class Stage {
     this.grid = null;
     this.element.style.setProperty('--ratio', String(picture.width / picture.height));
     this.marks.setAttribute('viewBox', `0 0 ${picture.width} ${picture.height}`);
-    const address = `photos/${state.photo.id}/picture?model=${this.model}`;
+    const address = pictureAddress(state.photo.id, this.model);
     if (this.picture.getAttribute('src') !== address) this.picture.src = address;
     this.picture.classList.toggle('small', Math.max(picture.width, picture.height) <= 96);
     this.setToken(null);
