@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('vistool',),
     ('vistool.commands', 'vistool.env', 'vistool.integrations'),
-    ('vistool.training',),
+    ('vistool.explore', 'vistool.training'),
     ('vistool.runs',),
     ('vistool.gallery',),
     ('vistool.analyses',),

@@ -78,7 +78,8 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             self._check_empty(action, getattr(args, action.dest, None))
             if action.option_strings and action.nargs in ('+', '*') and action.dest != 'compare':
-                self._check_list(_long(action), getattr(args, action.dest, None) or [])
+                files = action.dest == 'images'
+                self._check_list(_long(action), getattr(args, action.dest, None) or [], files)
         return args
 
     def spelling(self, parameter: str, value: str | None = None) -> str:
@@ -186,10 +187,10 @@ class Parser(argparse.ArgumentParser):
                 break
         return tuple(words)
 
-    def _check_list(self, option: str, values: Sequence[object]) -> None:
+    def _check_list(self, option: str, values: Sequence[object], files: bool) -> None:
         for value in values:
             text = str(value)
-            if text == 'none' or text.startswith('demo://') or os.path.isfile(text):
+            if text == 'none' or text.startswith('demo://') or (os.path.isfile(text) and not files):
                 raise InputError(
                     f'{text!r} looks like a positional argument that the list took in',
                     hint=f'put positionals before {option}, or another option between',

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser
+
+if TYPE_CHECKING:
+    from vistool.runs.spec import RunSpec
 
 
 def build_parser() -> Parser:
@@ -86,12 +90,17 @@ def _add_size(parser: Parser) -> None:
 
 def work(args: argparse.Namespace) -> int:
     """Loads, reads and draws."""
+    return boundary.execute(spec_of(args))
+
+
+def spec_of(args: argparse.Namespace) -> RunSpec:
+    """The run that parsed arguments ask for."""
     from vistool.analyses.attention import Attention
 
     if args.overlay:
         args.alpha = args.alpha or '0.5'
     attention = options.taken(Attention, args, copies=args.batch_size, protocol=options.protocol_of(args))
-    return boundary.execute(options.run_spec(args, 'vis_attention', attention))
+    return options.run_spec(args, 'vis_attention', attention)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

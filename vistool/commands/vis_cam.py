@@ -109,13 +109,18 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def work(args: argparse.Namespace) -> int:
     """Loads, explains and draws."""
+    spec = spec_of(args)
+    return preview(spec) if args.preview_model else boundary.execute(spec)
+
+
+def spec_of(args: argparse.Namespace) -> RunSpec:
+    """The run that parsed arguments ask for."""
     from vistool.analyses.cam import CAM
 
     cam = options.taken(
         CAM, args, tokens=args.tokens or None, copies=args.batch_size, protocol=options.protocol_of(args)
     )
-    spec = options.run_spec(args, 'vis_cam', cam)
-    return preview(spec) if args.preview_model else boundary.execute(spec)
+    return options.run_spec(args, 'vis_cam', cam)
 
 
 def preview(spec: RunSpec) -> int:

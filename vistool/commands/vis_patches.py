@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser, real, whole
 from vistool.errors import InputError
+
+if TYPE_CHECKING:
+    from vistool.runs.patches import PatchesSpec
 
 
 def build_parser() -> Parser:
@@ -49,9 +52,18 @@ def build_parser() -> Parser:
 
 def work(args: argparse.Namespace) -> int:
     """Loads, cuts and draws."""
-    from vistool.analyses.patches import Patches
-    from vistool.runs.patches import PatchesSpec, draw_patches
+    from vistool.runs.patches import draw_patches
     from vistool.runs.run import Callbacks
+
+    spec = spec_of(args)
+    with boundary.progress_bar() as progress:
+        return boundary.exit_code(draw_patches(spec, Callbacks(boundary.announce, progress)))
+
+
+def spec_of(args: argparse.Namespace) -> PatchesSpec:
+    """What parsed arguments ask for."""
+    from vistool.analyses.patches import Patches
+    from vistool.runs.patches import PatchesSpec
 
     analysis = options.taken(
         Patches,
@@ -61,7 +73,7 @@ def work(args: argparse.Namespace) -> int:
         pad_value=numbers(args.pad_value, 'pad_value', (1, 3)),
         highlight=tuple(args.highlight),
     )
-    spec = options.taken(
+    return options.taken(
         PatchesSpec,
         args,
         analysis=analysis,
@@ -69,8 +81,6 @@ def work(args: argparse.Namespace) -> int:
         output=options.output_of(args),
         choices=choices(args),
     )
-    with boundary.progress_bar() as progress:
-        return boundary.exit_code(draw_patches(spec, Callbacks(boundary.announce, progress)))
 
 
 def numbers(text: str | None, parameter: str, counts: tuple[int, ...]) -> Any:
