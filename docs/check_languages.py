@@ -27,6 +27,7 @@ _HEADING = re.compile(r'(#+) ')
 _LINK = re.compile(r'(?<!!)\[[^\[\]]*\]\(([^)\s]+)\)')
 _PICTURE = re.compile(r'!\[[^\]]*\]\(([^)\s]+)\)')
 _CELL = re.compile(r'(?<!\\)\|')
+_TITLE = re.compile(r'^.* <([\w-]+)>$')
 _LANGUAGE = re.compile(r'docs/(en|zh_cn)/|README(_zh-CN)?\.md')
 
 
@@ -81,11 +82,11 @@ def structure_of(text: str) -> Structure:
 
 
 def shared(block: tuple[str, ...]) -> tuple[str, ...]:
-    """A block without what the languages say differently: captions, prefixes of links, and the lines of plain text."""
+    """A block without what the languages say differently: captions and titles of the contents, links, plain text."""
     if block[0] in ('```', '```text'):
         return block[:1]
     options = (':caption:', ':relative-docs:')
-    return tuple(line for line in block if not line.startswith(options))
+    return tuple(_TITLE.sub(r'\1', line) for line in block if not line.startswith(options))
 
 
 def differences(name: str, english: Structure, chinese: Structure) -> list[str]:
