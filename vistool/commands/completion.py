@@ -111,7 +111,7 @@ _MODELS = {
     'timm': (('models/*.py',), re.compile(r'^@register_model\n(?:@.*\n)*def (\w+)', re.MULTILINE)),
     'torchvision': (
         ('models/*.py', 'models/detection/*.py', 'models/segmentation/*.py'),
-        re.compile(r'^@register_model\(\)\n(?:@.*\n)*def (\w+)', re.MULTILINE),
+        re.compile(r'^@register_model\(\)\n(?:[@ )].*\n)*def (\w+)', re.MULTILINE),
     ),
 }
 """Libraries of models: the files that register them, and how."""

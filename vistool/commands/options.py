@@ -78,7 +78,8 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             self._check_empty(action, getattr(args, action.dest, None))
             if action.option_strings and action.nargs in ('+', '*') and action.dest != 'compare':
-                self._check_list(_long(action), getattr(args, action.dest, None) or [])
+                files = action.dest == 'images'
+                self._check_list(_long(action), getattr(args, action.dest, None) or [], files)
         return args
 
     def spelling(self, parameter: str, value: str | None = None) -> str:
@@ -186,10 +187,10 @@ class Parser(argparse.ArgumentParser):
                 break
         return tuple(words)
 
-    def _check_list(self, option: str, values: Sequence[object]) -> None:
+    def _check_list(self, option: str, values: Sequence[object], files: bool) -> None:
         for value in values:
             text = str(value)
-            if text == 'none' or text.startswith('demo://') or os.path.isfile(text):
+            if text == 'none' or text.startswith('demo://') or (os.path.isfile(text) and not files):
                 raise InputError(
                     f'{text!r} looks like a positional argument that the list took in',
                     hint=f'put positionals before {option}, or another option between',
@@ -402,13 +403,13 @@ def add_images(parser: Parser, *, datasets: bool = True) -> None:
 def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
     """``config`` and ``checkpoint``."""
     parser.add_argument(
-        'config', help='config file, mmpretrain::PATH, model name, timm::NAME, or the folder of a run (work_dirs/exp)'
+        'config', help='config file, mmpretrain::PATH, model name, timm::NAME, or a run directory (work_dirs/exp)'
     )
     if checkpoint:
         parser.add_argument(
             'checkpoint',
             nargs='?',
-            help="path, URL, demo://NAME, or none (random weights); default: the run folder's, else the config's",
+            help="path, URL, demo://NAME, or none (random weights); default: the run directory's, else the config's",
         )
 
 
@@ -690,7 +691,9 @@ def add_batch(parser: Parser) -> None:
 def add_selection(parser: Parser) -> None:
     """Which of the images are taken."""
     group = parser.add_argument_group('which images')
-    group.add_argument('--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19')
+    group.add_argument(
+        '--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19 (with 19), 10:19, -5:'
+    )
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='of a dataset: ids or names')
     group.add_argument('--per-class', type=whole, metavar='N', help='of a dataset: N of each class, drawn with --seed')
     group.add_argument('--only', metavar='wrong|right|uncertain', help='by what the model predicts')

@@ -71,10 +71,7 @@ def _add_features(parser: Parser) -> None:
 
 def work(args: argparse.Namespace) -> int:
     """Loads, runs up to the last layer, and draws."""
-    args.align = {'centre': 'center'}.get(args.align, args.align)
-    if args.overlay:
-        args.alpha, args.interpolation = args.alpha or '0.5', args.interpolation or 'bilinear'
-    spec = options.run_spec(args, 'vis_featmap', analysis_of(args))
+    spec = spec_of(args)
     if args.preview_model:
         return preview(spec)
 
@@ -89,6 +86,14 @@ def work(args: argparse.Namespace) -> int:
             boundary.announce([path])
 
     return boundary.execute(spec, save_basis if args.save_basis else None)
+
+
+def spec_of(args: argparse.Namespace) -> RunSpec:
+    """The run that parsed arguments ask for."""
+    args.align = {'centre': 'center'}.get(args.align, args.align)
+    if args.overlay:
+        args.alpha, args.interpolation = args.alpha or '0.5', args.interpolation or 'bilinear'
+    return options.run_spec(args, 'vis_featmap', analysis_of(args))
 
 
 def analysis_of(args: argparse.Namespace) -> FeatureMaps:

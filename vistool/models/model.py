@@ -330,11 +330,11 @@ def load(
     """Builds a model and loads its weights.
 
     Args:
-        config_or_module: A config file, ``mmpretrain::…``, a model name, a run's folder, ``timm::NAME``,
+        config_or_module: A config file, ``mmpretrain::…``, a model name, a run directory, ``timm::NAME``,
             ``torchvision::NAME``, ``hf::FOLDER`` (see :func:`vistool.models.configs.resolve`), or an ``nn.Module``. A
             module is left unchanged: analyses run it in eval mode and restore it afterwards.
-        checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights; default: the run folder's, else the
-            config's ``load_from``.
+        checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights; default: the run directory's, else
+            the config's ``load_from``.
         device: ``'cpu'``, ``'cuda:0'``, …; None means the CPU, or for a module the device that it is on. A module on
             another device is moved for each analysis and moved back afterwards, which takes time.
         options: Changes to the config, ``{'model.backbone.depth': 18}``.
@@ -463,13 +463,16 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
 
 @contextmanager
 def unset_memory_is_nan() -> Iterator[None]:
-    """Tensors that are made without values hold NaN, so that those that nobody sets afterwards can be told."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    """Tensors that are made without values hold NaN, so that those that nobody sets afterwards can be told.
+
+    ``torch.use_deterministic_algorithms`` does the same and imports torch._inductor.
+    """
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode('warn')
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
 
 
 def set_what_is_unset(module: nn.Module) -> None:
