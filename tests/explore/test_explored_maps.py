@@ -21,7 +21,7 @@ VIEWS = {
     'CAM of the predicted class': {'view': 'cam'},
     'CAM of a class at another layer': {'view': 'cam', 'method': 'layercam', 'target': 5, 'layer': 1},
     'a CAM without gradients': {'view': 'cam', 'method': 'eigencam'},
-    'a CAM that runs the network': {'view': 'cam', 'method': 'scorecam', 'target': 1},
+    'a CAM that knows nothing': {'view': 'cam', 'method': 'center', 'target': 1},
     'channels at a point': {'view': 'features', 'x': 40, 'y': 30, 'count': 3},
     'channels of a layer': {'view': 'features', 'count': 2, 'layer': 0},
     'one channel': {'view': 'features', 'channel': 7},
@@ -166,3 +166,19 @@ def test_compared_models_stand_beside_each_other(home, tmp_path, monkeypatch):
         maps = np.concatenate([expected[f'maps_{n}'] for n in range(expected['groups'].size)])
         np.testing.assert_allclose(maps[:2], [first, second], atol=1e-6)
         assert page.figure(photo=photo, format='npz', **asked) == raw
+
+
+def test_a_box_of_a_detector_has_its_own_map(tmp_path):
+    with explored(tmp_path, 'configs/scenes/detector.py', '--img', 'demo/astronaut.png') as page:
+        told = page.describe('p1')
+        assert [one['number'] for one in told['instances']] == list(range(len(told['instances'])))
+        assert all(one['score'] >= 0.3 and len(one['box']) == 4 for one in told['instances'])
+        last = told['instances'][-1]['number']
+        assert not told['views']['attention']['available'] and told['scores'] == []
+        header, (values,) = page.map('cam', 'p1', instance=last)
+        (entry,) = header['maps']
+        assert entry['coordinates']['instance'] == last and f'--instances {last} ' in header['command']
+        raw = page.figure('cam', 'p1', instance=last, format='npz')
+        np.testing.assert_allclose(arrays(raw)['maps_0'], values[None], atol=1e-6)
+        refused = page.get('map', view='cam', photo='p1', method='eigencam')
+        assert refused.status_code == 400 and 'prediction' in refused.json()['error']
