@@ -16,26 +16,26 @@ from vistool.explore import photos
 
 
 @pytest.fixture
-def photo(page):
-    return page.upload(png(), 'shared.png')
+def photo(client):
+    return client.upload(png(), 'shared.png')
 
 
 @pytest.mark.parametrize('path', ['/', '/state', '/wrong-token/state', '/wrong-token/', '//state', '/../state'])
-def test_without_the_token_nothing_is_answered(page, path):
-    answer = page.client.get(path)
+def test_without_the_token_nothing_is_answered(client, path):
+    answer = client.http.get(path)
     assert answer.status_code == 403 and 'token' in answer.json()['error']
 
 
-def test_a_token_that_is_longer_or_shorter_is_wrong(page):
-    for token in (page.server.token[:-1], page.server.token + 'x', page.server.token.upper(), 'ü' * 32):
-        assert page.client.get(f'/{token}/state').status_code == 403
+def test_a_token_that_is_longer_or_shorter_is_wrong(client):
+    for token in (client.server.token[:-1], client.server.token + 'x', client.server.token.upper(), 'ü' * 32):
+        assert client.http.get(f'/{token}/state').status_code == 403
 
 
 @pytest.mark.parametrize(
     'host', ['evil.example', f'evil.example:{PORT}', '127.0.0.1', '127.0.0.1:1', f'localhost.evil.example:{PORT}', '']
 )
-def test_another_host_is_refused(page, host):
-    answer = page.get('state', {'host': host})
+def test_another_host_is_refused(client, host):
+    answer = client.get('state', {'host': host})
     assert answer.status_code == 403
 
 
@@ -50,16 +50,16 @@ def test_another_host_is_refused(page, host):
         {'sec-fetch-site': 'same-site'},
     ],
 )
-def test_requests_of_other_pages_are_refused(page, headers):
-    assert page.get('state', headers).status_code == 403
-    assert page.post(png(), headers=headers).status_code == 403
+def test_requests_of_other_pages_are_refused(client, headers):
+    assert client.get('state', headers).status_code == 403
+    assert client.post(png(), headers=headers).status_code == 403
 
 
-def test_the_page_itself_is_answered(page):
+def test_the_page_itself_is_answered(client):
     for headers in ({}, {'origin': ADDRESS}, {'sec-fetch-site': 'same-origin'}, {'sec-fetch-site': 'none'}):
-        assert page.get('state', headers).status_code == 200
+        assert client.get('state', headers).status_code == 200
     local = {'host': f'localhost:{PORT}', 'origin': f'http://localhost:{PORT}'}
-    assert page.get('state', local).status_code == 200
+    assert client.get('state', local).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_the_page_itself_is_answered(page):
         'nothing',
     ],
 )
-def test_only_the_files_of_the_page_are_served(page, path):
-    answer = page.client.get(f'/{page.server.token}/{path}')
+def test_only_the_files_of_the_page_are_served(client, path):
+    answer = client.http.get(f'/{client.server.token}/{path}')
     assert answer.status_code in (403, 404) and 'error' in answer.json()  # 403: the client resolved the dots itself
 
 
-def test_every_answer_has_the_headers_of_a_page_on_its_own(page, photo):
-    asked = [page.get('state'), page.get('nothing'), page.client.get('/'), page.get(f'photos/{photo}/picture')]
+def test_every_answer_has_the_headers_of_a_page_on_its_own(client, photo):
+    asked = [client.get('state'), client.get('nothing'), client.http.get('/'), client.get(f'photos/{photo}/picture')]
     for answer in asked:
         headers = answer.headers
         assert headers['content-security-policy'].startswith("default-src 'none'; script-src 'self'")
@@ -95,9 +95,9 @@ def test_every_answer_has_the_headers_of_a_page_on_its_own(page, photo):
     assert asked[0].headers['cache-control'] == 'no-store'
 
 
-def test_methods_that_are_not_answered(page):
-    assert page.client.post(f'/{page.server.token}/state').status_code == 405
-    assert page.client.delete(f'/{page.server.token}/map').status_code == 405
+def test_methods_that_are_not_answered(client):
+    assert client.http.post(f'/{client.server.token}/state').status_code == 405
+    assert client.http.delete(f'/{client.server.token}/map').status_code == 405
 
 
 # --- uploads ---------------------------------------------------------------------------------------------------------
@@ -143,9 +143,9 @@ def array_bomb():
     [(png_bomb(), 'bomb.png'), (png_bomb(12_000), 'b.png'), (tiff_bomb(), 'bomb.tif'), (array_bomb(), 'bomb.npz')],
     ids=['900 megapixels', '144 megapixels', 'a TIFF', 'an archive'],
 )
-def test_a_bomb_is_refused_by_its_head(page, data, name, monkeypatch):
-    monkeypatch.setattr(type(page.server.session), 'reading', lambda *args: pytest.fail('it was decoded'))
-    answer = page.post(data, name)
+def test_a_bomb_is_refused_by_its_head(client, data, name, monkeypatch):
+    monkeypatch.setattr(type(client.server.session), 'reading', lambda *args: pytest.fail('it was decoded'))
+    answer = client.post(data, name)
     assert answer.status_code == 413 and name in answer.json()['error']
 
 
@@ -165,20 +165,20 @@ def test_a_bomb_is_refused_by_its_head(page, data, name, monkeypatch):
     ],
     ids=lambda value: value if isinstance(value, str) else '',
 )
-def test_what_is_not_an_image_is_refused_in_one_line(page, data, name):
-    answer = page.post(data, name)
+def test_what_is_not_an_image_is_refused_in_one_line(client, data, name):
+    answer = client.post(data, name)
     error = answer.json()['error']
     assert answer.status_code == 415 and '\n' not in error and name in error
-    assert str(page.server.session.folder) not in error
-    assert len(list(page.server.session.folder.iterdir())) == len(page.server.session.photos._uploads)
+    assert str(client.server.session.folder) not in error
+    assert len(list(client.server.session.folder.iterdir())) == len(client.server.session.photos._uploads)
 
 
-def test_too_many_bytes_are_refused_and_nothing_is_left(page, monkeypatch):
+def test_too_many_bytes_are_refused_and_nothing_is_left(client, monkeypatch):
     monkeypatch.setattr('vistool.explore.server.MOST_BYTES', 100_000)
-    before = sorted(page.server.session.folder.iterdir())
-    answer = page.post(bytes(300_000), 'large.png')
+    before = sorted(client.server.session.folder.iterdir())
+    answer = client.post(bytes(300_000), 'large.png')
     assert answer.status_code == 413 and 'large.png' in answer.json()['error']
-    assert sorted(page.server.session.folder.iterdir()) == before
+    assert sorted(client.server.session.folder.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -193,55 +193,55 @@ def test_too_many_bytes_are_refused_and_nothing_is_left(page, monkeypatch):
         ('x' * 400 + '.png', 'x' * 116 + '.png'),
     ],
 )
-def test_names_of_files_are_names_alone(page, given, kept):
-    answer = page.post(png(), given).json()
+def test_names_of_files_are_names_alone(client, given, kept):
+    answer = client.post(png(), given).json()
     assert answer['name'] == kept
-    header, _ = page.map('pca', answer['id'])
+    header, _ = client.map('pca', answer['id'])
     assert header['command'].startswith('vis_featmap ')
-    folder = page.server.session.folder
+    folder = client.server.session.folder
     assert all(path.resolve().is_relative_to(folder.resolve()) for path in folder.rglob('*'))
-    assert page.figure('pca', answer['id'], format='png')[:4] == b'\x89PNG'
+    assert client.figure('pca', answer['id'], format='png')[:4] == b'\x89PNG'
 
 
-def test_a_photo_of_16_bits_and_a_turned_one_are_read_as_commands_read_them(page):
+def test_a_photo_of_16_bits_and_a_turned_one_are_read_as_commands_read_them(client):
     file = io.BytesIO()
     Image.fromarray((np.arange(60 * 90, dtype=np.uint16) * 12).reshape(60, 90)).save(file, 'PNG')
-    answer = page.post(file.getvalue(), 'deep.png').json()
+    answer = client.post(file.getvalue(), 'deep.png').json()
     assert (answer['width'], answer['height']) == (90, 60)
     turned, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.open(io.BytesIO(png((60, 90)))).save(turned, 'JPEG', exif=exif)
-    answer = page.post(turned.getvalue(), 'turned.jpg').json()
+    answer = client.post(turned.getvalue(), 'turned.jpg').json()
     assert (answer['width'], answer['height']) == (60, 90)
-    picture = Image.open(io.BytesIO(page.get(f'photos/{answer["id"]}/picture').content))
+    picture = Image.open(io.BytesIO(client.get(f'photos/{answer["id"]}/picture').content))
     assert picture.size == (60, 90)
 
 
-def test_a_forgotten_photo_is_gone(page):
-    photo = page.upload(png())
-    page.describe(photo)
-    assert page.client.delete(f'/{page.server.token}/photos/{photo}').status_code == 204
-    for answer in (page.get(f'photos/{photo}/describe'), page.get('map', photo=photo, view='pca')):
+def test_a_forgotten_photo_is_gone(client):
+    photo = client.upload(png())
+    client.describe(photo)
+    assert client.http.delete(f'/{client.server.token}/photos/{photo}').status_code == 204
+    for answer in (client.get(f'photos/{photo}/describe'), client.get('map', photo=photo, view='pca')):
         assert answer.status_code == 404 and 'choose it again' in answer.json()['error']
-    assert page.client.delete(f'/{page.server.token}/photos/{photo}').status_code == 404
-    assert not any(place[0] == photo for place in page.server.session._readings)
+    assert client.http.delete(f'/{client.server.token}/photos/{photo}').status_code == 404
+    assert not any(place[0] == photo for place in client.server.session._readings)
 
 
-def test_uploads_are_bounded(page, monkeypatch):
+def test_uploads_are_bounded(client, monkeypatch):
     monkeypatch.setattr(photos, 'MOST_UPLOADS', 3)
-    ids = [page.upload(png((40, 40), seed)) for seed in range(6)]
-    assert page.get(f'photos/{ids[0]}/picture').status_code == 404
-    assert page.get(f'photos/{ids[-1]}/picture').status_code == 200
-    assert len(list(page.server.session.folder.iterdir())) == 3
+    ids = [client.upload(png((40, 40), seed)) for seed in range(6)]
+    assert client.get(f'photos/{ids[0]}/picture').status_code == 404
+    assert client.get(f'photos/{ids[-1]}/picture').status_code == 200
+    assert len(list(client.server.session.folder.iterdir())) == 3
 
 
-def test_what_is_kept_of_photos_is_bounded(page, monkeypatch):
+def test_what_is_kept_of_photos_is_bounded(client, monkeypatch):
     monkeypatch.setattr('vistool.explore.session.MOST_MEMORY', 1)
-    first, second = page.upload(png((50, 50))), page.upload(png((50, 60)))
-    page.describe(first)
-    page.describe(second)
-    assert list(page.server.session._readings) == [(second, 0)]
-    header, _ = page.map('similarity', first, x=20, y=20)  # read again
+    first, second = client.upload(png((50, 50))), client.upload(png((50, 60)))
+    client.describe(first)
+    client.describe(second)
+    assert list(client.server.session._readings) == [(second, 0)]
+    header, _ = client.map('similarity', first, x=20, y=20)  # read again
     assert header['photo'] == first
 
 
@@ -274,34 +274,34 @@ def test_what_is_kept_of_photos_is_bounded(page, monkeypatch):
     ],
     ids=lambda value: ' '.join(f'{key}={text}' for key, text in value.items())[:40],
 )
-def test_bad_requests_are_one_line(page, photo, asked):
-    answer = page.get('map', photo=photo, **asked)
+def test_bad_requests_are_one_line(client, photo, asked):
+    answer = client.get('map', photo=photo, **asked)
     told = answer.json()
     assert answer.status_code == 400 and told['error'] and '\n' not in told['error'], told
-    assert page.get('map', photo=photo, view='pca').status_code == 200
+    assert client.get('map', photo=photo, view='pca').status_code == 200
 
 
-def test_a_format_that_is_not_written(page, photo):
-    assert page.get('figure', photo=photo, view='pca', format='exe').status_code == 400
+def test_a_format_that_is_not_written(client, photo):
+    assert client.get('figure', photo=photo, view='pca', format='exe').status_code == 400
 
 
-def test_a_fault_is_one_line_without_a_path(page, photo, monkeypatch):
+def test_a_fault_is_one_line_without_a_path(client, photo, monkeypatch):
     def fail(*args):
         raise RuntimeError('in /home/somebody/secret/file.py: no\nmore')
 
-    monkeypatch.setattr(type(page.server.session), 'map', fail)
-    answer = page.get('map', photo=photo, view='pca')
+    monkeypatch.setattr(type(client.server.session), 'map', fail)
+    answer = client.get('map', photo=photo, view='pca')
     assert answer.status_code == 500 and '/home' not in answer.text and 'RuntimeError' in answer.json()['error']
 
 
-def test_two_tabs_with_two_photos_do_not_disturb_each_other(page):
-    ids = [page.upload(png(seed=seed)) for seed in (5, 6)]
-    alone = [page.map('similarity', photo, x=30, y=30)[1][0] for photo in ids]
+def test_two_tabs_with_two_photos_do_not_disturb_each_other(client):
+    ids = [client.upload(png(seed=seed)) for seed in (5, 6)]
+    alone = [client.map('similarity', photo, x=30, y=30)[1][0] for photo in ids]
     wrong = []
 
     def click(photo, expected, tab):
         for _ in range(20):
-            answer = page.get('map', view='similarity', photo=photo, x=30, y=30, tab=tab)
+            answer = client.get('map', view='similarity', photo=photo, x=30, y=30, tab=tab)
             if answer.status_code != 200:
                 wrong.append(answer.status_code)
             elif not np.array_equal(np.frombuffer(answer.content[-expected.nbytes :], '<f4'), expected.ravel()):
@@ -313,12 +313,12 @@ def test_two_tabs_with_two_photos_do_not_disturb_each_other(page):
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert all(entry['id'] not in ids for entry in page.get('state').json()['photos'])
+    assert all(entry['id'] not in ids for entry in client.get('state').json()['photos'])
 
 
-def test_the_color_maps_are_those_of_figures(page):
-    names = page.get('state').json()['colormaps']
-    tables = np.frombuffer(page.get('page/colormaps.bin').content, np.uint8).reshape(len(names), 256, 3)
+def test_the_color_maps_are_those_of_figures(client):
+    names = client.get('state').json()['colormaps']
+    tables = np.frombuffer(client.get('page/colormaps.bin').content, np.uint8).reshape(len(names), 256, 3)
     from vistool.visualization.style import lookup_table
 
     for name, table in zip(names, tables, strict=True):

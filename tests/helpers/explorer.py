@@ -47,19 +47,19 @@ def png(size=(80, 100), seed=0):
     return file.getvalue()
 
 
-class Page:
+class Client:
     """What a page asks of a server."""
 
-    def __init__(self, server, client):
-        self.server, self.client = server, client
+    def __init__(self, server, http):
+        self.server, self.http = server, http
 
     def get(self, path, headers=(), **parameters):
         query = f'?{urlencode(parameters)}' if parameters else ''
-        return self.client.get(f'/{self.server.token}/{path}{query}', headers=dict(headers))
+        return self.http.get(f'/{self.server.token}/{path}{query}', headers=dict(headers))
 
     def post(self, data, name='photo.png', headers=()):
         path = f'/{self.server.token}/photos?{urlencode({"name": name})}'
-        return self.client.post(path, content=data, headers=dict(headers))
+        return self.http.post(path, content=data, headers=dict(headers))
 
     def upload(self, data, name='photo.png'):
         answer = self.post(data, name)
@@ -96,6 +96,6 @@ def explored(folder: Path, *words: str):
             here = Path(vis_explore.__file__).parents[1]
             files = static_files([here / 'explore' / 'page', here / 'gallery' / 'shared'])
             server = Server(session, worker, files, 'vis_explore')
-            yield Page(server, TestClient(server.app(PORT), ADDRESS))
+            yield Client(server, TestClient(server.app(PORT), ADDRESS))
     finally:
         worker.stop(5)

@@ -463,13 +463,16 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
 
 @contextmanager
 def unset_memory_is_nan() -> Iterator[None]:
-    """Tensors that are made without values hold NaN, so that those that nobody sets afterwards can be told."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    """Tensors that are made without values hold NaN, so that those that nobody sets afterwards can be told.
+
+    ``torch.use_deterministic_algorithms`` does the same and imports torch._inductor.
+    """
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode('warn')
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
 
 
 def set_what_is_unset(module: nn.Module) -> None:
