@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vistool.analyses.attention import METHODS as ATTENTION_METHODS
 from vistool.analyses.attention import Attention
+from vistool.analyses.attention.aggregation import require_multiplied
 from vistool.analyses.attention.capture import RecordedAttention, record, require_patch
 from vistool.analyses.cam import CAM, METHODS, Recorded
 from vistool.analyses.cam.instances import instances_of
@@ -195,7 +196,7 @@ class Reading:
         return self._answered(result, drawing, view)
 
     def _attention_view(self) -> dict[str, Any]:
-        recorded, scores = self.read.attention, self.read.readout is not None
+        recorded = self.read.attention
         if not recorded.layers:
             return {'available': False, 'why': recorded.why, 'layers': [], 'layer': 0, 'methods': []}
         layers = []
@@ -210,18 +211,11 @@ class Reading:
                     'queries': None if queries is None else list(queries),
                 }
             )
-        why = 'the network gives no class scores'
-        methods = [
-            {
-                'name': name,
-                'title': name,
-                'needs_target': name in _CLASS_METHODS,
-                'query': name != 'legrad',
-                'available': scores or name not in _CLASS_METHODS,
-                **({} if scores or name not in _CLASS_METHODS else {'why': why}),
-            }
-            for name in ATTENTION_METHODS
-        ]
+        methods = []
+        for name in ATTENTION_METHODS:
+            why = self._why_not(name)
+            told = {'name': name, 'title': name, 'needs_target': name in _CLASS_METHODS, 'query': name != 'legrad'}
+            methods.append({**told, 'available': not why, **({'why': why} if why else {})})
         last = recorded.layers[max(recorded.layers)]
         prefixed = last.layout.query_grid is not None and last.layout.query_prefix > 0
         return {
@@ -232,13 +226,25 @@ class Reading:
             'class_token': bool(prefixed and recorded.has_class_token) or last.op.shape[2] == 1,
         }
 
+    def _why_not(self, method: str) -> str:
+        """Why attention cannot be shown by a method; ``''`` where it can."""
+        if method == 'raw':
+            return ''
+        if method in _CLASS_METHODS and self.read.readout is None:
+            return 'the network gives no class scores'
+        try:
+            require_multiplied(self.read.attention, method)
+        except InputError as error:
+            return error.problem
+        return ''
+
     # --- features ----------------------------------------------------------------------------------------------------
 
     def _feature(self, view: View) -> Feature:
         found = self.read.features
         if not found:
             raise InputError(self.read.no_features, parameter='view')
-        return found[_position(view.layer, found, len(found) - 1)]
+        return found[_position(view.layer, found, self.read.last)]
 
     def _similarity(self, view: View, point: tuple[float, float] | None) -> Answer:
         if point is None:
@@ -285,7 +291,7 @@ class Reading:
         if not found or all(each.maps.shape[1] < least for each in found):
             why = self.read.no_features or 'no layer has three channels'
             return {'available': False, 'why': why, 'layers': [], 'layer': 0}
-        return {'available': True, 'layers': layers, 'layer': len(layers) - 1}
+        return {'available': True, 'layers': layers, 'layer': self.read.last}
 
     # --- CAM ---------------------------------------------------------------------------------------------------------
 
@@ -299,6 +305,8 @@ class Reading:
         parameters |= {'layers': list(chosen)} if chosen else {}
         cam = CAM(methods=(method,), layers=chosen)
         if self.read.detector is not None:
+            if why := self._why_no_cam(entry):
+                raise InputError(why, parameter='methods')
             number_of = 0 if view.instance is None else view.instance
             cam = replace(cam, instances=(number_of,))
             parameters['instances'] = [str(number_of)]
@@ -349,16 +357,34 @@ class Reading:
 
     def _cam_view(self) -> dict[str, Any]:
         grids = {feature.name: list(feature.maps.shape[2:]) for feature in self.read.features}
-        scored = self.read.readout is not None or self.read.segmenter or bool(self.read.instances)
-        methods = []
+        methods: list[dict[str, Any]] = []
         for name, method in METHODS.items():
-            fits = scored or not method.shows_class
-            entry = {'name': name, 'title': method.title, 'needs_target': method.shows_class, 'available': fits}
-            entry |= {} if fits else {'why': 'the network gives no class scores'}
-            methods.append({**entry, 'slow': method.run is not None and not method.is_baseline})
+            why = self._why_no_cam(method)
+            entry: dict[str, Any] = {
+                'name': name,
+                'title': method.title,
+                'needs_target': method.shows_class,
+                'available': not why,
+            }
+            slow = method.run is not None and not method.is_baseline
+            methods.append({**entry, **({'why': why} if why else {}), 'slow': slow})
         layers = [{'name': name, 'grid': grids.get(name)} for name in self._cam_layers]
         default = self._default_method
-        return {'available': True, 'methods': methods, 'method': default, 'layers': layers, 'layer': 0}
+        usable = any(entry['available'] for entry in methods)
+        told = {'methods': methods, 'method': default, 'layers': layers, 'layer': 0}
+        return {'available': usable, **({} if usable else {'why': methods[0]['why']}), **told}
+
+    def _why_no_cam(self, method: Method) -> str:
+        """Why a method does not fit the network; ``''`` where it does."""
+        read = self.read
+        if read.detector is not None:
+            if not read.instances:
+                return f'the detector predicts nothing with a score of at least {SURE:g}'
+            explains = method.gradients and method.score is None
+            return '' if explains else 'maps of a detector explain a prediction, by its gradients'
+        if method.shows_class and read.readout is None and not read.segmenter:
+            return 'the network gives no class scores'
+        return ''
 
     # --- patches -----------------------------------------------------------------------------------------------------
 
@@ -449,6 +475,7 @@ class _Forward:
         inputs: The network's input.
         attention: Its attention.
         features: What every stage and block gave, in the order of the forward.
+        last: Which of them is the last stage.
         no_features: Why there are none.
         readout: What the scores mean; None where there are none.
         numbers: ``(C,)``, probabilities or values.
@@ -460,6 +487,7 @@ class _Forward:
     inputs: NetworkInput
     attention: RecordedAttention
     features: Sequence[Feature]
+    last: int
     no_features: str
     readout: Readout | None
     numbers: Tensor | None
@@ -502,9 +530,10 @@ def run_once(model: Model, sample: Sample) -> _Forward:
         detector = find_detector(module)
         if detector is not None:
             inputs = detector.prepared(inputs, [sample])
-        root, why = unwrapped(module), ''
+        root, why, last = unwrapped(module), '', ''
         try:
-            targets = find_target_layers(root, block_layers(root, inputs, MOST_FEATURES))
+            names, last = block_layers(root, inputs, MOST_FEATURES)
+            targets = find_target_layers(root, names)
         except InputError as error:
             targets, why = [], error.problem
         watching = nullcontext() if detector is None else detector.watching()
@@ -525,6 +554,7 @@ def run_once(model: Model, sample: Sample) -> _Forward:
         inputs,
         replace(attention, output=None),
         feature_maps,
+        next((place for place, each in enumerate(feature_maps) if each.layer == last), len(feature_maps) - 1),
         why,
         readout,
         numbers,

@@ -408,6 +408,15 @@ def rolled_out(
         return _rolled_out(found, *asked, recorded.patch)
 
 
+def require_multiplied(recorded: RecordedAttention, method: str) -> None:
+    """Refuses layers whose attention cannot be multiplied.
+
+    Raises:
+        InputError: Tokens attend within windows or from other tokens, or heads are mixed.
+    """
+    _Layers.of([(layer.op, layer.layout, None) for layer in recorded.layers.values()], method, 0)
+
+
 def _asking(
     found: _Layers, queries: Sequence[Query], points: Tensor, size: Size, stride: Size | None, classes: bool
 ) -> tuple[tuple[Query, ...], Tensor]:

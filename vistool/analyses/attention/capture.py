@@ -439,7 +439,7 @@ def record(module: nn.Module, inputs: NetworkInput, sample: Sample) -> RecordedA
         if answers is None and isinstance(found.error, Unrecognized):
             found = _observe(module, inputs, every, look, 'none', attention_answers(module, inputs), lenient=True)
     layers = {layer.op.index: layer for layer in found.read}
-    why = '' if found.error is None else str(found.error)
+    why = '' if found.error is None else found.error.problem
     return RecordedAttention(
         sample, layers, found.names, patch_stride(module), has_class_token(module), why, found.output
     )

@@ -93,6 +93,7 @@ class Recorded:
         layers: The target layers by name.
         read: Finds the scores.
         run: What the forward gave.
+        readout: What the scores mean; None where it is unclear and nothing asks for it.
     """
 
     model: Model
@@ -102,6 +103,7 @@ class Recorded:
     layers: Mapping[str, nn.Module]
     read: ScoreReader
     run: Forward
+    readout: Readout | None
 
 
 @ANALYSES.register_module()
@@ -322,9 +324,12 @@ class CAM(MapAnalysis):
         return recorded, result
 
     def explain(self, recorded: Recorded) -> Heatmaps:
-        """The maps of a recorded sample, at the layers of the recording, without another forward."""
+        """The maps of a recorded sample, at the layers of the recording, without another forward.
+
+        Methods that run the network themselves have no recording.
+        """
         methods = find_methods(self.for_model(recorded.model).methods)
-        with recorded.model.borrowed():
+        with torch.inference_mode(False), torch.enable_grad():
             return self._explained(recorded, methods, keep=True)[0]
 
     def _recorded(
@@ -362,14 +367,14 @@ class CAM(MapAnalysis):
         gradients = any(entry.gradients for entry in methods.values())
         hints = token_hints(self.extra_tokens, self.tokens)
         with forward(model.module, views, layers, gradients=gradients, hints=hints, read=read) as run:
-            return Recorded(model, samples, inputs, views, layers, read, run)
+            return Recorded(model, samples, inputs, views, layers, read, run, self._readout(model, run, views, methods))
 
     def _explained(self, recorded: Recorded, methods: Mapping[str, Method], keep: bool) -> list[Heatmaps]:
         """The results of a forward; ``keep``: its graph is kept for others."""
         model, samples, run = recorded.model, recorded.samples, recorded.run
         inputs, views, layers, read = recorded.inputs, recorded.views, recorded.layers, recorded.read
         size, _ = input_size(inputs)
-        readout = self._readout(model, run, views, methods)
+        readout = recorded.readout
         scores = None if readout is None else readout.scores(run.output, run.count)[: len(samples)].detach()
         targets = self._targets(model, samples, readout, scores)
         if not targets and any(entry.shows_class for entry in methods.values()):
