@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vistool.errors import InputError
-from vistool.network.attention import HEADS, AttentionOp, Frame
+from vistool.network.attention import HEADS, AttentionOp, Frame, of_objects
 from vistool.network.attention_answers import AttentionAnswers, TokenAnswers, answers_within, correlated
 from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings
 from vistool.network.tensors import (
@@ -92,7 +92,7 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     The rule, for families that are known: windows that a module states, or whose groups are not the images, are traced.
     Else the keys fill the grid that :func:`~vistool.network.tensors.find_layout` gives for their number, row by row,
     and so do the queries. Queries of another number have places only where they fill a grid of the image with as many
-    tokens before it; otherwise they are latents or class queries.
+    tokens before it; otherwise they are latents or class queries. Object queries of a detector have none.
 
     Args:
         op: The operation, not compacted.
@@ -104,6 +104,9 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     """
     _refuse_channels(op, batch)
     groups, _, queries, keys = op.shape
+    decoded = of_objects(op.frames, queries)
+    if decoded and queries == keys and not _looks_elsewhere(op):
+        raise Unplaced(f'{op.name} relates {queries} object queries, which are not places', parameter='layers')
     if groups != batch or any(mentions_windows(frame.module) for frame in op.frames):
         windowed = _windowed(op, batch, size)
         if windowed is not None:
@@ -115,6 +118,8 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
             f'{op.name}: {queries} queries × {keys} keys, and the keys form no grid over the image',
             parameter='layers',
         ) from error
+    if decoded:
+        return TokenLayout(grid, prefix, None, queries)
     if queries == keys:
         return TokenLayout(grid, prefix, grid, prefix)
     try:
@@ -122,6 +127,15 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     except NoSpatialMap:
         return TokenLayout(grid, prefix, None, queries)
     return TokenLayout(grid, prefix, query_grid, query_prefix)
+
+
+def _looks_elsewhere(op: AttentionOp) -> bool:
+    """Whether the module of an operation was given other tokens to look at than those that look."""
+    for frame in op.frames:
+        if 'Attention' in type(frame.module).__name__:
+            source = frame.argument('key_value_states', 'encoder_hidden_states', 'memory', 'value')
+            return source is not None and source is not frame.tensor
+    return False
 
 
 def place_tokens(
@@ -145,7 +159,7 @@ def place_tokens(
             layout = replace(layout, assumed=f'{assumed}, as {answers.problem}')
         return op, layout
     _refuse_channels(op, batch)
-    found, placed = answers.remember(op.index, lambda: _place(op, batch, size, answers))
+    found, placed = answers.remember(op.ordinal, lambda: _place(op, batch, size, answers))
     if found is None or isinstance(placed, str):
         raise Unplaced(f'{op.name} {placed}', parameter='layers')
     sizes = [batch if axis.role == 'image' else axis.size for axis in found.axes]
