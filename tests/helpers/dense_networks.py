@@ -49,11 +49,11 @@ class Levels(nn.Module):
     def __init__(self, keys):
         super().__init__()
         self.keys = keys
-        self.fine, self.coarse = nn.Conv2d(3, 16, 8, 8), nn.Conv2d(16, 16, 2, 2)
+        self.fine, self.coarse = nn.Conv2d(3, 16, 8, 8), nn.Conv2d(3, 16, 16, 16)
 
     def forward(self, images):
         fine = self.fine(images)
-        return dict(zip(self.keys, (fine, self.coarse(fine)), strict=False)) if self.keys else fine
+        return dict(zip(self.keys, (fine, self.coarse(images)), strict=False)) if self.keys else fine
 
 
 def without_pyramid(keys, seed=0):

@@ -17,7 +17,7 @@ import numpy as np
 from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer, Measure
 
 COSINE = 'cosine similarity'
-SAMPLED = 'points read: area is the weight, color the level, + where the query looks from'
+SAMPLED = 'points that are read: area = weight, color = level, + = reference point'
 _UNITS = ('epoch', 'iteration')
 """What a training counts."""
 _MOST_SHOWN = 3

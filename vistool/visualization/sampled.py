@@ -73,7 +73,7 @@ class PointMarks(Drawn):
 
 @dataclass(frozen=True)
 class LevelLegend(Drawn):
-    """The levels with their colors and sizes, in the lower left corner.
+    """The sizes of the levels on their colors, the finest first, along the lower edge.
 
     Attributes:
         sizes: Height and width of each level.
@@ -82,15 +82,22 @@ class LevelLegend(Drawn):
     sizes: tuple[tuple[int, int], ...]
 
     def items(self, box: Box, page: Page) -> Iterator[PathItem | TextItem]:
-        """One line for each level, the finest on top."""
+        """As many in a line as fit, the last line at the bottom."""
         size = page.small_font
-        step = 1.4 * size
-        texts = [f'level {level}: {height}×{width}' for level, (height, width) in enumerate(self.sizes)]
-        if max(fonts.text_width(text, size) for text in texts) + size > box.width or step * len(texts) > box.height:
-            return
-        for level, text in enumerate(texts):
-            base = box.bottom - step * (len(texts) - level) + size
-            yield TextItem(box.x + 0.4 * size, base, text, size, BLACK, ground=level_color(level))
+        lines: list[list[tuple[float, str, Color]]] = [[]]
+        x = box.x + 0.4 * size
+        for level, (height, width) in enumerate(self.sizes):
+            text = f'{height}×{width}'
+            wide = fonts.text_width(text, size)
+            if lines[-1] and x + wide + 0.4 * size > box.right:
+                lines.append([])
+                x = box.x + 0.4 * size
+            lines[-1].append((x, text, level_color(level)))
+            x += wide + 0.5 * size
+        for number, line in enumerate(reversed(lines)):
+            base = box.bottom - 0.4 * size - 1.3 * size * number
+            for left, text, color in line:
+                yield TextItem(left, base, text, size, BLACK, ground=color)
 
 
 def _circle(center: tuple[float, float], radius: float) -> tuple[tuple[float, float], ...]:
