@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('vistool',),
-    ('vistool.commands', 'vistool.integrations'),
-    ('vistool.training',),
+    ('vistool.commands', 'vistool.env', 'vistool.integrations'),
+    ('vistool.explore', 'vistool.training'),
     ('vistool.runs',),
     ('vistool.gallery',),
     ('vistool.analyses',),
@@ -20,8 +20,9 @@ LAYERS = (
     ('vistool.models',),
     ('vistool.network',),
     ('vistool.data',),
-    ('vistool.display', 'vistool.environment', 'vistool.registry'),
-    ('vistool.records',),
+    ('vistool.display', 'vistool.registry'),
+    ('vistool.environment',),
+    ('vistool.ranges', 'vistool.records'),
     ('vistool.errors', 'vistool.imports'),
 )
 """Rooms and top-level files, the highest first. An import goes to a lower layer, or stays in its own room."""

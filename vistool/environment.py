@@ -52,29 +52,31 @@ def versions() -> dict[str, str]:
 
 
 @functools.cache
-def warn_of_overwritten_packages() -> None:
-    """Warns, once, if a package and its maintained build are both installed: they overwrite each other's files."""
+def warn_of_environment() -> None:
+    """Warns, once, of packages that are known to break vistool; one line for each."""
+    for clash in known_clashes():
+        log.warning('%s', clash)
+
+
+def known_clashes() -> list[str]:
+    """What is known to break vistool in this environment, and the remedy; a sentence for each."""
+    found = []
     both = [name for name in _SHARED_NAMES if installed_version(name) and installed_version(f'onedl-{name}')]
     if both:
         pairs = ', '.join(f'{name} and onedl-{name}' for name in both)
-        log.warning('%s are both installed and overwrite each other: install vistool into a fresh environment', pairs)
-
-
-@functools.cache
-def warn_of_environment() -> None:
-    """Warns, once, of packages that are known to break vistool; one line for each."""
-    warn_of_overwritten_packages()
+        found.append(f'{pairs} are both installed and overwrite each other: install vistool into a fresh environment')
     transformers = installed_version('transformers')
     if transformers and int(transformers.partition('.')[0]) >= _BREAKING_TRANSFORMERS:
-        log.warning(
-            "transformers %s is installed, with which models of mmpretrain fail: pip install 'transformers>=4.53,<5'",
-            transformers,
+        found.append(
+            f'transformers {transformers} is installed, with which models of mmpretrain fail: '
+            "pip install 'transformers>=4.53,<5'"
         )
     if _other_vistool():
-        log.warning(
+        found.append(
             'another project called vistool is installed and shadows parts of this one: pip uninstall vistool, then '
             'install this one again'
         )
+    return found
 
 
 def _other_vistool() -> bool:
@@ -132,9 +134,16 @@ _WARNING = 'Fail to import ``MultiScaleDeformableAttention``'
 """The like, of mmcv."""
 
 
+_TALKATIVE = {'mmpretrain.datasets', 'mmcv.cnn.bricks.transformer'}
+"""The modules that say so, once each."""
+
+
 @contextmanager
 def without_import_notices() -> Iterator[None]:
     """Hides what mmpretrain and mmcv say of optional packages while they are imported; all else is passed on."""
+    if sys.modules.keys() >= _TALKATIVE:
+        yield
+        return
     with contextlib.redirect_stdout(cast(TextIO, _WithoutNotice(sys.stdout))), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message=_WARNING)
         yield

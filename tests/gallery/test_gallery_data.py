@@ -273,5 +273,7 @@ def test_the_policy_allows_exactly_the_style_and_script_inside(tmp_path):
 
 
 def test_the_parts_of_the_page_are_package_data():
-    found = {each.name for each in resources.files('vistool.gallery').iterdir()}
-    assert {'page.html', 'page.css', 'page.js', 'model.js', 'elements.js', 'cards.js', 'bar.js', 'detail.js'} <= found
+    folder = resources.files('vistool.gallery')
+    found = {each.name for each in folder.iterdir()}
+    assert {'page.html', 'page.css', 'page.js', 'model.js', 'cards.js', 'bar.js', 'detail.js'} <= found
+    assert {'base.css', 'elements.js'} <= {each.name for each in folder.joinpath('shared').iterdir()}

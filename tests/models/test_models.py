@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from vistool.analyses.cam import CAM
-from vistool.environment import warn_of_environment, warn_of_overwritten_packages
+from vistool.environment import warn_of_environment
 from vistool.errors import InputError
 from vistool.models.configs import Source
 from vistool.models.model import load, preview_model
@@ -131,6 +131,36 @@ def test_a_plain_module_gets_the_configs_data_preprocessor():
     assert model.module(batch).shape == (1, 2)
 
 
+@pytest.mark.parametrize('pretrained', [None, {'type': 'Pretrained', 'checkpoint': 'https://example.invalid/a.pth'}])
+def test_parameters_that_only_training_sets_are_not_leftovers_of_memory(pretrained):
+    from mmengine.model import BaseModel
+    from mmengine.registry import MODELS
+
+    @MODELS.register_module(force=True)
+    class LevelEmbed(BaseModel):
+        def __init__(self, sets):
+            super().__init__(init_cfg=pretrained)
+            self.conv = nn.Conv2d(3, 2, 3)
+            self.level_embed = nn.Parameter(torch.Tensor(4, 16))
+            self.sets = sets
+
+        def init_weights(self):
+            super().init_weights()
+            if self.sets:
+                nn.init.constant_(self.level_embed, 3.0)
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            return self.conv(inputs).mean((2, 3))
+
+    leftovers = [torch.full((4, 16), float('inf')) for _ in range(50)]
+    del leftovers
+    assert load(config({'type': 'LevelEmbed', 'sets': True}), 'none').module.level_embed.eq(3).all()
+    first, second = (load(config({'type': 'LevelEmbed', 'sets': False}), 'none').module for _ in range(2))
+    assert first.level_embed.std() < 0.05
+    assert torch.equal(first.level_embed, second.level_embed)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 @pytest.mark.parametrize(
     ('installed', 'told'),
     [
@@ -141,12 +171,10 @@ def test_a_plain_module_gets_the_configs_data_preprocessor():
 )
 def test_packages_that_overwrite_each_other_are_told_once(installed, told, monkeypatch, caplog):
     monkeypatch.setattr('vistool.environment.installed_version', lambda name: '1.0' if name in installed else None)
-    warn_of_overwritten_packages.cache_clear()
     warn_of_environment.cache_clear()
     with caplog.at_level(logging.WARNING, 'vistool'):
         load(nn.Linear(1, 1))
         load(nn.Linear(1, 1))
-    warn_of_overwritten_packages.cache_clear()
     warn_of_environment.cache_clear()
     assert caplog.text.count('both installed') == bool(told) and told in caplog.text
 

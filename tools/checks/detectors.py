@@ -352,8 +352,8 @@ def enlarged(values: Map, size: Sequence[int]) -> Map:
 
 
 def difference(values: NDArray[np.float32], expected: Map, shows: bool = True) -> float:
-    """The largest difference; infinite where a map that has to show something shows nothing."""
-    if shows and not expected.max() > 0:
+    """The largest difference; infinite where a map that has to show something shows nothing, or where one is NaN."""
+    if not np.isfinite(expected).all() or (shows and not expected.max() > 0):
         return float('inf')
     return float(np.abs(values - expected).max())
 

@@ -20,9 +20,10 @@ from vistool.gallery.runs import ARGUMENT, FinishedRun, compared_models, own_pat
 from vistool.records import find_path, read_bytes, read_text
 from vistool.visualization.files import write_file
 
+_STYLES = ('shared/base.css', 'page.css')
 _SCRIPTS = (
-    'model.js', 'selection.js', 'elements.js', 'cards.js', 'map.js', 'matrix.js', 'values.js', 'export.js', 'bar.js',
-    'detail.js', 'page.js',
+    'model.js', 'selection.js', 'shared/elements.js', 'cards.js', 'map.js', 'matrix.js', 'values.js', 'export.js',
+    'bar.js', 'detail.js', 'page.js',
 )  # fmt: skip
 _COPIES = 'gallery/compared'
 _COPIED = f'{_COPIES}/files.txt'
@@ -87,7 +88,9 @@ def _title(run: FinishedRun, others: int) -> str:
 
 def _page(title: str) -> str:
     """The page with its style and script inside; the policy lets exactly these two run."""
-    style, script = _packaged('page.css'), ''.join(_packaged(name) for name in _SCRIPTS)
+    style, script = (''.join(_packaged(name) for name in names) for names in (_STYLES, _SCRIPTS))
+    # Files opened from disk cannot import modules: what other pages import is part of this one script.
+    script = re.sub(r'^export ', '', script, flags=re.MULTILINE)
     script = f"(() => {{\n'use strict';\n{script}}})();\n"
     policy = '; '.join(
         (

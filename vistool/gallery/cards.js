@@ -1,5 +1,20 @@
 // The grid: only the visible cards and the focused one exist as elements.
 
+const SAID = { right: 'right', wrong: 'wrong', error: 'error' };
+const mark = (verdict) => (verdict ? el('span', { className: `mark ${verdict}`, title: SAID[verdict] }, icon(verdict)) : null);
+
+// The photo below, the map above it; the style sheet decides which is visible.
+function pictures(photo, map, lazy) {
+  const under = (map && map[4]) || photo;
+  const loading = lazy ? 'lazy' : 'eager';
+  const common = { alt: '', draggable: false, decoding: 'async', loading };
+  // "loading" has to be set before "src", or it comes too late.
+  return [
+    under ? el('img', { ...common, className: 'photo', src: under }) : null,
+    map ? el('img', { ...common, className: bare(map) ? 'map cells' : 'map', src: map[2] }) : null,
+  ];
+}
+
 const CARD_WIDTHS = { s: 132, m: 200, l: 320 };
 const GAP = 14;
 const grid = { shown: [], cursor: 0, nodes: new Map(), columns: 1, width: 0, height: 0, limit: 0 };

@@ -330,11 +330,11 @@ def load(
     """Builds a model and loads its weights.
 
     Args:
-        config_or_module: A config file, ``mmpretrain::…``, a model name, a run's folder, ``timm::NAME``,
+        config_or_module: A config file, ``mmpretrain::…``, a model name, a run directory, ``timm::NAME``,
             ``torchvision::NAME``, ``hf::FOLDER`` (see :func:`vistool.models.configs.resolve`), or an ``nn.Module``. A
             module is left unchanged: analyses run it in eval mode and restore it afterwards.
-        checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights; default: the run folder's, else the
-            config's ``load_from``.
+        checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights; default: the run directory's, else
+            the config's ``load_from``.
         device: ``'cpu'``, ``'cuda:0'``, …; None means the CPU, or for a module the device that it is on. A module on
             another device is moved for each analysis and moved back afterwards, which takes time.
         options: Changes to the config, ``{'model.backbone.depth': 18}``.
@@ -354,17 +354,30 @@ def load(
     if isinstance(config_or_module, nn.Module):
         module = unwrapped(config_or_module)
         own = next((parameter.device for parameter in module.parameters()), 'cpu')
-        target = find_device(own if device is None else device)
-        names = tuple(classes or ()) or None
-        model = Model(
-            module, type(module).__name__, None, names, target, None, transform, output=output, activation=activation
-        )
-        _ = model.output_hints  # an unknown activation is an error now
-        return model
-    if not isinstance(config_or_module, (str, os.PathLike, Source)):
-        require_module(config_or_module)
-    target = find_device('cpu' if device is None else device)
-    source = config_or_module if isinstance(config_or_module, Source) else resolve(config_or_module, options)
+        names, target = tuple(classes or ()) or None, find_device(own if device is None else device)
+        model = Model(module, type(module).__name__, classes=names, device=target, transform=transform)
+    else:
+        if not isinstance(config_or_module, (str, os.PathLike, Source)):
+            require_module(config_or_module)
+        target = find_device('cpu' if device is None else device)
+        source = config_or_module if isinstance(config_or_module, Source) else resolve(config_or_module, options)
+        weights = _weights(source, checkpoint, trust_checkpoint)
+        source, module = _built(source, weights, seed, trust_checkpoint)
+        module.to(target).eval()
+        known = [classes, weights.classes if weights is not None else None, dataset_classes(source.config)]
+        names = fitting_names(source.name, known, output_count(module))
+        model = Model(module, source.name, source.config, names, target, weights)
+    model.output, model.activation = output, activation
+    _ = model.output_hints  # an unknown activation is an error now
+    return model
+
+
+def _weights(source: Source, checkpoint: str | os.PathLike[str] | None, trust: bool) -> Checkpoint | None:
+    """The weights that were asked for, or those of the config; None for random ones.
+
+    Raises:
+        InputError: None are named, or they cannot be read.
+    """
     wanted = os.fspath(checkpoint) if checkpoint else source.checkpoint
     if wanted is None:
         raise InputError(
@@ -374,23 +387,20 @@ def load(
         )
     if wanted == RANDOM:
         log.warning("%s: random weights, as requested with 'none': the maps are meaningless", source.name)
-        weights = None
-    else:
-        weights = read_checkpoint(wanted, trust=trust_checkpoint)
-    module = build_module(source, seed, trust_checkpoint)
+        return None
+    return read_checkpoint(wanted, trust=trust)
+
+
+def _built(source: Source, weights: Checkpoint | None, seed: int, trust: bool) -> tuple[Source, nn.Module]:
+    """The network with its weights, and its config, whose head has as many classes as the checkpoint."""
+    module = build_module(source, seed, trust)
     if weights is not None:
         fitted = fit_head(source, module, weights)
         if fitted is not None:
-            source, module = fitted, build_module(fitted, seed, trust_checkpoint)
+            source, module = fitted, build_module(fitted, seed, trust)
             log.info('%s: the head has the %s classes of the checkpoint', source.name, output_count(module))
         load_weights(module, weights)
-    module.to(target)
-    module.eval()
-    known = [classes, weights.classes if weights is not None else None, dataset_classes(source.config)]
-    names = fitting_names(source.name, known, output_count(module))
-    model = Model(module, source.name, source.config, names, target, weights, output=output, activation=activation)
-    _ = model.output_hints  # an unknown activation is an error now
-    return model
+    return source, module
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -432,7 +442,9 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
         torch.manual_seed(seed)
         try:
             apart = None if _takes_preprocessor(spec['type']) else spec.pop('data_preprocessor', None)
-            module = MODELS.build(spec)
+            with unset_memory_is_nan():
+                module = MODELS.build(spec)
+            set_what_is_unset(module)
             if apart is not None:
                 module.data_preprocessor = MODELS.build({'type': 'mmpretrain.ClsDataPreprocessor', **apart})
         except InputError:
@@ -447,6 +459,46 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
     if own_file:
         load_weights(module, read_checkpoint(str(own_file), trust))
     return module
+
+
+@contextmanager
+def unset_memory_is_nan() -> Iterator[None]:
+    """Tensors that are made without values hold NaN, so that those that nobody sets afterwards can be told.
+
+    ``torch.use_deterministic_algorithms`` does the same and imports torch._inductor.
+    """
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode('warn')
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+def set_what_is_unset(module: nn.Module) -> None:
+    """Gives random values to parameters that the constructor left unset (NaN), as training would.
+
+    MMDetection's detectors with deformable attention set ``level_embed`` in ``init_weights``, which mmengine's Runner
+    calls before it trains. It is called here too, without the checkpoints that ``init_cfg`` names. What is unset even
+    then is drawn from a normal distribution of standard deviation 0.02.
+    """
+
+    def unset() -> list[Tensor]:
+        lazy = nn.parameter.UninitializedParameter
+        found = [each.data for each in module.parameters() if not isinstance(each, lazy)]
+        found = [each for each in found if each.is_floating_point() and each.numel() and not each.is_meta]
+        return [each for each in found if each.reshape(-1)[[0, -1]].isnan().any()]
+
+    initialize = getattr(module, 'init_weights', None)
+    if callable(initialize) and unset():
+        for each in module.modules():
+            wanted: Any = getattr(each, 'init_cfg', None)
+            if wanted:
+                wanted = [wanted] if isinstance(wanted, dict) else wanted
+                vars(each)['init_cfg'] = [one for one in wanted if 'Pretrained' not in str(one.get('type'))]
+        initialize()
+    for values in unset():
+        nn.init.normal_(values, std=0.02)
 
 
 def _takes_preprocessor(kind: Any) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,16 +77,25 @@ class Frame:
         return next((given[name] for name in names if isinstance(given.get(name), Tensor)), None)
 
 
-def of_objects(frames: Sequence[Frame], queries: int) -> bool:
-    """Whether queries are a detector's object queries: in a decoder, and as many as the network says that it has.
+_LEARNED_QUERIES = re.compile(
+    r'\w*(Detr|DETR|Dino|DDQ|Mask2Former(Masked|Transformer)|OneFormerTransformer|TableTransformer)\w*Decoder|\w*QFormer'
+)
+"""Classes of mmdet and transformers around attention whose queries are learned."""
 
-    Such queries are not places in the image, however many there are.
+
+def of_objects(frames: Sequence[Frame], queries: int) -> bool:
+    """Whether queries are learned, such as a detector's object queries; those are not places, however many there are.
+
+    They are where a class of :data:`_LEARNED_QUERIES` is around them, or any decoder, with as many as the network says
+    that it has.
 
     Args:
         frames: Modules around the operation.
         queries: How many queries it has.
     """
     names = [type(frame.module).__name__ for frame in frames]
+    if any(_LEARNED_QUERIES.match(name) for name in names):
+        return True
     if not any('Decoder' in name and 'PixelDecoder' not in name for name in names):
         return False
     holders = [holder for frame in frames for holder in (frame.module, getattr(frame.module, 'config', None))]

@@ -224,7 +224,7 @@ def test_queries_that_a_layer_does_not_have_are_said(deformable_detr, image):
 def test_object_queries_are_not_places_even_where_their_number_fills_a_grid(image):
     """Six object queries, and an encoder of 2×3 cells."""
     model = vt.load(networks.built(networks.rt_detr), classes=CLASSES)
-    with pytest.raises(InputError, match='relates 6 object queries, which are not places'):
+    with pytest.raises(InputError, match='the 6 queries of its decoder are learned'):
         vt.Attention(layers='model.decoder.layers[0].self_attn')(model, image)
     result = vt.Attention(queries=[(30, 20)])(model, image)
     assert result.layers == ('model.encoder.encoder.0.layers.0.self_attn',)

@@ -92,7 +92,7 @@ def raw_result(
         settings: For the provenance.
     """
     size = sample.image.shape[0], sample.image.shape[1]
-    extents = [_extent(reading, size, patch) for reading in readings]
+    extents = [_extent(reading, size, patch, model) for reading in readings]
     views = {extent: seen(sample, extent) for extent in extents}
     base = views[extents[-1]]
     found: list[Heatmap] = []
@@ -212,7 +212,7 @@ def flow_result(
     """The maps of one image through all layers: one per query, or per class with its score."""
     size = sample.image.shape[0], sample.image.shape[1]
     maps = flow.maps[image].float().cpu().numpy()
-    view = seen(sample, covered_size(size, (maps.shape[1], maps.shape[2]), flow.patch))
+    view = seen(sample, covered_size(size, (maps.shape[1], maps.shape[2]), flow.patch, model.module))
     targets, method = _targets(model, flow, image, sample), settings['method']
     maps = maps[: len(targets)] if targets else maps
     asked = flow.queries if method != 'legrad' else ()
@@ -279,9 +279,9 @@ def _grid(reading: Reading) -> tuple[int, int]:
     return reading.maps.shape[-2], reading.maps.shape[-1]
 
 
-def _extent(reading: Reading, size: Size, patch: tuple[int, int] | None) -> Size:
+def _extent(reading: Reading, size: Size, patch: tuple[int, int] | None, model: Model) -> Size:
     """Network pixels that a reading's grid covers; deformable attention counts in fractions of the whole input."""
-    return size if reading.sampled else covered_size(size, _grid(reading), patch)
+    return size if reading.sampled else covered_size(size, _grid(reading), patch, model.module)
 
 
 def _heads(reading: Reading, image: int, query: int, wanted: Sequence[int | str]) -> list[tuple[int | str, Values]]:

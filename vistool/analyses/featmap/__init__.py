@@ -8,12 +8,12 @@ from typing import overload
 
 from torch import nn
 
+from vistool import ranges
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.analyses.featmap import comparison
 from vistool.analyses.featmap import report as drawing
 from vistool.analyses.featmap.pca import Basis, LayerBasis, Positions, basis_bytes, learn_basis, read_basis
 from vistool.analyses.featmap.plan import Plan, matched_features, matching_layers
-from vistool.analyses.featmap.reductions import parse_channels
 from vistool.analyses.featmap.statistics import BatchStatistics
 from vistool.data.samples import Sample
 from vistool.models.model import Model, Subject, as_model, as_samples
@@ -93,11 +93,25 @@ class FeatureMaps(MapAnalysis):
         samples, single = as_samples(subject, model)
         with model.borrowed():
             plan, found = self.plan().located_features(model, samples)
+        results = self.drawn(model, samples, found, plan)
+        return results[0] if single else results
+
+    def drawn(
+        self, model: Model, samples: Sequence[Sample], found: Sequence[Feature], plan: Plan | None = None
+    ) -> list[Heatmaps]:
+        """The results of features that are known, without another forward.
+
+        Args:
+            model: The model.
+            samples: The images.
+            found: The features of all layers for the whole batch.
+            plan: What to show of them; None: as the parameters say.
+        """
+        plan = plan or self.plan()
         if plan.reduction == 'pca' and plan.basis is None:
             plan = replace(plan, basis=learn_basis(model, [found], plan.foreground))
         results = drawing.results(plan, model, samples, found)
-        results = self._with_companions(results, [(model.name, '', found)], samples)
-        return results[0] if single else results
+        return self._with_companions(results, [(model.name, '', found)], samples)
 
     def plan(self) -> Plan:
         """The parameters, checked, with defaults filled in.
@@ -110,7 +124,7 @@ class FeatureMaps(MapAnalysis):
         return Plan.of(
             self.reduction,
             self.topk,
-            parse_channels(channels),
+            ranges.positive(channels, 'a channel', 'channels'),
             layers=layers,
             criterion=self.criterion,
             similar_to=tuple(self.similar_to),

@@ -1,8 +1,8 @@
 // Elements are made of properties and text alone: nothing in the data is read as markup.
 
-const $ = (id) => document.getElementById(id);
+export const $ = (id) => document.getElementById(id);
 
-function el(tag, properties = {}, ...children) {
+export function el(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (value === null || value === undefined) continue;
@@ -14,13 +14,14 @@ function el(tag, properties = {}, ...children) {
   return node;
 }
 
-const PATHS = {
+export const PATHS = {
   right: 'M3 8.5l3.2 3.2L13 4.5', wrong: 'M4 4l8 8M12 4l-8 8', error: 'M8 3v6M8 12.4v.1',
   close: 'M4 4l8 8M12 4l-8 8', previous: 'M10 3L5 8l5 5', next: 'M6 3l5 5-5 5',
   asc: 'M8 13V3M4 7l4-4 4 4', desc: 'M8 3v10M4 9l4 4 4-4',
+  copy: 'M5.5 5.5V3h7.5v7.5h-2.5M3 5.5h7.5V13H3z', larger: 'M9.5 3H13v3.5M13 3L9 7M6.5 13H3V9.5M3 13l4-4',
 };
 
-function icon(name) {
+export function icon(name) {
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
   svg.setAttribute('viewBox', '0 0 16 16');
   svg.setAttribute('class', `icon ${name}`);
@@ -31,27 +32,24 @@ function icon(name) {
   return svg;
 }
 
-const SAID = { right: 'right', wrong: 'wrong', error: 'error' };
-const mark = (verdict) => (verdict ? el('span', { className: `mark ${verdict}`, title: SAID[verdict] }, icon(verdict)) : null);
-
 // As in the pictures: a score that is not zero is never written as zero, and a value has at least three digits.
-function scoreText(score, isValue) {
+export function scoreText(score, isValue) {
   if (score === null || score === undefined) return '';
   if (isValue) return score.toLocaleString('en', { maximumSignificantDigits: Math.abs(score) < 1000 ? 3 : 9 });
   if (score === 0 || Math.abs(score) >= 0.005) return score.toFixed(2);
   return score > 0 ? '<0.01' : String(+score.toPrecision(3));
 }
-const signed = (value) => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`;
-const countText = (count) => count.toLocaleString('en');
+export const signed = (value) => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`;
+export const countText = (count) => count.toLocaleString('en');
 
 // At most once per frame.
-function soon(action) {
+export function soon(action) {
   let asked = 0;
   return (...given) => { cancelAnimationFrame(asked); asked = requestAnimationFrame(() => action(...given)); };
 }
 
 // A canvas of so many pixels of the page, sharp on dense screens.
-function sized(canvas, width, height, dense = Math.min(2, devicePixelRatio || 1)) {
+export function sized(canvas, width, height, dense = Math.min(2, devicePixelRatio || 1)) {
   const [w, h] = [Math.round(width * dense), Math.round(height * dense)];
   canvas.style.height = `${height}px`;
   if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
@@ -62,21 +60,9 @@ function sized(canvas, width, height, dense = Math.min(2, devicePixelRatio || 1)
 }
 
 // The colors of the style sheet, for what is drawn.
-function colors() {
+export function colors() {
   const style = getComputedStyle(document.documentElement);
   const names = ['ink', 'soft', 'sheet', 'well', 'accent', 'right', 'wrong', 'other', 'error', 'map', 'dim'];
   return { ...Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()])),
     dark: matchMedia('(prefers-color-scheme: dark)').matches, font: getComputedStyle(document.body).fontFamily };
-}
-
-// The photo below, the map above it; the style sheet decides which is visible.
-function pictures(photo, map, lazy) {
-  const under = (map && map[4]) || photo;
-  const loading = lazy ? 'lazy' : 'eager';
-  const common = { alt: '', draggable: false, decoding: 'async', loading };
-  // "loading" has to be set before "src", or it comes too late.
-  return [
-    under ? el('img', { ...common, className: 'photo', src: under }) : null,
-    map ? el('img', { ...common, className: bare(map) ? 'map cells' : 'map', src: map[2] }) : null,
-  ];
 }
