@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser, whole
+from vistool.environment import as_typed
 from vistool.errors import InputError
 
 if TYPE_CHECKING:
@@ -153,16 +154,8 @@ def own_photos(words: Sequence[str], source: Any) -> list[Photo]:
                 name = Path(item.path).name if item.path else item.name
                 found.append(Photo(key, name, item, word, index))
             else:
-                found.append(Photo(key, item.path.name, item, _relative(item.path)))
+                found.append(Photo(key, item.path.name, item, as_typed(item.path)))
     return found
-
-
-def _relative(path: Path) -> str:
-    """A path as a command line names it: relative where it lies below the current folder."""
-    try:
-        return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def open_page(address: str) -> None:

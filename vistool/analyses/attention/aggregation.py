@@ -12,15 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import (
-    Observation,
-    RecordedAttention,
-    has_class_token,
-    observe,
-    positions_of,
-    resolve_query,
-    verify,
-)
+from vistool.analyses.attention.capture import Observation, RecordedAttention, has_class_token, observe
+from vistool.analyses.attention.reading import positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.errors import InputError, message_of
 from vistool.models.classes import Chosen
