@@ -146,6 +146,7 @@ class Query:
         y: For a point.
         index: For a token, prefix tokens counted; for a prediction its number.
         name: What the token is called, if not by its number.
+        decoded: Whether it is an object query, which only the layers of a detector's decoder have.
     """
 
     kind: str
@@ -153,6 +154,29 @@ class Query:
     y: float = 0.0
     index: int = 0
     name: str = ''
+    decoded: bool = False
+
+    def check(self, layer: str, queries: int, objects: bool) -> None:
+        """Refuses a token that a layer does not have.
+
+        Args:
+            layer: Its name.
+            queries: How many queries it has.
+            objects: Whether those are a detector's object queries.
+
+        Raises:
+            InputError: It has none of this number, or no object queries although one is asked for.
+        """
+        if self.decoded and not objects:
+            raise InputError(
+                f'the {queries} queries of {layer} are not object queries of the detector',
+                accepted='mean, X,Y, the number of a token, or a layer of the decoder',
+                parameter='queries',
+            )
+        if self.index >= queries:
+            raise InputError(
+                f'no token {self.index}: {layer} has {queries} queries', accepted='cls, mean, X,Y', parameter='queries'
+            )
 
     @property
     def label(self) -> str:
