@@ -188,7 +188,7 @@ def points(driver, model, clicks):
 
 def other_classes(driver, clicks):
     """CAM of another class on ResNet-50, beside the backward that it needs."""
-    with served('torchvision::resnet50', 'none', '--target-layers', 'layer2', '--img', PHOTO) as server:
+    with served('torchvision::resnet50', 'none', '--target-layers', 'model.layer2', '--img', PHOTO) as server:
         bench = Bench(driver, server)
         bench.page.shown(PHOTO.name)
         bench.show('cam')
