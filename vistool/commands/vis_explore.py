@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser, whole
+from vistool.environment import as_typed
 from vistool.errors import InputError
 
 if TYPE_CHECKING:
@@ -153,16 +154,13 @@ def own_photos(words: Sequence[str], source: Any) -> list[Photo]:
                 name = Path(item.path).name if item.path else item.name
                 found.append(Photo(key, name, item, word, index))
             else:
-                found.append(Photo(key, item.path.name, item, _relative(item.path)))
+                found.append(Photo(key, item.path.name, item, as_typed(item.path)))
     return found
 
 
-def _relative(path: Path) -> str:
-    """A path as a command line names it: relative where it lies below the current folder."""
-    try:
-        return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+def _here(word: str) -> str:
+    """A word of a command line; a full path becomes relative where it lies below the current folder."""
+    return as_typed(Path(word)) if os.path.isabs(word) and os.path.exists(word) else word
 
 
 def open_page(address: str) -> None:
@@ -209,12 +207,13 @@ class CommandLines:
     def of(cls, args: argparse.Namespace) -> CommandLines:
         """Those of one start of this command."""
         first = [args.config, *([args.checkpoint] if args.checkpoint else [])]
+        models = [[_here(word) for word in words] for words in [first, *args.compare]]
         parser, carried = build_parser(), {}
         for name in _CARRIED:
             value = getattr(args, name)
             if value != parser.get_default(name):
                 carried[name] = [] if value is True else list(value) if isinstance(value, list) else [str(value)]
-        return cls([first, *args.compare], carried, args.names)
+        return cls(models, carried, args.names)
 
     def words(self, drawing: Drawing, photo: Photo, model: int | None, out: str) -> list[str]:
         """A command line; see :class:`~vistool.explore.session.Commands`."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistool.analyses.attention import METHODS as ATTENTION_METHODS
 from vistool.analyses.attention import Attention
@@ -30,12 +29,13 @@ from vistool.errors import InputError
 from vistool.explore.answers import affine, map_entries, token_at
 from vistool.explore.view import Drawing, View, number
 from vistool.models.model import Model
+from vistool.network.capture import remembered
 from vistool.network.detection import Adapter, find_detector
 from vistool.network.embedding import Embedding, find_embedding
 from vistool.network.features import Feature, Kept, features, recorded_layers
 from vistool.network.forward import layers_to_explain
 from vistool.network.layers import TargetLayer, find_target_layers, layer_names, unwrapped
-from vistool.network.outputs import Readout
+from vistool.network.outputs import Readout, output_count
 from vistool.network.segmentation import find_segmenter
 from vistool.network.stages import block_layers
 from vistool.network.tensors import NetworkInput, input_size, tensors
@@ -86,6 +86,7 @@ class Reading:
             sample.original is not None and geometry is not None and geometry.exact and geometry.field is None
         )
         self._read: _Forward | None = None
+        self._counted: tuple[tuple[int, bool], int] = (0, True), 0
         self._recorded: dict[Any, Recorded] = {}
         self._bases: dict[str, Basis] = {}
         self._results: OrderedDict[Any, Heatmaps] = OrderedDict()
@@ -108,19 +109,28 @@ class Reading:
         held = sample.image.nbytes + (0 if sample.original is None else sample.original.nbytes)
         for result in self._results.values():
             held += sum(item.values.nbytes + (0 if item.signed is None else item.signed.nbytes) for item in result.maps)
+        if (len(self._recorded), self._read is None) != self._counted[0]:
+            self._counted = (len(self._recorded), self._read is None), self._kept_bytes()
+        return held + self._counted[1]
+
+    def _kept_bytes(self) -> int:
+        """Bytes of what the forwards keep, without the weights."""
         if self._read is None:
-            return held
+            return 0
         kept = self._read.tensors()
         for recorded in self._recorded.values():
             kept += graph_tensors(recorded)
         weights = {each.untyped_storage().data_ptr() for each in self.model.module.parameters()}
-        return held + storage_bytes(kept, weights)
+        return storage_bytes(kept, weights)
 
     @property
     def read(self) -> _Forward:
         """What the forward gave; the network runs at the first call."""
         if self._read is None:
-            self._read = run_once(self.model, self.sample)
+            self._read = run_once(self.model, self.sample, self.layers)
+            if self._read.explained is not None:
+                self._recorded[self.layers, True], result = self._read.explained
+                self._results[_cam_key(CAM(methods=('gradcam',), layers=self.layers))] = result
         return self._read
 
     def describe(self) -> dict[str, Any]:
@@ -316,8 +326,7 @@ class Reading:
         elif view.target is not None and entry.shows_class:
             cam = replace(cam, targets=(view.target,))
             parameters['targets'] = [str(view.target)]
-        key = cam.methods, cam.layers, cam.instances, cam.targets, cam.point
-        result = self._kept(key, lambda: self._explained(cam, entry))
+        result = self._kept(_cam_key(cam), lambda: self._explained(cam, entry))
         return self._answered(result, Drawing('vis_cam', parameters), view)
 
     def _explained(self, cam: CAM, method: Method) -> Heatmaps:
@@ -408,12 +417,19 @@ class Reading:
         geometry = self.sample.geometry if self.on_original else None
         return cells if geometry is None else geometry.matrix @ cells
 
-    @cached_property
+    @property
     def _embedding(self) -> Embedding | InputError:
-        try:
-            return find_embedding(self.model.module, self.read.inputs)
-        except InputError as error:
-            return error
+        """How photos of this size are cut, or why they are not; found out once for each size."""
+        module, inputs = self.model.module, self.read.inputs
+
+        def find() -> Embedding | InputError:
+            try:
+                return find_embedding(module, inputs)
+            except InputError as error:
+                return error
+
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors(inputs))
+        return remembered(module, 'patches explored', shapes, find)
 
     def _patches_view(self) -> dict[str, Any]:
         embedding = self._embedding
@@ -482,6 +498,7 @@ class _Forward:
         detector: Reads a detector's predictions; None for other networks.
         instances: Those predictions.
         segmenter: Whether the network finds regions.
+        explained: The graph behind the default target layer with the map of the predicted class; None without one.
     """
 
     inputs: NetworkInput
@@ -494,6 +511,7 @@ class _Forward:
     detector: Adapter | None
     instances: Sequence[Instance]
     segmenter: bool
+    explained: tuple[Recorded, Heatmaps] | None
 
     def scores(self, model: Model) -> list[dict[str, Any]]:
         """The highest scores, or the first values, as a page lists them."""
@@ -516,10 +534,16 @@ class _Forward:
         return kept
 
 
-def run_once(model: Model, sample: Sample) -> _Forward:
+def run_once(model: Model, sample: Sample, layers: Sequence[str] = ()) -> _Forward:
     """Runs a network on one photo, and keeps attention, features, scores and predictions of that one forward.
 
-    What has to be found out about a network first, such as its stages, is found out once for each input size.
+    Of a classifier the graph behind the default target layer is kept as well, with the map of the predicted class. What
+    has to be found out about a network first, such as its stages, is found out once.
+
+    Args:
+        model: The model.
+        sample: The photo.
+        layers: Target layers of CAM; none: the default.
 
     Raises:
         InputError: The network fails, or the photo is smaller than a patch.
@@ -530,38 +554,73 @@ def run_once(model: Model, sample: Sample) -> _Forward:
         detector = find_detector(module)
         if detector is not None:
             inputs = detector.prepared(inputs, [sample])
-        root, why, last = unwrapped(module), '', ''
-        try:
-            names, last = block_layers(root, inputs, MOST_FEATURES)
-            targets = find_target_layers(root, names)
-        except InputError as error:
-            targets, why = [], error.problem
-        watching = nullcontext() if detector is None else detector.watching()
-        with torch.no_grad(), watching, recorded_layers(root, targets) as kept:
-            attention = record(module, inputs, sample)
-            feature_maps: list[Feature] = []
-            instances: list[Instance] = []
-            if detector is not None:
-                found = detector.read(attention.output, 1, input_size(inputs)[0])
-                instances = instances_of(model, found, 0, sample, SURE)
-        if targets:
-            feature_maps, why = _features(model, inputs, targets, kept)
+        targets, last, why = _target_layers(module, inputs)
+        once = _Once(model, sample, inputs, targets, detector)
         segmenter = detector is None and find_segmenter(module) is not None
+        explained = None
+        if detector is None and not segmenter and output_count(module) is not None:
+            with suppress(InputError):  # the view says why when it is asked for
+                explained = CAM(layers=tuple(layers)).record(model, sample, once.run)
+        attention = once.attention
+        if targets:
+            feature_maps, why = _features(model, inputs, targets, once.kept)
+        else:
+            feature_maps = []
         readout = numbers = None
         if detector is None and not segmenter:
             readout, numbers = _scores(model, attention.output, inputs)
+    last_stage = next((n for n, each in enumerate(feature_maps) if each.layer == last), len(feature_maps) - 1)
+    kept = replace(attention, output=None)
     return _Forward(
-        inputs,
-        replace(attention, output=None),
-        feature_maps,
-        next((place for place, each in enumerate(feature_maps) if each.layer == last), len(feature_maps) - 1),
-        why,
-        readout,
-        numbers,
-        detector,
-        instances,
-        segmenter,
+        inputs, kept, feature_maps, last_stage, why, readout, numbers, detector, once.instances, segmenter, explained
     )
+
+
+def _target_layers(module: nn.Module, inputs: NetworkInput) -> tuple[list[TargetLayer], str, str]:
+    """The layers whose features are kept, the last stage among them, and why there are none."""
+    root = unwrapped(module)
+    try:
+        names, last = block_layers(root, inputs, MOST_FEATURES)
+        return find_target_layers(root, names), last, ''
+    except InputError as error:
+        return [], '', error.problem
+
+
+class _Once:
+    """One run of a network, watched from every side."""
+
+    def __init__(
+        self,
+        model: Model,
+        sample: Sample,
+        inputs: NetworkInput,
+        targets: Sequence[TargetLayer],
+        detector: Adapter | None,
+    ) -> None:
+        self.model, self.sample, self.inputs, self.targets, self.detector = model, sample, inputs, targets, detector
+        self.kept: Sequence[Kept] = ()
+        self.instances: list[Instance] = []
+        self._attention: RecordedAttention | None = None
+
+    @property
+    def attention(self) -> RecordedAttention:
+        """The attention; the network runs for it where it has not run."""
+        if self._attention is None:
+            self.run()
+        assert self._attention is not None
+        return self._attention
+
+    def run(self) -> Any:
+        """Runs the network and keeps what it gives; returns its output."""
+        module, detector = self.model.module, self.detector
+        watching = nullcontext() if detector is None else detector.watching()
+        with watching, recorded_layers(unwrapped(module), self.targets) as kept:
+            attention = self._attention = record(module, self.inputs, self.sample)
+            if detector is not None:
+                found = detector.read(attention.output, 1, input_size(self.inputs)[0])
+                self.instances = instances_of(self.model, found, 0, self.sample, SURE)
+        self.kept = kept
+        return attention.output
 
 
 def _scores(model: Model, output: Any, inputs: NetworkInput) -> tuple[Readout | None, Tensor | None]:
@@ -569,7 +628,9 @@ def _scores(model: Model, output: Any, inputs: NetworkInput) -> tuple[Readout | 
         readout = model.readout(output, 1, inputs)
     except InputError:  # unclear which of several tensors: the options of the command say it
         return None, None
-    return (None, None) if readout is None else (readout, readout.numbers(readout.scores(output, 1))[0].float().cpu())
+    if readout is None:
+        return None, None
+    return readout, readout.numbers(readout.scores(output, 1))[0].detach().float().cpu()
 
 
 def _features(
@@ -620,6 +681,11 @@ def storage_bytes(kept: Iterable[Tensor], beside: set[int]) -> int:
         if storage.data_ptr() not in beside:
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
+
+
+def _cam_key(cam: CAM) -> tuple[Any, ...]:
+    """What a page can change of a CAM."""
+    return cam.methods, cam.layers, cam.instances, cam.targets, cam.point
 
 
 def _position(wanted: int | None, entries: Sequence[Any], default: int) -> int:
