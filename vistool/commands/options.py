@@ -627,6 +627,8 @@ def add_outputs(parser: Parser) -> None:
         metavar='auto|softmax|sigmoid|none',
         help='classes, independent labels (of one number: two classes), or values as they are',
     )
+    names = "the names of the outputs, one a line; default: the checkpoint's, else the dataset's"
+    group.add_argument('--classes-file', metavar='FILE', help=names)
 
 
 def add_layers(group: argparse._ArgumentGroup, text: str, *aliases: str) -> None:
