@@ -41,7 +41,6 @@ _PARAMETERS: dict[str, Any] = {
     'pdf.fonttype': 42,
     'svg.fonttype': 'none',
     'svg.hashsalt': 'vistool',
-    'font.family': ['DejaVu Sans'],
     'text.parse_math': False,
 }
 _WINDOWLESS = {'agg', 'cairo', 'pdf', 'pgf', 'ps', 'svg', 'template'}
@@ -56,7 +55,7 @@ def parameters(more: dict[str, Any] | None = None) -> Iterator[None]:
         # Characters that no font has are warned about once, in one line, where text is measured.
         warnings.filterwarnings('ignore', message='Glyph .* missing')
         matplotlib.rcdefaults()
-        settings: Any = {**_PARAMETERS, **(more or {})}
+        settings: Any = {**_PARAMETERS, 'font.family': _families(''), **(more or {})}
         matplotlib.rcParams.update(settings)
         logger = logging.getLogger('matplotlib.font_manager')
         level = logger.level
@@ -167,7 +166,9 @@ def _halo(item: TextItem, page: Page, order: int) -> Any:
 def _paint_path(axes: Any, item: PathItem, page: Page, order: int) -> None:
     width = item.width * page.points
     color = _fractions(item.color)
-    line = Polygon(item.points, closed=True, fill=False, linewidth=width, edgecolor=color, zorder=order)
+    line = Polygon(item.points, closed=True, fill=item.filled, linewidth=width, zorder=order)
+    line.set_edgecolor('none' if item.filled else color)
+    line.set_facecolor(color if item.filled else 'none')
     axes.add_patch(line)
     line.set_clip_path(_rectangle(item.clip), axes.transData)
 
@@ -183,9 +184,9 @@ def _fractions(color: Color) -> tuple[float, float, float]:
 
 
 def _families(text: str) -> list[str]:
-    """The families that a line needs, DejaVu Sans first; matplotlib falls back character by character."""
-    faces = dict.fromkeys(face for face, _ in fonts.runs(text))
-    return ['DejaVu Sans', *(_family(face) for face in faces if face != fonts.main_face())]
+    """The families that a line needs, the one in use first; matplotlib falls back character by character."""
+    faces = dict.fromkeys([fonts.first_face(), fonts.main_face(), *(face for face, _ in fonts.runs(text))])
+    return ['DejaVu Sans' if face == fonts.main_face() else _family(face) for face in faces]
 
 
 @lru_cache(maxsize=16)
