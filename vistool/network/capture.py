@@ -17,7 +17,7 @@ import torch.fx
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin, is_lazy
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from vistool.errors import InputError
@@ -115,7 +115,7 @@ def _tensors_of(parts: Sequence[nn.Module]) -> list[Tensor]:
 
 def _any_lazy(weights: Sequence[Tensor]) -> bool:
     """Whether a weight has no shape yet; its class tells, and a network has few of those."""
-    return any(issubclass(kind, UninitializedTensorMixin) for kind in set(map(type, weights)))
+    return any(map(is_lazy, {type(each): each for each in weights}.values()))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,8 @@ def read(
         else:
             rows.append(_row(op, layout, positions_of(query, layout, points[:, number], extent)))
     stacked = torch.stack(rows, 1)
-    verify(op)
+    if any(query.kind == 'mean' for query in resolved):  # each other row has been checked by itself
+        verify(op)
     prefix, image = stacked[..., : layout.prefix], stacked[..., layout.prefix :]
     padding = (1 - stacked.sum(-1)).clamp_min(0) if layout.windows is not None else stacked.new_zeros(stacked.shape[:3])
     maps = image.unflatten(-1, layout.grid)
@@ -112,11 +113,16 @@ def verify(op: AttentionOp) -> None:
     Raises:
         InputError: If the weights do not give that output.
     """
-    groups = torch.linspace(0, op.shape[0] - 1, min(op.shape[0], 4), device=_device(op)).long().unique()
-    positions = torch.linspace(0, op.shape[2] - 1, min(op.shape[2], 4), device=_device(op)).long().unique()
+    groups, positions = _spread(op.shape[0], _device(op)), _spread(op.shape[2], _device(op))
     positions = positions.expand(len(groups), -1)
     if not op.check(groups, positions, op.rows(groups, positions)):
         raise _unproven(op)
+
+
+@lru_cache
+def _spread(count: int, device: torch.device) -> Tensor:
+    """Up to four of so many places, the first and the last among them."""
+    return torch.linspace(0, count - 1, min(count, 4), device=device).long().unique()
 
 
 def _unproven(op: AttentionOp) -> InputError:
@@ -318,7 +324,7 @@ def observe(
     Raises:
         InputError: If a layer does not exist or cannot be read; the hint names the last that can be placed.
     """
-    answers = None if is_known(module, inputs) else attention_answers(module, inputs)
+    answers = None if _is_known(module, inputs) else attention_answers(module, inputs)
     try:
         try:
             found = _observe(module, inputs, layers, look, leaves, answers)
@@ -336,6 +342,11 @@ def observe(
         raise Unplaced(error.problem, hint=hint, parameter='layers') from error
 
 
+def _is_known(module: nn.Module, inputs: NetworkInput) -> bool:
+    shapes = tuple(tensor.shape for tensor in tensors(inputs))
+    return remembered(module, 'is of a known family', shapes, lambda: is_known(module, inputs))
+
+
 def observe_last(module: nn.Module, inputs: NetworkInput, look: Look) -> Observation:
     """Reads the last attention layer that can be placed in the image; which one is printed where it is not the last.
 
@@ -345,7 +356,7 @@ def observe_last(module: nn.Module, inputs: NetworkInput, look: Look) -> Observa
     try:
         return observe(module, inputs, LayerChoice.parse((-1,), module), look)
     except Unplaced as error:
-        answers = None if is_known(module, inputs) else attention_answers(module, inputs)
+        answers = None if _is_known(module, inputs) else attention_answers(module, inputs)
         last = last_placed(module, inputs, answers)
         if last is None:
             raise
@@ -426,7 +437,8 @@ def require_patch(model: Model, inputs: NetworkInput) -> None:
     Raises:
         InputError: If the network input is smaller than a patch.
     """
-    size, patch = input_size(inputs)[0], patch_size(model.module)
+    module, size = model.module, input_size(inputs)[0]
+    patch = remembered(module, 'patch size', None, lambda: patch_size(module))
     if size[0] < patch[0] or size[1] < patch[1]:
         raise InputError(
             f'the network input is {size[0]}×{size[1]}, smaller than a patch of {model.name} ({patch[0]}×{patch[1]})',
@@ -437,8 +449,12 @@ def require_patch(model: Model, inputs: NetworkInput) -> None:
 
 def has_class_token(module: nn.Module) -> bool:
     """Whether the first prefix token is a class token; not if the names of the parameters mention registers only."""
-    names = ' '.join(name for name, _ in module.named_parameters()).lower()
-    return bool(re.search(r'cls_?tok|class_?tok|\bcls', names)) or not re.search(r'reg_?tok|register', names)
+
+    def search() -> bool:
+        names = ' '.join(name for name, _ in module.named_parameters()).lower()
+        return bool(re.search(r'cls_?tok|class_?tok|\bcls', names)) or not re.search(r'reg_?tok|register', names)
+
+    return remembered(module, 'has a class token', None, search)
 
 
 def network_points(samples: Sequence[Sample], queries: Sequence[Query]) -> Tensor:

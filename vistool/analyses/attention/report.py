@@ -86,6 +86,7 @@ def raw_result(
     """
     size = sample.image.shape[0], sample.image.shape[1]
     views = {grid: seen(sample, covered_size(size, grid, patch)) for grid in {_grid(reading) for reading in readings}}
+    padded = {grid: _padded(view, grid) for grid, view in views.items()}
     base = views[_grid(readings[-1])]
     found: list[Heatmap] = []
     for reading in readings:
@@ -93,7 +94,7 @@ def raw_result(
         maps = _maps(model, reading, image, heads, settings['threshold'])
         found += maps if view is base else [replace(item, view=view) for item in maps]
     masses = [
-        _mass(reading, image, number, _padded(views[_grid(reading)], _grid(reading)))
+        _mass(reading, image, number, padded[_grid(reading)])
         for reading in readings
         for number in range(len(reading.queries))
     ]
@@ -120,7 +121,9 @@ def _maps(
     diverging = bool((reading.maps[image] < 0).any())  # heads mixed after the softmax
     layer = Layer(reading.name, reading.index, mixed=reading.mixed, unchecked=reading.unchecked)
     for number, query in enumerate(reading.queries):
-        place = Coordinates(model=model.name, method='raw', layer=reading.name, query=query.label)
+        place: dict[str, Coordinate] = {
+            'model': model.name, 'method': 'raw', 'layer': reading.name, 'query': query.label
+        }  # fmt: skip
         maps = [
             Heatmap(values, Coordinates({**place, 'head': head}), layer, diverging=diverging)
             for head, values in _heads(reading, image, number, heads)
