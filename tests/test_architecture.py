@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ('vistool',),
     ('vistool.commands', 'vistool.env', 'vistool.integrations'),
-    ('vistool.training',),
+    ('vistool.explore', 'vistool.training'),
     ('vistool.runs',),
     ('vistool.gallery',),
     ('vistool.analyses',),
@@ -20,7 +20,8 @@ LAYERS = (
     ('vistool.models',),
     ('vistool.network',),
     ('vistool.data',),
-    ('vistool.display', 'vistool.environment', 'vistool.registry'),
+    ('vistool.display', 'vistool.registry'),
+    ('vistool.environment',),
     ('vistool.records',),
     ('vistool.errors', 'vistool.imports'),
 )

@@ -134,9 +134,16 @@ _WARNING = 'Fail to import ``MultiScaleDeformableAttention``'
 """The like, of mmcv."""
 
 
+_TALKATIVE = {'mmpretrain.datasets', 'mmcv.cnn.bricks.transformer'}
+"""The modules that say so, once each."""
+
+
 @contextmanager
 def without_import_notices() -> Iterator[None]:
     """Hides what mmpretrain and mmcv say of optional packages while they are imported; all else is passed on."""
+    if sys.modules.keys() >= _TALKATIVE:
+        yield
+        return
     with contextlib.redirect_stdout(cast(TextIO, _WithoutNotice(sys.stdout))), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message=_WARNING)
         yield

@@ -28,6 +28,7 @@ from mmengine.registry import TASK_UTILS, DefaultScope, Registry, registry
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 
 from vistool import imports
+from vistool.environment import without_import_notices
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -76,7 +77,8 @@ def in_scope(config: Config, default: str = 'mmengine') -> Iterator[None]:
 
     For a config that is data (YAML, JSON), they find what is registered and import nothing that it names.
     """
-    with DefaultScope.overwrite_default_scope(scope_of(config, default)), registered_only(is_data(config)):
+    scope = DefaultScope.overwrite_default_scope(scope_of(config, default))
+    with scope, registered_only(is_data(config)), without_import_notices():
         yield
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import vistool as vt
 from vistool.analyses.cam.methods import METHODS, Needs, register_cam, register_perturbation_cam
 from vistool.analyses.check.criteria import CHECKS, Criteria
 from vistool.analyses.check.diagnosis import border_share
-from vistool.analyses.check.grids import grid_sample, share_inside
+from vistool.analyses.check.grids import arrangements, grid_sample, share_inside
 from vistool.analyses.check.randomization import find_blocks, grouped, randomized, shuffled
 from vistool.analyses.check.similarity import pointing_cell, rank_correlation, ssim
 from vistool.errors import InputError
@@ -358,8 +359,55 @@ def test_class_agnostic_methods_are_told_so(network, images):
 def test_one_image_plays_no_grid_game(network, images):
     report = checked(network, images[0], ['gradcam'])
     assert report.count == 1 and report.passes
-    assert 'needs photos of two predicted classes' in report['gradcam', 'gridpg'].text
+    told = report['gradcam', 'gridpg'].text
+    assert 'needs four different photos' in told and '1 photo is predicted so clearly, as 1 class' in told
     assert report['gradcam', 'randomization'].verdict == 'pass'
+
+
+def clear(labels, photos):
+    """What arrangements() reads of images that a network is sure about."""
+    numbers = [torch.eye(10)[label] for label in labels]
+    return SimpleNamespace(
+        numbers=numbers, samples=[SimpleNamespace(data=torch.from_numpy(photo).permute(2, 0, 1)) for photo in photos]
+    )
+
+
+def photos_of(seeds, size=(24, 32)):
+    return [np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8) for seed in seeds]
+
+
+def test_photos_of_a_grid_are_four_different_ones():
+    labels = [0, 1, 2, 3, 0, 1, 2, 3]
+    photos = photos_of(range(8))
+    for game in arrangements(clear(labels, photos), 0.5, 8, 0):
+        assert len(set(game.photos)) == 4
+        assert [labels[each] == game.target for each in game.photos].count(True) == 1
+        assert labels[game.photos[game.place]] == game.target
+
+
+def test_a_photo_that_was_saved_twice_is_one_photo():
+    first, second, third, fourth = photos_of(range(4))
+    noisy = np.clip(second.astype(int) + np.random.default_rng(9).integers(-3, 4, second.shape), 0, 255)
+    photos = [first, second, noisy.astype(np.uint8), second.copy(), third, fourth]
+    games = arrangements(clear([0, 1, 2, 3, 4, 5], photos), 0.5, 6, 0)
+    assert len(games) == 6
+    assert all(len({1, 2, 3}.intersection(game.photos)) <= 1 for game in games)
+
+
+@pytest.mark.parametrize(
+    ('labels', 'photos', 'words'),
+    [
+        ([0, 1, 2], photos_of(range(3)), '3 photos are predicted so clearly, as 3 classes'),
+        ([0, 0, 1, 1], photos_of(range(4)), '4 photos are predicted so clearly, as 2 classes'),
+        ([0, 1, 2, 3], photos_of([0, 1, 2, 2]), '4 photos are predicted so clearly, as 4 classes'),
+        ([0, 1, 2, 3], [*photos_of(range(3)), *photos_of([3], (24, 30))], 'of one size'),
+        ([], [], 'no photo is predicted so clearly'),
+    ],
+)
+def test_too_few_photos_for_a_grid_are_told_with_their_number(labels, photos, words):
+    with pytest.raises(InputError, match='needs four different photos') as raised:
+        arrangements(clear(labels, photos), 0.5, 4, 0)
+    assert words in raised.value.problem
 
 
 def test_a_value_has_no_other_classes(images):

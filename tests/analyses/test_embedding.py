@@ -280,6 +280,49 @@ def test_features_of_a_layer_that_runs_twice_are_those_of_the_last_call_and_that
     assert caplog.messages == ['layer 0 runs 2 time(s) and returns 1 tensor(s): the last is taken']
 
 
+@pytest.mark.parametrize('call', [1, 2])
+def test_features_of_one_call_of_a_layer_are_those_of_that_call(call, caplog):
+    first, between = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()
+    network = nn.Sequential(first, between, first).eval()
+    with torch.no_grad(), caplog.at_level(logging.INFO, 'vistool'):
+        found, _ = layer_features(network, images(), f'0#{call}')
+        calls = [first(images()), network(images())]
+        torch.testing.assert_close(found, calls[call - 1].mean((2, 3)))
+    assert not caplog.messages
+    with torch.no_grad(), pytest.raises(InputError, match=r"'0#3' runs 2 time\(s\)"):
+        layer_features(network, images(), '0#3')
+    with torch.no_grad(), pytest.raises(InputError, match='names every call'):
+        layer_features(network, images(), '0#all')
+
+
+class Tokens(nn.Module):
+    def __init__(self, extra):
+        super().__init__()
+        self.patch_embed = nn.Conv2d(3, 4, 8, stride=8)
+        self.extra = nn.Parameter(torch.randn(1, extra, 4))
+
+    def forward(self, image):
+        tokens = self.patch_embed(image).flatten(2).transpose(1, 2)
+        return torch.cat([self.extra.expand(len(image), -1, -1), tokens], 1)
+
+
+@pytest.mark.parametrize(
+    ('extra', 'told'),
+    [
+        (0, 'the mean of 8×8 positions'),
+        (1, 'the first token before 8×8 positions, taken for a class token'),
+        (5, 'the first of 5 tokens before 8×8 positions, taken for a class token'),
+    ],
+)
+def test_what_is_made_of_tokens_is_said_once(extra, told, caplog):
+    network, batch = Tokens(extra).eval(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad(), caplog.at_level(logging.INFO, 'vistool'):
+        for _ in range(2):
+            _, found, output = score_features(network, batch, lambda output: None)
+    torch.testing.assert_close(found, output[:, 0] if extra else output.mean(1))
+    assert caplog.messages == [f'features: {told} of the output']
+
+
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
     config = tmp_path_factory.mktemp('config') / 'small.py'

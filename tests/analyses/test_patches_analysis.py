@@ -1,5 +1,7 @@
 """The cut that is read from a network is the one its embedding makes: perturb the image and see which tokens change."""
 
+import logging
+
 import numpy as np
 import pytest
 import timm
@@ -8,6 +10,7 @@ import torchvision
 import transformers as hf
 from mmpretrain.models import build_backbone
 from timm.models import mvitv2
+from torch import nn
 
 import vistool as vt
 from vistool.data.patches import MASKS, make_mask
@@ -331,6 +334,25 @@ def test_a_convolutional_network_cuts_no_patches(model):
     made.eval()
     with pytest.raises(InputError, match='cuts no patches'):
         find_embedding(made, torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(('place', 'said'), [(0, []), (8, ['8']), (16, ['16'])])
+def test_a_class_token_that_is_not_first_is_told(place, said, caplog):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch_embed, self.cls_token = nn.Conv2d(3, 8, 8, 8), nn.Parameter(torch.randn(1, 1, 8))
+            self.norm, self.attn = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, image):
+            tokens = self.patch_embed(image).flatten(2).transpose(1, 2)
+            tokens = self.norm(torch.cat([tokens[:, :place], self.cls_token, tokens[:, place:]], 1))
+            return self.attn(tokens, tokens, tokens)[0].mean(1)
+
+    with caplog.at_level(logging.INFO, 'vistool'):
+        assert find_embedding(Net().eval(), torch.randn(1, 3, 32, 32)).special == ('CLS',)
+    told = 'special tokens are number {} of the 17 tokens, counted from 0; they are drawn first'
+    assert caplog.messages == [told.format(each) for each in said]
 
 
 def test_nothing_is_left_behind():

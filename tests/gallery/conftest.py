@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
+from browser import start_chromium
 from gallery_page import Page
 
 
 @pytest.fixture(scope='session')
 def chromium():
-    from selenium import webdriver
-
-    programs = shutil.which('chromium'), shutil.which('chromedriver')
-    assert all(programs), 'install the packages chromium and chromium-driver'
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for argument in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'):
-        options.add_argument(argument)
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
-    driver.set_window_size(1280, 900)
+    driver = start_chromium()
     yield driver
     driver.quit()
 

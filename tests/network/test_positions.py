@@ -13,8 +13,8 @@ from vistool.analyses.cam import CAM
 from vistool.analyses.featmap import FeatureMaps
 from vistool.errors import InputError
 from vistool.network.forward import forward
-from vistool.network.positions import known_positions, positions, token_orders
-from vistool.network.tensors import Layout, TokenOrder, WindowOrder, token_hints
+from vistool.network.positions import Reading, known_positions, positions, token_orders
+from vistool.network.tensors import Layout, TokenHints, TokenOrder, WindowOrder, token_hints
 from vistool.visualization.facets import facets
 
 
@@ -530,3 +530,18 @@ def test_a_map_that_only_its_shape_tells_is_said_to_be_one_by_its_shape(caplog):
     with caplog.at_level(logging.INFO, 'vistool'):
         assert laid_out(Flat(), (64, 96), 'mix') == Layout('BCHW', (8, 12))
     assert 'layer mix: its output is taken for 8×12 positions by its shape, channels first' in caplog.text
+
+
+@pytest.mark.parametrize(('ahead', 'said'), [(True, 0), (False, 1)])
+def test_row_by_row_that_is_taken_though_another_order_fits_better_is_told(ahead, said, caplog):
+    found = positions(nn.Conv2d(3, 4, 8, 8), torch.randn(1, 3, 64, 64))
+    (own,) = found.answers
+    rows, columns = Layout('BLC', (8, 8)), Layout('BLC', (8, 8), order=token_orders((8, 8))[0])
+    best = [Reading(rows, 0.90, 1.0), Reading(columns, 0.89, 1.0)]
+    if not ahead:
+        best = [Reading(columns, 0.90, 1.0), Reading(rows, 0.89, 1.0)]
+    found.ranked = lambda *args: best
+    found.vouched = lambda *args: None
+    with caplog.at_level(logging.INFO, 'vistool'):
+        assert found.decided(own, rows, (64, 64), TokenHints(), 'norm') == rows
+    assert len(caplog.messages) == said and all('the likeliest of several orders' in each for each in caplog.messages)

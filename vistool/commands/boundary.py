@@ -54,6 +54,10 @@ def run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequenc
 
     stdout is for the paths written, through :func:`announce`; what libraries print is logged at debug level.
     """
+    if '_ARGCOMPLETE' in os.environ:  # a shell asks how the command line goes on
+        from vistool.commands.completion import complete
+
+        complete(parser)
     with _streams_that_may_fail():
         return _run(work, parser, argv)
 

@@ -45,6 +45,10 @@ class Parser(argparse.ArgumentParser):
         )
         self._typed: dict[str, str] = {}
         self.add_argument('--version', action=_Versions, help='print the versions of vistool and its main packages')
+        shells = 'bash|zsh|fish|powershell'
+        self.add_argument(
+            '--print-completion', action=_Completion, metavar=shells, help='print what the shell evaluates to complete'
+        )
         # argparse takes only plain numbers for values; '-1,-2', '-5,3' and '-value' are values as well
         self._negative_number_matcher = re.compile(r'^-(\.?\d|value$)')
 
@@ -74,7 +78,8 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             self._check_empty(action, getattr(args, action.dest, None))
             if action.option_strings and action.nargs in ('+', '*') and action.dest != 'compare':
-                self._check_list(_long(action), getattr(args, action.dest, None) or [])
+                files = action.dest == 'images'
+                self._check_list(_long(action), getattr(args, action.dest, None) or [], files)
         return args
 
     def spelling(self, parameter: str, value: str | None = None) -> str:
@@ -182,10 +187,10 @@ class Parser(argparse.ArgumentParser):
                 break
         return tuple(words)
 
-    def _check_list(self, option: str, values: Sequence[object]) -> None:
+    def _check_list(self, option: str, values: Sequence[object], files: bool) -> None:
         for value in values:
             text = str(value)
-            if text == 'none' or text.startswith('demo://') or os.path.isfile(text):
+            if text == 'none' or text.startswith('demo://') or (os.path.isfile(text) and not files):
                 raise InputError(
                     f'{text!r} looks like a positional argument that the list took in',
                     hint=f'put positionals before {option}, or another option between',
@@ -202,6 +207,23 @@ class _Versions(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *args: object) -> NoReturn:
         """Prints a line for each package; looks them up without importing them."""
         print('\n'.join(f'{name} {version}' for name, version in versions().items()))
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    """Prints the code that makes a shell complete all commands, and ends the command."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str, metavar: str) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, help=help, metavar=metavar)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
+        """Prints it for the shell that is given."""
+        from vistool.commands.completion import registration
+
+        shells = str(self.metavar).split('|')
+        if values not in shells:
+            raise argparse.ArgumentError(self, f'unknown shell {values!r}')
+        print(registration(values, Path(parser.prog).stem))
         parser.exit()
 
 
@@ -426,7 +448,7 @@ def add_width(group: argparse._ArgumentGroup) -> None:
 def add_display(group: argparse._ArgumentGroup) -> None:
     """How images that are not photos of 8 bits are shown; the network gets the same."""
     shown = 'auto (default), LO,HI or P%%,Q%%: values shown as black and white, where a file is not an 8-bit photo'
-    group.add_argument('--display-range', metavar='RANGE', help=shown)
+    group.add_argument('--display-range', metavar='auto|LO,HI|P,Q', help=shown)
     group.add_argument('--bands', metavar='R,G,B', help='bands shown as red, green, blue (4,3,2), or one as gray')
     group.add_argument('--axes', metavar='HWC|CHW', help='of arrays in files; default: as the network declares')
 
@@ -466,7 +488,7 @@ def add_config_options(group: argparse._ArgumentGroup) -> None:
 
 def add_logging(parser: Parser, group: argparse._ArgumentGroup) -> None:
     """What is said on stderr."""
-    group.add_argument('--log-level', default='info', metavar='LEVEL', help='debug, info (default), warning, error')
+    group.add_argument('--log-level', default='info', metavar='debug|info|warning|error', help='default: info')
     group.add_argument('--debug', action='store_true', help='show tracebacks')
     parser.add_argument('--not-show', action='store_true', help=argparse.SUPPRESS)  # of older tools; the default here
 
@@ -484,8 +506,8 @@ def add_metrics(parser: Parser) -> None:
     )
     group.add_argument(
         '--protocol',
-        metavar='NAME',
-        help='how pixels are removed: vistool (default), rise, gradcam, torchcam, quantus',
+        metavar='vistool|rise|gradcam|torchcam|quantus',
+        help='how pixels are removed (default: vistool)',
     )
     group.add_argument(
         '--steps', type=whole, metavar='N', help="of the insertion and deletion curves (default: the protocol's, 28)"

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser
+
+if TYPE_CHECKING:
+    from vistool.runs.spec import RunSpec
 
 
 def build_parser() -> Parser:
@@ -33,12 +37,12 @@ def _add_map(parser: Parser) -> None:
     group.add_argument(
         '--method',
         default='raw',
-        metavar='NAME',
-        help='raw (default), rollout, grad-rollout, legrad (the last two: of a class)',
+        metavar='raw|rollout|grad-rollout|legrad',
+        help='default: raw; the last two are of a class',
     )
     options.add_layers(group, 'numbers (-1), ranges (0:4), names, all; default: the last over the image', '--layers')
     group.add_argument(
-        '--heads', nargs='+', default=['all'], metavar='HEAD', help='all (default), mean, max, or numbers'
+        '--heads', nargs='+', default=['all'], metavar='all|mean|max|N', help='default: all; N: numbers of heads'
     )
     group.add_argument(
         '--query',
@@ -72,20 +76,25 @@ def _add_size(parser: Parser) -> None:
     group.add_argument(
         '--fit',
         default='crop',
-        metavar='HOW',
-        help='sizes that are not a multiple of the patch: crop (default), pad, resize',
+        metavar='crop|pad|resize',
+        help='sizes that are not a multiple of the patch (default: crop)',
     )
     group.add_argument('--overlay', action='store_true', help='draw maps over the photo (as --alpha 0.5)')
 
 
 def work(args: argparse.Namespace) -> int:
     """Loads, reads and draws."""
+    return boundary.execute(spec_of(args))
+
+
+def spec_of(args: argparse.Namespace) -> RunSpec:
+    """The run that parsed arguments ask for."""
     from vistool.analyses.attention import Attention
 
     if args.overlay:
         args.alpha = args.alpha or '0.5'
     attention = options.taken(Attention, args, copies=args.batch_size, protocol=options.protocol_of(args))
-    return boundary.execute(options.run_spec(args, 'vis_attention', attention))
+    return options.run_spec(args, 'vis_attention', attention)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -92,8 +92,8 @@ def _add_dense(parser: Parser) -> None:
         '--attribute',
         nargs='+',
         default='class',
-        metavar='NAME',
-        help='of each prediction: class (default), left, top, right, bottom, box',
+        metavar='class|left|top|right|bottom|box',
+        help='what of each prediction is explained (default: class)',
     )
     group.add_argument(
         '--verify', action='store_true', help='compare each map of a detector with what masking the input finds'
@@ -109,13 +109,18 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def work(args: argparse.Namespace) -> int:
     """Loads, explains and draws."""
+    spec = spec_of(args)
+    return preview(spec) if args.preview_model else boundary.execute(spec)
+
+
+def spec_of(args: argparse.Namespace) -> RunSpec:
+    """The run that parsed arguments ask for."""
     from vistool.analyses.cam import CAM
 
     cam = options.taken(
         CAM, args, tokens=args.tokens or None, copies=args.batch_size, protocol=options.protocol_of(args)
     )
-    spec = options.run_spec(args, 'vis_cam', cam)
-    return preview(spec) if args.preview_model else boundary.execute(spec)
+    return options.run_spec(args, 'vis_cam', cam)
 
 
 def preview(spec: RunSpec) -> int:

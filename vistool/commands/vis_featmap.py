@@ -53,12 +53,12 @@ def _add_features(parser: Parser) -> None:
         '--channel-reduction',
         dest='reduction',
         default='',
-        metavar='NAME',
-        help='mean (default), sum, max, norm, select_max, pca, none',
+        metavar='mean|sum|max|norm|select_max|pca|none',
+        help='what becomes of the channels (default: mean)',
     )
     group.add_argument('--topk', type=whole, metavar='N', help='the N strongest channels of each layer')
     group.add_argument(
-        '--topk-by', dest='criterion', default='mean', metavar='NAME', help='… by mean (default), max, norm or std'
+        '--topk-by', dest='criterion', default='mean', metavar='mean|max|norm|std', help='… by (default: mean)'
     )
     group.add_argument('--channels', nargs='+', default=[], metavar='C', help='these channels: 0 5 7-11')
     group.add_argument('--similar-to', nargs='+', default=[], metavar='X,Y', help='cosine similarity to these pixels')
@@ -71,10 +71,7 @@ def _add_features(parser: Parser) -> None:
 
 def work(args: argparse.Namespace) -> int:
     """Loads, runs up to the last layer, and draws."""
-    args.align = {'centre': 'center'}.get(args.align, args.align)
-    if args.overlay:
-        args.alpha, args.interpolation = args.alpha or '0.5', args.interpolation or 'bilinear'
-    spec = options.run_spec(args, 'vis_featmap', analysis_of(args))
+    spec = spec_of(args)
     if args.preview_model:
         return preview(spec)
 
@@ -89,6 +86,14 @@ def work(args: argparse.Namespace) -> int:
             boundary.announce([path])
 
     return boundary.execute(spec, save_basis if args.save_basis else None)
+
+
+def spec_of(args: argparse.Namespace) -> RunSpec:
+    """The run that parsed arguments ask for."""
+    args.align = {'centre': 'center'}.get(args.align, args.align)
+    if args.overlay:
+        args.alpha, args.interpolation = args.alpha or '0.5', args.interpolation or 'bilinear'
+    return options.run_spec(args, 'vis_featmap', analysis_of(args))
 
 
 def analysis_of(args: argparse.Namespace) -> FeatureMaps:

@@ -30,8 +30,8 @@ def build_parser() -> Parser:
         help='training images; default: the annotations are counted',
     )
     add('-n', '--ngpus', type=whole, default=1, metavar='N', help='GPUs that train (default: 1)')
-    parameters = 'lr (default), momentum, wd, betas or all'
-    add('-p', '--parameter', dest='parameters', default='lr', metavar='NAME', help=parameters)
+    parameters = 'lr|momentum|wd|betas|all'
+    add('-p', '--parameter', dest='parameters', default='lr', metavar=parameters, help='default: lr')
     add('--auto-scale-lr', action='store_true', help='scale the rate to the real batch, as tools/train.py does')
     drawn = 'scalars.json of a real run, drawn over; repeatable'
     add('--log', dest='logs', action='append', default=[], metavar='FILE', help=drawn)
@@ -48,8 +48,8 @@ def _add_picture(parser: Parser) -> None:
     where = 'a file (png, jpg, webp, pdf, svg), else a folder; default: work_dirs/<config>/vis_lr/'
     add(*names, dest='out', metavar='PATH', help=where)
     add('--title', help="heading; default: the config's name")
-    themes = 'darkgrid, whitegrid (default), dark, white or ticks'
-    add('--style', dest='theme', default='whitegrid', metavar='NAME', help=themes)
+    themes = 'darkgrid|whitegrid|dark|white|ticks'
+    add('--style', dest='theme', default='whitegrid', metavar=themes, help='default: whitegrid')
     add('--window-size', dest='size', metavar='W*H', help='in inches, such as 12*7')
     options.add_width(group)
     add('--save-raw', action='store_true', help='write the numbers beside the picture (.csv)')

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser, real, whole
 from vistool.errors import InputError
+
+if TYPE_CHECKING:
+    from vistool.runs.patches import PatchesSpec
 
 
 def build_parser() -> Parser:
@@ -30,7 +33,7 @@ def build_parser() -> Parser:
     sizes.add_argument('--patch-size', metavar='N|H,W', help='size of a patch in pixels')
     sizes.add_argument('--stride', metavar='N|H,W', help="from one patch to the next (default: the patch's size)")
     sizes.add_argument(
-        '--fit', default='resize', metavar='HOW', help='images that are not a multiple: resize (default), crop, pad'
+        '--fit', default='resize', metavar='resize|crop|pad', help='images that are not a multiple (default: resize)'
     )
     sizes.add_argument('--max-size', type=whole, metavar='N', help='make larger images smaller first')
     group = parser.add_argument_group('what is drawn')
@@ -40,7 +43,7 @@ def build_parser() -> Parser:
     group.add_argument('--sequence', action='store_true', help='the row of tokens that the transformer sees')
     group.add_argument('--windows', action='store_true', help="Swin's windows, plain and shifted")
     group.add_argument('--mask-ratio', type=real, metavar='R', help='share of patches to mask, 0 to 1')
-    group.add_argument('--mask', default='random', metavar='KIND', help='random (default), block, grid')
+    group.add_argument('--mask', default='random', metavar='random|block|grid', help='default: random')
     group.add_argument('--highlight', nargs='+', default=[], metavar='TOKEN', help='numbers of patches to bring out')
     options.add_picture(parser, maps=False)
     options.add_run(parser)
@@ -49,9 +52,18 @@ def build_parser() -> Parser:
 
 def work(args: argparse.Namespace) -> int:
     """Loads, cuts and draws."""
-    from vistool.analyses.patches import Patches
-    from vistool.runs.patches import PatchesSpec, draw_patches
+    from vistool.runs.patches import draw_patches
     from vistool.runs.run import Callbacks
+
+    spec = spec_of(args)
+    with boundary.progress_bar() as progress:
+        return boundary.exit_code(draw_patches(spec, Callbacks(boundary.announce, progress)))
+
+
+def spec_of(args: argparse.Namespace) -> PatchesSpec:
+    """What parsed arguments ask for."""
+    from vistool.analyses.patches import Patches
+    from vistool.runs.patches import PatchesSpec
 
     analysis = options.taken(
         Patches,
@@ -61,7 +73,7 @@ def work(args: argparse.Namespace) -> int:
         pad_value=numbers(args.pad_value, 'pad_value', (1, 3)),
         highlight=tuple(numbers(value, 'highlight', (1,)) for value in args.highlight),
     )
-    spec = options.taken(
+    return options.taken(
         PatchesSpec,
         args,
         analysis=analysis,
@@ -69,8 +81,6 @@ def work(args: argparse.Namespace) -> int:
         output=options.output_of(args),
         choices=choices(args),
     )
-    with boundary.progress_bar() as progress:
-        return boundary.exit_code(draw_patches(spec, Callbacks(boundary.announce, progress)))
 
 
 def numbers(text: str | None, parameter: str, counts: tuple[int, ...]) -> Any:

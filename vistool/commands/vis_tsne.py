@@ -63,7 +63,7 @@ def _add_data(parser: Parser) -> None:
 def _add_features(parser: Parser) -> None:
     group = parser.add_argument_group('features (default: what enters the layer that gives the scores)')
     group.add_argument('--target-layers', dest='layer', default='', metavar='LAYER', help='a layer, pooled')
-    group.add_argument('--vis-stage', dest='stage', metavar='NAME', help='backbone, neck, or pre_logits (the default)')
+    group.add_argument('--vis-stage', dest='stage', metavar='backbone|neck|pre_logits', help='default: pre_logits')
 
 
 def _add_reducer(parser: Parser) -> None:

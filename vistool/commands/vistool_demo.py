@@ -1,4 +1,4 @@
-"""Copies the demo: photos, a labeled dataset, scenes with boxes, masks, and a notebook."""
+"""Copies the demo: photos, a labeled dataset, scenes with boxes, masks, and notebooks."""
 
 from __future__ import annotations
 

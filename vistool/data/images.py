@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import codecs
 import logging
+import math
 import os
 import warnings
+import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +160,59 @@ def photo_size(source: ImageLike) -> tuple[int, int]:
             return (image.width, image.height) if turned else (image.height, image.width)
     values = read_photo(source).values
     return values.shape[0], values.shape[1]
+
+
+def declared_size(path: str | PathLike[str]) -> tuple[int, int]:
+    """How many pixels and how many values a file says that it holds; nothing is decoded.
+
+    Raises:
+        InputError: The file is missing, empty or not an image, or its head is damaged.
+    """
+    path = Path(path)
+    _check(path)
+    try:
+        if path.suffix.lower() in ARRAY_SUFFIXES:
+            return _declared_by_arrays(path)
+        if _is_tiff(path):
+            return _declared_by_tiff(path)
+    except InputError:
+        raise
+    except Exception as error:  # damaged files can raise anything
+        raise _damaged(path, error) from error
+    image = _opened(path)
+    pixels = image.width * image.height
+    return pixels, pixels * len(image.getbands())
+
+
+def _declared_by_arrays(path: Path) -> tuple[int, int]:
+    """The sizes of the arrays in a ``.npy`` or ``.npz`` file, by their headers."""
+    if path.suffix.lower() == '.npy':
+        with path.open('rb') as file:
+            return _declared_by_header(file)
+    with zipfile.ZipFile(path) as archive:
+        found = []
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                found.append(_declared_by_header(file))
+    return max((pixels for pixels, _ in found), default=0), sum(values for _, values in found)
+
+
+def _declared_by_header(file: IO[bytes]) -> tuple[int, int]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape = read(file)[0]
+    return math.prod(sorted(shape)[-2:]), math.prod(shape)
+
+
+def _declared_by_tiff(path: Path) -> tuple[int, int]:
+    import tifffile
+
+    logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # it logs each damaged tag
+    with tifffile.TiffFile(path) as file:
+        page, series = file.pages.first, file.series[0]
+        pixels = int(page.imagewidth) * int(page.imagelength)
+        values = pixels * int(page.samplesperpixel)
+        return pixels, max(values, math.prod(series.shape)) if len(series.axes) <= 3 else values
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:

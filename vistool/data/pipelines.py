@@ -29,6 +29,7 @@ from vistool.data.inputs import NamedInputs, PositionalInputs
 from vistool.data.photometry import Photometry, Preprocessing, compared, pixels_of
 from vistool.data.samples import Sample, channel_axis, image_keys, image_of, planes_of, preprocess, size_of
 from vistool.data.transforms import Tracer, name_of, seeded
+from vistool.environment import without_import_notices
 from vistool.errors import InputError, message_of, on_one_line
 from vistool.records import find_path, shown_path
 
@@ -691,7 +692,8 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
 
     scope = 'mmpretrain' if scope == 'mmcls' else scope
     if scope == 'mmpretrain':
-        import mmpretrain.datasets.transforms  # noqa: F401  registers its transforms
+        with without_import_notices():
+            import mmpretrain.datasets.transforms  # noqa: F401  registers its transforms
     else:
         import mmcv.transforms  # noqa: F401  registers its transforms
     built = []

@@ -118,11 +118,17 @@ class Item:
         path: The file.
         name: Output stem, including the subfolders below the input folder; unique in the run.
         label: Its class: as a list of paths writes it, or the id once class names are known; None where nothing says.
+        known_as: What records call the file, where that is not its path: an uploaded file has its user's name for it.
     """
 
     path: Path
     name: str
     label: str | int | None = None
+    known_as: Path | None = None
+
+    def named(self, sample: Sample) -> Sample:
+        """A sample that was read from the file, as records are to call it."""
+        return sample if self.known_as is None else replace(sample, path=self.known_as)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,19 +202,22 @@ class Sample:
         }
 
 
-def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Item]:
+def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Item]) -> list[Item]:
     """The images that ``spec`` names, in a fixed order, with unique output names.
 
     Args:
         spec: A file, a folder (searched recursively, without hidden files), a glob (``**`` too), a ``.txt`` list of
             paths (one a line, relative to the list's folder, else to the current one, with the image's class after a
-            comma if it is known; ``#`` starts a comment), or a sequence of paths.
+            comma if it is known; ``#`` starts a comment), or a sequence of paths, or of images that were found before.
 
     Raises:
         InputError: Nothing is found, or nothing found is an image.
     """
     if not isinstance(spec, (str, os.PathLike)):
-        paths = list({os.path.abspath(each): Path(each) for each in spec}.values())
+        if spec and all(isinstance(each, Item) for each in spec):
+            return [each for each in spec if isinstance(each, Item)]
+        given = [each.path if isinstance(each, Item) else Path(each) for each in spec]
+        paths = list({os.path.abspath(each): each for each in given}.values())
         if not paths:
             raise InputError('no image given', accepted='one path or more', parameter='images')
         return _named(paths, _common(paths))

@@ -354,17 +354,30 @@ def load(
     if isinstance(config_or_module, nn.Module):
         module = unwrapped(config_or_module)
         own = next((parameter.device for parameter in module.parameters()), 'cpu')
-        target = find_device(own if device is None else device)
-        names = tuple(classes or ()) or None
-        model = Model(
-            module, type(module).__name__, None, names, target, None, transform, output=output, activation=activation
-        )
-        _ = model.output_hints  # an unknown activation is an error now
-        return model
-    if not isinstance(config_or_module, (str, os.PathLike, Source)):
-        require_module(config_or_module)
-    target = find_device('cpu' if device is None else device)
-    source = config_or_module if isinstance(config_or_module, Source) else resolve(config_or_module, options)
+        names, target = tuple(classes or ()) or None, find_device(own if device is None else device)
+        model = Model(module, type(module).__name__, classes=names, device=target, transform=transform)
+    else:
+        if not isinstance(config_or_module, (str, os.PathLike, Source)):
+            require_module(config_or_module)
+        target = find_device('cpu' if device is None else device)
+        source = config_or_module if isinstance(config_or_module, Source) else resolve(config_or_module, options)
+        weights = _weights(source, checkpoint, trust_checkpoint)
+        source, module = _built(source, weights, seed, trust_checkpoint)
+        module.to(target).eval()
+        known = [classes, weights.classes if weights is not None else None, dataset_classes(source.config)]
+        names = fitting_names(source.name, known, output_count(module))
+        model = Model(module, source.name, source.config, names, target, weights)
+    model.output, model.activation = output, activation
+    _ = model.output_hints  # an unknown activation is an error now
+    return model
+
+
+def _weights(source: Source, checkpoint: str | os.PathLike[str] | None, trust: bool) -> Checkpoint | None:
+    """The weights that were asked for, or those of the config; None for random ones.
+
+    Raises:
+        InputError: None are named, or they cannot be read.
+    """
     wanted = os.fspath(checkpoint) if checkpoint else source.checkpoint
     if wanted is None:
         raise InputError(
@@ -374,23 +387,20 @@ def load(
         )
     if wanted == RANDOM:
         log.warning("%s: random weights, as requested with 'none': the maps are meaningless", source.name)
-        weights = None
-    else:
-        weights = read_checkpoint(wanted, trust=trust_checkpoint)
-    module = build_module(source, seed, trust_checkpoint)
+        return None
+    return read_checkpoint(wanted, trust=trust)
+
+
+def _built(source: Source, weights: Checkpoint | None, seed: int, trust: bool) -> tuple[Source, nn.Module]:
+    """The network with its weights, and its config, whose head has as many classes as the checkpoint."""
+    module = build_module(source, seed, trust)
     if weights is not None:
         fitted = fit_head(source, module, weights)
         if fitted is not None:
-            source, module = fitted, build_module(fitted, seed, trust_checkpoint)
+            source, module = fitted, build_module(fitted, seed, trust)
             log.info('%s: the head has the %s classes of the checkpoint', source.name, output_count(module))
         load_weights(module, weights)
-    module.to(target)
-    module.eval()
-    known = [classes, weights.classes if weights is not None else None, dataset_classes(source.config)]
-    names = fitting_names(source.name, known, output_count(module))
-    model = Model(module, source.name, source.config, names, target, weights, output=output, activation=activation)
-    _ = model.output_hints  # an unknown activation is an error now
-    return model
+    return source, module
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -453,13 +463,16 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
 
 @contextmanager
 def unset_memory_is_nan() -> Iterator[None]:
-    """Tensors that are made without values hold NaN, so that those that nobody sets afterwards can be told."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    """Tensors that are made without values hold NaN, so that those that nobody sets afterwards can be told.
+
+    ``torch.use_deterministic_algorithms`` does the same and imports torch._inductor.
+    """
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode('warn')
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
 
 
 def set_what_is_unset(module: nn.Module) -> None:

@@ -6,6 +6,7 @@ soon as the sequence that the blocks receive is known.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -19,8 +20,10 @@ from vistool.data.patches import PatchGrid, by
 from vistool.errors import InputError, param
 from vistool.network.capture import borrowed
 from vistool.network.inputs import run_network
-from vistool.network.tensors import MAX_PREFIX, NetworkInput, Size, first_tensor
+from vistool.network.tensors import MAX_PREFIX, NetworkInput, Size, first_tensor, map_tensors
 from vistool.network.windows import Windows, find_windows
+
+log = logging.getLogger('vistool')
 
 
 def first_convolution(module: nn.Module) -> nn.Conv2d | None:
@@ -172,6 +175,7 @@ class _Watch:
     steps: list[Step] = field(default_factory=list)
     later: list[Step] = field(default_factory=list)
     length: int = 0
+    tokens: Tensor | None = None
     attends: bool = False
     to_the_end: bool = False
 
@@ -198,7 +202,7 @@ class _Watch:
         count = self.steps[-1].grid.count
         flat = not self.attends and tokens is not None and tokens.ndim == 3 and tokens.shape[0] == 1
         if flat and tokens is not None and count <= tokens.shape[1] <= count + MAX_PREFIX:
-            self.length = tokens.shape[1]
+            self.length, self.tokens = tokens.shape[1], tokens.detach()
         if _ATTENTION.search(type(module).__name__) or _ATTENTION.search(self.names[module].rpartition('.')[2]):
             self.attends = True
             if not self.to_the_end:
@@ -210,9 +214,10 @@ def find_embedding(model: nn.Module, inputs: NetworkInput) -> Embedding:
 
     The first convolution, unfolding or pooling that runs takes the image. The outermost module around it whose name or
     class says embedding (:data:`_EMBEDDING`) is the embedding, else that layer alone. Padding that no setting states is
-    read from the size of the output, and where the image lies in it by comparing values. Tokens beyond the grid come
-    before it; they have the names of the parameters in :data:`_SPECIAL` if these are as many, else T1, T2 and so on.
-    Attention is known by the names of modules (:data:`_ATTENTION`), windows by what modules state.
+    read from the size of the output, and where the image lies in it by comparing values. Tokens beyond the grid are
+    drawn before it; where a second, changed image shows that they lie elsewhere, that is printed. They have the names
+    of the parameters in :data:`_SPECIAL` if these are as many, else T1, T2 and so on. Attention is known by the names
+    of modules (:data:`_ATTENTION`), windows by what modules state.
 
     Args:
         model: The network.
@@ -225,6 +230,14 @@ def find_embedding(model: nn.Module, inputs: NetworkInput) -> Embedding:
     if source is None or source.ndim != 4:
         raise InputError('the network input holds no image (1, C, H, W)')
     size = (int(source.shape[2]), int(source.shape[3]))
+    watch = _watched(model, inputs, source, size)
+    if watch.steps and watch.tokens is not None and watch.length > watch.steps[-1].grid.count:
+        _say_scattered(model, watch, inputs, source)
+    return _described(watch)
+
+
+def _watched(model: nn.Module, inputs: NetworkInput, source: Tensor, size: Size) -> _Watch:
+    """What hooks see of one forward."""
     with borrowed(model), ExitStack() as stack, torch.no_grad():
         watch = _Watch(model, size, source, {module: name for name, module in model.named_modules()})
         watch.to_the_end = any(name.endswith('pool_q') for name in watch.names.values())
@@ -235,7 +248,22 @@ def find_embedding(model: nn.Module, inputs: NetworkInput) -> Embedding:
             stack.callback(module.register_forward_hook(watch.finished).remove)
         with suppress(_Enough):
             run_network(model, inputs)
-    return _described(watch)
+    return watch
+
+
+def _say_scattered(model: nn.Module, watch: _Watch, inputs: NetworkInput, source: Tensor) -> None:
+    """Prints where the tokens lie that do not change with the image, unless it is before the others."""
+    changed = source.flip((2, 3)) + torch.randn(source.shape, generator=torch.Generator().manual_seed(0)).to(source)
+    other = map_tensors(lambda tensor: changed if tensor is source else tensor, inputs)
+    first, second = watch.tokens, _watched(model, other, changed, watch.image).tokens
+    if first is None or second is None or first.shape != second.shape:
+        return
+    same = (first == second).all(-1)[0].nonzero().flatten().tolist()
+    count = watch.length - watch.steps[-1].grid.count
+    if len(same) == count and same != list(range(count)):
+        places = ', '.join(str(place) for place in same)
+        text = 'special tokens are number %s of the %d tokens, counted from 0; they are drawn first'
+        log.warning(text, places, watch.length)
 
 
 def _described(watch: _Watch) -> Embedding:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -189,6 +189,45 @@ def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) 
         if waiting:  # else what fails comes after the layers
             raise
     return kept
+
+
+@contextmanager
+def recorded_layers(root: nn.Module, targets: Sequence[TargetLayer]) -> Iterator[list[Kept]]:
+    """Keeps what every call of the targets returns in a forward that runs inside, for :func:`features`.
+
+    Args:
+        root: The network.
+        targets: The layers.
+
+    Yields:
+        What was kept; of several forwards the last.
+    """
+    kept: list[Kept] = []
+    grids, calls = [Grids()], Counter[str]()
+
+    def restart(module: nn.Module, args: Any) -> None:
+        kept.clear()
+        calls.clear()
+        grids[0] = Grids()
+
+    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        grids[0].watch(output, args, module)
+
+    def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        calls[name] += 1
+        copies = [(place, tensor.detach().clone()) for place, tensor in tensors_of(name, output).items()]
+        kept.append(Kept(name, calls[name], copies, grids[0].copy()))
+
+    root = unwrapped(root)
+    handle = root.register_forward_pre_hook(restart)
+    try:
+        with (
+            hooked_layers(dict(root.named_modules()), note),
+            hooked_layers({_plain(target): target.module for target in targets}, keep),
+        ):
+            yield kept
+    finally:
+        handle.remove()
 
 
 def run_until(root: nn.Module, inputs: NetworkInput, hooks: Sequence[tuple[Mapping[str, nn.Module], Hook]]) -> None:

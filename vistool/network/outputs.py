@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vistool.errors import InputError, close_matches, param
-from vistool.network.tensors import NoSpatialMap, Size, find_layout, float_tensors, part_of
+from vistool.network.tensors import Layout, NoSpatialMap, Size, find_layout, float_tensors, part_of
 
 log = logging.getLogger('vistool')
 
@@ -827,10 +827,32 @@ def pooled_features(output: Any, size: Size) -> Tensor:
 
 
 def _pool(output: Tensor, size: Size) -> Tensor:
-    try:
-        layout = find_layout(output, size)
-    except NoSpatialMap:  # pooled to one position, or tokens that form no grid
+    layout = _pooled_layout(output, size)
+    if layout is None:
         return output.mean((2, 3)) if output.ndim == 4 else output.mean(1)
     if layout.axes == 'BLC' and layout.prefix:
         return output[:, 0]
     return layout.to_map(output).mean((2, 3))
+
+
+def _pooled_layout(output: Tensor, size: Size) -> Layout | None:
+    """The layout of features; None where they are pooled to one position, or are tokens that form no grid."""
+    try:
+        return find_layout(output, size)
+    except NoSpatialMap:
+        return None
+
+
+def pooling(output: Any, size: Size) -> str:
+    """What :func:`pooled_features` makes of tokens, in words; ``''`` for maps, whose mean it takes, and features."""
+    output = part_of(output, feature_place(output))[1]
+    if not isinstance(output, Tensor) or output.ndim != 3:
+        return ''
+    layout = _pooled_layout(output, size)
+    if layout is None:
+        return f'the mean of {output.shape[1]} tokens'
+    height, width = layout.grid
+    if layout.axes == 'BLC' and layout.prefix:
+        which = 'the first token' if layout.prefix == 1 else f'the first of {layout.prefix} tokens'
+        return f'{which} before {height}×{width} positions, taken for a class token'
+    return f'the mean of {height}×{width} positions'

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vistool.errors import InputError, param
 from vistool.network.capture import hooked, remembered, tensors_of
 from vistool.network.inputs import run_network
-from vistool.network.layers import find_target_layers, module_path
-from vistool.network.outputs import pooled_features
+from vistool.network.layers import EVERY_CALL, find_target_layers, module_path
+from vistool.network.outputs import pooled_features, pooling
 from vistool.network.tensors import NetworkInput, float_tensors, input_size
 
 log = logging.getLogger('vistool')
@@ -61,6 +61,7 @@ def score_features(
         output = run_network(root, inputs)
     scores = scores_of(output)
     if scores is None:
+        _say(root, 'the output', pooling(output, size))
         return 'output', pooled_features(output, size).detach().float(), output
     for name, given, gives in reversed(seen):
         if given.flatten(1).shape[1] and _gives(gives.flatten(1), scores.detach()):
@@ -87,7 +88,8 @@ def _gives(output: Tensor, scores: Tensor) -> bool:
 def layer_features(root: nn.Module, inputs: NetworkInput, name: str) -> tuple[Tensor, Any]:
     """The output of one layer, pooled: the class token of tokens, else the mean over positions.
 
-    The last call counts, and the last tensor that it returns. Where there are several, that is logged once.
+    The last call counts where none is named (``layer#2``), and the last tensor that it returns. Where there are
+    several, that is logged once, and so is what is pooled.
 
     Args:
         root: The network.
@@ -102,16 +104,23 @@ def layer_features(root: nn.Module, inputs: NetworkInput, name: str) -> tuple[Te
     """
     (target,) = find_target_layers(root, [name])
     size, batch = input_size(inputs)
+    if target.call == EVERY_CALL:
+        raise InputError(f'{name!r} names every call', accepted='one call, such as layer#1', parameter='layers')
     found: list[Tensor] = []
     calls = 0
 
     def keep(_: str, module: nn.Module, args: Any, output: Any) -> None:
         nonlocal calls
         calls += 1
-        found[:] = [tensor.detach() for tensor in tensors_of(name, output).values()]
+        if target.call in (None, calls):
+            found[:] = [tensor.detach() for tensor in tensors_of(name, output).values()]
 
     with hooked({module_path(target.name): target.module}, keep):
         output = run_network(root, inputs)
+    if target.call is not None and target.call > calls:
+        raise InputError(
+            f'layer {name!r} runs {calls} time(s)', accepted=f'a call from 1 to {calls}', parameter='layers'
+        )
     if not found or found[-1].ndim not in (2, 3, 4) or found[-1].shape[0] != batch:
         shapes = ', '.join('×'.join(map(str, tensor.shape)) for tensor in found) or 'nothing'
         raise InputError(
@@ -119,7 +128,15 @@ def layer_features(root: nn.Module, inputs: NetworkInput, name: str) -> tuple[Te
             accepted='(B, D), (B, L, D) or (B, D, h, w)',
             parameter='layers',
         )
-    if calls > 1 or len(found) > 1:
+    if (calls > 1 and target.call is None) or len(found) > 1:
         text = f'layer {name} runs {calls} time(s) and returns {len(found)} tensor(s): the last is taken'
         remembered(root, f'features of {name}', text, partial(log.info, '%s', text))
+    _say(root, f'layer {name}', pooling(found[-1], size))
     return pooled_features(found[-1], size).float(), output
+
+
+def _say(root: nn.Module, name: str, pooled: str) -> None:
+    """Prints once for a network what is made of tokens or maps."""
+    if pooled:
+        text = f'features: {pooled} of {name}'
+        remembered(root, f'pooling of {name}', text, partial(log.info, '%s', text))

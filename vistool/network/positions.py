@@ -551,7 +551,7 @@ class Positions:
         """The layout that an answer, or one of as many positions in its stead, shows; None where none does.
 
         Of readings that are nearly as good as the best, the one of a neighboring layer is taken, then the assumed one,
-        then the simplest, which is printed.
+        then the simplest. The last two are printed, the assumed one where another is ahead of it.
         """
         ranked = self.ranked(own, assumed, size, hints)
         tied = [each for each in ties(ranked) if _is_plausible(each.layout, assumed)]
@@ -568,7 +568,8 @@ class Positions:
         chosen = next(iter(preferred or _simplest(tied)), None)
         known = assumed is not None or (chosen is not None and chosen.layout.grid in self.seen)
         if chosen is not None and known and self.sure(chosen, tied):
-            return self.told(chosen.layout, name, ambiguous=len(tied) > 1 and not preferred)
+            behind = chosen.layout != vouched and chosen is not tied[0]
+            return self.told(chosen.layout, name, ambiguous=len(tied) > 1 and (behind or not preferred))
         return None if vouched is None else self.told(vouched, name)
 
     def _refutes(self, own: Answer, tied: Sequence[Reading], vouched: Layout) -> bool:
@@ -860,8 +861,28 @@ def checked_layout(
     if assumed is not None and gives_maps(layer, assumed, grids):
         return assumed
     guess = found.likelier(own, assumed, size, hints)
+    _refuse_contradiction(tensor, guess, assumed, own, found, differs=found.differs(own, assumed, size, hints))
+    return found.unchecked(guess, failed, name, 'its positions are few, or answer alike when the image is changed')
+
+
+def _refuse_contradiction(
+    tensor: Tensor, guess: Layout | None, assumed: Layout | None, own: Answer, found: Positions, differs: bool
+) -> None:
+    """Refuses a layer whose answers follow no layout, where they contradict the one that its shape suggests.
+
+    Args:
+        tensor: Its output.
+        guess: The layout that would be taken.
+        assumed: The layout that the shape suggests.
+        own: Its answer.
+        found: The answers of all layers.
+        differs: Whether its answer differs between positions.
+
+    Raises:
+        NoSpatialMap: It cannot be taken.
+    """
     places = own.over('BLC' if guess is None else guess.axes).numel()
-    if found.differs(own, assumed, size, hints) and places >= _FEW:
+    if differs and places >= _FEW:
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} follows no known order (row by row, in blocks, unrolled) when the image '
             'is changed: its tokens were pruned, shuffled or mixed, or its axes are not positions'
@@ -877,4 +898,3 @@ def checked_layout(
         raise NoSpatialMap(
             f'its output {tuple(tensor.shape)} has as few tokens as networks have beside those of the image'
         )
-    return found.unchecked(guess, failed, name, 'its positions are few, or answer alike when the image is changed')

@@ -266,6 +266,40 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
     return list(remembered(root, 'stages', _sizes_of(inputs), lambda: _find_stages(root, rows(inputs, 0, 1))))
 
 
+def block_layers(root: nn.Module, inputs: NetworkInput, most: int) -> list[str]:
+    """Names of the stages and of all blocks that give a map of several positions, in the order of the forward.
+
+    Blocks are modules of one type in a row, with modules of their own inside. One forward finds them, once for a
+    network and its weights: at another input size the same layers are taken.
+
+    Args:
+        root: The network.
+        inputs: An input to run with.
+        most: The largest number of values that their maps may have together; with more, the stages alone are taken.
+
+    Raises:
+        InputError: If the network gives no maps.
+    """
+    root = unwrapped(root)
+    require_layers(root)
+
+    def find() -> tuple[list[str], list[str], float]:
+        one = rows(inputs, 0, 1)
+        every = trace(root, one, only=_backbone(root))
+        stages = remembered(root, 'stages', _sizes_of(inputs), lambda: _find_stages(root, one, every=every))
+        calls = {each.name: each for each in reversed(every)}  # of several calls the first
+        candidates = [each for each in calls.values() if not is_norm(each.module)]
+        blocks = [name for row in _rows_of_blocks(candidates) if len(row) > 1 for name in row]
+        order = {each.name: place for place, each in reversed(list(enumerate(every)))}
+        wanted = [name for name in {*blocks, *stages} if '[' in name or math.prod(calls[name].grid or (0, 0)) > 1]
+        values = sum(math.prod(shape) for name in wanted if name in calls for shape in calls[name].shapes)
+        names = sorted(wanted, key=lambda name: order.get(name.partition('[')[0], len(order)))
+        return names, list(stages), values / math.prod(input_size(inputs)[0])
+
+    names, stages, density = remembered(root, 'stages and blocks', (), find)
+    return list(names if density * math.prod(input_size(inputs)[0]) <= most else stages)
+
+
 def stage_features(
     root: nn.Module, inputs: NetworkInput, hints: TokenHints | None = None, read: ScoreReader = BY_PLACE
 ) -> tuple[list[str], list[Feature]]:
@@ -298,9 +332,20 @@ def _sizes_of(inputs: NetworkInput) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
 
 
-def _find_stages(root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None = None) -> list[str]:
-    backbone = 'backbone' if isinstance(getattr(root, 'backbone', None), nn.Module) else ''
-    every = trace(root, inputs, only=backbone, kept=kept)
+def _backbone(root: nn.Module) -> str:
+    """The name of the module that holds the stages; ``''`` for the network itself."""
+    return 'backbone' if isinstance(getattr(root, 'backbone', None), nn.Module) else ''
+
+
+def _find_stages(
+    root: nn.Module,
+    inputs: NetworkInput,
+    kept: list[Kept] | None = None,
+    every: Sequence[ModuleCall] | None = None,
+) -> list[str]:
+    """The stages, from a forward that is run, or from the calls of one that was."""
+    backbone = _backbone(root)
+    every = every or trace(root, inputs, only=backbone, kept=kept)
     known_counts(root, inputs).update(Counter(each.name for each in every))
     calls: dict[str, ModuleCall] = {}
     inner = {each.name for each in every if each.inside}
@@ -463,14 +508,19 @@ def _has_blocks(run: Sequence[ModuleCall]) -> bool:
 
 def _even_blocks(calls: Sequence[ModuleCall]) -> list[str]:
     """Four evenly spaced blocks of the longest row of blocks of one type, the last one included."""
+    longest = max(_rows_of_blocks(calls), key=len, default=[])
+    count = min(_BLOCKS, len(longest))
+    return [longest[math.ceil(len(longest) * (k + 1) / count) - 1] for k in range(count)] if len(longest) > 1 else []
+
+
+def _rows_of_blocks(calls: Sequence[ModuleCall]) -> list[list[str]]:
+    """Names of numbered modules of one type side by side that hold other modules and give a map."""
     rows: dict[tuple[str, type], list[str]] = {}
     for each in calls:
         parent, _, last = each.name.rpartition('.')
         if last[-1:].isdigit() and each.grid is not None and next(each.module.children(), None) is not None:
             rows.setdefault((parent, type(each.module)), []).append(each.name)
-    longest = max(rows.values(), key=len, default=[])
-    count = min(_BLOCKS, len(longest))
-    return [longest[math.ceil(len(longest) * (k + 1) / count) - 1] for k in range(count)] if len(longest) > 1 else []
+    return list(rows.values())
 
 
 def module_tree(root: nn.Module, inputs: NetworkInput) -> list[str]:

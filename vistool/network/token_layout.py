@@ -7,17 +7,21 @@ their answers to a changed image decide what the axes are and where each token l
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistool.errors import InputError
 from vistool.network.attention import HEADS, AttentionOp, Frame
 from vistool.network.attention_answers import AttentionAnswers, TokenAnswers, answers_within, correlated
+from vistool.network.capture import remembered
 from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings
 from vistool.network.tensors import (
     Grids,
@@ -34,6 +38,8 @@ from vistool.network.tensors import (
 )
 from vistool.network.windows import mentions_windows, trace_windows
 
+log = logging.getLogger('vistool')
+
 _FEW = 12
 """Fewer tokens than this cannot show their order; row by row is assumed."""
 _BETTER = 0.05
@@ -45,6 +51,10 @@ _ELONGATED = math.log(4.5)
 _ALIKE = 0.25
 """Answers whose logarithms vary less than this come from the whole image."""
 _CHANNEL_ATTENTION = ('XCA', 'ChannelAttention', 'CrossCovariance', 'ChannelBlock')
+_LEARNED_QUERIES = re.compile(
+    r'\w*(Detr|DETR|Dino|DDQ|Mask2Former(Masked|Transformer)|OneFormerTransformer|TableTransformer)\w*Decoder|\w*QFormer'
+)
+"""Classes of mmdet and transformers around attention whose queries are learned."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,8 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     The rule, for families that are known: windows that a module states, or whose groups are not the images, are traced.
     Else the keys fill the grid that :func:`~vistool.network.tensors.find_layout` gives for their number, row by row,
     and so do the queries. Queries of another number have places only where they fill a grid of the image with as many
-    tokens before it; otherwise they are latents or class queries.
+    tokens before it; otherwise they are latents or class queries. The queries of DETR's decoder and its relatives are
+    learned whatever their number, and have no places.
 
     Args:
         op: The operation, not compacted.
@@ -104,6 +115,12 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     """
     _refuse_channels(op, batch)
     groups, _, queries, keys = op.shape
+    learned = any(_LEARNED_QUERIES.match(type(frame.module).__name__) for frame in op.frames)
+    if learned and 'self' in op.name.rpartition('.')[2]:
+        raise Unplaced(
+            f'{op.name}: the {queries} queries of its decoder are learned, and attend to each other, not to places',
+            parameter='layers',
+        )
     if groups != batch or any(mentions_windows(frame.module) for frame in op.frames):
         windowed = _windowed(op, batch, size)
         if windowed is not None:
@@ -115,6 +132,8 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
             f'{op.name}: {queries} queries × {keys} keys, and the keys form no grid over the image',
             parameter='layers',
         ) from error
+    if learned:
+        return TokenLayout(grid, prefix, None, queries)
     if queries == keys:
         return TokenLayout(grid, prefix, grid, prefix)
     try:
@@ -490,23 +509,27 @@ def _agreement(answers: Tensor, table: Tensor, grid: Size, probe: Probe) -> floa
     return max(float(torch.corrcoef(torch.stack([values, each]))[0, 1].nan_to_num()) for each in expected)
 
 
-def covered_size(size: Size, grid: Size, stride: Size | None) -> Size:
+def covered_size(size: Size, grid: Size, stride: Size | None, root: nn.Module | None = None) -> Size:
     """Which part of the network input a grid of tokens covers, ``(H, W)`` pixels from the top left.
 
-    A patch embedding drops what is left over at the right and below, or pads it. Where its stride is not known, the
-    grid is assumed to cover the input.
+    A patch embedding drops what is left over at the right and below, or pads it. Where its stride is not known, or no
+    multiple of it by a power of two gives the grid, the grid is assumed to cover the input.
 
     Args:
         size: ``(H, W)`` of the network input.
         grid: ``(h, w)``.
         stride: Stride of the first convolution.
+        root: The network, for which that assumption is printed once.
     """
-    if stride is None:
-        return size
-    for halvings in range(7):
-        strides = stride[0] << halvings, stride[1] << halvings
+    first = stride or (0, 0)
+    for halvings in range(7 if stride else 0):
+        strides = first[0] << halvings, first[1] << halvings
         if all(n in (length // s, -(-length // s)) for n, length, s in zip(grid, size, strides, strict=True)):
             return grid[0] * strides[0], grid[1] * strides[1]
+    if root is not None and grid != (1, 1):
+        why = 'no convolution takes the image' if stride is None else f'no stride of {stride[0]}×{stride[1]} · 2ⁿ fits'
+        text = f'its {grid[0]}×{grid[1]} tokens are taken to cover the whole input of {size[0]}×{size[1]}: {why}'
+        remembered(root, f'cover of {grid}', text, partial(log.info, '%s', text))
     return size
 
 

@@ -73,7 +73,8 @@ def draw_patches(spec: PatchesSpec, callbacks: Callbacks | None = None) -> RunSu
                 if model is None:
                     result = spec.analysis(None, item.path)
                 else:
-                    result = spec.analysis(model, model.read(item.path, seed=spec.seed, index=index))
+                    sample = item.named(model.read(item.path, seed=spec.seed, index=index))
+                    result = spec.analysis(model, sample)
             result = result.with_provenance(command=spec.command, seed=spec.seed)
             paths = visualizer.write(result, file_name(item.name, *spec.choices))
         except InputError as error:

@@ -43,8 +43,9 @@ MOST_IMAGES, MOST_WORKERS = 4096, 256
 """The largest batch, and the most threads or processes, that a run takes."""
 
 PathLike: TypeAlias = 'str | Path'
-Images: TypeAlias = 'PathLike | Sequence[PathLike]'
-"""A file, a folder, a glob pattern, a ``.txt`` list, ``@train``, ``@val`` or ``@test`` of the config, or paths."""
+Images: TypeAlias = 'PathLike | Sequence[PathLike | Item]'
+"""A file, a folder, a glob pattern, a ``.txt`` list, ``@train``, ``@val`` or ``@test`` of the config, paths, or
+images that were found before."""
 
 
 @dataclass(frozen=True)
@@ -470,7 +471,8 @@ def read_views(models: Sequence[Model], item: AnyItem, seed: int, index: int = 0
         first = models[0].read(item.path, seed=seed, index=index, name=item.name, info=info)
     source = item.source if isinstance(item, DatasetItem) else item.path
     others = [model.read(source, seed=seed, index=first.index or 0, name=first.name) for model in models[1:]]
-    return (first, *others)
+    views = (first, *others)
+    return views if isinstance(item, DatasetItem) else tuple(map(item.named, views))
 
 
 def labels(models: Sequence[Model], names: Sequence[str] = ()) -> list[str]:

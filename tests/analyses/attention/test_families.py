@@ -1,6 +1,7 @@
 """Every family: rows sum to 1, weights rebuild the output, maps equal an eager version, nothing is left behind."""
 
 import copy
+import logging
 import math
 
 import pytest
@@ -8,12 +9,14 @@ import timm
 import torch
 import torch.nn.functional as F
 from families import CHANNELS, GLOBAL, WINDOWED
+from huggingface_networks import detr
+from torch import nn
 from torch.overrides import _get_current_function_mode_stack
 
 from vistool import Attention
 from vistool.errors import InputError
 from vistool.network.attention import watch_attention
-from vistool.network.token_layout import find_token_layout
+from vistool.network.token_layout import covered_size, find_token_layout
 from vistool.visualization.facets import facets
 
 SLOW = ('mmpretrain HiViT', 'mmpretrain LeViT')
@@ -273,3 +276,30 @@ def test_precisions(dtype, tolerance):
     module.to(dtype)
     result = Attention()(module, inputs.to(dtype))[0]
     assert result.provenance['layers'][0]['residual'] < tolerance
+
+
+def test_learned_queries_that_are_as_many_as_the_maps_positions_have_no_place():
+    network, images = detr().eval(), torch.randn(1, 3, 64, 96)  # 6 queries, and 2 × 3 positions
+    with pytest.raises(InputError, match='6 queries whose places in the image are not known'):
+        Attention(layers=['model.decoder.layers.0.encoder_attn'], queries=['40,20'])(network, images)
+    with pytest.raises(InputError, match='its decoder are learned, and attend to each other'):
+        Attention(layers=['model.decoder.layers.0.self_attn'], queries=['mean'])(network, images)
+    (result,) = Attention(layers=['model.decoder.layers.0.encoder_attn'], queries=['mean'])(network, images)
+    assert all(each.values.shape == (2, 3) for each in result)
+
+
+@pytest.mark.parametrize(
+    ('size', 'grid', 'stride', 'covered', 'said'),
+    [
+        ((64, 96), (4, 6), (16, 16), (64, 96), 0),
+        ((70, 99), (4, 6), (16, 16), (64, 96), 0),
+        ((64, 96), (5, 5), (16, 16), (64, 96), 1),
+        ((64, 96), (4, 6), None, (64, 96), 1),
+    ],
+)
+def test_that_tokens_are_taken_to_cover_the_whole_input_is_said_once(size, grid, stride, covered, said, caplog):
+    network = nn.Identity()
+    with caplog.at_level(logging.INFO, 'vistool'):
+        for _ in range(2):
+            assert covered_size(size, grid, stride, network) == covered
+    assert len(caplog.messages) == said

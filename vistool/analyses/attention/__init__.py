@@ -10,8 +10,13 @@ import torch
 from torch import nn
 
 from vistool.analyses.attention import report as figures
-from vistool.analyses.attention.aggregation import Aggregation, aggregate
-from vistool.analyses.attention.capture import network_points, read_rows, require_patch
+from vistool.analyses.attention.aggregation import Aggregation, aggregate, rolled_out
+from vistool.analyses.attention.capture import (
+    RecordedAttention,
+    network_points,
+    read_rows,
+    require_patch,
+)
 from vistool.analyses.attention.selection import LayerChoice, Query, QueryWords, heads_of
 from vistool.analyses.attention.statistics import read_statistics
 from vistool.analyses.base import MapAnalysis
@@ -106,6 +111,30 @@ class Attention(MapAnalysis):
         with model.borrowed():
             results = self._read(model, samples, method)
         return results[0] if single else results
+
+    def explain(self, model: Model, recorded: RecordedAttention) -> Heatmaps:
+        """The maps of a photo that :func:`~vistool.analyses.attention.capture.record` kept, without another forward.
+
+        Raises:
+            InputError: If a layer, head or query does not exist, or the method explains a class, which needs gradients.
+        """
+        method, queries, sample = self._method(), Query.parse_all(self.queries), recorded.sample
+        if method not in CLASS_AGNOSTIC:
+            raise InputError(f'{method} needs gradients', accepted=', '.join(CLASS_AGNOSTIC), parameter='method')
+        if not recorded.layers:
+            raise InputError(recorded.why, parameter='layers')
+        points = network_points([sample], queries).to(model.device)
+        size = sample.image.shape[0], sample.image.shape[1]
+        settings = {'method': method, 'threshold': self._threshold()}
+        layers = LayerChoice.parse(self._layers() or ('all',), model.module)
+        if method == 'rollout':
+            found = rolled_out(recorded, layers, queries, points, size)
+            return figures.flow_result(model, sample, 0, found, settings, figures.Measurements())
+        wanted = list(layers.resolve(recorded.names)) if self._layers() else [max(recorded.layers)]
+        if missing := [number for number in wanted if number not in recorded.layers]:
+            raise InputError(f'layer {missing[0]} cannot be placed in the image', parameter='layers')
+        readings = [recorded.read(number, queries, points, size) for number in wanted]
+        return figures.raw_result(model, sample, 0, readings, recorded.patch, heads_of(self.heads), settings)
 
     @property
     def choices(self) -> Sequence[object]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vistool.analyses.attention.capture import (
     Observation,
+    RecordedAttention,
     has_class_token,
     observe,
     positions_of,
@@ -379,16 +380,48 @@ def aggregate(
         if method == 'legrad':
             return _legrad(model, inputs, layers, targets, labels, sign, stride, like)
         found, seen = _layers(module, inputs, method, layers)
-        op, layout = found.asking
-        extent = covered_size(input_size(inputs)[0], layout.query_grid or layout.grid, stride)
-        resolved = tuple(resolve_query(q, op, layout, has_class_token(module)) for q in queries)
-        start = _start(resolved, op, layout, points, extent)
+        resolved, start = _asking(found, queries, points, input_size(inputs)[0], stride, has_class_token(module))
         if method == 'rollout':
-            rows = rollout(found.ops, mean_rows(op, start) if found.pooling else start)
-            return _aggregation(found, rows, resolved, stride, lost=rows[..., : found.layout.prefix].sum(-1))
+            return _rolled_out(found, resolved, start, stride)
         asked = _asked(model, seen.output, inputs, method, targets, labels, sign, like)
         rows = _graded(found, asked, start)
     return _aggregation(found, rows, resolved, stride, **asked.told)
+
+
+def rolled_out(
+    recorded: RecordedAttention, layers: LayerChoice, queries: Sequence[Query], points: Tensor, size: Size
+) -> Aggregation:
+    """``rollout`` from what was kept of a photo; see :func:`aggregate`.
+
+    Args:
+        recorded: What was kept.
+        layers: Layers to aggregate.
+        queries: The queries.
+        points: ``(1, Q, 2)``, point queries in network pixels.
+        size: ``(H, W)`` of the network's input.
+    """
+    wanted = [number for number in layers.resolve(recorded.names) if number in recorded.layers]
+    read: list[_Read] = [(recorded.layers[n].op, recorded.layers[n].layout, None) for n in wanted]
+    with torch.no_grad():
+        found = _Layers.of(read, 'rollout', len(wanted))
+        asked = _asking(found, queries, points, size, recorded.patch, recorded.has_class_token)
+        return _rolled_out(found, *asked, recorded.patch)
+
+
+def _asking(
+    found: _Layers, queries: Sequence[Query], points: Tensor, size: Size, stride: Size | None, classes: bool
+) -> tuple[tuple[Query, ...], Tensor]:
+    """The queries that the last layer has, and where each starts; see :func:`_start`."""
+    op, layout = found.asking
+    extent = covered_size(size, layout.query_grid or layout.grid, stride)
+    resolved = tuple(resolve_query(query, op, layout, classes) for query in queries)
+    return resolved, _start(resolved, op, layout, points, extent)
+
+
+def _rolled_out(found: _Layers, queries: tuple[Query, ...], start: Tensor, stride: Size | None) -> Aggregation:
+    op, _ = found.asking
+    rows = rollout(found.ops, mean_rows(op, start) if found.pooling else start)
+    return _aggregation(found, rows, queries, stride, lost=rows[..., : found.layout.prefix].sum(-1))
 
 
 @dataclass(frozen=True)

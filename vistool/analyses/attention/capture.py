@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -301,6 +301,7 @@ class Observation:
         output: What the network returned.
         answers: How its tokens answer to a changed image; None for a family that is known.
         assumed: What was assumed of the layers that were read, and could not be checked.
+        error: Why no layer could be read; None where one was.
     """
 
     read: list[Any]
@@ -309,6 +310,7 @@ class Observation:
     output: Any
     answers: AttentionAnswers | None
     assumed: tuple[str, ...] = ()
+    error: InputError | None = None
 
 
 def observe(
@@ -380,6 +382,80 @@ def last_placed(module: nn.Module, inputs: NetworkInput, answers: AttentionAnswe
     return remembered(module, 'last placed attention', (shapes, answers is None), search)
 
 
+@dataclass(frozen=True, eq=False)
+class RecordedLayer:
+    """What is kept of one attention layer of a photo: enough for the row of any query.
+
+    Attributes:
+        op: The operation, without its values.
+        layout: Where its tokens are.
+    """
+
+    op: AttentionOp
+    layout: TokenLayout
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedAttention:
+    """The attention of one photo in one forward, kept: rows of any query in any layer need no other.
+
+    Attributes:
+        sample: The photo.
+        layers: The layers that can be placed in the image, by their numbers.
+        names: Names of all attention layers.
+        patch: Stride of the first convolution.
+        has_class_token: Whether the first prefix token is a class token, as far as is known.
+        why: Why there is no layer that can be shown; ``''`` where there is one.
+        output: What the network returned.
+    """
+
+    sample: Sample
+    layers: Mapping[int, RecordedLayer]
+    names: Sequence[str]
+    patch: Size | None
+    has_class_token: bool
+    why: str
+    output: Any
+
+    def read(self, number: int, queries: Sequence[Query], points: Tensor, size: Size) -> Reading:
+        """The maps of queries in one layer; see :func:`read`."""
+        layer = self.layers[number]
+        grid = layer.layout.query_grid
+        extent = size if grid is None else covered_size(size, grid, self.patch)
+        return read(layer.op, layer.layout, queries, points, extent, self.has_class_token)
+
+
+def record(module: nn.Module, inputs: NetworkInput, sample: Sample) -> RecordedAttention:
+    """Runs a network on one photo and keeps the queries and keys of every attention layer that can be shown.
+
+    A network without attention runs as well: then nothing is kept but its output.
+
+    Args:
+        module: The network.
+        inputs: Its input.
+        sample: The photo.
+
+    Raises:
+        InputError: If the network fails.
+    """
+
+    def look(op: AttentionOp, layout: TokenLayout) -> RecordedLayer:
+        verify(op)
+        return RecordedLayer(op.compact(), layout)
+
+    every = LayerChoice.parse(['all'], module)
+    with borrowed(module), torch.no_grad():
+        answers = None if is_known(module, inputs) else attention_answers(module, inputs)
+        found = _observe(module, inputs, every, look, 'none', answers, lenient=True)
+        if answers is None and isinstance(found.error, Unrecognized):
+            found = _observe(module, inputs, every, look, 'none', attention_answers(module, inputs), lenient=True)
+    layers = {layer.op.index: layer for layer in found.read}
+    why = '' if found.error is None else str(found.error)
+    return RecordedAttention(
+        sample, layers, found.names, patch_stride(module), has_class_token(module), why, found.output
+    )
+
+
 def _observe(
     module: nn.Module,
     inputs: NetworkInput,
@@ -387,7 +463,9 @@ def _observe(
     look: Look,
     leaves: Leaves,
     answers: AttentionAnswers | None,
+    lenient: bool = False,
 ) -> Observation:
+    """One forward; ``lenient``: a network none of whose layers can be read is an answer, not an error."""
     size, batch = input_size(inputs)
     assumed: dict[str, None] = {}
 
@@ -400,7 +478,12 @@ def _observe(
     skip = answers.gates() if answers is not None else ()
     with watch_attention(module, batch, collector, leaves=leaves, skip=skip) as watch:
         output = run_network(module, inputs)
-    values = collector.finish(watch.names, type(module).__name__)
+    try:
+        values = collector.finish(watch.names, type(module).__name__)
+    except InputError as error:
+        if not lenient:
+            raise
+        return Observation([], watch.names, (), output, answers, error=error)
     return Observation(values, watch.names, tuple(layers.resolve(watch.names)), output, answers, tuple(assumed))
 
 

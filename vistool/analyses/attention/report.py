@@ -85,7 +85,8 @@ def raw_result(
         settings: For the provenance.
     """
     size = sample.image.shape[0], sample.image.shape[1]
-    views = {grid: seen(sample, covered_size(size, grid, patch)) for grid in {_grid(reading) for reading in readings}}
+    grids = {_grid(reading) for reading in readings}
+    views = {grid: seen(sample, covered_size(size, grid, patch, model.module)) for grid in grids}
     padded = {grid: _padded(view, grid) for grid, view in views.items()}
     base = views[_grid(readings[-1])]
     found: list[Heatmap] = []
@@ -200,7 +201,7 @@ def flow_result(
     """The maps of one image through all layers: one per query, or per class with its score."""
     size = sample.image.shape[0], sample.image.shape[1]
     maps = flow.maps[image].float().cpu().numpy()
-    view = seen(sample, covered_size(size, (maps.shape[1], maps.shape[2]), flow.patch))
+    view = seen(sample, covered_size(size, (maps.shape[1], maps.shape[2]), flow.patch, model.module))
     targets, method = _targets(model, flow, image, sample), settings['method']
     maps = maps[: len(targets)] if targets else maps
     asked = flow.queries if method != 'legrad' else ()

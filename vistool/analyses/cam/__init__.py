@@ -81,6 +81,29 @@ SignedMaps = dict[Key, list[Tensor]]
 """Signed maps ``(B, h, w)`` by method and target: one per layer, or one for all layers."""
 
 
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """One forward of a batch with its graph behind the target layers: maps of other classes need a backward alone.
+
+    Attributes:
+        model: The model.
+        samples: The batch.
+        inputs: The network's input.
+        views: Likewise, of all augmented views.
+        layers: The target layers by name.
+        read: Finds the scores.
+        run: What the forward gave.
+    """
+
+    model: Model
+    samples: Sequence[Sample]
+    inputs: NetworkInput
+    views: NetworkInput
+    layers: Mapping[str, nn.Module]
+    read: ScoreReader
+    run: Forward
+
+
 @ANALYSES.register_module()
 @dataclass(frozen=True)
 class CAM(MapAnalysis):
@@ -283,20 +306,50 @@ class CAM(MapAnalysis):
         self._refuse(
             (*_OF_DETECTORS, *_OF_SEGMENTERS), f'{model.name} is neither a detector nor a segmenter of {packages}'
         )
+        return self._recorded(model, samples, methods, keep=False)[1]
+
+    def record(self, model: Model, sample: Sample) -> tuple[Recorded, Heatmaps]:
+        """The maps of one sample, and the forward that they come from, for :meth:`explain`.
+
+        Raises:
+            InputError: See :meth:`__call__`; the model finds objects or regions, which have no recording.
+        """
+        with model.borrowed():
+            if find_detector(model.module) is not None or find_segmenter(model.module) is not None:
+                raise InputError(f'{model.name} finds objects or regions', accepted='a network that scores images')
+            methods = find_methods(self.for_model(model).methods)
+            recorded, (result,) = self._recorded(model, [sample], methods, keep=True)
+        return recorded, result
+
+    def explain(self, recorded: Recorded) -> Heatmaps:
+        """The maps of a recorded sample, at the layers of the recording, without another forward."""
+        methods = find_methods(self.for_model(recorded.model).methods)
+        with recorded.model.borrowed():
+            return self._explained(recorded, methods, keep=True)[0]
+
+    def _recorded(
+        self, model: Model, samples: Sequence[Sample], methods: Mapping[str, Method], keep: bool
+    ) -> tuple[Recorded, list[Heatmaps]]:
+        """One forward and its results; a default layer that turns out not to be suited is replaced by a better one."""
         inputs = model.batch(samples)
         read = self._reader(model, inputs, samples)
         layers = self._layers(model, methods, inputs, read)
+
+        def explained_at(layers: Mapping[str, nn.Module]) -> tuple[Recorded, list[Heatmaps]]:
+            recorded = self._forward(model, samples, methods, inputs, layers, read)
+            return recorded, self._explained(recorded, methods, keep)
+
         try:
-            return self._results(model, samples, methods, inputs, layers, read)
+            return explained_at(layers)
         except UnsuitedLayer as error:
             if self.layers:
                 raise
             better = better_layer(model.module, inputs, read, next(iter(layers)), error)
             if better is None:  # then it is not the fault of a parameter that nobody gave
                 raise InputError(f'{error.problem}; it is the default for this network', hint=error.hint) from error
-            return self._results(model, samples, methods, inputs, dict([find_call(model.module, better)]), read)
+            return explained_at(dict([find_call(model.module, better)]))
 
-    def _results(
+    def _forward(
         self,
         model: Model,
         samples: Sequence[Sample],
@@ -304,19 +357,25 @@ class CAM(MapAnalysis):
         inputs: NetworkInput,
         layers: Mapping[str, nn.Module],
         read: ScoreReader,
-    ) -> list[Heatmaps]:
-        size, _ = input_size(inputs)
+    ) -> Recorded:
         views = varied(model.module, inputs, maps.BRIGHTNESS) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
         hints = token_hints(self.extra_tokens, self.tokens)
         with forward(model.module, views, layers, gradients=gradients, hints=hints, read=read) as run:
-            readout = self._readout(model, run, views, methods)
-            scores = None if readout is None else readout.scores(run.output, run.count)[: len(samples)].detach()
-            targets = self._targets(model, samples, readout, scores)
-            if not targets and any(entry.shows_class for entry in methods.values()):
-                raise _headless(model, methods, run.output)
-            signed = shared_maps(run, methods, targets, self.eigen_smooth)
-            values = [target.values(run.output, run.count) for target in targets]
+            return Recorded(model, samples, inputs, views, layers, read, run)
+
+    def _explained(self, recorded: Recorded, methods: Mapping[str, Method], keep: bool) -> list[Heatmaps]:
+        """The results of a forward; ``keep``: its graph is kept for others."""
+        model, samples, run = recorded.model, recorded.samples, recorded.run
+        inputs, views, layers, read = recorded.inputs, recorded.views, recorded.layers, recorded.read
+        size, _ = input_size(inputs)
+        readout = self._readout(model, run, views, methods)
+        scores = None if readout is None else readout.scores(run.output, run.count)[: len(samples)].detach()
+        targets = self._targets(model, samples, readout, scores)
+        if not targets and any(entry.shows_class for entry in methods.values()):
+            raise _headless(model, methods, run.output)
+        signed = shared_maps(run, methods, targets, self.eigen_smooth, keep)
+        values = [target.values(run.output, run.count) for target in targets]
         drawn = self._drawn(model, views, run, layers, methods, targets, signed, size)
         numbers = None if scores is None or readout is None else readout.numbers(scores).cpu()
         settings, measuring = self._settings(), self._measuring
@@ -650,8 +709,18 @@ def _key(score: Score | Mapping[str, Any]) -> Hashable:
         return id(score)
 
 
-def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[Target], eigen: bool) -> SignedMaps:
-    """The maps of the methods that one forward serves, with one backward for each score."""
+def shared_maps(
+    run: Forward, methods: Mapping[str, Method], targets: Sequence[Target], eigen: bool, keep: bool = False
+) -> SignedMaps:
+    """The maps of the methods that one forward serves, with one backward for each score.
+
+    Args:
+        run: The forward.
+        methods: The methods.
+        targets: What they explain.
+        eigen: Whether a principal component is taken instead of the sum over channels.
+        keep: Whether the graph is kept for further scores.
+    """
     values = [layer.map(layer.value) for layer in run.layers]
     weighting = {name: method for name, method in methods.items() if method.run is None}
     signed: SignedMaps = {
@@ -666,7 +735,7 @@ def shared_maps(run: Forward, methods: Mapping[str, Method], targets: Sequence[T
     rows = torch.arange(run.count)
     for step, (number, target, kind) in enumerate(asked):
         score = target.pullback(run.output, rows) if kind is None else kind(target, run.output, rows).sum()
-        gradients = run.gradients(score, last=step + 1 == len(asked))
+        gradients = run.gradients(score, last=not keep and step + 1 == len(asked))
         laid_out = [layer.map(gradient) for layer, gradient in zip(run.layers, gradients, strict=True)]
         reached = [bool(gradient.any()) for gradient in laid_out]
         for name, method in weighting.items():

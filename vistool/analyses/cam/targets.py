@@ -21,7 +21,7 @@ from vistool.errors import InputError, cause_of, close_matches
 from vistool.models.model import Model, as_samples
 from vistool.network.forward import Pullback
 from vistool.network.inputs import run_network
-from vistool.network.outputs import Readout, feature_place, pooled_features, written
+from vistool.network.outputs import Readout, feature_place, pooled_features, pooling, written
 from vistool.network.tensors import NetworkInput, float_tensors, input_size
 from vistool.records import shown
 from vistool.registry import CAM_TARGETS
@@ -213,10 +213,12 @@ def similarity_target(
         inputs = model.batch([sample])
         with model.borrowed(), torch.no_grad():
             output = run_network(model.module, inputs)
-            if len(list(float_tensors(output))) > 1:
-                log.info('features to compare: %s of the output', written(feature_place(output)))
+            size = input_size(inputs)[0]
+            place = f'{written(feature_place(output))} of the output' if len(list(float_tensors(output))) > 1 else ''
+            if told := ', '.join(filter(None, (place, pooling(output, size)))):
+                log.info('features to compare: %s', told)
             # the reference itself is cached too, so that its id stays its own
-            return reference, sample, pooled_features(output, input_size(inputs)[0])
+            return reference, sample, pooled_features(output, size)
 
     key = str(reference) if isinstance(reference, (str, Path)) else id(reference)
     _, compared, own = model.cached('reference', (key, torch.is_autocast_enabled(model.device.type)), compute)

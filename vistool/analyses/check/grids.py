@@ -9,7 +9,7 @@ cell by chance.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +53,7 @@ class Arrangement:
 
 
 def arrangements(explained: Explained, sure: float, most: int, seed: int) -> list[Arrangement]:
-    """Grids of photos that the network is sure about, each with three photos of other classes.
+    """Grids of four different photos that the network is sure about, three of other classes than the fourth.
 
     Args:
         explained: The images.
@@ -62,25 +62,61 @@ def arrangements(explained: Explained, sure: float, most: int, seed: int) -> lis
         seed: Draws the other photos.
 
     Raises:
-        InputError: There are no photos of two classes.
+        InputError: There are too few such photos.
     """
     predicted: dict[int, int] = {}
     for index, shares in enumerate(explained.numbers):
         best = shares.topk(min(2, len(shares)))
         if len(shares) > 1 and float(best.values[0] - best.values[1]) >= sure:
             predicted[index] = int(best.indices[0])
-    if len(set(predicted.values())) < 2:
+    sketches = {index: _sketch(explained.samples[index]) for index in predicted}
+    draw, found = np.random.default_rng(abs(seed)), list[Arrangement]()
+    for index in sorted(predicted):
+        size = _tensor(explained.samples[index]).shape
+        others = [
+            each
+            for each, label in predicted.items()
+            if label != predicted[index] and _tensor(explained.samples[each]).shape == size
+        ]
+        drawn = _different(index, draw.permutation(others).tolist(), sketches)
+        if len(drawn) == CELLS and len(found) < most:
+            place = len(found) % CELLS
+            found.append(Arrangement((*drawn[1 : place + 1], index, *drawn[place + 1 :]), place, predicted[index]))
+    if not found:
         raise InputError(
-            f'needs photos of two predicted classes or more, each more likely by {sure:g} than the next one'
+            f'needs four different photos of one size, three of them of other predicted classes than the fourth, '
+            f'each class more likely by {sure:g} than the next one: {_counted(predicted.values())}'
         )
-    draw, found = np.random.default_rng(abs(seed)), []
-    for number, index in enumerate(sorted(predicted)[:most]):
-        others = [each for each, label in predicted.items() if label != predicted[index]]
-        drawn = draw.permutation(others).tolist()
-        three = [drawn[place % len(drawn)] for place in range(CELLS - 1)]
-        place = number % CELLS
-        found.append(Arrangement((*three[:place], index, *three[place:]), place, predicted[index]))
     return found
+
+
+def _counted(labels: Collection[int]) -> str:
+    photos, classes = len(labels), len(set(labels))
+    if not photos:
+        return 'no photo is predicted so clearly'
+    each = 'photo is' if photos == 1 else 'photos are'
+    return f'{photos} {each} predicted so clearly, as {classes} class{"" if classes == 1 else "es"}'
+
+
+def _sketch(sample: Sample) -> Tensor:
+    """What the network gets of a photo in 64×64 pixels at most, by which two files of one photo are recognized."""
+    values = _tensor(sample).float()
+    return F.adaptive_avg_pool2d(values[None], (min(64, values.shape[1]), min(64, values.shape[2])))[0]
+
+
+def _different(first: int, others: Sequence[int], sketches: Mapping[int, Tensor]) -> list[int]:
+    """The first photo and up to three of the others, none of which shows what another one shows."""
+    chosen = [first]
+    for each in others:
+        if len(chosen) < CELLS and not any(_same(sketches[each], sketches[one]) for one in chosen):
+            chosen.append(each)
+    return chosen
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether they differ by less than two of 256 levels on average: a photo saved as JPEG and as PNG is one photo."""
+    both = torch.stack([a, b])
+    return bool((a - b).abs().mean() <= (both.max() - both.min()) / 128)
 
 
 def share_inside(values: NDArray[np.float32], cell: tuple[int, int]) -> float:
@@ -167,20 +203,31 @@ def grid_sample(samples: Sequence[Sample], half: bool = False) -> Sample:
     Raises:
         InputError: They have several inputs or different sizes.
     """
-    packed = [isinstance(each.data, Mapping) and 'inputs' in each.data for each in samples]
-    tensors = [each.data['inputs'] if pack else each.data for each, pack in zip(samples, packed, strict=True)]
-    if not all(isinstance(each, Tensor) and each.ndim == 3 for each in tensors):
-        raise InputError('networks with several inputs have no grid')
+    tensors = [_tensor(each) for each in samples]
     if len({tuple(each.shape) for each in tensors}) > 1:
         raise InputError('the photos have different sizes')
     height, width = tensors[0].shape[1:]
     data = _two_by_two(torch.stack(tensors), (height, width) if half else None)
     image = torch.stack([torch.from_numpy(np.ascontiguousarray(each.image)).permute(2, 0, 1) for each in samples])
     photo = _two_by_two(image, (height, width) if half else None).permute(1, 2, 0).numpy()
-    whole = {**samples[0].data, 'inputs': data} if packed[0] else data
+    packed = isinstance(samples[0].data, Mapping)
+    whole = {**samples[0].data, 'inputs': data} if packed else data
     return replace(
         samples[0], data=whole, image=photo, original=None, geometry=None, path=None, name='grid', label=None,
     )  # fmt: skip
+
+
+def _tensor(sample: Sample) -> Tensor:
+    """What the network gets of an image, ``(C, H, W)``.
+
+    Raises:
+        InputError: It has several inputs.
+    """
+    data = sample.data
+    found = data['inputs'] if isinstance(data, Mapping) and 'inputs' in data else data
+    if not isinstance(found, Tensor) or found.ndim != 3:
+        raise InputError('networks with several inputs have no grid')
+    return found
 
 
 def _two_by_two(images: Tensor, size: tuple[int, int] | None) -> Tensor:

@@ -93,11 +93,25 @@ class FeatureMaps(MapAnalysis):
         samples, single = as_samples(subject, model)
         with model.borrowed():
             plan, found = self.plan().located_features(model, samples)
+        results = self.drawn(model, samples, found, plan)
+        return results[0] if single else results
+
+    def drawn(
+        self, model: Model, samples: Sequence[Sample], found: Sequence[Feature], plan: Plan | None = None
+    ) -> list[Heatmaps]:
+        """The results of features that are known, without another forward.
+
+        Args:
+            model: The model.
+            samples: The images.
+            found: The features of all layers for the whole batch.
+            plan: What to show of them; None: as the parameters say.
+        """
+        plan = plan or self.plan()
         if plan.reduction == 'pca' and plan.basis is None:
             plan = replace(plan, basis=learn_basis(model, [found], plan.foreground))
         results = drawing.results(plan, model, samples, found)
-        results = self._with_companions(results, [(model.name, '', found)], samples)
-        return results[0] if single else results
+        return self._with_companions(results, [(model.name, '', found)], samples)
 
     def plan(self) -> Plan:
         """The parameters, checked, with defaults filled in.

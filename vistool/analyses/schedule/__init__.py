@@ -40,7 +40,7 @@ from vistool.analyses.schedule.replay import (
 )
 from vistool.analyses.schedule.training import TrainingPlan, read_training
 from vistool.analyses.schedule.used import Comparison, UsedRates
-from vistool.environment import versions
+from vistool.environment import versions, without_import_notices
 from vistool.errors import InputError, param
 from vistool.models.configs import Source, resolve
 from vistool.registry import ANALYSES
@@ -78,6 +78,7 @@ class Schedule:
     auto_scale_lr: bool = False
     steps: int | None = None
 
+    @without_import_notices()
     def __call__(
         self, configs: ConfigLike | Sequence[ConfigLike] | LRScheduler, logs: Sequence[str | Path] = ()
     ) -> Curves:

@@ -18,6 +18,7 @@ export const PATHS = {
   right: 'M3 8.5l3.2 3.2L13 4.5', wrong: 'M4 4l8 8M12 4l-8 8', error: 'M8 3v6M8 12.4v.1',
   close: 'M4 4l8 8M12 4l-8 8', previous: 'M10 3L5 8l5 5', next: 'M6 3l5 5-5 5',
   asc: 'M8 13V3M4 7l4-4 4 4', desc: 'M8 3v10M4 9l4 4 4-4',
+  copy: 'M5.5 5.5V3h7.5v7.5h-2.5M3 5.5h7.5V13H3z', larger: 'M9.5 3H13v3.5M13 3L9 7M6.5 13H3V9.5M3 13l4-4',
 };
 
 export function icon(name) {

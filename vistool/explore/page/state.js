@@ -1,0 +1,40 @@
+// What the page shows: one photo, one point in it, one class or object. Views listen and ask the server.
+
+/** Known once the server has said what it holds. */
+export const known = { models: [], looks: {}, limits: null };
+
+export const state = {
+  photo: null,      // { id, name, width, height }
+  described: [],    // for each model what the server says of the photo, or null
+  point: null,      // { x, y } in pixels of the photo
+  target: null,     // { id, name }: a class; null: what the model predicts
+  instance: null,   // the number of an object that a detector found
+  opacity: null,    // 0 to 1; null: as each view's figures
+  sharp: false,     // one square for each value
+};
+
+const listeners = new Set();
+
+/** Calls `listener` with the names of what changed. */
+export const listen = (listener) => listeners.add(listener);
+
+export function change(values) {
+  const changed = new Set(Object.keys(values).filter((name) => state[name] !== values[name]));
+  if (!changed.size) return;
+  Object.assign(state, values);
+  for (const listener of listeners) listener(changed);
+}
+
+/** The size of the picture that a model's views are drawn on. */
+export function pictureOf(number) {
+  const described = state.described[number];
+  return described && described.picture === 'network' ? described : state.photo;
+}
+
+/** The point in whole pixels of a model's picture, as the commands take it. */
+export function pixelOf(number) {
+  const picture = pictureOf(number);
+  if (!state.point || !picture) return null;
+  const whole = (value, own, size) => Math.max(0, Math.min(size - 1, Math.floor((value / own) * size)));
+  return { x: whole(state.point.x, state.photo.width, picture.width), y: whole(state.point.y, state.photo.height, picture.height) };
+}
