@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -18,18 +18,21 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from vistool.errors import InputError, param
 from vistool.network.capture import hidden_parts, remembered
-from vistool.network.features import Feature, Kept, features, known_counts, run_until
+from vistool.network.features import Feature, Kept, certain_maps, features, known_counts, run_until
 from vistool.network.layers import find_target_layers, is_norm, require_layers, unwrapped
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
     Grids,
+    Layout,
     NetworkInput,
     NoSpatialMap,
     Size,
     TokenHints,
+    convolves,
     find_layout,
     float_tensors,
+    gives_maps,
     input_size,
     joined_inputs,
     rows,
@@ -45,6 +48,9 @@ _MOST_KEPT = 4 * 224 * 224
 _BLOCKS = 4
 _PASSING = r'^(Permute|Identity|(De)?Quant\w*|Dropout\w*|DropPath|StochasticDepth|Adaptive\w+Pool\w*)$'
 """Modules that only pass a map on: no stage is named after them."""
+
+
+_POINTWISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish)
 
 
 @dataclass(frozen=True)
@@ -64,15 +70,15 @@ class _Sizes:
     batch: int
     windowed: bool
 
-    def of(self, seen: _Seen, name: str, module: nn.Module, grids: Sequence[Size]) -> Size | None:
-        """The spatial size of a tensor that a module was given or returned, or None."""
+    def of(self, seen: _Seen, name: str, module: nn.Module, grids: Sequence[Size]) -> Layout | None:
+        """How a tensor that a module was given or returned is laid out by its shape, or None."""
         try:
             if self.windowed:
                 stated = window_layout(seen.shape, self.root, name, self.batch, grids, self.image)
                 if stated is not None:
-                    return stated.grid
+                    return stated
             tensor = torch.zeros(()).expand(seen.shape)
-            return None if seen.weighs else find_layout(tensor, self.image, grids, batch=self.batch, layer=module).grid
+            return None if seen.weighs else find_layout(tensor, self.image, grids, batch=self.batch, layer=module)
         except NoSpatialMap:
             return None
 
@@ -131,8 +137,19 @@ class ModuleCall:
         found = [(place, self._size(seen, self.grids)) for place, seen in self.returned if len(self.returned) > 1]
         return tuple((place, grid) for place, grid in found if grid is not None)
 
+    @cached_property
+    def is_map(self) -> bool:
+        """Whether it certainly returned a map, since it holds convolutions over places that make that size."""
+        if len(self.returned) != 1:
+            return False
+        layout = self.sizes.of(self.returned[0][1], self.name, self.module, self.grids)
+        if layout is None or layout.axes != 'BCHW' or layout.order is not None:
+            return False
+        return gives_maps(self.module, layout, self.grids) and convolves(self.module)
+
     def _size(self, seen: _Seen, grids: Sequence[Size]) -> Size | None:
-        return self.sizes.of(seen, self.name, self.module, grids)
+        layout = self.sizes.of(seen, self.name, self.module, grids)
+        return None if layout is None else layout.grid
 
     def sized(self, grid: Size | None, *, place: str = '', maps: tuple[tuple[str, Size], ...] = ()) -> ModuleCall:
         """The same call, taken to return a map of another size, or none, at a place."""
@@ -352,6 +369,10 @@ def _find_stages(
     for each in every:
         if each.name not in inner:
             calls.setdefault(each.name, each)
+    givers: dict[int, list[ModuleCall]] = {}
+    for each in every:
+        for number in each.gives:
+            givers.setdefault(number, []).append(each)
     checked: set[str] = set()
     while True:
         try:
@@ -361,7 +382,9 @@ def _find_stages(
             if reason := next(joined, ''):
                 raise InputError(f'no layer gives a map: {reason}', parameter='layers') from None
             raise
-        sizes = {name: _checked_size(root, inputs, calls[name]) for name in names if name in calls.keys() - checked}
+        sizes = {
+            name: _checked_size(root, inputs, calls[name], givers) for name in names if name in calls.keys() - checked
+        }
         checked |= sizes.keys()
         wrong = {name: grid for name, grid in sizes.items() if grid != calls[name].grid}
         if not wrong:
@@ -369,20 +392,53 @@ def _find_stages(
         calls |= {name: calls[name].sized(grid) for name, grid in wrong.items()}
 
 
-def _checked_size(root: nn.Module, inputs: NetworkInput, call: ModuleCall) -> Size | None:
+def _checked_size(
+    root: nn.Module, inputs: NetworkInput, call: ModuleCall, givers: Mapping[int, Sequence[ModuleCall]]
+) -> Size | None:
     """The spatial size of what a module returned, checked by changing the image; None where that shows no places.
 
-    Modules of the table are not checked, nor those that return several tensors, or windows that they state.
+    Modules of the table are not checked, nor those that return several tensors, windows that they state, or what is
+    computed position by position from a map.
+
+    Args:
+        root: The network.
+        inputs: Its input.
+        call: The call.
+        givers: Number of a tensor → the calls that returned it.
     """
     size, batch = input_size(inputs)
     check = Check(root, inputs, call.name)
     if check.known or len(call.shapes) != 1 or call.shapes[0][0] != batch:
+        return call.grid
+    if _keeps_a_map(call, givers):
+        certain_maps(root, inputs).add(call.name)
         return call.grid
     tensor, hints = torch.zeros(1).expand(call.shapes[0]), TokenHints()
     try:
         return checked_layout(tensor, size, call.grids, batch=batch, layer=call.module, hints=hints, check=check).grid
     except NoSpatialMap:
         return None
+
+
+def _keeps_a_map(call: ModuleCall, givers: Mapping[int, Sequence[ModuleCall]]) -> bool:
+    """Whether what a module returned is a map, followed from tensor to tensor through layers that keep its places."""
+    wanted, followed = next(iter(call.gives)), set[int]()
+    while wanted not in followed:
+        followed.add(wanted)
+        if any(each.is_map and each.grid == call.grid for each in givers.get(wanted, ())):
+            return True
+        steps = (each for each in givers.get(wanted, ()) if each.takes != each.gives and len(each.takes) == 1)
+        step = next((each for each in steps if _is_pointwise(each.module)), None)
+        wanted = next(iter(call.gives if step is None else step.takes))
+    return False
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    """Whether a layer of ``(B, C, h, w)`` computes every position from that position alone."""
+    if isinstance(module, nn.Conv2d):
+        padding: Any = module.padding
+        return module.kernel_size == module.stride == (1, 1) and padding in ((0, 0), 'valid', 'same')
+    return isinstance(module, _POINTWISE)
 
 
 def _stages_among(root: nn.Module, backbone: str, calls: dict[str, ModuleCall]) -> list[str]:
