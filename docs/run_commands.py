@@ -25,10 +25,12 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +47,9 @@ ELSEWHERE = {'contributing': 'tests/test_contributing.py follows it in a copy of
 
 TIMEOUT = 600.0
 _ITEM = re.compile(
-    r'<!--\s*(?P<comment>.*?)\s*-->|^```(?P<language>\w+)\n(?P<code>.*?)^```$|^!\[[^\]]*\]\((?P<picture>[^)]+)\)$',
+    r'<!--\s*(?P<comment>.*?)\s*-->'
+    r'|^ *```(?P<language>\w+)\n(?P<code>.*?)^ *```$'
+    r'|^ *!\[[^\]]*\]\((?P<picture>[^)]+)\)$',
     re.DOTALL | re.MULTILINE,
 )
 _MARKS = ('skip', 'needs', 'expect', 'file', 'picture', 'by hand')
@@ -116,7 +120,7 @@ def steps_of(text: str) -> list[Step]:
         if match['picture'] is not None:
             steps.append(Step('picture', match['picture'], line, marks))
         elif language in ('bash', 'python'):
-            steps.append(Step(language, match['code'], line, marks))
+            steps.append(Step(language, textwrap.dedent(match['code']), line, marks))
         marks = {}
     return steps
 
@@ -282,6 +286,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             state = f'{len(report.failed)} failed' if report.failed else 'ok'
             print(f'{report.page.name}: {report.ran} run in {report.seconds:.0f} s, {state}', flush=True)
             reports.append(report)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f'{sum(report.ran for report in reports)} run, {used.ru_utime + used.ru_stime:.0f} s of CPU time')
     failed = [problem for report in reports for problem in report.failed] + unmade(PAGES)
     for line in [f'not run: {line}' for report in reports for line in report.skipped] + failed:
         print(line)

@@ -22,7 +22,7 @@ LAYERS = (
     ('vistool.data',),
     ('vistool.display', 'vistool.registry'),
     ('vistool.environment',),
-    ('vistool.records',),
+    ('vistool.ranges', 'vistool.records'),
     ('vistool.errors', 'vistool.imports'),
 )
 """Rooms and top-level files, the highest first. An import goes to a lower layer, or stays in its own room."""

@@ -111,6 +111,13 @@ def shareable(value: Any) -> Any:
     return value
 
 
+def as_typed(path: str | os.PathLike[str]) -> str:
+    """A path as a command line names it: relative where it lies below the current folder."""
+    whole = os.path.abspath(path)
+    found = os.path.relpath(whole)
+    return whole if found.startswith('..') else found
+
+
 def _shareable_text(text: str) -> str:
     for folder, short in ((os.getcwd(), '.'), (os.path.expanduser('~'), '~')):
         if len(folder) > 1:

@@ -1,13 +1,15 @@
-"""A small detector and a small segmenter of torchvision's kinds, for the scenes in this folder.
+"""Two small detectors and a small segmenter for the scenes in this folder.
 
-Both are torchvision's own classes around a small backbone, so they are read and explained as torchvision's large ones
-are, and their weights take less than a megabyte.
+They are torchvision's own classes around a small backbone, and an RT-DETR of transformers, so they are read and
+explained as the large ones are. Their weights take a megabyte or less.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -78,6 +80,24 @@ class SceneSegmenter(FCN):
         backbone = Backbone()
         super().__init__(_FirstLevel(backbone), FCNHead(backbone.out_channels, num_classes))
         self.num_classes = num_classes
+
+
+def scene_rt_detr(classes: Sequence[str]) -> Any:
+    """A ``RTDetrForObjectDetection`` of transformers for the same images."""
+    from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
+
+    backbone = RTDetrResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type='basic',
+        out_features=['stage2', 'stage3', 'stage4'],
+    )  # fmt: skip
+    config = RTDetrConfig(
+        backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None,
+        freeze_backbone_batch_norms=False, encoder_in_channels=[32, 48, 64], decoder_in_channels=[32, 32, 32],
+        encoder_hidden_dim=32, encoder_ffn_dim=64, encoder_attention_heads=4, hidden_expansion=0.5,
+        d_model=32, decoder_layers=2, decoder_ffn_dim=64, decoder_attention_heads=4, num_queries=20, num_denoising=20,
+        label_noise_ratio=0.3, id2label=dict(enumerate(classes)), label2id={name: n for n, name in enumerate(classes)},
+    )  # fmt: skip
+    return RTDetrForObjectDetection(config)
 
 
 class _FirstLevel(nn.Module):

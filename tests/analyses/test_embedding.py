@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -349,6 +350,7 @@ def test_a_dataset_from_the_command_line(capsys, small, tmp_path):
     assert code == 0 and stdout.split() == [str(tmp_path / f'tsne{end}') for end in endings]
     assert 'silhouette' in stderr and 'in 32 dimensions (input of head.fc)' in stderr
     rows = list(csv.DictReader((tmp_path / 'tsne.csv').open()))
+    assert Path(rows[0]['path']).is_file() and not Path(rows[0]['path']).is_absolute()  # tests run in the root
     assert len(rows) == 15 and {row['label'] for row in rows} == {'espresso', 'missile', 'tabby'}
     pairs = Counter((row['label'], row['prediction']) for row in rows)
     confusions = list(csv.DictReader((tmp_path / 'tsne_confusion.csv').open()))

@@ -14,8 +14,8 @@ from vistool.errors import InputError
 from vistool.models.configs import resolve
 
 TOOLS = [
-    'browse_dataset', 'vis_attention', 'vis_cam', 'vis_check', 'vis_diff', 'vis_featmap', 'vis_lr', 'vis_patches',
-    'vis_tsne',
+    'browse_dataset', 'vis_attention', 'vis_cam', 'vis_check', 'vis_diff', 'vis_explore', 'vis_featmap', 'vis_lr',
+    'vis_patches', 'vis_tsne',
 ]  # fmt: skip
 
 

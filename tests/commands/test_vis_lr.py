@@ -29,7 +29,7 @@ def table(path):
 def test_the_documented_example_with_the_dataset_absent(capsys, tmp_path):
     code, out, err = run(capsys, CIFAR, '-o', tmp_path / 'x.png')
     assert code == 0 and out == f'{tmp_path}/x.png\n'
-    assert 'CIFAR100 is not here; taking its published 50000 images' in err
+    assert 'CIFAR100 not found under data/cifar100; taking its published 50000 images' in err
     assert '200 epochs × 3,125 = 625,000 iterations' in err and 'set for a total batch of 128' in err
 
 

@@ -164,7 +164,7 @@ def test_by_default_another_choice_never_overwrites_the_last(capsys, tmp_path, m
         ([ASTRONAUT, '--patch-size', '16', '--mask-ratio', 'nan'], '--mask-ratio.*0 to 1'),
         ([ASTRONAUT, '--patch-size', '16', '--mask', 'rnadom'], 'did you mean random'),
         ([ASTRONAUT, '--patch-size', '64', '--highlight', '64'], '--highlight.*0 to 63'),
-        ([ASTRONAUT, '--patch-size', '64', '--highlight', '-1'], '--highlight.*0 to 63'),
+        ([ASTRONAUT, '--patch-size', '64', '--highlight', '-65'], '--highlight.*0 to 63'),
         ([ASTRONAUT, '--patch-size', '64', '--highlight', 'x'], '--highlight'),
         (['--highlight', '1', ASTRONAUT], 'positional'),
         ([ASTRONAUT, '--patch-size', '16', '--windows'], '--windows'),

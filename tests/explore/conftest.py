@@ -1,10 +1,11 @@
-"""One browser for all tests of the page of vis_explore; it starts with the first of them."""
+"""One browser for all tests of the page of vis_explore, and a server in this process for all tests of a file."""
 
 from __future__ import annotations
 
 import pytest
 from browser import start_chromium
 from explore_page import ExplorePage
+from explorer import CLASSIFIER, explored
 
 
 @pytest.fixture(scope='session')
@@ -30,3 +31,20 @@ def page(chromium):
     assert [
         url for url in found.requests() if not url.startswith(('http://127.0.0.1:', 'blob:', 'data:', 'about:'))
     ] == []
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    """A folder with the config of a tiny vision transformer."""
+    folder = tmp_path_factory.mktemp('explored')
+    (folder / 'tiny.py').write_text(CLASSIFIER)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def client(home):
+    """What asks the server of that network, which has random weights."""
+    kept = home / 'kept'
+    kept.mkdir()
+    with explored(kept, str(home / 'tiny.py'), 'none') as found:
+        yield found

@@ -41,6 +41,28 @@ def retinanet(seed=0):
     return _randomized(detection.RetinaNet(backbone, 4, anchor_generator=_sizes(), head=head, **options), seed)
 
 
+class Levels(nn.Module):
+    """Maps of strides 8 and 16 under keys of one's own; without keys a tensor, the finer one."""
+
+    out_channels = 16
+
+    def __init__(self, keys):
+        super().__init__()
+        self.keys = keys
+        self.fine, self.coarse = nn.Conv2d(3, 16, 8, 8), nn.Conv2d(3, 16, 16, 16)
+
+    def forward(self, images):
+        fine = self.fine(images)
+        return dict(zip(self.keys, (fine, self.coarse(images)), strict=False)) if self.keys else fine
+
+
+def without_pyramid(keys, seed=0):
+    count = max(len(keys), 1)
+    anchors = AnchorGenerator(((12,), (24,))[:count], ((1.0,),) * count)
+    options = {**SIZES, 'score_thresh': 0.01, 'topk_candidates': 50}
+    return _randomized(detection.RetinaNet(Levels(keys), 4, anchor_generator=anchors, **options), seed)
+
+
 def fcos(seed=0):
     anchors = AnchorGenerator(((8,), (16,), (32,), (48,)), ((1.0,),) * 4)
     options = {**SIZES, 'score_thresh': 0.01, 'topk_candidates': 50}

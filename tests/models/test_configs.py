@@ -143,7 +143,7 @@ def test_the_current_folder_is_importable(tmp_path, monkeypatch):
     assert sys.path.index(str(tmp_path)) > sys.path.index(os.path.dirname(os.__file__))
 
 
-# ---- a run's folder
+# ---- a run directory
 
 
 def run_folder(folder, *weights, pointer=None, config='tiny.py'):

@@ -271,3 +271,24 @@ def test_names_that_are_not_text_are_drawn(kind):
     for result in (summary, Curves((curve, replace(curve, label='other')))):
         assert vt.render(result, kind)
         assert kinds.to_raw(result).data
+
+
+def test_the_text_of_a_result_is_short_whatever_it_holds():
+    @dataclass(frozen=True, eq=False)
+    class Histogram(Result):
+        """A kind of the user's own, with the ``repr`` that dataclasses get."""
+
+        values: np.ndarray
+        names: tuple[str, ...] = ()
+        note: str = ''
+
+    result = Histogram(np.zeros((500, 40)), tuple(f'class {index}' for index in range(1000)))
+    assert repr(result) == 'Histogram(values: float64 500×40, names: 1000 entries)'
+    assert repr(Histogram(np.zeros(3), ('cat',), 'x' * 500)).count('x') == 59
+
+    @dataclass(frozen=True, eq=False)
+    class Named(Histogram):
+        def __repr__(self) -> str:
+            return 'mine'
+
+    assert repr(Named(np.zeros(3))) == 'mine'

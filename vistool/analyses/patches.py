@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool import ranges
 from vistool.data.display import Display
 from vistool.data.images import ImageLike, read_photo
 from vistool.data.patches import MASKS, PatchGrid, Size, by, filling, fitting, make_mask, pair, window
@@ -170,7 +171,7 @@ class Patches:
         windows: Whether the windows of windowed attention are drawn, plain and shifted.
         mask_ratio: Share of the patches to mask, as in masked image modeling.
         mask: ``random``, ``block`` or ``grid``; see :func:`vistool.data.patches.make_mask`.
-        highlight: Numbers of patches to highlight.
+        highlight: Patches to highlight: numbers and ranges (:mod:`vistool.ranges`).
         seed: Seed of the mask; the image's index is added to it.
         display_range: The values that are shown as black and white, for images that are not photos of 8 bits:
             ``'auto'``, ``'0,4095'``, ``'2%,98%'`` or two numbers. With a model, ``model.use_display`` says it.
@@ -189,7 +190,7 @@ class Patches:
     windows: bool = False
     mask_ratio: float | None = None
     mask: str = 'random'
-    highlight: Sequence[int] = ()
+    highlight: Sequence[int | str] = ()
     seed: int = 0
     display_range: str | Sequence[float] | None = None
     bands: str | int | Sequence[int] | None = None
@@ -300,14 +301,26 @@ class Patches:
         views = self._views(image, PatchGrid.over(size_of(image), patch, stride), None, 0)
         return replace(views, shown=(shown,))
 
+    def _highlighted(self, count: int) -> tuple[int, ...]:
+        """The patches to highlight among ``count``."""
+
+        def absent(number: int) -> InputError:
+            return InputError(f'no patch {number}', accepted=f'0 to {count - 1}', parameter='highlight')
+
+        found: list[int] = []
+        for word in ranges.words_of(self.highlight):
+            chosen = ranges.places(word, count, absent)
+            if not chosen:
+                problem = f'{word!r} does not name patches'
+                raise InputError(problem, accepted=f'0 to {count - 1}; {ranges.FORMS}', parameter='highlight')
+            found += chosen
+        return tuple(dict.fromkeys(found))
+
     def _views(self, image: Pixels, grid: PatchGrid, embedding: Embedding | None, index: int) -> ImageGrid:
         """The requested pictures, with one caption."""
-        wrong = [number for number in self.highlight if not 0 <= number < grid.count]
-        if wrong:
-            raise InputError(f'no patch {wrong[0]}', accepted=f'0 to {grid.count - 1}', parameter='highlight')
         border = max(1, round(min(grid.patch) / 32)) if embedding is None else min(grid.patch) / 32
         border = border if self.pad is None else self.pad
-        cut = Cut(grid, border, self.color, order=self.order, highlight=tuple(self.highlight))
+        cut = Cut(grid, border, self.color, order=self.order, highlight=self._highlighted(grid.count))
         rows = self._rows(image, cut, embedding, self.seed + index)
         special = embedding.special if embedding else ()
         facts = {'patch': grid.patch, 'stride': grid.stride, 'start': grid.start, 'grid': grid.shape}

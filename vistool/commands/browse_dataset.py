@@ -48,7 +48,7 @@ def _add_selection(parser: Parser) -> None:
         '-p', '--phase', default='train', metavar='train|val|test', help='which dataset (default: train)'
     )
     group.add_argument('-n', '--show-number', metavar='N|all', help='how many (default: all; 64 without --out)')
-    group.add_argument('--indices', nargs='+', default=[], metavar='I', help='7 -1 10-19 1,2,5')
+    group.add_argument('--indices', nargs='+', default=[], metavar='I', help='7 -1 10-19 (with 19) 10:19 -5: 1,2,5')
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='ids or names')
     group.add_argument('--per-class', type=whole, metavar='N', help='at most N of each class')
     group.add_argument('--shuffle', action='store_true', help='in an order that the seed decides')

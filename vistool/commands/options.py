@@ -403,13 +403,13 @@ def add_images(parser: Parser, *, datasets: bool = True) -> None:
 def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
     """``config`` and ``checkpoint``."""
     parser.add_argument(
-        'config', help='config file, mmpretrain::PATH, model name, timm::NAME, or the folder of a run (work_dirs/exp)'
+        'config', help='config file, mmpretrain::PATH, model name, timm::NAME, or a run directory (work_dirs/exp)'
     )
     if checkpoint:
         parser.add_argument(
             'checkpoint',
             nargs='?',
-            help="path, URL, demo://NAME, or none (random weights); default: the run folder's, else the config's",
+            help="path, URL, demo://NAME, or none (random weights); default: the run directory's, else the config's",
         )
 
 
@@ -691,7 +691,9 @@ def add_batch(parser: Parser) -> None:
 def add_selection(parser: Parser) -> None:
     """Which of the images are taken."""
     group = parser.add_argument_group('which images')
-    group.add_argument('--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19')
+    group.add_argument(
+        '--indices', nargs='+', default=[], metavar='I', help='their places: 7, -1, 10-19 (with 19), 10:19, -5:'
+    )
     group.add_argument('--classes', nargs='+', default=[], metavar='CLASS', help='of a dataset: ids or names')
     group.add_argument('--per-class', type=whole, metavar='N', help='of a dataset: N of each class, drawn with --seed')
     group.add_argument('--only', metavar='wrong|right|uncertain', help='by what the model predicts')

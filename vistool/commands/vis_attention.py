@@ -40,9 +40,15 @@ def _add_map(parser: Parser) -> None:
         metavar='raw|rollout|grad-rollout|legrad',
         help='default: raw; the last two are of a class',
     )
-    options.add_layers(group, 'numbers (-1), ranges (0:4), names, all; default: the last over the image', '--layers')
+    options.add_layers(
+        group, 'numbers (-1), ranges (0-3, 0:4, -3:), names, all; default: the last over the image', '--layers'
+    )
     group.add_argument(
-        '--heads', nargs='+', default=['all'], metavar='all|mean|max|N', help='default: all; N: numbers of heads'
+        '--heads',
+        nargs='+',
+        default=['all'],
+        metavar='all|mean|max|N',
+        help='default: all; N: numbers and ranges (0 3-5)',
     )
     group.add_argument(
         '--query',
@@ -59,7 +65,7 @@ def _add_map(parser: Parser) -> None:
         '--threshold',
         type=options.real,
         metavar='T',
-        help='outline and light the tokens with this share of the attention',
+        help='outline and highlight the tokens holding this share of the attention',
     )
     group.add_argument(
         '--stats',

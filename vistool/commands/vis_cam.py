@@ -56,7 +56,7 @@ def _add_map(parser: Parser) -> None:
     )
     options.add_targets(group, 'class ids, class names, topN, or label; default: the predicted class')
     options.add_score_sign(group)
-    options.add_layers(group, 'such as backbone.layer4[-1]; several are fused; default: by network')
+    options.add_layers(group, 'such as backbone.layer4[-1]; several are fused; default: chosen for the network')
     group.add_argument(
         '--layer-fusion', default='mean', metavar='mean|max|none', help='several layers; none: a column each'
     )
@@ -77,7 +77,7 @@ def _add_dense(parser: Parser) -> None:
         nargs='+',
         default='top5',
         metavar='N',
-        help='topN (default: top5), all, or numbers of predictions; of the classes of --target-category',
+        help='topN (default: top5), all, or numbers of predictions (0 2-4); of the classes of --target-category',
     )
     group.add_argument(
         '--score-thr',

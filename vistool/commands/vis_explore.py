@@ -18,10 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser, whole
+from vistool.environment import as_typed
 from vistool.errors import InputError
 
 if TYPE_CHECKING:
+    import socket
+
     from vistool.explore.photos import Photo
+    from vistool.explore.session import Session
     from vistool.explore.view import Drawing
     from vistool.models.model import Model
     from vistool.runs.patches import PatchesSpec
@@ -69,7 +73,7 @@ def work(args: argparse.Namespace) -> int:
             tempfile.TemporaryDirectory(prefix='vis_explore-', ignore_cleanup_errors=True) as folder,
             opened_models(models, source, args.seed) as loaded,
         ):
-            ended = serve(args, loaded, models, photos, Path(folder), listening)
+            ended = serve(args, session_of(args, loaded, models, photos, Path(folder)), listening)
     if not ended:  # a forward cannot be interrupted, and Python would wait for it
         sys.stdout.flush()
         sys.stderr.flush()
@@ -77,30 +81,31 @@ def work(args: argparse.Namespace) -> int:
     return boundary.OK
 
 
-def serve(
-    args: argparse.Namespace,
-    loaded: Sequence[Model],
-    models: Models,
-    photos: Sequence[Photo],
-    folder: Path,
-    listening: Any,
-) -> bool:
-    """Serves the page; returns whether no model work runs on."""
-    from vistool.explore import server
+def session_of(
+    args: argparse.Namespace, loaded: Sequence[Model], models: Models, photos: Sequence[Photo], folder: Path
+) -> Session:
+    """What the page shows.
+
+    Args:
+        args: Parsed arguments.
+        loaded: The models.
+        models: How they were named.
+        photos: The photos to begin with.
+        folder: For the files of the session.
+    """
     from vistool.explore.photos import Photos
     from vistool.explore.session import Session
-    from vistool.explore.worker import Worker
     from vistool.runs.spec import labels
 
-    session = Session(
-        loaded,
-        labels(loaded, models.names),
-        Photos(photos, folder),
-        CommandLines.of(args, models),
-        folder,
-        args.seed,
-        tuple(args.layers),
-    )
+    names, commands = labels(loaded, models.names), CommandLines.of(args)
+    return Session(loaded, names, Photos(photos, folder), commands, folder, args.seed, tuple(args.layers))
+
+
+def serve(args: argparse.Namespace, session: Session, listening: socket.socket) -> bool:
+    """Serves the page; returns whether no model work runs on."""
+    from vistool.explore import server
+    from vistool.explore.worker import Worker
+
     here = Path(server.__file__).parent
     files = server.static_files([here / 'page', here.parent / 'gallery' / 'shared'])
     worker = Worker()
@@ -149,16 +154,8 @@ def own_photos(words: Sequence[str], source: Any) -> list[Photo]:
                 name = Path(item.path).name if item.path else item.name
                 found.append(Photo(key, name, item, word, index))
             else:
-                found.append(Photo(key, item.path.name, item, _relative(item.path)))
+                found.append(Photo(key, item.path.name, item, as_typed(item.path)))
     return found
-
-
-def _relative(path: Path) -> str:
-    """A path as a command line names it: relative where it lies below the current folder."""
-    try:
-        return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def open_page(address: str) -> None:
@@ -202,7 +199,7 @@ class CommandLines:
     names: Sequence[str] = ()
 
     @classmethod
-    def of(cls, args: argparse.Namespace, models: Models) -> CommandLines:
+    def of(cls, args: argparse.Namespace) -> CommandLines:
         """Those of one start of this command."""
         first = [args.config, *([args.checkpoint] if args.checkpoint else [])]
         parser, carried = build_parser(), {}

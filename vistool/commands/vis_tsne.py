@@ -1,4 +1,4 @@
-"""How does the network part my classes? The features of a whole dataset in a plane, by t-SNE, PCA or UMAP."""
+"""How does the network separate my classes? The features of a whole dataset in a plane, by t-SNE, PCA or UMAP."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool import ranges
 from vistool.data.samples import Item
 from vistool.errors import InputError, close_matches, message_of, naming, param
 
@@ -769,19 +770,23 @@ def choose(
 
 
 def at_indices(texts: Sequence[str], length: int) -> list[int]:
-    """The indices that ``7``, ``-1``, ``10-19`` and ``1,2,5`` stand for among ``length``, in the order given."""
+    """The indices that numbers and ranges (:mod:`vistool.ranges`) stand for among ``length``, in the order given.
+
+    Raises:
+        InputError: A word is something else, a sample does not exist, or a range is empty.
+    """
+
+    def absent(index: int) -> InputError:
+        problem = f'no sample {index} in a dataset of {length}'
+        return InputError(problem, accepted=f'0 to {length - 1}', parameter='indices')
+
     found: list[int] = []
-    for text in (part for each in texts for part in str(each).split(',') if part):
-        span = re.fullmatch(r'(\d{1,18})-(\d{1,18})', text)
-        if not span and not re.fullmatch(r'[+-]?\d{1,18}', text):
-            raise InputError(f'{text!r} is not an index', accepted='7, -1, 10-19 or 1,2,5', parameter='indices')
-        ends = [int(each) for each in span.groups()] if span else [int(text)]
-        for index in ends:
-            if not -length <= index < length:
-                raise InputError(
-                    f'no sample {index} in a dataset of {length}', accepted=f'0 to {length - 1}', parameter='indices'
-                )
-        found += range(ends[0], ends[1] + 1) if span else [ends[0] % length]
+    for word in ranges.words_of(texts):
+        chosen = ranges.places(word, length, absent)
+        if not chosen:
+            problem = f'{word!r} is not an index' if chosen is None else f'{word!r} is an empty range of {length}'
+            raise InputError(problem, accepted=ranges.FORMS, parameter='indices')
+        found += chosen
     return found
 
 

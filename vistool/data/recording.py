@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -207,7 +207,7 @@ class StepImage:
     """
 
     step: str
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] = field(repr=False)
     parameters: tuple[str, ...] = ()
     view: int | None = None
     annotations: Annotations | None = None
@@ -559,8 +559,8 @@ class Record:
     path: Path | None
     label: Label
     images: list[StepImage]
-    data: Any
-    photometry: Photometry
+    data: Any = field(repr=False)
+    photometry: Photometry = field(repr=False)
     refetched: int | None = None
     faults: tuple[Fault, ...] = ()
 

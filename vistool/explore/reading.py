@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistool.analyses.attention import METHODS as ATTENTION_METHODS
 from vistool.analyses.attention import Attention
+from vistool.analyses.attention.aggregation import require_multiplied
 from vistool.analyses.attention.capture import RecordedAttention, record, require_patch
 from vistool.analyses.cam import CAM, METHODS, Recorded
 from vistool.analyses.cam.instances import instances_of
@@ -29,12 +29,13 @@ from vistool.errors import InputError
 from vistool.explore.answers import affine, map_entries, token_at
 from vistool.explore.view import Drawing, View, number
 from vistool.models.model import Model
+from vistool.network.capture import remembered
 from vistool.network.detection import Adapter, find_detector
 from vistool.network.embedding import Embedding, find_embedding
 from vistool.network.features import Feature, Kept, features, recorded_layers
 from vistool.network.forward import layers_to_explain
 from vistool.network.layers import TargetLayer, find_target_layers, layer_names, unwrapped
-from vistool.network.outputs import Readout
+from vistool.network.outputs import Readout, output_count
 from vistool.network.segmentation import find_segmenter
 from vistool.network.stages import block_layers
 from vistool.network.tensors import NetworkInput, input_size, tensors
@@ -119,7 +120,10 @@ class Reading:
     def read(self) -> _Forward:
         """What the forward gave; the network runs at the first call."""
         if self._read is None:
-            self._read = run_once(self.model, self.sample)
+            self._read = run_once(self.model, self.sample, self.layers)
+            if self._read.explained is not None:
+                self._recorded[self.layers, True], result = self._read.explained
+                self._results[_cam_key(CAM(methods=('gradcam',), layers=self.layers))] = result
         return self._read
 
     def describe(self) -> dict[str, Any]:
@@ -195,7 +199,7 @@ class Reading:
         return self._answered(result, drawing, view)
 
     def _attention_view(self) -> dict[str, Any]:
-        recorded, scores = self.read.attention, self.read.readout is not None
+        recorded = self.read.attention
         if not recorded.layers:
             return {'available': False, 'why': recorded.why, 'layers': [], 'layer': 0, 'methods': []}
         layers = []
@@ -210,18 +214,11 @@ class Reading:
                     'queries': None if queries is None else list(queries),
                 }
             )
-        why = 'the network gives no class scores'
-        methods = [
-            {
-                'name': name,
-                'title': name,
-                'needs_target': name in _CLASS_METHODS,
-                'query': name != 'legrad',
-                'available': scores or name not in _CLASS_METHODS,
-                **({} if scores or name not in _CLASS_METHODS else {'why': why}),
-            }
-            for name in ATTENTION_METHODS
-        ]
+        methods = []
+        for name in ATTENTION_METHODS:
+            why = self._why_not(name)
+            told = {'name': name, 'title': name, 'needs_target': name in _CLASS_METHODS, 'query': name != 'legrad'}
+            methods.append({**told, 'available': not why, **({'why': why} if why else {})})
         last = recorded.layers[max(recorded.layers)]
         prefixed = last.layout.query_grid is not None and last.layout.query_prefix > 0
         return {
@@ -232,13 +229,25 @@ class Reading:
             'class_token': bool(prefixed and recorded.has_class_token) or last.op.shape[2] == 1,
         }
 
+    def _why_not(self, method: str) -> str:
+        """Why attention cannot be shown by a method; ``''`` where it can."""
+        if method == 'raw':
+            return ''
+        if method in _CLASS_METHODS and self.read.readout is None:
+            return 'the network gives no class scores'
+        try:
+            require_multiplied(self.read.attention, method)
+        except InputError as error:
+            return error.problem
+        return ''
+
     # --- features ----------------------------------------------------------------------------------------------------
 
     def _feature(self, view: View) -> Feature:
         found = self.read.features
         if not found:
             raise InputError(self.read.no_features, parameter='view')
-        return found[_position(view.layer, found, len(found) - 1)]
+        return found[_position(view.layer, found, self.read.last)]
 
     def _similarity(self, view: View, point: tuple[float, float] | None) -> Answer:
         if point is None:
@@ -285,7 +294,7 @@ class Reading:
         if not found or all(each.maps.shape[1] < least for each in found):
             why = self.read.no_features or 'no layer has three channels'
             return {'available': False, 'why': why, 'layers': [], 'layer': 0}
-        return {'available': True, 'layers': layers, 'layer': len(layers) - 1}
+        return {'available': True, 'layers': layers, 'layer': self.read.last}
 
     # --- CAM ---------------------------------------------------------------------------------------------------------
 
@@ -299,6 +308,8 @@ class Reading:
         parameters |= {'layers': list(chosen)} if chosen else {}
         cam = CAM(methods=(method,), layers=chosen)
         if self.read.detector is not None:
+            if why := self._why_no_cam(entry):
+                raise InputError(why, parameter='methods')
             number_of = 0 if view.instance is None else view.instance
             cam = replace(cam, instances=(number_of,))
             parameters['instances'] = [str(number_of)]
@@ -308,8 +319,7 @@ class Reading:
         elif view.target is not None and entry.shows_class:
             cam = replace(cam, targets=(view.target,))
             parameters['targets'] = [str(view.target)]
-        key = cam.methods, cam.layers, cam.instances, cam.targets, cam.point
-        result = self._kept(key, lambda: self._explained(cam, entry))
+        result = self._kept(_cam_key(cam), lambda: self._explained(cam, entry))
         return self._answered(result, Drawing('vis_cam', parameters), view)
 
     def _explained(self, cam: CAM, method: Method) -> Heatmaps:
@@ -349,16 +359,34 @@ class Reading:
 
     def _cam_view(self) -> dict[str, Any]:
         grids = {feature.name: list(feature.maps.shape[2:]) for feature in self.read.features}
-        scored = self.read.readout is not None or self.read.segmenter or bool(self.read.instances)
-        methods = []
+        methods: list[dict[str, Any]] = []
         for name, method in METHODS.items():
-            fits = scored or not method.shows_class
-            entry = {'name': name, 'title': method.title, 'needs_target': method.shows_class, 'available': fits}
-            entry |= {} if fits else {'why': 'the network gives no class scores'}
-            methods.append({**entry, 'slow': method.run is not None and not method.is_baseline})
+            why = self._why_no_cam(method)
+            entry: dict[str, Any] = {
+                'name': name,
+                'title': method.title,
+                'needs_target': method.shows_class,
+                'available': not why,
+            }
+            slow = method.run is not None and not method.is_baseline
+            methods.append({**entry, **({'why': why} if why else {}), 'slow': slow})
         layers = [{'name': name, 'grid': grids.get(name)} for name in self._cam_layers]
         default = self._default_method
-        return {'available': True, 'methods': methods, 'method': default, 'layers': layers, 'layer': 0}
+        usable = any(entry['available'] for entry in methods)
+        told = {'methods': methods, 'method': default, 'layers': layers, 'layer': 0}
+        return {'available': usable, **({} if usable else {'why': methods[0]['why']}), **told}
+
+    def _why_no_cam(self, method: Method) -> str:
+        """Why a method does not fit the network; ``''`` where it does."""
+        read = self.read
+        if read.detector is not None:
+            if not read.instances:
+                return f'the detector predicts nothing with a score of at least {SURE:g}'
+            explains = method.gradients and method.score is None
+            return '' if explains else 'maps of a detector explain a prediction, by its gradients'
+        if method.shows_class and read.readout is None and not read.segmenter:
+            return 'the network gives no class scores'
+        return ''
 
     # --- patches -----------------------------------------------------------------------------------------------------
 
@@ -382,12 +410,19 @@ class Reading:
         geometry = self.sample.geometry if self.on_original else None
         return cells if geometry is None else geometry.matrix @ cells
 
-    @cached_property
+    @property
     def _embedding(self) -> Embedding | InputError:
-        try:
-            return find_embedding(self.model.module, self.read.inputs)
-        except InputError as error:
-            return error
+        """How photos of this size are cut, or why they are not; found out once for each size."""
+        module, inputs = self.model.module, self.read.inputs
+
+        def find() -> Embedding | InputError:
+            try:
+                return find_embedding(module, inputs)
+            except InputError as error:
+                return error
+
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors(inputs))
+        return remembered(module, 'patches explored', shapes, find)
 
     def _patches_view(self) -> dict[str, Any]:
         embedding = self._embedding
@@ -449,23 +484,27 @@ class _Forward:
         inputs: The network's input.
         attention: Its attention.
         features: What every stage and block gave, in the order of the forward.
+        last: Which of them is the last stage.
         no_features: Why there are none.
         readout: What the scores mean; None where there are none.
         numbers: ``(C,)``, probabilities or values.
         detector: Reads a detector's predictions; None for other networks.
         instances: Those predictions.
         segmenter: Whether the network finds regions.
+        explained: The graph behind the default target layer with the map of the predicted class; None without one.
     """
 
     inputs: NetworkInput
     attention: RecordedAttention
     features: Sequence[Feature]
+    last: int
     no_features: str
     readout: Readout | None
     numbers: Tensor | None
     detector: Adapter | None
     instances: Sequence[Instance]
     segmenter: bool
+    explained: tuple[Recorded, Heatmaps] | None
 
     def scores(self, model: Model) -> list[dict[str, Any]]:
         """The highest scores, or the first values, as a page lists them."""
@@ -488,10 +527,16 @@ class _Forward:
         return kept
 
 
-def run_once(model: Model, sample: Sample) -> _Forward:
+def run_once(model: Model, sample: Sample, layers: Sequence[str] = ()) -> _Forward:
     """Runs a network on one photo, and keeps attention, features, scores and predictions of that one forward.
 
-    What has to be found out about a network first, such as its stages, is found out once for each input size.
+    Of a classifier the graph behind the default target layer is kept as well, with the map of the predicted class. What
+    has to be found out about a network first, such as its stages, is found out once.
+
+    Args:
+        model: The model.
+        sample: The photo.
+        layers: Target layers of CAM; none: the default.
 
     Raises:
         InputError: The network fails, or the photo is smaller than a patch.
@@ -502,36 +547,73 @@ def run_once(model: Model, sample: Sample) -> _Forward:
         detector = find_detector(module)
         if detector is not None:
             inputs = detector.prepared(inputs, [sample])
-        root, why = unwrapped(module), ''
-        try:
-            targets = find_target_layers(root, block_layers(root, inputs, MOST_FEATURES))
-        except InputError as error:
-            targets, why = [], error.problem
-        watching = nullcontext() if detector is None else detector.watching()
-        with torch.no_grad(), watching, recorded_layers(root, targets) as kept:
-            attention = record(module, inputs, sample)
-            feature_maps: list[Feature] = []
-            instances: list[Instance] = []
-            if detector is not None:
-                found = detector.read(attention.output, 1, input_size(inputs)[0])
-                instances = instances_of(model, found, 0, sample, SURE)
-        if targets:
-            feature_maps, why = _features(model, inputs, targets, kept)
+        targets, last, why = _target_layers(module, inputs)
+        once = _Once(model, sample, inputs, targets, detector)
         segmenter = detector is None and find_segmenter(module) is not None
+        explained = None
+        if detector is None and not segmenter and output_count(module) is not None:
+            with suppress(InputError):  # the view says why when it is asked for
+                explained = CAM(layers=tuple(layers)).record(model, sample, once.run)
+        attention = once.attention
+        if targets:
+            feature_maps, why = _features(model, inputs, targets, once.kept)
+        else:
+            feature_maps = []
         readout = numbers = None
         if detector is None and not segmenter:
             readout, numbers = _scores(model, attention.output, inputs)
+    last_stage = next((n for n, each in enumerate(feature_maps) if each.layer == last), len(feature_maps) - 1)
+    kept = replace(attention, output=None)
     return _Forward(
-        inputs,
-        replace(attention, output=None),
-        feature_maps,
-        why,
-        readout,
-        numbers,
-        detector,
-        instances,
-        segmenter,
+        inputs, kept, feature_maps, last_stage, why, readout, numbers, detector, once.instances, segmenter, explained
     )
+
+
+def _target_layers(module: nn.Module, inputs: NetworkInput) -> tuple[list[TargetLayer], str, str]:
+    """The layers whose features are kept, the last stage among them, and why there are none."""
+    root = unwrapped(module)
+    try:
+        names, last = block_layers(root, inputs, MOST_FEATURES)
+        return find_target_layers(root, names), last, ''
+    except InputError as error:
+        return [], '', error.problem
+
+
+class _Once:
+    """One run of a network, watched from every side."""
+
+    def __init__(
+        self,
+        model: Model,
+        sample: Sample,
+        inputs: NetworkInput,
+        targets: Sequence[TargetLayer],
+        detector: Adapter | None,
+    ) -> None:
+        self.model, self.sample, self.inputs, self.targets, self.detector = model, sample, inputs, targets, detector
+        self.kept: Sequence[Kept] = ()
+        self.instances: list[Instance] = []
+        self._attention: RecordedAttention | None = None
+
+    @property
+    def attention(self) -> RecordedAttention:
+        """The attention; the network runs for it where it has not run."""
+        if self._attention is None:
+            self.run()
+        assert self._attention is not None
+        return self._attention
+
+    def run(self) -> Any:
+        """Runs the network and keeps what it gives; returns its output."""
+        module, detector = self.model.module, self.detector
+        watching = nullcontext() if detector is None else detector.watching()
+        with watching, recorded_layers(unwrapped(module), self.targets) as kept:
+            attention = self._attention = record(module, self.inputs, self.sample)
+            if detector is not None:
+                found = detector.read(attention.output, 1, input_size(self.inputs)[0])
+                self.instances = instances_of(self.model, found, 0, self.sample, SURE)
+        self.kept = kept
+        return attention.output
 
 
 def _scores(model: Model, output: Any, inputs: NetworkInput) -> tuple[Readout | None, Tensor | None]:
@@ -539,7 +621,9 @@ def _scores(model: Model, output: Any, inputs: NetworkInput) -> tuple[Readout | 
         readout = model.readout(output, 1, inputs)
     except InputError:  # unclear which of several tensors: the options of the command say it
         return None, None
-    return (None, None) if readout is None else (readout, readout.numbers(readout.scores(output, 1))[0].float().cpu())
+    if readout is None:
+        return None, None
+    return readout, readout.numbers(readout.scores(output, 1))[0].detach().float().cpu()
 
 
 def _features(
@@ -590,6 +674,11 @@ def storage_bytes(kept: Iterable[Tensor], beside: set[int]) -> int:
         if storage.data_ptr() not in beside:
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
+
+
+def _cam_key(cam: CAM) -> tuple[Any, ...]:
+    """What a page can change of a CAM."""
+    return cam.methods, cam.layers, cam.instances, cam.targets, cam.point
 
 
 def _position(wanted: int | None, entries: Sequence[Any], default: int) -> int:

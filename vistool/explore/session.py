@@ -168,7 +168,8 @@ class Session:
         self._trim()
         files: dict[str, bytes] = {}
         for suffix in ('png', 'pdf') if kind == 'zip' else ('png' if kind == 'npz' else kind,):
-            files |= self._files(self._words(photo, model, view, drawing, suffix), photo, model, view)
+            words = self._words(photo, model, view, drawing, suffix)
+            files = self._files(words, photo, model) | files  # the numbers name the first command
         if kind == 'zip':
             archive = io.BytesIO()
             with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED) as file:
@@ -182,10 +183,11 @@ class Session:
 
     def _words(self, photo: Photo, model: int, view: View, drawing: Drawing, suffix: str) -> list[str]:
         beside = view.beside and len(self.models) > 1 and drawing.tool != 'vis_patches'
-        out = f'{file_name(photo.stem, drawing.tool.removeprefix("vis_"))}.{suffix}'
+        name = f'{file_name(photo.stem, drawing.tool.removeprefix("vis_"))}.{suffix}'
+        out = f'./{name}' if name.startswith('-') else name
         return self.commands.words(drawing, photo, None if beside else model, out)
 
-    def _files(self, words: Sequence[str], photo: Photo, model: int, view: View) -> dict[str, bytes]:
+    def _files(self, words: Sequence[str], photo: Photo, model: int) -> dict[str, bytes]:
         """What a command line writes, by the run that the command makes, with the models that are loaded."""
         spec = self.commands.spec(words)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:

@@ -32,7 +32,7 @@ class Named(TypedDict, total=False):
 
 
 class File(TypedDict):
-    """A file that was written: its path from the run's folder, or from the folder that ``within`` names."""
+    """A file that was written: its path from the run directory, or from the folder that ``within`` names."""
 
     name: str
     bytes: NotRequired[Annotated[int, Ge(0)]]

@@ -1,7 +1,7 @@
 """What a user calls a config → an mmengine ``Config``, a name for the output folder, and its checkpoint.
 
 Accepted are a file, ``mmpretrain::resnet/resnet50_8xb32_in1k.py`` (any installed OpenMMLab package), a model name
-that mmpretrain knows, a run's folder, and the models without a config of :data:`SCHEMES`.
+that mmpretrain knows, a run directory, and the models without a config of :data:`SCHEMES`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SHOWN = 8
 """The number of configs or runs that an error lists."""
 
 FORMS = (
-    'a config file, mmpretrain::FOLDER/FILE.py, vistool::FOLDER/FILE.py, a model name of mmpretrain, a run folder, '
+    'a config file, mmpretrain::FOLDER/FILE.py, vistool::FOLDER/FILE.py, a model name of mmpretrain, a run directory, '
     'timm::NAME, torchvision::NAME, hf::FOLDER'
 )
 
@@ -68,8 +68,8 @@ class Source:
 
     Attributes:
         config: The config, with options merged and custom imports done.
-        name: Stem of output folders and captions: of the config file, the run folder or the model.
-        checkpoint: The run folder's, else the config's ``load_from``, else the weights in its metafile, else None.
+        name: Stem of output folders and captions: of the config file, the run directory or the model.
+        checkpoint: The run directory's, else the config's ``load_from``, else the weights in its metafile, else None.
     """
 
     config: Config
@@ -84,10 +84,10 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
     that is only there. A YAML or JSON config is data, and runs nothing: see :mod:`vistool.models.data_configs`.
 
     Args:
-        spec: A file, ``PACKAGE::FILE``, a model name, a run's folder, or ``SCHEME::NAME`` with a key of
+        spec: A file, ``PACKAGE::FILE``, a model name, a run directory, or ``SCHEME::NAME`` with a key of
             :data:`SCHEMES`.
         options: Changes as ``--cfg-options`` makes them, ``{'model.backbone.depth': 18}``. A ``load_from`` among them
-            takes precedence over the run folder's checkpoint.
+            takes precedence over the run directory's checkpoint.
 
     Raises:
         InputError: Nothing is found (the error lists close matches), or the config cannot be read or changed.

@@ -330,11 +330,11 @@ def load(
     """Builds a model and loads its weights.
 
     Args:
-        config_or_module: A config file, ``mmpretrain::…``, a model name, a run's folder, ``timm::NAME``,
+        config_or_module: A config file, ``mmpretrain::…``, a model name, a run directory, ``timm::NAME``,
             ``torchvision::NAME``, ``hf::FOLDER`` (see :func:`vistool.models.configs.resolve`), or an ``nn.Module``. A
             module is left unchanged: analyses run it in eval mode and restore it afterwards.
-        checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights; default: the run folder's, else the
-            config's ``load_from``.
+        checkpoint: A path, URL, ``demo://NAME``, or ``'none'`` for random weights; default: the run directory's, else
+            the config's ``load_from``.
         device: ``'cpu'``, ``'cuda:0'``, …; None means the CPU, or for a module the device that it is on. A module on
             another device is moved for each analysis and moved back afterwards, which takes time.
         options: Changes to the config, ``{'model.backbone.depth': 18}``.

@@ -8,7 +8,9 @@ of the two. Nothing in the model is edited or copied.
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from vistool.network.sampling import (
+    OFFSETS,
+    REFERENCE,
+    SampledAttention,
+    SampledProduct,
+    SamplingFollower,
+    reference_of,
+)
 from vistool.network.softmax import Product, SoftmaxFollower
 from vistool.network.tensors import Grids, Size
 
@@ -57,6 +67,40 @@ class Frame:
         values = (*self.args, *self.kwargs.values())
         return next((value for value in values if isinstance(value, Tensor)), None)
 
+    def argument(self, *names: str) -> Tensor | None:
+        """The first tensor that was given for one of these arguments; None where there is none."""
+        try:
+            given = inspect.signature(self.module.forward).bind_partial(*self.args, **self.kwargs).arguments
+        except (TypeError, ValueError):
+            return None
+        given = {**given.get('kwargs', {}), **given}
+        return next((given[name] for name in names if isinstance(given.get(name), Tensor)), None)
+
+
+_LEARNED_QUERIES = re.compile(
+    r'\w*(Detr|DETR|Dino|DDQ|Mask2Former(Masked|Transformer)|OneFormerTransformer|TableTransformer)\w*Decoder|\w*QFormer'
+)
+"""Classes of mmdet and transformers around attention whose queries are learned."""
+
+
+def of_objects(frames: Sequence[Frame], queries: int) -> bool:
+    """Whether queries are learned, such as a detector's object queries; those are not places, however many there are.
+
+    They are where a class of :data:`_LEARNED_QUERIES` is around them, or any decoder, with as many as the network says
+    that it has.
+
+    Args:
+        frames: Modules around the operation.
+        queries: How many queries it has.
+    """
+    names = [type(frame.module).__name__ for frame in frames]
+    if any(_LEARNED_QUERIES.match(name) for name in names):
+        return True
+    if not any('Decoder' in name and 'PixelDecoder' not in name for name in names):
+        return False
+    holders = [holder for frame in frames for holder in (frame.module, getattr(frame.module, 'config', None))]
+    return any(getattr(holder, 'num_queries', None) == queries for holder in holders)
+
 
 def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
@@ -83,6 +127,7 @@ class AttentionOp:
         mixed: Whether the heads were mixed after the softmax (talking heads), so that rows need not sum to 1.
         frames: Modules around it, outermost first; ``()`` once compacted.
         grids: Spatial sizes that were seen before it, most recent last.
+        sampled: How many of the operations before it are of deformable attention.
         residual: Largest deviation of reconstructed outputs so far, relative to the largest output; a list of one.
     """
 
@@ -102,7 +147,13 @@ class AttentionOp:
     mixed: bool = False
     frames: tuple[Frame, ...] = ()
     grids: Sequence[Size] = ()
+    sampled: int = 0
     residual: list[float] = field(default_factory=lambda: [0.0])
+
+    @property
+    def ordinal(self) -> int:
+        """Position among the operations that are not deformable."""
+        return self.index - self.sampled
 
     def rows(self, groups: Tensor, positions: Tensor) -> Tensor:
         """Attention of chosen queries over all keys, in O(heads · keys) each.
@@ -335,6 +386,7 @@ def watch_attention(
     leaves: Leaves = 'none',
     skip: Collection[int] = (),
     instead: Callable[[AttentionOp], Tensor] | None = None,
+    sampled: Callable[[SampledAttention], None] | None = None,
 ) -> Iterator[AttentionWatch]:
     """Passes every attention operation that ``root`` runs to ``sink``; nothing stays behind when the context ends.
 
@@ -346,8 +398,9 @@ def watch_attention(
             respect to all can be asked for), or all (so that no gradient passes through one).
         skip: Operations that are not attention over tokens (gates of experts), by their place in the order of all.
         instead: Operation (without its output) → what it gives the network instead, ``(G, H, Nq, dv)``.
+        sampled: Called likewise for each operation of deformable attention; None: those are not looked for.
     """
-    watch = AttentionWatch(batch, sink, leaves, frozenset(skip), instead)
+    watch = AttentionWatch(batch, sink, leaves, frozenset(skip), instead, sampled)
     handles = []
     try:
         for name, module in root.named_modules():
@@ -378,6 +431,7 @@ class AttentionWatch(TorchFunctionMode):
         leaves: Leaves,
         skip: frozenset[int],
         instead: Callable[[AttentionOp], Tensor] | None,
+        sampled: Callable[[SampledAttention], None] | None = None,
     ) -> None:
         super().__init__()
         self.names: list[str] = []
@@ -387,6 +441,7 @@ class AttentionWatch(TorchFunctionMode):
         self._stack: list[Frame] = []
         self._grids = Grids()
         self._softmaxes = SoftmaxFollower()
+        self._sampled, self._samplings, self._deformable = sampled, SamplingFollower(), 0
 
     def enter(self, name: str) -> Callable[..., None]:
         """The pre-hook of the module called ``name``."""
@@ -402,13 +457,16 @@ class AttentionWatch(TorchFunctionMode):
         if self.paused:
             return
         if self._stack and self._stack[-1].module is module:
-            self._stack.pop()
+            frame = self._stack.pop()
+            if self._sampled is not None and hasattr(module, OFFSETS) and not frame.attended:
+                self._found(SampledAttention(len(self.names), frame.name, self._batch))  # by an operator that hides it
         self._grids.watch(output, module=module)
 
     def clear(self) -> None:
         """Drops references to tensors of the forward."""
         self._stack.clear()
         self._softmaxes.clear()
+        self._samplings.clear()
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -423,6 +481,8 @@ class AttentionWatch(TorchFunctionMode):
         product = self._softmaxes.follow(func, args, kwargs, output)
         if product is not None:
             return self._multiplied(product, output)
+        if self._sampled is not None and (samples := self._samplings.follow(func, args, kwargs, output)) is not None:
+            self._summed(samples, output)
         if func in _CONVOLUTION and max((args[1] if len(args) > 1 else kwargs['weight']).shape[2:]) > 1:
             self._grids.measure(output)
         return output
@@ -488,20 +548,35 @@ class AttentionWatch(TorchFunctionMode):
         self._found(replace(op, output=grouped(product.arrange(output)), source=output))
         return self._onward(output)
 
+    def _summed(self, product: SampledProduct, output: Tensor) -> None:
+        """Takes samples that were weighted and summed."""
+        queries = int(product.weights.shape[1])
+        given = (frame.argument(REFERENCE) for frame in reversed(self._stack))
+        reference = reference_of((points for points in given if points is not None), queries)
+        objects = of_objects(self._stack, queries)
+        owner = next((frame for frame in reversed(self._stack) if hasattr(frame.module, OFFSETS)), None)
+        name = (owner or self._stack[-1]).name if self._stack else ''
+        self._found(SampledAttention(len(self.names), name, self._batch, product, output, reference, objects))
+
     def _op(self, shape: tuple[int, int, int, int], **known: Any) -> AttentionOp:
         name = self._stack[-1].name if self._stack else ''
         frames = tuple(replace(frame) for frame in self._stack)  # as they are now: their counts go on
-        return AttentionOp(len(self.names), name, shape, frames=frames, grids=self._grids.copy(), **known)
+        known = {**known, 'frames': frames, 'grids': self._grids.copy(), 'sampled': self._deformable}
+        return AttentionOp(len(self.names), name, shape, **known)
 
     def _replaced(self, op: AttentionOp) -> Tensor:
         assert self._instead is not None
         with self._pause():
             return self._instead(op)
 
-    def _found(self, op: AttentionOp) -> None:
+    def _found(self, op: AttentionOp | SampledAttention) -> None:
         self.names.append(op.name)
         with self._pause():
-            self._sink(op)
+            if isinstance(op, AttentionOp):
+                self._sink(op)
+            elif self._sampled is not None:
+                self._deformable += 1
+                self._sampled(op)
         for frame in self._stack:
             frame.attended += 1
 

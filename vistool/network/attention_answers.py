@@ -202,7 +202,7 @@ class AttentionAnswers:
         """The answers of an operation, which is counted without the gates."""
         gates = self.gates()
         kept = [found for index, found in enumerate(self.ops) if index not in gates]
-        return kept[op.index] if op.index < len(kept) else None
+        return kept[op.ordinal] if op.ordinal < len(kept) else None
 
     def remember(self, index: int, compute: Callable[[], T]) -> T:
         """What was computed from the answers of an operation, once."""

@@ -315,6 +315,7 @@ def forward(
     hints: TokenHints | None = None,
     read: ScoreReader = BY_PLACE,
     dense: bool = False,
+    run: Callable[[], Any] | None = None,
 ) -> Iterator[Forward]:
     """Runs ``module`` once and keeps what the maps are computed from.
 
@@ -330,6 +331,7 @@ def forward(
         read: Finds the scores in the network's output.
         dense: Whether the network predicts at places of the image (a detector, a segmenter): its maps are where the
             predictions are, so their order is not checked by changing the image, and they may be levels of a pyramid.
+        run: Runs the network once on ``inputs`` and returns its output, where something else watches that run as well.
 
     Raises:
         InputError: If a layer is not reached or gives no spatial map.
@@ -338,7 +340,7 @@ def forward(
         with activations(module, targets, cut=gradients, known=_known_grids(module, inputs)) as found:
             if not gradients:
                 torch.set_grad_enabled(False)  # borrowed() restores the caller's mode
-            output = run_network(module, inputs)
+            output = run_network(module, inputs) if run is None else run()
         yield _collect(module, inputs, targets, found, output, hints or TokenHints(), read, dense)
 
 

@@ -283,8 +283,8 @@ def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
     return list(remembered(root, 'stages', _sizes_of(inputs), lambda: _find_stages(root, rows(inputs, 0, 1))))
 
 
-def block_layers(root: nn.Module, inputs: NetworkInput, most: int) -> list[str]:
-    """Names of the stages and of all blocks that give a map of several positions, in the order of the forward.
+def block_layers(root: nn.Module, inputs: NetworkInput, most: int) -> tuple[list[str], str]:
+    """Names of the stages and of all blocks that give a map of several positions, and the last stage.
 
     Blocks are modules of one type in a row, with modules of their own inside. One forward finds them, once for a
     network and its weights: at another input size the same layers are taken.
@@ -293,6 +293,9 @@ def block_layers(root: nn.Module, inputs: NetworkInput, most: int) -> list[str]:
         root: The network.
         inputs: An input to run with.
         most: The largest number of values that their maps may have together; with more, the stages alone are taken.
+
+    Returns:
+        The names in the order of the forward, and the last stage's.
 
     Raises:
         InputError: If the network gives no maps.
@@ -314,7 +317,7 @@ def block_layers(root: nn.Module, inputs: NetworkInput, most: int) -> list[str]:
         return names, list(stages), values / math.prod(input_size(inputs)[0])
 
     names, stages, density = remembered(root, 'stages and blocks', (), find)
-    return list(names if density * math.prod(input_size(inputs)[0]) <= most else stages)
+    return list(names if density * math.prod(input_size(inputs)[0]) <= most else stages), stages[-1]
 
 
 def stage_features(

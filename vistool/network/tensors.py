@@ -58,7 +58,7 @@ def float_tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
 def part_of(value: Any, place: str) -> tuple[str, Any]:
     """What lies at ``place`` in ``value``, such as ``'[aux][0]'``, with that place as :func:`leaves` writes it.
 
-    Numbers count from the end where they are negative.
+    A number that is not a key is a position, counted from the end where it is negative.
 
     Raises:
         LookupError: If there is nothing at that place.
@@ -70,8 +70,8 @@ def part_of(value: Any, place: str) -> tuple[str, Any]:
             raise LookupError(place)
         keys, children, _ = node
         index = next((index for index, key in enumerate(keys) if str(key) == word), None)
-        if index is None and re.fullmatch(r'-\d{1,9}', word) and int(word) >= -len(children):
-            index = len(children) + int(word)
+        if index is None and re.fullmatch(r'-?\d{1,9}', word) and -len(children) <= int(word) < len(children):
+            index = int(word) % len(children)
         if index is None:
             raise LookupError(place)
         value, found = children[index], f'{found}[{keys[index]}]'

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.errors import InputError
-from vistool.network.attention import HEADS, AttentionOp, Frame
+from vistool.network.attention import HEADS, AttentionOp, Frame, of_objects
 from vistool.network.attention_answers import AttentionAnswers, TokenAnswers, answers_within, correlated
 from vistool.network.capture import remembered
 from vistool.network.positions import Answer, Probe, Reading, possible_layouts, readings
@@ -51,10 +50,6 @@ _ELONGATED = math.log(4.5)
 _ALIKE = 0.25
 """Answers whose logarithms vary less than this come from the whole image."""
 _CHANNEL_ATTENTION = ('XCA', 'ChannelAttention', 'CrossCovariance', 'ChannelBlock')
-_LEARNED_QUERIES = re.compile(
-    r'\w*(Detr|DETR|Dino|DDQ|Mask2Former(Masked|Transformer)|OneFormerTransformer|TableTransformer)\w*Decoder|\w*QFormer'
-)
-"""Classes of mmdet and transformers around attention whose queries are learned."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +110,8 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     """
     _refuse_channels(op, batch)
     groups, _, queries, keys = op.shape
-    learned = any(_LEARNED_QUERIES.match(type(frame.module).__name__) for frame in op.frames)
-    if learned and 'self' in op.name.rpartition('.')[2]:
+    learned = of_objects(op.frames, queries)
+    if learned and 'self' in op.name:
         raise Unplaced(
             f'{op.name}: the {queries} queries of its decoder are learned, and attend to each other, not to places',
             parameter='layers',
@@ -164,7 +159,7 @@ def place_tokens(
             layout = replace(layout, assumed=f'{assumed}, as {answers.problem}')
         return op, layout
     _refuse_channels(op, batch)
-    found, placed = answers.remember(op.index, lambda: _place(op, batch, size, answers))
+    found, placed = answers.remember(op.ordinal, lambda: _place(op, batch, size, answers))
     if found is None or isinstance(placed, str):
         raise Unplaced(f'{op.name} {placed}', parameter='layers')
     sizes = [batch if axis.role == 'image' else axis.size for axis in found.axes]

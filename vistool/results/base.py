@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sized
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from vistool import display
@@ -64,6 +64,23 @@ class Coordinates(Mapping[str, Coordinate]):
         return ', '.join(f'{name}={value!r}' for name, value in self._items.items())
 
 
+_LONGEST = 60  # characters
+
+
+def _brief(value: Any) -> str:
+    """A value in a few words: the shape of an array, the number of parts."""
+    if hasattr(value, 'shape') and hasattr(value, 'dtype') and value.shape:
+        return f'{value.dtype} {"×".join(map(str, value.shape))}'
+    text = repr(value)
+    if len(text) <= _LONGEST and '\n' not in text:
+        return text
+    return f'{len(value)} entries' if isinstance(value, Sized) and not isinstance(value, str) else f'{text[:_LONGEST]}…'
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, Sized) and len(value) == 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What an analysis returns: frozen, and without any code that draws it.
@@ -77,6 +94,18 @@ class Result:
 
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     companions: Mapping[str, Result] = field(default_factory=dict, repr=False)
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Gives every kind, also those of users, the short ``repr``: that of a dataclass writes all values out."""
+        super().__init_subclass__(**more)
+        if '__repr__' not in vars(cls):
+            cls.__repr__ = cls.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """The kind, and what it holds in a few words."""
+        shown = ((each.name, getattr(self, each.name)) for each in fields(self) if each.repr)
+        told = ', '.join(f'{name}: {_brief(value)}' for name, value in shown if not _is_empty(value))
+        return f'{type(self).__name__}({told})'
 
     def with_provenance(self, **more: object) -> Self:
         """The same result with more entries in its provenance."""

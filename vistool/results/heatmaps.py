@@ -198,6 +198,39 @@ class Top:
     criterion: str
 
 
+@dataclass(frozen=True, eq=False)
+class SampledPoints:
+    """Where a query of deformable attention looks, in one head or in several.
+
+    Attributes:
+        points: float32 ``(n, 2)``, ``(x, y)`` in pixels of the network's input; some may lie outside, where zeros are
+            read.
+        weights: float32 ``(n,)``; those of a head sum to 1.
+        levels: int ``(n,)``, the level that each point reads.
+        heads: int ``(n,)``, its head.
+        sizes: Height and width of the map of each level.
+        reference: Where the query looks from, ``(x, y)`` likewise; None where that is not known.
+    """
+
+    points: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    levels: NDArray[np.int64]
+    heads: NDArray[np.int64]
+    sizes: tuple[tuple[int, int], ...]
+    reference: tuple[float, float] | None = None
+
+    def of(self, head: int | str) -> SampledPoints | None:
+        """Those of one head, or of ``'mean'``, whose weights sum to 1; None for ``'max'``, which has none."""
+        if head == 'mean':
+            return replace(self, weights=self.weights / np.float32(len(np.unique(self.heads))))
+        if isinstance(head, str):
+            return None
+        own = self.heads == head
+        return replace(
+            self, points=self.points[own], weights=self.weights[own], levels=self.levels[own], heads=self.heads[own]
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Heatmap:
     """One map.
@@ -224,6 +257,7 @@ class Heatmap:
         comparable: Whether the values are on the scale of the first model's.
         resampled_from: Height and width of the compared map before it was resampled to this size; else None.
         limits: The raw values at the ends of the color scale, where maps of other figures share it; else None.
+        sampled: For deformable attention, the points that the map's query looks at, which are drawn; else None.
     """
 
     values: Array
@@ -243,6 +277,7 @@ class Heatmap:
     comparable: bool = True
     resampled_from: tuple[int, int] | None = None
     limits: tuple[float, float] | None = None
+    sampled: SampledPoints | None = None
 
     def __post_init__(self) -> None:
         """Accepts any mapping as coordinates."""

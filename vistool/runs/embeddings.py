@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vistool.analyses.embedding import DatasetEmbedding
 from vistool.data.datasets import DatasetItems, LabeledFiles, class_ids, class_name
 from vistool.data.samples import Sample
-from vistool.environment import shareable, versions
+from vistool.environment import as_typed, shareable, versions
 from vistool.errors import InputError, check_seed, naming, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.gallery.runs import RUN, Facts
@@ -241,7 +241,7 @@ class _Run:
     def described(self, sample: Sample, predictions: tuple[Target | None, ...]) -> EmbeddedSample:
         """What is kept of a sample."""
         label = None if sample.label is None else Target(class_name(sample.label, self.names), sample.label)
-        path = None if sample.path is None else str(sample.path)
+        path = None if sample.path is None else as_typed(sample.path)
         small = thumbnail(sample.image) if self.spec.thumbnails else None
         return EmbeddedSample(sample.index or 0, sample.name, path, label, predictions, small)
 

@@ -294,7 +294,7 @@ def file_entry(folder: Path, path: Path, roots: Mapping[str, Path] | None = None
     """A written file as the manifest names it, with size and CRC-32: relative to the folder that it lies in.
 
     Args:
-        folder: The run's folder.
+        folder: The run directory.
         path: The file.
         roots: Other folders that the run writes into, by parameter; the entry's ``within`` is that parameter.
     """
@@ -552,7 +552,7 @@ def again_of(words: Sequence[str | None], images: Images, out: Path, fixed: bool
     Args:
         words: The words of the command, None where the images stand.
         images: What stood there.
-        out: The run's folder.
+        out: The run directory.
         fixed: Whether the record must not depend on where the folder lies.
     """
     if not words or not isinstance(images, (str, os.PathLike)):

@@ -156,7 +156,7 @@ def run(
     :class:`~vistool.runs.spec.Selection`, :class:`~vistool.runs.spec.Output` and :class:`~vistool.runs.spec.Execution`.
 
     Args:
-        model: A config, a model name, a run's folder, …, as :func:`vistool.load` takes it; or a loaded model; or an
+        model: A config, a model name, a run directory, …, as :func:`vistool.load` takes it; or a loaded model; or an
             ``nn.Module`` with its ``transform``.
         images: A file, a folder, a glob pattern, a ``.txt`` list, ``@train``, ``@val`` or ``@test`` of the config, or a
             list of paths.

@@ -53,9 +53,9 @@ class ModelSpec:
     """One model of a run.
 
     Attributes:
-        model: A config file, ``mmpretrain::…``, a model name, a run's folder, ``timm::NAME``, …; or a loaded model, or
+        model: A config file, ``mmpretrain::…``, a model name, a run directory, ``timm::NAME``, …; or a loaded model, or
             a plain module.
-        checkpoint: A path, URL, ``demo://NAME`` or ``'none'``; None: the run folder's, else the config's.
+        checkpoint: A path, URL, ``demo://NAME`` or ``'none'``; None: the run directory's, else the config's.
         transform: For a plain module: PIL image → input tensor ``(C, H, W)``.
     """
 

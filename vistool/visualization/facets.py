@@ -17,6 +17,7 @@ import numpy as np
 from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer, Measure
 
 COSINE = 'cosine similarity'
+SAMPLED = 'points that are read: area = weight, color = level, + = reference point'
 _UNITS = ('epoch', 'iteration')
 """What a training counts."""
 _MOST_SHOWN = 3
@@ -460,6 +461,7 @@ class _Attention(_Arranger):
             query,
             self.shares() if len(self.result.mass) == 1 else '',
             'heads mixed after the softmax' if any(item.layer and item.layer.mixed for item in self.result) else '',
+            SAMPLED if any(item.sampled is not None for item in self.result) else '',
         )
 
     def shares(self) -> str:

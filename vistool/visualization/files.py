@@ -27,7 +27,7 @@ from vistool.data.display import strips
 from vistool.environment import shareable
 from vistool.errors import InputError, param
 from vistool.records import shown
-from vistool.results import CheckReport, Curves, Heatmap, Heatmaps, ImageGrid, Result
+from vistool.results import CheckReport, Curves, Heatmap, Heatmaps, ImageGrid, Result, SampledPoints
 from vistool.visualization.facets import facets
 from vistool.visualization.scene import Pixels
 
@@ -275,8 +275,10 @@ def heatmaps_npz(result: Heatmaps) -> bytes:
     ``range_i`` float32 ``(K, 2)`` (NaN for those that were not); ``image`` uint8 ``(H, W, 3)``; where metrics were
     asked for, ``metric_names`` (M,) strings, ``metrics_i`` float64 ``(K, M)``, ``chance_i`` likewise, what a map that
     knows nothing gets (NaN where that is not known), and ``curve_i_k_NAME`` float64 ``(2, n)``, the fractions and
-    scores of a curve of map k; where pixels of ``image`` lie in the original, ``geometry`` float64 ``(3, 3)``, affine,
-    and ``original_size`` ``(2,)``, its height and width; ``recipe``, the provenance as a JSON string.
+    scores of a curve of map k; of deformable attention ``sampled_i_k`` float32 ``(n, 5)``: x and y in pixels of
+    ``image``, weight, level and head of each point that the query of map k looks at; where pixels of ``image`` lie in
+    the original, ``geometry`` float64 ``(3, 3)``, affine, and ``original_size`` ``(2,)``, its height and width;
+    ``recipe``, the provenance as a JSON string.
     """
     return _npz({**_heatmap_arrays(result), 'recipe': _provenance(result)})
 
@@ -341,6 +343,8 @@ def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
                 rows = [[item.chance.get(name, np.nan) for name in result.measures] for _, item in maps]
                 arrays[f'chance_{index}'] = np.array(rows, np.float64)
         for number, (_, item) in enumerate(maps):
+            if item.sampled is not None:
+                arrays[f'sampled_{index}_{number}'] = _sampled(item.sampled)
             for name, curve in item.curves.items():
                 points = np.stack([curve.fractions, curve.scores])
                 arrays[f'curve_{index}_{number}_{name.replace(" ", "_")}'] = points
@@ -352,6 +356,11 @@ def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
         arrays['geometry'] = np.asarray(geometry.matrix, np.float64)
         arrays['original_size'] = np.array(geometry.original_size, np.int64)
     return arrays
+
+
+def _sampled(sampled: SampledPoints) -> NDArray[np.float32]:
+    columns = (*sampled.points.T, sampled.weights, sampled.levels, sampled.heads)
+    return np.stack([np.asarray(column, np.float32) for column in columns], 1)
 
 
 def _grid_arrays(result: ImageGrid) -> dict[str, NDArray[Any]]:

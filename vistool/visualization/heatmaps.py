@@ -18,6 +18,7 @@ from vistool.results.heatmaps import Kind
 from vistool.visualization.facets import Facet, Facets, facets, found_text, remark
 from vistool.visualization.files import safe_name
 from vistool.visualization.raster import blend, colorize, mark_missing, overlay, resize_image, resize_map, rgb_map
+from vistool.visualization.sampled import LevelLegend, PointMarks, pale
 from vistool.visualization.scene import RED, WHITE, Color, Pixels, Scene, Tile
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import (
@@ -320,6 +321,14 @@ class _Painter:
         """The figure's view, or the map's own where it comes from another network."""
         return self.view if item.view is None else choose_view(self.result, self.style, item.view)
 
+    def background(self, view: View) -> Tile:
+        """Draws the pale photo on which sampling points lie."""
+
+        def draw(size: tuple[int, int]) -> Pixels:
+            return pale(resize_image(view.photo, size))
+
+        return draw
+
     def tile(self, mapping: ColorMapping, view: View, spotlight: bool = False) -> Tile:
         """Draws a map; with ``spotlight`` the photo, bright where the map is 1 and dark where it is 0."""
 
@@ -438,10 +447,20 @@ def _map_cell(item: Heatmap, facet: Facet, colors: ColorMapping, painter: _Paint
         marks += [Outline(view.place(line), _TRUTH, 1.0, 0.7) for line in contours(item.truth)]
     marks += _found_marks(painter.result, view, item)
     footer = (facet.footer,) if facet.footer else ()
-    tile = painter.tile(colors, view, 'share' in item.coordinates)
+    tile, bar = painter.tile(colors, view, 'share' in item.coordinates), colors.bar
+    if item.sampled is not None:
+        marks.append(PointMarks(item.sampled, view, _input_size(painter.result, item)))
+        if colors.alpha is None:
+            tile, bar = painter.background(view), None
     return Cell(
-        tile, width / height, footer=footer, numbers=facet.metrics, note=facet.note, marks=tuple(marks), bar=colors.bar
+        tile, width / height, footer=footer, numbers=facet.metrics, note=facet.note, marks=tuple(marks), bar=bar
     )
+
+
+def _input_size(result: Heatmaps, item: Heatmap) -> tuple[int, int]:
+    """Height and width of the input of a map's network."""
+    image = result.image if item.view is None else item.view.image
+    return image.shape[0], image.shape[1]
 
 
 def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heatmap | None = None) -> Cell:
@@ -456,7 +475,9 @@ def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heat
     photo = painter.photo if view is painter.view else partial(resize_image, view.photo)
     if any(each.mask is not None for each in result.instances):
         photo = partial(_with_regions, result, view, photo)
-    return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=(*found, *rings))
+    sampled = next((each.sampled for each in result if each.sampled is not None and each.view is seen), None)
+    legend = () if sampled is None else (LevelLegend(sampled.sizes),)
+    return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=(*found, *rings, *legend))
 
 
 def _photo_cell(photo: Pixels, title: str) -> Cell:

@@ -22,9 +22,9 @@ from vistool.visualization.vector import parameters
 _MEASURES = {
     'entropy': 'entropy (nats)',
     'distance': 'mean distance (px)',
-    'cls': 'on the class token',
-    'prefix': 'on other prefix tokens',
-    'padding': 'on padding',
+    'cls': 'attention to the class token',
+    'prefix': 'attention to other prefix tokens',
+    'padding': 'attention to padding',
 }
 
 

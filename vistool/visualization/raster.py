@@ -354,5 +354,8 @@ def _paint_path(canvas: Pixels, item: PathItem, density: float) -> None:
     # OpenCV's integer coordinates are pixel centers, ours are pixel edges.
     points = (np.array(item.points) * density - (left, top) - 0.5) * (1 << _FRACTION_BITS)
     corners = [np.rint(points).astype(np.int32)]
-    cv2.polylines(area, corners, True, item.color, max(1, round(item.width * density)), cv2.LINE_AA, _FRACTION_BITS)
+    if item.filled:
+        cv2.fillPoly(area, corners, item.color, cv2.LINE_AA, _FRACTION_BITS)
+    else:
+        cv2.polylines(area, corners, True, item.color, max(1, round(item.width * density)), cv2.LINE_AA, _FRACTION_BITS)
     canvas[top : top + height, left : left + width] = area

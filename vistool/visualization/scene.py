@@ -92,12 +92,14 @@ class PathItem:
         color: RGB.
         width: Width of the line in units.
         clip: Nothing is drawn outside.
+        filled: Whether the area within is painted, and not the line.
     """
 
     points: tuple[tuple[float, float], ...]
     color: Color
     width: float
     clip: Box
+    filled: bool = False
 
 
 @dataclass(frozen=True)

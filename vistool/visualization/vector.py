@@ -167,7 +167,9 @@ def _halo(item: TextItem, page: Page, order: int) -> Any:
 def _paint_path(axes: Any, item: PathItem, page: Page, order: int) -> None:
     width = item.width * page.points
     color = _fractions(item.color)
-    line = Polygon(item.points, closed=True, fill=False, linewidth=width, edgecolor=color, zorder=order)
+    line = Polygon(item.points, closed=True, fill=item.filled, linewidth=width, zorder=order)
+    line.set_edgecolor('none' if item.filled else color)
+    line.set_facecolor(color if item.filled else 'none')
     axes.add_patch(line)
     line.set_clip_path(_rectangle(item.clip), axes.transData)
 

@@ -56,6 +56,18 @@ def test_a_map_elsewhere_is_flagged_as_such():
     assert note_of(beside)[0] == 'drift: masking the input finds the evidence elsewhere'
 
 
+@pytest.mark.parametrize(('background', 'outside', 'flagged'), [(0.1, 0.0, False), (0.1, 1.0, True), (0.0, 1.0, True)])
+def test_what_is_strong_outside_the_masked_cells_counts_and_a_faint_background_does_not(background, outside, flagged):
+    values = np.maximum(ring()[0].numpy() * (0.15 if outside else 1.0), background)
+    values[0:30, 0:15] = max(outside, background)
+    note, drift = note_of(values)
+    assert (note == 'drift: masking the input finds the evidence elsewhere') is flagged
+    inside = values[20:70, 20:70]
+    losses = measure_losses(ring(), BOX, seen, 8)
+    own = inside.reshape(5, 10, 5, 10).sum((1, 3)) / (inside.sum() + (450 if outside else 0))
+    assert drift.agreement == pytest.approx(np.minimum(own, losses / losses.sum()).sum(), abs=1e-6)
+
+
 def test_what_masking_does_not_change_is_not_judged():
     losses = measure_losses(ring(), BOX, lambda copies: torch.ones(len(copies)), 8)
     assert not losses.any()

@@ -54,6 +54,17 @@ def test_map_of_a_prediction_is_that_of_a_backward_through_the_whole_network(nam
         np.testing.assert_allclose(item.values, wanted, atol=1e-5, err_msg=f'{item.coordinates}')
 
 
+@pytest.mark.parametrize('keys', [(), ('fine',), ('fine', 'coarse')])
+def test_a_backbone_without_pyramid_may_name_its_levels_as_it_likes(keys, image):
+    network = dense_networks.without_pyramid(keys)
+    result = vt.CAM(instances=[0, 1], score_threshold=0.0)(model_of(network), image)
+    levels = [(network.backbone, key) for key in keys] or [(network.backbone, None)]
+    for item, wanted in zip(result, oracle(network, image, levels, [number_of(0), number_of(1)]), strict=True):
+        assert wanted.max() > 0
+        np.testing.assert_allclose(item.values, wanted, atol=1e-5)
+    assert result.layers == (('backbone',) if len(keys) < 2 else ('backbone[0]', 'backbone[1]'))
+
+
 def test_layers_are_fused_or_stand_alone(image):
     network = TORCHVISION['faster_rcnn']()
     cam = vt.CAM(layers=['backbone.stages[1]', 'backbone.fpn[0]'], instances=[1], score_threshold=0.0)

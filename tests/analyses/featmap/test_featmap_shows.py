@@ -11,7 +11,7 @@ from torch import nn
 
 from vistool import FeatureMaps, InputError
 from vistool.analyses.featmap.pca import Positions, basis_bytes, otsu, principal, read_basis
-from vistool.analyses.featmap.reductions import cosine, linear_cka, parse_channels
+from vistool.analyses.featmap.reductions import cosine, linear_cka
 from vistool.analyses.featmap.statistics import BatchStatistics
 from vistool.models.model import as_model, as_samples
 from vistool.network.features import Feature
@@ -89,11 +89,11 @@ def test_top_channels(inputs, raw, criterion, score):
 
 
 def test_chosen_channels_in_their_order_and_reduced(inputs, raw):
-    found, _ = values(Net(), inputs, channels=['4', '0-2'])
-    assert np.array_equal(found, raw[0][[4, 0, 1, 2]])
+    for words in (['4', '0-2'], ['4', '0:3'], ['4,0,1', 2]):
+        found, _ = values(Net(), inputs, channels=words)
+        assert np.array_equal(found, raw[0][[4, 0, 1, 2]])
     found, _ = values(Net(), inputs, channels=[1, 3], reduction='sum')
     np.testing.assert_allclose(found[0], raw[0][[1, 3]].sum(0), rtol=1e-6)
-    assert parse_channels(['0', '5', '7-11', '5,6']) == (0, 5, 7, 8, 9, 10, 11, 6)
 
 
 def test_all_channels_of_a_layer_share_a_scale_and_layers_do_not(inputs):

@@ -101,6 +101,16 @@ def test_another_head_and_a_surplus_part(caplog):
     assert len(warnings(caplog)) == 1
 
 
+def test_tied_weights_that_are_saved_once_are_not_missing(caplog):
+    """As transformers writes safetensors: the tensor of two names under one of them."""
+    model = Classifier()
+    model.decoder = nn.ModuleDict({'head': model.head})
+    kept = {name: value for name, value in filled(model).items() if not name.startswith('head.')}
+    report = load_weights(model, checkpoint(kept))
+    assert report.missing == () and not caplog.records
+    assert torch.equal(model.head['fc'].weight, torch.full((10, 8), 7.0))
+
+
 def test_batch_counters_are_not_worth_a_message(caplog):
     model = Classifier()
     weights = {name: tensor for name, tensor in filled(model).items() if 'num_batches_tracked' not in name}

@@ -31,6 +31,7 @@ from vistool.models.model import Model, Subject, Targets, as_model, as_samples, 
 from vistool.network.detection import find_detector, query_of
 from vistool.network.inputs import run_network
 from vistool.network.layers import words_for
+from vistool.network.sampling import samples_points
 from vistool.network.tensors import NetworkInput, input_size
 from vistool.registry import ANALYSES
 from vistool.results import HeadStatistics, Heatmaps
@@ -190,6 +191,8 @@ class Attention(MapAnalysis):
         queries = Query.parse_all(self.queries)
         if any(query.kind == 'object' for query in queries):
             return [self._of_objects(model, sample, method, queries) for sample in samples]
+        if len(samples) > 1 and samples_points(model.module):
+            return [result for sample in samples for result in self._read(model, [sample], method)]
         points = network_points(samples, queries).to(model.device)
         inputs = model.batch(samples)
         if (detector := find_detector(model.module)) is not None:
@@ -246,8 +249,9 @@ class Attention(MapAnalysis):
                 raise InputError(
                     f'no prediction {query.index}', accepted=f'#0 to #{len(known) - 1}', parameter='queries'
                 )
-            token = query_of(detector, output, found, (0, query.index), size)
-            named.append(Query('token', index=token, name=f'#{query.index} {known[query.index].name}'))
+            token, first = query_of(detector, output, found, (0, query.index), size), detector.first_query(size)
+            name = f'#{query.index} {known[query.index].name}'
+            named.append(Query('token', index=token, name=name, decoded=not first))
         (result,) = replace(self, queries=named)._read(model, [sample], method)
         numbers: dict[object, int] = {
             query.name: given.index for query, given in zip(named, queries, strict=True) if query.name

@@ -12,15 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import (
-    Observation,
-    RecordedAttention,
-    has_class_token,
-    observe,
-    positions_of,
-    resolve_query,
-    verify,
-)
+from vistool.analyses.attention.capture import Observation, RecordedAttention, has_class_token, observe
+from vistool.analyses.attention.reading import positions_of, resolve_query, verify
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.errors import InputError, message_of
 from vistool.models.classes import Chosen
@@ -406,6 +399,15 @@ def rolled_out(
         found = _Layers.of(read, 'rollout', len(wanted))
         asked = _asking(found, queries, points, size, recorded.patch, recorded.has_class_token)
         return _rolled_out(found, *asked, recorded.patch)
+
+
+def require_multiplied(recorded: RecordedAttention, method: str) -> None:
+    """Refuses layers whose attention cannot be multiplied.
+
+    Raises:
+        InputError: Tokens attend within windows or from other tokens, or heads are mixed.
+    """
+    _Layers.of([(layer.op, layer.layout, None) for layer in recorded.layers.values()], method, 0)
 
 
 def _asking(

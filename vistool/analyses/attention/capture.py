@@ -6,231 +6,31 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vistool.analyses.attention.deformable import read_sampled, require_points
+from vistool.analyses.attention.reading import Reading, read, verify
 from vistool.analyses.attention.selection import LayerChoice, Query
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.input_size import patch_size
 from vistool.models.model import Model
-from vistool.network.attention import TOLERANCE, AttentionOp, Leaves, watch_attention
+from vistool.network.attention import AttentionOp, Leaves, watch_attention
 from vistool.network.attention_answers import AttentionAnswers, attention_answers, is_known
 from vistool.network.capture import borrowed, remembered
 from vistool.network.embedding import patch_stride
 from vistool.network.inputs import run_network
+from vistool.network.sampling import SampledAttention
 from vistool.network.tensors import NetworkInput, Size, input_size, tensors
 from vistool.network.token_layout import TokenLayout, Unplaced, Unrecognized, covered_size, place_tokens
 
 log = logging.getLogger('vistool')
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The attention maps of one layer.
-
-    Attributes:
-        index: Number of the layer.
-        name: Dotted name of its module.
-        maps: ``(B, Q, heads, h, w)``: of each query, the probability of every token of the image.
-        prefix: ``(B, Q, heads, P)``: the probabilities of the prefix tokens.
-        padding: ``(B, Q, heads)``: the rest, the probability of padding in windows.
-        residual: How far attention times values is from the module's own output, relative to its largest value.
-        mixed: Whether heads were mixed after the softmax.
-        queries: The queries, ``auto`` resolved.
-        query_grid: ``(h, w)`` of the queries, or None.
-        unchecked: Whether the order of its tokens, or of its queries, is assumed.
-    """
-
-    index: int
-    name: str
-    maps: Tensor
-    prefix: Tensor
-    padding: Tensor
-    residual: float
-    mixed: bool
-    queries: tuple[Query, ...]
-    query_grid: tuple[int, int] | None
-    unchecked: bool = False
-
-
-def read(
-    op: AttentionOp,
-    layout: TokenLayout,
-    queries: Sequence[Query],
-    points: Tensor,
-    extent: tuple[int, int],
-    classes: bool,
-) -> Reading:
-    """Maps of every query.
-
-    Args:
-        op: The operation.
-        layout: Where its tokens are.
-        queries: The queries.
-        points: ``(B, Q, 2)``, ``(x, y)`` of point queries in network pixels; unused for other kinds.
-        extent: ``(H, W)`` network pixels that the query grid covers.
-        classes: Whether the first prefix token is a class token, as far as is known.
-
-    Raises:
-        InputError: If there is no such query, or the weights do not give the module's output.
-    """
-    resolved = tuple(resolve_query(query, op, layout, classes) for query in queries)
-    rows = []
-    for number, query in enumerate(resolved):
-        if query.kind == 'mean':
-            rows.append(mean_row(op, layout, len(points)))
-        else:
-            rows.append(_row(op, layout, positions_of(query, layout, points[:, number], extent)))
-    stacked = torch.stack(rows, 1)
-    if any(query.kind == 'mean' for query in resolved):  # each other row has been checked by itself
-        verify(op)
-    prefix, image = stacked[..., : layout.prefix], stacked[..., layout.prefix :]
-    padding = (1 - stacked.sum(-1)).clamp_min(0) if layout.windows is not None else stacked.new_zeros(stacked.shape[:3])
-    maps = image.unflatten(-1, layout.grid)
-    return Reading(
-        op.index,
-        op.name,
-        maps,
-        prefix,
-        padding,
-        op.residual[0],
-        op.mixed,
-        resolved,
-        layout.query_grid,
-        bool(layout.assumed),
-    )
-
-
-def verify(op: AttentionOp) -> None:
-    """Checks a sample of rows against the operation's own output.
-
-    Raises:
-        InputError: If the weights do not give that output.
-    """
-    groups, positions = _spread(op.shape[0], _device(op)), _spread(op.shape[2], _device(op))
-    positions = positions.expand(len(groups), -1)
-    if not op.check(groups, positions, op.rows(groups, positions)):
-        raise _unproven(op)
-
-
-@lru_cache
-def _spread(count: int, device: torch.device) -> Tensor:
-    """Up to four of so many places, the first and the last among them."""
-    return torch.linspace(0, count - 1, min(count, 4), device=device).long().unique()
-
-
-def _unproven(op: AttentionOp) -> InputError:
-    dtype = op.output.dtype if op.output is not None else torch.float32
-    return InputError(
-        f"{op.name}: attention times values differs from the module's own output by {op.residual[0]:.1e} of its "
-        f'largest value (tolerance {TOLERANCE.get(dtype, 1e-4):.0e} for {str(dtype).removeprefix("torch.")})',
-        hint='the map would not show what the model computed; choose another layer',
-        parameter='layers',
-    )
-
-
-def _device(op: AttentionOp) -> torch.device:
-    tensor = op.weights if op.weights is not None else op.query
-    assert tensor is not None
-    return tensor.device
-
-
-def resolve_query(query: Query, op: AttentionOp, layout: TokenLayout, classes: bool) -> Query:
-    """The query that this layer has; ``auto`` becomes the class token or the mean."""
-    single = op.shape[2] == 1
-    has_class = single or (layout.query_grid is not None and layout.query_prefix > 0 and classes)
-    if query.kind == 'auto':
-        return replace(query, kind='cls' if has_class else 'mean')
-    if query.kind == 'cls' and not has_class:
-        raise InputError(f'{op.name} has no class token', accepted='mean, or X,Y', parameter='queries')
-    if query.kind == 'token' and (query.index >= op.shape[2] or layout.windows is not None):
-        problem = f'no token {query.index}: {op.name} has {op.shape[2]} queries'
-        if layout.windows is not None:
-            problem = f'{op.name} attends within windows, whose tokens are not numbered'
-        raise InputError(problem, accepted='cls, mean, X,Y', parameter='queries')
-    if query.kind == 'point' and layout.query_grid is None:
-        raise InputError(
-            f'{op.name} has {op.shape[2]} queries whose places in the image are not known',
-            accepted='cls, mean, or the number of a token',
-            parameter='queries',
-        )
-    return query
-
-
-def positions_of(query: Query, layout: TokenLayout, points: Tensor, extent: tuple[int, int]) -> Tensor:
-    """The query's token in each image, int64 ``(B,)``; tokens of a grid come after the prefix."""
-    if query.kind in ('cls', 'token'):
-        place = query.index
-        if query.kind == 'token' and layout.query_order is not None:
-            place = layout.query_order.index(place)
-        return torch.full((len(points),), place, dtype=torch.long, device=points.device)
-    assert layout.query_grid is not None
-    height, width = layout.query_grid
-    column = (points[:, 0] * width / extent[1]).long().clamp(0, width - 1)
-    row = (points[:, 1] * height / extent[0]).long().clamp(0, height - 1)
-    return layout.query_prefix + row * width + column
-
-
-def _row(op: AttentionOp, layout: TokenLayout, tokens: Tensor) -> Tensor:
-    """Attention of one query of each image, ``(B, heads, prefix + h · w)``."""
-    batch = len(tokens)
-    if layout.windows is None:
-        groups, positions = torch.arange(batch, device=tokens.device), tokens[:, None]
-        rows = op.rows(groups, positions)
-        if not op.check(groups, positions, rows):
-            raise _unproven(op)
-        return rows[:, :, 0]
-    assert layout.asking is not None and layout.query_grid is not None
-    count, asked = layout.grid[0] * layout.grid[1], layout.query_grid[0] * layout.query_grid[1]
-    wanted = torch.arange(batch, device=tokens.device) * asked + tokens
-    at = torch.empty(batch * asked, dtype=torch.long, device=tokens.device)
-    flat = layout.asking.flatten()
-    at[flat[flat >= 0]] = (flat >= 0).nonzero()[:, 0]
-    groups, positions = at[wanted] // op.shape[2], (at[wanted] % op.shape[2])[:, None]
-    rows = op.rows(groups, positions)
-    if not op.check(groups, positions, rows):
-        raise _unproven(op)
-    inside = layout.windows[groups] - (torch.arange(batch, device=tokens.device) * count)[:, None]
-    return _scatter(rows[:, :, 0], inside, torch.arange(batch, device=tokens.device), batch, count)
-
-
-def mean_row(op: AttentionOp, layout: TokenLayout, batch: int) -> Tensor:
-    """Attention averaged over the queries that are in the image, ``(B, heads, prefix + h · w)``; streamed.
-
-    Where no query is in the image (latents), over all of them.
-    """
-    groups, heads, queries, keys = op.shape
-    first = layout.query_prefix if layout.query_grid is not None else 0
-    total = torch.zeros(groups, heads, keys, device=_device(op), dtype=torch.float32)
-    for part, weights in op.chunks():
-        if layout.asking is not None:
-            weights = weights * (layout.asking[:, None, part, None] >= 0)
-        elif part.start < first:
-            weights = weights[:, :, first - part.start :]
-        total = total + weights.sum(2)
-    if layout.windows is None:
-        return total / (queries - first)
-    count = layout.grid[0] * layout.grid[1]
-    image = layout.windows.clamp_min(0).amax(1) // count  # every window lies in one image
-    inside = torch.where(layout.windows < 0, -1, layout.windows % count)
-    assert layout.query_grid is not None
-    return _scatter(total, inside, image, batch, count) / (layout.query_grid[0] * layout.query_grid[1])
-
-
-def _scatter(rows: Tensor, inside: Tensor, image: Tensor, batch: int, count: int) -> Tensor:
-    """Sums rows over windows ``(n, heads, keys)`` into their images, ``(batch, heads, count)``; padding is dropped."""
-    heads = rows.shape[1]
-    result = rows.new_zeros(batch * heads * count + 1)
-    offset = (image[:, None] * heads + torch.arange(heads, device=rows.device))[:, :, None] * count
-    target = torch.where(inside[:, None] < 0, batch * heads * count, offset + inside[:, None].clamp_min(0))
-    result.index_add_(0, target.flatten(), rows.flatten())
-    return result[:-1].view(batch, heads, count)
 
 
 @dataclass
@@ -243,11 +43,11 @@ class Collector:
     """
 
     layers: LayerChoice
-    read: Callable[[AttentionOp], Any]
+    read: Callable[[AttentionOp | SampledAttention], Any]
     _done: dict[int, Any] = field(default_factory=dict)
-    _waiting: deque[AttentionOp] = field(default_factory=deque)
+    _waiting: deque[AttentionOp | SampledAttention] = field(default_factory=deque)
 
-    def __call__(self, op: AttentionOp) -> None:
+    def __call__(self, op: AttentionOp | SampledAttention) -> None:
         """Takes an operation."""
         if self.layers.now(op.index, op.name):
             self._done[op.index] = self._try(op)
@@ -279,7 +79,7 @@ class Collector:
                 raise value
         return [value for value, _ in read if not isinstance(value, InputError)]
 
-    def _try(self, op: AttentionOp) -> Any:
+    def _try(self, op: AttentionOp | SampledAttention) -> Any:
         try:
             return self.read(op)
         except InputError as error:
@@ -288,6 +88,9 @@ class Collector:
 
 Look = Callable[[AttentionOp, TokenLayout], Any]
 """What is wanted of a layer, whose images come first and whose tokens lie row by row."""
+
+LookSampled = Callable[[SampledAttention], Any]
+"""What is wanted of a layer of deformable attention."""
 
 
 @dataclass(frozen=True)
@@ -314,14 +117,20 @@ class Observation:
 
 
 def observe(
-    module: nn.Module, inputs: NetworkInput, layers: LayerChoice, look: Look, *, leaves: Leaves = 'none'
+    module: nn.Module,
+    inputs: NetworkInput,
+    layers: LayerChoice,
+    look: Look,
+    *,
+    leaves: Leaves = 'none',
+    sampled: LookSampled | None = None,
 ) -> Observation:
     """Reads the wanted layers in one forward, under the gradient mode of the caller.
 
     Families that are not known are asked for their answers first (two more images, once), and so is a known one with a
     layer that cannot be placed otherwise.
 
-    What had to be assumed is logged once.
+    What had to be assumed is logged once. Layers of deformable attention are counted only where ``sampled`` reads them.
 
     Raises:
         InputError: If a layer does not exist or cannot be read; the hint names the last that can be placed.
@@ -329,19 +138,19 @@ def observe(
     answers = None if _is_known(module, inputs) else attention_answers(module, inputs)
     try:
         try:
-            found = _observe(module, inputs, layers, look, leaves, answers)
+            found = _observe(module, inputs, layers, look, leaves, answers, sampled)
         except Unrecognized:
             if answers is not None:
                 raise
             answers = attention_answers(module, inputs)
-            found = _observe(module, inputs, layers, look, leaves, answers)
+            found = _observe(module, inputs, layers, look, leaves, answers, sampled)
         for text in found.assumed:
             remembered(module, 'assumed of attention', text, partial(log.warning, '%s (it could not be checked)', text))
         return found
     except Unplaced as error:
-        last = last_placed(module, inputs, answers)
+        last = last_placed(module, inputs, answers, error.parameter == 'queries', sampled is not None)
         hint = 'see vis_cam or vis_featmap' if last is None else f'choose layer {last[0]} ({last[1]})'
-        raise Unplaced(error.problem, hint=hint, parameter='layers') from error
+        raise Unplaced(error.problem, accepted=error.accepted, hint=hint, parameter=error.parameter) from error
 
 
 def _is_known(module: nn.Module, inputs: NetworkInput) -> bool:
@@ -349,37 +158,62 @@ def _is_known(module: nn.Module, inputs: NetworkInput) -> bool:
     return remembered(module, 'is of a known family', shapes, lambda: is_known(module, inputs))
 
 
-def observe_last(module: nn.Module, inputs: NetworkInput, look: Look) -> Observation:
+def observe_last(
+    module: nn.Module, inputs: NetworkInput, look: Look, sampled: LookSampled | None = None
+) -> Observation:
     """Reads the last attention layer that can be placed in the image; which one is printed where it is not the last.
 
     Raises:
         InputError: If there is none.
     """
     try:
-        return observe(module, inputs, LayerChoice.parse((-1,), module), look)
+        return observe(module, inputs, LayerChoice.parse((-1,), module), look, sampled=sampled)
     except Unplaced as error:
         answers = None if _is_known(module, inputs) else attention_answers(module, inputs)
-        last = last_placed(module, inputs, answers)
+        last = last_placed(module, inputs, answers, error.parameter == 'queries', sampled is not None)
         if last is None:
             raise
         log.warning('%s; drawn is layer %d (%s), the last that can be placed', error.problem, *last)
-        return observe(module, inputs, LayerChoice.parse((last[0],), module), look)
+        return observe(module, inputs, LayerChoice.parse((last[0],), module), look, sampled=sampled)
 
 
-def last_placed(module: nn.Module, inputs: NetworkInput, answers: AttentionAnswers | None) -> tuple[int, str] | None:
-    """Number and name of the last attention layer whose tokens can be placed; by one forward, then remembered."""
+def last_placed(
+    module: nn.Module,
+    inputs: NetworkInput,
+    answers: AttentionAnswers | None,
+    queries: bool = False,
+    deformable: bool = False,
+) -> tuple[int, str] | None:
+    """Number and name of the last attention layer whose tokens can be placed; by one forward, then remembered.
+
+    Args:
+        module: The network.
+        inputs: Its input.
+        answers: How its tokens answer to a changed image; None for a family that is known.
+        queries: Whether the queries have to be places too.
+        deformable: Whether layers of deformable attention count.
+    """
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+
+    def look(op: AttentionOp, layout: TokenLayout) -> tuple[int, str]:
+        if queries and layout.query_grid is None:
+            raise Unplaced(f'the queries of {op.name} are not places', parameter='queries')
+        return op.index, op.name
+
+    def sampled(op: SampledAttention) -> tuple[int, str]:
+        require_points(op, places=queries)
+        return op.index, op.name
 
     def search() -> tuple[int, str] | None:
         every = LayerChoice.parse(['all'], module)
         try:
-            found = _observe(module, inputs, every, lambda op, layout: (op.index, op.name), 'none', answers)
+            found = _observe(module, inputs, every, look, 'none', answers, sampled if deformable else None)
         except InputError:
             return None
         placed: tuple[int, str] = found.read[-1]
         return placed
 
-    return remembered(module, 'last placed attention', (shapes, answers is None), search)
+    return remembered(module, 'last placed attention', (shapes, answers is None, queries, deformable), search)
 
 
 @dataclass(frozen=True, eq=False)
@@ -445,12 +279,12 @@ def record(module: nn.Module, inputs: NetworkInput, sample: Sample) -> RecordedA
 
     every = LayerChoice.parse(['all'], module)
     with borrowed(module), torch.no_grad():
-        answers = None if is_known(module, inputs) else attention_answers(module, inputs)
+        answers = None if _is_known(module, inputs) else attention_answers(module, inputs)
         found = _observe(module, inputs, every, look, 'none', answers, lenient=True)
         if answers is None and isinstance(found.error, Unrecognized):
             found = _observe(module, inputs, every, look, 'none', attention_answers(module, inputs), lenient=True)
     layers = {layer.op.index: layer for layer in found.read}
-    why = '' if found.error is None else str(found.error)
+    why = '' if found.error is None else found.error.problem
     return RecordedAttention(
         sample, layers, found.names, patch_stride(module), has_class_token(module), why, found.output
     )
@@ -463,20 +297,24 @@ def _observe(
     look: Look,
     leaves: Leaves,
     answers: AttentionAnswers | None,
+    sampled: LookSampled | None = None,
     lenient: bool = False,
 ) -> Observation:
     """One forward; ``lenient``: a network none of whose layers can be read is an answer, not an error."""
     size, batch = input_size(inputs)
     assumed: dict[str, None] = {}
 
-    def read(op: AttentionOp) -> Any:
+    def read(op: AttentionOp | SampledAttention) -> Any:
+        if isinstance(op, SampledAttention):
+            return None if sampled is None else sampled(op)
         own, layout = place_tokens(op, batch, size, answers)
         assumed.update({layout.assumed: None} if layout.assumed else {})
         return look(own, layout)
 
     collector = Collector(layers, read)
     skip = answers.gates() if answers is not None else ()
-    with watch_attention(module, batch, collector, leaves=leaves, skip=skip) as watch:
+    seen = None if sampled is None else collector
+    with watch_attention(module, batch, collector, leaves=leaves, skip=skip, sampled=seen) as watch:
         output = run_network(module, inputs)
     try:
         values = collector.finish(watch.names, type(module).__name__)
@@ -509,8 +347,14 @@ def read_rows(
         extent = size if layout.query_grid is None else covered_size(size, layout.query_grid, stride)
         return read(op, layout, queries, points, extent, classes)
 
+    def sampled(op: SampledAttention) -> Reading:
+        return read_sampled(op, queries, points, size)
+
     with borrowed(module), torch.no_grad():
-        found = observe_last(module, inputs, look) if layers is None else observe(module, inputs, layers, look)
+        if layers is None:
+            found = observe_last(module, inputs, look, sampled)
+        else:
+            found = observe(module, inputs, layers, look, sampled=sampled)
     return found.read, stride
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from vistool.analyses.attention.aggregation import Aggregation
-from vistool.analyses.attention.capture import Reading
+from vistool.analyses.attention.reading import Reading
 from vistool.analyses.attention.selection import Query, find_heads
 from vistool.analyses.base import target_of
 from vistool.analyses.cam.methods import Key
@@ -52,9 +52,16 @@ def highlighted(maps: Sequence[Heatmap], share: float) -> list[Heatmap]:
     """The maps of one query with masks of the tokens that hold a share of the mass, then those masks as maps."""
     masked = [replace(item, mask=mass_mask(item.values, share)) for item in maps]
     lit = [
-        replace(item, values=item.mask.astype(np.float32), mask=None, range=None, metrics={}, chance={}, curves={}).at(
-            share=share
-        )
+        replace(
+            item,
+            values=item.mask.astype(np.float32),
+            mask=None,
+            range=None,
+            metrics={},
+            chance={},
+            curves={},
+            sampled=None,
+        ).at(share=share)
         for item in masked
         if item.mask is not None
     ]
@@ -85,31 +92,32 @@ def raw_result(
         settings: For the provenance.
     """
     size = sample.image.shape[0], sample.image.shape[1]
-    grids = {_grid(reading) for reading in readings}
-    views = {grid: seen(sample, covered_size(size, grid, patch, model.module)) for grid in grids}
-    padded = {grid: _padded(view, grid) for grid, view in views.items()}
-    base = views[_grid(readings[-1])]
+    extents = [_extent(reading, size, patch, model) for reading in readings]
+    views = {extent: seen(sample, extent) for extent in extents}
+    places = list(zip(extents, map(_grid, readings), strict=True))
+    padded = {(extent, grid): _padded(views[extent], grid) for extent, grid in set(places)}
+    base = views[extents[-1]]
     found: list[Heatmap] = []
-    for reading in readings:
-        view = views[_grid(reading)]
+    for reading, extent in zip(readings, extents, strict=True):
+        view = views[extent]
         maps = _maps(model, reading, image, heads, settings['threshold'])
         found += maps if view is base else [replace(item, view=view) for item in maps]
     masses = [
-        _mass(reading, image, number, padded[_grid(reading)])
-        for reading in readings
+        _mass(reading, image, number, padded[place])
+        for reading, place in zip(readings, places, strict=True)
         for number in range(len(reading.queries))
     ]
     layers = [{'index': r.index, 'name': r.name, 'residual': r.residual, 'mixed': r.mixed} for r in readings]
     numbers = {reading.name: reading.index for reading in readings}
     told = {
         'layers': layers,
-        'queries': [query.label for query in readings[0].queries],
+        'queries': list(dict.fromkeys(query.label for reading in readings for query in reading.queries)),
         'mass': [_mass_entry(mass, numbers[mass.layer]) for mass in masses],
     }
     return replace(
         _result(model, sample, base, found, {**told, **settings}),
         layers=tuple(reading.name for reading in readings),
-        queries=_points(readings[0].queries),
+        queries=_points([query for reading in readings for query in reading.queries]),
         mass=tuple(masses),
     )
 
@@ -125,8 +133,15 @@ def _maps(
         place: dict[str, Coordinate] = {
             'model': model.name, 'method': 'raw', 'layer': reading.name, 'query': query.label
         }  # fmt: skip
+        looks = reading.sampled[image][number] if reading.sampled else None
         maps = [
-            Heatmap(values, Coordinates({**place, 'head': head}), layer, diverging=diverging)
+            Heatmap(
+                values,
+                Coordinates({**place, 'head': head}),
+                layer,
+                diverging=diverging,
+                sampled=None if looks is None else looks.of(head),
+            )
             for head, values in _heads(reading, image, number, heads)
         ]
         found += maps if threshold is None else highlighted(maps, threshold)
@@ -266,6 +281,11 @@ def seen(sample: Sample, extent: tuple[int, int]) -> NetworkView:
 
 def _grid(reading: Reading) -> tuple[int, int]:
     return reading.maps.shape[-2], reading.maps.shape[-1]
+
+
+def _extent(reading: Reading, size: Size, patch: tuple[int, int] | None, model: Model) -> Size:
+    """Network pixels that a reading's grid covers; deformable attention counts in fractions of the whole input."""
+    return size if reading.sampled else covered_size(size, _grid(reading), patch, model.module)
 
 
 def _heads(reading: Reading, image: int, query: int, wanted: Sequence[int | str]) -> list[tuple[int | str, Values]]:

@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
+from vistool import ranges
 from vistool.errors import InputError, close_matches
 from vistool.network.layers import find_layer, layer_names
 
-_LAYERS = 'indices, negative ones too, ranges (0:4, -3:), names of modules, all'
-_HEADS = 'all, mean, max, or numbers of heads'
+_LAYERS = f'{ranges.FORMS}; names of modules, all'
+_HEADS = f'all, mean, max; {ranges.FORMS}'
 _QUERIES = 'cls, mean, X,Y in pixels of the photo, the number of a token, or #N for prediction N of a detector'
 
 
@@ -51,7 +52,7 @@ class LayerChoice:
                 depth = max(depth, -int(word))
             elif re.fullmatch(r'-\d{1,9}:', word):
                 depth = max(depth, -int(word[:-1]))
-            elif word.lower() == 'all' or _slice(word) is not None:
+            elif word.lower() == 'all' or ranges.is_range(word):
                 everything = True
             else:
                 try:
@@ -71,21 +72,20 @@ class LayerChoice:
             InputError: If there is no such layer.
         """
         count = len(names)
+
+        def absent(index: int) -> InputError:
+            return InputError(
+                f'no layer {index}: {count} attention layers run',
+                accepted=f'0 to {count - 1}, or -{count} to -1',
+                parameter='layers',
+            )
+
         found: dict[int, bool] = {}
         for word in self.words:
-            if (part := _slice(word)) is not None:
-                chosen, single = range(count)[part], False
-            elif re.fullmatch(r'[+-]?\d{1,9}', word):
-                if not -count <= int(word) < count:
-                    raise InputError(
-                        f'no layer {word}: {count} attention layers run',
-                        accepted=f'0 to {count - 1}, or -{count} to -1',
-                        parameter='layers',
-                    )  # fmt: skip
-                chosen, single = range(int(word) % count, int(word) % count + 1), True
-            else:
-                chosen, single = range(count) if word.lower() == 'all' else range(0), False
-            if not chosen and word.lower() != 'all' and (part is not None):
+            everyone = word.lower() == 'all'
+            chosen = range(count) if everyone else ranges.places(word, count, absent) or range(0)
+            single = bool(re.fullmatch(r'[+-]?\d{1,18}', word))
+            if not chosen and not everyone and ranges.is_range(word):
                 raise InputError(
                     f'{word!r} is an empty range of {count} attention layers', accepted=_LAYERS, parameter='layers'
                 )
@@ -105,11 +105,6 @@ def _inside(name: str, outer: str) -> bool:
     return name == outer or name.startswith(f'{outer}.')
 
 
-def _slice(word: str) -> slice | None:
-    match = re.fullmatch(r'([+-]?\d{1,9})?:([+-]?\d{1,9})?', word)
-    return slice(*(int(part) if part else None for part in match.groups())) if match else None
-
-
 def heads_of(wanted: int | str | Sequence[int | str]) -> list[int | str]:
     """Heads as users give them, one or several, as a list."""
     return [wanted] if isinstance(wanted, (int, str)) else list(wanted)
@@ -121,18 +116,21 @@ def find_heads(wanted: int | str | Sequence[int | str], count: int) -> list[int 
     Raises:
         InputError: If there is no such head.
     """
+
+    def absent(head: int) -> InputError:
+        problem = f'no head {head}: the layer has {count}'
+        return InputError(problem, accepted=f'{_HEADS} (0 to {count - 1})', parameter='heads')
+
     found: list[int | str] = []
-    words = [part.strip().lower() for each in heads_of(wanted) for part in str(each).split(',')]
-    for word in words:
-        if word == 'all':
+    for word in ranges.words_of(heads_of(wanted)):
+        if word.lower() == 'all':
             found += ['mean', *range(count)]
-        elif word in ('mean', 'max'):
-            found.append(word)
-        elif re.fullmatch(r'[+-]?\d{1,9}', word) and -count <= int(word) < count:
-            found.append(int(word) % count)
+        elif word.lower() in ('mean', 'max'):
+            found.append(word.lower())
+        elif chosen := ranges.places(word, count, absent):
+            found += chosen
         else:
-            known = re.fullmatch(r'[+-]?\d{1,9}', word)
-            problem = f'no head {word}: the layer has {count}' if known else f'{word!r} is not a head'
+            problem = f'{word!r} is not a head'
             raise InputError(problem, accepted=f'{_HEADS} (0 to {count - 1})', parameter='heads')
     return list(dict.fromkeys(found)) or ['mean', *range(count)]
 
@@ -148,6 +146,7 @@ class Query:
         y: For a point.
         index: For a token, prefix tokens counted; for a prediction its number.
         name: What the token is called, if not by its number.
+        decoded: Whether it is an object query, which only the layers of a detector's decoder have.
     """
 
     kind: str
@@ -155,6 +154,29 @@ class Query:
     y: float = 0.0
     index: int = 0
     name: str = ''
+    decoded: bool = False
+
+    def check(self, layer: str, queries: int, objects: bool) -> None:
+        """Refuses a token that a layer does not have.
+
+        Args:
+            layer: Its name.
+            queries: How many queries it has.
+            objects: Whether those are a detector's object queries.
+
+        Raises:
+            InputError: It has none of this number, or no object queries although one is asked for.
+        """
+        if self.decoded and not objects:
+            raise InputError(
+                f'the {queries} queries of {layer} are not object queries of the detector',
+                accepted='mean, X,Y, the number of a token, or a layer of the decoder',
+                parameter='queries',
+            )
+        if self.index >= queries:
+            raise InputError(
+                f'no token {self.index}: {layer} has {queries} queries', accepted='cls, mean, X,Y', parameter='queries'
+            )
 
     @property
     def label(self) -> str:

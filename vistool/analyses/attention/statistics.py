@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import has_class_token, observe, verify
+from vistool.analyses.attention.capture import has_class_token, observe
+from vistool.analyses.attention.reading import verify
 from vistool.analyses.attention.selection import LayerChoice
 from vistool.network.attention import AttentionOp
 from vistool.network.capture import borrowed

@@ -10,7 +10,7 @@ import inspect
 import logging
 import os
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -93,6 +93,7 @@ class Recorded:
         layers: The target layers by name.
         read: Finds the scores.
         run: What the forward gave.
+        readout: What the scores mean; None where it is unclear and nothing asks for it.
     """
 
     model: Model
@@ -102,6 +103,7 @@ class Recorded:
     layers: Mapping[str, nn.Module]
     read: ScoreReader
     run: Forward
+    readout: Readout | None
 
 
 @ANALYSES.register_module()
@@ -308,8 +310,14 @@ class CAM(MapAnalysis):
         )
         return self._recorded(model, samples, methods, keep=False)[1]
 
-    def record(self, model: Model, sample: Sample) -> tuple[Recorded, Heatmaps]:
+    def record(self, model: Model, sample: Sample, run: Callable[[], Any] | None = None) -> tuple[Recorded, Heatmaps]:
         """The maps of one sample, and the forward that they come from, for :meth:`explain`.
+
+        Args:
+            model: The model.
+            sample: The sample.
+            run: Runs the network once on the sample, where something else watches that run as well; see
+                :func:`~vistool.network.forward.forward`.
 
         Raises:
             InputError: See :meth:`__call__`; the model finds objects or regions, which have no recording.
@@ -318,29 +326,39 @@ class CAM(MapAnalysis):
             if find_detector(model.module) is not None or find_segmenter(model.module) is not None:
                 raise InputError(f'{model.name} finds objects or regions', accepted='a network that scores images')
             methods = find_methods(self.for_model(model).methods)
-            recorded, (result,) = self._recorded(model, [sample], methods, keep=True)
+            recorded, (result,) = self._recorded(model, [sample], methods, keep=True, run=run)
         return recorded, result
 
     def explain(self, recorded: Recorded) -> Heatmaps:
-        """The maps of a recorded sample, at the layers of the recording, without another forward."""
+        """The maps of a recorded sample, at the layers of the recording, without another forward.
+
+        Methods that run the network themselves have no recording.
+        """
         methods = find_methods(self.for_model(recorded.model).methods)
-        with recorded.model.borrowed():
+        with torch.inference_mode(False), torch.enable_grad():
             return self._explained(recorded, methods, keep=True)[0]
 
     def _recorded(
-        self, model: Model, samples: Sequence[Sample], methods: Mapping[str, Method], keep: bool
+        self,
+        model: Model,
+        samples: Sequence[Sample],
+        methods: Mapping[str, Method],
+        keep: bool,
+        run: Callable[[], Any] | None = None,
     ) -> tuple[Recorded, list[Heatmaps]]:
         """One forward and its results; a default layer that turns out not to be suited is replaced by a better one."""
         inputs = model.batch(samples)
         read = self._reader(model, inputs, samples)
         layers = self._layers(model, methods, inputs, read)
 
-        def explained_at(layers: Mapping[str, nn.Module]) -> tuple[Recorded, list[Heatmaps]]:
-            recorded = self._forward(model, samples, methods, inputs, layers, read)
+        def explained_at(
+            layers: Mapping[str, nn.Module], run: Callable[[], Any] | None = None
+        ) -> tuple[Recorded, list[Heatmaps]]:
+            recorded = self._forward(model, samples, methods, inputs, layers, read, run)
             return recorded, self._explained(recorded, methods, keep)
 
         try:
-            return explained_at(layers)
+            return explained_at(layers, run)
         except UnsuitedLayer as error:
             if self.layers:
                 raise
@@ -357,19 +375,21 @@ class CAM(MapAnalysis):
         inputs: NetworkInput,
         layers: Mapping[str, nn.Module],
         read: ScoreReader,
+        run: Callable[[], Any] | None = None,
     ) -> Recorded:
         views = varied(model.module, inputs, maps.BRIGHTNESS) if self.aug_smooth else inputs
         gradients = any(entry.gradients for entry in methods.values())
         hints = token_hints(self.extra_tokens, self.tokens)
-        with forward(model.module, views, layers, gradients=gradients, hints=hints, read=read) as run:
-            return Recorded(model, samples, inputs, views, layers, read, run)
+        with forward(model.module, views, layers, gradients=gradients, hints=hints, read=read, run=run) as found:
+            readout = self._readout(model, found, views, methods)
+            return Recorded(model, samples, inputs, views, layers, read, found, readout)
 
     def _explained(self, recorded: Recorded, methods: Mapping[str, Method], keep: bool) -> list[Heatmaps]:
         """The results of a forward; ``keep``: its graph is kept for others."""
         model, samples, run = recorded.model, recorded.samples, recorded.run
         inputs, views, layers, read = recorded.inputs, recorded.views, recorded.layers, recorded.read
         size, _ = input_size(inputs)
-        readout = self._readout(model, run, views, methods)
+        readout = recorded.readout
         scores = None if readout is None else readout.scores(run.output, run.count)[: len(samples)].detach()
         targets = self._targets(model, samples, readout, scores)
         if not targets and any(entry.shows_class for entry in methods.values()):

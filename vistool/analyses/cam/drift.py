@@ -157,24 +157,26 @@ def measure_losses(image: Tensor, box: Boundary, similarities: Similarities, at_
 def compare(values: NDArray[np.float32], box: Boundary, losses: NDArray[np.float64]) -> Drift:
     """A map compared with the losses.
 
+    Outside the cells the map counts where it is at least half as strong as its maximum: evidence that lies elsewhere is
+    seen, and a faint background on a large image is not.
+
     Args:
         values: The map ``(H, W)``.
         box: Of the object, in its pixels.
         losses: ``(CELLS, CELLS)``.
     """
     rows, columns = cell_edges(box, (values.shape[0], values.shape[1]))
+    finite = np.nan_to_num(values).astype(np.float64)
     mass = np.array(
         [
-            [
-                np.nan_to_num(values[rows[row] : rows[row + 1], columns[column] : columns[column + 1]]).sum()
-                for column in range(CELLS)
-            ]
+            [finite[rows[row] : rows[row + 1], columns[column] : columns[column + 1]].sum() for column in range(CELLS)]
             for row in range(CELLS)
-        ],
-        np.float64,
+        ]
     )
-    if not mass.sum() or not losses.sum():
+    strong = np.where(finite >= finite.max(initial=0.0) / 2, finite, 0.0)
+    elsewhere = strong.sum() - strong[rows[0] : rows[-1], columns[0] : columns[-1]].sum()
+    if not mass.sum() + elsewhere or not losses.sum():
         return Drift(float('nan'), float('nan'), float('nan'))
-    own, masked = mass / mass.sum(), losses / losses.sum()
+    own, masked = mass / (mass.sum() + elsewhere), losses / losses.sum()
     middle = CELLS // 2
     return Drift(float(np.minimum(own, masked).sum()), float(own[middle, middle]), float(masked[middle, middle]))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistool import ranges
 from vistool.data.datasets import class_name
 from vistool.data.geometry import Mask
 from vistool.data.samples import Sample
@@ -88,17 +89,7 @@ class Instances:
                 return None
             if found := re.fullmatch(r'top(\d+)', given[0]):
                 return int(found[1])
-        try:
-            chosen = [int(each) for each in given]
-        except ValueError:
-            chosen = []
-        if not chosen or min(chosen) < 0:
-            raise InputError(
-                f'{" ".join(map(str, given))!r} does not name predictions',
-                accepted='topN, all, or numbers of predictions from 0',
-                parameter='instances',
-            )
-        return chosen
+        return list(ranges.positive(given, 'the number of a prediction; topN and all stand alone', 'instances'))
 
     def of(self, found: Sequence[Instance], targets: Targets, names: Sequence[str] | None) -> list[Instance]:
         """The predictions of one image that are explained.

@@ -8,12 +8,12 @@ from typing import overload
 
 from torch import nn
 
+from vistool import ranges
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.analyses.featmap import comparison
 from vistool.analyses.featmap import report as drawing
 from vistool.analyses.featmap.pca import Basis, LayerBasis, Positions, basis_bytes, learn_basis, read_basis
 from vistool.analyses.featmap.plan import Plan, matched_features, matching_layers
-from vistool.analyses.featmap.reductions import parse_channels
 from vistool.analyses.featmap.statistics import BatchStatistics
 from vistool.data.samples import Sample
 from vistool.models.model import Model, Subject, as_model, as_samples
@@ -124,7 +124,7 @@ class FeatureMaps(MapAnalysis):
         return Plan.of(
             self.reduction,
             self.topk,
-            parse_channels(channels),
+            ranges.positive(channels, 'a channel', 'channels'),
             layers=layers,
             criterion=self.criterion,
             similar_to=tuple(self.similar_to),

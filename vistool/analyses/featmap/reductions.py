@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -100,23 +99,6 @@ def top_channels(maps: Tensor, count: int, criterion: str) -> list[int]:
         raise InputError(f'{count} of {len(maps)} channels', accepted=f'1 to {len(maps)}', parameter='topk')
     scores = CRITERIA[criterion](maps)
     return torch.argsort(scores, descending=True, stable=True)[:count].tolist()
-
-
-def parse_channels(words: Sequence[str | int]) -> tuple[int, ...]:
-    """``('0', '5', '7-11', '2,3')`` as numbers, in the order given, each once.
-
-    Raises:
-        InputError: If a word is neither a number nor a range.
-    """
-    found: list[int] = []
-    for word in (part for each in words for part in str(each).split(',') if part):
-        first, dash, last = word.partition('-')
-        ends = [first, last] if dash else [first, first]
-        if not all(re.fullmatch('[0-9]{1,6}', end) for end in ends) or int(ends[1]) < int(ends[0]):
-            accepted = 'numbers and ranges: 0 5 7-11'
-            raise InputError(f'{word!r} is not a channel', accepted=accepted, parameter='channels')
-        found += range(int(ends[0]), int(ends[1]) + 1)
-    return tuple(dict.fromkeys(found))
 
 
 def check_channels(channels: Sequence[int], count: int, layer: str) -> None:

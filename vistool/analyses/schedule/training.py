@@ -90,7 +90,10 @@ def _published(source: Source, settings: Mapping[str, Any], error: Exception) ->
     if name in _PUBLISHED and whole and not own:
         size = _PUBLISHED[name]
         log.warning(
-            f'%s is not here; taking its published %d images ({param("dataset_size")} gives another size)', name, size
+            f'%s not found%s; taking its published %d images ({param("dataset_size")} gives another size)',
+            name,
+            f' under {settings["data_root"]}' if settings.get('data_root') else '',
+            size,
         )
         return size
     fault = annotation_hint(copy.deepcopy(dict(settings)))

@@ -467,7 +467,16 @@ def _match(module: nn.Module, checkpoint: Checkpoint, note: str, rename: Callabl
         for handle in handles:
             handle.remove()
     taken = match.copies.keys() | match.mismatched.keys()
-    match.missing = [key for key in keys.missing_keys if key not in taken and not key.endswith(_DERIVED)]
+    own = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    tied = {id(target) for target, _ in match.copies.values()}  # saved once, under one of its names
+    match.missing = [
+        key
+        for key in keys.missing_keys
+        if key not in taken and not key.endswith(_DERIVED) and id(own.get(key)) not in tied
+    ]
     before = {rename(name): name for name in checkpoint.state_dict}
     match.unexpected = [
         checkpoint.as_in_file(before.get(key, key)) for key in keys.unexpected_keys if not key.endswith(_DERIVED)

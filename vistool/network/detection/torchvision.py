@@ -73,7 +73,11 @@ class TorchvisionAdapter(Adapter):
         return isinstance(module, cls._KINDS)
 
     def layers(self) -> list[str]:
-        """The pyramid's levels, without the one that only proposes regions; a backbone without pyramid as it is."""
+        """The pyramid's levels, without the one that only proposes regions; a backbone without pyramid as it is.
+
+        Levels of a backbone without pyramid are named by their place, since their keys are its own; one of a single
+        level may return a tensor.
+        """
         module: Any = self.module
         pyramids = [(n, m) for n, m in module.backbone.named_modules() if isinstance(m, FeaturePyramidNetwork)]
         path, pyramid = pyramids[0] if pyramids else ('', module.backbone)
@@ -87,6 +91,8 @@ class TorchvisionAdapter(Adapter):
         else:
             levels = range(len(module.anchor_generator.num_anchors_per_location()))
         parts = [part for part in (self.path, 'backbone', path) if part]
+        if len(levels) == 1 and not pyramids:
+            return ['.'.join(parts)]
         return [f'{".".join(parts)}[{level}]' for level in levels]
 
     @contextmanager
