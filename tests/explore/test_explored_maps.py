@@ -168,6 +168,18 @@ def test_compared_models_stand_beside_each_other(home, tmp_path, monkeypatch):
         assert client.figure(photo=photo, format='npz', **asked) == raw
 
 
+def test_one_config_beside_itself_is_told_apart_as_the_command_does(home, tmp_path, monkeypatch):
+    config = str(home / 'tiny.py')
+    (home / 'same.png').write_bytes(png(seed=4))
+    monkeypatch.chdir(home)
+    with explored(tmp_path, config, 'none', '--compare', config, 'none') as client:
+        photo = client.upload(png(seed=4), 'same.png')
+        asked = {'view': 'cam', 'beside': 1, 'target': 2}
+        header, _ = client.map(photo=photo, **asked)
+        written = run_line(header['command'], home, monkeypatch)
+        assert client.figure(photo=photo, format='png', **asked) == written['same_cam.png']
+
+
 def test_a_box_of_a_detector_has_its_own_map(tmp_path):
     with explored(tmp_path, 'configs/scenes/detector.py', '--img', 'demo/astronaut.png') as client:
         told = client.describe('p1')
@@ -182,3 +194,14 @@ def test_a_box_of_a_detector_has_its_own_map(tmp_path):
         np.testing.assert_allclose(arrays(raw)['maps_0'], values[None], atol=1e-6)
         refused = client.get('map', view='cam', photo='p1', method='eigencam')
         assert refused.status_code == 400 and 'prediction' in refused.json()['error']
+
+
+@pytest.mark.slow
+def test_a_sample_of_a_dataset_is_named_by_its_place(tmp_path):
+    config = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
+    with explored(tmp_path, config, 'demo://efficientnet-lite0', '--img', '@val') as client:
+        assert [each['id'] for each in client.get('state').json()['photos']] == [f'p{n}' for n in range(1, 7)]
+        header, maps = client.map('cam', 'p3', target=3)
+        assert ' @val ' in header['command'] and ' --indices 2 ' in header['command']
+        raw = arrays(client.figure('cam', 'p3', target=3, format='npz'))
+        np.testing.assert_allclose(raw['maps_0'], np.stack(maps), atol=1e-6)

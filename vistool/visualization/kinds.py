@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial, singledispatch
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from vistool.errors import InputError, close_matches
 from vistool.results import (
@@ -37,6 +37,7 @@ from vistool.results import (
 )
 from vistool.visualization import files as raw
 from vistool.visualization import raster
+from vistool.visualization import text as fonts
 from vistool.visualization.files import SUFFIXES, VECTOR_SUFFIXES, encode_pixels
 from vistool.visualization.grids import bare_tiles, grid_scene
 from vistool.visualization.heatmaps import as_heatmaps, channel_files, heatmaps_scene, overlays, panel_scenes
@@ -44,6 +45,7 @@ from vistool.visualization.scene import Pixels, Scene
 from vistool.visualization.style import Page, Style, StyleOption
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -168,7 +170,7 @@ def _numbered(tiles: Sequence[Pixels]) -> list[tuple[str, Pixels]]:
 def _(result: Curves, figure: Figure, style: Style, page: Page) -> None:
     from vistool.visualization.curves import draw_curves
 
-    draw_curves(result, page, figure, style.theme)
+    draw_curves(result, page, figure, style.theme, style.log_scale)
 
 
 @to_raw.register(Curves)
@@ -281,25 +283,53 @@ def _(result: ChannelStack, style: Style) -> Iterator[tuple[str, bytes]]:
 
 
 @overload
-def show(result: Result, **style: StyleOption) -> Figure: ...
+def show(result: Result, *, ax: Axes | Sequence[Axes] | None = None, **style: StyleOption) -> Figure: ...
 @overload
-def show(result: Sequence[Result], **style: StyleOption) -> list[Figure]: ...
-def show(result: Result | Sequence[Result], **style: StyleOption) -> Figure | list[Figure]:
+def show(result: Sequence[Result], *, ax: None = None, **style: StyleOption) -> list[Figure]: ...
+def show(
+    result: Result | Sequence[Result], *, ax: Axes | Sequence[Axes] | None = None, **style: StyleOption
+) -> Figure | list[Figure]:
     """The picture of a result as a matplotlib figure; a notebook shows it.
 
     Args:
         result: What an analysis returned: one result, or a list of them.
+        ax: Axes of a figure of your own, into which the maps are drawn, untitled: one for each map, or one more for the
+            photo, which comes first. The array that ``plt.subplots`` returns is accepted as it is.
         style: Fields of :class:`~vistool.visualization.style.Style`, such as ``width='column'``.
 
     Raises:
-        InputError: A style is not accepted, or something cannot be drawn.
+        InputError: A style is not accepted, something cannot be drawn, or there are too few or too many axes.
     """
     from vistool.visualization.vector import ShownFigures
 
     chosen = style_of(style)
+    if ax is not None:
+        if not isinstance(result, Result):
+            raise InputError(f'{len(result)} results', accepted='one result', hint='call it for each', parameter='ax')
+        return _into(result, chosen, ax)
     if isinstance(result, Result):
         return figure(result, chosen)
     return ShownFigures(figure(each, chosen) for each in result)
+
+
+def _into(result: Result, style: Style, ax: Axes | Sequence[Axes]) -> Figure:
+    """Draws the tiles of a result into axes that are there; returns their figure.
+
+    Raises:
+        InputError: There are too few or too many axes.
+    """
+    import numpy as np
+
+    axes: list[Axes] = list(np.atleast_1d(np.asarray(ax, dtype=object)).ravel())
+    tiles = list(to_panels(result, style))
+    photo = 1 if tiles and tiles[0][0] == 'input' else 0
+    if len(axes) not in (len(tiles), len(tiles) - photo):
+        count = f'{len(tiles)}' if not photo else f'{len(tiles) - 1}, or {len(tiles)} with the photo'
+        raise InputError(f'{len(axes)} axes', accepted=count, parameter='ax')
+    for each, (_, pixels) in zip(axes, tiles[-len(axes) :], strict=True):
+        each.imshow(pixels)
+        each.set_axis_off()
+    return cast('Figure', axes[0].get_figure(root=True))
 
 
 @overload
@@ -370,16 +400,19 @@ def picture_bytes(result: Result, style: Style, suffix: str) -> bytes:
     if suffix in VECTOR_SUFFIXES:
         from vistool.visualization.vector import encode
 
-        return encode([_figure(result, style, style.page(vector=True))], suffix)
+        made = _figure(result, style, style.page(vector=True))
+        with fonts.using(style.font):
+            return encode([made], suffix)
     return encode_pixels(picture_pixels(result, style), suffix)
 
 
 def picture_pixels(result: Result, style: Style) -> Pixels:
     """A result as uint8 ``(H, W, 3)`` RGB pixels (grid layout)."""
     page = style.page(vector=False)
-    scene = to_scene(result, style, page)
-    if scene is not None:
-        return raster.paint(scene, page.density)
+    with fonts.using(style.font):
+        scene = to_scene(result, style, page)
+        if scene is not None:
+            return raster.paint(scene, page.density)
     from vistool.visualization.vector import rasterize
 
     return rasterize(_figure(result, style, page))
@@ -394,7 +427,7 @@ def figure(result: Result, style: Style | None = None) -> Figure:
 def _figure(result: Result, style: Style, page: Page) -> Figure:
     from vistool.visualization.vector import ShownFigure, parameters
 
-    with parameters():
+    with fonts.using(style.font), parameters():
         made = ShownFigure(dpi=page.density * 72 / page.points)
         _draw(result, made, style, page)
     return made
@@ -403,12 +436,13 @@ def _figure(result: Result, style: Style, page: Page) -> Figure:
 def _draw(result: Result, made: Figure, style: Style, page: Page) -> None:
     from vistool.visualization import vector
 
-    scene = to_scene(result, style, page)
-    if scene is not None:
-        vector.paint(scene, page, made)
-        return
-    draw_figure(result, made, style, page)
-    vector.make_drawable(made)
+    with fonts.using(style.font):
+        scene = to_scene(result, style, page)
+        if scene is not None:
+            vector.paint(scene, page, made)
+            return
+        draw_figure(result, made, style, page)
+        vector.make_drawable(made)
 
 
 def open_window(result: Result, style: Style, title: str = 'vistool', seconds: float = 0.0) -> None:

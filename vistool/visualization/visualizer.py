@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, param
 from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
+from vistool.visualization import text as fonts
 from vistool.visualization.files import (
     VECTOR_SUFFIXES,
     check_file,
@@ -57,11 +58,12 @@ class Visualizer:
     _written: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def check(self, count: int = 1) -> None:
+    def check(self, count: int = 1, *, pages: bool = False) -> None:
         """Finds out before the work whether its results can be written.
 
         Args:
             count: How many results will come.
+            pages: Whether they could also go to the pages of one file, with the parameter ``sheet``.
 
         Raises:
             InputError: The suffix is unknown, a folder cannot be written in, several results would go into one file,
@@ -71,7 +73,7 @@ class Visualizer:
             out = Path(self.out)
             one = is_file(out)
             if one and count > 1:
-                raise _one_file(out, f'{count} results')
+                raise _one_file(out, f'{count} results', pages)
             if one:
                 check_file(out, 'out')
             else:
@@ -182,10 +184,10 @@ class Visualizer:
         ]
 
 
-def _one_file(path: Path, what: str) -> InputError:
-    return InputError(
-        f'{what} would be written to the one file {str(path)!r}', hint='give a folder instead', parameter='out'
-    )
+def _one_file(path: Path, what: str, pages: bool = False) -> InputError:
+    sheet = f', and {param("sheet", path)} for all on pages' if pages else ''
+    problem = f'{what} would be written to the one file {str(path)!r}'
+    return InputError(problem, hint=f'give a folder instead{sheet}', parameter='out')
 
 
 def save(result: Result | Sequence[Result], path: str | Path, *, save_raw: bool = False, **style: Any) -> list[Path]:
@@ -262,21 +264,25 @@ def sheet(results: Sequence[Heatmaps], path: Path | str, style: Style) -> list[P
     path = Path(path)
     check_file(path, 'sheet')
     suffix = path.suffix.lower()
-    page = style.page(vector=suffix in VECTOR_SUFFIXES)
-    scenes = sheet_scenes(results, style, page)
-    if suffix in VECTOR_SUFFIXES:
-        from vistool.visualization import vector
-
-        figures = [vector.figure(each, page) for each in scenes]
-        pages = [figures] if suffix == '.pdf' else [[each] for each in figures]
-        data = [vector.encode(each, suffix) for each in pages]
-    else:
-        data = [encode_pixels(raster.paint(each, page.density), suffix) for each in scenes]
+    with fonts.using(style.font):
+        data = _pages(results, style, suffix)
     numbered = [path.with_name(f'{path.stem}-{number}{path.suffix}') for number in range(1, len(data) + 1)]
     paths = [path] if len(data) == 1 else numbered
     for each, content in zip(paths, data, strict=True):
         write_file(each, content, 'sheet')
     return paths
+
+
+def _pages(results: Sequence[Heatmaps], style: Style, suffix: str) -> list[bytes]:
+    """The files of a sheet: one PDF, or one of another format for each page."""
+    page = style.page(vector=suffix in VECTOR_SUFFIXES)
+    scenes = sheet_scenes(results, style, page)
+    if suffix not in VECTOR_SUFFIXES:
+        return [encode_pixels(raster.paint(each, page.density), suffix) for each in scenes]
+    from vistool.visualization import vector
+
+    figures = [vector.figure(each, page) for each in scenes]
+    return [vector.encode(each, suffix) for each in ([figures] if suffix == '.pdf' else [[each] for each in figures])]
 
 
 _SUFFIX = 'VisBackend'
