@@ -486,8 +486,11 @@ def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputE
             hint=near or f'put the data there, or use {option}',
             parameter='config',
         )
+    from vistool.registry import near_names
+
     problem = f'the {phase} dataset {names} cannot be opened: {message_of(error)}'
-    return InputError(problem, hint=annotation_hint(described), parameter='config')
+    hint = near_names(message_of(error)) or annotation_hint(described)
+    return InputError(problem, hint=hint, parameter='config')
 
 
 def annotation_hint(described: Any) -> str:
