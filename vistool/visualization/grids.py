@@ -308,7 +308,7 @@ def _cell(image: GridImage, result: ImageGrid, page: Page) -> Cell:
     tile = partial(resize_image, pixels)
     marks: list[Mark] = [_outline(box, index, (width, height)) for index, box in enumerate(image.boxes)]
     if image.annotations is not None:
-        drawing = AnnotationDrawing(image.annotations, result.classes, result.palette)
+        drawing = AnnotationDrawing(image.annotations, result.classes, result.palette, result.skeleton)
         tile = partial(drawing.paint, pixels)
         marks.append(drawing)
     title, footer = grid_title(image), grid_footer(image, result.mode)
