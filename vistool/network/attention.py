@@ -86,8 +86,8 @@ _LEARNED_QUERIES = re.compile(
 def of_objects(frames: Sequence[Frame], queries: int) -> bool:
     """Whether queries are learned, such as a detector's object queries; those are not places, however many there are.
 
-    They are where a class of :data:`_LEARNED_QUERIES` is around them, or any decoder, with as many as the network says
-    that it has.
+    They are learned inside a class that :data:`_LEARNED_QUERIES` names, and inside any decoder that has as many queries
+    as its network says (``num_queries``).
 
     Args:
         frames: Modules around the operation.
