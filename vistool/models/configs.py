@@ -521,7 +521,12 @@ def _no_run(folder: Path) -> InputError:
             accepted=f'one of them: {_listed(configs)}',
             parameter='config',
         )
-    return InputError(f'{folder} holds no run', accepted='a folder with a config and checkpoints', parameter='config')
+    return InputError(
+        f'{folder} holds no run',
+        accepted='a folder with a config and checkpoints',
+        hint='if these are photos, write a short config that names the folder: docs/en/own_data.md',
+        parameter='config',
+    )
 
 
 def _listed(paths: list[Path]) -> str:
