@@ -396,3 +396,29 @@ def test_metrics_stand_in_the_raw_file_and_the_manifest(capsys, tmp_path):
     code, out, err = run(capsys, 'demo/coffee.png', CONFIG, '-o', tmp_path / 'y.png', '--metrics', 'pointing')
     assert (code, out) == (2, '') and err.count('\n') == 1
     assert err.startswith('error: --metrics: pointing compares a map with a mask of the object, and there is none')
+
+
+def test_a_file_names_the_classes_of_a_model_without_a_config(capsys, tmp_path):
+    names = tmp_path / 'names.txt'
+    names.write_text('\ufeff' + '\n'.join(f'thing {index}' for index in range(1000)) + '\n\n')
+    network = ('timm::tf_efficientnet_lite0', 'demo://efficientnet-lite0', '--classes-file', names)
+    asked = ('--target-category', 'thing 967', '-o', tmp_path / 'x.png', '--save-raw')
+    assert run(capsys, COFFEE, *network, *asked)[0] == 0
+    recipe = json.loads(str(np.load(tmp_path / 'x.npz', allow_pickle=False)['recipe']))
+    assert (recipe['targets'][0]['id'], recipe['targets'][0]['name']) == (967, 'thing 967')
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('cat\ndog\n', 'has 2 names, and tf_efficientnet_lite0 another number of outputs'),
+        ('cat\n\ndog\n', 'line 2: no name'),
+        ('\n', 'has no names; accepted: a class name on each line'),
+    ],
+)
+def test_names_that_do_not_fit_are_one_line(text, said, capsys, tmp_path):
+    names = tmp_path / 'names.txt'
+    names.write_text(text)
+    network = ('timm::tf_efficientnet_lite0', 'demo://efficientnet-lite0', '--classes-file', names)
+    code, _, err = run(capsys, COFFEE, *network, '-o', tmp_path / 'x.png')
+    assert code == 2 and f'--classes-file: {names}' in err and said in err

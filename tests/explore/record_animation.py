@@ -26,7 +26,7 @@ from explore_server import served  # noqa: E402
 TARGET = ROOT / 'docs' / 'images' / 'vis_explore' / 'live.webp'
 MODEL = ('configs/dinov2/vit-small-p14_dinov2-pre_headless.py', 'demo://dinov2-vit-small-p14')
 WINDOW = (1280, 800)
-SIZE = (960, 600)
+SIZE = (1120, 700)
 PLACES = ((225, 110), (40, 150), (110, 350), (330, 470), (410, 170), (225, 110))
 STEPS = 5
 

@@ -182,3 +182,14 @@ def test_a_box_of_a_detector_has_its_own_map(tmp_path):
         np.testing.assert_allclose(arrays(raw)['maps_0'], values[None], atol=1e-6)
         refused = client.get('map', view='cam', photo='p1', method='eigencam')
         assert refused.status_code == 400 and 'prediction' in refused.json()['error']
+
+
+@pytest.mark.slow
+def test_a_sample_of_a_dataset_is_named_by_its_place(tmp_path):
+    config = 'configs/efficientnet_lite/efficientnet-lite0_demo.py'
+    with explored(tmp_path, config, 'demo://efficientnet-lite0', '--img', '@val') as client:
+        assert [each['id'] for each in client.get('state').json()['photos']] == [f'p{n}' for n in range(1, 7)]
+        header, maps = client.map('cam', 'p3', target=3)
+        assert ' @val ' in header['command'] and ' --indices 2 ' in header['command']
+        raw = arrays(client.figure('cam', 'p3', target=3, format='npz'))
+        np.testing.assert_allclose(raw['maps_0'], np.stack(maps), atol=1e-6)

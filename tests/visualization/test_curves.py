@@ -6,6 +6,7 @@ import pytest
 from matplotlib import rcParams
 from PIL import Image
 
+import vistool as vt
 from vistool.errors import InputError
 from vistool.results import Curve, Curves
 from vistool.visualization.curves import _look, curves_figure
@@ -151,3 +152,20 @@ def test_a_small_change_that_fills_the_height_is_called_one(depth, said):
     values = 0.02 * (1 - depth * STEPS / STEPS[-1])
     figure = drawn(Curves((Curve(STEPS, values, 'ours', 'all', 'lr'),), {'ours': 100.0}))
     assert ('axis does not start at 0' in ' '.join(texts(figure))) == said
+
+
+def test_a_logarithmic_axis_has_a_gap_at_zero_and_says_whole_values():
+    steps = np.arange(100)
+    values = np.maximum(0.1 * np.cos(np.pi * steps / 198) ** 8, 0.0)
+    values[-1] = 0
+    curves = Curves((Curve(steps, values, 'config', 'all', 'lr', label='lr'),), {'config': 10})
+    made = vt.show(curves, log_scale=True)
+    axes = made.axes[0]
+    assert axes.get_yscale() == 'log' and np.isnan(axes.lines[0].get_ydata()[-1])
+    ticks = [text.get_text() for text in axes.get_yticklabels() if text.get_text()]
+    assert '0.01' in ticks and not any('$' in text for text in ticks)
+    said = [text.get_text() for text in axes.texts]
+    assert 'peak 0.1' in said and not any(text.startswith('end') for text in said)
+    assert vt.show(curves).axes[0].get_yscale() == 'linear'
+    flat = Curves((Curve(steps, np.zeros(100), 'config', 'all', 'wd'),))
+    assert vt.show(flat, log_scale=True).axes[0].get_yscale() == 'linear'  # nothing to draw on it

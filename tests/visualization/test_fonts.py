@@ -3,12 +3,17 @@ from __future__ import annotations
 import logging
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sample_results import heatmaps
 
+import vistool as vt
+from vistool.errors import InputError
 from vistool.visualization import text as fitting
 from vistool.visualization import text as fonts
+from vistool.visualization.style import Style
 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0xFF, exclude_categories=['Cc', 'Cf']), max_size=60)
 
@@ -48,6 +53,7 @@ def test_drawn_text_is_no_wider_than_measured(size):
 def test_characters_without_any_font_are_drawn_as_boxes_and_told_once(monkeypatch, caplog):
     monkeypatch.setattr(fonts, 'fallback_faces', lambda: ())
     fonts._face_of.cache_clear()
+    fonts._width.cache_clear()
     fonts._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, 'vistool'):
         assert fonts.text_width('猫狗', 12.0) > 0
@@ -90,3 +96,44 @@ def test_no_number_is_cut(text):
         shown = fitting.elide(text, 10, width)
         assert fonts.text_width(shown, 10) <= width or shown == text
         assert set(re.findall(r'[-−]?\d+(?:[.,]\d+)*(?:e[-−+]?\d+)?%?', shown)) <= whole, shown
+
+
+def test_a_font_is_chosen_for_one_picture_and_measured_in_it():
+    result = heatmaps(('espresso 0.95',), ('GradCAM', 'LayerCAM'))
+    usual = fonts.text_width('espresso', 7.0)
+    plain = vt.render(result, width='column')
+    chosen = vt.render(result, width='column', font='CM')
+    assert chosen != plain == vt.render(result, width='column')
+    with fonts.using('CM'):
+        assert fonts.text_width('espresso', 7.0) < usual and fonts.first_face().path.endswith('cmr10.ttf')
+        assert fonts.runs('espresso 猫')[0][0] == fonts.first_face()
+    assert fonts.text_width('espresso', 7.0) == usual
+    pdf = vt.render(result, 'pdf', width='column', font='STIXGeneral')
+    assert b'STIXGeneral' in pdf and b'DejaVu' not in pdf
+
+
+def test_curves_are_written_in_the_font():
+    steps = np.arange(5)
+    curves = vt.Curves((vt.Curve(steps, steps / 10, 'config', 'all', 'lr'),))
+    pdf = vt.render(curves, 'pdf', width='column', font='CM')
+    assert b'Cmr10' in pdf or b'CMR10' in pdf or b'cmr10' in pdf
+
+
+def test_titles_have_the_size_that_is_asked_for_on_paper_and_on_the_screen():
+    paper, screen = Style(font_size=9, width='column').page(False), Style(font_size=9).page(False)
+    assert (paper.font * paper.points, screen.font * screen.points) == (9, 9)
+    assert paper.small_font == pytest.approx(6 * 9 / 7) and paper.least_font == 4.5
+    assert Style().page(False).font == 12 and Style(width='column').page(False).font == 7
+
+
+@pytest.mark.parametrize(
+    ('style', 'said'),
+    [
+        ({'font': 'DejaVu Sanz'}, "no font 'DejaVu Sanz' on this machine.*did you mean DejaVu Sans"),
+        ({'font': 'nowhere.ttf'}, 'accepted: the name of a font family'),
+        ({'font_size': 2}, '4 to 24 points'),
+    ],
+)
+def test_unknown_fonts_and_sizes_are_one_line(style, said):
+    with pytest.raises(InputError, match=said):
+        Style(**style)

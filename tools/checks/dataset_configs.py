@@ -3,9 +3,16 @@
     python tools/checks/dataset_configs.py [--only coco voc] [--modes pipeline concat]
 
 Each config under ``configs/_base_/datasets`` of the two packages keeps its dataset class and its pipeline; its files
-are written anew as generated scenes, in the form that the class reads. Printed is a line for each config and phase: the
-modes that were drawn, the pictures with annotations, and faults that were found (there are none in the data). Configs
-that cannot be built are listed with the reason. Exit code 1 if a mode fails or a fault is found.
+are written anew as generated scenes, in the form that the class reads. Pipelines that mix images (Mosaic, MixUp,
+CopyPaste, RandomMosaic, …) and transforms of albumentations are browsed likewise (``--only mixed``). Printed is a line
+for each config and phase: the modes that were drawn, the pictures with annotations, and faults that were found (there
+are none in the data). Configs that cannot be built are listed with the reason. Exit code 1 if a mode fails or a fault
+is found.
+
+Known exceptions: ``coco_caption`` names ``PackInputs``, which mmdet does not have; ``levir_256x256`` reads with gdal;
+``dsdl`` needs the package of its format; the training set of ``youtube_vis`` filters out the three generated frames;
+lvis and panoptic configs need the packages lvis and panopticapi. mmseg's ``Albu`` fails with albumentations 1.4, and is
+left out.
 """
 
 from __future__ import annotations
@@ -51,15 +58,73 @@ def main() -> int:
     warnings.simplefilter('ignore')
     logging.getLogger('vistool').setLevel(logging.ERROR)
     wrong = 0
-    for package, path in _configs():
-        if args.only and not any(part in path.stem for part in args.only):
+    for package, name, phase, config in (*_phased(), *_mixed()):
+        if args.only and not any(part in name for part in args.only):
             continue
-        for phase, config in _phases(path, package):
-            line, good = _browsed(config, phase, package, args.modes)
-            wrong += not good
-            print(f'{package}/{path.stem:<28} {phase:<6}{line}', flush=True)
+        line, good = _browsed(config, phase, package, args.modes)
+        wrong += not good
+        print(f'{package}/{name:<28} {phase:<6}{line}', flush=True)
     print(f'{wrong} wrong')
     return int(wrong > 0)
+
+
+def _phased() -> Iterator[tuple[str, str, str, Any]]:
+    for package, path in _configs():
+        for phase, config in _phases(path, package):
+            yield package, path.stem, phase, config
+
+
+_SCALE = {'img_scale': (320, 256)}
+_FLIPPED = {'type': 'RandomFlip', 'prob': 1.0}
+_BOXES = {'type': 'BboxParams', 'format': 'pascal_voc', 'label_fields': ['gt_bboxes_labels', 'gt_ignore_flags']}
+_ALBU = {
+    'type': 'Albu',
+    'transforms': [{'type': 'HorizontalFlip', 'p': 1.0}, {'type': 'ShiftScaleRotate', 'rotate_limit': 20, 'p': 1.0}],
+    'bbox_params': {**_BOXES, 'min_visibility': 0.1, 'filter_lost_elements': True},
+    'keymap': {'img': 'image', 'gt_masks': 'masks', 'gt_bboxes': 'bboxes'},
+}
+_MIXING: Mapping[str, Mapping[str, list[dict[str, Any]]]] = {
+    'mmdet': {
+        'mixed_mosaic': [dict(type='Mosaic', **_SCALE), {'type': 'RandomAffine', 'border': (-160, -128)}, _FLIPPED],
+        'mixed_mixup': [dict(type='MixUp', **_SCALE), _FLIPPED],
+        'mixed_yolox': [dict(type='Mosaic', **_SCALE), dict(type='MixUp', **_SCALE), {'type': 'YOLOXHSVRandomAug'}],
+        'mixed_cached': [dict(type='CachedMosaic', **_SCALE), dict(type='CachedMixUp', **_SCALE)],
+        'mixed_copy_paste': [{'type': 'CopyPaste', 'max_num_pasted': 3}, _FLIPPED],
+        'mixed_albu': [_ALBU],
+    },
+    'mmseg': {
+        'mixed_mosaic': [dict(type='RandomMosaic', prob=1.0, **_SCALE), _FLIPPED],
+        'mixed_cut_out': [
+            {'type': 'RandomCutOut', 'prob': 1.0, 'n_holes': (1, 3), 'cutout_ratio': [(0.1, 0.2)], 'seg_fill_in': 255},
+            _FLIPPED,
+        ],
+    },
+}
+"""Pipelines that mix images, or hand them to another library: name → the steps after the annotations are loaded."""
+
+
+def _mixed() -> Iterator[tuple[str, str, str, Any]]:
+    """A config for each of :data:`_MIXING`, on a dataset with instances or with label maps."""
+    from mmengine.config import Config
+
+    paths = {(package, path.stem): path for package, path in _configs()}
+    for package, pipelines in _MIXING.items():
+        for name, steps in pipelines.items():
+            masks = name in ('mixed_copy_paste', 'mixed_albu')  # mmdet's Mosaic and MixUp mix boxes only
+            base = 'ade20k' if package == 'mmseg' else 'coco_instance' if masks else 'coco_detection'
+            if (package, base) not in paths:
+                continue
+            config = Config.fromfile(paths[package, base])
+            config['default_scope'] = package
+            inner = config['train_dataloader']['dataset'].to_dict()
+            inner['pipeline'] = inner['pipeline'][:2]  # what loads the image and its annotations
+            pack = {'type': 'PackDetInputs' if package == 'mmdet' else 'PackSegInputs'}
+            config['train_dataloader']['dataset'] = {
+                'type': 'MultiImageMixDataset',
+                'dataset': inner,
+                'pipeline': [*steps, pack],
+            }
+            yield package, name, 'train', config
 
 
 def _configs() -> Iterator[tuple[str, Path]]:

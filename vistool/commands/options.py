@@ -443,6 +443,9 @@ def add_width(group: argparse._ArgumentGroup) -> None:
         '--width', metavar='W', help='column (3.25 in), text (6.875 in), 5.5in, 14cm, …, screen, or pixels'
     )
     group.add_argument('--dpi', type=whole, default=300, help='of pictures for paper (default: 300)')
+    fonts = "'Times New Roman', CM, … or a font file (default: DejaVu Sans)"
+    group.add_argument('--font', metavar='NAME', help=fonts)
+    group.add_argument('--font-size', type=real, metavar='PT', help='of titles (default: 7 on paper, 9 on the screen)')
 
 
 def add_display(group: argparse._ArgumentGroup) -> None:
@@ -624,6 +627,8 @@ def add_outputs(parser: Parser) -> None:
         metavar='auto|softmax|sigmoid|none',
         help='classes, independent labels (of one number: two classes), or values as they are',
     )
+    names = "the names of the outputs, one a line; default: the checkpoint's, else the dataset's"
+    group.add_argument('--classes-file', metavar='FILE', help=names)
 
 
 def add_layers(group: argparse._ArgumentGroup, text: str, *aliases: str) -> None:

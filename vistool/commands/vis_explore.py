@@ -158,6 +158,11 @@ def own_photos(words: Sequence[str], source: Any) -> list[Photo]:
     return found
 
 
+def _here(word: str) -> str:
+    """A word of a command line; a full path becomes relative where it lies below the current folder."""
+    return as_typed(Path(word)) if os.path.isabs(word) and os.path.exists(word) else word
+
+
 def open_page(address: str) -> None:
     """Opens a browser window, where there is a screen for one."""
     if sys.platform.startswith('linux') and not any(os.environ.get(name) for name in ('DISPLAY', 'WAYLAND_DISPLAY')):
@@ -202,12 +207,13 @@ class CommandLines:
     def of(cls, args: argparse.Namespace) -> CommandLines:
         """Those of one start of this command."""
         first = [args.config, *([args.checkpoint] if args.checkpoint else [])]
+        models = [[_here(word) for word in words] for words in [first, *args.compare]]
         parser, carried = build_parser(), {}
         for name in _CARRIED:
             value = getattr(args, name)
             if value != parser.get_default(name):
                 carried[name] = [] if value is True else list(value) if isinstance(value, list) else [str(value)]
-        return cls([first, *args.compare], carried, args.names)
+        return cls(models, carried, args.names)
 
     def words(self, drawing: Drawing, photo: Photo, model: int | None, out: str) -> list[str]:
         """A command line; see :class:`~vistool.explore.session.Commands`."""

@@ -36,7 +36,7 @@ def build_parser() -> Parser:
     add('-p', '--parameter', dest='parameters', default='lr', metavar=parameters, help='default: lr')
     add('--auto-scale-lr', action='store_true', help='scale the rate to the real batch, as tools/train.py does')
     drawn = 'scalars.json of a real run, drawn over; repeatable'
-    add('--log', dest='logs', action='append', default=[], metavar='FILE', help=drawn)
+    add('--logged', '--log', dest='logs', action='append', default=[], metavar='FILE', help=drawn)
     options.add_config_options(group)
     _add_picture(parser)
     options.add_logging(parser, parser.add_argument_group('rare'))
@@ -52,6 +52,7 @@ def _add_picture(parser: Parser) -> None:
     add('--title', help="heading; default: the config's name")
     themes = 'darkgrid|whitegrid|dark|white|ticks'
     add('--style', dest='theme', default='whitegrid', metavar=themes, help='default: whitegrid')
+    add('--log-scale', action='store_true', help='a logarithmic axis')
     add('--window-size', dest='size', metavar='W*H', help='in inches, such as 12*7')
     options.add_width(group)
     add('--save-raw', action='store_true', help='write the numbers beside the picture (.csv)')

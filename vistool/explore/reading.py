@@ -86,6 +86,7 @@ class Reading:
             sample.original is not None and geometry is not None and geometry.exact and geometry.field is None
         )
         self._read: _Forward | None = None
+        self._counted: tuple[tuple[int, bool], int] = (0, True), 0
         self._recorded: dict[Any, Recorded] = {}
         self._bases: dict[str, Basis] = {}
         self._results: OrderedDict[Any, Heatmaps] = OrderedDict()
@@ -108,13 +109,19 @@ class Reading:
         held = sample.image.nbytes + (0 if sample.original is None else sample.original.nbytes)
         for result in self._results.values():
             held += sum(item.values.nbytes + (0 if item.signed is None else item.signed.nbytes) for item in result.maps)
+        if (len(self._recorded), self._read is None) != self._counted[0]:
+            self._counted = (len(self._recorded), self._read is None), self._kept_bytes()
+        return held + self._counted[1]
+
+    def _kept_bytes(self) -> int:
+        """Bytes of what the forwards keep, without the weights."""
         if self._read is None:
-            return held
+            return 0
         kept = self._read.tensors()
         for recorded in self._recorded.values():
             kept += graph_tensors(recorded)
         weights = {each.untyped_storage().data_ptr() for each in self.model.module.parameters()}
-        return held + storage_bytes(kept, weights)
+        return storage_bytes(kept, weights)
 
     @property
     def read(self) -> _Forward:

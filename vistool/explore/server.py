@@ -194,7 +194,7 @@ class Server:
         return JSONResponse(
             {
                 'version': __version__,
-                'command': self.command,
+                'command': shareable(self.command),
                 'models': self.session.told(),
                 'photos': self.session.photos.listed(),
                 'colormaps': list(COLORMAPS),

@@ -115,17 +115,22 @@ class Worker:
                     return
                 _, job = self._waiting.popitem(last=False)
                 job.started, self._current = time.perf_counter(), job
-            self._do(job)
-            with self._changed:
-                self._current = None
+            if job.future.set_running_or_notify_cancel():
+                self._do(job)
+            else:
+                self._finished()
 
-    @staticmethod
-    def _do(job: Job) -> None:
-        if not job.future.set_running_or_notify_cancel():
-            return
+    def _do(self, job: Job) -> None:
         try:
             result = job.work()
         except BaseException as error:  # whoever asked is told; the thread goes on
+            self._finished()
             job.future.set_exception(error)
         else:
+            self._finished()
             job.future.set_result(result)
+
+    def _finished(self) -> None:
+        """Before anybody is told, so that whoever has an answer does not find the worker busy with it."""
+        with self._changed:
+            self._current = None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vistool.data.datasets import classes_called, read_class
 from vistool.errors import InputError, close_matches, param
+from vistool.records import find_path, read_text
 
 if TYPE_CHECKING:
     from mmengine import Config
@@ -39,6 +40,21 @@ def fitting_names(name: str, found: Sequence[Sequence[str] | None], count: int |
         instead = 'others are used' if fitting else 'classes are shown by their number'
         log.warning('%s: %d class names do not belong to %d outputs; %s', name, len(known[0]), count, instead)
     return fitting[0] if fitting else None
+
+
+def read_names(file: str | Path, parameter: str) -> tuple[str, ...]:
+    """The class names in a text file, one a line, in the order of the ids.
+
+    Raises:
+        InputError: It cannot be read, has no names, or an empty one between others.
+    """
+    path = find_path(file, parameter)
+    names = [line.strip() for line in read_text(path, parameter).rstrip().splitlines()]
+    if not names:
+        raise InputError(f'{path} has no names', accepted='a class name on each line', parameter=parameter)
+    if '' in names:
+        raise InputError(f'{path}, line {names.index("") + 1}: no name', parameter=parameter)
+    return tuple(names)
 
 
 def dataset_classes(config: Config) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias, cast
 
@@ -29,6 +30,7 @@ from vistool.data.datasets import (
 from vistool.data.display import Display
 from vistool.data.samples import Item, Sample, find_inputs
 from vistool.errors import InputError, check_count, check_seed, naming, param
+from vistool.models.classes import read_names
 from vistool.models.configs import Source, resolve
 from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
@@ -86,6 +88,7 @@ class Models:
         bands: The bands that pictures show as red, green and blue: ``'4,3,2'`` or numbers, from 1.
         axes: ``'HWC'`` or ``'CHW'``, of arrays in files; None: as the pipeline and the network declare.
         names: What the models are called in figures, the first one's included; ``()``: see :func:`labels`.
+        classes_file: A text file with the names of the outputs, one a line; None: the checkpoint's, else the dataset's.
     """
 
     first: ModelSpec
@@ -103,6 +106,7 @@ class Models:
     bands: str | int | Sequence[int] | None = None
     axes: str | None = None
     names: tuple[str, ...] = ()
+    classes_file: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses a display or names that are not accepted before anything is loaded."""
@@ -120,10 +124,15 @@ class Models:
         """How images that are not photos of 8 bits are shown."""
         return Display.of(self.display_range, self.bands, self.axes)
 
+    @cached_property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names in the file; None without one."""
+        return read_names(self.classes_file, 'classes_file') if self.classes_file else None
+
     @property
     def said(self) -> dict[str, Any]:
         """What the caller says about the networks' outputs, where it says something."""
-        given = {'output': self.output, 'activation': self.activation}
+        given = {'output': self.output, 'activation': self.activation, 'classes': self.classes}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -413,7 +422,7 @@ def _load(spec: ModelSpec, source: Source | Model | nn.Module, models: Models, s
     if isinstance(source, Model):  # the caller's own stays as it is
         changed = models.files or models.draw_on or models.img_size or models.display != Display() or models.said
         return replace(source, **models.said) if changed else source
-    return load(
+    model = load(
         source,
         spec.checkpoint,
         device=models.device,
@@ -422,6 +431,10 @@ def _load(spec: ModelSpec, source: Source | Model | nn.Module, models: Models, s
         seed=seed,
         **models.said,
     )
+    if models.classes and model.classes != models.classes:
+        problem = f'{models.classes_file} has {len(models.classes)} names, and {model.name} another number of outputs'
+        raise InputError(problem, parameter='classes_file')
+    return model
 
 
 def find_items(images: Images, source: Source | Model | nn.Module) -> Sequence[AnyItem]:

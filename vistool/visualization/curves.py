@@ -16,7 +16,7 @@ from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from vistool.results import Curve, Curves
@@ -198,7 +198,7 @@ def _say_ends(axes: Any, places: NDArray[Any], values: NDArray[Any], paper: bool
     shared = {'textcoords': 'offset points', 'color': '0.25', 'fontsize': 'small', 'annotation_clip': False}
     side, anchor = (4, 'left') if places[0] < places[1] / 2 else (-4, 'right')
     axes.annotate(f'peak {values[0]:.3g}', (places[0], values[0]), (side, 4), ha=anchor, **shared)
-    if not paper:
+    if not paper and (values[1] > 0 or axes.get_yscale() != 'log'):
         axes.annotate(f'end {values[1]:.3g}', (places[1], values[1]), (6, 0), va='center', **shared)
 
 
@@ -255,8 +255,16 @@ def curves_figure(result: Curves, page: Page, theme: Theme = 'whitegrid') -> Fig
     return made
 
 
-def draw_curves(result: Curves, page: Page, made: Figure, theme: Theme = 'whitegrid') -> None:
-    """Draw curves over the whole of a figure, which gets the size they need."""
+def draw_curves(result: Curves, page: Page, made: Figure, theme: Theme = 'whitegrid', log_scale: bool = False) -> None:
+    """Draw curves over the whole of a figure, which gets the size they need.
+
+    Args:
+        result: The curves.
+        page: Its measures.
+        made: The figure.
+        theme: seaborn's style of that name.
+        log_scale: Whether values have a logarithmic axis.
+    """
     if not result.curves:
         raise ValueError('a result without curves cannot be drawn')
     names = list(dict.fromkeys(curve.parameter for curve in result.curves))
@@ -273,7 +281,7 @@ def draw_curves(result: Curves, page: Page, made: Figure, theme: Theme = 'whiteg
         for row, name in enumerate(names):
             panels.append(made.add_subplot(grid[row, 0], sharex=panels[0] if panels else None))
             own = [curve for curve in result.curves if curve.parameter == name]
-            _panel(panels[-1], own, name, axis, result, page)
+            _panel(panels[-1], own, name, axis, result, page, log_scale)
             if zoom and name == 'lr':
                 _zoomed(made.add_subplot(grid[row, 1], sharey=panels[-1]), own, axis, zoom)
         axis.finish(panels[-1], panels[0])
@@ -298,11 +306,11 @@ def _look(page: Page, theme: Theme) -> dict[str, Any]:
     size, small = page.font * page.points, page.small_font * page.points
     # read by itself: matplotlib.style reads every sheet there is when it is imported, 0.25 s
     path = Path(matplotlib.get_data_path(), _SHEETS.format(theme))
-    sheet = dict(matplotlib.rc_params_from_file(path, use_default_template=False).items())
+    every = matplotlib.rc_params_from_file(path, use_default_template=False)
+    sheet: dict[str, Any] = {str(name): value for name, value in every.items() if not name.startswith('font.')}
     framed, ticked = float(sheet['axes.linewidth']) > 0, float(sheet['xtick.major.size']) > 0
     return {
         **sheet,
-        'font.family': ['DejaVu Sans'],
         'font.size': size,
         'axes.titlesize': size,
         'axes.labelsize': size,
@@ -320,11 +328,17 @@ def _look(page: Page, theme: Theme) -> dict[str, Any]:
     }
 
 
-def _panel(axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Curves, page: Page) -> None:
-    colors = draw_lines(axes, curves, axis)
+def _panel(
+    axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Curves, page: Page, log_scale: bool
+) -> None:
+    drawn = [_above_zero(curve) for curve in curves] if log_scale else curves
+    colors = draw_lines(axes, drawn, axis)
     axes.set_ylabel(_NAMES.get(name, name), parse_math=False)
     tell_values(axes)
-    _say_where_it_starts(axes, curves)
+    if log_scale and any((curve.values > 0).any() for curve in curves):
+        _by_powers(axes)
+    else:
+        _say_where_it_starts(axes, curves)
     if axis.counts_training:
         mark_ends(axes, curves, axis, colors, page.paper)
     add_legend(axes, curves, colors)
@@ -333,6 +347,18 @@ def _panel(axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Cu
         bar = axes.figure.colorbar(ramp, ax=axes, ticks=[0, 1], fraction=0.025, pad=0.02, aspect=30)
         bar.ax.set_yticklabels(result.ramp)
         bar.outline.set_linewidth(0)
+
+
+def _above_zero(curve: Curve) -> Curve:
+    """A curve with gaps where a logarithmic axis has no place."""
+    return replace(curve, values=np.where(curve.values > 0, curve.values, np.nan))
+
+
+def _by_powers(axes: Any) -> None:
+    """A logarithmic axis, with whole values at its ticks."""
+    axes.set_yscale('log', nonpositive='mask')
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:.10g}'))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 _SMALL_CHANGE = 0.05

@@ -37,6 +37,7 @@ from vistool.results import (
 )
 from vistool.visualization import files as raw
 from vistool.visualization import raster
+from vistool.visualization import text as fonts
 from vistool.visualization.files import SUFFIXES, VECTOR_SUFFIXES, encode_pixels
 from vistool.visualization.grids import bare_tiles, grid_scene
 from vistool.visualization.heatmaps import as_heatmaps, channel_files, heatmaps_scene, overlays, panel_scenes
@@ -168,7 +169,7 @@ def _numbered(tiles: Sequence[Pixels]) -> list[tuple[str, Pixels]]:
 def _(result: Curves, figure: Figure, style: Style, page: Page) -> None:
     from vistool.visualization.curves import draw_curves
 
-    draw_curves(result, page, figure, style.theme)
+    draw_curves(result, page, figure, style.theme, style.log_scale)
 
 
 @to_raw.register(Curves)
@@ -370,16 +371,19 @@ def picture_bytes(result: Result, style: Style, suffix: str) -> bytes:
     if suffix in VECTOR_SUFFIXES:
         from vistool.visualization.vector import encode
 
-        return encode([_figure(result, style, style.page(vector=True))], suffix)
+        made = _figure(result, style, style.page(vector=True))
+        with fonts.using(style.font):
+            return encode([made], suffix)
     return encode_pixels(picture_pixels(result, style), suffix)
 
 
 def picture_pixels(result: Result, style: Style) -> Pixels:
     """A result as uint8 ``(H, W, 3)`` RGB pixels (grid layout)."""
     page = style.page(vector=False)
-    scene = to_scene(result, style, page)
-    if scene is not None:
-        return raster.paint(scene, page.density)
+    with fonts.using(style.font):
+        scene = to_scene(result, style, page)
+        if scene is not None:
+            return raster.paint(scene, page.density)
     from vistool.visualization.vector import rasterize
 
     return rasterize(_figure(result, style, page))
@@ -394,7 +398,7 @@ def figure(result: Result, style: Style | None = None) -> Figure:
 def _figure(result: Result, style: Style, page: Page) -> Figure:
     from vistool.visualization.vector import ShownFigure, parameters
 
-    with parameters():
+    with fonts.using(style.font), parameters():
         made = ShownFigure(dpi=page.density * 72 / page.points)
         _draw(result, made, style, page)
     return made
@@ -403,12 +407,13 @@ def _figure(result: Result, style: Style, page: Page) -> Figure:
 def _draw(result: Result, made: Figure, style: Style, page: Page) -> None:
     from vistool.visualization import vector
 
-    scene = to_scene(result, style, page)
-    if scene is not None:
-        vector.paint(scene, page, made)
-        return
-    draw_figure(result, made, style, page)
-    vector.make_drawable(made)
+    with fonts.using(style.font):
+        scene = to_scene(result, style, page)
+        if scene is not None:
+            vector.paint(scene, page, made)
+            return
+        draw_figure(result, made, style, page)
+        vector.make_drawable(made)
 
 
 def open_window(result: Result, style: Style, title: str = 'vistool', seconds: float = 0.0) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.errors import InputError, close_matches
+from vistool.visualization.text import find_face
 
 # Tables of matplotlib's color maps of these names (a test compares them), kept because importing matplotlib takes
 # longer than drawing forty pictures.
@@ -76,6 +77,7 @@ _LEAST_PAPER, _MOST_PAPER = 1.0, 40.0  # inches
 _POINTS_PER_INCH = 72.0
 _PIXELS_PER_INCH = 96.0
 _LONGEST_SIDE = 160.0  # inches
+_LEAST_FONT, _MOST_FONT = 4.0, 24.0  # points
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,10 @@ class Style:
         arrangement: Rows and columns of the tiles of one row of the figure. None: as many columns as fit.
         view: ``original`` draws on the whole file, ``network`` on what the network saw. None: original for CAM.
         theme: seaborn's style of that name, for curves.
+        log_scale: Whether curves have a logarithmic axis; values of 0 and below are not drawn on it.
+        font: The family of all text, by its name on this machine (``'Times New Roman'``), ``'CM'``, or a font file.
+            None: DejaVu Sans. Characters that it lacks are taken from other fonts.
+        font_size: Size of titles in points, 4 to 24; the rest follows. None: 7 on paper, 9 on the screen.
         size: Width and height of a figure of curves in inches, at 96 pixels to the inch; goes before ``width``.
     """
 
@@ -116,6 +122,9 @@ class Style:
     view: View | None = None
     arrangement: tuple[int, int] | None = None
     theme: Theme = 'whitegrid'
+    log_scale: bool = False
+    font: str | None = None
+    font_size: float | None = None
     size: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -142,18 +151,23 @@ class Style:
             raise InputError(f'{self.alpha!r} is not an opacity', accepted='0 to 1, or heat', parameter='alpha')
         if self.colormap is not None:
             lookup_table(self.colormap)
+        if self.font is not None:
+            find_face(self.font)
+        if self.font_size is not None and not _LEAST_FONT <= self.font_size <= _MOST_FONT:
+            accepted = f'{_LEAST_FONT:g} to {_MOST_FONT:g} points'
+            raise InputError(f'{self.font_size!r} is not a size of titles', accepted=accepted, parameter='font_size')
 
     def page(self, vector: bool) -> Page:
         """The page that these options ask for; ``vector`` tells whether the file is a PDF or SVG."""
         width = self.width if self.width is not None else ('column' if vector else 'screen')
         inches = _inches(width) if isinstance(width, str) else None
         if inches is not None:
-            return Page(True, inches * _POINTS_PER_INCH, self.dpi / _POINTS_PER_INCH)
+            return Page(True, inches * _POINTS_PER_INCH, self.dpi / _POINTS_PER_INCH, title=self.font_size)
         density = self.dpi / _PIXELS_PER_INCH if vector else 1.0
         if self.size is not None:
             across, down = (side * _PIXELS_PER_INCH for side in self.size)
-            return Page(False, across, density, down)
-        return Page(False, float(width) if isinstance(width, int) else None, density)
+            return Page(False, across, density, down, self.font_size)
+        return Page(False, float(width) if isinstance(width, int) else None, density, title=self.font_size)
 
 
 @dataclass(frozen=True)
@@ -165,12 +179,14 @@ class Page:
         width: Total width in units, or None where tiles have a natural size instead (the screen).
         density: Pixels per unit of the raster picture, and of photos inside a vector picture.
         height: Total height of a figure of curves in units, or None for one that follows from its width.
+        title: Size of titles in points, or None for the usual one.
     """
 
     paper: bool
     width: float | None
     density: float
     height: float | None = None
+    title: float | None = None
 
     @property
     def points(self) -> float:
@@ -190,17 +206,24 @@ class Page:
     @property
     def font(self) -> float:
         """Size of titles, in units."""
-        return 7.0 if self.paper else 12.0
+        return self._scaled(7.0 if self.paper else 12.0)
 
     @property
     def small_font(self) -> float:
         """Size of captions and of the numbers at bars, in units."""
-        return 6.0 if self.paper else 11.0
+        return self._scaled(6.0 if self.paper else 11.0)
 
     @property
     def least_font(self) -> float:
         """Size below which nothing is written, in units."""
-        return 4.5 if self.paper else 9.0
+        usual = 4.5 if self.paper else 9.0
+        return min(usual, self._scaled(usual))
+
+    def _scaled(self, size: float) -> float:
+        """A usual size of text, as much larger or smaller as titles are."""
+        if self.title is None:
+            return size
+        return size * self.title / (7.0 if self.paper else 12.0 * self.points)
 
 
 def _check_choice(argument: str, value: Any, accepted: tuple[Any, ...]) -> None:

@@ -1,7 +1,8 @@
 """Text: which font has a character, how wide a line is, and its pixels.
 
-The fonts are the ones that matplotlib brings (DejaVu Sans), found without importing it, and for characters they lack
-whatever CJK font the system has. ``vector`` uses the same files, so widths measured here hold there too.
+The font is the one that a picture asks for, else the one that matplotlib brings (DejaVu Sans), found without importing
+it, and for characters that they lack whatever CJK font the system has. ``vector`` uses the same files, so widths
+measured here hold there too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFont
+
+from vistool.errors import InputError, close_matches
 
 #: Height of a line and of its part above the baseline, as multiples of the font's size.
 LINE_HEIGHT, ASCENT = 1.3, 0.98
@@ -55,6 +60,58 @@ def main_face() -> Face:
     if spec is None or spec.origin is None:  # pragma: no cover - matplotlib is a dependency
         raise ModuleNotFoundError('matplotlib')
     return Face(str(Path(spec.origin).parent / 'mpl-data' / 'fonts' / 'ttf' / 'DejaVuSans.ttf'))
+
+
+_chosen: ContextVar[Face | None] = ContextVar('chosen', default=None)
+
+
+@contextmanager
+def using(name: str | None) -> Iterator[None]:
+    """Writes in a font, by its name, within this thread; None is DejaVu Sans.
+
+    Raises:
+        InputError: There is no such font here.
+    """
+    token = _chosen.set(None if name is None else find_face(name))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def first_face() -> Face:
+    """The font in which is written what it has."""
+    return _chosen.get() or main_face()
+
+
+_SHORT_NAMES = {'cm': 'cmr10', 'computer modern': 'cmr10', 'times': 'Times New Roman'}
+
+
+@lru_cache(maxsize=16)
+def find_face(name: str) -> Face:
+    """A font of this machine, or of those that matplotlib brings, by the name of its family, or by its file.
+
+    Raises:
+        InputError: There is none of this name.
+    """
+    if name.lower().endswith(_SUFFIXES) and os.path.isfile(name):
+        face = Face(os.path.abspath(name))
+    else:
+        from matplotlib import font_manager
+
+        wanted = _SHORT_NAMES.get(name.lower(), name)
+        known = {entry.name.lower(): entry.name for entry in font_manager.fontManager.ttflist}
+        if wanted.lower() not in known:
+            raise InputError(
+                f'no font {name!r} on this machine',
+                accepted='the name of a font family, CM, STIXGeneral (like Times), or a .ttf or .otf file',
+                hint=close_matches(wanted, known.values(), 3),
+                parameter='font',
+            )
+        face = Face(font_manager.findfont(font_manager.FontProperties(family=known[wanted.lower()])))
+    if not _characters(face):
+        raise InputError(f'{name!r} is not a font that can be read', parameter='font')
+    return face
 
 
 @lru_cache(maxsize=1)
@@ -104,11 +161,11 @@ def _characters(face: Face) -> frozenset[int]:
 
 
 @lru_cache(maxsize=4096)
-def _face_of(character: str) -> Face:
+def _face_of(character: str, first: Face) -> Face:
     # DejaVu has all of Latin-1; asking the font files costs tens of milliseconds, once.
-    if ord(character) < 0x100 or character in '…·×–—':
-        return main_face()
-    for face in (main_face(), *fallback_faces()):
+    if first == main_face() and (ord(character) < 0x100 or character in '…·×–—'):
+        return first
+    for face in (first, main_face(), *fallback_faces()):
         if ord(character) in _characters(face):
             return face
     _warn_missing(character)
@@ -131,8 +188,9 @@ def _warn_missing(character: str) -> None:
 def runs(text: str) -> list[tuple[Face, str]]:
     """``text`` cut into pieces that one font has."""
     pieces: list[tuple[Face, str]] = []
+    first = first_face()
     for character in text:
-        face = _face_of(character)
+        face = _face_of(character, first)
         if pieces and pieces[-1][0] == face:
             pieces[-1] = (face, pieces[-1][1] + character)
         else:
@@ -145,15 +203,19 @@ def _font(face: Face, size: float) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(face.path, size, index=face.index, layout_engine=ImageFont.Layout.BASIC)
 
 
-@lru_cache(maxsize=4096)
 def text_width(text: str, size: float) -> float:
     """Width of a line at font size ``size``, in the same unit."""
+    return _width(text, first_face()) * size
+
+
+@lru_cache(maxsize=4096)
+def _width(text: str, first: Face) -> float:
+    """Width of a line at font size 1; ``first`` is the font in use, by which lines are told apart here."""
     with _lock:
         length = sum(_font(face, _REFERENCE_SIZE).getlength(piece) for face, piece in runs(text))
-    return length / _REFERENCE_SIZE * size * _HINTING_SLACK
+    return length / _REFERENCE_SIZE * _HINTING_SLACK
 
 
-@lru_cache(maxsize=1024)
 def text_mask(text: str, size: float) -> tuple[NDArray[np.uint8], int, int]:
     """One line of text as pixels.
 
@@ -164,6 +226,12 @@ def text_mask(text: str, size: float) -> tuple[NDArray[np.uint8], int, int]:
     Returns:
         Coverage, uint8 ``(h, w)``; the row of the baseline in it; the advance of the line in pixels.
     """
+    return _mask(text, size, first_face())
+
+
+@lru_cache(maxsize=1024)
+def _mask(text: str, size: float, first: Face) -> tuple[NDArray[np.uint8], int, int]:
+    """See :func:`text_mask`; ``first`` is the font in use, by which lines are told apart here."""
     ascent, descent = int(np.ceil(size * 1.2)), int(np.ceil(size * 0.5))
     with _lock:
         pieces = [(_font(face, size), piece) for face, piece in runs(text)]

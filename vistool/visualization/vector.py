@@ -41,7 +41,6 @@ _PARAMETERS: dict[str, Any] = {
     'pdf.fonttype': 42,
     'svg.fonttype': 'none',
     'svg.hashsalt': 'vistool',
-    'font.family': ['DejaVu Sans'],
     'text.parse_math': False,
 }
 _WINDOWLESS = {'agg', 'cairo', 'pdf', 'pgf', 'ps', 'svg', 'template'}
@@ -56,7 +55,7 @@ def parameters(more: dict[str, Any] | None = None) -> Iterator[None]:
         # Characters that no font has are warned about once, in one line, where text is measured.
         warnings.filterwarnings('ignore', message='Glyph .* missing')
         matplotlib.rcdefaults()
-        settings: Any = {**_PARAMETERS, **(more or {})}
+        settings: Any = {**_PARAMETERS, 'font.family': _families(''), **(more or {})}
         matplotlib.rcParams.update(settings)
         logger = logging.getLogger('matplotlib.font_manager')
         level = logger.level
@@ -185,9 +184,9 @@ def _fractions(color: Color) -> tuple[float, float, float]:
 
 
 def _families(text: str) -> list[str]:
-    """The families that a line needs, DejaVu Sans first; matplotlib falls back character by character."""
-    faces = dict.fromkeys(face for face, _ in fonts.runs(text))
-    return ['DejaVu Sans', *(_family(face) for face in faces if face != fonts.main_face())]
+    """The families that a line needs, the one in use first; matplotlib falls back character by character."""
+    faces = dict.fromkeys([fonts.first_face(), fonts.main_face(), *(face for face, _ in fonts.runs(text))])
+    return ['DejaVu Sans' if face == fonts.main_face() else _family(face) for face in faces]
 
 
 @lru_cache(maxsize=16)

@@ -13,6 +13,7 @@ from typing import Any
 from vistool.errors import InputError, close_matches
 from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
+from vistool.visualization import text as fonts
 from vistool.visualization.files import (
     VECTOR_SUFFIXES,
     check_file,
@@ -262,21 +263,25 @@ def sheet(results: Sequence[Heatmaps], path: Path | str, style: Style) -> list[P
     path = Path(path)
     check_file(path, 'sheet')
     suffix = path.suffix.lower()
-    page = style.page(vector=suffix in VECTOR_SUFFIXES)
-    scenes = sheet_scenes(results, style, page)
-    if suffix in VECTOR_SUFFIXES:
-        from vistool.visualization import vector
-
-        figures = [vector.figure(each, page) for each in scenes]
-        pages = [figures] if suffix == '.pdf' else [[each] for each in figures]
-        data = [vector.encode(each, suffix) for each in pages]
-    else:
-        data = [encode_pixels(raster.paint(each, page.density), suffix) for each in scenes]
+    with fonts.using(style.font):
+        data = _pages(results, style, suffix)
     numbered = [path.with_name(f'{path.stem}-{number}{path.suffix}') for number in range(1, len(data) + 1)]
     paths = [path] if len(data) == 1 else numbered
     for each, content in zip(paths, data, strict=True):
         write_file(each, content, 'sheet')
     return paths
+
+
+def _pages(results: Sequence[Heatmaps], style: Style, suffix: str) -> list[bytes]:
+    """The files of a sheet: one PDF, or one of another format for each page."""
+    page = style.page(vector=suffix in VECTOR_SUFFIXES)
+    scenes = sheet_scenes(results, style, page)
+    if suffix not in VECTOR_SUFFIXES:
+        return [encode_pixels(raster.paint(each, page.density), suffix) for each in scenes]
+    from vistool.visualization import vector
+
+    figures = [vector.figure(each, page) for each in scenes]
+    return [vector.encode(each, suffix) for each in ([figures] if suffix == '.pdf' else [[each] for each in figures])]
 
 
 _SUFFIX = 'VisBackend'

@@ -377,3 +377,38 @@ def test_a_forward_that_fails_says_whose_fault_it_is():
         shown(network, torch.randn(1, 3, 8, 8), '1')
     with pytest.raises(InputError, match="missing 1 required positional argument: 'right'"):
         FeatureMaps()(Two(), torch.randn(1, 3, 8, 8))
+
+
+class Predictor(nn.Module):
+    """As mmdet's detectors: only where it predicts does its head run as a module, with a map for each level."""
+
+    def __init__(self):
+        super().__init__()
+        self.neck, self.head = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 2, 1)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        maps = self.neck(inputs)
+        if mode == 'tensor':
+            return self.head.forward(maps)
+        assert mode == 'predict' and len(data_samples) == len(inputs)
+        return self.head(maps)
+
+
+@pytest.mark.parametrize('lacking', [False, True])
+def test_a_detector_predicts_so_that_its_head_is_reached(monkeypatch, lacking):
+    class Adapter:
+        def prepared(self, inputs, samples):
+            if lacking:
+                raise InputError('no compiled ops')
+            return {'inputs': inputs, 'data_samples': [None] * len(samples), 'mode': 'predict'}
+
+    monkeypatch.setattr('vistool.analyses.featmap.plan.find_detector', lambda root: Adapter())
+    network, image = Predictor().eval(), torch.rand(3, 24, 32)
+    neck = FeatureMaps(layers='neck', channels=range(4))(network, image)
+    np.testing.assert_allclose(neck.to_array(), network.neck(image[None])[0].detach(), atol=1e-6)
+    if lacking:
+        with pytest.raises(InputError, match="'head' was not reached"):
+            FeatureMaps(layers='head')(network, image)
+    else:
+        found = FeatureMaps(layers='head', channels=range(2))(network, image)
+        np.testing.assert_allclose(found.to_array(), network(image[None])[0].detach(), atol=1e-6)

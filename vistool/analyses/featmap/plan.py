@@ -15,10 +15,11 @@ from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.capture import remembered
+from vistool.network.detection import find_detector
 from vistool.network.features import Feature, features
 from vistool.network.layers import find_target_layers, unwrapped
 from vistool.network.stages import find_stages, stage_features
-from vistool.network.tensors import TokenHints
+from vistool.network.tensors import NetworkInput, TokenHints
 
 log = logging.getLogger('vistool')
 
@@ -111,7 +112,23 @@ class Plan:
             root = unwrapped(model.module)
             targets = find_target_layers(root, self.located(model, samples).layers)
             inputs = model.batch(samples)
-            return features(root, inputs, targets, self.hints, read=model.score_reader(inputs))
+            read = model.score_reader(inputs)
+            return features(root, _predicting(model, inputs, samples), targets, self.hints, read=read)
+
+
+def _predicting(model: Model, inputs: NetworkInput, samples: Sequence[Sample]) -> NetworkInput:
+    """The input that makes a detector predict, so that its heads run as modules; for other networks the input itself.
+
+    A detector that lacks compiled operators runs as far as its neck.
+    """
+    detector = find_detector(model.module)
+    if detector is None:
+        return inputs
+    try:
+        return detector.prepared(inputs, samples)
+    except InputError as error:
+        log.debug('%s', error)
+        return inputs
 
 
 def matched_features(plan: Plan, models: Sequence[Model], views: Sequence[Sequence[Sample]]) -> list[list[Feature]]:

@@ -3,12 +3,12 @@
 import { cellAt, cornersOf, invert } from './geometry.js';
 import { known, pictureOf, state } from './state.js';
 import { gridLines } from './stage.js';
-import { methodOf, pointOf, targetOf } from './view.js';
+import { methodOf, pointOf, targetNow, targetOf } from './view.js';
 
 const SHOWN = 12;  // channels in the strip of feature maps
 const LENS = 3;    // rows of tokens that are shown enlarged
 
-const missing = (number) => `${known.models[number].name} has no class '${state.target.name}'.`;
+const missing = (number) => `${known.models[number].name} has no class '${targetNow(number).name}'.`;
 
 function askAttention(view, offer, number) {
   const { head, from } = view.settings, method = methodOf(view, offer);

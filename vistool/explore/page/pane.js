@@ -136,9 +136,10 @@ export class Pane {
     const point = this.pointer || state.point;
     const found = map && point ? valueAt(map, this.model, point) : null;
     const texts = [];
-    if (found) texts.push(map.channels === 3 ? found.values.map((value) => value.toFixed(2)).join(' ') : numberText(found.values[0]),
-      `row ${found.row}, column ${found.column}`);
-    else if (map && point) texts.push('outside of what the network sees');
+    if (found) {
+      texts.push(map.channels === 3 ? found.values.map((value) => value.toFixed(2)).join(' ') : numberText(found.values[0]));
+      if (!this.view.kind.unmarked) texts.push(`row ${found.row}, column ${found.column}`);
+    } else if (map && point) texts.push('outside of what the network sees');
     if (map && map.score !== null && map.score !== undefined) texts.push(`score ${numberText(map.score)}`);
     if (answer && answer.note) texts.push(answer.note);
     const said = this.view.kind.tell?.(this, point) || texts;

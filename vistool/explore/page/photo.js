@@ -142,6 +142,13 @@ function showStrip(page) {
 
 // ---- classes and objects
 
+// What stands in the place of a list that a model does not have.
+const WITHOUT = {
+  detector: 'Nothing was found in this photo.',
+  segmenter: 'Click a region to see what speaks for its class.',
+  backbone: 'No class scores: this model is not a classifier.',
+};
+
 function fillScores() {
   const objects = state.described[0].instances || [];
   const several = known.models.length > 1;
@@ -151,7 +158,7 @@ function fillScores() {
     const { name } = known.models[number];
     const items = objects.length ? objects.map(objectItem) : (described.scores || []).map((score) => scoreItem(score, described, number));
     return el('div', { className: shown.some((each) => (each.scores || []).length) || objects.length ? 'scores' : 'scores unscored' }, several ? el('h3', { title: name }, name) : null,
-      items.length ? el('ol', {}, ...items) : el('p', { className: 'soft' }, 'No class scores: this model is not a classifier.'));
+      items.length ? el('ol', {}, ...items) : el('p', { className: 'soft' }, WITHOUT[known.models[number].kind] || WITHOUT.backbone));
   }));
   stage.boxes.replaceChildren(...objects.filter((one) => one.box).map((one) => boxOf(one, false)));
   markScores();
