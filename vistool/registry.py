@@ -29,6 +29,7 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 
 from vistool import imports
 from vistool.environment import without_import_notices
+from vistool.errors import close_matches
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -85,6 +86,16 @@ def in_scope(config: Config, default: str = 'mmengine') -> Iterator[None]:
 def is_data(config: Config) -> bool:
     """Whether a config was read from YAML or JSON, which never runs code."""
     return str(getattr(config, 'filename', None) or '').lower().endswith(('.yaml', '.yml', '.json'))
+
+
+def near_names(message: str) -> str:
+    """``'did you mean RandomFlip?'`` for what mmengine says of a name that no registry has; ``''`` for all else."""
+    found = re.match(r'(\S+) is not in the \w+::([\w ]+) registry', message)
+    if found is None:
+        return ''
+    roots = [each for each in vars(mmengine.registry).values() if isinstance(each, Registry) and each.name == found[2]]
+    lists = [each.module_dict for root in roots for each in (root, *root.children.values())]
+    return close_matches(found[1].rpartition('.')[2], [name for names in lists for name in names], 3)
 
 
 def known_scopes() -> set[str]:

@@ -437,3 +437,24 @@ def test_the_current_folder_takes_pictures_and_table(capsys, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     code, out, _ = run(capsys, config, '-o', '.', '--save-raw', '-n', 1)
     assert code == 0 and {Path(path).suffix for path in out} == {'.png', '.csv'} and all(map(os.path.exists, out))
+
+
+def test_a_folder_of_images_is_browsed_without_a_config(tmp_path, capsys):
+    assert main(['demo/photos', '-n', '2', '-o', str(tmp_path / 'flat'), '--save-raw']) == 0
+    assert {path.stem for path in (tmp_path / 'flat').glob('*.png')} == {
+        '000000_camera_train_transformed',
+        '000001_clock_train_transformed',
+    }
+    assert main(['demo/dataset', '--classes', 'tabby', '-o', str(tmp_path / 'sorted'), '--save-raw']) == 0
+    assert len(list((tmp_path / 'sorted').glob('*.png'))) == 5
+    assert main(['demo/photos', '--report', '-o', str(tmp_path / 'report.png')]) == 0
+    assert 'duplicate' not in capsys.readouterr().err  # there is no other phase to leak into
+
+
+def test_a_misspelt_transform_is_answered_with_near_names(tmp_path, capsys):
+    config = tmp_path / 'misspelt.py'
+    steps = "[dict(type='LoadImageFromFile'), dict(type='RandomFilp', prob=0.5), dict(type='PackInputs')]"
+    base = Path('configs/demo_dataset/plain.py').resolve()
+    config.write_text(f"_base_ = '{base}'\ntrain_dataloader = dict(dataset=dict(pipeline={steps}))\n")
+    assert main([str(config), '-o', str(tmp_path / 'out')]) == 2
+    assert 'did you mean RandomFlip' in capsys.readouterr().err

@@ -168,6 +168,18 @@ def test_compared_models_stand_beside_each_other(home, tmp_path, monkeypatch):
         assert client.figure(photo=photo, format='npz', **asked) == raw
 
 
+def test_one_config_beside_itself_is_told_apart_as_the_command_does(home, tmp_path, monkeypatch):
+    config = str(home / 'tiny.py')
+    (home / 'same.png').write_bytes(png(seed=4))
+    monkeypatch.chdir(home)
+    with explored(tmp_path, config, 'none', '--compare', config, 'none') as client:
+        photo = client.upload(png(seed=4), 'same.png')
+        asked = {'view': 'cam', 'beside': 1, 'target': 2}
+        header, _ = client.map(photo=photo, **asked)
+        written = run_line(header['command'], home, monkeypatch)
+        assert client.figure(photo=photo, format='png', **asked) == written['same_cam.png']
+
+
 def test_a_box_of_a_detector_has_its_own_map(tmp_path):
     with explored(tmp_path, 'configs/scenes/detector.py', '--img', 'demo/astronaut.png') as client:
         told = client.describe('p1')

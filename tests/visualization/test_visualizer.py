@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 from sample_results import heatmaps, photo
 
+import vistool as vt
 from vistool.errors import InputError
 from vistool.results import Curve, Curves, GridImage, Heatmap, ImageGrid, Target
 from vistool.visualization import files
 from vistool.visualization import text as fonts
 from vistool.visualization.files import safe_name
-from vistool.visualization.kinds import figure, overlay, picture_pixels
+from vistool.visualization.kinds import figure, overlay, picture_pixels, to_panels
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, save, sheet
 
@@ -104,8 +105,8 @@ def test_svg_text_is_text_and_dollars_are_no_formulas(tmp_path):
     result = heatmaps(('$\\frac cat$ 0.95',), TWO)
     save(replace(result, label=Target('a_$1$', 1), prediction=Target('b', 2)), tmp_path / 'a.svg', width=700)
     text = (tmp_path / 'a.svg').read_text()
-    for line in ('GradCAM', 'LayerCAM', 'GT: a_$1$', '$\\frac cat$ 0.95'):
-        assert f'>{line}</text>' in text
+    for line in ('GradCAM', 'LayerCAM', 'GT: a_$1$', 'predicted: b', '$\\frac cat$ 0.95 · each map scaled'):
+        assert f'>{line}' in text
 
 
 def test_column_pdf_is_small(tmp_path):
@@ -308,3 +309,25 @@ def test_characters_without_any_font_never_fail(tmp_path, suffix, monkeypatch, r
     assert (tmp_path / f'a{suffix}').stat().st_size > 1000
     assert not [warning for warning in recwarn if 'missing' in str(warning.message)]
     fonts._face_of.cache_clear()
+
+
+def test_maps_are_drawn_into_subplots_of_ones_own():
+    from matplotlib.figure import Figure
+
+    result = heatmaps(('espresso 0.95', 'cup 0.02'), ('GradCAM', 'LayerCAM'))
+    made = Figure()
+    axes = made.subplots(2, 2)
+    axes[0, 0].set_title('mine')
+    assert vt.show(result, ax=axes) is made
+    assert all(len(each.images) == 1 and not each.axison for each in axes.ravel())
+    assert axes[0, 0].get_title() == 'mine'
+    tiles = dict(to_panels(result, Style()))
+    assert np.array_equal(axes[1, 1].images[0].get_array(), [*tiles.values()][-1])
+    with_photo = Figure().subplots(1, 5)
+    vt.show(result, ax=with_photo)
+    assert np.array_equal(with_photo[0].images[0].get_array(), tiles['input'])
+    vt.show(result.isel(target=0, method=0), ax=made.subplots())
+    with pytest.raises(InputError, match='ax: 3 axes; accepted: 4, or 5 with the photo'):
+        vt.show(result, ax=Figure().subplots(1, 3))
+    with pytest.raises(InputError, match='ax: 2 results; accepted: one result'):
+        vt.show([result, result], ax=axes)

@@ -705,9 +705,12 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
             try:
                 built.append(TRANSFORMS.build(dict(step)))
             except Exception as error:
+                from vistool.registry import near_names
+
+                near = near_names(message_of(error))
                 raise InputError(
                     f'the pipeline step {step.get("type")} cannot be built: {message_of(error)}',
-                    hint='a transform of your own needs custom_imports in the config',
+                    hint=f'{near}{" " * bool(near)}a transform of your own needs custom_imports in the config',
                 ) from error
     return built
 

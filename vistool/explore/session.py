@@ -25,7 +25,7 @@ from vistool.network.outputs import output_count
 from vistool.network.segmentation import find_segmenter
 from vistool.runs.patches import PatchesSpec, draw_patches
 from vistool.runs.run import execute
-from vistool.runs.spec import Images, ModelSpec, RunSpec, read_views
+from vistool.runs.spec import Images, Models, ModelSpec, RunSpec, read_views
 from vistool.visualization.files import encode_pixels, file_name
 
 MOST_MEMORY = 1 << 30
@@ -197,11 +197,11 @@ class Session:
             if isinstance(spec, PatchesSpec):
                 draw_patches(replace(spec, output=output, images=images))
             else:
-                beside = bool(spec.models.compare)
-                chosen = self.models if beside else [self.models[model]]
+                chosen = self.models if spec.models.compare else [self.models[model]]
                 first, *others = (ModelSpec(each) for each in chosen)
-                kept = type(spec.models)(first, tuple(others), names=tuple(self.names) if beside else ())
-                summary = execute(replace(spec, models=kept, output=output, images=images))
+                # All else that the words say of models has been done to those that are loaded.
+                loaded = Models(first, tuple(others), device=spec.models.device, names=spec.models.names)
+                summary = execute(replace(spec, models=loaded, output=output, images=images))
                 if summary.failures:
                     raise summary.failures[0].error
             return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir(), key=_order)}

@@ -297,6 +297,22 @@ def _from_package(package: str, relative: str) -> Source:
     return replace(source, checkpoint=source.checkpoint or weights)
 
 
+def images_of(spec: str, options: Mapping[str, Any] | None = None) -> Source | None:
+    """A folder of images as a dataset without a config; None for all else, also for the folder of a run."""
+    folder = Path(spec)
+    if '::' in spec or not folder.is_dir() or any(path.suffix in (*SUFFIXES, '.pth') for path in folder.iterdir()):
+        return None
+    if any(folder.glob('*/vis_data')):
+        return None
+    from vistool.models.generated_configs import folder_config
+
+    config = folder_config(folder)
+    if config is None:
+        return None
+    config.merge_from_dict(dict(options or {}))
+    return Source(config, folder.resolve().name)
+
+
 def _from_timm(name: str) -> Source:
     from vistool.models.generated_configs import timm_config
 
@@ -524,7 +540,7 @@ def _no_run(folder: Path) -> InputError:
     return InputError(
         f'{folder} holds no run',
         accepted='a folder with a config and checkpoints',
-        hint='if these are photos, write a short config that names the folder: docs/en/own_data.md',
+        hint='browse_dataset also takes a folder of images' if any(folder.rglob('*.[jp][pn]*g')) else '',
         parameter='config',
     )
 

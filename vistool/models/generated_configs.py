@@ -132,6 +132,31 @@ def evaluation_config(
     return Config(entries)
 
 
+PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+
+
+def folder_config(folder: Path) -> Config | None:
+    """The config of a folder of images as a dataset, which is shown as it is; None if it has no images.
+
+    Images in folders of their own (``cat/1.jpg``) have the folder's name as their class.
+    """
+    from mmengine.config import Config
+
+    photos = [path for path in sorted(folder.rglob('*')) if path.suffix.lower() in PHOTO_SUFFIXES]
+    if not photos:
+        return None
+    labeled = all(len(path.relative_to(folder).parts) > 1 for path in photos)
+    dataset = {
+        'type': 'CustomDataset',
+        'data_root': str(folder),
+        'with_label': labeled,
+        'extensions': PHOTO_SUFFIXES,
+        'pipeline': [{'type': 'LoadImageFromFile'}, {'type': 'PackInputs'}],
+    }
+    loader = {'batch_size': 1, 'num_workers': 0, 'dataset': dataset}
+    return Config({'default_scope': 'mmpretrain', 'train_dataloader': loader})
+
+
 def torchvision_config(name: str) -> Config:
     """The config of ``torchvision::NAME`` or ``torchvision::NAME.WEIGHTS``, with the preprocessing of its weights.
 

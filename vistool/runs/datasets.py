@@ -20,7 +20,7 @@ from vistool.data.near_duplicates import DISTANCE, HashedImage, can_hash, near_d
 from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
 from vistool.errors import InputError, check_count, check_seed, naming, on_one_line
-from vistool.models.configs import Source, resolve
+from vistool.models.configs import Source, images_of, resolve
 from vistool.records import shown
 from vistool.results import DatasetSummary, ImageGrid, channel_names
 from vistool.runs.run import Callbacks
@@ -129,7 +129,7 @@ class DatasetSpec:
         Raises:
             InputError: They cannot be found or read.
         """
-        source = resolve(self.config, self.options)
+        source = images_of(str(self.config), self.options) or resolve(self.config, self.options)
         return source, Samples.of(source.config, self.phase, self.seed, self.channel_order, self.display)
 
     def choose(self, samples: Samples, shuffle: bool) -> list[int]:

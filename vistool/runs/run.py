@@ -321,7 +321,7 @@ def open_output(spec: RunSpec, out: Path, images: int) -> Visualizer:
     if output.sheet is not None:
         check_file(Path(output.sheet), 'sheet')
     visualizer = Visualizer(out, output.style, output.save_raw, output.show, output.panels, companions=folders)
-    visualizer.check(1 if spec.selection else images)
+    visualizer.check(1 if spec.selection else images, pages=True)
     return visualizer
 
 

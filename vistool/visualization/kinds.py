@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial, singledispatch
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from vistool.errors import InputError, close_matches
 from vistool.results import (
@@ -45,6 +45,7 @@ from vistool.visualization.scene import Pixels, Scene
 from vistool.visualization.style import Page, Style, StyleOption
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -282,25 +283,53 @@ def _(result: ChannelStack, style: Style) -> Iterator[tuple[str, bytes]]:
 
 
 @overload
-def show(result: Result, **style: StyleOption) -> Figure: ...
+def show(result: Result, *, ax: Axes | Sequence[Axes] | None = None, **style: StyleOption) -> Figure: ...
 @overload
-def show(result: Sequence[Result], **style: StyleOption) -> list[Figure]: ...
-def show(result: Result | Sequence[Result], **style: StyleOption) -> Figure | list[Figure]:
+def show(result: Sequence[Result], *, ax: None = None, **style: StyleOption) -> list[Figure]: ...
+def show(
+    result: Result | Sequence[Result], *, ax: Axes | Sequence[Axes] | None = None, **style: StyleOption
+) -> Figure | list[Figure]:
     """The picture of a result as a matplotlib figure; a notebook shows it.
 
     Args:
         result: What an analysis returned: one result, or a list of them.
+        ax: Axes of a figure of your own, into which the maps are drawn, untitled: one for each map, or one more for the
+            photo, which comes first. The array that ``plt.subplots`` returns is accepted as it is.
         style: Fields of :class:`~vistool.visualization.style.Style`, such as ``width='column'``.
 
     Raises:
-        InputError: A style is not accepted, or something cannot be drawn.
+        InputError: A style is not accepted, something cannot be drawn, or there are too few or too many axes.
     """
     from vistool.visualization.vector import ShownFigures
 
     chosen = style_of(style)
+    if ax is not None:
+        if not isinstance(result, Result):
+            raise InputError(f'{len(result)} results', accepted='one result', hint='call it for each', parameter='ax')
+        return _into(result, chosen, ax)
     if isinstance(result, Result):
         return figure(result, chosen)
     return ShownFigures(figure(each, chosen) for each in result)
+
+
+def _into(result: Result, style: Style, ax: Axes | Sequence[Axes]) -> Figure:
+    """Draws the tiles of a result into axes that are there; returns their figure.
+
+    Raises:
+        InputError: There are too few or too many axes.
+    """
+    import numpy as np
+
+    axes: list[Axes] = list(np.atleast_1d(np.asarray(ax, dtype=object)).ravel())
+    tiles = list(to_panels(result, style))
+    photo = 1 if tiles and tiles[0][0] == 'input' else 0
+    if len(axes) not in (len(tiles), len(tiles) - photo):
+        count = f'{len(tiles)}' if not photo else f'{len(tiles) - 1}, or {len(tiles)} with the photo'
+        raise InputError(f'{len(axes)} axes', accepted=count, parameter='ax')
+    for each, (_, pixels) in zip(axes, tiles[-len(axes) :], strict=True):
+        each.imshow(pixels)
+        each.set_axis_off()
+    return cast('Figure', axes[0].get_figure(root=True))
 
 
 @overload

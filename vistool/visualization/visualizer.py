@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, param
 from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
 from vistool.visualization import text as fonts
@@ -58,11 +58,12 @@ class Visualizer:
     _written: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def check(self, count: int = 1) -> None:
+    def check(self, count: int = 1, *, pages: bool = False) -> None:
         """Finds out before the work whether its results can be written.
 
         Args:
             count: How many results will come.
+            pages: Whether they could also go to the pages of one file, with the parameter ``sheet``.
 
         Raises:
             InputError: The suffix is unknown, a folder cannot be written in, several results would go into one file,
@@ -72,7 +73,7 @@ class Visualizer:
             out = Path(self.out)
             one = is_file(out)
             if one and count > 1:
-                raise _one_file(out, f'{count} results')
+                raise _one_file(out, f'{count} results', pages)
             if one:
                 check_file(out, 'out')
             else:
@@ -183,10 +184,10 @@ class Visualizer:
         ]
 
 
-def _one_file(path: Path, what: str) -> InputError:
-    return InputError(
-        f'{what} would be written to the one file {str(path)!r}', hint='give a folder instead', parameter='out'
-    )
+def _one_file(path: Path, what: str, pages: bool = False) -> InputError:
+    sheet = f', and {param("sheet", path)} for all on pages' if pages else ''
+    problem = f'{what} would be written to the one file {str(path)!r}'
+    return InputError(problem, hint=f'give a folder instead{sheet}', parameter='out')
 
 
 def save(result: Result | Sequence[Result], path: str | Path, *, save_raw: bool = False, **style: Any) -> list[Path]:
