@@ -268,7 +268,9 @@ def _grown(maps: Tensor, size: tuple[int, int]) -> Tensor:
     missing = maps.isnan()
     if not missing.any():
         return resized(maps, 'bilinear')
-    grown = resized(maps.nan_to_num(0.0), 'bilinear') / resized(~missing, 'bilinear').clamp_min(1e-6)
+    plain, whole = resized(maps.nan_to_num(0.0), 'bilinear'), ~missing.flatten(1).any(1)
+    weighted = plain / resized(~missing, 'bilinear').clamp_min(1e-6)
+    grown = torch.where(whole[:, None, None], plain, weighted)
     return grown.masked_fill(resized(missing, 'nearest') > 0.5, torch.nan)
 
 
