@@ -161,3 +161,10 @@ def test_a_thousand_maps_take_no_time():
     facets(result)
     map_colors(result, Style())
     assert time.perf_counter() - start < 2
+
+
+def test_parameters_of_a_step_have_a_true_minus_and_names_keep_their_hyphen():
+    drawn = ('hue -0.031', 'shift (-3, 4)', 'policy auto-2', 'range 3-5')
+    image = GridImage(np.zeros((2, 3, 3), np.uint8), coordinates=Coordinates(step='ColorJitter'), parameters=drawn)
+    title = ('ColorJitter', '3×2', 'hue −0.031', 'shift (−3, 4)', 'policy auto-2', 'range 3-5')
+    assert grid_title(image) == title

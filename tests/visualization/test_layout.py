@@ -12,7 +12,7 @@ from sample_results import center_crop, heatmaps, models, photo
 
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError
-from vistool.results import GridImage, Heatmap, Heatmaps, ImageGrid, Target
+from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, ImageGrid, Target
 from vistool.visualization import raster
 from vistool.visualization import text as fonts
 from vistool.visualization.facets import SCALED_ALONE, short_number
@@ -560,3 +560,14 @@ def test_the_photo_that_images_are_compared_with_stands_beside_the_input():
     scene = scene_of(result, Style(width='text'))
     assert 'reference' in [item.text for item in scene.texts]
     assert len(list(tiles(scene))) == len(list(tiles(scene_of(heatmaps(), Style(width='text'))))) + 1
+
+
+def test_steps_of_a_pipeline_are_named_once():
+    def row(*steps):
+        return tuple(GridImage(photo(20, 20), coordinates=Coordinates(step=step)) for step in steps)
+
+    same = ImageGrid((row('original', 'Flip'), row('original', 'Flip')), mode='pipeline', provenance={})
+    texts = [item.text for item in scene_of(same).texts]
+    assert texts.count('Flip') == texts.count('original') == 1 and texts.count('20×20') == 4
+    other = ImageGrid((row('original', 'Flip'), row('original', 'Crop')), mode='pipeline', provenance={})
+    assert [item.text for item in scene_of(other).texts].count('original') == 2

@@ -147,13 +147,18 @@ def grid_title(image: GridImage) -> tuple[str, ...]:
     if image.title or not image.coordinates:
         return image.title
     place, size = image.coordinates, pixels_text(image)
+    drawn = tuple(_MINUS.sub('−', text) for text in image.parameters)
     which = _joined(*(f'{name} {int(place[name]) + 1}' for name in ('draw', 'view') if name in place))
     step = place.get('step')
     if step is None:
         return (which,) if which else ()
     if step == 'original':
-        return _joined('original', which), size, *image.parameters
-    return (which or 'transformed', size) if step == 'transformed' else (str(step), size, *image.parameters)
+        return _joined('original', which), size, *drawn
+    return (which or 'transformed', size) if step == 'transformed' else (str(step), size, *drawn)
+
+
+_MINUS = re.compile(r'(?<![\w.)\]-])-(?=\d)')
+"""The hyphen before a number: ``hue -0.031``, not that of a range or of a name with a number."""
 
 
 def grid_footer(image: GridImage, mode: str) -> tuple[str, ...]:

@@ -226,7 +226,7 @@ def _sizes(axes: Any, result: DatasetSummary) -> None:
     _dots(axes, sizes[:, 1], sizes[:, 0], counts)
     low, high = result.sizes.min(0), result.sizes.max(0)
     axes.set(xlabel='width (pixels)', ylabel='height (pixels)')
-    axes.set_title(f'sizes, {_span(low[1], high[1])} × {_span(low[0], high[0])}')
+    axes.set_title(f'width {_span(low[1], high[1])}, height {_span(low[0], high[0])}')
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))
 
@@ -235,6 +235,7 @@ def _dots(axes: Any, x: NDArray[Any], y: NDArray[Any], counts: NDArray[np.int64]
     """A dot for each size, its area by how many have it; with a legend where they differ."""
     area = 12 + 108 * (counts - 1) / max(int(counts.max()) - 1, 1)
     axes.scatter(x, y, s=area, alpha=0.5, color=_CHANNELS['blue'], linewidth=0)
+    axes.margins(0.1)  # a large dot at the edge is whole
     if counts.max() > 1:
         axes.legend(
             [axes.scatter([], [], s=each, alpha=0.5, color=_CHANNELS['blue'], linewidth=0) for each in (12, 120)],
