@@ -304,7 +304,7 @@ def test_no_window_where_there_is_no_screen(monkeypatch):
 def test_characters_without_any_font_never_fail(tmp_path, suffix, monkeypatch, recwarn):
     monkeypatch.setattr(fonts, 'fallback_faces', lambda: ())
     fonts._face_of.cache_clear()
-    fonts.text_width.cache_clear()
+    fonts._width.cache_clear()
     save(heatmaps(('浓缩咖啡 0.95',), ('类激活图', 'GradCAM')), tmp_path / f'a{suffix}', width=600)
     assert (tmp_path / f'a{suffix}').stat().st_size > 1000
     assert not [warning for warning in recwarn if 'missing' in str(warning.message)]

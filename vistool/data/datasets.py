@@ -490,7 +490,23 @@ def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputE
 
     problem = f'the {phase} dataset {names} cannot be opened: {message_of(error)}'
     hint = near_names(message_of(error)) or annotation_hint(described)
+    if not hint and _is_flat(described):
+        hint = (
+            f'its folder has no subfolders to name the classes; without labels: {param("options")} '
+            f'{phase}_dataloader.dataset.{inner}with_label=False'
+        )
     return InputError(problem, hint=hint, parameter='config')
+
+
+def _is_flat(described: dict[str, Any]) -> bool:
+    """Whether a dataset's folder holds files and no folders, while the dataset looks for a folder for each class."""
+    prefix = described.get('data_prefix') or ''
+    prefix = prefix.get('img_path', '') if isinstance(prefix, dict) else prefix
+    folder = Path(str(described.get('data_root') or ''), str(prefix)).expanduser()
+    if described.get('ann_file') or not described.get('with_label', True) or not folder.is_dir():
+        return False
+    entries = list(folder.iterdir())
+    return bool(entries) and all(entry.is_file() for entry in entries)
 
 
 def annotation_hint(described: Any) -> str:
