@@ -2,8 +2,8 @@
 
     python docs/check_languages.py
 
-Of each pair are compared, in their order: the levels of the headings, the code without its comments, the pictures, and
-the rows and columns of the tables; of the links, the pages and files that they name. Every difference is a line, and
+It compares, in order, the levels of the headings, the code without its comments, the pictures, the rows and columns of
+the tables, and the pages and files that links name. Every difference is a line, and
 the exit code is then 1. Anchors are checked when the sites are built.
 """
 

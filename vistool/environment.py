@@ -114,8 +114,11 @@ def shareable(value: Any) -> Any:
 def as_typed(path: str | os.PathLike[str]) -> str:
     """A path as a command line names it: relative where it lies below the current folder."""
     whole = os.path.abspath(path)
-    found = os.path.relpath(whole)
-    return whole if found.startswith('..') else found
+    try:
+        found = os.path.relpath(whole)
+    except ValueError:  # another drive
+        return whole
+    return whole if found.split(os.sep)[0] == os.pardir else found
 
 
 def _shareable_text(text: str) -> str:

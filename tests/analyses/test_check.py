@@ -360,7 +360,7 @@ def test_one_image_plays_no_grid_game(network, images):
     report = checked(network, images[0], ['gradcam'])
     assert report.count == 1 and report.passes
     told = report['gradcam', 'gridpg'].text
-    assert 'needs four different photos' in told and '1 photo is predicted so clearly, as 1 class' in told
+    assert 'needs four different photos' in told and 'of 1 photos, 1 is predicted so clearly, as 1 class' in told
     assert report['gradcam', 'randomization'].verdict == 'pass'
 
 
@@ -385,6 +385,14 @@ def test_photos_of_a_grid_are_four_different_ones():
         assert labels[game.photos[game.place]] == game.target
 
 
+def test_the_other_photos_of_a_grid_need_not_be_certain():
+    explained = clear([0, 1, 2, 3, 4], photos_of(range(5)))
+    explained.numbers[1:4] = [torch.full((10,), 0.1).index_fill(0, torch.tensor([0]), 0.04) for _ in range(3)]
+    explained.numbers[4] = torch.full((10,), 0.1)  # it may be a 0 as well as anything else
+    (game,) = arrangements(explained, 0.5, 8, 0)
+    assert game.target == 0 and sorted(game.photos) == [0, 1, 2, 3]
+
+
 def test_a_photo_that_was_saved_twice_is_one_photo():
     first, second, third, fourth = photos_of(range(4))
     noisy = np.clip(second.astype(int) + np.random.default_rng(9).integers(-3, 4, second.shape), 0, 255)
@@ -397,11 +405,11 @@ def test_a_photo_that_was_saved_twice_is_one_photo():
 @pytest.mark.parametrize(
     ('labels', 'photos', 'words'),
     [
-        ([0, 1, 2], photos_of(range(3)), '3 photos are predicted so clearly, as 3 classes'),
-        ([0, 0, 1, 1], photos_of(range(4)), '4 photos are predicted so clearly, as 2 classes'),
-        ([0, 1, 2, 3], photos_of([0, 1, 2, 2]), '4 photos are predicted so clearly, as 4 classes'),
+        ([0, 1, 2], photos_of(range(3)), 'of 3 photos, 3 are predicted so clearly, as 3 classes'),
+        ([0, 0, 1, 1], photos_of(range(4)), '4 are predicted so clearly, as 2 classes'),
+        ([0, 1, 2, 3], photos_of([0, 1, 2, 2]), '4 are predicted so clearly, as 4 classes'),
         ([0, 1, 2, 3], [*photos_of(range(3)), *photos_of([3], (24, 30))], 'of one size'),
-        ([], [], 'no photo is predicted so clearly'),
+        ([], [], 'of 0 photos, none is predicted so clearly'),
     ],
 )
 def test_too_few_photos_for_a_grid_are_told_with_their_number(labels, photos, words):

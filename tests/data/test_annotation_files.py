@@ -117,3 +117,14 @@ def test_a_model_in_a_config_from_before_mmengine_is_called_one(tmp_path, scope,
         InputError, match=r'old has the form used before MMEngine \(data\).*rewrite data → train_dataloader'
     ):
         build_module(resolve(path))
+
+
+def test_a_folder_without_subfolders_gets_the_option_that_reads_it(folder):
+    dataset = {'type': 'CustomDataset', 'data_root': str(folder), 'pipeline': []}
+    config = Config({'default_scope': 'mmpretrain', 'train_dataloader': {'batch_size': 1, 'dataset': dataset}})
+    with pytest.raises(InputError, match=r'has no subfolders .* train_dataloader\.dataset\.with_label=False'):
+        open_dataset(config, 'train')
+    (folder / 'class').mkdir()
+    with pytest.raises(InputError) as caught:
+        open_dataset(config, 'train')
+    assert 'with_label' not in str(caught.value)

@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vistool.data.annotations import annotations_of
+from vistool.data.datasets import skeleton_of
 from vistool.data.recording import Samples
 
 LOAD = {'type': 'LoadImageFromFile'}
@@ -260,3 +261,26 @@ def test_each_of_several_frames_has_its_own_boxes(scenes):
     np.testing.assert_array_equal(boxes_in(first), scenes[1][0].boxes)
     np.testing.assert_array_equal(boxes_in(second), scenes[1][1].boxes)
     assert record.faults == ()
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'expected'),
+    [
+        (SimpleNamespace(metainfo={'skeleton_links': [(0, 1), (1, 2)]}), ((0, 1), (1, 2))),
+        (
+            SimpleNamespace(
+                metainfo={
+                    'keypoint_info': {0: {'name': 'nose', 'id': 0}, 1: {'name': 'eye', 'id': 1}},
+                    'skeleton_info': {0: {'link': ('eye', 'nose'), 'id': 0}},
+                }
+            ),
+            ((1, 0),),
+        ),
+        (SimpleNamespace(coco=SimpleNamespace(cats={1: {'skeleton': [[1, 2], [2, 3]]}, 2: {}})), ((0, 1), (1, 2))),
+        (SimpleNamespace(coco=SimpleNamespace(cats={1: {'skeleton': [[1, 2]]}, 2: {'skeleton': [[1, 3]]}})), ()),
+        (SimpleNamespace(dataset=SimpleNamespace(metainfo={'skeleton_links': [(2, 0)]})), ((2, 0),)),
+        (SimpleNamespace(metainfo={'skeleton_links': ['nose-eye', 3]}), ()),
+    ],
+)
+def test_a_skeleton_is_read_as_mmpose_and_coco_write_it(dataset, expected):
+    assert skeleton_of(dataset) == expected

@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from vistool import FeatureMaps
+from vistool.network import positions
 from vistool.network.layer_search import searched
 from vistool.network.stages import find_stages
 
@@ -311,3 +312,24 @@ def test_both_ways_of_a_u_net_are_stages_and_what_it_predicts_is_not(steps):
 def test_the_last_block_of_a_headless_network_stays_a_stage():
     blocks = nn.Sequential(twice(3, 4), nn.MaxPool2d(2), twice(4, 8), nn.MaxPool2d(2), twice(8, 8), twice(8, 8))
     assert find_stages(blocks.eval(), torch.randn(1, 3, 32, 32))[-1] == '5'
+
+
+class Shuffling(nn.Module):
+    """A 1×1 convolution behind a step that moves places."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 12, 1)
+
+    def forward(self, x):
+        return self.conv(x.flip(3))
+
+
+@pytest.mark.parametrize('last, asked', [(nn.Conv2d(8, 12, 1), False), (Shuffling(), True)], ids=['kept', 'moved'])
+def test_a_last_stage_of_single_pixels_is_probed_only_where_its_places_may_have_moved(monkeypatch, last, asked):
+    probed = []
+    monkeypatch.setattr(positions, '_positions', lambda *args, own=positions._positions: probed.append(1) or own(*args))
+    layers = conv(3, 8, 2), conv(8, 8, 2), conv(8, 8, 2), nn.Sequential(last, nn.BatchNorm2d(12), nn.ReLU())
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    assert grids(network, (64, 64))[-1] == (8, 8)
+    assert bool(probed) == asked

@@ -109,3 +109,11 @@ def test_the_background_of_a_label_map_is_not_tinted():
     drawing = AnnotationDrawing(Annotations((60, 80), (), label_map), ('background', 'cat'))
     assert ((drawing.paint(GRAY, (60, 80)) != 128).any(2) == (label_map == 1)).all()
     assert [each.text for each in drawing.items(TILE, PAGE) if isinstance(each, TextItem)] == ['cat']
+
+
+def test_a_skeleton_joins_keypoints_that_are_both_labeled():
+    keypoints = np.array([[10.0, 20, 2], [50, 40, 1], [30, 30, 0]])
+    annotations = Annotations((60, 80), (Annotation(None, label=0, keypoints=keypoints),))
+    drawing = AnnotationDrawing(annotations, CLASSES, (), ((0, 1), (1, 2), (0, 7)))
+    lines = [each for each in drawing.items(TILE, PAGE) if isinstance(each, PathItem) and len(each.points) == 2]
+    assert [line.points for line in lines if line.color == class_color(0)] == [((150, 150), (350, 250))]

@@ -26,7 +26,7 @@ def attention(*places, layers=(), **more):
 def test_what_is_constant_is_said_once():
     mass = (Mass('l', 'CLS', 0.6, (0.4,), 0.0),)
     one = attention({'layer': 'blocks.9.attn', 'query': 'CLS', 'head': 'mean'}, mass=mass)
-    assert facets(one).caption == 'vit · blocks.9.attn · CLS · 40% on the class token'
+    assert facets(one).caption == 'vit · blocks.9.attn · CLS · attention to the class token 40% (mean over heads)'
     assert facets(one).rows == ('',) and facets(one).columns == ('mean',)
     two = attention({'layer': 'a', 'query': 'CLS', 'head': 3}, {'layer': 'b', 'query': 'CLS', 'head': 3})
     assert facets(two).caption == 'vit · CLS' and facets(two).columns == ('head 3',)
@@ -87,14 +87,14 @@ def test_scores_are_numbers_until_they_are_written():
     result = models(heatmaps(('cat 0.9',)), ('base', 'ours'))
     scored = [replace(item, score=score) for item, score in zip(result, (0.9, -0.125), strict=True)]
     shown = facets(replace(result, maps=tuple(scored)))
-    assert [tile.footer for tile in shown.tiles] == ['cat 0.90', 'cat -0.12'] and shown.rows == ('cat',)
+    assert [tile.footer for tile in shown.tiles] == ['0.90', '−0.12'] and shown.rows == ('cat',)
 
 
 @pytest.mark.parametrize(
     ('score', 'written'),
     [
         (0.95, 'cup 0.95'), (0.005, 'cup 0.01'), (0.0049, 'cup <0.01'), (1e-12, 'cup <0.01'), (0.0, 'cup 0.00'),
-        (-0.125, 'cup -0.12'), (-0.0031, 'cup -0.0031'), (12.3456, 'cup 12.35'), (None, 'cup'),
+        (-0.125, 'cup −0.12'), (-0.0031, 'cup −0.0031'), (12.3456, 'cup 12.35'), (None, 'cup'),
     ],
 )  # fmt: skip
 def test_the_score_of_a_class_is_zero_only_where_it_is_zero(score, written):
@@ -104,7 +104,7 @@ def test_the_score_of_a_class_is_zero_only_where_it_is_zero(score, written):
 @pytest.mark.parametrize(
     ('value', 'written'),
     [
-        (57.24, '57.2'), (0.0032, '0.0032'), (12300.0, '12,300'), (1234567.8, '1,234,568'), (-0.5, '-0.5'),
+        (57.24, '57.2'), (0.0032, '0.0032'), (12300.0, '12,300'), (1234567.8, '1,234,568'), (-0.5, '−0.5'),
         (0.99951, '1'), (9.996, '10'), (3.2e-7, '3.2e-07'), (4.567e12, '4.57e+12'), (0.0, '0'), (float('nan'), 'nan'),
     ],
 )  # fmt: skip
@@ -161,3 +161,10 @@ def test_a_thousand_maps_take_no_time():
     facets(result)
     map_colors(result, Style())
     assert time.perf_counter() - start < 2
+
+
+def test_parameters_of_a_step_have_a_true_minus_and_names_keep_their_hyphen():
+    drawn = ('hue -0.031', 'shift (-3, 4)', 'policy auto-2', 'range 3-5')
+    image = GridImage(np.zeros((2, 3, 3), np.uint8), coordinates=Coordinates(step='ColorJitter'), parameters=drawn)
+    title = ('ColorJitter', '3×2', 'hue −0.031', 'shift (−3, 4)', 'policy auto-2', 'range 3-5')
+    assert grid_title(image) == title

@@ -12,14 +12,16 @@ from sample_results import center_crop, heatmaps, models, photo
 
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError
-from vistool.results import GridImage, Heatmap, Heatmaps, ImageGrid, Target
+from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, ImageGrid, Target
 from vistool.visualization import raster
 from vistool.visualization import text as fonts
+from vistool.visualization.facets import SCALED_ALONE, short_number
 from vistool.visualization.grids import grid_scene
 from vistool.visualization.heatmaps import heatmaps_scene, overlays, panel_scenes, sheet_scenes
 from vistool.visualization.kinds import to_panels
-from vistool.visualization.scene import RED, Scene, TextItem
+from vistool.visualization.scene import RED, Box, PathItem, Scene, TextItem
 from vistool.visualization.style import Style, lookup_table
+from vistool.visualization.table import Ring, mark_items
 from vistool.visualization.vector import figure
 
 METHODS = ('GradCAM', 'GradCAM++', 'EigenGradCAM', 'LayerCAM', 'HiResCAM', 'XGradCAM', 'ElementWise')
@@ -96,7 +98,7 @@ def test_one_map_is_titled_by_its_class_with_the_score():
 
 def test_one_class_titles_methods_and_says_the_class_once():
     scene = scene_of(heatmaps(columns=METHODS[:3], model='resnet50'))
-    assert [item.text for item in scene.texts] == ['resnet50 · espresso 0.95', *METHODS[:3]]
+    assert [item.text for item in scene.texts] == [f'resnet50 · espresso 0.95 · {SCALED_ALONE}', *METHODS[:3]]
 
 
 def test_paper_has_no_constants():
@@ -107,7 +109,7 @@ def test_paper_has_no_constants():
 def test_classes_by_methods_titles_once_and_labels_rows():
     texts = scene_of(heatmaps(CLASSES[::2], METHODS[:2])).texts
     assert [item.text for item in texts if item.vertical] == list(CLASSES[::2])
-    assert [item.text for item in texts if not item.vertical] == list(METHODS[:2])
+    assert [item.text for item in texts if not item.vertical] == [SCALED_ALONE, *METHODS[:2]]
 
 
 def lines_of_tiles(scene: Scene):
@@ -132,7 +134,7 @@ def test_a_method_that_shows_no_class_leaves_a_gap_so_that_columns_mean_one_thin
     scene = scene_of(result)
     first, second = ([item.box.x for item in line] for line in lines_of_tiles(scene))
     assert len(first) == 4 and second == [first[1], first[3]]
-    assert [item.text for item in scene.texts if not item.vertical] == list(METHODS[:3])
+    assert [item.text for item in scene.texts if not item.vertical] == [SCALED_ALONE, *METHODS[:3]]
 
 
 def test_rows_that_wrap_wrap_alike():
@@ -186,6 +188,73 @@ def test_ground_truth_is_red():
     assert truth.text == 'GT: cup' and truth.color == RED
 
 
+def test_the_prediction_stands_beside_the_ground_truth():
+    wrong = heatmaps(label=Target('cup', 1), prediction=Target('espresso', 2, score=0.951))
+    assert [item.text for item in scene_of(wrong).texts if item.color == RED] == ['GT: cup', 'predicted: espresso 0.95']
+    both = models(wrong, ('base', 'ours'))  # each of which has a prediction of its own
+    assert [item.text for item in scene_of(both).texts if item.color == RED] == ['GT: cup']
+
+
+def test_methods_of_several_models_stay_a_matrix_where_they_wrap():
+    result = models(heatmaps(columns=METHODS[:3]), ('base', 'ours'))
+    scene = scene_of(result, Style(width='column'))
+    lines = lines_of_tiles(scene)
+    assert [len(line) for line in lines] == [3, 2, 2]  # the photo, and below each other base and ours
+    assert [item.box.x for item in lines[1]] == [item.box.x for item in lines[0]][1:]
+    labels = ''.join(item.text for item in scene.texts if item.vertical)  # a long one stands on two lines
+    assert sorted(labels) == sorted(''.join(METHODS[:3]))
+    upright = [item.text for item in scene.texts if not item.vertical]
+    assert upright.count('espresso') == 1  # under the photo
+    assert upright.count('base') == upright.count('ours') == 1
+    assert not any('·' in text for text in upright)
+    assert [len(line) for line in lines_of_tiles(scene_of(result, Style(width=1400)))] == [7]
+
+
+def test_a_matrix_of_several_classes_names_each_once_a_row():
+    result = models(heatmaps(CLASSES[:2], METHODS[:2]), ('base', 'ours'))
+    scene = scene_of(result, Style(width='column'))
+    assert [len(line) for line in lines_of_tiles(scene)] == [3, 2, 2, 2]
+    labels = ''.join(item.text for item in scene.texts if item.vertical)
+    assert all(labels.count(name) == 2 for name in ('espresso', '++'))
+
+
+@pytest.mark.parametrize(('value', 'text'), [(-0.001, '>−.01'), (0.001, '<.01'), (0.0, '.00'), (-0.25, '−.25')])
+def test_a_small_number_is_never_written_as_zero(value, text):
+    assert short_number(value) == text
+
+
+SHAPES = ((60, 90), (90, 60), (90, 12), (9, 90))
+
+
+def test_a_sheet_leaves_little_white_around_photos_of_other_shapes():
+    across, upright, tall, wide = (heatmaps(columns=METHODS[:2], size=size) for size in SHAPES)
+    (page,) = sheet_scenes([across, upright, tall], Style(), Style().page(vector=False))
+    first, second, third = (line[0].box for line in lines_of_tiles(page))
+    assert first.height * 1.3 < second.height <= first.height * 4 / 3 + 1 and third.height == second.height
+    (page,) = sheet_scenes([across, wide, upright], Style(), Style().page(vector=False))
+    first, second, third = (line[0].box for line in lines_of_tiles(page))
+    assert second.height < 0.5 * first.height
+    assert second.y - first.bottom < 40 and third.y - second.bottom < 40  # no empty place above or below it
+
+
+def test_bars_are_titled_once_a_line():
+    stages = [f'stage {i}' for i in range(1, 4)]
+    result = heatmaps(('a',), stages, 'feature')
+    assert [item.text for item in scene_of(result).texts if item.vertical] == ['cosine similarity']
+    cam = scene_of(heatmaps(columns=METHODS[:2]), Style(colorbar=True))
+    assert [item.text for item in cam.texts if item.vertical] == ['evidence']
+
+
+def test_a_ring_at_the_edge_is_whole():
+    (points, _) = (
+        item.points
+        for item in mark_items((Ring(0.0, 1.0),), Box(10.0, 20.0, 100.0, 80.0), Style().page(vector=False))
+        if isinstance(item, PathItem)
+    )
+    xs, ys = zip(*points, strict=True)
+    assert min(xs) > 10 and max(ys) < 100 and max(xs) < 25
+
+
 def test_notes_are_drawn_on_their_tile():
     maps = (Heatmap(np.zeros((4, 4), np.float32)),)
     scene = scene_of(heatmaps(maps=maps))
@@ -212,8 +281,9 @@ def compared_stages(width):
     result = models(heatmaps(kind='feature', maps=maps, size=(96, 96)), ('base', 'ours'), difference=True)
     scene = scene_of(result, Style(width=width))
     lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
-    labels = [item.text for item in sorted(scene.texts, key=lambda item: item.y) if item.vertical]
-    titles = [item.text for item in sorted(scene.texts, key=lambda item: (item.y, item.x)) if not item.vertical]
+    told = [item for item in scene.texts if item.text != 'mean activation']  # beside the bars
+    labels = [item.text for item in sorted(told, key=lambda item: item.y) if item.vertical]
+    titles = [item.text for item in sorted(told, key=lambda item: (item.y, item.x)) if not item.vertical]
     return lines, labels, [text for text in titles if text[0] in 'sbo']
 
 
@@ -490,3 +560,14 @@ def test_the_photo_that_images_are_compared_with_stands_beside_the_input():
     scene = scene_of(result, Style(width='text'))
     assert 'reference' in [item.text for item in scene.texts]
     assert len(list(tiles(scene))) == len(list(tiles(scene_of(heatmaps(), Style(width='text'))))) + 1
+
+
+def test_steps_of_a_pipeline_are_named_once():
+    def row(*steps):
+        return tuple(GridImage(photo(20, 20), coordinates=Coordinates(step=step)) for step in steps)
+
+    same = ImageGrid((row('original', 'Flip'), row('original', 'Flip')), mode='pipeline', provenance={})
+    texts = [item.text for item in scene_of(same).texts]
+    assert texts.count('Flip') == texts.count('original') == 1 and texts.count('20×20') == 4
+    other = ImageGrid((row('original', 'Flip'), row('original', 'Crop')), mode='pipeline', provenance={})
+    assert [item.text for item in scene_of(other).texts].count('original') == 2

@@ -4,10 +4,10 @@
 
 Each config under ``configs/_base_/datasets`` of the two packages keeps its dataset class and its pipeline; its files
 are written anew as generated scenes, in the form that the class reads. Pipelines that mix images (Mosaic, MixUp,
-CopyPaste, RandomMosaic, …) and transforms of albumentations are browsed likewise (``--only mixed``). Printed is a line
-for each config and phase: the modes that were drawn, the pictures with annotations, and faults that were found (there
-are none in the data). Configs that cannot be built are listed with the reason. Exit code 1 if a mode fails or a fault
-is found.
+CopyPaste, RandomMosaic, …) and transforms of albumentations are browsed likewise (``--only mixed``). It prints a
+line for each config and phase: the modes that were drawn, the pictures with annotations, and faults that were found
+(there are none in the data). Configs that cannot be built are listed with the reason. Exit code 1 if a mode fails or a
+fault is found.
 
 Known exceptions: ``coco_caption`` names ``PackInputs``, which mmdet does not have; ``levir_256x256`` reads with gdal;
 ``dsdl`` needs the package of its format; the training set of ``youtube_vis`` filters out the three generated frames;

@@ -129,6 +129,7 @@ class BrowseDataset:
             shown=tuple(dict.fromkeys(record.shown for draws in records for record in draws)),
             classes=samples.classes,
             palette=samples.palette,
+            skeleton=samples.skeleton,
             faults=_faults(records),
             provenance={'mode': self.mode, 'seed': samples.seed},
         )

@@ -120,7 +120,8 @@ def overlapping(image: Pixels, cut: Cut, steps: Sequence[Step]) -> tuple[tuple[G
         own = replace(cut, grid=grid, border=cut.border * min(grid.patch) / min(cut.grid.patch))
         own = own if grid == cut.grid else replace(own, highlight=(), order=False)
         mosaics.append(GridImage(image, (_step_title(steps, number, grid),), cut=own))
-        fields.append(_fields(image, grid, grids[-1]))
+        said = 'the fields of four neighbors' if not number else ''  # once for the row
+        fields.append(_fields(image, grid, grids[-1], said))
     return ((mosaics[0], fields[0]),) if len(grids) == 1 else (tuple(mosaics), tuple(fields))
 
 
@@ -132,7 +133,7 @@ def _step_title(steps: Sequence[Step], number: int, grid: PatchGrid) -> str:
     return f'{by(step.kernel)}, stride {step.stride[0]} → {by(grid.shape)}{of}'
 
 
-def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:
+def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid, title: str) -> GridImage:
     """The image with the padding of the widest grid, with four neighboring patches outlined."""
     row, column = max(grid.shape[0] // 2 - 1, 0), max(grid.shape[1] // 2 - 1, 0)
     chosen = [
@@ -145,7 +146,7 @@ def _fields(image: Pixels, grid: PatchGrid, widest: PatchGrid) -> GridImage:
     padded = window(image.transpose(2, 0, 1), (top, left), size, 225).transpose(1, 2, 0)
     boxes = [grid.box(number) for number in chosen]
     outlined = tuple((x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in boxes)
-    return GridImage(np.ascontiguousarray(padded), ('the fields of four neighbors',), boxes=outlined)
+    return GridImage(np.ascontiguousarray(padded), (title,) if title else (), boxes=outlined)
 
 
 def size_of(image: Pixels) -> Size:

@@ -178,7 +178,7 @@ _TOOLS = {
 }
 _CARRIED = (
     'device', 'seed', 'options', 'trust_checkpoint', 'files', 'draw_on', 'output', 'activation',
-    'display_range', 'bands', 'axes',
+    'display_range', 'bands', 'axes', 'classes_file',
 )  # fmt: skip
 """Parameters of this command that the commands of views get as well, where they have them."""
 

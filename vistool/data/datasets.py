@@ -158,6 +158,39 @@ def palette_of(dataset: Any) -> tuple[tuple[int, int, int], ...]:
     return tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
 
 
+def skeleton_of(dataset: Any) -> tuple[tuple[int, int], ...]:
+    """Which keypoints are joined by a line, from 0; ``()`` where the dataset does not say so, or not in a known form.
+
+    Read are ``skeleton_links`` and ``skeleton_info`` of the meta info, as MMPose has them, and ``skeleton`` of COCO's
+    categories (from 1), where those that have one agree.
+    """
+    meta = getattr(dataset, 'metainfo', None) or {}
+    known = getattr(getattr(dataset, 'coco', None), 'cats', None)
+    try:
+        links = meta.get('skeleton_links') or _named_links(meta) or _links_of_categories(known)
+        found = tuple((int(first), int(second)) for first, second in links)
+    except (TypeError, ValueError, KeyError):
+        return ()
+    inner = getattr(dataset, 'dataset', None)
+    return found or (() if inner is None else skeleton_of(inner))
+
+
+def _links_of_categories(categories: Any) -> list[tuple[int, int]]:
+    """COCO's skeleton, where all categories that have one have the same."""
+    every = categories.values() if isinstance(categories, Mapping) else ()
+    drawn = {json.dumps(each['skeleton']) for each in every if isinstance(each, Mapping) and each.get('skeleton')}
+    return [(first - 1, second - 1) for first, second in json.loads(drawn.pop())] if len(drawn) == 1 else []
+
+
+def _named_links(meta: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """MMPose's ``skeleton_info``, whose links name keypoints of ``keypoint_info``."""
+    points, bones = meta.get('keypoint_info'), meta.get('skeleton_info')
+    if not isinstance(points, Mapping) or not isinstance(bones, Mapping):
+        return []
+    numbers = {each['name']: each.get('id', number) for number, each in points.items()}
+    return [(numbers[first], numbers[second]) for first, second in (each['link'] for each in bones.values())]
+
+
 def label_of(info: Mapping[str, Any]) -> Label:
     """A sample's label, of any kind."""
     if (score := info.get('gt_score')) is not None:
@@ -457,7 +490,23 @@ def _unopened(described: dict[str, Any], phase: str, error: Exception) -> InputE
 
     problem = f'the {phase} dataset {names} cannot be opened: {message_of(error)}'
     hint = near_names(message_of(error)) or annotation_hint(described)
+    if not hint and _is_flat(described):
+        hint = (
+            f'its folder has no subfolders to name the classes; without labels: {param("options")} '
+            f'{phase}_dataloader.dataset.{inner}with_label=False'
+        )
     return InputError(problem, hint=hint, parameter='config')
+
+
+def _is_flat(described: dict[str, Any]) -> bool:
+    """Whether a dataset's folder holds files and no folders, while the dataset looks for a folder for each class."""
+    prefix = described.get('data_prefix') or ''
+    prefix = prefix.get('img_path', '') if isinstance(prefix, dict) else prefix
+    folder = Path(str(described.get('data_root') or ''), str(prefix)).expanduser()
+    if described.get('ann_file') or not described.get('with_label', True) or not folder.is_dir():
+        return False
+    entries = list(folder.iterdir())
+    return bool(entries) and all(entry.is_file() for entry in entries)
 
 
 def annotation_hint(described: Any) -> str:

@@ -200,8 +200,10 @@ def _declared_by_arrays(path: Path) -> tuple[int, int]:
 def _declared_by_header(file: IO[bytes]) -> tuple[int, int]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape = read(file)[0]
-    return math.prod(sorted(shape)[-2:]), math.prod(shape)
+    shape, _, kind = read(file)
+    if kind.kind not in 'biufc':
+        raise ValueError(f'values of type {kind}')
+    return math.prod(sorted(shape)[-2:]), math.prod(shape) * -(-kind.itemsize // 4)
 
 
 def _declared_by_tiff(path: Path) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from vistool.data.datasets import (
     palette_of,
     path_of,
     sample_name,
+    skeleton_of,
     wrappers,
 )
 from vistool.data.decoders import decoding
@@ -600,6 +601,7 @@ class Samples:
         self.dataset, self.seed = dataset, seed
         self.display = display or Display()
         self.classes, self.palette = class_names(dataset), palette_of(dataset)
+        self.skeleton = skeleton_of(dataset)
         self.preprocessing = Preprocessing.of(data_preprocessor)
         self._bgr = None if channel_order is None else channel_order == 'BGR'
         self._watch = _Watch()

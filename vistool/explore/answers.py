@@ -60,12 +60,12 @@ def map_entries(result: Heatmaps, on_original: bool) -> list[dict[str, Any]]:
                 'width': width,
                 'channels': 3 if item.values.ndim == 3 else 1,
                 'offset': offset,
-                'range': None if item.range is None else [_finite(each) for each in item.range],
-                'limits': None if bar is None else [float(bar.low), float(bar.high)],
+                'range': None if item.range is None else [finite_or_none(each) for each in item.range],
+                'limits': None if bar is None else [finite_or_none(bar.low), finite_or_none(bar.high)],
                 'diverging': bar is not None and bar.low < 0,
                 'matrix': affine(matrix),
                 'coordinates': {key: value for key, value in item.coordinates.items() if key != 'model'},
-                'score': _finite(item.score),
+                'score': finite_or_none(item.score),
                 'channel': item.coordinates.get('channel'),
             }
         )
@@ -111,5 +111,6 @@ def _name(item: Heatmap) -> str:
     return ' · '.join(str(place[key]) for key in ('method', 'reduction', 'target', 'query') if key in place)
 
 
-def _finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
+    """A number as JSON has it: None for NaN and infinity."""
     return None if value is None or not np.isfinite(value) else float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 import shutil
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES, declared_size
 from vistool.data.samples import Item
@@ -26,7 +27,8 @@ MOST_VALUES = 4 * MOST_PIXELS
 """Pixels times bands: what a file may become in memory."""
 MOST_UPLOADS = 64
 MOST_UPLOADED = 512 << 20
-"""Bytes of all uploads together; the longest unused are forgotten."""
+"""Bytes of all uploads together; the least recently used are forgotten."""
+_THUMBNAIL = 160
 _SHOWN = 500
 """As many of the command's photos are listed."""
 
@@ -104,13 +106,13 @@ class Photos:
             name: What its user calls it.
 
         Raises:
-            NotAnImage: No image is called like this.
+            NotAnImage: The name does not have the suffix of an image.
         """
         name = base_name(name)
         suffix = Path(name).suffix.lower()
         if suffix not in SUFFIXES | ARRAY_SUFFIXES:
             accepted = ' '.join(sorted(SUFFIXES | ARRAY_SUFFIXES))
-            raise NotAnImage(f'{on_one_line(name)} is not called like an image', accepted=accepted)
+            raise NotAnImage(f'{on_one_line(name)} does not have the suffix of an image', accepted=accepted)
         with self._lock:
             key = f'u{next(self._numbers)}'
         folder = self._folder / key
@@ -118,7 +120,7 @@ class Photos:
         return key, folder / safe_name(name)
 
     def add(self, key: str, path: Path, name: str) -> Photo:
-        """Takes an upload that is written and checked; the longest unused are forgotten where there are too many."""
+        """Takes an upload that is written and checked; of too many, the least recently used are forgotten."""
         name = base_name(name)
         shown = Path(name)
         words = name if re.match(r'[\w.(]', name) else f'./{name}'
@@ -185,3 +187,22 @@ def check_size(path: Path, name: str) -> None:
 def _too_large(name: str, megapixels: str) -> TooLarge:
     most = f'at most {MOST_PIXELS // 1_000_000} megapixels'
     return TooLarge(f'{name} has {megapixels} megapixels', accepted=most, hint='make it smaller first')
+
+
+def thumbnail_of(photo: Photo) -> bytes | None:
+    """A JPEG file of at most 160 × 160 pixels; None where the photo is not a file of 8 bits that Pillow reads."""
+    path = getattr(photo.item, 'path', None)
+    if path is None or Path(path).suffix.lower() in ARRAY_SUFFIXES:
+        return None
+    try:
+        with Image.open(path) as image:
+            image.draft('RGB', (2 * _THUMBNAIL, 2 * _THUMBNAIL))
+            if image.mode not in ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr'):
+                return None
+            small = ImageOps.exif_transpose(image).convert('RGB')
+    except Exception:  # damaged files can raise anything; the full picture says what is wrong
+        return None
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    file = io.BytesIO()
+    small.save(file, 'JPEG', quality=85)
+    return file.getvalue()

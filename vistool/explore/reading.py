@@ -26,7 +26,7 @@ from vistool.analyses.patches import caption
 from vistool.data.datasets import class_name
 from vistool.data.samples import Sample
 from vistool.errors import InputError
-from vistool.explore.answers import affine, map_entries, token_at
+from vistool.explore.answers import affine, finite_or_none, map_entries, token_at
 from vistool.explore.view import Drawing, View, number
 from vistool.models.model import Model
 from vistool.network.capture import remembered
@@ -47,6 +47,8 @@ SURE = 0.3
 MOST_FEATURES = 1 << 26
 """Feature values that are kept of one photo; of networks with more the stages alone are kept."""
 _MOST_RESULTS = 24
+_MOST_RECORDED = 4
+"""Graphs behind layers of CAM that are kept of one photo."""
 _CLASS_METHODS = ('grad-rollout', 'legrad')
 
 
@@ -70,7 +72,7 @@ class Answer:
 
 
 class Reading:
-    """One photo as one model sees it. All methods belong into the worker's thread.
+    """One photo as one model sees it. Call all methods from the worker's thread.
 
     Attributes:
         model: The model.
@@ -86,7 +88,7 @@ class Reading:
             sample.original is not None and geometry is not None and geometry.exact and geometry.field is None
         )
         self._read: _Forward | None = None
-        self._counted: tuple[tuple[int, bool], int] = (0, True), 0
+        self._counted: tuple[tuple[Any, ...], int] = (), 0
         self._recorded: dict[Any, Recorded] = {}
         self._bases: dict[str, Basis] = {}
         self._results: OrderedDict[Any, Heatmaps] = OrderedDict()
@@ -109,8 +111,9 @@ class Reading:
         held = sample.image.nbytes + (0 if sample.original is None else sample.original.nbytes)
         for result in self._results.values():
             held += sum(item.values.nbytes + (0 if item.signed is None else item.signed.nbytes) for item in result.maps)
-        if (len(self._recorded), self._read is None) != self._counted[0]:
-            self._counted = (len(self._recorded), self._read is None), self._kept_bytes()
+        key = (self._read is None, *self._recorded)
+        if key != self._counted[0]:
+            self._counted = key, self._kept_bytes()
         return held + self._counted[1]
 
     def _kept_bytes(self) -> int:
@@ -339,6 +342,8 @@ class Reading:
             return cam.explain(recorded)
         recorded, result = cam.record(self.model, self.sample)
         self._recorded[cam.layers, method.gradients] = recorded
+        while len(self._recorded) > _MOST_RECORDED:  # the first is the default layer's
+            del self._recorded[list(self._recorded)[1]]
         return result
 
     @property
@@ -479,7 +484,7 @@ class Reading:
 
     def _instance(self, one: Instance) -> dict[str, Any]:
         box = one.box if self.on_original else one.seen
-        shown = {'number': one.number, 'name': one.name, 'id': one.id, 'score': one.score}
+        shown = {'number': one.number, 'name': one.name, 'id': one.id, 'score': finite_or_none(one.score)}
         return {**shown, 'box': None if box is None else [float(each) for each in box]}
 
 
@@ -521,7 +526,7 @@ class _Forward:
         order = self.numbers.argsort(descending=True, stable=True).tolist()
         order = list(range(len(order))) if self.readout.is_value else order
         return [
-            {'id': index, 'name': class_name(index, names), 'score': float(self.numbers[index])}
+            {'id': index, 'name': class_name(index, names), 'score': finite_or_none(float(self.numbers[index]))}
             for index in order[:MOST_SCORES]
         ]
 
@@ -537,8 +542,8 @@ class _Forward:
 def run_once(model: Model, sample: Sample, layers: Sequence[str] = ()) -> _Forward:
     """Runs a network on one photo, and keeps attention, features, scores and predictions of that one forward.
 
-    Of a classifier the graph behind the default target layer is kept as well, with the map of the predicted class. What
-    has to be found out about a network first, such as its stages, is found out once.
+    For a classifier, the graph behind the default target layer is kept as well, with the map of the predicted class.
+    What has to be found out about a network first, such as its stages, is found out once.
 
     Args:
         model: The model.

@@ -20,13 +20,21 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vistool.environment import __version__, shareable
 from vistool.errors import InputError, cause_of, in_python
-from vistool.explore.photos import MOST_BYTES, MOST_PIXELS, NotAnImage, TooLarge, UnknownPhoto, base_name
+from vistool.explore.photos import (
+    MOST_BYTES,
+    MOST_PIXELS,
+    NotAnImage,
+    TooLarge,
+    UnknownPhoto,
+    base_name,
+    thumbnail_of,
+)
 from vistool.explore.session import FORMATS, Session
 from vistool.explore.view import View
 from vistool.explore.worker import Stopped, Superseded, Worker
@@ -110,6 +118,9 @@ class Guard:
         if reason:
             await _error(403, reason)(scope, receive, guarded)
             return
+        if not scope['path'].endswith('/') and rest == '/':  # the page's files are named relative to its folder
+            await RedirectResponse(f'/{self.token}/')(scope, receive, guarded)
+            return
         await self.app({**scope, 'path': rest, 'raw_path': quote(rest).encode()}, receive, guarded)
 
     def _refusal(self, scope: Scope) -> tuple[str, str]:
@@ -124,11 +135,13 @@ class Guard:
         origins = headers.get(b'origin', [])
         if origins and origins != [b'http://' + host[0]]:
             return 'requests of other pages are not answered', ''
-        if headers.get(b'sec-fetch-site', [b'none'])[0] not in (b'same-origin', b'none'):
-            return 'requests of other pages are not answered', ''
         _, _, path = scope['path'].partition('/')
-        token, slash, rest = path.partition('/')
-        if not secrets.compare_digest(token.encode(), self.token.encode()) or not slash:
+        token, _, rest = path.partition('/')
+        # A link to the page may be clicked anywhere, such as in a notebook's terminal; the token says who may.
+        followed = not rest and headers.get(b'sec-fetch-mode') == [b'navigate']
+        if headers.get(b'sec-fetch-site', [b'none'])[0] not in (b'same-origin', b'none') and not followed:
+            return 'requests of other pages are not answered', ''
+        if not secrets.compare_digest(token.encode(), self.token.encode()):
             return 'the address lacks the right token; take the one that the command printed', ''
         return '', f'/{rest}'
 
@@ -152,7 +165,7 @@ class Server:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     def app(self, port: int) -> Guard:
-        """The server as an ASGI application that believes to be on a port."""
+        """The ASGI application for a port."""
         routes = [
             Route('/', _answering(self.page)),
             Route('/page/colormaps.bin', _answering(self.colormaps)),
@@ -162,6 +175,7 @@ class Server:
             Route('/photos', _answering(self.upload), methods=['POST']),
             Route('/photos/{photo}', _answering(self.forget), methods=['DELETE']),
             Route('/photos/{photo}/picture', _answering(self.picture)),
+            Route('/photos/{photo}/thumbnail', _answering(self.thumbnail)),
             Route('/photos/{photo}/describe', _answering(self.describe)),
             Route('/map', _answering(self.map)),
             Route('/figure', _answering(self.figure)),
@@ -233,7 +247,12 @@ class Server:
         photo, model = self._named(request)
         work = functools.partial(self.session.picture, photo, model)
         data, media = await self._work(request, None, work, {'view': 'picture', 'photo': photo.id, 'model': model})
-        return Response(data, media_type=media, headers={'cache-control': 'private, max-age=3600'})
+        return Response(data, media_type=media)
+
+    async def thumbnail(self, request: Request) -> Response:
+        """A small picture of a photo, made beside the models' thread where its file can be read without them."""
+        small = await asyncio.to_thread(thumbnail_of, self._named(request)[0])
+        return await self.picture(request) if small is None else Response(small, media_type='image/jpeg')
 
     async def describe(self, request: Request) -> Response:
         """What a model makes of a photo, and which views there are."""
@@ -289,6 +308,7 @@ class Server:
             leaving.cancel()
             if not result.done():
                 self.worker.cancel(job)
+                result.cancel()  # nobody is told what a running job raises later
 
 
 async def _left(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Models, photos and what is kept of them; the requests of a page, answered. Model work belongs into one thread."""
+"""Models, photos and what is kept of them; the requests of a page, answered. Model work belongs in one thread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vistool.runs.spec import Images, Models, ModelSpec, RunSpec, read_views
 from vistool.visualization.files import encode_pixels, file_name
 
 MOST_MEMORY = 1 << 30
-"""Bytes of all readings together, beside the one in use; the longest unused are dropped."""
+"""Bytes of all readings together, beside the one in use; the least recently used are dropped."""
 _LARGE = 4_000_000
 FORMATS = ('png', 'pdf', 'npz', 'zip')
 
@@ -106,6 +106,9 @@ class Session:
             self.forget(key)
             problem = error.problem.replace(str(path), photo.name)
             raise NotAnImage(problem, accepted=error.accepted, hint=error.hint) from None
+        except BaseException:
+            self.forget(key)
+            raise
         height, width = reading.size
         return {'id': key, 'name': photo.name, 'width': width, 'height': height}
 

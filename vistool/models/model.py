@@ -442,9 +442,9 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
         torch.manual_seed(seed)
         try:
             apart = None if _takes_preprocessor(spec['type']) else spec.pop('data_preprocessor', None)
-            with unset_memory_is_nan():
+            with _unset_memory_is_nan():
                 module = MODELS.build(spec)
-            set_what_is_unset(module)
+            _initialize_unset_parameters(module)
             if apart is not None:
                 module.data_preprocessor = MODELS.build({'type': 'mmpretrain.ClsDataPreprocessor', **apart})
         except InputError:
@@ -462,7 +462,7 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
 
 
 @contextmanager
-def unset_memory_is_nan() -> Iterator[None]:
+def _unset_memory_is_nan() -> Iterator[None]:
     """Tensors that are made without values hold NaN, so that those that nobody sets afterwards can be told.
 
     ``torch.use_deterministic_algorithms`` does the same and imports torch._inductor.
@@ -475,7 +475,7 @@ def unset_memory_is_nan() -> Iterator[None]:
         torch.set_deterministic_debug_mode(before)
 
 
-def set_what_is_unset(module: nn.Module) -> None:
+def _initialize_unset_parameters(module: nn.Module) -> None:
     """Gives random values to parameters that the constructor left unset (NaN), as training would.
 
     MMDetection's detectors with deformable attention set ``level_embed`` in ``init_weights``, which mmengine's Runner

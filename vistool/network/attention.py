@@ -86,8 +86,8 @@ _LEARNED_QUERIES = re.compile(
 def of_objects(frames: Sequence[Frame], queries: int) -> bool:
     """Whether queries are learned, such as a detector's object queries; those are not places, however many there are.
 
-    They are where a class of :data:`_LEARNED_QUERIES` is around them, or any decoder, with as many as the network says
-    that it has.
+    They are learned inside a class that :data:`_LEARNED_QUERIES` names, and inside any decoder that has as many queries
+    as its network says (``num_queries``).
 
     Args:
         frames: Modules around the operation.
@@ -165,7 +165,7 @@ class AttentionOp:
         Returns:
             ``(n, heads, Q, keys)`` in at least float32.
         """
-        everything = len(groups) == self.shape[0] and bool((groups == torch.arange(len(groups)).to(groups)).all())
+        everything = self._holds(groups)
         index = positions[:, None, :, None]
 
         def at(tensor: Tensor, last: int) -> Tensor:
@@ -183,6 +183,11 @@ class AttentionOp:
                 shape = (len(groups), bias.shape[1], positions.shape[1], bias.shape[3])
                 bias = bias.expand(len(groups), -1, -1, -1).gather(2, index.expand(shape))
         return _softmax(at(self.query, self.query.shape[3]), keys, bias, self.scale)
+
+    def _holds(self, groups: Tensor) -> bool:
+        """Whether these are all groups, in order."""
+        count = self.shape[0]
+        return len(groups) == count and (count == 1 or torch.equal(groups, torch.arange(count, device=groups.device)))
 
     @property
     def step(self) -> int:
@@ -311,12 +316,13 @@ class AttentionOp:
         if self.value is None or self.output is None:
             return True
         with torch.autocast(rows.device.type, enabled=False):
-            everything = len(groups) == self.shape[0]
+            everything = self._holds(groups)
             values = self.value if everything else self.value[groups]
             rebuilt = rows @ values.detach().to(rows.dtype)
             index = positions[:, None, :, None].expand(-1, self.shape[1], -1, rebuilt.shape[3])
             own = (self.output if everything else self.output[groups]).gather(2, index).detach().to(rows.dtype)
-        residual = float((rebuilt - own).abs().max() / own.abs().max().clamp_min(1e-6))
+        off, most = (torch.linalg.vector_norm(each, math.inf) for each in (rebuilt - own, own))
+        residual = float(off / most.clamp_min(1e-6))
         self.residual[0] = max(self.residual[0], residual if math.isfinite(residual) else math.inf)
         return self.residual[0] <= TOLERANCE.get(self.output.dtype, 1e-4)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from vistool.errors import InputError
-from vistool.network.layers import function_of, module_path, place_of, unwrapped
+from vistool.network.layers import WRAPPED, function_of, module_path, place_of, unwrapped
 from vistool.network.tensors import Grids, Size, first_tensor, float_tensors, map_tensors, part_of
 
 T = TypeVar('T')
@@ -55,7 +56,7 @@ def remembered(module: nn.Module, name: str, key: Hashable, compute: Callable[[]
     network = unwrapped(module)
     with lock_of(network):
         found = _remembered.setdefault(network, {})
-        state = _state_of(network)
+        state = _known_state_of(network)
         if name not in found or found[name][0] != state:
             found[name] = state, {}
         values = found[name][1]
@@ -68,14 +69,25 @@ def remembered(module: nn.Module, name: str, key: Hashable, compute: Callable[[]
         return known
 
 
+def _known_state_of(network: nn.Module) -> Hashable:
+    """:func:`_state_of`, asked once while this thread has borrowed the network: then only it can change the network."""
+    states: dict[int, Hashable] = getattr(_borrowing, 'states', {})
+    if id(network) not in states:
+        return _state_of(network)
+    if states[id(network)] is None:
+        states[id(network)] = _state_of(network)
+    return states[id(network)]
+
+
 def _state_of(network: nn.Module) -> Hashable:
     """What differs once a module or weight of ``network`` is exchanged or written to."""
     modules = modules_of(network)
     parts = tuple((name, id(part)) for child in modules for name, part in child._modules.items())
-    weights = [weight for child in modules for weight in child._parameters.values() if weight is not None]
-    if lazy := any(map(is_lazy, weights)):
+    weights = _parameters_of(modules)
+    if lazy := _any_lazy(weights):
         return hash((parts, lazy))  # they have no version, and borrowing will refuse them
-    return hash((parts, tuple((id(each), 0 if each.is_inference() else each._version) for each in weights)))
+    versions = [0 if each.is_inference() else each._version for each in weights]
+    return hash((parts, tuple(map(id, weights)), tuple(versions)))
 
 
 def modules_of(network: nn.Module) -> list[nn.Module]:
@@ -93,6 +105,17 @@ def modules_of(network: nn.Module) -> list[nn.Module]:
 def _parameters_of(parts: Sequence[nn.Module]) -> list[nn.Parameter]:
     """The parameters of modules; one that is shared appears more than once."""
     return [each for part in parts for each in part._parameters.values() if each is not None]
+
+
+def _tensors_of(parts: Sequence[nn.Module]) -> list[Tensor]:
+    """The parameters and buffers of modules, likewise."""
+    buffers = (each for part in parts for each in part._buffers.values() if each is not None)
+    return [*_parameters_of(parts), *buffers]
+
+
+def _any_lazy(weights: Sequence[Tensor]) -> bool:
+    """Whether a weight has no shape yet; its class tells, and a network has few of those."""
+    return any(map(is_lazy, {type(each): each for each in weights}.values()))
 
 
 @contextmanager
@@ -121,12 +144,12 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
         with torch.inference_mode(False), torch.enable_grad():
             yield
         return
-    _require_watchable(module, modules_of(module))
+    states: dict[int, Hashable] = getattr(_borrowing, 'states', {})
     with (
         _locked(modules_of(module)),
         _plain_calls,
         torch.inference_mode(False),
-        _without_wrappers(modules_of(module)) as parts,
+        _without_wrappers(_watchable_parts(module)) as parts,
         _with_recordable_weights(parts),
         _on_device(module, device),
         _in_eval_mode(module, parts),
@@ -135,18 +158,24 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
         torch.enable_grad(),
     ):
         _borrowing.devices = {**inside, id(module): device}
+        _borrowing.states = {**states, id(unwrapped(module)): None}
         try:
             yield
         finally:
-            _borrowing.devices = inside
+            _borrowing.devices, _borrowing.states = inside, states
 
 
 _borrowing = threading.local()
-"""``devices``: the networks that this thread has borrowed, by their ids → the device that was asked for."""
+"""``devices``: the networks that this thread has borrowed, by their ids → the device that was asked for; ``states``:
+their states, as far as :func:`remembered` has asked for them."""
 
 
-def _require_watchable(module: nn.Module, parts: Sequence[nn.Module]) -> None:
-    """Raises for networks whose modules never run in Python, or whose weights have shapes but no values."""
+def _watchable_parts(module: nn.Module) -> list[nn.Module]:
+    """The modules of a network that can be watched.
+
+    Raises:
+        InputError: Its modules never run in Python, or its weights have shapes but no values.
+    """
     name = type(module).__name__
     if isinstance(module, torch.jit.ScriptModule):
         raise InputError(
@@ -159,8 +188,8 @@ def _require_watchable(module: nn.Module, parts: Sequence[nn.Module]) -> None:
             'an exported network (torch.export) calls operators only and has no layers that could be watched',
             accepted='the nn.Module that it was made from, with the same weights',
         )
-    tensors = [each for part in parts for each in (*part._parameters.values(), *part._buffers.values())]
-    if any(tensor is not None and is_lazy(tensor) for tensor in tensors):
+    parts = modules_of(module)
+    if _any_lazy(_tensors_of(parts)):
         lazy = [name for name, tensor in _weights(module) if is_lazy(tensor)]
         raise InputError(
             f'weights of {name} have no shape yet ({", ".join(lazy[:3])}{", …" if len(lazy) > 3 else ""}): its lazy '
@@ -172,6 +201,7 @@ def _require_watchable(module: nn.Module, parts: Sequence[nn.Module]) -> None:
             f'weights of {name} are on the meta device: they have shapes but no values',
             hint='load its weights first, with load_state_dict(…, assign=True) or from_pretrained(…)',
         )
+    return parts
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -185,13 +215,18 @@ def _locked(parts: Sequence[nn.Module]) -> Iterator[None]:
 
     Hooks, modes and gradients belong to modules, and two networks may share some: a model and a wrapper around it.
     """
+    owners = sorted(map(unwrapped, parts) if _any_wrapper(parts) else parts, key=id)
     with _locks_lock:
-        owners = [unwrapped(part) for part in sorted(parts, key=id)]
         locks = [_locks.get(owner) or _locks.setdefault(owner, threading.RLock()) for owner in owners]
-    with ExitStack() as stack:
+    held = []
+    try:
         for lock in locks:
-            stack.enter_context(lock)
+            lock.acquire()
+            held.append(lock)
         yield
+    finally:
+        for lock in reversed(held):
+            lock.release()
 
 
 class _PlainCalls:
@@ -256,6 +291,11 @@ class _PlainCalls:
 _plain_calls = _PlainCalls()
 
 
+def _any_wrapper(parts: Sequence[nn.Module]) -> bool:
+    """Whether a module is called as wrappers call the network inside them."""
+    return not WRAPPED.isdisjoint(itertools.chain.from_iterable(part._modules.keys() for part in parts))
+
+
 @contextmanager
 def _without_wrappers(parts: Sequence[nn.Module]) -> Iterator[Sequence[nn.Module]]:
     """Puts what ``torch.compile`` and ``DataParallel`` wrapped back in its place: names and hooks reach it there.
@@ -271,8 +311,11 @@ def _without_wrappers(parts: Sequence[nn.Module]) -> Iterator[Sequence[nn.Module
     try:
         for child in compiled:
             child.__dict__['_compiled_call_impl'] = None
-        with _exchanged(parts, unwrapped) as exchanged:
-            yield modules_of(parts[0]) if exchanged else parts
+        if _any_wrapper(parts):
+            with _exchanged(parts, unwrapped):
+                yield modules_of(parts[0])
+        else:
+            yield parts
     finally:
         for child, call in calls:
             child.__dict__['_compiled_call_impl'] = call
@@ -302,7 +345,7 @@ def hidden_parts(module: nn.Module) -> str:
 @contextmanager
 def _with_scripted_parts_as_layers(parts: Sequence[nn.Module]) -> Iterator[None]:
     """TorchScript refuses hooks: its modules are exchanged for modules that call them."""
-    if not any(isinstance(part, torch.jit.ScriptModule) for part in parts):
+    if not any(issubclass(kind, torch.jit.ScriptModule) for kind in set(map(type, parts))):
         yield
         return
     with _exchanged(parts, lambda part: _Scripted(part) if isinstance(part, torch.jit.ScriptModule) else part):
@@ -310,8 +353,8 @@ def _with_scripted_parts_as_layers(parts: Sequence[nn.Module]) -> Iterator[None]
 
 
 @contextmanager
-def _exchanged(parts: Sequence[nn.Module], change: Callable[[nn.Module], nn.Module]) -> Iterator[bool]:
-    """``change(part)`` in place of each module inside others; yields whether any was another one."""
+def _exchanged(parts: Sequence[nn.Module], change: Callable[[nn.Module], nn.Module]) -> Iterator[None]:
+    """``change(part)`` in place of each module inside others."""
     kept: list[tuple[nn.Module, str, nn.Module]] = []
     try:
         for child in parts:
@@ -321,7 +364,7 @@ def _exchanged(parts: Sequence[nn.Module], change: Callable[[nn.Module], nn.Modu
                 if part is not None and (new := change(part)) is not part:
                     kept.append((child, name, part))
                     child._modules[name] = new
-        yield bool(kept)
+        yield
     finally:
         for child, name, part in kept:
             child._modules[name] = part
@@ -330,6 +373,9 @@ def _exchanged(parts: Sequence[nn.Module], change: Callable[[nn.Module], nn.Modu
 @contextmanager
 def _with_recordable_weights(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Copies in place of weights and buffers that were made in inference mode: autograd cannot record those."""
+    if not any(map(Tensor.is_inference, _tensors_of(parts))):
+        yield
+        return
     slots: list[tuple[dict[str, Any], str, Tensor]] = [
         (kept, name, tensor)
         for child in parts

@@ -25,6 +25,7 @@ from vistool.network.tensors import (
     NoSpatialMap,
     Size,
     TokenHints,
+    find_layout,
     input_size,
     tensors,
 )
@@ -128,6 +129,12 @@ def known_counts(root: nn.Module, inputs: NetworkInput) -> dict[str, int]:
     """How often layers run in one forward, as far as one has shown it; remembered for each input size."""
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
     return remembered(root, 'number of calls', shapes, dict)
+
+
+def certain_maps(root: nn.Module, inputs: NetworkInput) -> set[str]:
+    """Layers whose first call is known to return a map, since its places were followed; filled by search of stages."""
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return remembered(root, 'certain maps', shapes, set)
 
 
 def _with_call(
@@ -254,23 +261,19 @@ def _laid_out(
     check: Check,
 ) -> list[Feature]:
     """Each tensor of a layer's output that is a map; an error where none is."""
+    certain = target.name in certain_maps(check.root, check.inputs)
     if not entry.tensors:
         raise InputError(f'layer {name!r} gives no tensor', hint=_LIST, parameter='layers')
     found, reasons = [], []
     for place, tensor in entry.tensors:
         try:
-            layout = checked_layout(
-                tensor,
-                size,
-                entry.grids,
-                batch=batch,
-                layer=target.module,
-                hints=hints,
-                check=check,
-                name=name,
-                call=entry.call - 1,
-                place=place,
-            )
+            if certain and entry.call == 1:
+                layout = find_layout(tensor, size, entry.grids, batch=batch, layer=target.module, hints=hints)
+            else:
+                layout = checked_layout(
+                    tensor, size, entry.grids, batch=batch, layer=target.module, hints=hints, check=check, name=name,
+                    call=entry.call - 1, place=place,
+                )  # fmt: skip
         except NoSpatialMap as error:
             reasons.append(str(error))
             continue

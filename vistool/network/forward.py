@@ -235,7 +235,7 @@ class Forward:
         count: B.
         suggest: ``name → hint`` that names another layer than the one given.
         why_zero: Why no score depends on the image, if that is known.
-        quantized: Whether the network has int8 layers.
+        quantized: Whether the network has int8 layers; asked only where no gradient was found.
         levels: Whether the layers are levels of a pyramid, of which a score may depend on a single one.
     """
 
@@ -245,7 +245,7 @@ class Forward:
     count: int
     suggest: Callable[[str], str] = lambda name: ''
     why_zero: Callable[[], str] = lambda: ''
-    quantized: bool = False
+    quantized: Callable[[], bool] = lambda: False
     levels: bool = False
 
     def gradients(self, objective: Tensor | Pullback, *, last: bool) -> list[Tensor]:
@@ -292,7 +292,7 @@ class Forward:
         ]
 
     def _no_path(self, name: str) -> InputError:
-        if self.quantized:
+        if self.quantized():
             return InputError(
                 f'int8 layers have no gradient, so no score can be followed back to {name!r}',
                 hint='use EigenCAM (class-agnostic), or the network before it was quantized',
@@ -387,8 +387,14 @@ def _collect(
             _say_unchecked(module, name, layout)
         layers.append(Layer(name, calls[chosen].tensors[place], layout, place, chosen, len(calls)))
     why = partial(zero_weights, module, inputs, read)
-    quantized = any('.quantized.' in f'{type(child).__module__}.' for child in modules_of(module))
-    return Forward(output, read(output, batch), tuple(layers), batch, suggest, why, quantized, dense)
+    return Forward(
+        output, read(output, batch), tuple(layers), batch, suggest, why, partial(_is_quantized, module), dense
+    )
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    """Whether a network has int8 layers."""
+    return any('.quantized.' in f'{type(child).__module__}.' for child in modules_of(module))
 
 
 def _say_unchecked(module: nn.Module, name: str, layout: Layout) -> None:

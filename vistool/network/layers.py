@@ -138,7 +138,7 @@ def find_layer(root: nn.Module, name: str) -> tuple[str, nn.Module]:
         if child is not None:
             key, module = child[0], unwrapped(child[1])
             path = f'{path}.{key}' if path else key
-        elif parts[0] not in _WRAPPED:  # names of a wrapped network hold those; the wrappers have been passed through
+        elif parts[0] not in WRAPPED:  # names of a wrapped network hold those; the wrappers have been passed through
             break
         parts = parts[1:]
     numbered = isinstance(module, (nn.Sequential, nn.ModuleList))
@@ -376,7 +376,7 @@ class TargetLayer:
     call: int | None = None
 
 
-_WRAPPED = ('_orig_mod', '_checkpoint_wrapped_module', 'module')
+WRAPPED = frozenset({'_orig_mod', '_checkpoint_wrapped_module', 'module'})
 """What wrappers call the network inside them."""
 
 
@@ -384,11 +384,12 @@ def unwrapped(module: nn.Module) -> nn.Module:
     """The network inside ``DataParallel``, ``DistributedDataParallel``, ``torch.compile`` and checkpoint wrappers."""
     while True:
         kind: Any = type(module)  # mypy does not take classes for hashable
-        names = _wrapped_names(kind)
-        inner = next((part for name in names if (part := module._modules.get(name)) is not None), None)
-        if inner is None:
+        for name in _wrapped_names(kind):
+            if (inner := module._modules.get(name)) is not None:
+                module = inner
+                break
+        else:
             return module
-        module = inner
 
 
 @functools.lru_cache(1024)
@@ -397,7 +398,7 @@ def _wrapped_names(kind: type) -> tuple[str, ...]:
     if issubclass(kind, torch.jit.ScriptModule):
         return ()  # its children are not Python's
     parallel = issubclass(kind, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-    return _WRAPPED if parallel else tuple(name for name in _WRAPPED if name != 'module')
+    return tuple(WRAPPED) if parallel else tuple(name for name in WRAPPED if name != 'module')
 
 
 def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> list[TargetLayer]:

@@ -139,6 +139,17 @@ class SampledAttention:
             start = stop
         return found
 
+    def mean_cells(self) -> list[Tensor]:
+        """The mean of :meth:`cells` over all queries, ``(G, h, w)`` of each level, without a map of each query."""
+        found, start = [], 0
+        for (height, width), points in zip(self.sizes, self.own.samples.points, strict=True):
+            stop = start + points.shape[2]
+            weights = self.own.weights[:, :, start:stop].detach().float().flatten(1, 2)[:, None] / self.queries
+            places = points.detach().float().flatten(1, 2)[:, None]
+            found.append(_splatted(places, weights, height, width)[:, 0])
+            start = stop
+        return found
+
     def check(self, queries: Sequence[int]) -> bool:
         """Whether the points and weights of some queries give what the operation returned; the residual is kept."""
         if self.output is None:
@@ -195,7 +206,9 @@ class SamplingFollower:
             self._samples[output] = self._samples[held]
         elif func in _MULTIPLY and (product := self._product(args)) is not None:
             self._products[output] = product
-        elif func in _SUM and isinstance(held, Tensor) and held in self._products and output.ndim == 3:
+        elif func in _SUM and isinstance(held, Tensor) and held in self._products:
+            if tuple(output.shape) != tuple(held.shape[:3]):  # a sum over another axis
+                return None
             found: SampledProduct = self._products[held]
             self.clear()
             return found

@@ -76,14 +76,16 @@ class SoftmaxFollower:
 
     def __init__(self) -> None:
         self._known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._started = False  # networks with fused attention alone have no softmax to follow
 
     def follow(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> Product | None:
         """Takes a call of a function and its output; returns a product of weights and values, or None."""
         if func in _SOFTMAX or func in _EXPONENTIAL:
             if isinstance(output, Tensor) and output.ndim >= 3 and output.shape[1:].numel() >= _FEWEST:
                 self._known[output] = _Origin(object())
+                self._started = True
             return None
-        if not self._known or not isinstance(output, Tensor):
+        if not self._started or not isinstance(output, Tensor):
             return None
         operands = list(_operands(args, kwargs))
         held = next((tensor for tensor in operands if tensor in self._known), None)

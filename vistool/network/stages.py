@@ -6,8 +6,9 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -16,23 +17,27 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from vistool.errors import InputError, param
-from vistool.network.capture import hidden_parts, remembered, tensors_of
-from vistool.network.features import Feature, Kept, features, known_counts, run_until
+from vistool.network.capture import hidden_parts, remembered
+from vistool.network.features import Feature, Kept, certain_maps, features, known_counts, run_until
 from vistool.network.layers import find_target_layers, is_norm, require_layers, unwrapped
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
     Grids,
+    Layout,
     NetworkInput,
     NoSpatialMap,
     Size,
     TokenHints,
+    convolves,
     find_layout,
     float_tensors,
+    gives_maps,
     input_size,
     joined_inputs,
     rows,
     tensors,
+    weighs_tokens,
 )
 from vistool.network.windows import stated_windows, window_layout
 
@@ -45,33 +50,188 @@ _PASSING = r'^(Permute|Identity|(De)?Quant\w*|Dropout\w*|DropPath|StochasticDept
 """Modules that only pass a map on: no stage is named after them."""
 
 
+_POINTWISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish)
+
+
 @dataclass(frozen=True)
+class _Seen:
+    """A tensor that passed: its shape, and whether it weighs tokens against each other."""
+
+    shape: tuple[int, ...]
+    weighs: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Sizes:
+    """What the sizes of tensors are read from: the network, the image's size, the batch, whether windows are stated."""
+
+    root: nn.Module
+    image: Size
+    batch: int
+    windowed: bool
+
+    def of(self, seen: _Seen, name: str, module: nn.Module, grids: Sequence[Size]) -> Layout | None:
+        """How a tensor that a module was given or returned is laid out by its shape, or None."""
+        try:
+            if self.windowed:
+                stated = window_layout(seen.shape, self.root, name, self.batch, grids, self.image)
+                if stated is not None:
+                    return stated
+            tensor = torch.zeros(()).expand(seen.shape)
+            return None if seen.weighs else find_layout(tensor, self.image, grids, batch=self.batch, layer=module)
+        except NoSpatialMap:
+            return None
+
+
+@dataclass(frozen=True, eq=False)
 class ModuleCall:
-    """One call of a module in a forward.
+    """One call of a module in a forward. Sizes are read from it only where they are asked for: most never are.
 
     Attributes:
         name: Dotted name; ``''`` for the network itself.
         module: The module.
         shapes: Shapes of the tensors that it returned.
-        before: Spatial size of its input, or of the newest map if the input is not a map.
-        grid: Spatial size of its first map, or None.
+        given: The first tensor that it was given, or None.
+        returned: Place of each tensor that it returned, and the tensor; the oldest first.
         takes: The tensors that it was given, as numbers.
         gives: The tensors that it returned, likewise; an in-place operation makes another tensor of one.
         inside: Whether it ran while a module that does not contain it did: it is a part of that one.
-        maps: Place and size of each map that it returned, the oldest tensor first; empty unless there are several.
-        grids: Spatial sizes seen until then.
+        known: Spatial sizes seen before it began.
+        grids: Spatial sizes seen until it ended.
+        begun_after: The last call that had ended when it began, or None.
+        ended_after: The last call that had ended when it ended, or None.
+        sizes: Reads sizes.
     """
 
     name: str
     module: nn.Module
     shapes: tuple[tuple[int, ...], ...]
-    before: Size
-    grid: Size | None
-    takes: frozenset[int] = frozenset()
-    gives: frozenset[int] = frozenset()
-    inside: bool = False
-    maps: tuple[tuple[str, Size], ...] = ()
-    grids: Sequence[Size] = ()
+    given: _Seen | None
+    returned: tuple[tuple[str, _Seen], ...]
+    takes: frozenset[int]
+    gives: frozenset[int]
+    inside: bool
+    known: Sequence[Size]
+    grids: Sequence[Size]
+    begun_after: ModuleCall | None
+    ended_after: ModuleCall | None
+    sizes: _Sizes
+
+    @cached_property
+    def grid(self) -> Size | None:
+        """Spatial size of its first map, or None."""
+        return self._size(self.returned[0][1], self.grids) if self.returned else None
+
+    @cached_property
+    def before(self) -> Size:
+        """Spatial size of its input, or of the newest map if the input is not a map."""
+        own = None if self.given is None else self._size(self.given, self.known)
+        call = self.begun_after
+        while own is None and call is not None:
+            own, call = call.grid, call.ended_after
+        return own or self.sizes.image
+
+    @cached_property
+    def maps(self) -> tuple[tuple[str, Size], ...]:
+        """Place and size of each map that it returned, the oldest tensor first; empty unless there are several."""
+        found = [(place, self._size(seen, self.grids)) for place, seen in self.returned if len(self.returned) > 1]
+        return tuple((place, grid) for place, grid in found if grid is not None)
+
+    @cached_property
+    def is_map(self) -> bool:
+        """Whether it certainly returned a map, since it holds convolutions over places that make that size."""
+        if len(self.returned) != 1:
+            return False
+        layout = self.sizes.of(self.returned[0][1], self.name, self.module, self.grids)
+        if layout is None or layout.axes != 'BCHW' or layout.order is not None:
+            return False
+        return gives_maps(self.module, layout, self.grids) and convolves(self.module)
+
+    def _size(self, seen: _Seen, grids: Sequence[Size]) -> Size | None:
+        layout = self.sizes.of(seen, self.name, self.module, grids)
+        return None if layout is None else layout.grid
+
+    def sized(self, grid: Size | None, *, place: str = '', maps: tuple[tuple[str, Size], ...] = ()) -> ModuleCall:
+        """The same call, taken to return a map of another size, or none, at a place."""
+        changed = replace(self, name=f'{self.name}{place}')
+        vars(changed).update(grid=grid, before=self.before, maps=maps)
+        return changed
+
+
+class _Watch:
+    """Notes what modules take and return in one forward.
+
+    Attributes:
+        calls: The calls in the order in which they end.
+    """
+
+    def __init__(self, root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None) -> None:
+        self.calls: list[ModuleCall] = []
+        self._names = {module: name for name, module in root.named_modules()}
+        windowed = any(stated_windows(module) is not None for module in self._names)
+        self._sizes = _Sizes(root, *input_size(inputs), windowed)
+        self._kept = kept
+        self._grids, self._latest = Grids(), Grids()
+        self._started: list[tuple[str, _Seen | None, frozenset[int], Grids, ModuleCall | None]] = []
+        self._times, self._copies = Counter[str](), dict[int, Tensor]()
+        self._numbers: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._count = itertools.count()
+
+    def begin(self, module: nn.Module, args: Any) -> None:
+        """The hook before a module."""
+        given = [tensor for _, tensor in float_tensors(args[0] if len(args) == 1 else args)]
+        first = self._see(given[0], module) if given else None
+        last = self.calls[-1] if self.calls else None
+        self._started.append((self._names[module], first, self._numbered(given), self._known(), last))
+
+    def end(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        """The hook after a module."""
+        self._grids.watch(output, args, module)
+        places, distinct = list(float_tensors(output)), dict[int, tuple[str, Tensor]]()
+        for place, tensor in places:
+            distinct.setdefault(self._number(tensor), (place, tensor))
+        own, given, takes, known, last = self._started.pop()
+        call = ModuleCall(
+            own,
+            module,
+            tuple(tuple(tensor.shape) for _, tensor in places),
+            given,
+            tuple((place, self._see(tensor, module)) for _, (place, tensor) in sorted(distinct.items())),
+            takes,
+            frozenset(distinct),
+            any(outer and not own.startswith(f'{outer}.') for outer, *_ in self._started),
+            known,
+            self._known(),
+            last,
+            self.calls[-1] if self.calls else None,
+            self._sizes,
+        )
+        self.calls.append(call)
+        if self._kept is not None:
+            self._times[own] += 1
+            for number, (_, tensor) in distinct.items():
+                if number not in self._copies:
+                    self._copies[number] = tensor.detach().clone()
+            copies = [(place, self._copies[number]) for number, (place, _) in distinct.items()]
+            self._kept.append(Kept(own, self._times[own], copies, call.grids))
+
+    def _see(self, tensor: Tensor, module: nn.Module) -> _Seen:
+        return _Seen(tuple(tensor.shape), tensor.ndim == 4 and weighs_tokens(tensor, self._grids, module))
+
+    def _known(self) -> Grids:
+        """The sizes seen so far; one copy as long as they are the same."""
+        if self._grids != self._latest:
+            self._latest = self._grids.copy()
+        return self._latest
+
+    def _number(self, tensor: Tensor) -> int:
+        versions = self._numbers.setdefault(tensor, {})
+        version = 0 if tensor.is_inference() else tensor._version
+        found: int = versions.setdefault(version, next(self._count))
+        return found
+
+    def _numbered(self, those: Sequence[Tensor]) -> frozenset[int]:
+        return frozenset(map(self._number, those))
 
 
 def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[Kept] | None = None) -> list[ModuleCall]:
@@ -84,74 +244,18 @@ def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[K
         kept: Gets copies of everything that the modules returned.
     """
     root = unwrapped(root)
-    size, batch = input_size(inputs)
-    calls: list[ModuleCall] = []
-    grids, newest = Grids(), [size]
-    started: list[tuple[str, Size, frozenset[int]]] = []
-    count = itertools.count()
-    numbered_calls, copies = Counter[str](), dict[int, Tensor]()
-    numbers: WeakIdKeyDictionary = WeakIdKeyDictionary()
-    names = {module: name for name, module in root.named_modules()}
-    windowed = any(stated_windows(module) is not None for module in names)
-
-    def grid_of(module: nn.Module, tensors: Sequence[Tensor]) -> Size | None:
-        try:
-            name = names[module]
-            stated = window_layout(tensors[0].shape, root, name, batch, grids, size) if windowed else None
-            return (stated or find_layout(tensors[0], size, grids, batch=batch, layer=module)).grid
-        except (NoSpatialMap, IndexError):
-            return None
-
-    def number(tensor: Tensor) -> int:
-        versions = numbers.setdefault(tensor, {})
-        version = 0 if tensor.is_inference() else tensor._version
-        found: int = versions.setdefault(version, next(count))
-        return found
-
-    def numbered(those: Sequence[Tensor]) -> frozenset[int]:
-        return frozenset(map(number, those))
-
-    def several(module: nn.Module, output: Any) -> tuple[tuple[str, Size], ...]:
-        found = sorted(tensors_of('', output).items(), key=lambda item: number(item[1]))
-        maps = [(place, grid_of(module, [tensor])) for place, tensor in found if len(found) > 1]
-        return tuple((place, grid) for place, grid in maps if grid is not None)
-
-    def begin(module: nn.Module, args: Any) -> None:
-        given = [tensor for _, tensor in float_tensors(args)]
-        started.append((names[module], grid_of(module, given) or newest[-1], numbered(given)))
-
-    def keep(name: str, module: nn.Module, output: Any) -> None:
-        if kept is not None:
-            numbered_calls[name] += 1
-            found = [(place, number(tensor), tensor) for place, tensor in tensors_of(name, output).items()]
-            copies.update({key: tensor.detach().clone() for _, key, tensor in found if key not in copies})
-            kept.append(
-                Kept(name, numbered_calls[name], [(place, copies[key]) for place, key, _ in found], grids.copy())
-            )
-
-    def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        grids.watch(output, args, module)
-        given = [tensor for _, tensor in float_tensors(output)]
-        grid = grid_of(module, given)
-        newest.extend([grid] if grid else [])
-        shapes = tuple(tuple(tensor.shape) for tensor in given)
-        own, before, takes = started.pop()
-        inside = any(outer and not own.startswith(f'{outer}.') for outer, _, _ in started)
-        gives = numbered(given)
-        maps = several(module, output)
-        calls.append(ModuleCall(own, module, shapes, before, grid, takes, gives, inside, maps, grids.copy()))
-        keep(own, module, output)
-
-    handles = [module.register_forward_pre_hook(begin) for module in names]
+    watch = _Watch(root, inputs, kept)
+    modules = dict(root.named_modules())
+    handles = [module.register_forward_pre_hook(watch.begin) for module in modules.values()]
     try:
-        run_until(root, inputs, [(dict(root.named_modules()), end)])
+        run_until(root, inputs, [(modules, watch.end)])
     except InputError:
-        if not only or all(each.name != only for each in calls):
+        if not only or all(each.name != only for each in watch.calls):
             raise
     finally:
         for handle in handles:
             handle.remove()
-    return calls
+    return watch.calls
 
 
 def find_stages(root: nn.Module, inputs: NetworkInput) -> list[str]:
@@ -268,6 +372,10 @@ def _find_stages(
     for each in every:
         if each.name not in inner:
             calls.setdefault(each.name, each)
+    givers: dict[int, list[ModuleCall]] = {}
+    for each in every:
+        for number in each.gives:
+            givers.setdefault(number, []).append(each)
     checked: set[str] = set()
     while True:
         try:
@@ -277,28 +385,63 @@ def _find_stages(
             if reason := next(joined, ''):
                 raise InputError(f'no layer gives a map: {reason}', parameter='layers') from None
             raise
-        sizes = {name: _checked_size(root, inputs, calls[name]) for name in names if name in calls.keys() - checked}
+        sizes = {
+            name: _checked_size(root, inputs, calls[name], givers) for name in names if name in calls.keys() - checked
+        }
         checked |= sizes.keys()
         wrong = {name: grid for name, grid in sizes.items() if grid != calls[name].grid}
         if not wrong:
             return names
-        calls |= {name: replace(calls[name], grid=grid, maps=()) for name, grid in wrong.items()}
+        calls |= {name: calls[name].sized(grid) for name, grid in wrong.items()}
 
 
-def _checked_size(root: nn.Module, inputs: NetworkInput, call: ModuleCall) -> Size | None:
+def _checked_size(
+    root: nn.Module, inputs: NetworkInput, call: ModuleCall, givers: Mapping[int, Sequence[ModuleCall]]
+) -> Size | None:
     """The spatial size of what a module returned, checked by changing the image; None where that shows no places.
 
-    Modules of the table are not checked, nor those that return several tensors, or windows that they state.
+    Modules of the table are not checked, nor those that return several tensors, windows that they state, or what is
+    computed position by position from a map.
+
+    Args:
+        root: The network.
+        inputs: Its input.
+        call: The call.
+        givers: Number of a tensor → the calls that returned it.
     """
     size, batch = input_size(inputs)
     check = Check(root, inputs, call.name)
     if check.known or len(call.shapes) != 1 or call.shapes[0][0] != batch:
+        return call.grid
+    if _keeps_a_map(call, givers):
+        certain_maps(root, inputs).add(call.name)
         return call.grid
     tensor, hints = torch.zeros(1).expand(call.shapes[0]), TokenHints()
     try:
         return checked_layout(tensor, size, call.grids, batch=batch, layer=call.module, hints=hints, check=check).grid
     except NoSpatialMap:
         return None
+
+
+def _keeps_a_map(call: ModuleCall, givers: Mapping[int, Sequence[ModuleCall]]) -> bool:
+    """Whether what a module returned is a map, followed from tensor to tensor through layers that keep its places."""
+    wanted, followed = next(iter(call.gives)), set[int]()
+    while wanted not in followed:
+        followed.add(wanted)
+        if any(each.is_map and each.grid == call.grid for each in givers.get(wanted, ())):
+            return True
+        steps = (each for each in givers.get(wanted, ()) if each.takes != each.gives and len(each.takes) == 1)
+        step = next((each for each in steps if _is_pointwise(each.module)), None)
+        wanted = next(iter(call.gives if step is None else step.takes))
+    return False
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    """Whether a layer of ``(B, C, h, w)`` computes every position from that position alone."""
+    if isinstance(module, nn.Conv2d):
+        padding: Any = module.padding
+        return module.kernel_size == module.stride == (1, 1) and padding in ((0, 0), 'valid', 'same')
+    return isinstance(module, _POINTWISE)
 
 
 def _stages_among(root: nn.Module, backbone: str, calls: dict[str, ModuleCall]) -> list[str]:
@@ -342,7 +485,7 @@ def _by_size(part: ModuleCall) -> list[ModuleCall]:
     """A module that returns maps of several sizes, once for each size: Swin's stage, before and after its step down."""
     if len({grid for _, grid in part.maps}) < 2:
         return [part]
-    return [replace(part, name=f'{part.name}{place}', grid=grid) for place, grid in part.maps]
+    return [part.sized(grid, place=place, maps=part.maps) for place, grid in part.maps]
 
 
 def _latest_of_branches(runs: Sequence[list[ModuleCall]]) -> list[list[ModuleCall]]:

@@ -605,26 +605,25 @@ def find_layout(
         what = 'windows, heads, regions, or several inputs joined to one batch' if shape[0] % batch == 0 else 'regions'
         raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): {what}')
     if tensor.ndim == 4:
-        _refuse_attention(tensor, grids, layer)
+        if weighs_tokens(tensor, grids, layer):
+            raise NoSpatialMap(f'its output {shape} weighs {shape[3]} tokens against each other')
         return _find_map(shape, input_size, layer, grids)
     if tensor.ndim == 3:
         return _find_tokens(shape, input_size, grids, layer, hints)
     raise NoSpatialMap(f'its output {shape} does not have two spatial axes')
 
 
-def _refuse_attention(tensor: Tensor, grids: Sequence[Size], layer: nn.Module | None) -> None:
-    """Raises for ``(B, heads, tokens, tokens)``, which would pass for a square map."""
-    shape = tuple(tensor.shape)
-    side = shape[2]
-    if side != shape[3] or side == 1:
-        return
+def weighs_tokens(tensor: Tensor, grids: Sequence[Size], layer: nn.Module | None) -> bool:
+    """Whether a tensor of four axes is ``(B, heads, tokens, tokens)``, which would pass for a square map."""
+    side = tensor.shape[2]
+    if side != tensor.shape[3] or side == 1:
+        return False
     weights = isinstance(layer, (nn.Softmax, nn.modules.dropout._DropoutNd))
     prefixed = any(h > 1 < w and 1 <= side - h * w <= USUAL_PREFIX for h, w in grids)
     if not (prefixed or (weights and any(side == h * w for h, w in grids))):
-        return
+        return False
     # 56 × 56 positions could be 7 × 7 tokens and 7 more: only weights sum to 1
-    if tensor.is_meta or bool(((tensor[0, :, 0].detach().double().sum(-1) - 1).abs() < _SUM_TOLERANCE).all()):
-        raise NoSpatialMap(f'its output {shape} weighs {side} tokens against each other')
+    return tensor.is_meta or bool(((tensor[0, :, 0].detach().double().sum(-1) - 1).abs() < _SUM_TOLERANCE).all())
 
 
 def _find_map(shape: tuple[int, ...], input_size: Size, layer: nn.Module | None, grids: Sequence[Size]) -> Layout:

@@ -111,7 +111,8 @@ def find_token_layout(op: AttentionOp, batch: int, size: Size) -> TokenLayout:
     _refuse_channels(op, batch)
     groups, _, queries, keys = op.shape
     learned = of_objects(op.frames, queries)
-    if learned and 'self' in op.name:
+    own = '.'.join(op.name.split('.')[-2:])
+    if learned and queries == keys and 'self' in own and 'cross' not in own:
         raise Unplaced(
             f'{op.name}: the {queries} queries of its decoder are learned, and attend to each other, not to places',
             parameter='layers',

@@ -27,6 +27,14 @@ or ``'max'``), ``channel``, ``query``, ``share`` (of the attention that the high
 """
 
 
+_PLACES = {name: place for place, name in enumerate(COORDINATES)}
+
+
+def _place_of(name: str) -> tuple[int, str]:
+    """Where a coordinate stands: those that are listed first, then others by name."""
+    return _PLACES.get(name, len(_PLACES)), name
+
+
 class Coordinates(Mapping[str, Coordinate]):
     """An immutable, hashable mapping of coordinate names to values, listed in the order of :data:`COORDINATES`.
 
@@ -38,8 +46,7 @@ class Coordinates(Mapping[str, Coordinate]):
 
     def __init__(self, values: Mapping[str, Coordinate] | None = None, /, **more: Coordinate) -> None:
         given = {**(values or {}), **more}
-        known = [name for name in COORDINATES if name in given]
-        self._items = {name: given[name] for name in [*known, *sorted(given.keys() - set(known))]}
+        self._items = {name: given[name] for name in sorted(given, key=_place_of)}
 
     def __getitem__(self, name: str) -> Coordinate:
         return self._items[name]

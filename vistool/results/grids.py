@@ -95,6 +95,7 @@ class ImageGrid(Result):
         shown: Which of their files' values and bands the pictures show, each way once.
         classes: Names of the annotations' classes by id; None where they have none.
         palette: Colors of the classes by id, where the dataset has its own.
+        skeleton: Pairs of keypoints that are joined by a line, where the dataset says so.
         faults: Index, file and text of everything that is wrong with the annotations.
     """
 
@@ -107,6 +108,7 @@ class ImageGrid(Result):
     shown: tuple[Shown, ...] = ()
     classes: tuple[str, ...] | None = None
     palette: tuple[tuple[int, int, int], ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
     faults: tuple[tuple[int, str, str], ...] = ()
 
     def to_frame(self) -> DataFrame:

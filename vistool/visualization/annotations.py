@@ -52,11 +52,13 @@ class AnnotationDrawing(Drawn):
         annotations: What to draw, in pixels of the picture.
         classes: Names by id; None without names.
         palette: Colors by id, for label maps; those of objects must be seen on photos, and many datasets' are dark.
+        skeleton: Pairs of keypoints that are joined by a line.
     """
 
     annotations: Annotations
     classes: tuple[str, ...] | None = None
     palette: tuple[Color, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
 
     def paint(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
         """The picture at ``(height, width)`` pixels under its translucent label map and masks.
@@ -97,6 +99,8 @@ class AnnotationDrawing(Drawn):
                 corners = start + _large_enough(corners * scale, _LEAST * thin)
                 yield from _outline(corners, color, _is_dashed(each), box, thin)
             if each.keypoints is not None:
+                points = start + each.keypoints[:, :2] * scale
+                yield from _bones(points, each.keypoints[:, 2], self.skeleton, color, box, thin)
                 yield from _dots(start + each.keypoints[:, :2] * scale, each.keypoints[:, 2], color, box, thin)
         for each in reversed(self._by_area()):  # small objects choose first
             corners = _corners(each)
@@ -194,6 +198,23 @@ def _dashes(corners: Points, thin: float, clip: Box) -> list[Points]:
             if (ends >= low).all() and (ends <= high).all():
                 dashes.append(ends)
     return dashes
+
+
+def _bones(
+    points: Points,
+    seen: NDArray[np.float64],
+    skeleton: Sequence[tuple[int, int]],
+    color: Color,
+    clip: Box,
+    thin: float,
+) -> Iterator[PathItem]:
+    """Lines between keypoints that are both labeled; a link to a keypoint that does not exist is left out."""
+    labeled = (seen > 0) & np.isfinite(points).all(1)
+    for first, second in skeleton:
+        if max(first, second) < len(points) and min(first, second) >= 0 and labeled[first] and labeled[second]:
+            (x1, y1), (x2, y2) = points[[first, second]].tolist()
+            yield PathItem(((x1, y1), (x2, y2)), BLACK, 2.4 * thin, clip)
+            yield PathItem(((x1, y1), (x2, y2)), color, 1.4 * thin, clip)
 
 
 def _dots(points: Points, seen: NDArray[np.float64], color: Color, clip: Box, thin: float) -> Iterator[PathItem]:

@@ -40,6 +40,8 @@ class Facet:
         metrics: The metrics of the map in words: ``('ins .71 ↑', 'del .12 ↓')``.
         note: A remark drawn on the tile.
         query: The query whose position is ringed on the row's photo, where there is one.
+        part: What of the column is not the model, where models are compared.
+        model: The model, likewise.
     """
 
     row: str
@@ -51,6 +53,8 @@ class Facet:
     metrics: tuple[str, ...] = ()
     note: str = ''
     query: str = ''
+    part: str = ''
+    model: str = ''
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,18 @@ def grid_title(image: GridImage) -> tuple[str, ...]:
     if image.title or not image.coordinates:
         return image.title
     place, size = image.coordinates, pixels_text(image)
+    drawn = tuple(_MINUS.sub('−', text) for text in image.parameters)
     which = _joined(*(f'{name} {int(place[name]) + 1}' for name in ('draw', 'view') if name in place))
     step = place.get('step')
     if step is None:
         return (which,) if which else ()
     if step == 'original':
-        return _joined('original', which), size, *image.parameters
-    return (which or 'transformed', size) if step == 'transformed' else (str(step), size, *image.parameters)
+        return _joined('original', which), size, *drawn
+    return (which or 'transformed', size) if step == 'transformed' else (str(step), size, *drawn)
+
+
+_MINUS = re.compile(r'(?<![\w.)\]-])-(?=\d)')
+"""The hyphen before a number: ``hue -0.031``, not that of a range or of a name with a number."""
 
 
 def grid_footer(image: GridImage, mode: str) -> tuple[str, ...]:
@@ -203,15 +212,20 @@ def value_text(value: float) -> str:
     if not math.isfinite(value) or value == 0:
         return f'{value:g}'
     if not _PLAIN_NUMBERS[0] <= abs(value) < _PLAIN_NUMBERS[1]:
-        return f'{value:.3g}'
-    text = f'{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}'
+        return _with_minus(f'{value:.3g}')
+    text = _with_minus(f'{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}')
     return text.rstrip('0').rstrip('.') if '.' in text else text
+
+
+def _with_minus(number: str) -> str:
+    """A number with a true minus before it."""
+    return f'−{number[1:]}' if number.startswith('-') else number
 
 
 def _class_score(score: float) -> str:
     """Two digits behind the point; a score that is not zero is never written as zero."""
     if abs(score) >= 0.005 or not score:
-        return f'{score:.2f}'
+        return _with_minus(f'{score:.2f}')
     return '<0.01' if score > 0 else value_text(score)
 
 
@@ -240,12 +254,35 @@ def arrow(measure: Measure) -> str:
 
 
 def short_number(value: float) -> str:
-    """Two digits without the zero before the point, ``<.01`` for less; a dash for what is not defined."""
+    """Two digits without the zero before the point, ``<.01`` or ``>−.01`` for less; a dash for what is not defined."""
     if not math.isfinite(value):
         return '–'
     if abs(value) >= 10:
         return value_text(value)
-    return '<.01' if 0 < value < 0.005 else re.sub(r'0(?=\.)', '', _two_digits(value))
+    if 0 < abs(value) < 0.005:
+        return '<.01' if value > 0 else '>−.01'
+    return re.sub(r'0(?=\.)', '', _two_digits(value))
+
+
+SCALED_ALONE = 'each map scaled to its own maximum'
+"""What a figure says whose maps have no common scale and no bars."""
+
+
+def bar_title(result: Heatmaps, item: Heatmap) -> str:
+    """What the numbers at the bar of a map are; ``''`` where its row or column says it."""
+    place = item.coordinates
+    if 'minus' in place:
+        return ''  # the row or column is called so
+    if result.kind == 'feature':
+        if 'query' in place:
+            return COSINE
+        return {
+            'mean': 'mean activation',
+            'sum': 'sum of activations',
+            'max': 'largest activation',
+            'norm': 'norm of the activations',
+        }.get(str(place.get('reduction', '')), 'activation')
+    return 'attention' if result.kind == 'attention' else 'evidence'
 
 
 def size_text(layer: Layer | None) -> str:
@@ -378,7 +415,9 @@ class _Cam(_Arranger):
             method=column if self.compared or self.alone else self.result.titles.get(method, method),
             name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item)),
-            footer='' if not self.compared else self.score(item, shown) if self.varies('target') else scored,
+            footer=self.score(item, shown) if self.compared else '',
+            part=self.column(item) if self.compared else '',
+            model=str(item.coordinates.get('model', '')) if self.compared else '',
             metrics=metrics_text(self.result, item),
             note=_missing_evidence(item, against) or _drift(item),
         )
@@ -465,16 +504,16 @@ class _Attention(_Arranger):
         )
 
     def shares(self) -> str:
-        """The shares that the maps do not show."""
+        """How much of the query's attention goes where the maps do not show it."""
         (mass,) = self.result.mass
         parts = []
         if mass.prefix:
             share = sum(mass.prefix)
             name = 'the class token' if len(mass.prefix) == 1 else 'prefix tokens'
-            parts.append(f'{"<1%" if share < 0.005 else f"{share:.0%}"} on {name}')
+            parts.append(f'{name} {"<1%" if share < 0.005 else f"{share:.0%}"}')
         if mass.padding >= 0.005:
-            parts.append(f'{mass.padding:.0%} on padding')
-        return ', '.join(parts)
+            parts.append(f'padding {mass.padding:.0%}')
+        return f'attention to {", ".join(parts)} (mean over heads)' if parts else ''
 
 
 class _Features(_Arranger):

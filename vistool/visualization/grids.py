@@ -273,12 +273,26 @@ def grid_scene(result: ImageGrid, page: Page) -> Scene:
     """
     if not any(result.rows):
         raise ValueError('a grid without pictures cannot be drawn')
-    lines = [Line(tuple(_cell(image, result, page) for image in row)) for row in result.rows if row]
+    lines = _steps_once(
+        [Line(tuple(_cell(image, result, page) for image in row)) for row in result.rows if row], result
+    )
     noted = grid_remark(result)
     if page.paper:
         lines[-1] = replace(lines[-1], remark=noted)
         return arrange(lines, page)
     return arrange(lines, page, ' · '.join(filter(None, (result.caption, noted))))
+
+
+def _steps_once(lines: list[Line], result: ImageGrid) -> list[Line]:
+    """Lines with the names of a pipeline's steps above the first tile of a column, where all rows have them alike."""
+    names = {tuple(str(image.coordinates.get('step')) for image in row) for row in result.rows if row}
+    if result.mode != 'pipeline' or len(names) != 1 or any(image.title for row in result.rows for image in row):
+        return lines
+    below = [
+        replace(line, cells=tuple(cell and replace(cell, title=cell.title[1:]) for cell in line.cells))
+        for line in lines[1:]
+    ]
+    return [lines[0], *below]
 
 
 # Colors that are told apart by people who see few of them (Okabe and Ito, 2008).
@@ -294,7 +308,7 @@ def _cell(image: GridImage, result: ImageGrid, page: Page) -> Cell:
     tile = partial(resize_image, pixels)
     marks: list[Mark] = [_outline(box, index, (width, height)) for index, box in enumerate(image.boxes)]
     if image.annotations is not None:
-        drawing = AnnotationDrawing(image.annotations, result.classes, result.palette)
+        drawing = AnnotationDrawing(image.annotations, result.classes, result.palette, result.skeleton)
         tile = partial(drawing.paint, pixels)
         marks.append(drawing)
     title, footer = grid_title(image), grid_footer(image, result.mode)

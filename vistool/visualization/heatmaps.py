@@ -15,7 +15,7 @@ from vistool.data.display import strips
 from vistool.errors import InputError
 from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps, Instance
 from vistool.results.heatmaps import Kind
-from vistool.visualization.facets import Facet, Facets, facets, found_text, remark
+from vistool.visualization.facets import SCALED_ALONE, Facet, Facets, facets, found_text, remark, score_text
 from vistool.visualization.files import safe_name
 from vistool.visualization.raster import blend, colorize, mark_missing, overlay, resize_image, resize_map, rgb_map
 from vistool.visualization.sampled import LevelLegend, PointMarks, pale
@@ -37,7 +37,7 @@ from vistool.visualization.table import (
     natural_height,
     single,
 )
-from vistool.visualization.views import ColorMapping, View, choose_view, map_colors
+from vistool.visualization.views import ColorMapping, View, choose_view, map_colors, scaled_alone
 
 _HEADS_PER_LINE = 6
 _MOSAIC = 36  # more maps than this are laid out as a square
@@ -48,18 +48,25 @@ _LEAST_OF_MOSAIC = 8.0  # its tiles are at least this wide, in units
 class Row:
     """One row of the figure: its label, the tiles that stand once at its left, and the others, which wrap.
 
-    Rows of a table have a place for every column, empty where the row has no such tile.
+    Rows of a table have a place for every column, empty where the row has no such tile. Where each of several models
+    has several maps, the same tiles are also there as a ``matrix``: models across, the rest down.
     """
 
     label: str
     lead: tuple[Cell | None, ...]
     cells: tuple[Cell | None, ...]
+    matrix: tuple[Row, ...] = ()
 
 
 def lines_of(
     kind: Kind, rows: Sequence[Row], page: Page, compared: bool = False, arrangement: tuple[int, int] | None = None
 ) -> list[Line]:
     """Rows cut into lines that fit the page; the lead stands beside the first line, or above where there is no room."""
+    if arrangement is None and all(row.matrix for row in rows):
+        lines = cut(rows, max(len(row.cells) for row in rows), beside=True, label_at=_label_at(kind, rows))
+        if min(Measures(lines, page).column_widths()) >= _least_width(kind, page, rows):
+            return _finished(lines, rows)
+        rows = [each for row in rows for each in row.matrix]
     if len(rows) == 1 and kind == 'cam':
         rows = [replace(rows[0], lead=(), cells=(*filter(None, rows[0].lead), *rows[0].cells))]  # one flow of tiles
     count = max(len(row.cells) for row in rows)
@@ -211,7 +218,8 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
     rows, constants = _rows(painter, always_label=False)
     noted = remark(result, hatched=bool(painter.hatch))
     told = painter.facets.caption.split(' · ')  # it may name the only method already
-    said = painter.facets.caption, *(each for each in constants if each not in told), '' if page.paper else noted
+    alone = SCALED_ALONE if scaled_alone(result, style) else ''
+    said = painter.facets.caption, *(each for each in constants if each not in told), alone, '' if page.paper else noted
     caption = ' · '.join(dict.fromkeys(text for text in said if text))
     lines = lines_of(result.kind, rows, page, painter.facets.compared, style.arrangement)
     if page.paper:  # which has no caption of its own
@@ -241,11 +249,13 @@ def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest:
     header = lines[0] if lines else None
     while lines:
         count = 1
-        while count < len(lines) and arrange(_with_header(lines[: count + 1], header), page).height <= tallest:
+        while (
+            count < len(lines) and arrange(_with_header(lines[: count + 1], header), page, fill=True).height <= tallest
+        ):
             count += 1
         pages.append(_with_header(lines[:count], header))
         lines = lines[count:]
-    return [arrange(each, page) for each in pages]
+    return [arrange(each, page, fill=True) for each in pages]
 
 
 def _hatch(page: Page) -> int:
@@ -395,12 +405,45 @@ def _rows(painter: _Painter, always_label: bool) -> tuple[list[Row], list[str]]:
             lead.append(_photo_cell(result.reference, 'reference'))
         if len(own) > 2 and _shows_mean(own[0].item) and not _shows_mean(own[1].item):
             lead.append(cells.pop(0))
-        rows.append(Row(name, tuple(lead), tuple(cells)))
+        label = rows_of[0] if one_line and _class_once(arrangement, result) else name
+        matrix = _matrix(own, label, tuple(lead), several_rows)
+        rows.append(Row(label, tuple(lead), tuple(cells), matrix))
         photos.append((result if result.kind == 'cam' else own[0].item.view or result).image.tobytes())
     rows = _inputs_once(rows, photos)
-    constant_row = '' if several_rows or (len(result.maps) == 1 and rows_of[0]) else rows_of[0]
+    labeled = several_rows or _class_once(arrangement, result)
+    constant_row = '' if labeled or (len(result.maps) == 1 and rows_of[0]) else rows_of[0]
     said = len(result.maps) > 1 or bool(rows_of[0])  # else the only column is the title of the only tile
     return rows, [constant_row, '' if several_columns or not said else columns_of[0]]
+
+
+def _class_once(arrangement: Facets, result: Heatmaps) -> bool:
+    """Whether models are compared on one class, which labels the only row."""
+    return arrangement.compared and result.kind == 'cam' and len(arrangement.rows) == 1
+
+
+def _matrix(tiles: Sequence[_Tile], label: str, lead: tuple[Cell | None, ...], several: bool) -> tuple[Row, ...]:
+    """The maps of a row that several models have of several methods or layers: models across, the others down.
+
+    Args:
+        tiles: The maps.
+        label: The row's class.
+        lead: What stands at its left.
+        several: Whether there are several rows; the class of the only one stands under the photo.
+    """
+    parts: dict[str, list[_Tile]] = {}
+    for tile in tiles:
+        parts.setdefault(tile.facet.part, []).append(tile)
+    models = {tuple(tile.facet.model for tile in part) for part in parts.values()}
+    if len(parts) < 2 or len(models) != 1 or len(next(iter(models))) < 2:
+        return ()
+    if not several and lead[0] is not None:
+        lead, label = (replace(lead[0], footer=(label,)), *lead[1:]), ''
+    rows = []
+    for number, (part, own) in enumerate(parts.items()):
+        cells = tuple(replace(tile.cell, title=(tile.facet.model,)) for tile in own)
+        name = ' · '.join(filter(None, (label, part)))
+        rows.append(Row(name, lead if not number else (None,) * len(lead), cells))
+    return tuple(rows)
 
 
 def _shows_mean(item: Heatmap) -> bool:
@@ -420,7 +463,10 @@ def _inputs_once(rows: Sequence[Row], photos: Sequence[bytes]) -> list[Row]:
     shown: set[tuple[object, object]] = set()
     for row, photo in zip(rows, photos, strict=True):
         now = (photo, row.lead[0].marks if row.lead[0] else ())
-        found.append(replace(row, lead=(None, *row.lead[1:])) if now in shown else row)
+        if now in shown:
+            matrix = tuple(replace(each, lead=(None, *each.lead[1:])) for each in row.matrix)
+            row = replace(row, lead=(None, *row.lead[1:]), matrix=matrix)
+        found.append(row)
         shown.add(now)
     return found
 
@@ -471,13 +517,23 @@ def _input_cell(painter: _Painter, names: Sequence[str], first: bool, item: Heat
     points = [arrangement.points[name] for name in names if name in arrangement.points]
     rings = tuple(Ring(*view.point(point, (seen or result).geometry)) for point in dict.fromkeys(points))
     found = _found_marks(result, view, None)
-    wrong = f'GT: {arrangement.ground_truth}' if arrangement.ground_truth and first else ''
+    wrong = _mistake(result, arrangement) if first else ()
     photo = painter.photo if view is painter.view else partial(resize_image, view.photo)
     if any(each.mask is not None for each in result.instances):
         photo = partial(_with_regions, result, view, photo)
     sampled = next((each.sampled for each in result if each.sampled is not None and each.view is seen), None)
     legend = () if sampled is None else (LevelLegend(sampled.sizes),)
-    return Cell(photo, width / height, (wrong,) if wrong else (), title_color=RED, marks=(*found, *rings, *legend))
+    return Cell(photo, width / height, wrong, title_color=RED, marks=(*found, *rings, *legend))
+
+
+def _mistake(result: Heatmaps, arrangement: Facets) -> tuple[str, ...]:
+    """The image's own class and the predicted one, where they differ."""
+    if not arrangement.ground_truth or result.prediction is None:
+        return ()
+    truth = f'GT: {arrangement.ground_truth}'
+    if arrangement.compared:  # each model has a prediction of its own
+        return (truth,)
+    return truth, f'predicted: {score_text(result.prediction.name, result.prediction.score)}'
 
 
 def _photo_cell(photo: Pixels, title: str) -> Cell:

@@ -329,7 +329,7 @@ def _into(result: Result, style: Style, ax: Axes | Sequence[Axes]) -> Figure:
     for each, (_, pixels) in zip(axes, tiles[-len(axes) :], strict=True):
         each.imshow(pixels)
         each.set_axis_off()
-    return cast('Figure', axes[0].get_figure(root=True))
+    return cast('Figure', axes[0].figure.figure)  # that of a subfigure, too
 
 
 @overload

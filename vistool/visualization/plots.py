@@ -49,7 +49,7 @@ def draw_head_statistics(result: HeadStatistics, made: Figure, style: Style, pag
                 tables[name], ax=axes, cmap=style.colormap or 'viridis', xticklabels=list(heads), yticklabels=layers,
                 vmin=0, square=False, cbar_kws={'fraction': 0.06},
             )  # fmt: skip
-            axes.set_title(_MEASURES[name], fontsize=page.font * page.points)
+            axes.set_title(textwrap.fill(_MEASURES[name], 20), fontsize=page.font * page.points)
             axes.set_xlabel('head')
             axes.set_ylabel('layer' if name == shown[0] else '')
             axes.tick_params(length=0, labelsize=page.small_font * page.points, rotation=0)
@@ -78,6 +78,10 @@ def channel_curves(result: ChannelStatistics) -> Curves:
 
 _WIDTH = 960.0
 _ASPECT = 0.78
+_NARROW = 4.5
+"""A page that is narrower, in inches, has its plots below each other: beside each other their labels would touch."""
+_FEW_BARS = 8
+"""Fewer bars are no thicker than these would be."""
 _MOST_BARS = 24
 _MOST_FAILED = 4
 _COCO = 32, 96  # sides of what COCO calls small and large objects
@@ -96,9 +100,10 @@ def draw_dataset_summary(result: DatasetSummary, made: Figure, page: Page) -> No
     }  # fmt: skip
     with parameters(look):
         panels = _panels(result)
-        columns = 2 if len(panels) <= 4 else 3
+        columns = 1 if width < _NARROW else 2 if len(panels) <= 4 else 3
         lines = math.ceil(len(panels) / columns)
-        made.set_size_inches(width, width * (_ASPECT / 2 if columns == 2 else _ASPECT / 2.8) * max(lines, 2))
+        each_high = {1: 0.7, 2: _ASPECT / 2, 3: _ASPECT / 2.8}[columns]  # for the width of the page
+        made.set_size_inches(width, width * each_high * max(lines, 2))
         made.set_layout_engine('constrained')
         notes = _notes(result, round(width * 72 / small * 1.75))
         parts: Any = made.subfigures(2, 1, height_ratios=(1, 0.05 * (1 + notes.count('\n'))))
@@ -151,11 +156,10 @@ def _per_image(axes: Any, result: DatasetSummary) -> None:
 
 
 def _box_sizes(axes: Any, result: DatasetSummary) -> None:
-    import seaborn as sns
-
     assert result.objects is not None
     width, height = result.objects.sizes.T
-    sns.scatterplot(x=width, y=height, s=18, alpha=0.5, color=_CHANNELS['blue'], linewidth=0, ax=axes)
+    sizes, counts = np.unique(result.objects.sizes, axis=0, return_counts=True)
+    _dots(axes, sizes[:, 0], sizes[:, 1], counts)
     axes.set(xlabel='box width (pixels)', ylabel='box height (pixels)')
     if max(width.max() / width.min(), height.max() / height.min()) > 20:
         axes.set(xscale='log', yscale='log')
@@ -208,7 +212,8 @@ def _bars(axes: Any, values: Mapping[str, float], title: str, what: str) -> None
         axes.set_axis_off()
     elif len(counts) <= _MOST_BARS:
         names = [fitting.elide(name, 6, 110) or name[:12] for name, _ in counts]
-        sns.barplot(x=[count for _, count in counts], y=names, color=_CHANNELS['blue'], ax=axes)
+        thick = 0.7 * min(1.0, len(counts) / _FEW_BARS)
+        sns.barplot(x=[count for _, count in counts], y=names, color=_CHANNELS['blue'], width=thick, ax=axes)
         axes.set(xlabel=what, ylabel='')
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=what != 'share'))
     else:
@@ -217,15 +222,27 @@ def _bars(axes: Any, values: Mapping[str, float], title: str, what: str) -> None
 
 
 def _sizes(axes: Any, result: DatasetSummary) -> None:
-    import seaborn as sns
-
-    height, width = result.sizes.T
-    sns.scatterplot(x=width, y=height, s=18, alpha=0.5, color=_CHANNELS['blue'], linewidth=0, ax=axes)
+    sizes, counts = np.unique(result.sizes, axis=0, return_counts=True)
+    _dots(axes, sizes[:, 1], sizes[:, 0], counts)
     low, high = result.sizes.min(0), result.sizes.max(0)
     axes.set(xlabel='width (pixels)', ylabel='height (pixels)')
-    axes.set_title(f'sizes, {_span(low[1], high[1])} × {_span(low[0], high[0])}')
+    axes.set_title(f'width {_span(low[1], high[1])}, height {_span(low[0], high[0])}')
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _dots(axes: Any, x: NDArray[Any], y: NDArray[Any], counts: NDArray[np.int64]) -> None:
+    """A dot for each size, its area by how many have it; with a legend where they differ."""
+    area = 12 + 108 * (counts - 1) / max(int(counts.max()) - 1, 1)
+    axes.scatter(x, y, s=area, alpha=0.5, color=_CHANNELS['blue'], linewidth=0)
+    axes.margins(0.1)  # a large dot at the edge is whole
+    if counts.max() > 1:
+        axes.legend(
+            [axes.scatter([], [], s=each, alpha=0.5, color=_CHANNELS['blue'], linewidth=0) for each in (12, 120)],
+            ['1', f'{counts.max():,}'],
+            frameon=False,
+            loc='best',
+        )
 
 
 def _span(low: int, high: int) -> str:

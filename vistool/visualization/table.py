@@ -33,18 +33,25 @@ from vistool.visualization.style import Page
 
 @dataclass(frozen=True)
 class Bar:
-    """The scale of a map: the values at the ends of a 256-color table. Equal scales have equal keys."""
+    """The scale of a map: values at the ends of a 256-color table, and what they are. Equal scales have equal keys."""
 
     key: str
     low: float
     high: float
     table: Pixels = field(compare=False)
+    title: str = field(default='', compare=False)
 
 
-def bar_width(bar: Bar, page: Page) -> float:
-    """Room that a bar takes beside a tile: a gap, the strip and its numbers."""
+def bar_width(bar: Bar, page: Page, titled: bool = False) -> float:
+    """Room that a bar takes beside a tile: a gap, the strip, its numbers, and its title where it has one."""
+    title = fonts.LINE_HEIGHT * page.small_font if titled and bar.title else 0.0
+    return page.gap + _numbers_end(bar, page) + title
+
+
+def _numbers_end(bar: Bar, page: Page) -> float:
+    """From the left edge of a bar's strip to the right edge of its numbers."""
     widest = max(fonts.text_width(text, page.small_font) for _, text in _ticks(bar))
-    return page.gap + _slimness(page) + 0.5 * page.gap + widest
+    return _slimness(page) + 0.5 * page.gap + widest
 
 
 def _slimness(page: Page) -> float:
@@ -73,8 +80,10 @@ def number(value: float) -> str:
     return text.replace('-', '−')
 
 
-def bar_items(bar: Bar, left: float, top: float, bottom: float, page: Page) -> Iterator[ImageItem | TextItem]:
-    """The strip and its numbers, with the strip's left edge at ``left``."""
+def bar_items(
+    bar: Bar, left: float, top: float, bottom: float, page: Page, titled: bool = False
+) -> Iterator[ImageItem | TextItem]:
+    """The strip, its numbers, and its title if it fits beside them, with the strip's left edge at ``left``."""
     slim, size = _slimness(page), page.small_font
     yield ImageItem(Box(left, top, slim, bottom - top), partial(_gradient, bar.table))
     free = bottom - top - 2 * size
@@ -84,6 +93,9 @@ def bar_items(bar: Bar, left: float, top: float, bottom: float, page: Page) -> I
         # The end labels lie within the bar's length; 0.76 of the size is the height of a digit.
         baseline = bottom - place * (bottom - top - 0.76 * size)
         yield TextItem(left + slim + 0.5 * page.gap, baseline, text, size)
+    if titled and bar.title and fonts.text_width(bar.title, size) <= bottom - top:
+        baseline = left + _numbers_end(bar, page) + fonts.ASCENT * size
+        yield TextItem(baseline, (top + bottom) / 2, bar.title, size, anchor='center', vertical=True)
 
 
 def _gradient(table: Pixels, size: tuple[int, int]) -> Pixels:
@@ -175,7 +187,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Ring:
-    """A small circle around a point of a tile, given in fractions of its width and height."""
+    """A small circle around a point of a tile, given in fractions of its width and height; whole at an edge too."""
 
     x: float
     y: float
@@ -299,7 +311,9 @@ def _items_of_mark(mark: Mark, box: Box, page: Page) -> Iterator[PathItem | Text
     if isinstance(mark, Ring):
         radius = min(max(0.03 * box.height, 2.5 * thin), 0.2 * min(box.width, box.height))
         angles = np.linspace(0, 2 * np.pi, 33)[:-1]
-        center_x, center_y = box.x + mark.x * box.width, box.y + mark.y * box.height
+        room = radius + 1.75 * thin  # at an edge the ring moves inside, so that it is whole
+        center_x = min(max(box.x + mark.x * box.width, box.x + room), box.right - room)
+        center_y = min(max(box.y + mark.y * box.height, box.y + room), box.bottom - room)
         points = tuple((center_x + radius * float(np.cos(a)), center_y + radius * float(np.sin(a))) for a in angles)
         yield PathItem(points, BLACK, 3.5 * thin, box)
         yield PathItem(points, WHITE, 1.8 * thin, box)
@@ -418,6 +432,8 @@ _THINNEST = {True: 2.0, False: 4.0}
 _LABEL_ROOM = 5.0
 _CAPTION_LINES = 3
 _LABEL_LINES = 3
+# Photos that are narrower than their columns get up to so many times as high as those that fill them.
+_HIGHER = 4 / 3
 
 
 def natural_height(aspect: float) -> float:
@@ -437,8 +453,9 @@ class Measures:
         every = sorted(_place_aspect(cell) for column in columns for cell in column)
         most = _WIDER_THAN_MOST * every[(len(every) - 1) // 2]
         self.aspects = [max((_place_aspect(cell, most) for cell in column), default=0.0) for column in columns]
+        self.titled = {_last_bar(row) for row in padded}
         self.bars = [
-            max((bar_width(bar, page) for row in padded if (bar := _ends_run(row, j))), default=0.0)
+            max((bar_width(bar, page, j in self.titled) for row in padded if (bar := _ends_run(row, j))), default=0.0)
             for j in range(self.count)
         ]
         cells = [cell for line in lines for cell in line.cells if cell]
@@ -496,14 +513,44 @@ class Measures:
         height = math.floor(min(fitting, natural))
         return float(height - height % self.unit if height >= self.unit > 0 else height)
 
-    def box(self, cell: Cell, left: float, top: float, width: float) -> Box:
-        """Where the picture of ``cell`` lies in the place that starts at ``left``, ``top``."""
-        thin = min(_THINNEST[self.page.paper], self.picture, width)
-        own, height = min(width, max(1.0, thin, self._snap(self.picture * cell.aspect))), self.picture
-        if self.picture * cell.aspect > 1.05 * width:  # more than rounding
-            height = max(1.0, thin, self._snap(width / cell.aspect))
-        free = self.height - height
+    def line_heights(self, line: Line, fill: bool) -> tuple[float, float]:
+        """Height of a line's pictures, and of its place: that of all lines, but as low as pictures that are all lower.
+
+        Args:
+            line: The line.
+            fill: Whether pictures that are narrower than all their columns become higher, up to a third.
+        """
+        cells = [(cell, width) for cell, width in zip(line.cells, self.widths, strict=False) if cell]
+        if not cells or self.wanted or self.unit:
+            return self.picture, self.height
+        grown = min(width / (self.picture * cell.aspect) for cell, width in cells)
+        picture = self.picture * min(grown, _HIGHER) if fill and grown > 1.05 else self.picture
+        highest = max(self._size(cell, width, picture)[1] for cell, width in cells)
+        label = fitting.wrap(line.label, self.page.font, self.height, max(1, self.label_lines))
+        longest = max((fitting.text_width(text, self.page.font) for text in label), default=0.0)
+        return picture, max(highest, min(self.height, longest))
+
+    def box(self, cell: Cell, left: float, top: float, width: float, heights: tuple[float, float]) -> Box:
+        """Where the picture of ``cell`` lies in the place that starts at ``left``, ``top``.
+
+        Args:
+            cell: The tile.
+            left: Of its place.
+            top: Likewise.
+            width: Likewise.
+            heights: Of the line's pictures and of its place.
+        """
+        own, height = self._size(cell, width, heights[0])
+        free = heights[1] - height
         return Box(left + self._snap((width - own) / 2), top + self._snap(free / 2), own, height)
+
+    def _size(self, cell: Cell, width: float, picture: float) -> tuple[float, float]:
+        """Width and height of a picture in a column of this width."""
+        thin = min(_THINNEST[self.page.paper], picture, width)
+        own = min(width, max(1.0, thin, self._snap(picture * cell.aspect)))
+        if picture * cell.aspect > 1.05 * width:  # more than rounding
+            return own, max(1.0, thin, self._snap(width / cell.aspect))
+        return own, self._snap(picture)
 
     def column_widths(self) -> list[float]:
         """Widths of the columns in which there is a tile."""
@@ -532,16 +579,18 @@ def single(cell: Cell, size: tuple[int, int], page: Page) -> Scene:
     return Scene(box.width, box.height, (ImageItem(box, cell.tile), *marks))
 
 
-def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
+def arrange(lines: Sequence[Line], page: Page, caption: str = '', fill: bool = False) -> Scene:
     """Lines of tiles as a picture.
 
-    All tiles have one height. Columns are as wide as their widest tile, in which the others are centerd. A bar stands
+    Tiles of one shape have one height. Columns are as wide as their widest tile, in which the others are centered; see
+    :meth:`Measures.line_heights` for lines with other photos. A bar stands
     after the last of neighboring tiles that share a scale, and spans lines that share it, up to a remark.
 
     Args:
         lines: What to draw, from the top.
         page: Measures, and the total width where it is fixed.
         caption: What is constant; drawn for the screen only.
+        fill: Whether photos of other shapes may be higher, so that less white is around them.
     """
     measures = Measures(lines, page)
     lines = [_with_wrapped_texts(line, measures) for line in lines]
@@ -552,20 +601,21 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '') -> Scene:
             items.append(TextItem(page.margin, y + fonts.ASCENT * page.small_font, text, page.small_font, GRAY))
             y += fonts.LINE_HEIGHT * page.small_font
         y += page.gap
-    tops: list[float] = []
+    spans: list[tuple[float, float]] = []
     for number, line in enumerate(lines):
         above = lines[number - 1] if number else None
         y += measures.gap * (1 + bool(above.remark)) if above else 0.0  # a remark belongs to what is above it
         titles, footers = _text_lines(line, measures, 'title'), _text_lines(line, measures, 'footer')
         y += titles * fonts.LINE_HEIGHT * page.font
         y = y if page.paper else float(math.ceil(y))
-        tops.append(y)
-        items.extend(_line_items(line, measures, y))
-        y += measures.height + footers * fonts.LINE_HEIGHT * page.font
+        heights = measures.line_heights(line, fill)
+        spans.append((y, y + heights[1]))
+        items.extend(_line_items(line, measures, y, heights))
+        y += heights[1] + footers * fonts.LINE_HEIGHT * page.font
         for text in _remark_lines(line, measures):
             items.append(TextItem(measures.left, y + fonts.ASCENT * page.small_font, text, page.small_font, GRAY))
             y += fonts.LINE_HEIGHT * page.small_font
-    items.extend(_bar_items(lines, measures, tops))
+    items.extend(_bar_items(lines, measures, spans))
     height = y + page.margin
     return Scene(_whole(measures.width, page), _whole(height, page), tuple(items))
 
@@ -618,18 +668,20 @@ def _readable(measures: Measures) -> bool:
     return max(measures.widths) >= 1.5 * measures.page.font
 
 
-def _line_items(line: Line, measures: Measures, top: float) -> Iterator[ImageItem | TextItem | PathItem]:
+def _line_items(
+    line: Line, measures: Measures, top: float, heights: tuple[float, float]
+) -> Iterator[ImageItem | TextItem | PathItem]:
     page = measures.page
     label = fitting.wrap(line.label, page.font, measures.height, max(1, measures.label_lines))
     start = measures.lefts()[measures.label_at] - measures.label
     for place, text in enumerate(label):
         free = measures.label_lines - len(label)  # shorter labels stand next to their tile
         x = start + ((free + place) * fonts.LINE_HEIGHT + fonts.ASCENT) * page.font
-        yield TextItem(x, top + measures.height / 2, text, page.font, anchor='center', vertical=True)
+        yield TextItem(x, top + heights[1] / 2, text, page.font, anchor='center', vertical=True)
     for cell, left, width in zip(line.cells, measures.lefts(), measures.widths, strict=False):
         if cell is None:
             continue
-        box = measures.box(cell, left, top, width)
+        box = measures.box(cell, left, top, width, heights)
         yield ImageItem(box, cell.tile)
         yield from mark_items(cell.marks, box, page)
         if _readable(measures):
@@ -653,20 +705,28 @@ def _cell_texts(cell: Cell, box: Box, page: Page) -> Iterator[TextItem]:
         yield TextItem(middle, baseline, text, size, WHITE, 'center', ground=(40, 40, 40))
 
 
-def _bar_items(lines: Sequence[Line], measures: Measures, tops: Sequence[float]) -> Iterator[ImageItem | TextItem]:
+def _bar_items(
+    lines: Sequence[Line], measures: Measures, places: Sequence[tuple[float, float]]
+) -> Iterator[ImageItem | TextItem]:
     for j, left in enumerate(measures.lefts()):
-        spans: list[tuple[Bar, float, float]] = []
+        spans: list[tuple[Bar, float, float, bool]] = []
         for index, line in enumerate(lines):
-            bar, top = _ends_run(line.cells, j), tops[index]
+            bar, (top, bottom) = _ends_run(line.cells, j), places[index]
             if bar is None:
                 continue
             before = lines[index - 1] if index else None  # a remark below it would cross a bar that goes on
             if before and not before.remark and spans and spans[-1][0] == bar and _ends_run(before.cells, j) == bar:
-                spans[-1] = (bar, spans[-1][1], top + measures.height)
+                spans[-1] = (bar, spans[-1][1], bottom, spans[-1][3])
             else:
-                spans.append((bar, top, top + measures.height))
-        for bar, top, bottom in spans:
-            yield from bar_items(bar, left + measures.widths[j] + measures.page.gap, top, bottom, measures.page)
+                spans.append((bar, top, bottom, _last_bar(line.cells) == j))
+        for bar, top, bottom, titled in spans:
+            strip = left + measures.widths[j] + measures.page.gap
+            yield from bar_items(bar, strip, top, bottom, measures.page, titled)
+
+
+def _last_bar(cells: Sequence[Cell | None]) -> int:
+    """The column of a line's last bar with a title, which says it for all of them; -1 without one."""
+    return max((j for j in range(len(cells)) if (bar := _ends_run(cells, j)) and bar.title), default=-1)
 
 
 def _ends_run(cells: Sequence[Cell | None], j: int) -> Bar | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vistool.data.geometry import Geometry
 from vistool.results import Heatmap, Heatmaps, NetworkView
-from vistool.visualization.facets import scale_of
+from vistool.visualization.facets import bar_title, scale_of
 from vistool.visualization.raster import Map, check_map, normalize, resize_map, to_uint8
 from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Align, Interpolation, Style, lookup_table
@@ -69,11 +69,21 @@ def map_colors(result: Heatmaps, style: Style) -> tuple[ColorMapping, ...]:
         if style.scale == 'box' and not colors and (within := _within(result, item)) is not None:
             high = max(within, low + 1e-7)
         values = values if colors else normalize(values, low, high)
-        bar = Bar(key, low, high, table) if with_bar and not colors else None
+        bar = Bar(key, low, high, table, bar_title(result, item)) if with_bar and not colors else None
         mappings.append(
             ColorMapping(values, table, bar, _alpha(result, style), style.interpolation or _interpolation(result))
         )
     return tuple(mappings)
+
+
+def scaled_alone(result: Heatmaps, style: Style) -> bool:
+    """Whether there are several maps, and each is drawn relative to its own maximum."""
+    if result.kind == 'feature' or len(result.maps) < 2 or style.scale not in (None, 'each'):
+        return False
+    if any(_on_limits(style, item) or 'share' in item.coordinates for item in result.maps):
+        return False
+    keys = {_scale_key(result, style, index) for index in range(len(result.maps))}
+    return result.kind == 'cam' or len(keys) == len(result.maps)
 
 
 def _within(result: Heatmaps, item: Heatmap) -> float | None:

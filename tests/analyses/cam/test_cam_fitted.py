@@ -82,6 +82,8 @@ def network():
             backbone, len(CLASSES), min_size=SIDE, max_size=SIDE,
             anchor_generator=AnchorGenerator(((18,),), ((1.0,),)), head=RetinaNetHead(32, 1, len(CLASSES)),
         ).train()  # fmt: skip
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of so small a network two would wait for each other
     optimizer = torch.optim.AdamW(made.parameters(), lr=2e-3)
     for _ in range(120):
         images, targets = zip(*(scene(rng) for _ in range(8)), strict=True)
@@ -90,6 +92,7 @@ def network():
         loss.backward()
         nn.utils.clip_grad_norm_(made.parameters(), 1.0)
         optimizer.step()
+    torch.set_num_threads(threads)
     return made.eval()
 
 

@@ -74,6 +74,21 @@ def test_finish_equals_the_naive_pipeline(count):
     assert (ranges is None) == (count > 1)
 
 
+@pytest.mark.parametrize('at_once', [1, 1 << 20], ids=['one by one', 'together'])
+def test_maps_finished_together_are_those_finished_alone(monkeypatch, at_once):
+    monkeypatch.setattr(maps, 'AT_ONCE', at_once)
+    generator = torch.Generator().manual_seed(3)
+    shapes = [[(2, 3, 4)], [(2, 5, 5)], [(2, 3, 4)], [(2, 3, 4), (2, 5, 5)], [(2, 3, 4)]]
+    columns = [[torch.randn(shape, generator=generator) for shape in layers] for layers in shapes]
+    columns[2][0][1, 0, 0] = torch.inf
+    for layers, (unit, ranges) in zip(columns, maps.finish_all(columns, (9, 13)), strict=True):
+        alone, own = maps.finish(layers, (9, 13))
+        torch.testing.assert_close(unit, alone, rtol=0, atol=0, equal_nan=True)
+        assert (ranges is None) == (own is None) == (len(layers) > 1)
+        if own is not None:
+            torch.testing.assert_close(ranges, own, rtol=0, atol=0)
+
+
 def test_range_tells_the_layer_values_that_0_and_1_stood_for():
     signed = torch.tensor([[[-2.0, 0.5], [1.0, 4.0]]], dtype=torch.float64)
     unit, ranges = maps.finish([signed], (2, 2))

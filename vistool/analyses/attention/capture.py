@@ -135,7 +135,7 @@ def observe(
     Raises:
         InputError: If a layer does not exist or cannot be read; the hint names the last that can be placed.
     """
-    answers = None if is_known(module, inputs) else attention_answers(module, inputs)
+    answers = None if _is_known(module, inputs) else attention_answers(module, inputs)
     try:
         try:
             found = _observe(module, inputs, layers, look, leaves, answers, sampled)
@@ -153,6 +153,11 @@ def observe(
         raise Unplaced(error.problem, accepted=error.accepted, hint=hint, parameter=error.parameter) from error
 
 
+def _is_known(module: nn.Module, inputs: NetworkInput) -> bool:
+    shapes = tuple(tensor.shape for tensor in tensors(inputs))
+    return remembered(module, 'is of a known family', shapes, lambda: is_known(module, inputs))
+
+
 def observe_last(
     module: nn.Module, inputs: NetworkInput, look: Look, sampled: LookSampled | None = None
 ) -> Observation:
@@ -164,7 +169,7 @@ def observe_last(
     try:
         return observe(module, inputs, LayerChoice.parse((-1,), module), look, sampled=sampled)
     except Unplaced as error:
-        answers = None if is_known(module, inputs) else attention_answers(module, inputs)
+        answers = None if _is_known(module, inputs) else attention_answers(module, inputs)
         last = last_placed(module, inputs, answers, error.parameter == 'queries', sampled is not None)
         if last is None:
             raise
@@ -274,7 +279,7 @@ def record(module: nn.Module, inputs: NetworkInput, sample: Sample) -> RecordedA
 
     every = LayerChoice.parse(['all'], module)
     with borrowed(module), torch.no_grad():
-        answers = None if is_known(module, inputs) else attention_answers(module, inputs)
+        answers = None if _is_known(module, inputs) else attention_answers(module, inputs)
         found = _observe(module, inputs, every, look, 'none', answers, lenient=True)
         if answers is None and isinstance(found.error, Unrecognized):
             found = _observe(module, inputs, every, look, 'none', attention_answers(module, inputs), lenient=True)
@@ -359,7 +364,8 @@ def require_patch(model: Model, inputs: NetworkInput) -> None:
     Raises:
         InputError: If the network input is smaller than a patch.
     """
-    size, patch = input_size(inputs)[0], patch_size(model.module)
+    module, size = model.module, input_size(inputs)[0]
+    patch = remembered(module, 'patch size', None, lambda: patch_size(module))
     if size[0] < patch[0] or size[1] < patch[1]:
         raise InputError(
             f'the network input is {size[0]}×{size[1]}, smaller than a patch of {model.name} ({patch[0]}×{patch[1]})',
@@ -370,8 +376,12 @@ def require_patch(model: Model, inputs: NetworkInput) -> None:
 
 def has_class_token(module: nn.Module) -> bool:
     """Whether the first prefix token is a class token; not if the names of the parameters mention registers only."""
-    names = ' '.join(name for name, _ in module.named_parameters()).lower()
-    return bool(re.search(r'cls_?tok|class_?tok|\bcls', names)) or not re.search(r'reg_?tok|register', names)
+
+    def search() -> bool:
+        names = ' '.join(name for name, _ in module.named_parameters()).lower()
+        return bool(re.search(r'cls_?tok|class_?tok|\bcls', names)) or not re.search(r'reg_?tok|register', names)
+
+    return remembered(module, 'has a class token', None, search)
 
 
 def network_points(samples: Sequence[Sample], queries: Sequence[Query]) -> Tensor:

@@ -154,7 +154,7 @@ def _verify(op: SampledAttention, token: int) -> None:
 def _mean_map(op: SampledAttention, finest: Size) -> Tensor:
     """The mean map of all queries."""
     _verify(op, 0)
-    return _on_one_grid([each.mean(1) for each in op.cells(slice(None))], finest, op.batch)
+    return _on_one_grid(op.mean_cells(), finest, op.batch)
 
 
 def _on_one_grid(cells: Sequence[Tensor], grid: Size, batch: int) -> Tensor:

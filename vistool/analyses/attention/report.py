@@ -94,6 +94,8 @@ def raw_result(
     size = sample.image.shape[0], sample.image.shape[1]
     extents = [_extent(reading, size, patch, model) for reading in readings]
     views = {extent: seen(sample, extent) for extent in extents}
+    places = list(zip(extents, map(_grid, readings), strict=True))
+    padded = {(extent, grid): _padded(views[extent], grid) for extent, grid in set(places)}
     base = views[extents[-1]]
     found: list[Heatmap] = []
     for reading, extent in zip(readings, extents, strict=True):
@@ -101,8 +103,8 @@ def raw_result(
         maps = _maps(model, reading, image, heads, settings['threshold'])
         found += maps if view is base else [replace(item, view=view) for item in maps]
     masses = [
-        _mass(reading, image, number, _padded(views[extent], _grid(reading)))
-        for reading, extent in zip(readings, extents, strict=True)
+        _mass(reading, image, number, padded[place])
+        for reading, place in zip(readings, places, strict=True)
         for number in range(len(reading.queries))
     ]
     layers = [{'index': r.index, 'name': r.name, 'residual': r.residual, 'mixed': r.mixed} for r in readings]
@@ -128,7 +130,9 @@ def _maps(
     diverging = bool((reading.maps[image] < 0).any())  # heads mixed after the softmax
     layer = Layer(reading.name, reading.index, mixed=reading.mixed, unchecked=reading.unchecked)
     for number, query in enumerate(reading.queries):
-        place = Coordinates(model=model.name, method='raw', layer=reading.name, query=query.label)
+        place: dict[str, Coordinate] = {
+            'model': model.name, 'method': 'raw', 'layer': reading.name, 'query': query.label
+        }  # fmt: skip
         looks = reading.sampled[image][number] if reading.sampled else None
         maps = [
             Heatmap(

@@ -536,8 +536,7 @@ class CAM(MapAnalysis):
         """The finished maps of all methods, those that run the network themselves included."""
         probe = Probe(model.module, views, run.layers, layers, None, self.eigen_smooth, self.seed)
         signed = signed | own_maps(probe, methods, targets)
-        names = [layer.label for layer in run.layers]
-        return {key: self._finish(by_layer, names, size, frame) for key, by_layer in signed.items()}
+        return self._finish(signed, [layer.label for layer in run.layers], size, frame)
 
     def _again(
         self,
@@ -670,21 +669,38 @@ class CAM(MapAnalysis):
         ]
 
     def _finish(
-        self, signed: list[Tensor], layers: Sequence[str], size: Size, frame: Frame | None = None
-    ) -> list[Drawn]:
-        if self.layer_fusion == 'none' and len(signed) > 1:
-            return [self._draw([one], size, layer, frame) for layer, one in zip(layers, signed, strict=True)]
-        return [self._draw(signed, size, frame=frame)]
-
-    def _draw(self, signed: list[Tensor], size: Size, layer: str = '', frame: Frame | None = None) -> Drawn:
+        self, signed: SignedMaps, layers: Sequence[str], size: Size, frame: Frame | None = None
+    ) -> dict[Key, list[Drawn]]:
+        columns: list[tuple[Key, str, list[Tensor]]] = []
+        for key, by_layer in signed.items():
+            if self.layer_fusion == 'none' and len(by_layer) > 1:
+                columns += [(key, layer, [one]) for layer, one in zip(layers, by_layer, strict=True)]
+            else:
+                columns.append((key, '', by_layer))
+        drawn: dict[Key, list[Drawn]] = {key: [] for key in signed}
         with torch.no_grad():
             within = size if frame is None else frame.size
-            unit, ranges = maps.finish(signed, within, 'max' if self.layer_fusion == 'max' else 'mean')
-            if frame is not None:
-                unit = maps.resized(unit[:, : frame.valid[0], : frame.valid[1]], size)
-            if self.aug_smooth:
-                unit, ranges = maps.merge(unit), None
-            alone = signed[0].float().cpu().numpy() if len(signed) == 1 and not self.aug_smooth else None
+            fusion: Literal['mean', 'max'] = 'max' if self.layer_fusion == 'max' else 'mean'
+            finished = maps.finish_all([by_layer for _, _, by_layer in columns], within, fusion)
+            for (key, layer, by_layer), (unit, ranges) in zip(columns, finished, strict=True):
+                drawn[key].append(self._draw(by_layer, unit, ranges, layer, size, frame))
+        return drawn
+
+    def _draw(
+        self,
+        signed: Sequence[Tensor],
+        unit: Tensor,
+        ranges: Tensor | None,
+        layer: str,
+        size: Size,
+        frame: Frame | None,
+    ) -> Drawn:
+        """The finished maps of a method and target, on their way out of the device."""
+        if frame is not None:
+            unit = maps.resized(unit[:, : frame.valid[0], : frame.valid[1]], size)
+        if self.aug_smooth:
+            unit, ranges = maps.merge(unit), None
+        alone = signed[0].float().cpu().numpy() if len(signed) == 1 and not self.aug_smooth else None
         limits = None if ranges is None else ranges.float().cpu().numpy()
         return Drawn(unit.float().cpu().numpy(), limits, layer, alone)
 

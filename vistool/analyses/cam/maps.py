@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -22,6 +22,8 @@ DEVIATIONS = 4.0
 """Standard deviations of an error that no position exceeds by chance."""
 COARSEST = 1 / 16
 """No larger share of its terms makes a sum noise, however coarse the numbers are (bfloat16)."""
+AT_ONCE = 1 << 20
+"""Pixels of maps that are finished together: they fit the processor's cache."""
 DENSE = 512
 """Up to this many positions a full eigendecomposition is faster than an iteration for the first vector."""
 
@@ -191,12 +193,15 @@ def to_unit(maps: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The scaled maps and ``(B, 2)``, the raw values mapped to 0 and 1.
     """
-    finite = maps.isfinite()
-    maps = maps.masked_fill(~finite, torch.nan)
-    low = maps.masked_fill(~finite, torch.inf).amin((1, 2), keepdim=True)
-    span = (maps - low).masked_fill(~finite, -torch.inf).amax((1, 2), keepdim=True)
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    span = high - low
+    if not bool(span.isfinite().all()):
+        finite = maps.isfinite()
+        maps = maps.masked_fill(~finite, torch.nan)
+        low = maps.masked_fill(~finite, torch.inf).amin((1, 2), keepdim=True)
+        span = (maps - low).masked_fill(~finite, -torch.inf).amax((1, 2), keepdim=True)
     span = span + span.clamp(torch.finfo(span.dtype).tiny, EPSILON)
-    return (maps - low) / span, torch.cat([low, low + span], 1).squeeze(2)
+    return (maps - low).div_(span), torch.cat([low, low + span], 1).squeeze(2)
 
 
 def finish(
@@ -219,12 +224,38 @@ def finish(
     positive = (layer.relu().masked_fill(~layer.isfinite(), torch.nan) for layer in signed)
     scaled, ranges = zip(*map(to_unit, positive), strict=True)
     grown = [_grown(layer, size) for layer in scaled]
-    stacked = torch.stack(grown)
-    unit, span = to_unit(stacked.amax(0) if fusion == 'max' else stacked.mean(0))
     if len(grown) > 1:
-        return unit, None
+        stacked = torch.stack(grown)
+        return to_unit(stacked.amax(0) if fusion == 'max' else stacked.mean(0))[0], None
+    unit, span = to_unit(grown[0])
     low, high = ranges[0][:, :1], ranges[0][:, 1:]
     return unit, low + span * (high - low)
+
+
+def finish_all(
+    columns: Sequence[Sequence[Tensor]], size: tuple[int, int], fusion: Literal['mean', 'max'] = 'mean'
+) -> list[tuple[Tensor, Tensor | None]]:
+    """:func:`finish` for each of several; those of the same shapes go through it together.
+
+    Args:
+        columns: Signed maps ``(B, h, w)`` of one or more layers, for each method and target.
+        size: ``(H, W)`` of the network input.
+        fusion: How several layers become one map.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for number, layers in enumerate(columns):
+        alike.setdefault(tuple((each.shape, each.dtype, each.device) for each in layers), []).append(number)
+    found: dict[int, tuple[Tensor, Tensor | None]] = {}
+    for numbers in alike.values():
+        images = len(columns[numbers[0]][0])
+        step = max(1, AT_ONCE // (images * math.prod(size)))
+        for start in range(0, len(numbers), step):
+            some = numbers[start : start + step]
+            together = [torch.cat(layer) for layer in zip(*(columns[number] for number in some), strict=True)]
+            unit, ranges = finish(together, size, fusion)
+            split = [None] * len(some) if ranges is None else ranges.split(images)
+            found.update(zip(some, zip(unit.split(images), split, strict=True), strict=True))
+    return [found[number] for number in range(len(columns))]
 
 
 def _grown(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -237,7 +268,9 @@ def _grown(maps: Tensor, size: tuple[int, int]) -> Tensor:
     missing = maps.isnan()
     if not missing.any():
         return resized(maps, 'bilinear')
-    grown = resized(maps.nan_to_num(0.0), 'bilinear') / resized(~missing, 'bilinear').clamp_min(1e-6)
+    plain, whole = resized(maps.nan_to_num(0.0), 'bilinear'), ~missing.flatten(1).any(1)
+    weighted = plain / resized(~missing, 'bilinear').clamp_min(1e-6)
+    grown = torch.where(whole[:, None, None], plain, weighted)
     return grown.masked_fill(resized(missing, 'nearest') > 0.5, torch.nan)
 
 

@@ -34,8 +34,8 @@ class Criteria:
             explained class and that of the least similar other class exceeds this. Similar breeds share evidence, so
             the least similar of several classes counts. A method that ignores the class has exactly 1.
         others: How many random classes are compared, besides the second most likely.
-        sure: Photos whose predicted class is not more likely than the next one by this take no part in grids: where
-            their evidence lies is not known. It is what ``--only uncertain`` goes by.
+        sure: Photos whose predicted class is not more likely than the next one by this are not explained in grids:
+            where their evidence lies is not known. It is what ``--only uncertain`` goes by.
         grids: How many grids are played at most; each takes a forward of four photos.
         inside: A method fails ``gridpg`` or ``difull`` if on average a smaller share of its map lies on the right
             photo. Chance is 0.25; half as much again is more than chance gives in the mean of a few grids.

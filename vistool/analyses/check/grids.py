@@ -30,6 +30,8 @@ from vistool.network.tensors import input_size, token_hints
 from vistool.results.checks import Grid
 
 CELLS = 4
+ELSEWHERE = 0.05
+"""How likely the explained class may be for other photos of a grid that are not clearly of another class."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Arrangement:
 
 
 def arrangements(explained: Explained, sure: float, most: int, seed: int) -> list[Arrangement]:
-    """Grids of four different photos that the network is sure about, three of other classes than the fourth.
+    """Grids of four different photos: one that the network is sure about, and three that it finds to be something else.
 
     Args:
         explained: The images.
-        sure: How much more likely the predicted class is than the next.
+        sure: How much more likely the predicted class of the one is than the next.
         most: How many grids.
         seed: Draws the other photos.
 
@@ -69,23 +71,25 @@ def arrangements(explained: Explained, sure: float, most: int, seed: int) -> lis
         best = shares.topk(min(2, len(shares)))
         if len(shares) > 1 and float(best.values[0] - best.values[1]) >= sure:
             predicted[index] = int(best.indices[0])
-    sketches = {index: _sketch(explained.samples[index]) for index in predicted}
+    sketches = [_sketch(sample) for sample in explained.samples] if predicted else []
     draw, found = np.random.default_rng(abs(seed)), list[Arrangement]()
-    for index in sorted(predicted):
+    for index, target in predicted.items():
         size = _tensor(explained.samples[index]).shape
         others = [
             each
-            for each, label in predicted.items()
-            if label != predicted[index] and _tensor(explained.samples[each]).shape == size
+            for each, shares in enumerate(explained.numbers)
+            if (predicted.get(each, target) != target or float(shares[target]) <= ELSEWHERE)
+            and _tensor(explained.samples[each]).shape == size
         ]
         drawn = _different(index, draw.permutation(others).tolist(), sketches)
         if len(drawn) == CELLS and len(found) < most:
             place = len(found) % CELLS
-            found.append(Arrangement((*drawn[1 : place + 1], index, *drawn[place + 1 :]), place, predicted[index]))
+            found.append(Arrangement((*drawn[1 : place + 1], index, *drawn[place + 1 :]), place, target))
     if not found:
         raise InputError(
-            f'needs four different photos of one size, three of them of other predicted classes than the fourth, '
-            f'each class more likely by {sure:g} than the next one: {_counted(predicted.values())}'
+            f'needs four different photos of one size: one whose class is more likely by {sure:g} than the next one, '
+            f'and three of other classes, as clearly, or to which this class is given at most {ELSEWHERE:g}; '
+            f'of {len(explained.samples)} photos, {_counted(predicted.values())}'
         )
     return found
 
@@ -93,8 +97,8 @@ def arrangements(explained: Explained, sure: float, most: int, seed: int) -> lis
 def _counted(labels: Collection[int]) -> str:
     photos, classes = len(labels), len(set(labels))
     if not photos:
-        return 'no photo is predicted so clearly'
-    each = 'photo is' if photos == 1 else 'photos are'
+        return 'none is predicted so clearly'
+    each = 'is' if photos == 1 else 'are'
     return f'{photos} {each} predicted so clearly, as {classes} class{"" if classes == 1 else "es"}'
 
 
@@ -104,7 +108,7 @@ def _sketch(sample: Sample) -> Tensor:
     return F.adaptive_avg_pool2d(values[None], (min(64, values.shape[1]), min(64, values.shape[2])))[0]
 
 
-def _different(first: int, others: Sequence[int], sketches: Mapping[int, Tensor]) -> list[int]:
+def _different(first: int, others: Sequence[int], sketches: Sequence[Tensor]) -> list[int]:
     """The first photo and up to three of the others, none of which shows what another one shows."""
     chosen = [first]
     for each in others:

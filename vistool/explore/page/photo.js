@@ -3,14 +3,14 @@
 import { $, el, scoreText } from './elements.js';
 import { partOf } from './geometry.js';
 import { Refusal, addressOf, ask, askJson } from './server.js';
-import { Stage, boxOf, pictureAddress } from './stage.js';
+import { Stage, boxOf, pictureAddress, thumbnailAddress } from './stage.js';
 import { change, known, pictureOf, state } from './state.js';
 
 const photos = [];  // those of the command line, then those of this tab
 let stage = null;
 let reading = null;  // the photo that is being read, so that a later choice wins
 
-const countText = (bytes) => (bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
+const sizeText = (bytes) => (bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
 export function fillPhotos(given, page) {
   stage = new Stage($('photo-stage'), 0, {
@@ -42,7 +42,7 @@ async function upload(files, page) {
     page.say(`Reading ${file.name} …`);
     try {
       if (known.limits && file.size > known.limits.bytes) {
-        throw new Refusal(`${file.name} has ${countText(file.size)}; at most ${countText(known.limits.bytes)} are accepted.`, 413);
+        throw new Refusal(`${file.name} has ${sizeText(file.size)}; at most ${sizeText(known.limits.bytes)} are accepted.`, 413);
       }
       const response = await ask(addressOf('photos', { name: file.name }),
         { method: 'POST', body: file, headers: { 'Content-Type': 'application/octet-stream' } });
@@ -136,7 +136,7 @@ function tellPoint(hovered) {
 function showStrip(page) {
   $('strip').replaceChildren(...photos.map((photo) => el('li', {},
     el('button', { type: 'button', title: photo.name, 'aria-label': photo.name, 'aria-pressed': String(state.photo === photo), onclick: () => choosePhoto(photo, page) },
-      el('img', { alt: '', loading: 'lazy', src: pictureAddress(photo.id, 0) })))));
+      el('img', { alt: '', loading: 'lazy', src: thumbnailAddress(photo.id) })))));
   $('strip').hidden = photos.length < 2;
 }
 

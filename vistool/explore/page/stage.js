@@ -16,6 +16,7 @@ function svg(tag, className) {
   return node;
 }
 
+export const thumbnailAddress = (photo) => `photos/${photo}/thumbnail`;
 export const pictureAddress = (photo, model) => `photos/${photo}/picture?model=${model}`;
 
 export class Stage {
