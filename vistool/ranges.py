@@ -58,8 +58,14 @@ def places(word: str, count: int, absent: Callable[[int], InputError]) -> range 
     return None
 
 
-def positive(given: Sequence[object], what: str, parameter: str) -> tuple[int, ...]:
+def positive(given: Sequence[object], what: str, parameter: str, also: str = '') -> tuple[int, ...]:
     """Numbers and ranges where it is not known how many there are: no negative numbers, no open ends; each once.
+
+    Args:
+        given: The words.
+        what: What each is, for the error.
+        parameter: The parameter that holds them.
+        also: What it accepts besides, for the error.
 
     Raises:
         InputError: A word is something else.
@@ -73,6 +79,6 @@ def positive(given: Sequence[object], what: str, parameter: str) -> tuple[int, .
         else:
             span = range(0)
         if not 0 < len(span) <= _LARGEST:
-            raise InputError(f'{word!r} is not {what}', accepted=POSITIVE_FORMS, parameter=parameter)
+            raise InputError(f'{word!r} is not {what}', accepted=also + POSITIVE_FORMS, parameter=parameter)
         found.update(dict.fromkeys(span))
     return tuple(found)

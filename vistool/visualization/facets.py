@@ -415,7 +415,7 @@ class _Cam(_Arranger):
             method=column if self.compared or self.alone else self.result.titles.get(method, method),
             name=f'{item.coordinates["model"]}/{name}' if self.compared else name,
             group=self.group(item, self.own_layer(item)),
-            footer=self.score(item, shown) if self.compared else '',
+            footer='' if not self.compared else self.score(item, shown) if item.target is None else scored,
             part=self.column(item) if self.compared else '',
             model=str(item.coordinates.get('model', '')) if self.compared else '',
             metrics=metrics_text(self.result, item),

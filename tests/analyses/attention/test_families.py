@@ -191,7 +191,7 @@ def test_the_recipe_tells_what_leaks_to_padding(layer):
         own = leaks[image == number][where.windows[image == number] >= 0]
         (mass,) = result.provenance['mass']
         assert mass['padding'] == pytest.approx(float(own.mean()), rel=1e-4) and mass['padding'] > 0.01
-        assert f'{mass["padding"]:.0%} on padding' in facets(result).caption
+        assert f'attention to padding {mass["padding"]:.0%}' in facets(result).caption
         assert result.mass[0].padding == mass['padding']
         assert result.provenance['layers'][0]['residual'] < 1e-5
 

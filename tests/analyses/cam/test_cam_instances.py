@@ -110,7 +110,10 @@ def test_classes_boxes_and_numbers_choose_predictions(image):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'instances': 'best'}, "instances: 'best' does not name predictions; accepted: topN, all"),
+        (
+            {'instances': 'best'},
+            "instances: 'best' is not the number of a prediction; accepted: topN or all alone, or numbers and ranges",
+        ),
         ({'instances': [900]}, 'instances: no prediction 900; accepted: 0 ('),
         ({'score_threshold': 2.0}, 'score_threshold: 2 is not a score'),
         ({'score_threshold': 0.999}, 'score_threshold: RetinaNet predicts nothing with a score of at least 0.999'),

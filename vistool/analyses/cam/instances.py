@@ -89,7 +89,7 @@ class Instances:
                 return None
             if found := re.fullmatch(r'top(\d+)', given[0]):
                 return int(found[1])
-        return list(ranges.positive(given, 'the number of a prediction; topN and all stand alone', 'instances'))
+        return list(ranges.positive(given, 'the number of a prediction', 'instances', 'topN or all alone, or '))
 
     def of(self, found: Sequence[Instance], targets: Targets, names: Sequence[str] | None) -> list[Instance]:
         """The predictions of one image that are explained.
