@@ -10,9 +10,8 @@ line for each config and phase: the modes that were drawn, the pictures with ann
 fault is found.
 
 Known exceptions: ``coco_caption`` names ``PackInputs``, which mmdet does not have; ``levir_256x256`` reads with gdal;
-``dsdl`` needs the package of its format; the training set of ``youtube_vis`` filters out the three generated frames;
-lvis and panoptic configs need the packages lvis and panopticapi. mmseg's ``Albu`` fails with albumentations 1.4, and is
-left out.
+``dsdl`` needs the package of its format; lvis and panoptic configs need the packages lvis and panopticapi. mmseg's
+``Albu`` fails with albumentations 1.4, and is left out.
 """
 
 from __future__ import annotations
@@ -239,9 +238,10 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 
 def _classes(leaf: Any, cls: Any) -> list[str]:
+    if hasattr(cls, 'set_dataset_classes'):  # YouTube-VIS has other classes in each version
+        cls.set_dataset_classes(leaf['dataset_version'])
     meta = {**(getattr(cls, 'METAINFO', None) or {}), **(leaf.get('metainfo') or {})}
-    own = getattr(cls, 'CLASSES_2019_version', None)  # of YouTubeVIS
-    return list(meta.get('classes') or own or ('circle', 'square', 'triangle'))
+    return list(meta.get('classes') or ('circle', 'square', 'triangle'))
 
 
 def _default(cls: Any, name: str, otherwise: Any) -> Any:
