@@ -10,7 +10,8 @@ the tests. Exit code 1 if a map is wrong.
 
 The oracle takes predictions of the library's own with their graph, differentiates one number of one prediction by
 autograd, and multiplies with the layers' outputs. mmdet's dense heads detach what they filter, by an argument of one
-function; here that argument is turned around.
+function; here that argument is turned around. Points of deformable attention are compared with those that mmcv's
+operator is given.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stand_in(args.ops)
     kinds: Sequence[tuple[str, Sequence[Entry], Callable[[Entry], Iterator[float]]]] = (
         ('mmdet', MMDET, functools.partial(detector, 'mmdet')),
+        ('mmdet', MMDET[-2:], sampled_points),
         ('torchvision', TORCHVISION, functools.partial(detector, 'torchvision')),
         ('mmseg', MMSEG, functools.partial(segmenter, 'mmseg')),
         ('torchvision', TORCHVISION_SEGMENTERS, functools.partial(segmenter, 'torchvision')),
@@ -126,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             start = time.perf_counter()
             try:
                 apart = list(compare(entry))
-                told = f'{len(apart)} maps, at most {max(apart):.1e} apart'
+                what = 'sets of points' if compare is sampled_points else 'maps'
+                told = f'{len(apart)} {what}, at most {max(apart):.1e} apart'
                 bad = not max(apart) <= TOLERANCE
             except Exception as error:  # one network that fails is a line, not the end
                 told, bad = f'{type(error).__name__}: {error}', True
@@ -163,6 +166,44 @@ def detector(package: str, entry: Entry) -> Iterator[float]:
         ]
         for item, expected in zip(result, oracle(network, run, result.layers, numbers), strict=True):
             yield difference(item.values, expected, item.coordinates.get('attribute', 'class') == 'class')
+
+
+def sampled_points(entry: Entry) -> Iterator[float]:
+    """How far the points and weights that vis_attention draws are from those that mmcv's operator is given."""
+    model = build('mmdet', entry)
+    operator = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
+    plain, given = operator.multi_scale_deformable_attn_pytorch, []
+
+    def keep(*args: Any) -> Tensor:
+        given.append(args)
+        return plain(*args)
+
+    for queries in (['#0', '#2'], [(40, 30)]):
+        operator.multi_scale_deformable_attn_pytorch = keep
+        try:
+            result = vt.Attention(queries=queries)(model, image_of('mmdet'))
+        finally:
+            operator.multi_scale_deformable_attn_pytorch = plain
+        for item in result:
+            if item.coordinates['head'] != 'mean':
+                yield min(points_apart(item, *args[2:4]) for args in given)
+        given.clear()
+
+
+def points_apart(item: Any, places: Tensor, weights: Tensor) -> float:
+    """How far the points and weights of a head are from those of the query that has the most similar ones.
+
+    Args:
+        item: The drawn points.
+        places: ``(B, Nq, heads, levels, points, 2)``, in fractions of the input.
+        weights: ``(B, Nq, heads, levels, points)``.
+    """
+    head, own = item.coordinates['head'], item.sampled
+    there = places[0, :, head].flatten(1, 2).numpy()
+    if there.shape[1] != len(own.points):
+        return float('inf')
+    points = np.abs(there - own.points / [SIZE[1], SIZE[0]]).max((1, 2))
+    return float(np.maximum(points, np.abs(weights[0, :, head].flatten(1).numpy() - own.weights).max(1)).min())
 
 
 def segmenter(package: str, entry: Entry) -> Iterator[float]:
