@@ -204,6 +204,13 @@ def test_masks_that_do_not_fit_are_named(kind, each):
     assert {fault.kind for fault in static_faults(Annotations((60, 80), (each,)))} == {kind}
 
 
+def test_a_mask_that_is_there_twice_is_named():
+    twice = Annotations((60, 80), (Annotation(None, mask=mask(), label=1), Annotation(None, mask=mask(), label=1)))
+    assert {fault.kind for fault in static_faults(twice)} == {'duplicate'}
+    other = Annotations((60, 80), (Annotation(None, mask=mask(), label=1), Annotation(None, mask=mask(), label=2)))
+    assert not list(static_faults(other))
+
+
 def test_masks_that_fit_raise_no_alarm():
     clipped = Annotation(np.array([-20.0, 20, 30, 40]), mask=mask(left=0, right=30))
     loose = Annotation(np.array([9.0, 18, 52, 41]), mask=mask())

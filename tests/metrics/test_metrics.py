@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.integrate import trapezoid
 from torch import nn
 
 from vistool.errors import InputError
@@ -78,7 +79,7 @@ def test_the_curves_of_a_linear_model_are_the_sums_of_what_is_left(linear, block
     np.testing.assert_allclose(found['deletion'].curves['deletion'].fractions, fractions, atol=1e-12)
     np.testing.assert_allclose(found['deletion'].curves['deletion'].scores, shares.sum() - gone, atol=1e-9)
     np.testing.assert_allclose(found['insertion'].curves['insertion'].scores, gone, atol=1e-9)
-    assert found['deletion'].value == pytest.approx(np.trapezoid(shares.sum() - np.array(gone), fractions), abs=1e-9)
+    assert found['deletion'].value == pytest.approx(trapezoid(shares.sum() - np.array(gone), fractions), abs=1e-9)
 
 
 def test_equal_copies_run_once_and_no_batch_is_larger_than_asked(linear):

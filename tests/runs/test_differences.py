@@ -19,7 +19,7 @@ from vistool.commands.vis_diff import main
 from vistool.data.geometry import Geometry, crop, resize
 from vistool.errors import InputError
 from vistool.runs.difference_files import write_difference
-from vistool.runs.differences import compare_runs, measure
+from vistool.runs.differences import _score_change, compare_runs, measure
 from vistool.runs.verdicts import Rule, default_rules, judge
 from vistool.visualization.style import Style
 
@@ -233,6 +233,14 @@ def test_files_and_exit_codes(capsys, before, photos, tmp_path):
     assert code == 0 and 'worst.png' not in stdout and not (out / 'worst.png').exists()
     code, _, _ = diff(capsys, before, after, '-o', out, '--fail-if', 'mean rank<-1', '--fail-if', 'flips>100%')
     assert code == 0
+
+
+@pytest.mark.parametrize(('scores', 'change'), [((0.3, 0.5), 0.6), ((0.9, 0.5), 0.0), ((0.9, 0.1), 0.4)])
+def test_each_object_of_a_class_has_its_own_score(scores, change):
+    def line(found):
+        return {'targets': [{'id': 5, 'name': f'#{place} dog', 'score': score} for place, score in enumerate(found)]}
+
+    assert _score_change(line((0.9, 0.5)), line(scores)) == pytest.approx(change)
 
 
 def test_runs_of_other_images_are_compared_where_both_have_them_and_it_is_said(capsys, before, tmp_path):

@@ -169,17 +169,18 @@ def _of_keypoints(keypoints: Points, size: tuple[int, int]) -> Found:
 
 
 def _duplicates(objects: Sequence[Annotation]) -> Iterator[str]:
-    """Objects of one class whose boxes are the same; of those without a box, whose masks are."""
+    """Objects of one class whose boxes are the same; of those without a box, the boxes of their masks."""
     seen: dict[object, int] = {}
     for place, each in enumerate(objects):
-        if each.box is None or not np.isfinite(each.box).all() or each.crowd:
+        box = each.extent
+        if box is None or not np.isfinite(box).all() or each.crowd:
             continue
         mask = b'' if each.mask is None else each.mask.inside.tobytes()
         points = b'' if each.keypoints is None else each.keypoints.tobytes()
         corners = b'' if each.corners is None else np.round(each.corners, 1).tobytes()
-        key = (each.label, tuple(np.round(each.box, 1).tolist()), mask, points, corners)
+        key = (each.label, tuple(np.round(box, 1).tolist()), mask, points, corners)
         if key in seen:
-            yield f'objects {seen[key]} and {place} are the same: {_numbers(each.box)}'
+            yield f'objects {seen[key]} and {place} are the same: {_numbers(box)}'
         else:
             seen[key] = place
 

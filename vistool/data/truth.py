@@ -422,7 +422,7 @@ def read_mask(path: Path) -> Mask:
         InputError: The file cannot be read.
     """
     if path.suffix.lower() in (*ARRAY_SUFFIXES, '.tif', '.tiff'):
-        return _any(read_photo(path).values)
+        return nonzero(read_photo(path).values)
     image = open_image(path)
     values = np.asarray(image)
     if path.suffix.lower() in LOSSY:
@@ -430,13 +430,13 @@ def read_mask(path: Path) -> Mask:
         log.info('masks in JPEG files are blurred: values above half of the maximum count as inside')
     elif values.ndim == 3 and image.mode in ('LA', 'RGBA'):
         alpha = values[..., -1]
-        inside = alpha > 0 if np.ptp(alpha) else _any(values[..., :-1])
+        inside = alpha > 0 if np.ptp(alpha) else nonzero(values[..., :-1])
     else:
-        inside = _any(values)
+        inside = nonzero(values)
     return upright(inside, exif_orientation(path))
 
 
-def _any(values: NDArray[Any]) -> Mask:
+def nonzero(values: NDArray[Any]) -> Mask:
     """Which pixels have a value that is not zero, in any band."""
     inside = np.nan_to_num(values) != 0
     return np.asarray(inside.any(2) if inside.ndim == 3 else inside, np.bool_)

@@ -118,7 +118,7 @@ def _label(row: Sequence[Line | None]) -> Line | None:
 def _placed(row: Sequence[Line | None], table: PointTable | None) -> dict[str, Any]:
     """Where an image lies on each embedding map."""
     line = next(line for line in reversed(row) if line is not None)
-    points = table.of(line) if table else line.get('points')
+    points = table.of(line) if table else (row[-1] or {}).get('points')
     return {'points': [[float(f'{value:.5g}') for value in point] for point in points]} if points else {}
 
 

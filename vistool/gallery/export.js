@@ -25,12 +25,16 @@ function indexWords(shown) {
 // Where the run was started, if that can be told from where the page lies.
 function startFolder() {
   if (!AGAIN || !AGAIN.home || location.protocol !== 'file:') return null;
-  const folder = decodeURIComponent(new URL(`../${AGAIN.home}`, location.href).pathname).replace(/(.)\/$/, '$1');
-  return plain(folder) ? folder : null;
+  try {
+    const folder = decodeURIComponent(new URL(`../${AGAIN.home}`, location.href).pathname).replace(/(.)\/$/, '$1');
+    return plain(folder) ? folder : null;
+  } catch {
+    return null; // a name that is not UTF-8
+  }
 }
 
 function commandOf(shown) {
-  if (!AGAIN || !AGAIN.words.every((word) => word === null || plain(word)) || !/^(vis_[a-z]+|browse_dataset)$/.test(AGAIN.words[0])) return '';
+  if (!AGAIN || !AGAIN.words.every((word) => word === null || word === '' || plain(word)) || !/^(vis_[a-z]+|browse_dataset)$/.test(AGAIN.words[0])) return '';
   const folder = startFolder(), paths = listed(shown);
   const words = (images) => AGAIN.words.map((word) => shellWord(word ?? images)).join(' ');
   const lines = folder ? [`cd ${shellWord(folder)}`] : [];

@@ -213,7 +213,7 @@ function readAddress() {
   names('object', objectNames);
   names('views', ['on', 'off']);
   names('tab', ['map', 'matrix', 'values']);
-  if (!EMBEDDINGS[state.on]) state.on = '0';
+  if (!/^\d+$/.test(state.on) || !EMBEDDINGS[state.on]) state.on = '0';
   if (!parseBrush(state.brush)) state.brush = '';
   if (!['any', 'label', 'prediction', 'file'].includes(state.of)) state.of = 'any';
   if (!['s', 'm', 'l'].includes(state.size)) state.size = 'm';

@@ -64,7 +64,7 @@ def read_points(spec: str | Path, parameter: str) -> PointTable:
     rows = _rows(path, parameter)
     ends = _maps(rows[:1])
     if not ends or not {'path', 'name'} & set(rows[0]):
-        told = ', '.join(rows[0]) if rows else 'no row'
+        told = ', '.join(filter(None, rows[0])) if rows else 'no row'
         raise InputError(f'{path} has {told}', accepted=_ACCEPTED, parameter=parameter)
     by_path: dict[str, tuple[Point, ...]] = {}
     by_name: dict[str, tuple[Point, ...]] = {}

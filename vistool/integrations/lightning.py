@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, XLAStrategy
 from torch import Tensor
 
-from vistool.errors import InputError, cause_of, check_count
+from vistool.errors import InputError, cause_of, check_count, close_matches, naming
 from vistool.models.model import load
 from vistool.runs.spec import Images
 from vistool.training.probes import AnalysisLike, Probes, build_analysis, find_probes
 from vistool.training.strips import Strips
-from vistool.visualization.style import Style
+from vistool.visualization.kinds import style_of
 
 log = logging.getLogger('vistool')
 
@@ -63,7 +63,9 @@ class ExplainCallback(Callback):
         self.items = find_probes(images, max_images)
         self.analysis = build_analysis(analysis if analysis is not None else {'type': 'CAM'})
         self.transform, self.interval, self.network, self.classes = transform, interval, network, classes
-        self.out, self.style, self.seed = out, Style(**(style or {})), seed
+        self.out, self.seed = out, seed
+        with naming('style'):
+            self.style = style_of(dict(style or {}))
         self.probes: Probes | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,14 +74,23 @@ class ExplainCallback(Callback):
         Raises:
             InputError: The probes cannot be read or explained.
         """
-        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        whole = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
+        if not whole or isinstance(trainer.strategy, (DeepSpeedStrategy, XLAStrategy)):  # both are kinds of DDPStrategy
             raise InputError(
                 f'{type(trainer.strategy).__name__} spreads the weights over the processes',
                 accepted='one device, or DDP',
             )
         if not trainer.is_global_zero:
             return
-        module = pl_module.get_submodule(self.network)
+        try:
+            module = pl_module.get_submodule(self.network)
+        except AttributeError as error:
+            names = [name for name, _ in pl_module.named_modules() if name]
+            raise InputError(
+                f'the LightningModule has no module {self.network!r}',
+                hint=close_matches(self.network, names),
+                parameter='network',
+            ) from error
         model = load(module, device=pl_module.device, transform=self.transform, classes=self.classes)
         probes = Probes(model, self.items, self.analysis, self.seed)
         out = Path(self.out) if self.out is not None else Path(trainer.default_root_dir) / 'explain'
@@ -91,8 +102,16 @@ class ExplainCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the probes where this epoch is due; a fault is a warning, and the training goes on."""
         when = trainer.current_epoch + 1
-        if self.probes is None or (when % self.interval and when != trainer.max_epochs):
-            return
+        if self.probes is not None and (when % self.interval == 0 or when == trainer.max_epochs):
+            self._record(trainer, when)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the last state of a training that ended early, unless that was done."""
+        if self.probes is not None and trainer.current_epoch not in self.strips.moments:
+            self._record(trainer, trainer.current_epoch)
+
+    def _record(self, trainer: Trainer, when: int) -> None:
+        assert self.probes is not None
         try:
             self.strips.add(when, self.probes.explain())
             self._show(trainer, when)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,10 +193,17 @@ def _identity(entry: Named | None) -> object:
     return None if entry is None else entry['id'] if entry.get('id') is not None else entry.get('name')
 
 
-def _scores(line: Line) -> dict[object, float]:
-    """The scores of an image, by class."""
-    entries = [*(line.get('targets') or ()), *([line['prediction']] if line.get('prediction') else [])]
-    return {_identity(each): each['score'] for each in entries if each.get('score') is not None}
+def _scores(line: Line) -> dict[tuple[object, int], float]:
+    """The scores of an image: of a class, or of the n-th object of a class that a detector found."""
+    found, seen = dict[tuple[object, int], float](), Counter[object]()
+    for each in line.get('targets') or ():
+        if each.get('score') is not None:
+            found[_identity(each), seen[_identity(each)]] = each['score']
+            seen[_identity(each)] += 1
+    prediction = line.get('prediction')
+    if prediction and prediction.get('score') is not None:
+        found.setdefault((_identity(prediction), 0), prediction['score'])
+    return found
 
 
 def _score_change(first: Line, second: Line) -> float:

@@ -290,7 +290,7 @@ class _Run:
                 'prediction': predictions[0],
                 'compared': [
                     {'name': name, 'prediction': each}
-                    for name, each in zip(labels(self.models)[1:], predictions[1:], strict=True)
+                    for name, each in zip(labels(self.models, self.spec.models.names)[1:], predictions[1:], strict=True)
                 ],
                 'points': [each.points[number].tolist() for each in result.embeddings],
                 'files': [],

@@ -96,7 +96,12 @@ def find_probes(images: Images, most: int, model: Model | None = None) -> list[A
         InputError: There are none.
     """
     check_count(most, 1, _MOST, 'max_images')
-    assert model is not None or not str(images).startswith('@')
+    if model is None and str(images).startswith('@'):
+        raise InputError(
+            f'{images} is a dataset of a config, and there is none',
+            accepted='a folder, a glob, a .txt list, or paths',
+            parameter='images',
+        )
     found = find_items(images, model)  # type: ignore[arg-type]  # a path needs no model
     if len(found) <= most:
         return list(found)

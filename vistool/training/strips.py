@@ -111,8 +111,8 @@ class Strips:
         if completed:
             self._resume({when: path for when, path in files.items() if when <= completed}, results)
         for when, path in files.items():
-            if not completed or when > completed:
-                path.unlink(missing_ok=True)  # of the run before, which went another way
+            if when not in self._recorded:
+                path.unlink(missing_ok=True)  # of a run before, which went another way or drew something else
         if completed not in self._recorded:
             self.add(completed, results)
 

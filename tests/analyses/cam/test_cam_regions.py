@@ -76,10 +76,22 @@ def test_a_mask_is_a_region_of_the_users_own(model, image, tmp_path):
         np.testing.assert_allclose(result.maps[0].values, expected, atol=1e-5)
 
 
+def test_a_mask_in_a_jpeg_file_is_read_as_other_masks_are(model, image, tmp_path):
+    mask = np.zeros(SIZE, np.uint8)
+    mask[8:24, 24:48] = 255
+    Image.fromarray(mask).save(tmp_path / 'mask.jpg', quality=60)  # which rings around the edges
+    sharp, blurred = (
+        vt.CAM('hirescam', targets='square', region=given)(model, image) for given in (mask, str(tmp_path / 'mask.jpg'))
+    )
+    np.testing.assert_array_equal(sharp.maps[0].values, blurred.maps[0].values)
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         ({'point': (64, 3)}, 'point: 64,3 is outside what the network sees; accepted: a point of the image (64×48)'),
+        ({'point': (float('nan'), 3)}, 'point: nan,3 is outside what the network sees'),
+        ({'point': (3, float('inf'))}, 'point: 3,inf is outside what the network sees'),
         ({'point': (1, 2, 3)}, 'point: (1, 2, 3) is not a point'),
         ({'region': np.zeros((3, 3))}, 'region: the picture is 3×3; accepted: 64×48, as the image'),
         ({'region': np.zeros(SIZE)}, 'region: no nonzero pixel is in what the network sees'),

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from vistool.analyses.cam.targets import pulled_back
 from vistool.data.datasets import class_name
-from vistool.data.images import read_image
 from vistool.data.samples import Sample
+from vistool.data.truth import nonzero, read_mask
 from vistool.errors import InputError, param
 from vistool.models.model import Model, Targets, resolve_targets, same_for_all
 from vistool.network.forward import Pullback
@@ -61,8 +61,7 @@ class Regions:
             return self._pixel(sample, size)
         if self.mask is None:
             return None
-        given: NDArray[Any] = np.asarray(self.mask if isinstance(self.mask, np.ndarray) else read_image(self.mask))
-        values: NDArray[np.bool_] = (given != 0).any(2) if given.ndim == 3 else given != 0
+        values = nonzero(self.mask) if isinstance(self.mask, np.ndarray) else read_mask(Path(self.mask))
         shape = size if sample.original is None else sample.original.shape[:2]
         if values.shape != shape:
             raise InputError(
@@ -77,12 +76,13 @@ class Regions:
 
     def _pixel(self, sample: Sample, size: Size) -> Tensor:
         assert self.point is not None
+        height, width = size if sample.original is None else sample.original.shape[:2]
         point = np.array([self.point], np.float64) + 0.5
-        if sample.geometry is not None:
+        inside = 0 <= self.point[0] < width and 0 <= self.point[1] < height  # also false for NaN
+        if inside and sample.geometry is not None:
             point = sample.geometry.to_network(point)
-        column, row = (int(np.floor(each)) for each in point[0])
+        column, row = (int(np.floor(each)) for each in point[0]) if inside else (-1, -1)
         if not (0 <= row < size[0] and 0 <= column < size[1]):
-            height, width = size if sample.original is None else sample.original.shape[:2]
             raise InputError(
                 f'{self.point[0]:g},{self.point[1]:g} is outside what the network sees',
                 accepted=f'a point of the image ({width}×{height})',

@@ -253,7 +253,7 @@ class _Checking:
             if not method.shows_class and not method.is_baseline:
                 return 'open', AGNOSTIC, None
             mean = float(np.mean(least[name]))
-            if mean > criteria.likeness:
+            if mean > criteria.similarity:
                 return 'fail', f'says nothing about the class: maps of other classes correlate by {mean:.2f}', mean
             return 'pass', f'rank correlation {mean:.2f} with the least similar other class', mean
 

@@ -30,9 +30,9 @@ class Criteria:
             methods that take positive evidence only reach 0.85 on objects with strong edges.
         draws: How many random networks are drawn for that; each also runs once for every image.
         stages: Into how many steps the cascade is divided at most; the first is the head alone.
-        likeness: A method fails ``classes`` if the mean over the images of the rank correlation between the map of the
-            explained class and that of the least similar other class exceeds this. Similar breeds share evidence, so
-            the least similar of several classes counts. A method that ignores the class has exactly 1.
+        similarity: A method fails ``classes`` if the mean over the images of the rank correlation between the map of
+            the explained class and that of the least similar other class exceeds this. Similar breeds share evidence,
+            so the least similar of several classes counts. A method that ignores the class has exactly 1.
         others: How many random classes are compared, besides the second most likely.
         sure: Photos whose predicted class is not more likely than the next one by this are not explained in grids:
             where their evidence lies is not known. It is what ``--only uncertain`` goes by.
@@ -42,8 +42,8 @@ class Criteria:
         inverted: A method fails ``direction`` if removing the *least* relevant pixels first lowers the area under the
             score by more than this share of the score. Between that and its opposite the check is undecided: the score
             hardly depends on what is removed first.
-        usual: Share of the images whose map may be blank, constant, saturated or border-only. A single map may rightly
-            be blank: there may be no positive evidence.
+        usual: A method fails ``maps`` if at least this share of its maps are blank, constant, saturated or border-only.
+            A single map may rightly be blank: there may be no positive evidence.
         top: A map is saturated if more than half of it lies above this.
         ring: Width of the border, as a share of each side: one cell of a map of 7×7.
         border: A map is border-only if a larger share of it lies in that ring, which covers 0.49 of the image.
@@ -55,7 +55,7 @@ class Criteria:
     survival: float = 0.9
     draws: int = 3
     stages: int = 6
-    likeness: float = 0.995
+    similarity: float = 0.995
     others: int = 3
     sure: float = 0.2
     grids: int = 8
