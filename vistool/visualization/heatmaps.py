@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -295,8 +296,12 @@ def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
     painter = _Painter(result, style)
     page = Page(paper=False, width=None, density=1.0)
     cells = [('input', _input_cell(painter, painter.facets.rows, first=False))]
+    given = Counter(facet.name for facet in painter.facets.tiles)
     cells += [
-        (facet.name, _map_cell(item, facet, colors, painter))
+        (
+            facet.name if given[facet.name] == 1 else f'{facet.group}/{facet.name}',
+            _map_cell(item, facet, colors, painter),
+        )
         for item, facet, colors in zip(result.maps, painter.facets.tiles, painter.colors, strict=True)
     ]
     return [(name, single(cell, painter.view.size, page)) for name, cell in cells]

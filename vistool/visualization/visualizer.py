@@ -14,6 +14,7 @@ from vistool.errors import InputError, close_matches, param
 from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
 from vistool.visualization import text as fonts
+from vistool.visualization.facets import facets
 from vistool.visualization.files import (
     VECTOR_SUFFIXES,
     check_file,
@@ -26,6 +27,7 @@ from vistool.visualization.files import (
 )
 from vistool.visualization.heatmaps import sheet_scenes
 from vistool.visualization.kinds import open_window, picture_bytes, picture_pixels, style_of
+from vistool.visualization.latex import plain_name, write_figure
 from vistool.visualization.style import Style
 
 _DEFAULT_SUFFIX = '.png'
@@ -238,17 +240,22 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
     """Writes each tile of a result untitled, as PNG, all of one pixel size (the photo's own), for LaTeX subfigures.
 
     Returns:
-        The files: ``input.png`` and one per map, or ``1.png``, ``2.png`` … for a grid.
+        The files: ``input.png``, one per map, and ``figure.tex``, which arranges them; or ``1.png``, ``2.png`` … for a
+        grid.
 
     Raises:
         InputError: The result has no tiles, or the folder cannot be written in.
     """
-    written = []
+    written: list[Path] = []
     for name, pixels in kinds.to_panels(result, style):
-        path = folder / f'{flat_name(name)}.png'
+        path = folder / f'{plain_name(flat_name(name), [each.stem for each in written])}.png'
         write_file(path, encode_pixels(pixels, '.png'), 'panels')
         written.append(path)
+        height, width = pixels.shape[:2]
         del pixels  # before the next is drawn: a panel is as large as the photo
+    if isinstance(result, Heatmaps):
+        names = [path.name for path in written]
+        written += write_figure(folder / 'figure.tex', facets(result), names, height / width)
     return written
 
 
