@@ -3,6 +3,8 @@
 import re
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 from sample_results import heatmaps
 
@@ -112,3 +114,28 @@ def test_a_changed_file_is_kept(tmp_path, change, caplog):
     assert 'figure.tex was not written by vistool, or was changed since; it is kept' in caplog.text
     file.unlink()
     assert write(tmp_path, heatmaps())[-1] == file and file.read_text() == first
+
+
+def test_each_of_several_points_has_a_photo_with_its_ring_alone(tmp_path):
+    places = {'100,90': (100.5, 90.5), '150,60': (150.5, 60.5)}
+    maps = heatmaps(('CLS', *places), (0, 1), kind='attention', queries=places)
+    *panels, file = write(tmp_path, maps)
+    assert [path.name for path in panels[-2:]] == ['100,90-input.png', '150,60-input.png']
+    assert [line[:2] for line in read(file.read_text())[1:]] == [
+        ['CLS', ''],
+        ['100,90', '100,90-input.png'],
+        ['150,60', '150,60-input.png'],
+    ]
+    whole, first, second = (cv2.imread(str(path)).astype(int) for path in (panels[0], *panels[-2:]))
+    bare = cv2.cvtColor(maps.image, cv2.COLOR_RGB2BGR)  # attention is drawn over what the network saw
+    rings = [np.abs(each - bare).max(2) > 8 for each in (whole, first, second)]
+    assert rings[1].any() and rings[2].any() and not (rings[1] & rings[2]).any()
+    assert (rings[0] == (rings[1] | rings[2])).all()
+    for ring, (x, y) in zip(rings[1:], places.values(), strict=True):
+        assert np.abs(np.argwhere(ring).mean(0) - maps.geometry.to_network(np.array([[x, y]]))[0, ::-1]).max() < 1
+
+
+def test_one_point_needs_no_photo_of_its_own(tmp_path):
+    maps = heatmaps(('100,90',), (0, 1), kind='attention', queries={'100,90': (100.5, 90.5)})
+    *panels, file = write(tmp_path, maps)
+    assert len(panels) == 3 and read(file.read_text())[1][0] == 'input.png'

@@ -307,6 +307,17 @@ def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
     return [(name, single(cell, painter.view.size, page)) for name, cell in cells]
 
 
+def query_scenes(result: Heatmaps, style: Style) -> dict[str, Scene]:
+    """The input with one ring alone, for each of several queries that are points, as a panel; none for a single one."""
+    if len(result.queries) < 2:
+        return {}
+    painter = _Painter(result, style)
+    rows = {tile.query: tile.row for tile in painter.facets.tiles if tile.query in result.queries}
+    page = Page(paper=False, width=None, density=1.0)
+    inputs = {query: _input_cell(painter, [row], first=False) for query, row in rows.items()}
+    return {query: single(cell, painter.view.size, page) for query, cell in inputs.items()}
+
+
 def overlays(result: Heatmaps, style: Style) -> list[tuple[str, Pixels]]:
     """Each map by name, blended over the network's image at its own size, uint8 ``(H, W, 3)``, and nothing else."""
     painter = _Painter(result, replace(style, layout='overlay', view='network'))

@@ -44,7 +44,9 @@ def plain_name(name: str, taken: Collection[str] = ()) -> str:
     return next(each for each in numbered if each not in taken)
 
 
-def write_figure(path: Path, arrangement: Facets, names: Sequence[str], aspect: float) -> list[Path]:
+def write_figure(
+    path: Path, arrangement: Facets, names: Sequence[str], aspect: float, inputs: Mapping[str, str] | None = None
+) -> list[Path]:
     """Writes the table of a figure's panels beside them, unless there is a file that vistool did not leave so.
 
     The first line holds a checksum of the others. A file of that name whose checksum is another, or that has none, was
@@ -55,6 +57,7 @@ def write_figure(path: Path, arrangement: Facets, names: Sequence[str], aspect: 
         arrangement: The rows and columns of the maps.
         names: File names of the panels: that of the input, then one for each map.
         aspect: Height of a panel by its width.
+        inputs: Query → the input with its ring alone, for queries whose rows have a photo of their own.
 
     Returns:
         The file, if it was written.
@@ -65,7 +68,7 @@ def write_figure(path: Path, arrangement: Facets, names: Sequence[str], aspect: 
     if path.is_file() and not _is_own(path):
         log.warning('%s was not written by vistool, or was changed since; it is kept', path)
         return []
-    body = encoded(_INTRODUCTION + figure(arrangement, names, aspect))
+    body = encoded(_INTRODUCTION + figure(arrangement, names, aspect, inputs))
     digest = hashlib.sha256(body).hexdigest()[:16]
     write_file(path, f'% Made by vistool, {digest}. A changed file is not overwritten.\n'.encode() + body, 'panels')
     return [path]
@@ -78,15 +81,16 @@ def _is_own(path: Path) -> bool:
     return signed is not None and hashlib.sha256(data[signed.end() :]).hexdigest()[:16].encode() == signed[1]
 
 
-def figure(arrangement: Facets, names: Sequence[str], aspect: float) -> str:
+def figure(arrangement: Facets, names: Sequence[str], aspect: float, inputs: Mapping[str, str] | None = None) -> str:
     r"""The table, as wide as the line: the input first, then the maps; more than seven columns are cut into blocks.
 
     Args:
         arrangement: The rows and columns of the maps.
         names: File names of the panels: that of the input, then one for each map.
         aspect: Height of a panel by its width.
+        inputs: Query → the input with its ring alone, for queries whose rows have a photo of their own.
     """
-    columns, rows = ['input', *arrangement.columns], _rows(arrangement, names)
+    columns, rows = ['input', *arrangement.columns], _rows(arrangement, names, inputs or {})
     blocks = math.ceil(len(columns) / _MOST_COLUMNS)
     across = math.ceil(len(columns) / blocks)
     labeled = len(rows) > 1
@@ -113,17 +117,18 @@ def figure(arrangement: Facets, names: Sequence[str], aspect: float) -> str:
     )
 
 
-def _rows(arrangement: Facets, names: Sequence[str]) -> list[tuple[str, Mapping[str, str]]]:
+def _rows(arrangement: Facets, names: Sequence[str], inputs: Mapping[str, str]) -> list[tuple[str, Mapping[str, str]]]:
     """The title of each row, and its file in each column; a row with two maps in a column becomes two."""
     found: list[tuple[str, dict[str, str]]] = []
     for tile, name in zip(arrangement.tiles, names[1:], strict=True):
         free = (cells for title, cells in found if title == tile.row and tile.column not in cells)
         cells = next(free, None)
         if cells is None:
-            cells = {}
+            cells = {'input': inputs[tile.query]} if tile.query in inputs else {}
             found.append((tile.row, cells))
         cells[tile.column] = name
-    found[0][1].setdefault('input', names[0])
+    if not inputs:
+        found[0][1]['input'] = names[0]
     return [*found]
 
 
