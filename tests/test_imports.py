@@ -219,3 +219,20 @@ def test_a_config_that_names_albumentations_transformers_or_fsdp_gets_them():
         'torch.optim.adamw',
         'True',
     ]
+
+
+def test_figures_are_whole_without_the_help_texts_of_their_classes():
+    lines = run("""
+        import inspect
+        from vistool.imports import lazy_imports
+        with lazy_imports():
+            from matplotlib.figure import Figure
+            from matplotlib.lines import Line2D
+        print(len(inspect.signature(Line2D.set).parameters))
+        Line2D([0], [1]).set(linewidth=3, alpha=0.5)
+        print(Figure().add_subplot().set(xlabel='step')[0].get_text())
+        class Own(Line2D):
+            def set_mine(self, value): pass
+        print('mine' in inspect.signature(Own.set).parameters, 'mine' in Own.set.__doc__)
+    """)
+    assert lines == ['2', 'step', 'True True']  # self and **kwargs; what is made afterwards is described as ever

@@ -25,6 +25,7 @@ from pathlib import Path
 import bench_attention
 import bench_batch
 import bench_cam
+import bench_lr
 import bench_start
 import numpy as np
 import timm
@@ -37,7 +38,6 @@ from torchvision.models import resnet50
 
 import vistool as vt
 from vistool.analyses.featmap import FeatureMaps
-from vistool.models.configs import package_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'en' / 'performance.md'
@@ -141,15 +141,10 @@ def start(rounds: int) -> list[Row]:
 
 
 def schedule(rounds: int) -> list[Row]:
-    """vis_lr against mmpretrain's vis_scheduler; the Runner tests compare their values."""
-    upstream = package_folder('mmpretrain')
-    assert upstream is not None, 'mmpretrain is not installed'
-    config = str(upstream / 'configs/swin_transformer/swin-tiny_16xb64_in1k.py')
+    """vis_lr against mmpretrain's vis_scheduler, after a comparison of every rate."""
     with tempfile.TemporaryDirectory() as name:
-        words = [config, '--dataset-size', '1281167', '--ngpus', '16', '--not-show', '--save-path', f'{name}/lr.png']
-        theirs = [str(upstream / 'tools/visualization/vis_scheduler.py'), *words]
-        theirs += ['--cfg-options', f'work_dir={name}/work']
-        ours = [str(ROOT / 'tools/vis_lr.py'), *words]
+        ours, theirs = bench_lr.commands(Path(name))
+        agree(bench_lr.apart(Path(name)), 1e-9)
         found = alternate({'ours': lambda: run(ours), 'theirs': lambda: run(theirs)}, rounds)
     versus = cpu_ratio(found, 'ours', 'theirs')
     return [Row('vis_lr, Swin-T 300 epochs, whole process, CPU', f"{times(versus)} vis_scheduler's", '≤ 0.30 ×')]
@@ -299,6 +294,9 @@ of pixels are drawn without matplotlib. What is left is `import torch` (two thir
 vistool's own modules, 0.2 s for the parts of mmengine, OpenCV and rich that are used, the network, one forward, and one
 picture. A command collects no garbage while it imports. Networks of timm and torchvision need those packages whole, and
 `torchvision.ops` imports `torch._dynamo`.
+
+For one photo `vis_featmap` finds its layers in the forward that gives the maps. Of what `vis_lr` imports, torch is two
+thirds and matplotlib a tenth, without the help texts that matplotlib would write for each of its classes.
 
 With `custom_imports` of your own, or with a name that no single module registers, packages are imported whole, as in
 any other program.

@@ -432,7 +432,11 @@ def add_picture(parser: Parser, *, maps: bool = True, tiles: bool = True) -> Non
     if maps:
         _add_maps(group)
     if tiles:
-        group.add_argument('--panels', metavar='DIR', help='write each tile untitled as well, at native resolution')
+        group.add_argument(
+            '--panels',
+            metavar='DIR',
+            help='write each tile untitled as well, at native resolution, and figure.tex, which arranges them',
+        )
     group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
     group.add_argument('--show', action='store_true', help='open a window as well')
 

@@ -264,8 +264,14 @@ def _record(module: nn.Module, inputs: NetworkInput, *, graph: bool = True) -> _
         run.maps[-1].source = source.source
         return copy
 
+    def watch(name: str, layer: nn.Module, args: Any, output: Any) -> Any:
+        if type(output) is not Tensor:  # a class of the network's own stays what it is
+            return keep(name, layer, args, output)
+        with torch._C.DisableTorchFunction():  # else each look at a tensor in here goes through ReluCalls as well
+            return keep(name, layer, args, output)
+
     named = {name: child for name, child in module.named_modules() if name}
-    with hooked(named, keep), ReluCalls(follow), torch.set_grad_enabled(graph):
+    with hooked(named, watch), ReluCalls(follow), torch.set_grad_enabled(graph):
         run.output = run_network(module, inputs)
     run.made |= grids.measured
     return run

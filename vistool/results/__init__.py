@@ -1,5 +1,6 @@
 """What analyses return: frozen kinds of result that hold numbers and coordinates, and draw nothing."""
 
+from vistool.results.attention import AttentionMatrix
 from vistool.results.base import COORDINATES, Coordinate, Coordinates, Result
 from vistool.results.checks import Cascade, CheckReport, Finding, Grid
 from vistool.results.curves import Curve, Curves
@@ -35,6 +36,7 @@ from vistool.results.statistics import (
 
 __all__ = [
     'COORDINATES',
+    'AttentionMatrix',
     'Cascade',
     'ChannelStack',
     'ChannelStatistics',

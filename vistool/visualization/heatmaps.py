@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -295,11 +296,26 @@ def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
     painter = _Painter(result, style)
     page = Page(paper=False, width=None, density=1.0)
     cells = [('input', _input_cell(painter, painter.facets.rows, first=False))]
+    given = Counter(facet.name for facet in painter.facets.tiles)
     cells += [
-        (facet.name, _map_cell(item, facet, colors, painter))
+        (
+            facet.name if given[facet.name] == 1 else f'{facet.group}/{facet.name}',
+            _map_cell(item, facet, colors, painter),
+        )
         for item, facet, colors in zip(result.maps, painter.facets.tiles, painter.colors, strict=True)
     ]
     return [(name, single(cell, painter.view.size, page)) for name, cell in cells]
+
+
+def query_scenes(result: Heatmaps, style: Style) -> dict[str, Scene]:
+    """The input with one ring alone, for each of several queries that are points, as a panel; none for a single one."""
+    if len(result.queries) < 2:
+        return {}
+    painter = _Painter(result, style)
+    rows = {tile.query: tile.row for tile in painter.facets.tiles if tile.query in result.queries}
+    page = Page(paper=False, width=None, density=1.0)
+    inputs = {query: _input_cell(painter, [row], first=False) for query, row in rows.items()}
+    return {query: single(cell, painter.view.size, page) for query, cell in inputs.items()}
 
 
 def overlays(result: Heatmaps, style: Style) -> list[tuple[str, Pixels]]:

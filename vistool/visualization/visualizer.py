@@ -14,6 +14,7 @@ from vistool.errors import InputError, close_matches, param
 from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
 from vistool.visualization import text as fonts
+from vistool.visualization.facets import facets
 from vistool.visualization.files import (
     VECTOR_SUFFIXES,
     check_file,
@@ -24,8 +25,10 @@ from vistool.visualization.files import (
     safe_name,
     write_file,
 )
-from vistool.visualization.heatmaps import sheet_scenes
+from vistool.visualization.heatmaps import query_scenes, sheet_scenes
 from vistool.visualization.kinds import open_window, picture_bytes, picture_pixels, style_of
+from vistool.visualization.latex import plain_name, write_figure
+from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Style
 
 _DEFAULT_SUFFIX = '.png'
@@ -238,17 +241,31 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
     """Writes each tile of a result untitled, as PNG, all of one pixel size (the photo's own), for LaTeX subfigures.
 
     Returns:
-        The files: ``input.png`` and one per map, or ``1.png``, ``2.png`` … for a grid.
+        The files: ``input.png``, one per map, the input of each query where several are points, and ``figure.tex``,
+        which arranges them; or ``1.png``, ``2.png`` … for a grid.
 
     Raises:
         InputError: The result has no tiles, or the folder cannot be written in.
     """
-    written = []
-    for name, pixels in kinds.to_panels(result, style):
-        path = folder / f'{flat_name(name)}.png'
+    written: list[Path] = []
+    size = 1, 1
+
+    def write(name: str, pixels: Pixels) -> Path:
+        nonlocal size
+        path = folder / f'{plain_name(flat_name(name), [each.stem for each in written])}.png'
         write_file(path, encode_pixels(pixels, '.png'), 'panels')
         written.append(path)
+        size = pixels.shape[0], pixels.shape[1]
+        return path
+
+    for name, pixels in kinds.to_panels(result, style):
+        write(name, pixels)
         del pixels  # before the next is drawn: a panel is as large as the photo
+    if isinstance(result, Heatmaps):
+        names = [path.name for path in written]
+        scenes = query_scenes(result, style).items()
+        inputs = {query: write(f'{query}/input', raster.paint(scene, 1.0)).name for query, scene in scenes}
+        written += write_figure(folder / 'figure.tex', facets(result), names, size[0] / size[1], inputs)
     return written
 
 

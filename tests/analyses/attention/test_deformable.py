@@ -221,6 +221,12 @@ def test_queries_that_a_layer_does_not_have_are_said(deformable_detr, image):
         vt.Attention(queries=6, layers=-1)(model, image)
 
 
+def test_sampled_points_have_no_matrix(deformable_detr, image):
+    model = vt.load(deformable_detr, classes=CLASSES)
+    with pytest.raises(InputError, match=r'^layers: .* is deformable attention'):
+        vt.Attention().matrices(model, image)
+
+
 def test_object_queries_are_not_places_even_where_their_number_fills_a_grid(image):
     """Six object queries, and an encoder of 2×3 cells."""
     model = vt.load(networks.built(networks.rt_detr), classes=CLASSES)

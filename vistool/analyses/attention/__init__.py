@@ -16,7 +16,9 @@ from vistool.analyses.attention.capture import (
     network_points,
     read_rows,
     require_patch,
+    whole_layers,
 )
+from vistool.analyses.attention.reading import read_matrices
 from vistool.analyses.attention.selection import LayerChoice, Query, QueryWords, heads_of
 from vistool.analyses.attention.statistics import read_statistics
 from vistool.analyses.base import MapAnalysis
@@ -34,7 +36,7 @@ from vistool.network.layers import words_for
 from vistool.network.sampling import samples_points
 from vistool.network.tensors import NetworkInput, input_size
 from vistool.registry import ANALYSES
-from vistool.results import HeadStatistics, Heatmaps
+from vistool.results import AttentionMatrix, HeadStatistics, Heatmaps
 
 __all__ = ['METHODS', 'Attention']
 
@@ -137,6 +139,37 @@ class Attention(MapAnalysis):
         readings = [recorded.read(number, queries, points, size) for number in wanted]
         return figures.raw_result(model, sample, 0, readings, recorded.patch, heads_of(self.heads), settings)
 
+    def matrices(self, model: Model | nn.Module, subject: Subject) -> list[AttentionMatrix]:
+        """The attention of every query over every key, of one image.
+
+        Only ``layers`` and ``heads`` apply.
+
+        Args:
+            model: A loaded model, or any module.
+            subject: One sample, or the network's input itself.
+
+        Returns:
+            One :class:`~vistool.results.AttentionMatrix` for each layer, in the order in which they run.
+
+        Raises:
+            InputError: If there are several images, another parameter is given, a layer or head does not exist, a
+                layer attends within windows or to sampled points, or the matrices take more than 2 GiB.
+        """
+        self._check_matrices()
+        model = as_model(model)
+        samples, _ = as_samples(subject, model)
+        if len(samples) != 1:
+            problem = f'{len(samples)} images'
+            raise InputError(problem, accepted='one image', hint='call it for each', parameter='subject')
+        with model.borrowed():
+            inputs = model.batch(samples)
+            if (detector := find_detector(model.module)) is not None:
+                inputs = detector.prepared(inputs, samples)
+            require_patch(model, inputs)
+            layers = LayerChoice.parse(self._layers(), model.module) if self._layers() else None
+            with torch.no_grad():
+                return read_matrices(whole_layers(model.module, inputs, layers), heads_of(self.heads))
+
     @property
     def choices(self) -> Sequence[object]:
         """What the user chose, for file names."""
@@ -170,6 +203,20 @@ class Attention(MapAnalysis):
     def _measuring(self) -> Measuring:
         protocol = find_protocol(self.protocol)
         return Measuring(find_metrics(self.metrics, protocol), protocol, self.truth, self.copies)
+
+    def _check_matrices(self) -> None:
+        """Refuses what a matrix does not depend on."""
+        self._check_metrics(self._method())
+        given = {
+            'method': self._method() != 'raw',
+            'queries': Query.parse_all(self.queries) != [Query('auto')],
+            'threshold': self.threshold is not None,
+            'stats': self.stats,
+        }
+        for name, present in given.items():
+            if present:
+                problem = 'a matrix is the raw attention of all queries'
+                raise InputError(problem, accepted='layers and heads alone', parameter=name)
 
     def _check_metrics(self, method: str) -> None:
         self._measuring.check_copies()

@@ -358,6 +358,37 @@ def read_rows(
     return found.read, stride
 
 
+def whole_layers(
+    module: nn.Module, inputs: NetworkInput, layers: LayerChoice | None
+) -> list[tuple[AttentionOp, TokenLayout]]:
+    """What the whole attention of the wanted layers is computed from, and where their tokens are, by one forward.
+
+    Args:
+        module: The network.
+        inputs: Its input.
+        layers: Which layers; None means the last that can be placed.
+
+    Raises:
+        InputError: If a layer does not exist, cannot be placed, or attends to sampled points.
+    """
+
+    def look(op: AttentionOp, layout: TokenLayout) -> tuple[AttentionOp, TokenLayout]:
+        verify(op)
+        return op.compact(), layout
+
+    def sampled(op: SampledAttention) -> tuple[AttentionOp, TokenLayout]:
+        raise InputError(
+            f'{op.name} is deformable attention: its weights are those of sampled points, not of keys',
+            accepted='layers in which every token attends to all',
+            parameter='layers',
+        )
+
+    with borrowed(module), torch.no_grad():
+        if layers is None:
+            return observe_last(module, inputs, look, sampled).read
+        return observe(module, inputs, layers, look, sampled=sampled).read
+
+
 def require_patch(model: Model, inputs: NetworkInput) -> None:
     """Refuses an image that is smaller than a patch.
 

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vistool.analyses.attention.selection import Query
-from vistool.errors import InputError
+from vistool.analyses.attention.selection import Query, find_heads
+from vistool.errors import InputError, param
 from vistool.network.attention import TOLERANCE, AttentionOp, of_objects
 from vistool.network.token_layout import TokenLayout, Unplaced
-from vistool.results import SampledPoints
+from vistool.results import AttentionMatrix, Layer, SampledPoints
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,59 @@ def read(
         resolved,
         layout.query_grid,
         bool(layout.assumed),
+    )
+
+
+MOST_BYTES = 2 << 30
+"""How large the matrices of one call may be together."""
+
+
+def read_matrices(
+    layers: Sequence[tuple[AttentionOp, TokenLayout]], heads: Sequence[int | str]
+) -> list[AttentionMatrix]:
+    """Every row of some layers of one image.
+
+    Args:
+        layers: The operations, and where their tokens are.
+        heads: Which heads.
+
+    Raises:
+        InputError: There is no such head, a layer attends within windows, or the matrices are too large.
+    """
+    for op, layout in layers:
+        if layout.windows is not None:
+            raise InputError(
+                f'{op.name} attends within windows, so that it has a matrix for each window and not one',
+                accepted='layers in which every token attends to all',
+                parameter='layers',
+            )
+    chosen = [find_heads(heads, op.shape[1]) for op, _ in layers]
+    size = sum(4 * len(own) * op.shape[2] * op.shape[3] for own, (op, _) in zip(chosen, layers, strict=True))
+    if size > MOST_BYTES:
+        raise InputError(
+            f'the matrices take {size / 2**30:.1f} GiB',
+            accepted=f'at most {MOST_BYTES / 2**30:g} GiB',
+            hint=f'choose fewer {param("layers")}, or {param("heads", "mean")}',
+            parameter='heads',
+        )
+    return [_matrix(op, layout, own) for (op, layout), own in zip(layers, chosen, strict=True)]
+
+
+def _matrix(op: AttentionOp, layout: TokenLayout, heads: Sequence[int | str]) -> AttentionMatrix:
+    values = np.empty((len(heads), op.shape[2], op.shape[3]), np.float32)
+    for part, weights in op.chunks():
+        (rows,) = weights  # one image
+        for place, head in enumerate(heads):
+            own = rows.mean(0) if head == 'mean' else rows.amax(0) if head == 'max' else rows[int(head)]
+            values[place, part] = own.float().cpu().numpy()
+    return AttentionMatrix(
+        values,
+        tuple(heads),
+        Layer(op.name, op.index, mixed=op.mixed, unchecked=bool(layout.assumed)),
+        layout.prefix,
+        layout.grid,
+        layout.query_prefix if layout.query_grid is not None else 0,
+        layout.query_grid,
     )
 
 

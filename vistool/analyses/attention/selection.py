@@ -206,7 +206,8 @@ class Query:
         number = r'\s*([+-]?\d{1,9}(?:\.\d{0,30})?)\s*'
         if match := re.fullmatch(rf'\(?{number},{number}\)?', text):
             return cls('point', float(match[1]), float(match[2]))
-        raise InputError(f'{text!r} is not a query', accepted=_QUERIES, parameter='queries')
+        hint = 'in Python vt.Attention(...).matrices(model, photo) gives all queries' if text == 'all' else ''
+        raise InputError(f'{text!r} is not a query', accepted=_QUERIES, hint=hint, parameter='queries')
 
     @classmethod
     def parse_all(cls, words: QueryWords) -> list[Query]:

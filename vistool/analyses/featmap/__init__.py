@@ -160,10 +160,11 @@ class FeatureMaps(MapAnalysis):
     def fit(self, models: Sequence[Model], batches: Iterable[Views], count: int) -> FeatureMaps:
         """The analysis with what is the same over a whole run: the default layers, and the basis of PCA.
 
-        A basis is learned from all models together; see :meth:`MapAnalysis.fit`.
+        A basis is learned from all models together; see :meth:`MapAnalysis.fit`. For a single image the forward that
+        gives the maps finds the default layers as well.
         """
         plan, fitted = self.plan(), self
-        if not plan.layers:
+        if not plan.layers and (count > 1 or len(models) > 1 or plan.reduction == 'pca'):
             first = next(iter(batches), None)
             if first is None:
                 return self
