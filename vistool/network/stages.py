@@ -92,6 +92,7 @@ class ModuleCall:
         module: The module.
         shapes: Shapes of the tensors that it returned.
         given: The first tensor that it was given, or None.
+        gave: The first tensor that it returned, or None.
         returned: Place of each tensor that it returned, and the tensor; the oldest first.
         takes: The tensors that it was given, as numbers.
         gives: The tensors that it returned, likewise; an in-place operation makes another tensor of one.
@@ -107,6 +108,7 @@ class ModuleCall:
     module: nn.Module
     shapes: tuple[tuple[int, ...], ...]
     given: _Seen | None
+    gave: _Seen | None
     returned: tuple[tuple[str, _Seen], ...]
     takes: frozenset[int]
     gives: frozenset[int]
@@ -120,7 +122,7 @@ class ModuleCall:
     @cached_property
     def grid(self) -> Size | None:
         """Spatial size of its first map, or None."""
-        return self._size(self.returned[0][1], self.grids) if self.returned else None
+        return None if self.gave is None else self._size(self.gave, self.grids)
 
     @cached_property
     def before(self) -> Size:
@@ -191,12 +193,14 @@ class _Watch:
         for place, tensor in places:
             distinct.setdefault(self._number(tensor), (place, tensor))
         own, given, takes, known, last = self._started.pop()
+        seen = {number: (place, self._see(tensor, module)) for number, (place, tensor) in distinct.items()}
         call = ModuleCall(
             own,
             module,
             tuple(tuple(tensor.shape) for _, tensor in places),
             given,
-            tuple((place, self._see(tensor, module)) for _, (place, tensor) in sorted(distinct.items())),
+            next((first for _, first in seen.values()), None),
+            tuple(each for _, each in sorted(seen.items(), key=lambda item: item[0])),
             takes,
             frozenset(distinct),
             any(outer and not own.startswith(f'{outer}.') for outer, *_ in self._started),
