@@ -12,6 +12,7 @@ from test_recording import build, sow
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from vistool.data.annotation_trail import Trail
 from vistool.data.annotations import annotations_of
 from vistool.data.datasets import skeleton_of
 from vistool.data.recording import Samples
@@ -220,6 +221,17 @@ def test_annotations_are_read_in_every_form(form):
     if form == 'mmpose':
         np.testing.assert_array_equal(each.keypoints, [[12, 22, 2], [40, 30, 0]])
     assert (each.corners is not None) == form.startswith('rotated')
+
+
+def test_what_mmpose_packs_are_the_originals_so_those_of_the_step_before_hold():
+    trail = Trail()
+    trail.take('TopdownAffine', {'keypoints': np.array([[[6.0, 11.0], [20.0, 15.0]]])}, (30, 40))
+    packed = SimpleNamespace(
+        gt_instances=SimpleNamespace(keypoints=np.array([[[12.0, 22.0], [40.0, 30.0]]])),
+        gt_instance_labels=SimpleNamespace(keypoint_labels=torch.zeros(1, 2, 2)),
+    )
+    trail.take('PackPoseInputs', {'inputs': torch.zeros(3, 30, 40), 'data_samples': packed}, (30, 40))
+    np.testing.assert_array_equal(trail.now.objects[0].keypoints[:, :2], [[6, 11], [20, 15]])
 
 
 @pytest.mark.parametrize(

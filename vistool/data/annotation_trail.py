@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,6 +72,9 @@ class Trail:
         Returns:
             Whether this step loaded annotations for a picture that was already there.
         """
+        packed = value.get('data_samples') if isinstance(value, Mapping) else None
+        if getattr(packed, 'gt_instance_labels', None) is not None:
+            return False  # MMPose packs keypoints and boxes of the original; those of the step before hold
         try:
             found = annotations_of(value, size, None if geometry is None else geometry.original_size)
         except Exception as error:  # the data may hold anything
