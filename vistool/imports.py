@@ -148,11 +148,8 @@ class _Resuming(Loader):
         _finder.finish(module)
 
 
-class _WithoutTransformers(Loader):
-    """Runs ``mmengine/optim/optimizer/builder.py`` without transformers, of which it registers one optimizer.
-
-    What it registers is remembered, so that the module can be forgotten.
-    """
+class _Around(Loader):
+    """Passes everything on to another loader; subclasses run a module in their own way."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -162,6 +159,13 @@ class _WithoutTransformers(Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
+
+
+class _WithoutTransformers(_Around):
+    """Runs ``mmengine/optim/optimizer/builder.py`` without transformers, of which it registers one optimizer.
+
+    What it registers is remembered, so that the module can be forgotten.
+    """
 
     def exec_module(self, module: ModuleType) -> None:
         from mmengine.registry import OPTIMIZERS
@@ -185,20 +189,11 @@ class _WithoutTransformers(Loader):
 _BUILDERS = 'mmengine.optim.optimizer'
 
 
-class _WithoutHelp(Loader):
+class _WithoutHelp(_Around):
     """Runs ``matplotlib/artist.py`` so that classes made before :func:`lazy_imports` ends have no help texts made up.
 
     What it leaves out are docstrings and the signature that ``help()`` shows of each class's ``set``.
     """
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
