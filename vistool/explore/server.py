@@ -233,6 +233,8 @@ class Server:
             told = await self._work(request, None, work, {'view': 'upload', 'photo': key, 'model': 0})
         except BaseException:
             _remove_upload(path)
+            with contextlib.suppress(Stopped):  # after the work that may still read the file of a client that left
+                self.worker.submit(None, functools.partial(self.session.drop, key), {'view': 'forget', 'photo': key})
             raise
         return JSONResponse(told, 201)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 from vistool.data.samples import Item
 from vistool.errors import InputError
 from vistool.explore.answers import encode_maps
-from vistool.explore.photos import NotAnImage, Photo, Photos, check_size
+from vistool.explore.photos import NotAnImage, Photo, Photos, UnknownPhoto, check_size
 from vistool.explore.reading import Reading
 from vistool.explore.view import Drawing, View
 from vistool.models.model import Model
@@ -117,6 +118,11 @@ class Session:
         self.photos.forget(key)
         for place in [place for place in self._readings if place[0] == key]:
             del self._readings[place]
+
+    def drop(self, key: str) -> None:
+        """Removes an upload that nobody was told of, if it is held."""
+        with contextlib.suppress(UnknownPhoto):
+            self.forget(key)
 
     def reading(self, photo: Photo, model: int) -> Reading:
         """What is kept of a photo; it is read at the first call."""
