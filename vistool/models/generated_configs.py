@@ -135,6 +135,11 @@ def evaluation_config(
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
 
+def photos_in(folder: Path) -> list[Path]:
+    """The images in a folder and in those below it, as mmpretrain's ``CustomDataset`` will find them."""
+    return [path for path in sorted(folder.rglob('*')) if path.suffix.lower() in PHOTO_SUFFIXES]
+
+
 def folder_config(folder: Path) -> Config | None:
     """The config of a folder of images as a dataset, which is shown as it is; None if it has no images.
 
@@ -142,7 +147,7 @@ def folder_config(folder: Path) -> Config | None:
     """
     from mmengine.config import Config
 
-    photos = [path for path in sorted(folder.rglob('*')) if path.suffix.lower() in PHOTO_SUFFIXES]
+    photos = photos_in(folder)
     if not photos:
         return None
     labeled = all(len(path.relative_to(folder).parts) > 1 for path in photos)
