@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import timm
+import torch
 from torch import nn
 
 
@@ -406,3 +408,13 @@ def _others():
 
 
 CASES = [Case(*entry) for entry in (*_mmpretrain(), *_others())]
+
+
+def vit_of_uneven_attention(size):
+    """A tiny vision transformer with random weights, whose attention is far from uniform."""
+    torch.manual_seed(0)
+    model = timm.create_model('vit_tiny_patch16_224', img_size=size, embed_dim=32, depth=3, num_heads=2, num_classes=7)
+    for name, parameter in model.named_parameters():
+        if 'qkv' in name:
+            torch.nn.init.normal_(parameter, std=0.4)
+    return model.eval()

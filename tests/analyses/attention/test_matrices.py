@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from known_networks import vit_of_uneven_attention
 
 from vistool import Attention
 from vistool.analyses.attention import reading
@@ -15,12 +16,7 @@ SIZE = (48, 64)
 
 @pytest.fixture(scope='module')
 def vit():
-    torch.manual_seed(0)
-    model = timm.create_model('vit_tiny_patch16_224', img_size=SIZE, embed_dim=32, depth=3, num_heads=2, num_classes=7)
-    for name, parameter in model.named_parameters():
-        if 'qkv' in name:
-            torch.nn.init.normal_(parameter, std=0.4)
-    return model.eval()
+    return vit_of_uneven_attention(SIZE)
 
 
 @pytest.fixture(scope='module')

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from known_networks import vit_of_uneven_attention
 
 from vistool import Attention
 from vistool.network import attention as calls
@@ -17,12 +18,7 @@ SIZE = (48, 64)
 
 @pytest.fixture(scope='module')
 def vit():
-    torch.manual_seed(0)
-    model = timm.create_model('vit_tiny_patch16_224', img_size=SIZE, embed_dim=32, depth=3, num_heads=2, num_classes=7)
-    for name, parameter in model.named_parameters():
-        if 'qkv' in name:
-            torch.nn.init.normal_(parameter, std=0.4)  # attention that is far from uniform
-    return model.double().eval()
+    return vit_of_uneven_attention(SIZE).double()
 
 
 @pytest.fixture(scope='module')
