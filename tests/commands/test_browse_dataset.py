@@ -329,7 +329,7 @@ def test_faults_are_listed_with_index_and_file(tmp_path, capfd):
         f'warning: sample 1 ({tmp_path}/data/scene_1.png): object 0: the box (60, 20, 30, 50) ends before' in lines[0]
     )
     assert 'sample 2' in lines[1] and 'the label is 9, the classes are 0 to 3' in lines[1]
-    assert any('2 fault(s) in the annotations of 2 of 3 sample(s)' in line for line in lines)
+    assert any('2 faults in the annotations of 2 of 3 samples' in line for line in lines)
 
 
 def test_a_flip_that_forgets_the_boxes_is_said(tmp_path, capfd):
@@ -362,7 +362,7 @@ def test_a_report_counts_objects_and_lists_faults(tmp_path, capsys, hashing):
     assert [int(row['objects']) for row in table(tmp_path / 'r.csv')] == [len(each['boxes']) for each in known]
     (fault,) = table(tmp_path / 'r_faults.csv')
     assert fault['index'] == '1' and fault['path'].endswith('scene_1.png') and 'ends before it begins' in fault['fault']
-    assert 'sample 1' in err and '1 fault(s) in the annotations of 1 of 4 sample(s)' in err
+    assert 'sample 1' in err and '1 fault in the annotations of 1 of 4 samples' in err
 
 
 def test_a_report_finds_a_leak_between_phases(tmp_path, capsys, hashing):

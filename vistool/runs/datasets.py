@@ -19,7 +19,7 @@ from vistool.data.display import Display
 from vistool.data.near_duplicates import DISTANCE, HashedImage, can_hash, near_duplicates
 from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
-from vistool.errors import InputError, check_count, check_seed, naming, on_one_line
+from vistool.errors import InputError, check_count, check_seed, counted, naming, on_one_line
 from vistool.models.configs import Source, images_of, resolve
 from vistool.records import shown
 from vistool.results import DatasetSummary, ImageGrid, channel_names
@@ -253,7 +253,8 @@ def fault_line(index: int, path: str, text: str) -> str:
 def _count_faults(faults: Sequence[tuple[int, str, str]], total: int) -> None:
     if faults:
         wrong = len({index for index, _, _ in faults})
-        log.warning('%d fault(s) in the annotations of %d of %d sample(s)', len(faults), wrong, total)
+        told = counted(len(faults), 'fault'), wrong, counted(total, 'sample')
+        log.warning('%s in the annotations of %d of %s', *told)
 
 
 def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
@@ -277,7 +278,7 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
         callbacks.progress(len(measured), len(chosen))
         measured.append(each)
     callbacks.progress(len(chosen), len(chosen))
-    title = f'{source.name} · {spec.phase} · {len(chosen):,} of {len(samples):,} samples'
+    title = f'{source.name} · {spec.phase} · {len(chosen):,} of {counted(len(samples), "sample")}'
     with naming('config'):
         result = replace(analysis.summed(samples, measured), title=title)
     if distance is not None:
