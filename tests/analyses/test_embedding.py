@@ -148,7 +148,7 @@ def test_the_confusion_matrix_equals_mmpretrains():
     np.testing.assert_array_equal(vt.confusion_matrix([], [], 2), np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r'not in range\(3\)'):
         vt.confusion_matrix([0, 3], [0, 0], 3)
-    with pytest.raises(ValueError, match='1 labels and 2 predictions'):
+    with pytest.raises(ValueError, match='1 label and 2 predictions'):
         vt.confusion_matrix([0], [0, 1], 2)
 
 

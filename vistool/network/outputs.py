@@ -373,7 +373,8 @@ def _named(output: Any, found: Sequence[Candidate], wanted: OutputName) -> Candi
     if any(_steps(place) == steps for place, _ in _named_tensors(output)):
         problem = f'{str(wanted)!r} is not a row of numbers for each image; the output holds {listed(output)}'
     else:
-        problem = f'{counted(len(hits), "tensor")} {str(wanted)!r} in the output, which holds {listed(output)}'
+        many = counted(len(hits), 'tensor') if hits else 'no tensor'
+        problem = f'{many} {str(wanted)!r} in the output, which holds {listed(output)}'
     names = [each.path or 'the output itself (leave it out)' for each in found]
     raise InputError(
         problem,
