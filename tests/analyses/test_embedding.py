@@ -126,7 +126,7 @@ def test_a_few_samples_get_a_perplexity_that_fits():
         ({'perplexity': 60}, 60, 'perplexity: 60 with 60 samples; accepted: below 60'),
         ({'perplexity': 0}, 60, 'perplexity: 0 is not positive'),
         ({'perplexity': float('nan')}, 60, 'perplexity: nan'),
-        ({}, 1, 'images: one sample cannot be laid out; accepted: at least 3'),
+        ({}, 1, 'images: 1 sample cannot be laid out; accepted: at least 3'),
         ({'reducer': 'pca'}, 2, 'images: 2 samples'),
         ({'reducer': 'mds'}, 60, "reducer: unknown reducer 'mds'; accepted: tsne, pca, umap"),
         ({'init': 'zeros'}, 60, 'init: unknown start'),
@@ -428,7 +428,7 @@ def test_one_class_and_the_first_classes(capsys, small, tmp_path):
 @pytest.mark.parametrize(
     ('words', 'said'),
     [
-        (['--indices', '0'], '--img: one sample cannot be laid out'),
+        (['--indices', '0'], '--img: 1 sample cannot be laid out'),
         (['--perplexity', '15'], '--perplexity: 15 with 15 samples'),
         (['--perplexity', 'many'], '--perplexity: '),
         (['--reducer', 'som'], '--reducer: unknown reducer'),

@@ -283,7 +283,7 @@ def test_the_text_of_a_result_is_short_whatever_it_holds():
         note: str = ''
 
     result = Histogram(np.zeros((500, 40)), tuple(f'class {index}' for index in range(1000)))
-    assert repr(result) == 'Histogram(values: float64 500×40, names: 1000 entries)'
+    assert repr(result) == 'Histogram(values: float64 500×40, names: 1,000 entries)'
     assert repr(Histogram(np.zeros(3), ('cat',), 'x' * 500)).count('x') == 59
 
     @dataclass(frozen=True, eq=False)
