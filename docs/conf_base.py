@@ -77,7 +77,7 @@ repository_branch = 'main'
 # linkcheck is a target of its own: it needs the network
 linkcheck_ignore = [r'https?://localhost.*']
 
-_PAGES = {'CONTRIBUTING.md': 'contributing', 'CHANGELOG.md': 'changelog'}
+_PAGES = {'CONTRIBUTING.md': 'contributing', 'CONTRIBUTING_zh-CN.md': 'contributing', 'CHANGELOG.md': 'changelog'}
 _LANGUAGES = {'en': 'zh_cn', 'zh_cn': 'en'}
 _NAMES = {'en': 'English', 'zh_cn': '简体中文'}
 
