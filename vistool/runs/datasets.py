@@ -39,6 +39,8 @@ DAY = 86_400
 """Seconds that a window stays open at most."""
 MOST_PAIRS = 24
 """Pairs of near-duplicates that are drawn; the table has all."""
+MOST_LINES = 100
+"""Pairs of near-duplicates that are printed."""
 MOST_DISTANCE = 16
 """Hashes of images that have nothing in common differ in 32 of 64 bits on average, and sometimes in 20."""
 _WORTH_WORKERS = 32
@@ -290,8 +292,11 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     for fault in result.faults:
         log.warning('%s', fault_line(*fault))
     _count_faults(result.faults, len(chosen))
-    for pair in result.duplicates or ():
+    pairs = result.duplicates or ()
+    for pair in pairs[:MOST_LINES]:
         log.warning('%s: %s', 'leak' if pair.leaks else 'near-duplicate', pair.text)
+    if len(pairs) > MOST_LINES:
+        log.warning('and %s more, in the table', counted(len(pairs) - MOST_LINES, 'pair'))
     log.info('%s', _line(result))
     failures = [Failure(f'sample {index}', error) for index, error in result.failed]
     log_failures(failures, len(chosen))
