@@ -18,6 +18,7 @@ from annotated_dataset import write_scenes
 from PIL import Image
 
 from vistool.commands.browse_dataset import main
+from vistool.data.samples import find_inputs
 from vistool.visualization.annotations import class_color
 
 DEMO = 'configs/demo_dataset/plain.py'
@@ -449,6 +450,24 @@ def test_a_folder_of_images_is_browsed_without_a_config(tmp_path, capsys):
     assert len(list((tmp_path / 'sorted').glob('*.png'))) == 5
     assert main(['demo/photos', '--report', '-o', str(tmp_path / 'report.png')]) == 0
     assert 'duplicate' not in capsys.readouterr().err  # there is no other phase to leak into
+
+
+def test_a_folder_is_browsed_by_the_rule_of_all_inputs(tmp_path, capsys):
+    """Suffixes of any kind of image, and nothing hidden: caches of editors, archives and version control."""
+    places = ['cat/a.jpe', 'cat/b.GIF', 'dog/deep/er/c.jfif', 'dog/d.dib']
+    hidden = ['.git/e.png', 'cat/.ipynb_checkpoints/f.png', '__MACOSX/cat/._a.png', '__MACOSX/g.png', 'dog/.h.png']
+    kinds = {'.jpe': 'JPEG', '.gif': 'GIF', '.jfif': 'JPEG', '.dib': 'DIB', '.png': 'PNG'}
+    folder = tmp_path / 'photos of mine'
+    for number, name in enumerate(places + hidden):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (20, 16), (20 * number, 90, 30)).save(path, kinds[path.suffix.lower()])
+    (folder / 'notes').mkdir()
+    assert sorted(item.path for item in find_inputs(folder)) == sorted(folder / name for name in places)
+    code, out, err = run(capsys, folder, '-o', tmp_path / 'out', '--save-raw')
+    assert code == 0, err
+    drawn = sorted(Path(path).stem.split('_') for path in out if path.endswith('.png'))
+    assert [(name[1], name[-3]) for name in drawn] == [('cat', 'a'), ('cat', 'b'), ('dog', 'd'), ('dog', 'c')]
 
 
 def test_a_misspelt_transform_is_answered_with_near_names(tmp_path, capsys):

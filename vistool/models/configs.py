@@ -537,12 +537,12 @@ def _no_run(folder: Path) -> InputError:
             accepted=f'one of them: {_listed(configs)}',
             parameter='config',
         )
-    from vistool.models.generated_configs import photos_in
+    from vistool.data.samples import images_below
 
     return InputError(
         f'{folder} holds no run',
         accepted='a folder with a config and checkpoints',
-        hint='browse_dataset also takes a folder of images' if photos_in(folder) else '',
+        hint='browse_dataset also takes a folder of images' if images_below(folder) else '',
         parameter='config',
     )
 
