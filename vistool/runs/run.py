@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
-from vistool.errors import InputError, log_speller, naming, on_one_line, param
+from vistool.errors import InputError, counted, log_speller, naming, on_one_line, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.gallery.points import read_points
 from vistool.models.classes import dataset_classes, fitting_names
@@ -391,7 +391,7 @@ class _Run:
         pending = self.pending(order)
         skipped = len(order) - len(pending)
         if skipped:
-            log.info('%d of %d images are done already', skipped, len(order))
+            log.info('%d of %s done already', skipped, counted(len(order), 'image'))
         if pending:
             self.fit(order)
         self.process(order, pending)
