@@ -483,6 +483,7 @@ def add_run(parser: Parser, *, model: bool = True) -> None:
     add_config_options(group)
     if model:
         group.add_argument('--trust-checkpoint', action='store_true', help="let the checkpoint's pickle run code")
+    add_anonymous(group)
     add_logging(parser, group)
 
 
@@ -491,6 +492,12 @@ def add_config_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         '--cfg-options', dest='options', nargs='+', default=[], metavar='K=V', help='changes to the config'
     )
+
+
+def add_anonymous(group: argparse._ArgumentGroup) -> None:
+    """``--anonymous``: for supplements of papers under review."""
+    told = 'write no user, machine, home, URL or outside folder into files'
+    group.add_argument('--anonymous', action='store_true', help=told)
 
 
 def add_logging(parser: Parser, group: argparse._ArgumentGroup) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vistool.analyses.base import MapAnalysis, Views
 from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
+from vistool.environment import anonymous_files
 from vistool.errors import InputError, log_speller, naming, on_one_line, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.gallery.points import read_points
@@ -132,6 +133,7 @@ def run(
     show: bool = False,
     gallery: bool | Sequence[PathLike] = False,
     embedding: PathLike | None = None,
+    anonymous: bool = False,
     backends: Sequence[str] = (),
     batch_size: int = 8,
     workers: int = 2,
@@ -191,6 +193,7 @@ def run(
         show: Whether pictures are shown in windows.
         gallery: Whether a web page over the run is made; or folders of other runs to stand beside it there.
         embedding: Where the images lie on a map of that page: the output folder of vis_tsne, or a table.
+        anonymous: Whether files say nothing that tells who made them, and where.
         backends: mmengine's visualization backends.
         batch_size: Images per forward.
         workers: Threads that read, and threads that write.
@@ -245,6 +248,7 @@ def run(
             None if gallery is False else () if gallery is True else tuple(gallery),
             tuple(backends),
             embedding,
+            anonymous,
         ),
         seed,
         type(analysis).__name__.lower(),
@@ -256,8 +260,12 @@ def run(
 
 def execute(spec: RunSpec, callbacks: Callbacks | None = None) -> RunSummary:
     """Runs what a specification says; see :func:`run`."""
-    execution = spec.execution
-    with distributed(execution.launcher, spec.models.device) as dist, deterministic(execution.deterministic):
+    execution, output = spec.execution, spec.output
+    if output.anonymous and output.backends:
+        problem = 'backends name their files after this machine'
+        raise InputError(problem, hint=f'leave out {param("backends")}', parameter='anonymous')
+    anonymous = anonymous_files(output.anonymous)
+    with distributed(execution.launcher, spec.models.device) as dist, deterministic(execution.deterministic), anonymous:
         if not dist.is_main:
             log.setLevel(max(log.level, logging.WARNING))
         return _Run(spec.on_device(dist.device(spec.models.device)), dist, callbacks or Callbacks()).execute()

@@ -29,6 +29,7 @@ from vistool.data.datasets import (
 )
 from vistool.data.display import Display
 from vistool.data.samples import Item, Sample, find_inputs
+from vistool.environment import anonymized
 from vistool.errors import InputError, check_count, check_seed, naming, param
 from vistool.models.classes import read_names
 from vistool.models.configs import Source, resolve
@@ -232,6 +233,7 @@ class Output:
     gallery: tuple[PathLike, ...] | None = None
     backends: tuple[str, ...] = ()
     embedding: PathLike | None = None
+    anonymous: bool = False
 
     def path(self, model: str, tool: str) -> Path:
         """Where results go.
@@ -498,10 +500,10 @@ def labels(models: Sequence[Model], names: Sequence[str] = ()) -> list[str]:
     """
     if names:
         return list(names)
-    configs = [model.name for model in models]
+    configs = anonymized([model.name for model in models])
     if len(set(configs)) == len(configs):
         return configs
-    weights = told_apart([model.weights_source if model.checkpoint else 'random' for model in models])
+    weights = anonymized(told_apart([model.weights_source if model.checkpoint else 'random' for model in models]))
     if len(set(configs)) == 1:
         return weights
     return [f'{config} {weight}' for config, weight in zip(configs, weights, strict=True)]

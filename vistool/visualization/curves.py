@@ -178,7 +178,7 @@ def tell_values(axes: Any) -> None:
 def mark_ends(axes: Any, curves: Sequence[Curve], axis: Axis, colors: Sequence[Any], paper: bool) -> None:
     """Dots on the peak and the end of each config's highest curve; their values in words where there is one config.
 
-    On paper the end has no words: they would stand outside and narrow the picture.
+    On paper those of the end stand above it: at its side they would narrow the picture.
     """
     planned = [(curve, color) for curve, color in zip(curves, colors, strict=True) if not curve.measured]
     configs = list(dict.fromkeys(curve.config for curve, _ in planned))
@@ -198,8 +198,9 @@ def _say_ends(axes: Any, places: NDArray[Any], values: NDArray[Any], paper: bool
     shared = {'textcoords': 'offset points', 'color': '0.25', 'fontsize': 'small', 'annotation_clip': False}
     side, anchor = (4, 'left') if places[0] < places[1] / 2 else (-4, 'right')
     axes.annotate(f'peak {values[0]:.3g}', (places[0], values[0]), (side, 4), ha=anchor, **shared)
-    if not paper and (values[1] > 0 or axes.get_yscale() != 'log'):
-        axes.annotate(f'end {values[1]:.3g}', (places[1], values[1]), (6, 0), va='center', **shared)
+    if values[1] > 0 or axes.get_yscale() != 'log':
+        where = {'xytext': (0, 5), 'ha': 'right', 'va': 'bottom'} if paper else {'xytext': (6, 0), 'va': 'center'}
+        axes.annotate(f'end {values[1]:.3g}', (places[1], values[1]), **where, **shared)
 
 
 def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any]) -> None:

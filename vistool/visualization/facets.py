@@ -142,19 +142,28 @@ def scale_of(result: Heatmaps, item: Heatmap) -> str:
     return f'difference: {scale}' if 'minus' in place else scale
 
 
-def grid_title(image: GridImage) -> tuple[str, ...]:
-    """The lines above a picture of a grid: its step with size and drawn parameters, its draw and view."""
+def grid_title(image: GridImage, below: bool = False) -> tuple[str, ...]:
+    """The lines above a picture of a grid: its step with size and drawn parameters, its draw and view.
+
+    Args:
+        image: The picture.
+        below: Whether a picture further up in the column says what both have in common.
+    """
     if image.title or not image.coordinates:
         return image.title
     place, size = image.coordinates, pixels_text(image)
     drawn = tuple(_MINUS.sub('−', text) for text in image.parameters)
     which = _joined(*(f'{name} {int(place[name]) + 1}' for name in ('draw', 'view') if name in place))
-    step = place.get('step')
+    step, within = place.get('step'), '' if below else f'{place.get("within", "")} '
     if step is None:
         return (which,) if which else ()
     if step == 'original':
-        return _joined('original', which), size, *drawn
-    return (which or 'transformed', size) if step == 'transformed' else (str(step), size, *drawn)
+        return tuple(filter(None, (_joined('' if below else 'original', which), size, *drawn)))
+    if step == 'transformed':
+        return which or 'transformed', size
+    if 'within' in place:
+        return f'{within}› {step}', size, *drawn
+    return (size, *drawn) if below else (str(step), size, *drawn)
 
 
 _MINUS = re.compile(r'(?<![\w.)\]-])-(?=\d)')

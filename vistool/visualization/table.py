@@ -93,9 +93,11 @@ def bar_items(
         # The end labels lie within the bar's length; 0.76 of the size is the height of a digit.
         baseline = bottom - place * (bottom - top - 0.76 * size)
         yield TextItem(left + slim + 0.5 * page.gap, baseline, text, size)
-    if titled and bar.title and fonts.text_width(bar.title, size) <= bottom - top:
-        baseline = left + _numbers_end(bar, page) + fonts.ASCENT * size
-        yield TextItem(baseline, (top + bottom) / 2, bar.title, size, anchor='center', vertical=True)
+    if titled and bar.title:
+        fitted = size * min(1.0, (bottom - top) / fonts.text_width(bar.title, size))
+        if fitted >= page.least_font:
+            baseline = left + _numbers_end(bar, page) + fonts.ASCENT * size
+            yield TextItem(baseline, (top + bottom) / 2, bar.title, fitted, anchor='center', vertical=True)
 
 
 def _gradient(table: Pixels, size: tuple[int, int]) -> Pixels:
