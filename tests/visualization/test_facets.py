@@ -146,7 +146,7 @@ def grid_image(*parameters, **place):
 def test_pictures_of_grids_are_titled_by_their_coordinates():
     assert grid_title(grid_image('p=0.5', step='Flip', draw=0)) == ('Flip', '30×20', 'p=0.5')
     assert grid_title(grid_image(step='original', draw=1, view=0)) == ('original · draw 2 · view 1', '30×20')
-    assert grid_title(grid_image(step='Rotate', within='RandAugment', choice=0)) == ('RandAugment › Rotate', '30×20')
+    assert grid_title(grid_image(step='Rotate', within='RandAugment', choice=0)) == ('RandAugment', '› Rotate', '30×20')
     assert grid_title(grid_image(step='transformed')) == ('transformed', '30×20')
     assert grid_title(grid_image(step='transformed', view=1)) == ('view 2', '30×20')
     assert grid_title(grid_image('p=0.5', step='Flip', draw=1), below=True) == ('30×20', 'p=0.5')

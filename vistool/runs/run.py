@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis, Views
+from vistool.analyses.cam import CAM
 from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
 from vistool.environment import anonymous_files
@@ -68,7 +69,7 @@ from vistool.runs.spec import (
 )
 from vistool.runs.truth import TruthSource, find_truth, known_objects
 from vistool.visualization.files import check_file, check_folder, file_name, is_file
-from vistool.visualization.style import Style
+from vistool.visualization.style import LEAST_PANEL, MOST_PANEL, Style
 from vistool.visualization.visualizer import Visualizer, open_backends, sheet
 
 log = logging.getLogger('vistool')
@@ -328,7 +329,8 @@ def open_output(spec: RunSpec, out: Path, images: int) -> Visualizer:
         check_folder(Path(output.all_channels), 'all_channels')
     if output.sheet is not None:
         check_file(Path(output.sheet), 'sheet')
-    visualizer = Visualizer(out, output.style, output.save_raw, output.show, output.panels, companions=folders)
+    style = output.style if output.sheet is None else output.style.beside_sheet()
+    visualizer = Visualizer(out, style, output.save_raw, output.show, output.panels, companions=folders)
     visualizer.check(1 if spec.selection else images, pages=True)
     return visualizer
 
@@ -391,6 +393,7 @@ class _Run:
             truth.check(order, self.analysis.needs_truth)
             truth.translate(self.models[0].classes)
         self.truth = truth
+        self.visualizer.style = self.with_common_panels(order)
         hint_at_gpu(spec.models.device, len(order))
         self.visualizer.backends = open_backends(
             spec.output.backends, self.out, config_of(source), self.dist.rank, self.dist.world_size
@@ -419,6 +422,21 @@ class _Run:
             return [each for part in self.dist.gather(own) for each in part]
 
         return select(self.spec.selection, self.items, predictions, self.spec.seed)
+
+    def with_common_panels(self, order: Sequence[int]) -> Style:
+        """The style in which panels of several images have one height: that of the first image that can be read."""
+        style = self.visualizer.style
+        if self.spec.output.panels is None or len(order) < 2 or style.panel_size is not None:
+            return style
+        whole = style.view == 'original' or (style.view is None and isinstance(self.analysis, CAM))
+        for index in order:
+            try:
+                sample = self.read(index, self.items[index])[0]
+            except InputError:  # reported when its turn comes
+                continue
+            photo = sample.original if whole and sample.original is not None else sample.image
+            return replace(style, panel_size=min(max(photo.shape[0], LEAST_PANEL), MOST_PANEL))
+        return style
 
     def begin_manifest(self) -> Manifest | None:
         """The manifest of a run over many images, which is written with the first result; a single picture has none."""

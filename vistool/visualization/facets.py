@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from vistool.errors import InputError
 from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer, Measure
 
 COSINE = 'cosine similarity'
@@ -97,6 +98,34 @@ def facets(result: Heatmaps) -> Facets:
     return Facets(tiles, caption, points, _ground_truth(result), arranger.compared)
 
 
+def with_titles(arrangement: Facets, rows: Sequence[str], columns: Sequence[str]) -> Facets:
+    """An arrangement whose rows and columns are called as the user wishes.
+
+    Args:
+        arrangement: The arrangement.
+        rows: Titles of the rows, from the top; none keeps their own.
+        columns: Titles of the columns, from the left; likewise.
+
+    Raises:
+        InputError: There are more or fewer titles than rows or columns.
+    """
+    row = _renamed(arrangement.rows, rows, 'row_titles')
+    column = _renamed(arrangement.columns, columns, 'column_titles')
+    tiles = tuple(replace(tile, row=row[tile.row], column=column[tile.column]) for tile in arrangement.tiles)
+    if columns:  # parts and models would be named by themselves
+        tiles = tuple(replace(tile, part='', model='') for tile in tiles)
+    points = {row[name]: point for name, point in arrangement.points.items()}
+    return replace(arrangement, tiles=tiles, points=points)
+
+
+def _renamed(names: Sequence[str], titles: Sequence[str], parameter: str) -> Mapping[str, str]:
+    if titles and len(titles) != len(names):
+        what = f'{parameter.partition("_")[0]}{"" if len(names) == 1 else "s"}'
+        told = ', '.join(name or 'untitled' for name in names)
+        raise InputError(f'{len(titles)} given, and there are {len(names)} {what}: {told}', parameter=parameter)
+    return dict(zip(names, titles or names, strict=True))
+
+
 def _over_training(arranger: _Arranger, tiles: Sequence[Facet], unit: str) -> tuple[Facet, ...]:
     """The arrangement of a film strip: moments of a training across, and down what is shown of each."""
     result = arranger.result
@@ -154,7 +183,7 @@ def grid_title(image: GridImage, below: bool = False) -> tuple[str, ...]:
     place, size = image.coordinates, pixels_text(image)
     drawn = tuple(_MINUS.sub('−', text) for text in image.parameters)
     which = _joined(*(f'{name} {int(place[name]) + 1}' for name in ('draw', 'view') if name in place))
-    step, within = place.get('step'), '' if below else f'{place.get("within", "")} '
+    step = place.get('step')
     if step is None:
         return (which,) if which else ()
     if step == 'original':
@@ -162,7 +191,7 @@ def grid_title(image: GridImage, below: bool = False) -> tuple[str, ...]:
     if step == 'transformed':
         return which or 'transformed', size
     if 'within' in place:
-        return f'{within}› {step}', size, *drawn
+        return (*([] if below else [str(place['within'])]), f'› {step}', size, *drawn)
     return (size, *drawn) if below else (str(step), size, *drawn)
 
 

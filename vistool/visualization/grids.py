@@ -18,7 +18,7 @@ from vistool.visualization.facets import grid_footer, grid_remark, grid_title
 from vistool.visualization.raster import resize_image, to_uint8
 from vistool.visualization.scene import BLACK, RED, WHITE, Color, Pixels, Scene
 from vistool.visualization.style import Page, Style
-from vistool.visualization.table import Cell, Labels, Line, Mark, Outline, arrange, label_room
+from vistool.visualization.table import Cell, Labels, Line, Mark, Outline, arrange, label_room, single
 
 BLANK = -1
 """Stands in a sheet where there is nothing; ``-2 - k`` stands for the k-th token before the patches."""
@@ -324,6 +324,15 @@ def _outline(box: tuple[int, int, int, int], index: int, size: tuple[int, int]) 
 def bare_tiles(result: ImageGrid) -> list[Pixels]:
     """Each picture by itself with nothing written on it: each pixel of it, or of its patches, is one pixel."""
     return [_bare(image) for row in result.rows for image in row]
+
+
+def sized_tiles(result: ImageGrid, style: Style) -> list[Scene]:
+    """The same as scenes of the size that the style wants for panels, one unit a pixel."""
+    page = Page(paper=False, width=None, density=1.0)
+    tiles = bare_tiles(result)
+    sizes = [style.panel((tile.shape[0], tile.shape[1])) for tile in tiles]
+    cells = [Cell(partial(resize_image, tile), tile.shape[1] / tile.shape[0]) for tile in tiles]
+    return [single(cell, inside, page, canvas) for cell, (inside, canvas) in zip(cells, sizes, strict=True)]
 
 
 def _bare(image: GridImage) -> Pixels:

@@ -574,11 +574,19 @@ def _place_aspect(cell: Cell, most: float = WIDEST) -> float:
     return max(min(WIDEST, most) if thin else cell.aspect, NARROWEST)
 
 
-def single(cell: Cell, size: tuple[int, int], page: Page) -> Scene:
-    """A tile alone with the lines drawn over it, ``(height, width)`` units large."""
-    box = Box(0.0, 0.0, float(size[1]), float(size[0]))
+def single(cell: Cell, size: tuple[int, int], page: Page, canvas: tuple[int, int] | None = None) -> Scene:
+    """A tile alone with the lines drawn over it, ``(height, width)`` units large.
+
+    Args:
+        cell: The tile.
+        size: Its height and width.
+        page: Measures.
+        canvas: Height and width of the picture, in whose middle the tile lies; None: those of the tile.
+    """
+    height, width = canvas or size
+    box = Box(float((width - size[1]) // 2), float((height - size[0]) // 2), float(size[1]), float(size[0]))
     marks = mark_items(cell.marks, box, page)
-    return Scene(box.width, box.height, (ImageItem(box, cell.tile), *marks))
+    return Scene(float(width), float(height), (ImageItem(box, cell.tile), *marks))
 
 
 def arrange(lines: Sequence[Line], page: Page, caption: str = '', fill: bool = False) -> Scene:
