@@ -191,7 +191,7 @@ def test_packages_that_overwrite_each_other_are_told_once(installed, told, monke
 def test_class_names_of_another_number_of_outputs_are_dropped_and_that_is_said(spec, option, caplog):
     changed = load(spec, 'none', options={option: 10})
     assert changed.classes is None and changed.class_name(7) == 'class 7'
-    assert '1000 class names do not belong to 10 outputs; classes are shown by their number' in caplog.text
+    assert '1,000 class names for 10 outputs; classes are shown by their number' in caplog.text
     caplog.clear()
     assert len(load(spec, 'none').classes) == 1000 and 'names' not in caplog.text
 
@@ -239,7 +239,7 @@ def test_networks_that_do_not_tell_their_number_of_outputs_lose_wrong_names_when
     model = load(module, classes=['one', 'two'])
     result = vt.CAM(targets=[4], layers=['0'])(model, torch.randn(3, 8, 8))
     assert result.provenance['targets'][0]['name'] == 'class 4'
-    assert '2 class names do not belong to 6 outputs' in caplog.text
+    assert '2 class names for 6 outputs' in caplog.text
 
 
 class Mean(nn.Module):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from vistool.environment import versions
-from vistool.errors import InputError, close_matches, in_python, naming, param
+from vistool.errors import InputError, close_matches, counted, in_python, naming, param
 from vistool.records import shown
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def models_of(args: argparse.Namespace) -> Models:
     for words in args.compare:
         if len(words) > 2:
             raise InputError(
-                f'{" ".join(words)!r}: {len(words)} words',
+                f'{" ".join(words)!r}: {counted(len(words), "word")}',
                 accepted='CONFIG, or CONFIG CHECKPOINT',
                 hint=f'put positionals before {param("compare")}',
                 parameter='compare',

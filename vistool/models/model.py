@@ -26,7 +26,7 @@ from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
 from vistool.environment import warn_of_environment, without_import_notices
-from vistool.errors import InputError, cause_of, param
+from vistool.errors import InputError, cause_of, counted, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.unpickling import weights_only
 from vistool.models.checkpoints.weights import load_weights
@@ -721,7 +721,7 @@ def resolve_targets(
     lists = list(targets)  # type: ignore[arg-type]
     if len(lists) != len(scores):
         raise InputError(
-            f'{len(lists)} list(s) of targets for {len(scores)} image(s)',
+            f'{counted(len(lists), "list")} of targets for {counted(len(scores), "image")}',
             accepted='one list for each image of the batch',
             parameter='targets',
         )

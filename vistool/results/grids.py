@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vistool.data.annotations import Annotations
 from vistool.data.display import Shown
 from vistool.data.patches import PatchGrid
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 from vistool.results.base import Coordinates, Result
 
 if TYPE_CHECKING:
@@ -119,4 +119,5 @@ class ImageGrid(Result):
         return DataFrame(list(self.samples))
 
     def __repr__(self) -> str:
-        return f'ImageGrid of {sum(map(len, self.rows))} pictures' + (f': {self.caption}' if self.caption else '')
+        told = f': {self.caption}' if self.caption else ''
+        return f'ImageGrid of {counted(sum(map(len, self.rows)), "picture")}{told}'

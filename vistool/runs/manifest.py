@@ -26,7 +26,7 @@ from typing_extensions import NotRequired, Required
 from vistool.data.datasets import DatasetItem, class_name
 from vistool.data.samples import Sample
 from vistool.environment import as_typed, is_anonymous, shareable, versions
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 from vistool.gallery.runs import LINES, RUN, Entry, Facts, File, is_relative
 from vistool.metrics.aggregation import is_whole, sampled
 from vistool.models.model import Model
@@ -197,7 +197,7 @@ def _check(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: boo
             count = sum(1 for entry in read_entries(folder) if not entry.get('error'))
             options = f'{param("resume", True)} to continue it, {param("overwrite", True)} to start again'
             raise InputError(
-                f'{str(folder)!r} holds an unfinished run ({count} images done)',
+                f'{str(folder)!r} holds an unfinished run ({counted(count, "image")} done)',
                 accepted=f'{options}, or another folder',
                 parameter='out',
             )

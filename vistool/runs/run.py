@@ -17,7 +17,7 @@ from vistool.analyses.cam import CAM
 from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
 from vistool.environment import anonymous_files
-from vistool.errors import InputError, log_speller, naming, on_one_line, param
+from vistool.errors import InputError, counted, log_speller, naming, on_one_line, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.gallery.points import read_points
 from vistool.models.classes import dataset_classes, fitting_names
@@ -402,7 +402,7 @@ class _Run:
         pending = self.pending(order)
         skipped = len(order) - len(pending)
         if skipped:
-            log.info('%d of %d images are done already', skipped, len(order))
+            log.info('%d of %s done already', skipped, counted(len(order), 'image'))
         if pending:
             self.fit(order)
         self.process(order, pending)

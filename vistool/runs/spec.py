@@ -30,7 +30,7 @@ from vistool.data.datasets import (
 from vistool.data.display import Display
 from vistool.data.samples import Item, Sample, find_inputs
 from vistool.environment import anonymized
-from vistool.errors import InputError, check_count, check_seed, naming, param
+from vistool.errors import InputError, check_count, check_seed, counted, naming, param
 from vistool.models.classes import read_names
 from vistool.models.configs import Source, resolve
 from vistool.models.input_size import sizing
@@ -345,7 +345,8 @@ class RunSummary:
         parts += [f'{self.skipped} skipped'] * bool(self.skipped)
         parts += [f'{len(self.failures)} failed'] * bool(self.failures)
         parts += ['canceled'] * self.canceled
-        return f'RunSummary({", ".join(parts)} in {self.seconds:.1f} s: {len(self.files)} files in {str(self.out)!r})'
+        files = counted(len(self.files), 'file')
+        return f'RunSummary({", ".join(parts)} in {self.seconds:.1f} s: {files} in {str(self.out)!r})'
 
 
 def log_failures(failures: Sequence[Failure], total: int) -> None:
@@ -357,9 +358,10 @@ def log_failures(failures: Sequence[Failure], total: int) -> None:
         line = error.line(param)
         log.error('%s', line if failure.item in line else f'{failure.item}: {line}')
     if failures and len(failures) < total:
-        log.error('%d of %d images failed; the others are written', len(failures), total)
+        log.error('%d of %s failed; the others are written', len(failures), counted(total, 'image'))
     elif failures:
-        log.error('all %d images failed; nothing is written', total)
+        every = 'the only image' if total == 1 else f'all {counted(total, "image")}'
+        log.error('%s failed; nothing is written', every)
 
 
 AnyItem = Item | DatasetItem
@@ -434,7 +436,8 @@ def _load(spec: ModelSpec, source: Source | Model | nn.Module, models: Models, s
         **models.said,
     )
     if models.classes and model.classes != models.classes:
-        problem = f'{models.classes_file} has {len(models.classes)} names, and {model.name} another number of outputs'
+        names = counted(len(models.classes), 'name')
+        problem = f'{models.classes_file} has {names}, and {model.name} another number of outputs'
         raise InputError(problem, parameter='classes_file')
     return model
 
@@ -640,7 +643,7 @@ def select(
         kind = NoneOfThisOutcome if only else InputError
         raise kind(f'{" ".join(words)} among those chosen', parameter='only' if only else 'classes')
     if len(chosen) < count:
-        log.info('%d of %d images chosen', len(chosen), count)
+        log.info('%d of %s chosen', len(chosen), counted(count, 'image'))
     return chosen
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer, Measure
 
 COSINE = 'cosine similarity'
@@ -530,7 +530,7 @@ class _Attention(_Arranger):
         if 'head' not in self.values:
             method = next(iter(self.result.titles.values()), '')
             count = len(self.result.layers)
-            return _joined(self.result.model, method, f'{count} layer{"" if count == 1 else "s"}', query)
+            return _joined(self.result.model, method, counted(count, 'layer'), query)
         layers = self.values.get('layer', ())
         return _joined(
             self.result.model,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from functools import partial, singledispatch
 from typing import TYPE_CHECKING, cast, overload
 
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, counted
 from vistool.results import (
     ChannelStack,
     ChannelStatistics,
@@ -307,7 +307,9 @@ def show(
     chosen = style_of(style)
     if ax is not None:
         if not isinstance(result, Result):
-            raise InputError(f'{len(result)} results', accepted='one result', hint='call it for each', parameter='ax')
+            raise InputError(
+                counted(len(result), 'result'), accepted='one result', hint='call it for each', parameter='ax'
+            )
         return _into(result, chosen, ax)
     if isinstance(result, Result):
         return figure(result, chosen)
@@ -327,7 +329,7 @@ def _into(result: Result, style: Style, ax: Axes | Sequence[Axes]) -> Figure:
     photo = 1 if tiles and tiles[0][0] == 'input' else 0
     if len(axes) not in (len(tiles), len(tiles) - photo):
         count = f'{len(tiles)}' if not photo else f'{len(tiles) - 1}, or {len(tiles)} with the photo'
-        raise InputError(f'{len(axes)} axes', accepted=count, parameter='ax')
+        raise InputError(counted(len(axes), 'axis', 'axes'), accepted=count, parameter='ax')
     for each, (_, pixels) in zip(axes, tiles[-len(axes) :], strict=True):
         each.imshow(pixels)
         each.set_axis_off()
