@@ -20,7 +20,7 @@ from vistool.environment import anonymous_files
 from vistool.errors import InputError, counted, log_speller, naming, on_one_line, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.gallery.points import read_points
-from vistool.models.classes import dataset_classes, fitting_names
+from vistool.models.classes import check_names, dataset_classes, fitting_names
 from vistool.models.configs import Source, resolve
 from vistool.models.model import Model, build_module, find_device
 from vistool.network.layers import words_for
@@ -304,8 +304,11 @@ def unweighted(spec: RunSpec) -> tuple[Model, Sample]:
     open_output(spec, spec.output.path(source.name, spec.tool), len(items))
     device = find_device(models.device)
     module = build_module(source, spec.seed)
-    names = fitting_names(source.name, [dataset_classes(source.config)], output_count(module))
-    model = Model(module, source.name, source.config, names, device, **models.said)
+    count = output_count(module)
+    if models.classes and count is not None:
+        check_names(source.name, models.classes, count, 'classes_file')
+    said = {'classes': fitting_names(source.name, [dataset_classes(source.config)], count), **models.said}
+    model = Model(module, source.name, source.config, device=device, **said)
     spec.analysis.check(model)
     model.use_files(models.files, models.draw_on)
     with naming('images'):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -425,20 +425,20 @@ def opened_models(models: Models, first: Source | Model | nn.Module, seed: int) 
 def _load(spec: ModelSpec, source: Source | Model | nn.Module, models: Models, seed: int) -> Model:
     if isinstance(source, Model):  # the caller's own stays as it is
         changed = models.files or models.draw_on or models.img_size or models.display != Display() or models.said
-        return replace(source, **models.said) if changed else source
-    model = load(
-        source,
-        spec.checkpoint,
-        device=models.device,
-        transform=spec.transform,
-        trust_checkpoint=models.trust_checkpoint,
-        seed=seed,
-        **models.said,
-    )
-    if models.classes and model.classes != models.classes:
-        names = counted(len(models.classes), 'name')
-        problem = f'{models.classes_file} has {names}, and {model.name} another number of outputs'
-        raise InputError(problem, parameter='classes_file')
+        named_by = 'classes_file' if models.classes else source.named_by
+        return replace(source, **models.said, named_by=named_by) if changed else source
+    with naming('classes_file', 'classes') if models.classes else nullcontext():
+        model = load(
+            source,
+            spec.checkpoint,
+            device=models.device,
+            transform=spec.transform,
+            trust_checkpoint=models.trust_checkpoint,
+            seed=seed,
+            **models.said,
+        )
+    if models.classes:
+        model.named_by = 'classes_file'
     return model
 
 

@@ -398,8 +398,11 @@ def encoded(text: str) -> bytes:
 _NOT_FROM_BYTES = re.compile('[\ud800-\udc7f\udd00-\udfff]')
 
 
+_PATHS = ('path', 'other_path')
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> bytes:
-    """Rows as a ``.csv`` file; see :func:`~vistool.environment.anonymized` for their texts.
+    """Rows as a ``.csv`` file; its columns of paths name no folder of this machine, as in a manifest.
 
     Args:
         rows: All with the same columns.
@@ -408,7 +411,9 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> byt
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else columns, lineterminator='\n')
     writer.writeheader()
-    writer.writerows(anonymized(row) for row in rows)
+    writer.writerows(
+        {key: (shareable if key in _PATHS else anonymized)(each) for key, each in row.items()} for row in rows
+    )
     return encoded(text.getvalue())
 
 
