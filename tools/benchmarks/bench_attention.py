@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import timm
 import torch
-from timing import machine, measure, ratio, table
+from timing import in_float32, machine, measure, ratio, table
 from torch import Tensor, nn
 
 from vistool import Attention
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
+    in_float32()
     print(f'ViT-B/16, batch 1, class rows; {machine()}')
     for size in args.sizes:
         names = [n for n in CONTENDERS if size <= args.naive_up_to or n not in ('all maps kept', 'naive rollout')]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench_folder import make_photos
 from processes import SETTINGS, run
-from timing import machine
+from timing import in_float32, machine
 
 TOOL = Path(__file__).resolve().parents[1] / 'vis_cam.py'
 _REPORT = re.compile(r'([\d.]+) images/s \((.+) of the time\)')
@@ -29,6 +29,7 @@ def forward(folder: str, config: str, checkpoint: str, batch: int, device: str) 
     import vistool as vt
     from vistool.data.samples import find_inputs
 
+    in_float32()
     model = vt.load(config, checkpoint, device=device)
     samples = [model.read(item.path) for item in find_inputs(folder)]
     batches = [model.batch(samples[start : start + batch]) for start in range(0, len(samples), batch)]

@@ -37,7 +37,7 @@ import torch
 from bench_folder import costs, make_photos
 from PIL import Image
 from processes import SETTINGS, alternate, cpu_ratio, middle, run
-from timing import machine, measure, ratio
+from timing import in_float32, machine, measure, ratio
 from torchvision.models import resnet50
 
 import vistool as vt
@@ -383,6 +383,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})
     os.chdir(ROOT)
     warnings.filterwarnings('ignore')
+    in_float32()
     begin = time.perf_counter()
     parts = parts_of(args.device)
     measured: dict[str, list[Row]] = {}
