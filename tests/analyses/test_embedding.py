@@ -126,7 +126,7 @@ def test_a_few_samples_get_a_perplexity_that_fits():
         ({'perplexity': 60}, 60, 'perplexity: 60 with 60 samples; accepted: below 60'),
         ({'perplexity': 0}, 60, 'perplexity: 0 is not positive'),
         ({'perplexity': float('nan')}, 60, 'perplexity: nan'),
-        ({}, 1, 'images: one sample cannot be laid out; accepted: at least 3'),
+        ({}, 1, 'images: 1 sample cannot be laid out; accepted: at least 3'),
         ({'reducer': 'pca'}, 2, 'images: 2 samples'),
         ({'reducer': 'mds'}, 60, "reducer: unknown reducer 'mds'; accepted: tsne, pca, umap"),
         ({'init': 'zeros'}, 60, 'init: unknown start'),
@@ -148,7 +148,7 @@ def test_the_confusion_matrix_equals_mmpretrains():
     np.testing.assert_array_equal(vt.confusion_matrix([], [], 2), np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r'not in range\(3\)'):
         vt.confusion_matrix([0, 3], [0, 0], 3)
-    with pytest.raises(ValueError, match='1 labels and 2 predictions'):
+    with pytest.raises(ValueError, match='1 label and 2 predictions'):
         vt.confusion_matrix([0], [0, 1], 2)
 
 
@@ -278,7 +278,7 @@ def test_features_of_a_layer_that_runs_twice_are_those_of_the_last_call_and_that
     with torch.no_grad(), caplog.at_level(logging.INFO, 'vistool'):
         found = [layer_features(network, images(), '0')[0] for _ in range(2)][1]
         torch.testing.assert_close(found, network(images()).mean((2, 3)))
-    assert caplog.messages == ['layer 0 runs 2 time(s) and returns 1 tensor(s): the last is taken']
+    assert caplog.messages == ['layer 0 runs 2 times and returns 1 tensor: the last is taken']
 
 
 @pytest.mark.parametrize('call', [1, 2])
@@ -290,7 +290,7 @@ def test_features_of_one_call_of_a_layer_are_those_of_that_call(call, caplog):
         calls = [first(images()), network(images())]
         torch.testing.assert_close(found, calls[call - 1].mean((2, 3)))
     assert not caplog.messages
-    with torch.no_grad(), pytest.raises(InputError, match=r"'0#3' runs 2 time\(s\)"):
+    with torch.no_grad(), pytest.raises(InputError, match="'0#3' runs 2 times"):
         layer_features(network, images(), '0#3')
     with torch.no_grad(), pytest.raises(InputError, match='names every call'):
         layer_features(network, images(), '0#all')
@@ -428,7 +428,7 @@ def test_one_class_and_the_first_classes(capsys, small, tmp_path):
 @pytest.mark.parametrize(
     ('words', 'said'),
     [
-        (['--indices', '0'], '--img: one sample cannot be laid out'),
+        (['--indices', '0'], '--img: 1 sample cannot be laid out'),
         (['--perplexity', '15'], '--perplexity: 15 with 15 samples'),
         (['--perplexity', 'many'], '--perplexity: '),
         (['--reducer', 'som'], '--reducer: unknown reducer'),

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
+from vistool.errors import counted
 from vistool.results import Embedding, EmbeddingMap
 from vistool.visualization import text as fitting
 from vistool.visualization.style import Page
@@ -191,7 +192,7 @@ def _title(result: EmbeddingMap, embedding: Embedding, place: int) -> list[str]:
     """The model; how points were laid out and how well classes part; what lines and hollow points mean."""
     judged = [] if embedding.silhouette is None else [f'silhouette {embedding.silhouette:.2f}'.replace('-', '−')]
     judged += [] if embedding.accuracy is None else [f'{result.neighbors}-NN accuracy {embedding.accuracy:.2f}']
-    how = f'{result.settings} of {len(result.samples)} samples'
+    how = f'{result.settings} of {counted(len(result.samples), "sample")}'
     where = f' in {embedding.features.shape[1]} dimensions' if judged else ''
     lines = [embedding.model, how if place == 0 else 'aligned with the first', ', '.join(judged) + where]
     notes = []
