@@ -34,7 +34,8 @@ PASS = '--method GradCAM GradCAM++ XGradCAM LayerCAM HiResCAM GradCAMElementWise
 RUNS = (
     f'vis_cam demo/coffee.png {LITE} {PASS}',
     'vis_cam demo/astronaut.png timm::test_resnet none --method AblationCAM ScoreCAM FullGrad EigenCAM',
-    'vis_cam demo/coffee.png timm::convnext_atto none --target-layers model.stages.1 model.stages.3 --layer-fusion none',
+    'vis_cam demo/coffee.png timm::convnext_atto none --target-layers model.stages.1 model.stages.3 '
+    '--layer-fusion none',
     f'vis_cam demo/coffee.png {LITE} --reference demo/astronaut.png',
     f'vis_cam demo/coffee.png {LITE} --aug-smooth --eigen-smooth --target-category top2',
     f'vis_cam demo/coffee.png {LITE} --method GradCAM random --metrics insertion deletion road --steps 8',
