@@ -42,6 +42,20 @@ def fitting_names(name: str, found: Sequence[Sequence[str] | None], count: int |
     return fitting[0] if fitting else None
 
 
+def check_names(name: str, classes: Sequence[str], count: int, parameter: str) -> None:
+    """Refuses class names of the caller's own that are not one for each output; of one output, two are accepted.
+
+    Raises:
+        InputError: Their number is another one.
+    """
+    if len(classes) != count and (count, len(classes)) != (1, 2):
+        raise InputError(
+            f'{counted(len(classes), "class name")} for {counted(count, "output")} of {name}',
+            accepted='one for each output, in their order',
+            parameter=parameter,
+        )
+
+
 def read_names(file: str | Path, parameter: str) -> tuple[str, ...]:
     """The class names in a text file, one a line, in the order of the ids.
 
