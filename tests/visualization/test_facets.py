@@ -153,8 +153,12 @@ def grid_image(*parameters, **place):
 def test_pictures_of_grids_are_titled_by_their_coordinates():
     assert grid_title(grid_image('p=0.5', step='Flip', draw=0)) == ('Flip', '30×20', 'p=0.5')
     assert grid_title(grid_image(step='original', draw=1, view=0)) == ('original · draw 2 · view 1', '30×20')
+    assert grid_title(grid_image(step='Rotate', within='RandAugment', choice=0)) == ('RandAugment', '› Rotate', '30×20')
     assert grid_title(grid_image(step='transformed')) == ('transformed', '30×20')
     assert grid_title(grid_image(step='transformed', view=1)) == ('view 2', '30×20')
+    assert grid_title(grid_image('p=0.5', step='Flip', draw=1), below=True) == ('30×20', 'p=0.5')
+    assert grid_title(grid_image(step='original', draw=1), below=True) == ('draw 2', '30×20')
+    assert grid_title(grid_image(step='nothing', within='RandAugment'), below=True) == ('› nothing', '30×20')
     assert grid_title(grid_image(draw=2)) == ('draw 3',) and grid_title(grid_image(sample=7)) == ()
     labeled = replace(grid_image(sample=7), label=('tabby',), refetched=9)
     assert grid_footer(labeled, 'original') == ('tabby', '#7 · 30×20 · replaced by #9')

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vistool.data.datasets import OLD_DATA, class_name, refuse_old_form
-from vistool.data.display import Display
+from vistool.data.display import STAND_IN, Display
 from vistool.data.images import ImageLike
 from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
@@ -634,7 +634,7 @@ def _single_image(subject: NetworkInput) -> Tensor | None:
 
 def _sample(data: object, size: Sequence[int], index: int) -> Sample:
     """A sample without a file: its photo is not known, so a medium gray stands in for it."""
-    gray = np.full((*size, 3), 128, np.uint8)
+    gray = np.full((*size, 3), STAND_IN, np.uint8)
     return Sample(
         data=data, image=gray, original=None, geometry=None, path=None, name=str(index), label=None, index=index
     )

@@ -59,7 +59,8 @@ class GridImage:
         cut: How it is cut into patches; None: it is drawn whole.
         boxes: Rectangles to draw on it, each in its own color: left, top, right, bottom in its pixels.
         coordinates: What it is, as far as it applies: the ``step`` of a pipeline after which it was taken (``original``
-            before the first, ``transformed`` after the last), ``draw`` and ``view`` (from 0), the ``sample``'s index.
+            before the first, ``transformed`` after the last), the container ``within`` which it was drawn and which
+            ``choice`` of the pipeline that was, ``draw`` and ``view`` (from 0), the ``sample``'s index.
         parameters: What the step drew, as text.
         label: The lines of the sample's label.
         refetched: The index of the sample that the pipeline gave instead; None: it is this one.

@@ -29,6 +29,7 @@ from vistool.data.datasets import (
 )
 from vistool.data.display import Display
 from vistool.data.samples import Item, Sample, find_inputs
+from vistool.environment import anonymized
 from vistool.errors import InputError, check_count, check_seed, counted, naming, param
 from vistool.models.classes import read_names
 from vistool.models.configs import Source, resolve
@@ -232,6 +233,7 @@ class Output:
     gallery: tuple[PathLike, ...] | None = None
     backends: tuple[str, ...] = ()
     embedding: PathLike | None = None
+    anonymous: bool = False
 
     def path(self, model: str, tool: str) -> Path:
         """Where results go.
@@ -456,6 +458,13 @@ def find_items(images: Images, source: Source | Model | nn.Module) -> Sequence[A
         )
     if config is None:
         raise InputError(f'{name_of(source)} has no config that names a dataset', parameter='images')
+    there = [each for each in PHASES if (config.get(f'{each}_dataloader') or {}).get('dataset')]
+    if there and phase not in there:
+        raise InputError(
+            f'{name_of(source)} has no {phase} dataset ({phase}_dataloader.dataset)',
+            accepted=', '.join(f'@{each}' for each in there),
+            parameter='images',
+        )
     with naming('images', 'phase'):
         items = dataset_items(config, phase)
     if not len(items):
@@ -501,10 +510,10 @@ def labels(models: Sequence[Model], names: Sequence[str] = ()) -> list[str]:
     """
     if names:
         return list(names)
-    configs = [model.name for model in models]
+    configs = anonymized([model.name for model in models])
     if len(set(configs)) == len(configs):
         return configs
-    weights = told_apart([model.weights_source if model.checkpoint else 'random' for model in models])
+    weights = anonymized(told_apart([model.weights_source if model.checkpoint else 'random' for model in models]))
     if len(set(configs)) == 1:
         return weights
     return [f'{config} {weight}' for config, weight in zip(configs, weights, strict=True)]

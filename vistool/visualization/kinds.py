@@ -39,7 +39,7 @@ from vistool.visualization import files as raw
 from vistool.visualization import raster
 from vistool.visualization import text as fonts
 from vistool.visualization.files import SUFFIXES, VECTOR_SUFFIXES, encode_pixels
-from vistool.visualization.grids import bare_tiles, grid_scene
+from vistool.visualization.grids import bare_tiles, grid_scene, sized_tiles
 from vistool.visualization.heatmaps import as_heatmaps, channel_files, heatmaps_scene, overlays, panel_scenes
 from vistool.visualization.scene import Pixels, Scene
 from vistool.visualization.style import Page, Style, StyleOption
@@ -156,6 +156,8 @@ def _(result: ImageGrid, style: Style) -> list[tuple[str, Pixels]]:
 
 @to_panels.register(ImageGrid)
 def _(result: ImageGrid, style: Style) -> list[tuple[str, Pixels]]:
+    if style.panel_size is not None:
+        return _numbered([raster.paint(each, 1.0) for each in sized_tiles(result, style)])
     return _numbered(bare_tiles(result))
 
 
