@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import mmengine.registry
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TASK_UTILS, DefaultScope, Registry, registry
@@ -52,6 +53,7 @@ ANALYSIS_MODULES = {
 ANALYSES = Registry('analysis', parent=TASK_UTILS, scope='vistool', locations=sorted({*ANALYSIS_MODULES.values()}))
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='vistool', locations=['vistool.data.derived'])
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='vistool', locations=['vistool.models.wrappers'])
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='vistool', locations=['vistool.data.image_folder'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='vistool', locations=['vistool.training'])
 CAM_TARGETS = Registry('cam target', scope='vistool')
 """Scores, other than those of classes, that a class activation map can explain: ``cam_target = dict(type='Name', …)``.

@@ -16,6 +16,7 @@ from vistool.errors import InputError
 from vistool.models.configs import Source
 from vistool.models.model import load, preview_model
 from vistool.network.outputs import Hints, default_scores, find_readout, has_classes
+from vistool.runs.spec import Models, ModelSpec, opened_models
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,7 +192,7 @@ def test_packages_that_overwrite_each_other_are_told_once(installed, told, monke
 def test_class_names_of_another_number_of_outputs_are_dropped_and_that_is_said(spec, option, caplog):
     changed = load(spec, 'none', options={option: 10})
     assert changed.classes is None and changed.class_name(7) == 'class 7'
-    assert '1000 class names do not belong to 10 outputs; classes are shown by their number' in caplog.text
+    assert '1,000 class names for 10 outputs; classes are shown by their number' in caplog.text
     caplog.clear()
     assert len(load(spec, 'none').classes) == 1000 and 'names' not in caplog.text
 
@@ -232,14 +233,28 @@ def test_an_environment_that_breaks_gets_one_line(transformers, summary, told, m
     assert len(caplog.records) == bool(told) and told in caplog.text
 
 
-def test_networks_that_do_not_tell_their_number_of_outputs_lose_wrong_names_when_they_have_run(caplog):
+@pytest.mark.parametrize('count', [2, 7])
+def test_class_names_that_the_caller_gives_are_one_for_each_output(count, tmp_path):
+    """A network that tells nothing of its outputs, one that does, and a file for a model that was loaded before."""
     import vistool as vt
 
     module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model = load(module, classes=['one', 'two'])
-    result = vt.CAM(targets=[4], layers=['0'])(model, torch.randn(3, 8, 8))
-    assert result.provenance['targets'][0]['name'] == 'class 4'
-    assert '2 class names do not belong to 6 outputs' in caplog.text
+    names = [f'kind {number}' for number in range(count)]
+    with pytest.raises(
+        vt.InputError, match=f'^classes: {count} class names for 6 outputs of Sequential; accepted: one'
+    ):
+        vt.CAM(targets=[4], layers=['0'])(load(module, classes=names), torch.randn(3, 8, 8))
+    with pytest.raises(vt.InputError, match=f'^classes: {count} class names for 1,000 outputs of resnet18'):
+        load('timm::resnet18', 'none', classes=names)
+    (tmp_path / 'names.txt').write_text('\n'.join(names))
+    model = load(module)
+    models = Models(ModelSpec(model), classes_file=str(tmp_path / 'names.txt'))
+    with (
+        opened_models(models, model, 0) as (named,),
+        pytest.raises(vt.InputError, match=f'^classes_file: {count} class'),
+    ):
+        vt.CAM(layers=['0'])(named, torch.randn(3, 8, 8))
+    assert model.classes is None
 
 
 class Mean(nn.Module):

@@ -26,7 +26,7 @@ import torch
 import torchvision
 from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
-from timing import machine, measure, ratio, table
+from timing import in_float32, machine, measure, ratio, table
 from torch import Tensor, nn
 from torchcam.metrics import DeletionInsertionMetric
 
@@ -204,6 +204,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
+    in_float32()
     tune_process()  # as the commands do; all contenders run faster
     batch = args.batch_size
     model, image, maps = prepared(args.network, SIDE, args.maps, args.device)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 import tempfile
-import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -148,7 +147,6 @@ class Session:
 
     def map(self, photo: Photo, model: int, view: View) -> bytes:
         """The maps of a view, with the command that draws them."""
-        started = time.perf_counter()
         answer = self.reading(photo, model).answer(view)
         self._trim()
         words = self._words(photo, model, view, answer.drawing, 'png')
@@ -156,7 +154,6 @@ class Session:
             'view': view.kind,
             'photo': photo.id,
             'model': model,
-            'seconds': round(time.perf_counter() - started, 5),
             'maps': answer.entries,
             'token': answer.token,
             'note': answer.note,

@@ -125,7 +125,9 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
     Inside, every submodule is in eval mode, no parameter requires gradients, and autograd is on. With the parameters
     frozen no graph is recorded before a layer's output is made a leaf, so a forward costs what a ``no_grad`` forward
     costs, yet contexts inside the model that restore the gradient mode cannot switch gradients off after that layer.
-    Nothing is compiled or checkpointed: a module that ran twice for the sake of memory would be watched twice.
+    Nothing is compiled or checkpointed: a module that ran twice for the sake of memory would be watched twice. A GPU
+    computes in float32 what is float32: TF32, which cuDNN takes by default, keeps 10 bits of the mantissa, and maps of
+    inner layers change by several percent.
 
     Afterwards device, modes, ``requires_grad``, ``.grad`` and the caller's gradient mode are as before. Other threads
     that borrow the same network, a part of it or a network around it, wait.
@@ -148,6 +150,7 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
     with (
         _locked(modules_of(module)),
         _plain_calls,
+        _float32,
         torch.inference_mode(False),
         _without_wrappers(_watchable_parts(module)) as parts,
         _with_recordable_weights(parts),
@@ -289,6 +292,56 @@ class _PlainCalls:
 
 
 _plain_calls = _PlainCalls()
+
+
+class _Float32:
+    """While any thread is inside, no product or convolution of float32 is rounded to TF32 on a GPU.
+
+    The settings are PyTorch's and hold for the whole process. Since PyTorch 2.9 there are two interfaces: flags, and
+    words for each kind of operation. The flags cannot be read once a user has set a word, so then words are set.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._undo = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                self._install()
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._undo.close()
+
+    def _install(self) -> None:
+        cudnn: Any = torch.backends.cudnn
+        matmul: Any = torch.backends.cuda.matmul
+        try:
+            if cudnn.allow_tf32:
+                cudnn.allow_tf32 = False
+                self._undo.callback(setattr, cudnn, 'allow_tf32', True)
+        except RuntimeError:
+            self._by_word(cudnn.conv, cudnn.rnn)
+        try:
+            products = torch.get_float32_matmul_precision()
+            if products != 'highest':  # the others round on CPUs too
+                torch.set_float32_matmul_precision('highest')
+                self._undo.callback(torch.set_float32_matmul_precision, products)
+        except RuntimeError:
+            self._by_word(matmul)
+
+    def _by_word(self, *kinds: Any) -> None:
+        for kind in kinds:
+            self._undo.callback(setattr, kind, 'fp32_precision', kind.fp32_precision)
+            kind.fp32_precision = 'ieee'
+
+
+_float32 = _Float32()
 
 
 def _any_wrapper(parts: Sequence[nn.Module]) -> bool:

@@ -19,7 +19,7 @@ from vistool.data.display import Display
 from vistool.data.near_duplicates import DISTANCE, HashedImage, can_hash, near_duplicates
 from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
-from vistool.errors import InputError, check_count, check_seed, naming, on_one_line
+from vistool.errors import InputError, check_count, check_seed, counted, naming, on_one_line
 from vistool.models.configs import Source, images_of, resolve
 from vistool.records import shown
 from vistool.results import DatasetSummary, ImageGrid, channel_names
@@ -39,6 +39,8 @@ DAY = 86_400
 """Seconds that a window stays open at most."""
 MOST_PAIRS = 24
 """Pairs of near-duplicates that are drawn; the table has all."""
+MOST_LINES = 100
+"""Pairs of near-duplicates that are printed."""
 MOST_DISTANCE = 16
 """Hashes of images that have nothing in common differ in 32 of 64 bits on average, and sometimes in 20."""
 _WORTH_WORKERS = 32
@@ -253,7 +255,8 @@ def fault_line(index: int, path: str, text: str) -> str:
 def _count_faults(faults: Sequence[tuple[int, str, str]], total: int) -> None:
     if faults:
         wrong = len({index for index, _, _ in faults})
-        log.warning('%d fault(s) in the annotations of %d of %d sample(s)', len(faults), wrong, total)
+        told = counted(len(faults), 'fault'), wrong, counted(total, 'sample')
+        log.warning('%s in the annotations of %d of %s', *told)
 
 
 def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
@@ -277,7 +280,7 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
         callbacks.progress(len(measured), len(chosen))
         measured.append(each)
     callbacks.progress(len(chosen), len(chosen))
-    title = f'{source.name} · {spec.phase} · {len(chosen):,} of {len(samples):,} samples'
+    title = f'{source.name} · {spec.phase} · {len(chosen):,} of {counted(len(samples), "sample")}'
     with naming('config'):
         result = replace(analysis.summed(samples, measured), title=title)
     if distance is not None:
@@ -289,8 +292,11 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     for fault in result.faults:
         log.warning('%s', fault_line(*fault))
     _count_faults(result.faults, len(chosen))
-    for pair in result.duplicates or ():
+    pairs = result.duplicates or ()
+    for pair in pairs[:MOST_LINES]:
         log.warning('%s: %s', 'leak' if pair.leaks else 'near-duplicate', pair.text)
+    if len(pairs) > MOST_LINES:
+        log.warning('and %s more, in the table', counted(len(pairs) - MOST_LINES, 'pair'))
     log.info('%s', _line(result))
     failures = [Failure(f'sample {index}', error) for index, error in result.failed]
     log_failures(failures, len(chosen))

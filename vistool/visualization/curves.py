@@ -178,7 +178,7 @@ def tell_values(axes: Any) -> None:
 def mark_ends(axes: Any, curves: Sequence[Curve], axis: Axis, colors: Sequence[Any], paper: bool) -> None:
     """Dots on the peak and the end of each config's highest curve; their values in words where there is one config.
 
-    On paper the end has no words: they would stand outside and narrow the picture.
+    On paper those of the end stand below or above it: at its side they would narrow the picture.
     """
     planned = [(curve, color) for curve, color in zip(curves, colors, strict=True) if not curve.measured]
     configs = list(dict.fromkeys(curve.config for curve, _ in planned))
@@ -191,15 +191,19 @@ def mark_ends(axes: Any, curves: Sequence[Curve], axis: Axis, colors: Sequence[A
         places = axis.position(config, curve.steps[[int(curve.values.argmax()), -1]])
         axes.plot(places, values, linestyle='none', marker='o', color=color, zorder=5, clip_on=False)
         if len(configs) == 1:
-            _say_ends(axes, places, values, paper)
+            falls = float(curve.values[-len(curve.values) // 5 :].mean()) >= values[1]
+            _say_ends(axes, places, values, paper, falls)
 
 
-def _say_ends(axes: Any, places: NDArray[Any], values: NDArray[Any], paper: bool) -> None:
+def _say_ends(axes: Any, places: NDArray[Any], values: NDArray[Any], paper: bool, falls: bool) -> None:
     shared = {'textcoords': 'offset points', 'color': '0.25', 'fontsize': 'small', 'annotation_clip': False}
     side, anchor = (4, 'left') if places[0] < places[1] / 2 else (-4, 'right')
     axes.annotate(f'peak {values[0]:.3g}', (places[0], values[0]), (side, 4), ha=anchor, **shared)
-    if not paper and (values[1] > 0 or axes.get_yscale() != 'log'):
-        axes.annotate(f'end {values[1]:.3g}', (places[1], values[1]), (6, 0), va='center', **shared)
+    if values[1] > 0 or axes.get_yscale() != 'log':
+        below = {'xytext': (-5, -4.6), 'ha': 'right', 'va': 'center'}  # a curve that falls does not pass there
+        above = {'xytext': (-5, 4), 'ha': 'right', 'va': 'bottom'}
+        where = {'xytext': (6, 0), 'va': 'center'} if not paper else below if falls else above
+        axes.annotate(f'end {values[1]:.3g}', (places[1], values[1]), **where, **shared)
 
 
 def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any]) -> None:

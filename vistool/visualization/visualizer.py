@@ -14,7 +14,7 @@ from vistool.errors import InputError, close_matches, param
 from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
 from vistool.visualization import text as fonts
-from vistool.visualization.facets import facets
+from vistool.visualization.facets import facets, with_titles
 from vistool.visualization.files import (
     VECTOR_SUFFIXES,
     check_file,
@@ -238,7 +238,9 @@ def write_folder(result: Result, folder: Path, style: Style, argument: str = 'ou
 
 
 def panels(result: Result, folder: Path, style: Style) -> list[Path]:
-    """Writes each tile of a result untitled, as PNG, all of one pixel size (the photo's own), for LaTeX subfigures.
+    """Writes each tile of a result untitled, as PNG, all of one pixel size, for LaTeX subfigures.
+
+    That is the photo's own, or the style's ``panel_size``.
 
     Returns:
         The files: ``input.png``, one per map, the input of each query where several are points, and ``figure.tex``,
@@ -265,12 +267,13 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
         names = [path.name for path in written]
         scenes = query_scenes(result, style).items()
         inputs = {query: write(f'{query}/input', raster.paint(scene, 1.0)).name for query, scene in scenes}
-        written += write_figure(folder / 'figure.tex', facets(result), names, size[0] / size[1], inputs)
+        titled = with_titles(facets(result), style.row_titles, style.column_titles)
+        written += write_figure(folder / 'figure.tex', titled, names, size[0] / size[1], inputs)
     return written
 
 
 def sheet(results: Sequence[Heatmaps], path: Path | str, style: Style) -> list[Path]:
-    """Writes several images' maps on pages: rows are images, columns are maps.
+    """Writes several images' maps on pages: rows are images and columns are maps, or the other way round.
 
     Returns:
         One file; for formats without pages, ``NAME-1.png``, ``NAME-2.png`` … where one page is not enough.
