@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePath
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -28,7 +29,7 @@ from vistool.data.samples import Sample, preprocess
 from vistool.environment import warn_of_environment, without_import_notices
 from vistool.errors import InputError, cause_of, counted, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
-from vistool.models.checkpoints.unpickling import weights_only
+from vistool.models.checkpoints.unpickling import TRUST_HINT, weights_only
 from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import OWN, Chosen, check_names, dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
@@ -460,6 +461,9 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
         except InputError:
             raise
         except Exception as error:  # a model's constructor can raise anything
+            if isinstance(error, UnpicklingError) and not trust:  # PyTorch's long advice is about its own arguments
+                problem = f'the model of {source.name} loads a file that is damaged or could run code when loaded'
+                raise InputError(problem, hint=TRUST_HINT, parameter='config') from error
             refuse_old_form(config, OLD_DATA, 'default_scope, model and test_dataloader', source.name)
             raise InputError(
                 f'the model of {source.name} cannot be built: {cause_of(error)}',
