@@ -461,7 +461,8 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
         except InputError:
             raise
         except Exception as error:  # a model's constructor can raise anything
-            if isinstance(error, UnpicklingError) and not trust:  # PyTorch's long advice is about its own arguments
+            # newer versions of timm wrap PyTorch's error; the advice of both is about their own arguments
+            if not trust and (isinstance(error, UnpicklingError) or isinstance(error.__cause__, UnpicklingError)):
                 problem = f'the model of {source.name} loads a file that is damaged or could run code when loaded'
                 raise InputError(problem, hint=TRUST_HINT, parameter='config') from error
             refuse_old_form(config, OLD_DATA, 'default_scope, model and test_dataloader', source.name)
