@@ -14,6 +14,7 @@ import pytest
 import torch
 from command_line import runner
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.offsetbox import AnnotationBbox
 from mmpretrain.evaluation import ConfusionMatrix
 from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
@@ -470,6 +471,29 @@ def test_a_legend_of_a_hundred_classes_stays_within_the_figure():
         top = made.axes[0].title.get_window_extent(renderer)
         assert top.y1 <= page.y1 + 1 and legend.get_window_extent(renderer).y1 <= made.axes[0].bbox.y0
     assert len({(str(handle.get_color()), handle.get_marker()) for handle in legend.legend_handles}) == 100
+
+
+@pytest.mark.parametrize('models', [1, 2])
+@pytest.mark.parametrize('style', [Style(), Style(width=760), Style(width='column')])
+def test_thumbnails_of_the_outermost_samples_stay_within_their_panel(models, style):
+    photo = np.zeros((64, 48, 3), np.uint8)
+    shown = [
+        EmbeddedSample(place, str(place), None, Target('cat', 0), (None,) * models, thumbnail=photo)
+        for place in range(9)
+    ]
+    features = [blobs(9, seed=seed)[0] for seed in range(models)]
+    told = [(f'net {place}', 'fc') for place in range(models)]
+    made = figure(DatasetEmbedding(reducer='pca')(features, shown, told), style)
+    canvas = FigureCanvasAgg(made)
+    canvas.draw()
+    for axes in made.axes:
+        pictures = [each for each in axes.artists if isinstance(each, AnnotationBbox)]
+        assert pictures
+        for picture in pictures:
+            box = picture.get_window_extent(canvas.get_renderer())
+            assert (
+                axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+            )
 
 
 def test_nearest_neighbors_leave_the_sample_itself_out():

@@ -201,6 +201,8 @@ class Malicious:
         ([COFFEE], 'config'),
         (['--method', 'gradcam', COFFEE, CONFIG], 'positional'),
         ([COFFEE, CONFIG, '--cfg-options', 'model'], 'KEY=VALUE'),
+        ([COFFEE, CONFIG, '--cfg-options', "a=[dict(b='c',d=2),dict(e=3)]"], 'holds a dict; accepted: numbers'),
+        (['@val', 'timm::test_resnet', 'none'], r'has no val dataset \(val_dataloader.dataset\); accepted: @test$'),
         ([COFFEE, CONFIG, '--log-level', 'loud'], 'warning'),
     ],
 )

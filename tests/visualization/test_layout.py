@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_results import center_crop, heatmaps, models, photo
+from torch import nn
 
+from vistool.analyses.cam import CAM
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError
 from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, ImageGrid, Target
@@ -565,6 +568,19 @@ def test_panels_of_a_given_size_keep_the_photos_shape(size, canvas, inside):
         assert panel.shape[1::-1] == canvas, name
         rows, columns = (np.flatnonzero((panel != 255).any((axis, 2))) for axis in (1, 0))
         assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == pytest.approx(inside, abs=2)
+
+
+def test_gray_that_stands_in_for_a_photo_is_said():
+    """A tensor alone has no photo; a photo that happens to be dark, or a file that is gray, has."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).eval()
+    result = CAM(['gradcam'], layers=['1'])(network, torch.rand(3, 32, 32))
+    said = 'no photo given with the tensor, gray stands in for it'
+    assert any(said in text for text in words(scene_of(result)))
+    assert not any(said in text for text in words(scene_of(heatmaps())))
+    known = replace(result, original=np.full((32, 32, 3), 128, np.uint8))
+    assert not any(said in text for text in words(scene_of(known)))
 
 
 def test_pictures_of_a_dataset_take_the_size_of_panels_too():

@@ -389,6 +389,13 @@ def config_options(pairs: Sequence[str]) -> Mapping[str, Any]:
     reader.add_argument('--cfg-options', nargs='+', action=DictAction)
     try:
         options: Mapping[str, Any] = reader.parse_args(['--cfg-options', *pairs]).cfg_options
+    except RecursionError as error:  # mmengine's reader never ends at dict(…) within a list
+        raise InputError(
+            f'{" ".join(pairs)!r} holds a dict',
+            accepted='numbers, words, lists and tuples',
+            hint="write it into a config with _base_ = 'the other one'",
+            parameter='options',
+        ) from error
     except (ValueError, AssertionError, SyntaxError) as error:
         raise InputError(f'{" ".join(pairs)!r} cannot be read: {error}', parameter='options') from error
     return options

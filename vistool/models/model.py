@@ -7,10 +7,11 @@ import logging
 import operator
 import os
 import re
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vistool.data.datasets import OLD_DATA, class_name, refuse_old_form
-from vistool.data.display import Display
+from vistool.data.display import STAND_IN, Display
 from vistool.data.images import ImageLike
 from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from mmengine import Config
 
 log = logging.getLogger('vistool')
+_building = threading.RLock()
+"""Held while a pipeline is built: its steps import what registers them."""
 T = TypeVar('T')
 
 FEW_VALUES = 4
@@ -106,10 +109,24 @@ class Model:
     activation: str | None = None
     named_by: str = ''
     _cache: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pipeline: Pipeline | MultiPipeline | None = field(default=None, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def pipeline(self) -> Pipeline | MultiPipeline:
-        """The test pipeline of the config and its data preprocessor; one per input if there are several inputs."""
+        """The test pipeline of the config and its data preprocessor; one per input if there are several inputs.
+
+        It is built at first use, which is in a thread that reads images: the others wait for it.
+        """
+        with _building:
+            if self._pipeline is None:
+                self._pipeline = self._built_pipeline()
+            return self._pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Pipeline | MultiPipeline) -> None:
+        self._pipeline = pipeline
+
+    def _built_pipeline(self) -> Pipeline | MultiPipeline:
         if self.config is not None:
             built = build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
             if isinstance(built, Pipeline) and built.channels is None:
@@ -634,7 +651,7 @@ def _single_image(subject: NetworkInput) -> Tensor | None:
 
 def _sample(data: object, size: Sequence[int], index: int) -> Sample:
     """A sample without a file: its photo is not known, so a medium gray stands in for it."""
-    gray = np.full((*size, 3), 128, np.uint8)
+    gray = np.full((*size, 3), STAND_IN, np.uint8)
     return Sample(
         data=data, image=gray, original=None, geometry=None, path=None, name=str(index), label=None, index=index
     )

@@ -458,6 +458,13 @@ def find_items(images: Images, source: Source | Model | nn.Module) -> Sequence[A
         )
     if config is None:
         raise InputError(f'{name_of(source)} has no config that names a dataset', parameter='images')
+    there = [each for each in PHASES if (config.get(f'{each}_dataloader') or {}).get('dataset')]
+    if there and phase not in there:
+        raise InputError(
+            f'{name_of(source)} has no {phase} dataset ({phase}_dataloader.dataset)',
+            accepted=', '.join(f'@{each}' for each in there),
+            parameter='images',
+        )
     with naming('images', 'phase'):
         items = dataset_items(config, phase)
     if not len(items):

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from vistool.data.display import STAND_IN
 from vistool.errors import InputError, counted
 from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer, Measure
 
@@ -217,7 +218,12 @@ def remark(result: Heatmaps, hatched: bool = False) -> str:
     """
     missing, total = result.not_finite
     marked = 'hatched' if hatched else 'magenta'
-    return _joined(result.shown.describe(), f'{missing} of {total} values not finite ({marked})' if missing else '')
+    unknown = result.original is None and bool((result.image == STAND_IN).all())
+    return _joined(
+        result.shown.describe(),
+        f'{missing} of {total} values not finite ({marked})' if missing else '',
+        'no photo given with the tensor, gray stands in for it' if unknown else '',
+    )
 
 
 def grid_remark(result: ImageGrid) -> str:
