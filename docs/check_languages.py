@@ -18,7 +18,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 ENGLISH, CHINESE = DOCS / 'en', DOCS / 'zh_cn'
-READMES = (DOCS.parent / 'README.md', DOCS.parent / 'README_zh-CN.md')
+BESIDE = [(DOCS.parent / f'{name}.md', DOCS.parent / f'{name}_zh-CN.md') for name in ('README', 'CONTRIBUTING')]
+"""Pages at the top of the repository, whose links name their language."""
 
 _PAGES = ('.md', '.rst')
 _COMMENT = re.compile(r'(^|\s+)#\s.*$')
@@ -28,7 +29,7 @@ _LINK = re.compile(r'(?<!!)\[[^\[\]]*\]\(([^)\s]+)\)')
 _PICTURE = re.compile(r'!\[[^\]]*\]\(([^)\s]+)\)')
 _CELL = re.compile(r'(?<!\\)\|')
 _TITLE = re.compile(r'^.* <([\w-]+)>$')
-_LANGUAGE = re.compile(r'docs/(en|zh_cn)/|README(_zh-CN)?\.md')
+_LANGUAGE = re.compile(r'docs/(en|zh_cn)/|(README|CONTRIBUTING)(_zh-CN)?\.md')
 
 
 @dataclass
@@ -113,9 +114,7 @@ def _first_difference(english: Sequence[object], chinese: Sequence[object]) -> s
 
 def compare(english: Path, chinese: Path) -> list[str]:
     """The differences of two pages of the same content."""
-    texts = [path.read_text(encoding='utf-8') for path in (english, chinese)]
-    if english in READMES:
-        texts = [_LANGUAGE.sub('', text) for text in texts]
+    texts = [_LANGUAGE.sub('', path.read_text(encoding='utf-8')) for path in (english, chinese)]
     return differences(english.name, *map(structure_of, texts))
 
 
@@ -129,8 +128,9 @@ def main() -> int:
     for name in sorted(names[0] & names[1]):
         if name.endswith('.md'):
             found += compare(ENGLISH / name, CHINESE / name)
-    found += compare(*READMES)
-    print(*found or [f'{len(names[0])} pages and the README have the same structure in both languages'], sep='\n')
+    found += [difference for pair in BESIDE for difference in compare(*pair)]
+    same = f'{len(names[0])} pages, the README and CONTRIBUTING have the same structure in both languages'
+    print(*found or [same], sep='\n')
     return int(bool(found))
 
 

@@ -77,7 +77,7 @@ repository_branch = 'main'
 # linkcheck is a target of its own: it needs the network
 linkcheck_ignore = [r'https?://localhost.*']
 
-_PAGES = {'CONTRIBUTING.md': 'contributing', 'CHANGELOG.md': 'changelog'}
+_PAGES = {'CONTRIBUTING.md': 'contributing', 'CONTRIBUTING_zh-CN.md': 'contributing', 'CHANGELOG.md': 'changelog'}
 _LANGUAGES = {'en': 'zh_cn', 'zh_cn': 'en'}
 _NAMES = {'en': 'English', 'zh_cn': '简体中文'}
 
@@ -117,6 +117,13 @@ def link_repository_files(app: Sphinx, doctree: nodes.document) -> None:
         # What does not exist stays, for the warning of whoever looks it up.
 
 
+def mark_options(app: Sphinx, doctree: nodes.document) -> None:
+    """Gives code that begins with an option a class, so that site.css can keep ``--target-category`` on one line."""
+    for node in doctree.findall(nodes.literal):
+        if node.astext().startswith('-'):
+            node['classes'].append('option')
+
+
 def add_language_link(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
     """Gives the templates the same page in the other language, or that language's first page."""
     here = Path(app.srcdir).name
@@ -132,4 +139,5 @@ def add_language_link(app: Sphinx, pagename: str, templatename: str, context: di
 def setup(app: Sphinx) -> None:
     """Connects the handlers; Sphinx calls this function of each configuration."""
     app.connect('doctree-read', link_repository_files)
+    app.connect('doctree-read', mark_options)
     app.connect('html-page-context', add_language_link)

@@ -2,7 +2,7 @@
 
     python docs/run_commands.py                     # every page of docs/en, and README.md
     python docs/run_commands.py --only vis_cam      # some pages
-    python docs/run_commands.py --pictures          # also replaces docs/images by what the commands drew
+    python docs/run_commands.py --pictures          # also replaces what looks different in docs/images
 
 A page is run from top to bottom in a folder of its own that holds ``demo``, ``configs`` and ``tools``. Blocks marked
 ``bash`` are commands; each has to exit with 0. Blocks marked ``python`` of one page share their names, as in a
@@ -38,7 +38,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs/en').glob('*.md'))]
@@ -52,6 +52,7 @@ _ITEM = re.compile(
     r'|^ *!\[[^\]]*\]\((?P<picture>[^)]+)\)$',
     re.DOTALL | re.MULTILINE,
 )
+_ENCODING = {'.jpg': {'quality': 88}, '.webp': {'quality': 80, 'method': 6}}
 _MARKS = ('skip', 'needs', 'expect', 'file', 'picture', 'by hand')
 
 # Runs the Python of one page: reads one JSON string of code per line, answers with one line each.
@@ -237,13 +238,31 @@ class Runner:
 
 
 def save_picture(source: Path, target: Path) -> None:
-    """Copies a picture, or converts it to the format of its place in the documents."""
+    """Puts a picture in its place in the documents, in the format of that place.
+
+    A picture that looks as it did stays what it is, so that the repository does not grow.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.suffix == target.suffix:
-        shutil.copyfile(source, target)
-        return
     with Image.open(source) as image:
-        image.convert('RGB').save(target, quality=88)
+        if target.is_file():
+            with Image.open(target) as before:
+                if looks_alike(image, before):
+                    return
+        if source.suffix == target.suffix == '.jpg':
+            shutil.copyfile(source, target)
+        elif target.suffix == '.png':
+            image.convert('RGB').quantize(128).save(target, optimize=True)
+        else:
+            image.convert('RGB').save(target, **_ENCODING[target.suffix])
+
+
+def looks_alike(one: Image.Image, other: Image.Image) -> bool:
+    """Whether two pictures differ by no more than lossy encoding does: in no square of 4×4 pixels by 20 of 255."""
+    if one.size != other.size:
+        return False
+    small = [image.convert('L').reduce(4) for image in (one, other)]
+    _, largest = ImageChops.difference(*small).getextrema()
+    return largest < 20
 
 
 def run_page(page: Path, threads: int, replace: bool) -> Report:

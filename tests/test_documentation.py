@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 DOCS = Path(__file__).parents[1] / 'docs'
 
@@ -24,11 +26,11 @@ PAGE = """# Title
 <!-- run: touch hidden -->
 <!-- expect: 1 -->
 ```bash
-test -e hidden && echo drawn > picture.txt && exit 1  # a comment
+test -e hidden && mv given.png picture.png && exit 1  # a comment
 ```
 
-<!-- picture: picture.txt -->
-![A picture](images/picture.txt)
+<!-- picture: picture.png -->
+![A picture](images/picture.webp)
 
 <!-- python
 number = 20
@@ -57,10 +59,28 @@ false
 def test_a_page_is_run_from_top_to_bottom(scripts, tmp_path):
     _, run_commands = scripts
     page = tmp_path / 'page.md'
+    Image.new('RGB', (40, 40), 'red').save(tmp_path / 'given.png')
     report = run_commands.Runner(page, tmp_path, 1, replace=True).run(run_commands.steps_of(PAGE))
     assert not report.failed and report.ran == 5
     assert report.skipped == ['page.md:26: needs a cluster: false']
-    assert (tmp_path / 'images/picture.txt').read_text() == 'drawn\n'
+    with Image.open(tmp_path / 'images/picture.webp') as picture:
+        assert picture.format == 'WEBP' and picture.size == (40, 40)
+
+
+def test_a_picture_is_replaced_where_it_looks_different(scripts, tmp_path):
+    _, run_commands = scripts
+    drawn, shown = tmp_path / 'drawn.png', tmp_path / 'shown.jpg'
+    noise = np.random.default_rng(0).integers(100, 140, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(drawn)
+    run_commands.save_picture(drawn, shown)
+    before = shown.read_bytes()
+    Image.fromarray(noise + np.uint8(4)).save(drawn)  # as far as lossy encoding goes
+    run_commands.save_picture(drawn, shown)
+    assert shown.read_bytes() == before
+    noise[8:14, 20:24] = 255  # a digit
+    Image.fromarray(noise).save(drawn)
+    run_commands.save_picture(drawn, shown)
+    assert shown.read_bytes() != before
 
 
 @pytest.mark.parametrize(
@@ -96,8 +116,8 @@ def test_a_translated_page_has_the_same_structure(scripts):
     ('old', 'new', 'what'),
     [
         ('# Title', '## Title', 'headings'),
-        ('echo drawn', 'echo else', 'code'),
-        ('images/picture.txt', 'images/other.txt', 'pictures'),
+        ('mv given.png', 'cp given.png', 'code'),
+        ('images/picture.webp', 'images/other.webp', 'pictures'),
         ('| 1 | [page]', '| 1 | 2 | [page]', 'tables'),
         ('page.md#part', 'other.md#part', 'is linked 1 and 0 times'),
     ],

@@ -175,6 +175,17 @@ def without_name(text: str, name: object, instead: str = 'it') -> str:
     return text
 
 
+def counted(count: int, noun: str, plural: str = '') -> str:
+    """A number with its noun, as messages and captions write it: ``'1 image'``, ``'2 images'``, ``'1,200 images'``.
+
+    Args:
+        count: How many.
+        noun: One of them.
+        plural: Several of them, where that is not ``noun`` and an s.
+    """
+    return f'{count:,} {noun if count == 1 else plural or noun + "s"}'
+
+
 def cause_of(error: BaseException) -> str:
     """An exception of another package with its type: ``'ValueError: depth 7 is not supported'``."""
     message = message_of(error)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from command_line import runner
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.offsetbox import AnnotationBbox
 from mmpretrain.evaluation import ConfusionMatrix
 from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
@@ -126,7 +127,7 @@ def test_a_few_samples_get_a_perplexity_that_fits():
         ({'perplexity': 60}, 60, 'perplexity: 60 with 60 samples; accepted: below 60'),
         ({'perplexity': 0}, 60, 'perplexity: 0 is not positive'),
         ({'perplexity': float('nan')}, 60, 'perplexity: nan'),
-        ({}, 1, 'images: one sample cannot be laid out; accepted: at least 3'),
+        ({}, 1, 'images: 1 sample cannot be laid out; accepted: at least 3'),
         ({'reducer': 'pca'}, 2, 'images: 2 samples'),
         ({'reducer': 'mds'}, 60, "reducer: unknown reducer 'mds'; accepted: tsne, pca, umap"),
         ({'init': 'zeros'}, 60, 'init: unknown start'),
@@ -148,7 +149,7 @@ def test_the_confusion_matrix_equals_mmpretrains():
     np.testing.assert_array_equal(vt.confusion_matrix([], [], 2), np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r'not in range\(3\)'):
         vt.confusion_matrix([0, 3], [0, 0], 3)
-    with pytest.raises(ValueError, match='1 labels and 2 predictions'):
+    with pytest.raises(ValueError, match='1 label and 2 predictions'):
         vt.confusion_matrix([0], [0, 1], 2)
 
 
@@ -300,7 +301,7 @@ def test_features_of_a_layer_that_runs_twice_are_those_of_the_last_call_and_that
     with torch.no_grad(), caplog.at_level(logging.INFO, 'vistool'):
         found = [layer_features(network, images(), '0')[0] for _ in range(2)][1]
         torch.testing.assert_close(found, network(images()).mean((2, 3)))
-    assert caplog.messages == ['layer 0 runs 2 time(s) and returns 1 tensor(s): the last is taken']
+    assert caplog.messages == ['layer 0 runs 2 times and returns 1 tensor: the last is taken']
 
 
 @pytest.mark.parametrize('call', [1, 2])
@@ -312,7 +313,7 @@ def test_features_of_one_call_of_a_layer_are_those_of_that_call(call, caplog):
         calls = [first(images()), network(images())]
         torch.testing.assert_close(found, calls[call - 1].mean((2, 3)))
     assert not caplog.messages
-    with torch.no_grad(), pytest.raises(InputError, match=r"'0#3' runs 2 time\(s\)"):
+    with torch.no_grad(), pytest.raises(InputError, match="'0#3' runs 2 times"):
         layer_features(network, images(), '0#3')
     with torch.no_grad(), pytest.raises(InputError, match='names every call'):
         layer_features(network, images(), '0#all')
@@ -450,7 +451,7 @@ def test_one_class_and_the_first_classes(capsys, small, tmp_path):
 @pytest.mark.parametrize(
     ('words', 'said'),
     [
-        (['--indices', '0'], '--img: one sample cannot be laid out'),
+        (['--indices', '0'], '--img: 1 sample cannot be laid out'),
         (['--perplexity', '15'], '--perplexity: 15 with 15 samples'),
         (['--perplexity', 'many'], '--perplexity: '),
         (['--reducer', 'som'], '--reducer: unknown reducer'),
@@ -492,6 +493,29 @@ def test_a_legend_of_a_hundred_classes_stays_within_the_figure():
         top = made.axes[0].title.get_window_extent(renderer)
         assert top.y1 <= page.y1 + 1 and legend.get_window_extent(renderer).y1 <= made.axes[0].bbox.y0
     assert len({(str(handle.get_color()), handle.get_marker()) for handle in legend.legend_handles}) == 100
+
+
+@pytest.mark.parametrize('models', [1, 2])
+@pytest.mark.parametrize('style', [Style(), Style(width=760), Style(width='column')])
+def test_thumbnails_of_the_outermost_samples_stay_within_their_panel(models, style):
+    photo = np.zeros((64, 48, 3), np.uint8)
+    shown = [
+        EmbeddedSample(place, str(place), None, Target('cat', 0), (None,) * models, thumbnail=photo)
+        for place in range(9)
+    ]
+    features = [blobs(9, seed=seed)[0] for seed in range(models)]
+    told = [(f'net {place}', 'fc') for place in range(models)]
+    made = figure(DatasetEmbedding(reducer='pca')(features, shown, told), style)
+    canvas = FigureCanvasAgg(made)
+    canvas.draw()
+    for axes in made.axes:
+        pictures = [each for each in axes.artists if isinstance(each, AnnotationBbox)]
+        assert pictures
+        for picture in pictures:
+            box = picture.get_window_extent(canvas.get_renderer())
+            assert (
+                axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+            )
 
 
 def test_nearest_neighbors_leave_the_sample_itself_out():

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from annotated_dataset import write_scenes
 from PIL import Image
 
 from vistool.commands.browse_dataset import main
+from vistool.data.samples import find_inputs
 from vistool.visualization.annotations import class_color
 
 DEMO = 'configs/demo_dataset/plain.py'
@@ -42,6 +44,15 @@ def size(path):
     with Image.open(path) as image:
         image.load()
         return image.size
+
+
+@pytest.mark.parametrize('words', [[], ['-m', 'concat'], ['-m', 'pipeline', '-n', '2'], ['--repeats', '2', '-n', '3']])
+def test_several_samples_for_one_file_are_answered_with_a_sheet_that_holds_them(capsys, tmp_path, words):
+    code, _, err = run(capsys, DEMO, *words, '-o', tmp_path / 'x.png')
+    suggested = re.search(r'give a folder instead, or --sheet (\d+) (\d+) for all together', err)
+    assert code == 2 and suggested and not list(tmp_path.iterdir())
+    code, out, _ = run(capsys, DEMO, *words, '-o', tmp_path / 'x.png', '--sheet', *suggested.groups())
+    assert code == 0 and out == [str(tmp_path / 'x.png')]
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -329,7 +340,7 @@ def test_faults_are_listed_with_index_and_file(tmp_path, capfd):
         f'warning: sample 1 ({tmp_path}/data/scene_1.png): object 0: the box (60, 20, 30, 50) ends before' in lines[0]
     )
     assert 'sample 2' in lines[1] and 'the label is 9, the classes are 0 to 3' in lines[1]
-    assert any('2 fault(s) in the annotations of 2 of 3 sample(s)' in line for line in lines)
+    assert any('2 faults in the annotations of 2 of 3 samples' in line for line in lines)
 
 
 def test_a_flip_that_forgets_the_boxes_is_said(tmp_path, capfd):
@@ -362,7 +373,7 @@ def test_a_report_counts_objects_and_lists_faults(tmp_path, capsys, hashing):
     assert [int(row['objects']) for row in table(tmp_path / 'r.csv')] == [len(each['boxes']) for each in known]
     (fault,) = table(tmp_path / 'r_faults.csv')
     assert fault['index'] == '1' and fault['path'].endswith('scene_1.png') and 'ends before it begins' in fault['fault']
-    assert 'sample 1' in err and '1 fault(s) in the annotations of 1 of 4 sample(s)' in err
+    assert 'sample 1' in err and '1 fault in the annotations of 1 of 4 samples' in err
 
 
 def test_a_report_finds_a_leak_between_phases(tmp_path, capsys, hashing):
@@ -449,6 +460,24 @@ def test_a_folder_of_images_is_browsed_without_a_config(tmp_path, capsys):
     assert len(list((tmp_path / 'sorted').glob('*.png'))) == 5
     assert main(['demo/photos', '--report', '-o', str(tmp_path / 'report.png')]) == 0
     assert 'duplicate' not in capsys.readouterr().err  # there is no other phase to leak into
+
+
+def test_a_folder_is_browsed_by_the_rule_of_all_inputs(tmp_path, capsys):
+    """Suffixes of any kind of image, and nothing hidden: caches of editors, archives and version control."""
+    places = ['cat/a.jpe', 'cat/b.GIF', 'dog/deep/er/c.jfif', 'dog/d.dib']
+    hidden = ['.git/e.png', 'cat/.ipynb_checkpoints/f.png', '__MACOSX/cat/._a.png', '__MACOSX/g.png', 'dog/.h.png']
+    kinds = {'.jpe': 'JPEG', '.gif': 'GIF', '.jfif': 'JPEG', '.dib': 'BMP', '.png': 'PNG'}
+    folder = tmp_path / 'photos of mine'
+    for number, name in enumerate(places + hidden):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (20, 16), (20 * number, 90, 30)).save(path, kinds[path.suffix.lower()])
+    (folder / 'notes').mkdir()
+    assert sorted(item.path for item in find_inputs(folder)) == sorted(folder / name for name in places)
+    code, out, err = run(capsys, folder, '-o', tmp_path / 'out', '--save-raw')
+    assert code == 0, err
+    drawn = sorted(Path(path).stem.split('_') for path in out if path.endswith('.png'))
+    assert [(name[1], name[-3]) for name in drawn] == [('cat', 'a'), ('cat', 'b'), ('dog', 'd'), ('dog', 'c')]
 
 
 def test_a_misspelt_transform_is_answered_with_near_names(tmp_path, capsys):

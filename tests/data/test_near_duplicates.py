@@ -92,3 +92,58 @@ def test_no_pair_within_the_distance_is_missed(distance):
         if (a.bits != b.bits).sum() <= distance
     }
     assert found == expected and (not distance or expected)
+
+
+def naive(images, distance):
+    """All pairs, each as the unmirrored one unless the mirrored one is nearer."""
+    found = {}
+    for one, other in combinations(images, 2):
+        ways = [(int((one.bits != other.bits).sum()), False)]
+        ways.append((min(int((a.bits != b.mirrored).sum()) for a, b in ((one, other), (other, one))), True))
+        for apart, mirrored in sorted(ways):
+            second = other.thumbnail[:, ::-1] if mirrored else other.thumbnail
+            if apart <= distance and np.corrcoef(one.thumbnail.ravel(), second.ravel())[0, 1] >= 0.9:
+                found[one.index, other.index] = apart, mirrored
+                break
+    return found
+
+
+@pytest.mark.parametrize('distance', [0, 4, 12])
+def test_mirrored_and_equal_images_of_two_phases_are_the_pairs_of_a_naive_search(distance):
+    rng = np.random.default_rng(distance)
+    centers = rng.random((4, 64)) < 0.5
+    thumbnails = rng.random((4, 16, 16)).astype(np.float32)
+    images = []
+    for k in range(60):
+        bits, mirror = centers[k % 4].copy(), centers[(k + 1) % 4].copy()
+        if k % 3:  # the others are equal
+            bits[rng.choice(64, rng.integers(0, 5), replace=False)] ^= True
+            mirror[rng.choice(64, rng.integers(0, 5), replace=False)] ^= True
+        thumbnail = thumbnails[k % 4] if k % 5 else thumbnails[(k + 1) % 4][:, ::-1]
+        images.append(HashedImage(k, ('train', 'val')[k % 2], f'{k}', bits, mirror, thumbnail))
+    found = near_duplicates(images, distance)
+    assert {(pair.first.index, pair.second.index): (pair.distance, pair.mirrored) for pair in found} == naive(
+        images, distance
+    )
+    order = [(not pair.leaks, pair.distance) for pair in found]
+    assert order == sorted(order)
+
+
+def test_thousands_of_equal_images_are_each_named_without_all_their_pairs(caplog):
+    """A dataset of 5,000 equal frames, of which a copy leaks, and 1,000 photos of which one does."""
+    rng = np.random.default_rng(0)
+    bits, thumbnail = rng.random((1001, 64)) < 0.5, rng.random((1001, 16, 16)).astype(np.float32)
+
+    def image(index, phase, center):
+        name = f'{phase} {index}'
+        return HashedImage(index, phase, name, bits[center], ~bits[center], thumbnail[center])
+
+    images = [image(k, 'train', 0) for k in range(5000)]
+    images += [image(5000 + k, 'train', 1 + k) for k in range(1000)]
+    images += [image(0, 'val', 7), image(1, 'val', 0)]
+    found = near_duplicates(images)
+    named = {index for pair in found for index in (pair.first.index, pair.second.index) if not pair.leaks}
+    assert named == set(range(5000)) and len(found) <= 20 * 5002
+    leaks = [(pair.first.index, pair.second.index) for pair in found if pair.leaks]
+    assert (5006, 0) in leaks and {second for _, second in leaks} == {0, 1} and len(leaks) == 21
+    assert 'only 20 near-duplicates of each are listed' in caplog.text

@@ -10,7 +10,10 @@ from fake_dataset import photo, write_photos
 from mmengine import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 
+from vistool.analyses.dataset import BrowseDataset
 from vistool.data.recording import Samples
+from vistool.data.transforms import applied
+from vistool.errors import InputError
 
 LOAD, PACK = {'type': 'LoadImageFromFile'}, {'type': 'PackInputs'}
 
@@ -102,7 +105,7 @@ def test_normalized_images_are_shown_as_they_were(photos):
     np.testing.assert_array_equal(ends.images[-1].pixels, ends.original)
 
 
-def test_random_apply_shows_what_ran_and_nothing_else(photos):
+def test_random_apply_shows_what_ran_or_that_nothing_did(photos):
     folder, paths = photos
     jitter = {'type': 'ColorJitter', 'brightness': 0.4}
     steps = [LOAD, {'type': 'RandomApply', 'prob': 0.5, 'transforms': [jitter]}, PACK]
@@ -111,7 +114,8 @@ def test_random_apply_shows_what_ran_and_nothing_else(photos):
         record = samples.read(1, repeat)
         expected, _ = plain_loop(paths[1], steps, repeat, 1)
         applied = not np.array_equal(expected[0], expected[1])
-        assert [image.step for image in record.images] == ['original', *['ColorJitter'] * applied]
+        assert [image.step for image in record.images] == ['original', 'ColorJitter' if applied else 'nothing']
+        assert record.images[1].within == 'RandomApply'
         np.testing.assert_array_equal(record.images[-1].pixels, expected[1])
         ran += applied
     assert 0 < ran < 12
@@ -151,6 +155,48 @@ def test_policies_show_the_operations_that_ran(photos, policy):
         assert len(record.images) <= 3 and all(image.parameters != ('not applied',) for image in record.images)
         shown |= {image.step for image in record.images}
     assert len(shown) > 4
+
+
+def columns_of(row):
+    """The steps of a row, those that a container drew with its name."""
+    return [tuple(tile.coordinates[key] for key in ('within', 'step') if key in tile.coordinates) for tile in row]
+
+
+def test_what_a_container_draws_keeps_its_columns_over_samples_and_draws(photos):
+    """Two policies in a row, an optional step between them: a column is one step of the pipeline, whatever is drawn."""
+    folder, _ = photos
+    flips = [{'type': 'RandomFlip', 'prob': prob} for prob in (0.0, 0.5)]
+    policy = {'type': 'RandAugment', 'policies': [{'type': 'Rotate', 'angle': 5}, {'type': 'Invert'}],
+              'num_policies': 2, 'total_level': 10, 'magnitude_level': 5}  # fmt: skip
+    policy['policies'] = [{**each, 'prob': 0.5} for each in policy['policies']]
+    maybe = {'type': 'RandomApply', 'transforms': [{'type': 'Solarize', 'thr': 9}], 'prob': 0.5}
+    steps = [LOAD, policy, maybe, policy, flips[0], PACK]
+    grid = BrowseDataset(mode='pipeline', repeats=4, sheet=(3, 1))(samples_of(folder, steps), range(3))
+    rows = [columns_of(row) for row in grid.rows]
+    assert len(rows) == 12 and len({len(row) for row in rows}) == 1
+    for column in zip(*rows, strict=True):
+        assert len({step[0] for step in column}) == 1  # the step, or the container
+    seen = {step for row in rows for step in row}
+    assert {('RandAugment', 'nothing'), ('RandAugment', 'Invert'), ('RandomApply', 'nothing')} <= seen
+    for row, names in zip(grid.rows, rows, strict=True):
+        for before, tile, name in zip(row[:-1], row[1:], names[1:], strict=True):
+            if name[-1] == 'nothing':
+                assert not tile.parameters
+                np.testing.assert_array_equal(before.pixels, tile.pixels)
+
+
+def test_views_with_other_steps_keep_their_own_columns(photos):
+    folder, _ = photos
+    policy = {
+        'type': 'RandomChoice',
+        'transforms': [[{'type': 'Solarize', 'thr': 9}], [{'type': 'Invert', 'prob': 1.0}] * 2],
+    }
+    views = {'type': 'MultiView', 'num_views': [1, 1], 'transforms': [[policy], [{'type': 'Solarize', 'thr': 9}]]}
+    grid = BrowseDataset(mode='pipeline', repeats=6)(samples_of(folder, [LOAD, views, PACK]), [0])
+    rows = [columns_of(row) for row in grid.rows]
+    assert {len(row) for row in rows[0::2]} == {3} and {len(row) for row in rows[1::2]} == {2}
+    assert {row[1] for row in rows[0::2]} == {('RandomChoice', 'Solarize'), ('RandomChoice', 'Invert')}
+    assert {row[1] for row in rows[1::2]} == {('Solarize',)}
 
 
 def test_albumentations_and_torchvision_in_the_pipeline(photos):
@@ -236,6 +282,16 @@ def test_reading_annotations_runs_no_pipeline(photos):
     assert [samples.label(index) for index in range(4)] == [0, 1, 2, 0]
     with pytest.raises(ValueError, match=r'photo_2\.jpg: the transform Explode failed: boom'):
         samples.read(2)
+
+
+def test_the_strict_keys_of_albumentations_are_answered_with_the_version_that_works():
+    """mmseg's ``Albu`` passes all entries of a sample, and albumentations 1.4 refuses those that it does not know."""
+
+    def strict(results):
+        raise ValueError('Key img_path is not in available keys.')
+
+    with pytest.raises(InputError, match=r"strict failed: Key img_path is not.*pip install 'albumentations<1\.4'"):
+        applied(strict, {})
 
 
 class Explode:

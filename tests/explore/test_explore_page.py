@@ -166,6 +166,16 @@ def test_two_models_answer_the_same_click_and_class(page, lite, tmp_path, monkey
     same(clicked, drawn(clicked['command'], tmp_path, monkeypatch)[0])
     page.wait(lambda: (page.answer('cam', 1) or {}).get('command', '').count(shlex.split(clicked['command'])[-1]))
 
+    page.one('#cam .class-search input').click()
+    page.keys(*'king of beasts')  # a synonym; scores and commands have the first
+    page.wait(lambda: [each for each in page.all('#cam [role=option]') if each.text.startswith('lion')])
+    (lion,) = page.after(lambda: page.keys('ENTER'), 'cam')
+    assert page.one('#cam .class-search input').get_attribute('value') == 'lion' and ' 291 ' in lion['command']
+    page.wait(lambda: ' 291 ' in (page.answer('cam', 1) or {'command': ''})['command'])
+    sauce = page.one('.score-item[data-class="chocolate sauce"]')  # also called chocolate syrup
+    (clicked,) = page.after(sauce.click, 'cam')
+    assert clicked['maps'][0]['coordinates']['target'] == 'chocolate sauce'
+
     page.see('similarity')
     (one,) = page.after(lambda: page.click(300, 200, '#similarity .stage'), 'similarity')
     page.quiet()
@@ -229,6 +239,52 @@ def test_two_tabs_have_two_photos(page, tiny):
     assert page.one('#photo-name').text == 'red.png, 96×64'
     (red,) = page.after(lambda: page.click(20, 20), 'attention')
     assert red['photo'] != blue['photo'] and 'red.png' in red['command'] and 'blue.png' in blue['command']
+
+
+def test_a_reload_shows_the_photos_of_the_tab_again(page, tiny):
+    page.open(tiny.url)
+    for color, size in (('red', (96, 64)), ('lime', (64, 64)), ('blue', (80, 80))):
+        page.drop(photo(color, size), f'{color}.png')
+    page.all('#strip button')[1].click()
+    page.shown('lime.png')
+    page.driver.refresh()
+    page.shown('lime.png, 64×64')
+    assert [each.get_attribute('title') for each in page.all('#strip button')] == ['red.png', 'lime.png', 'blue.png']
+    assert page.one('#strip [aria-pressed=true]').get_attribute('title') == 'lime.png'
+    (answer,) = page.after(lambda: page.click(20, 20), 'attention')
+    assert 'lime.png' in answer['command']
+    page.drop(photo('gray'), 'gray.png')
+    page.driver.refresh()
+    page.shown('gray.png')
+    assert len(page.all('#strip button')) == 4
+
+
+def test_copied_is_what_is_written(page, tiny):
+    page.open(tiny.url)
+    page.drop(ROOT / 'demo' / 'coffee.png')
+    page.see('attention')
+    page.wait(lambda: page.answer('attention'))
+    page.quiet()
+    command, copy = page.answer('attention')['command'], page.one('#attention .source button')
+    clipboard = 'const done = arguments[0]; navigator.clipboard.readText().then(done, (error) => done(String(error)))'
+    copy.click()
+    page.wait(lambda: page.one('#status').text == 'Copied.')
+    # The page writes as anybody's browser lets it; reading is what the test alone does.
+    allowed = {'origin': tiny.url.rsplit('/', 2)[0], 'permissions': ['clipboardReadWrite', 'clipboardSanitizedWrite']}
+    page.driver.execute_cdp_cmd('Browser.grantPermissions', allowed)
+    assert page.driver.execute_async_script(clipboard) == command
+    page.one('#attention .view-head .link').click()
+    copy.click()
+    page.wait(lambda: page.driver.execute_async_script(clipboard) != command)
+    lines = page.driver.execute_async_script(clipboard)
+    assert lines == page.answer('attention')['python'] and lines.startswith('import vistool as vt\n')
+    page.js("navigator.clipboard.writeText = () => Promise.reject(new DOMException('', 'NotAllowedError'))")
+    page.one('#attention .view-head .link').click()
+    copy.click()
+    page.wait(lambda: page.one('#status').text.startswith('Press Ctrl+C'))
+    assert page.js('return String(getSelection())') == command
+    page.keys_with_control('c')
+    assert page.driver.execute_async_script(clipboard) == command
 
 
 def test_rapid_clicks_end_with_the_map_of_the_last(page, tiny):

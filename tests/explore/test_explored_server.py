@@ -252,6 +252,14 @@ def test_a_forgotten_photo_is_gone(client):
     assert not any(place[0] == photo for place in client.server.session._readings)
 
 
+def test_uploads_are_told_to_a_page_that_knows_them(client):
+    first, other, gone = (client.upload(png((40, 40), seed), f'{seed}.png') for seed in range(3))
+    client.http.delete(f'/{client.server.token}/photos/{gone}')
+    told = client.get('state', uploads=f'{other},{gone},{other},u999,../x,').json()['photos']
+    assert told == [{'id': other, 'name': '1.png'}]
+    assert first not in client.get('state').text
+
+
 def test_uploads_are_bounded(client, monkeypatch):
     monkeypatch.setattr(photos, 'MOST_UPLOADS', 3)
     ids = [client.upload(png((40, 40), seed)) for seed in range(6)]

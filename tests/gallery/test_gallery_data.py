@@ -277,3 +277,18 @@ def test_the_parts_of_the_page_are_package_data():
     found = {each.name for each in folder.iterdir()}
     assert {'page.html', 'page.css', 'page.js', 'model.js', 'cards.js', 'bar.js', 'detail.js'} <= found
     assert {'base.css', 'elements.js'} <= {each.name for each in folder.joinpath('shared').iterdir()}
+
+
+def test_images_of_one_name_are_two_images_each_with_its_own_tiles(tmp_path):
+    """a/x.png and b/x.png, in one run and in two."""
+    lines = [line(0, 'x', known(281, 0.9), input='a/x.png', home='zero'), line(1, 'x', input='b/x.png', home='one')]
+    own = write_run(tmp_path / 'own', lines)
+    other = write_run(tmp_path / 'other', list(reversed(lines)))
+    build_gallery(own, [other])
+    found = data_of(own)['images']
+    assert [(each['name'], each['input'], each['index']) for each in found] == [
+        ('x', 'a/x.png', 0),
+        ('x', 'b/x.png', 1),
+    ]
+    for each, place in zip(found, ('zero', 'one'), strict=True):
+        assert all(f'/{place}/' in run['photo'] for run in each['runs'])

@@ -48,6 +48,34 @@ def test_opens_from_disk_with_every_picture(page, small):
     assert page.one('h1').text == 'small-net' and page.driver.title == 'small-net · vis_cam'
 
 
+def test_images_of_one_name_open_each_by_its_own_address(page, tmp_path):
+    """a/x.png and b/x.png of two runs, and a third whose name is what tells them apart."""
+    lines = [
+        line(0, 'x', known(281, 0.9), input='a/x.png', home='zero'),
+        line(1, 'x', known(967, 0.8), input='b/x.png', home='one'),
+        line(2, 'x (2)', known(657, 0.7), input='c/x.png', home='two'),
+    ]
+    path = build_gallery(write_run(tmp_path / 'run', lines))[0]
+    page.open(path)
+    opened = []
+    for card in range(3):
+        page.js('arguments[0].click()', page.all('.card')[card])
+        page.wait(lambda: page.one('#detail').is_displayed())
+        assert page.one('#detail-place').text == f'{card + 1} of 3'
+        assert f'{"abc"[card]}/x.png' in page.one('#detail').text
+        opened.append(page.js('return location.hash'))
+        page.keys('ESCAPE')
+        page.wait(lambda: not page.one('#detail').is_displayed())
+    assert len(set(opened)) == 3
+    for card, state in enumerate(opened):
+        page.open(path, state)
+        assert page.one('#detail-place').text == f'{card + 1} of 3'
+    page.keys('ARROW_LEFT')
+    page.wait(lambda: page.one('#detail-place').text == '2 of 3')
+    page.keys('t')
+    assert page.one('#detail-place').text == '2 of 3 · tagged'
+
+
 def test_right_and_wrong_differ_by_more_than_color(page, small):
     page.open(small)
     shapes = {

@@ -268,7 +268,7 @@ def test_a_command_of_a_foreign_run_is_not_offered(page, tmp_path, words):
     page.one('#command').click()
     assert not page.one('#command-text').is_displayed()
     assert text_of(page, '#list-text') == './#x.jpg\nphotos/02.jpg\n'
-    assert '1 images have no path' in page.one('#command-note').text
+    assert '1 of the images has no path and is left out' in page.one('#command-note').text
 
 
 def test_the_table_of_a_selection(page, views, tmp_path):

@@ -64,6 +64,13 @@ class ExplorePage:
         for key in keys:
             ActionChains(self.driver).send_keys(getattr(Keys, key) if len(key) > 1 else key).perform()
 
+    def keys_with_control(self, *keys):
+        from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.keys import Keys
+
+        for key in keys:
+            ActionChains(self.driver).key_down(Keys.CONTROL).send_keys(key).key_up(Keys.CONTROL).perform()
+
     def drop(self, file, name=None, shown=True):
         """Drops a file on the page; waits until its photo is shown.
 

@@ -16,13 +16,17 @@ ROOT = Path(__file__).resolve().parents[2]
 class Server:
     """A running server.
 
+    Args:
+        arguments: Words of the command line.
+        program: What Python runs.
+
     Attributes:
         url: The address of its page, with the token.
         process: The process.
     """
 
-    def __init__(self, *arguments):
-        command = [sys.executable, '-m', 'vistool.commands.vis_explore', *map(str, arguments), '--no-browser']
+    def __init__(self, *arguments, program=('-m', 'vistool.commands.vis_explore')):
+        command = [sys.executable, *program, *map(str, arguments), '--no-browser']
         environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
         self.process = subprocess.Popen(
@@ -60,9 +64,9 @@ class Server:
 
 
 @contextmanager
-def served(*arguments):
+def served(*arguments, **options):
     """A server that ends with the block."""
-    server = Server(*arguments)
+    server = Server(*arguments, **options)
     try:
         yield server
     finally:

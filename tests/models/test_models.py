@@ -1,6 +1,8 @@
 """Models however they come: config-free, from the user's own folder, with any container for an output."""
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from vistool.errors import InputError
 from vistool.models.configs import Source
 from vistool.models.model import load, preview_model
 from vistool.network.outputs import Hints, default_scores, find_readout, has_classes
+from vistool.runs.spec import Models, ModelSpec, opened_models
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,7 +194,7 @@ def test_packages_that_overwrite_each_other_are_told_once(installed, told, monke
 def test_class_names_of_another_number_of_outputs_are_dropped_and_that_is_said(spec, option, caplog):
     changed = load(spec, 'none', options={option: 10})
     assert changed.classes is None and changed.class_name(7) == 'class 7'
-    assert '1000 class names do not belong to 10 outputs; classes are shown by their number' in caplog.text
+    assert '1,000 class names for 10 outputs; classes are shown by their number' in caplog.text
     caplog.clear()
     assert len(load(spec, 'none').classes) == 1000 and 'names' not in caplog.text
 
@@ -232,14 +235,28 @@ def test_an_environment_that_breaks_gets_one_line(transformers, summary, told, m
     assert len(caplog.records) == bool(told) and told in caplog.text
 
 
-def test_networks_that_do_not_tell_their_number_of_outputs_lose_wrong_names_when_they_have_run(caplog):
+@pytest.mark.parametrize('count', [2, 7])
+def test_class_names_that_the_caller_gives_are_one_for_each_output(count, tmp_path):
+    """A network that tells nothing of its outputs, one that does, and a file for a model that was loaded before."""
     import vistool as vt
 
     module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model = load(module, classes=['one', 'two'])
-    result = vt.CAM(targets=[4], layers=['0'])(model, torch.randn(3, 8, 8))
-    assert result.provenance['targets'][0]['name'] == 'class 4'
-    assert '2 class names do not belong to 6 outputs' in caplog.text
+    names = [f'kind {number}' for number in range(count)]
+    with pytest.raises(
+        vt.InputError, match=f'^classes: {count} class names for 6 outputs of Sequential; accepted: one'
+    ):
+        vt.CAM(targets=[4], layers=['0'])(load(module, classes=names), torch.randn(3, 8, 8))
+    with pytest.raises(vt.InputError, match=f'^classes: {count} class names for 1,000 outputs of resnet18'):
+        load('timm::resnet18', 'none', classes=names)
+    (tmp_path / 'names.txt').write_text('\n'.join(names))
+    model = load(module)
+    models = Models(ModelSpec(model), classes_file=str(tmp_path / 'names.txt'))
+    with (
+        opened_models(models, model, 0) as (named,),
+        pytest.raises(vt.InputError, match=f'^classes_file: {count} class'),
+    ):
+        vt.CAM(layers=['0'])(named, torch.randn(3, 8, 8))
+    assert model.classes is None
 
 
 class Mean(nn.Module):
@@ -290,3 +307,73 @@ def test_notices_about_optional_packages_are_hidden_and_nothing_else(capsys, rec
         warnings.warn('another', stacklevel=1)
     assert capsys.readouterr().out == 'before\nafter\n'
     assert [str(each.message) for each in recwarn] == ['another']
+
+
+def test_threads_that_read_the_first_images_build_one_pipeline():
+    model = load('configs/efficientnet_lite/efficientnet-lite0_in1k.py', 'none')
+    together = threading.Barrier(8)
+
+    def build(_number):
+        together.wait()
+        return model.pipeline
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(each) for each in pool.map(build, range(8))}) == 1
+    other = model.pipeline
+    model.pipeline = other
+    assert model.pipeline is other
+
+
+def test_a_scope_that_a_thread_overwrites_is_its_own():
+    from mmengine.registry import DefaultScope
+
+    import vistool.registry  # noqa: F401  overwrites scopes for each thread
+
+    names = ('mmpretrain', 'mmcv')
+    steps = [threading.Barrier(2) for _ in range(3)]
+
+    def scope():
+        found = DefaultScope.get_current_instance()
+        return found and found.scope_name
+
+    def overwrite(place):
+        before = scope()
+        with DefaultScope.overwrite_default_scope(names[place]):
+            steps[0].wait()  # both are inside
+            inside = scope()
+            with DefaultScope.overwrite_default_scope(None), DefaultScope.overwrite_default_scope('mmengine'):
+                deeper = scope()
+            steps[1].wait()
+            if place:
+                steps[2].wait()  # the other has left
+            still = scope()
+        if not place:
+            steps[2].wait()
+        return before, inside, deeper, still, scope()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(overwrite, (0, 1))) == [(None, name, 'mmengine', name, None) for name in names]
+
+
+def test_threads_that_hide_notices_leave_the_streams_as_they_were():
+    import sys
+
+    from vistool.environment import without_import_notices
+
+    stream, left = sys.stdout, threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with without_import_notices():
+            hidden = sys.stdout
+
+            def inside():
+                with without_import_notices():
+                    left.wait(10)
+                    return sys.stdout
+
+            other = pool.submit(inside)
+            while not other.running():
+                pass
+        left.set()
+        other.result()
+    assert hidden is not stream
+    assert sys.stdout is stream

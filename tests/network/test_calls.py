@@ -121,7 +121,7 @@ def test_two_calls_of_one_layer_side_by_side():
 
 @pytest.mark.parametrize(
     ('layer', 'message'),
-    [('f#3', r'runs 2 time\(s\)'), ('f#0', "no call '0'.*#1, #2"), ('f@x', "no call 'x'"), ('f#all', 'of one call')],
+    [('f#3', 'runs 2 times'), ('f#0', "no call '0'.*#1, #2"), ('f@x', "no call 'x'"), ('f#all', 'of one call')],
 )
 def test_calls_that_there_are_not(layer, message):
     with pytest.raises(vt.InputError, match=message):

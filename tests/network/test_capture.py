@@ -67,6 +67,44 @@ def test_everything_is_left_as_found(net, fails, grad_mode):
     same(before, state_of(net))
 
 
+@pytest.fixture
+def precision():
+    """PyTorch's settings of TF32, which a test may change."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    places = [cudnn.conv, cudnn.rnn, matmul] if hasattr(matmul, 'fp32_precision') else []
+    flags, words = (cudnn.allow_tf32, matmul.allow_tf32), [each.fp32_precision for each in places]
+    yield places
+    for each, word in zip(places, words, strict=True):
+        each.fp32_precision = word
+    cudnn.allow_tf32, matmul.allow_tf32 = flags
+
+
+@pytest.mark.parametrize('products', ['highest', 'high'])  # the latter allows TF32 in products, as scripts do
+def test_a_gpu_computes_in_float32_what_is_float32(net, precision, products):
+    def settings():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    torch.set_float32_matmul_precision(products)
+    before = settings()
+    assert before == (True, products == 'high')
+    with borrowed(net):
+        with borrowed(nn.Linear(2, 2)):
+            assert settings() == (False, False)
+        assert settings() == (False, False)
+        assert torch.get_float32_matmul_precision() == 'highest'
+        assert {each.fp32_precision for each in precision} <= {'ieee', 'none'}
+    assert settings() == before
+    assert torch.get_float32_matmul_precision() == products
+
+
+def test_settings_of_tf32_by_word_are_changed_by_word(net, precision):
+    for each in precision[1:]:  # convolutions keep the default, so the flag cannot be read any more
+        each.fp32_precision = 'ieee'
+    with borrowed(net):
+        assert {each.fp32_precision for each in precision} <= {'ieee'}
+    assert [each.fp32_precision for each in precision] == ['tf32', 'ieee', 'ieee'][: len(precision)]
+
+
 @pytest.mark.parametrize('cut', [True, False])
 def test_the_activation_is_what_the_layer_gave_despite_in_place_operations(net, cut):
     x = torch.randn(2, 3, 5, 5)

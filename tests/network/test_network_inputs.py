@@ -199,7 +199,7 @@ class Sized(nn.Module):
 
 WRONG = {
     'size': (torch.randn(1, 3, 20, 20), 'Sized does not take 20×20 images .*use the size that it was built for'),
-    'channels': (torch.randn(2, 1, 16, 16), r'takes images with 3 channel\(s\), and this one has 1'),
+    'channels': (torch.randn(2, 1, 16, 16), 'takes images with 3 channels, and this one has 1'),
     'channels last': (torch.randn(1, 16, 16, 3), r'and this one has 16.*channels come first: \(B, C, H, W\)'),
     'double': (torch.randn(1, 3, 16, 16).double(), 'are float32 and the input is float64.*to.torch.float32'),
     'integers': (torch.zeros(1, 3, 16, 16, dtype=torch.long), 'are float32 and the input is int64'),
@@ -282,5 +282,5 @@ def test_video_volumes_and_signals_are_named(network, inputs, message):
 
 
 def test_images_that_a_network_takes_for_frames_are_named_where_the_layer_is_given():
-    with pytest.raises(vt.InputError, match=r'video and volumes.*gives 1 output\(s\) for 4 images'):
+    with pytest.raises(vt.InputError, match=r'video and volumes.*gives 1 output for 4 images'):
         vt.CAM(layers='vision')(Frames(), torch.randn(4, 3, 16, 16))

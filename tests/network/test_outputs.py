@@ -424,10 +424,10 @@ def test_a_head_that_attributes_deny_can_be_named():
     [
         (
             'logit',
-            r"no tensor\(s\) 'logit' in the output, which holds logits \(2, 5\), map \(2, 16, 8, 8\).*mean logits",
+            r"no tensor 'logit' in the output, which holds logits \(2, 5\), map \(2, 16, 8, 8\).*mean logits",
         ),
         ('map', r"'map' is not a row of numbers for each image; the output holds"),
-        (7, r"no tensor\(s\) '7'"),
+        (7, r"no tensor '7'"),
     ],
 )
 def test_what_the_user_names_has_to_be_there(path, message):

@@ -17,7 +17,7 @@ from sample_results import heatmaps, models
 
 import vistool as vt
 from vistool import display
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 from vistool.results import (
     ChannelStack,
     ChannelStatistics,
@@ -283,7 +283,7 @@ def test_the_text_of_a_result_is_short_whatever_it_holds():
         note: str = ''
 
     result = Histogram(np.zeros((500, 40)), tuple(f'class {index}' for index in range(1000)))
-    assert repr(result) == 'Histogram(values: float64 500×40, names: 1000 entries)'
+    assert repr(result) == 'Histogram(values: float64 500×40, names: 1,000 entries)'
     assert repr(Histogram(np.zeros(3), ('cat',), 'x' * 500)).count('x') == 59
 
     @dataclass(frozen=True, eq=False)
@@ -292,3 +292,9 @@ def test_the_text_of_a_result_is_short_whatever_it_holds():
             return 'mine'
 
     assert repr(Named(np.zeros(3))) == 'mine'
+
+
+def test_a_count_is_written_with_its_noun():
+    found = [counted(count, 'image') for count in (0, 1, 2, 12345)]
+    assert found == ['0 images', '1 image', '2 images', '12,345 images']
+    assert [counted(count, 'entry', 'entries') for count in (1, 3)] == ['1 entry', '3 entries']

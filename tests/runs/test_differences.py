@@ -18,10 +18,18 @@ import vistool as vt
 from vistool.commands.vis_diff import main
 from vistool.data.geometry import Geometry, crop, resize
 from vistool.errors import InputError
-from vistool.runs.difference_files import write_difference
-from vistool.runs.differences import _score_change, compare_runs, measure
+from vistool.results import NetworkView
+from vistool.runs.difference_files import counts, worst, write_difference
+from vistool.runs.differences import (
+    ImageDifference,
+    MapPair,
+    RunDifference,
+    _score_change,
+    compare_runs,
+    measure,
+)
 from vistool.runs.verdicts import Rule, default_rules, judge
-from vistool.visualization.style import Style
+from vistool.visualization.style import Style, lookup_table
 
 diff = runner(main)
 SMALL = ('mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'none')
@@ -148,6 +156,67 @@ def test_another_part_of_the_photo_is_compared_where_both_networks_saw_it(before
         arrays = dict(np.load(path))
         np.savez(path, **{key: value for key, value in arrays.items() if key != 'geometry'})
     assert all(np.isnan(item.mass) for item in compare_runs(before, after).maps)
+
+
+def views_of(window, size=(40, 60)):
+    """Two networks' views of a photo: the whole of it, and the window that ``window`` gives."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    photo = np.stack([x * 4, y * 6, x + y], axis=2).astype(np.uint8)
+    top, left, height, width = window
+    whole = Geometry.identity(size)
+    seen = whole.then(crop(size, (height, width), left, top))
+    return NetworkView(photo, whole), NetworkView(photo[top : top + height, left : left + width], seen)
+
+
+def compared(before, after, views):
+    item = MapPair({'method': 'gradcam'}, before, after, views, mass=0.5, iou=0.5, rank=0.5)
+    image = ImageDifference('photo', None, {'id': 0, 'name': 'cup'}, {'id': 0, 'name': 'cup'}, 0.1, (item,))
+    return RunDifference(('a', 'b'), (image,))
+
+
+def test_the_sheet_subtracts_maps_at_the_same_places_of_the_photo():
+    """A network that sees a window of the photo, and explains it by the same places as one that sees all of it."""
+    window = 8, 20, 24, 30
+    views = views_of(window)
+    y, x = np.mgrid[:40, :60].astype(np.float32)
+    blob = np.exp(-((y - 20) ** 2 + (x - 35) ** 2) / 60)
+    part = blob[8:32, 20:50]
+    found = compared(blob, part.copy(), views)
+    photo, _, cropped, difference = worst(found, 1).rows[0]
+    inside = np.zeros((40, 60), bool)
+    inside[8:32, 20:50] = True
+    white = lookup_table('RdBu_r')[[127, 128]]
+    assert all((white == color).all(1).any() for color in difference.pixels[inside])
+    assert len(np.unique(difference.pixels[~inside].reshape(-1, 3), axis=0)) == 1
+    assert 'the crops differ; gray: not in both' in difference.footer
+    np.testing.assert_array_equal(photo.pixels, views[0].image)  # what only one of them saw is shown as well
+    faded = cropped.pixels[~inside].astype(int)
+    assert np.ptp(faded, axis=0).max() < np.ptp(photo.pixels[~inside].astype(int), axis=0).max() / 3
+    assert '1 image cropped differently' in ' '.join(counts(found))
+    moved = compared(blob, np.roll(part, 6, axis=1), views)
+    assert (worst(moved, 1).rows[0][3].pixels[inside] != difference.pixels[inside]).any()
+    assert not (worst(moved, 1).rows[0][3].pixels[~inside] != difference.pixels[~inside]).any()
+
+
+def test_crops_that_share_nothing_or_lie_at_unknown_places_have_no_difference():
+    blob = np.random.default_rng(0).random((16, 20), dtype=np.float32)
+    one, other = views_of((0, 0, 16, 20))[1], views_of((20, 30, 16, 20))[1]
+    sheet = worst(compared(blob, blob + 0.1, (one, other)), 1)
+    assert sheet.rows[0][3].footer == ('not the same part of the photo',)
+    assert sheet.rows[0][0].pixels.shape == (40, 60, 3)
+    unknown = NetworkView(one.image, None), NetworkView(other.image, None)
+    sheet = worst(compared(blob, blob + 0.1, unknown), 1)
+    assert sheet.rows[0][3].footer == ('not the same part of the photo',)
+    assert [cell.pixels.shape for cell in sheet.rows[0][1:3]] == [(16, 20, 3)] * 2
+
+
+def test_one_view_at_two_sizes_is_one_part_of_the_photo():
+    whole = views_of((0, 0, 4, 4))[0]
+    small = NetworkView(whole.image[::2, ::2], whole.geometry.then(resize((40, 60), (20, 30))))
+    ramp = np.linspace(0, 1, 60, dtype=np.float32)[None].repeat(40, 0)
+    found = compared(ramp, ramp.reshape(40, 30, 2).mean(2)[::2], (whole, small))
+    assert found.images[0].same_part and not any('cropped' in line for line in counts(found))
+    assert all('crops' not in line for line in worst(found, 1).rows[0][3].footer)
 
 
 @pytest.mark.parametrize('options', [{'batch_size': 1}, {'batch_size': 3}])

@@ -118,7 +118,7 @@ def test_an_unfinished_run_is_not_thrown_away_by_mistake(tmp_path, photo):
     out = tmp_path / 'out'
     Manifest.begin(out, RECORD, DistInfo())
     do(out, photo)
-    with pytest.raises(InputError, match='unfinished run .1 images done.*resume'):
+    with pytest.raises(InputError, match='unfinished run .1 image done.*resume'):
         Manifest.begin(out, RECORD, DistInfo())
     resumed(out).finish()
     Manifest.begin(out, RECORD, DistInfo())

@@ -39,6 +39,46 @@ def pixels(folder):
     return {path.name: np.asarray(Image.open(path)) for path in sorted(folder.glob('*.png'))}
 
 
+@pytest.fixture
+def shapes(tmp_path):
+    """Photos of three shapes after a file that is not one."""
+    folder = tmp_path / 'shapes'
+    folder.mkdir()
+    (folder / 'a.png').write_bytes(b'no photo')
+    for name, size in {'b': (50, 40), 'c': (30, 60), 'd': (90, 20)}.items():
+        Image.new('RGB', size, (200, 30, 90)).save(folder / f'{name}.png')
+    return folder
+
+
+def panel_sizes(model, images, out, **more):
+    more = {'out': out / 'out', 'panels': out / 'panels', **more}
+    vt.run(model, images, vt.CAM(['gradcam']), **more)
+    found = {}
+    for path in sorted(more['panels'].rglob('*.png')):
+        found.setdefault(path.parent.name.partition('_')[0], set()).add(Image.open(path).size)
+    return found
+
+
+def test_panels_of_several_photos_have_the_height_of_the_first(model, shapes, tmp_path):
+    expected = {'b': {(50, 40)}, 'c': {(20, 40)}, 'd': {(180, 40)}}
+    assert panel_sizes(model, shapes, tmp_path / 'whole') == expected
+    # The height does not depend on which image an interrupted run still has to do.
+    assert panel_sizes(model, shapes, tmp_path / 'one', indices=[1, 3], batch_size=1) == {
+        name: expected[name] for name in 'bd'
+    }
+    (tmp_path / 'one/panels').rename(tmp_path / 'before')
+    next((tmp_path / 'one/out').glob('d_*.png')).unlink()
+    again = panel_sizes(model, shapes, tmp_path / 'one', indices=[1, 3], batch_size=1, resume=True)
+    assert again['d'] == expected['d']
+
+
+def test_panels_of_a_given_size_and_those_of_one_photo(model, shapes, tmp_path):
+    sizes = panel_sizes(model, shapes, tmp_path, style=vt.Style(panel_size=(64, 32)))
+    assert set(sizes) == {'b', 'c', 'd'} and set().union(*sizes.values()) == {(64, 32)}
+    alone = panel_sizes(model, shapes / 'c.png', tmp_path / 'alone')
+    assert alone == {'c': {(30, 60)}}
+
+
 def test_a_run_is_resumed_and_gets_a_gallery(model, photos, tmp_path):
     announced, steps = [], []
     out = tmp_path / 'out'

@@ -91,7 +91,7 @@ def test_a_run_that_lost_files_and_lines_is_made_whole_again(photos, tmp_path, c
     assert vis_cam([*common, '-o', str(other), '--resume']) == 0
     assert files(other) == whole
     again = capsys.readouterr()
-    assert '5 of 11 images are done already' in again.err and len(again.out.split()) == 2 * 6
+    assert '5 of 11 images done already' in again.err and len(again.out.split()) == 2 * 6
     assert vis_cam([*common, '-o', str(other), '--resume']) == 0
     assert capsys.readouterr().out == '' and files(other) == whole
 

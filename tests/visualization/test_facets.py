@@ -12,7 +12,7 @@ from sample_results import heatmaps, models
 from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, Layer, Mass, Target, Top
 from vistool.visualization.facets import facets, grid_footer, grid_title, score_text, value_text
 from vistool.visualization.style import Style
-from vistool.visualization.views import map_colors
+from vistool.visualization.views import map_colors, scaled_alone
 
 MAP = np.ones((2, 2), np.float32)
 PHOTO = np.zeros((8, 8, 3), np.uint8)
@@ -44,6 +44,13 @@ def test_highlighted_tokens_have_a_row_of_their_own():
     place = {'layer': 'a', 'query': 'CLS', 'head': 0}
     shown = facets(attention(place, {**place, 'share': 0.6}))
     assert shown.rows == ('', '60% of the attention') and shown.tiles[1].name == 'head 0/60%'
+
+
+def test_highlighted_tokens_leave_the_caption_that_maps_are_scaled_alone():
+    places = [{'layer': 'a', 'query': 'CLS', 'head': head} for head in (0, 1)]
+    masks = [{**place, 'share': 0.6} for place in places]
+    assert scaled_alone(attention(*places), Style()) and scaled_alone(attention(*places, *masks), Style())
+    assert not scaled_alone(attention(places[0], masks[0]), Style())
 
 
 def test_maps_through_all_layers_are_titled_by_method_and_class():
@@ -146,8 +153,12 @@ def grid_image(*parameters, **place):
 def test_pictures_of_grids_are_titled_by_their_coordinates():
     assert grid_title(grid_image('p=0.5', step='Flip', draw=0)) == ('Flip', '30×20', 'p=0.5')
     assert grid_title(grid_image(step='original', draw=1, view=0)) == ('original · draw 2 · view 1', '30×20')
+    assert grid_title(grid_image(step='Rotate', within='RandAugment', choice=0)) == ('RandAugment', '› Rotate', '30×20')
     assert grid_title(grid_image(step='transformed')) == ('transformed', '30×20')
     assert grid_title(grid_image(step='transformed', view=1)) == ('view 2', '30×20')
+    assert grid_title(grid_image('p=0.5', step='Flip', draw=1), below=True) == ('30×20', 'p=0.5')
+    assert grid_title(grid_image(step='original', draw=1), below=True) == ('draw 2', '30×20')
+    assert grid_title(grid_image(step='nothing', within='RandAugment'), below=True) == ('› nothing', '30×20')
     assert grid_title(grid_image(draw=2)) == ('draw 3',) and grid_title(grid_image(sample=7)) == ()
     labeled = replace(grid_image(sample=7), label=('tabby',), refetched=9)
     assert grid_footer(labeled, 'original') == ('tabby', '#7 · 30×20 · replaced by #9')

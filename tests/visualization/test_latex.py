@@ -55,7 +55,7 @@ def test_rows_and_columns_are_those_of_the_figure(tmp_path):
 def test_many_columns_are_cut_into_blocks_that_fit_the_line(tmp_path, count):
     *panels, file = write(tmp_path, heatmaps(('CLS',), tuple(range(count)), kind='attention'))
     table = read(file.read_text())
-    assert len(table) == 2 * -(-(count + 1) // 7) and max(map(len, table)) <= 7
+    assert len(table) == 2 * -(-(count + 1) // 8) and max(map(len, table)) <= 8
     shown = [cell for line in table[1::2] for cell in line]
     assert shown == [path.name for path in panels]
     assert [cell for line in table[::2] for cell in line] == ['input', *(f'head {head}' for head in range(count))]
@@ -89,6 +89,21 @@ def test_titles_and_names_hold_no_commands(tmp_path):
         r'\#0 50\%\_a\textbackslash{}b\{ 0.95' in titles and r'R\&B \textasciitilde{}\$1\textasciicircum{}2' in titles
     )
     assert balanced(text) and not re.search(r'(?<!\\)[#%~^$]', titles)
+
+
+def test_a_table_with_long_titles_is_made_as_wide_as_the_line():
+    text = figure(facets(heatmaps(('a', 'b'))), ['input.png', 'a.png', 'b.png'], 1.0)
+    body = re.search(r'\\setbox0\\hbox\{(.*)\}\\relax\n(.*)\\endgroup\n$', text, re.DOTALL)
+    assert body[1].startswith(r'\begin{tabular}') and body[1].endswith(r'\end{tabular}')
+    assert body[2] == r'\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\box0}\else\box0\fi'
+
+
+def test_titles_of_the_user_are_those_of_the_table(tmp_path):
+    style = Style(row_titles=('R&D', 'b_2'), column_titles=('100%', 'Ours'))
+    result = heatmaps(('espresso 0.95', 'cup 0.02'), ('GradCAM', 'LayerCAM'))
+    *_, file = Visualizer(None, style, panels=tmp_path).write(result, 'cat')
+    assert [line[0] for line in read(file.read_text())] == ['', r'R\&D', r'b\_2']
+    assert read(file.read_text())[0][1:] == ['input', r'100\%', 'Ours']
 
 
 def test_signs_that_latex_does_not_know():

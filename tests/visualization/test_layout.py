@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_results import center_crop, heatmaps, models, photo
+from torch import nn
 
+from vistool.analyses.cam import CAM
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError
 from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, ImageGrid, Target
@@ -462,6 +465,128 @@ def test_sheets_break_into_pages_with_titles_on_each():
     for page in pages:
         check_scene(page)
         assert page.height <= 200 and [t.text for t in page.texts if not t.vertical] == list(METHODS[:2])
+
+
+def across(*results, **style):
+    style = Style(sheet_images='columns', **style)
+    return sheet_scenes(results, style, style.page(style.width not in (None, 'screen')))
+
+
+def words(scene, vertical=False):
+    return [item.text for item in scene.texts if item.vertical == vertical]
+
+
+def test_images_may_be_the_columns_of_a_sheet():
+    """Photos of several shapes: one height, the classes above them, a line for each method."""
+    names = ('cat 0.9', 'dog 0.8', 'cup 0.7')
+    results = [heatmaps((name,), METHODS[:2], size=size) for name, size in zip(names, SHAPES, strict=False)]
+    (page,) = across(*results, width='text')
+    check_scene(page)
+    lines = lines_of_tiles(page)
+    assert [len(line) for line in lines] == [3, 3, 3]
+    assert len({round(item.box.height) for line in lines for item in line[:2]}) == 1
+    assert words(page) == ['cat 0.90', 'dog 0.80', 'cup 0.70'] and words(page, vertical=True) == list(METHODS[:2])
+
+
+def test_images_as_columns_break_into_blocks_that_name_their_rows():
+    results = [heatmaps((f'class{number} 0.5',), METHODS[:2]) for number in range(10)]
+    (page,) = across(*results, width='column')
+    check_scene(page)
+    blocks = len(lines_of_tiles(page)) // 3
+    assert blocks > 1 and words(page, vertical=True) == list(METHODS[:2]) * blocks
+    assert [text.split()[0] for text in words(page) if text.startswith('class')] == [f'class{n}' for n in range(10)]
+
+
+def test_models_as_rows_and_images_with_a_wrong_prediction_as_columns():
+    wrong = heatmaps(label=Target('cup', 1), prediction=Target('espresso', 2, score=0.951))
+    (page,) = across(models(wrong, ('base', 'ours')), models(heatmaps(), ('base', 'ours')), width='text')
+    assert words(page, vertical=True) == ['base', 'ours']
+    assert [item.text for item in page.texts if item.color == RED] == ['GT: cup']
+    assert words(page).count('espresso') == 1  # above the photo that is right
+
+
+def test_a_sheet_of_columns_has_a_column_for_each_class_and_empty_places_for_missing_maps():
+    both = heatmaps(CLASSES[:2], METHODS[:2])
+    (page,) = across(both, heatmaps(columns=METHODS[:1]), width='text')
+    assert [len(line) for line in lines_of_tiles(page)] == [3, 3, 2]
+
+
+@pytest.mark.parametrize('images', ['rows', 'columns'])
+def test_titles_of_the_user_are_those_of_the_sheet(images):
+    results = [heatmaps((name,), METHODS[:2]) for name in ('cat 0.9', 'dog 0.8')]
+    style = Style(width='text', sheet_images=images, row_titles=('first', 'second'), column_titles=('left', 'right'))
+    (page,) = sheet_scenes(results, style, style.page(True))
+    assert words(page, vertical=True) == ['first', 'second'] and words(page) == ['left', 'right']
+    own = style.beside_sheet()
+    assert own.column_titles == (('left', 'right') if images == 'rows' else ('first', 'second')) and not own.row_titles
+
+
+def test_titles_of_the_user_are_those_of_a_figure():
+    style = Style(width='text', row_titles=('A', 'B'), column_titles=('left', 'right'))
+    scene = scene_of(heatmaps(CLASSES[:2], METHODS[:2]), style)
+    assert words(scene, vertical=True) == ['A', 'B'] and words(scene) == ['left', 'right']
+    alone = scene_of(heatmaps(columns=METHODS[:2]), Style(width='text', row_titles=('only',)))
+    assert words(alone, vertical=True) == ['only']
+    points = heatmaps(('10,10', '50,60'), (0, 1), kind='attention')
+    points = replace(points, queries={'10,10': (10.0, 10.0), '50,60': (50.0, 60.0)})
+    scene = scene_of(points, Style(width='text', row_titles=('eye', 'ear')))
+    assert words(scene, vertical=True) == ['eye', 'ear'] and len(tiles(scene)) == 6  # a photo with a ring each
+
+
+def test_titles_of_the_user_go_before_the_names_of_models():
+    result = models(heatmaps(columns=METHODS[:2]), ('base', 'ours'))
+    titles = tuple('abcd')
+    said = words(scene_of(result, Style(width='text', column_titles=titles)))
+    assert [word for word in said if word in titles] == list(titles)
+
+
+@pytest.mark.parametrize(
+    ('titles', 'said'),
+    [
+        ({'row_titles': ('a', 'b', 'c')}, r'3 given, and there are 2 rows: espresso 0.95, '),
+        ({'column_titles': ('a',)}, r'1 given, and there are 2 columns: GradCAM, '),
+    ],
+)
+def test_titles_that_do_not_fit_are_refused_with_what_there_is(titles, said):
+    with pytest.raises(InputError, match=said):
+        scene_of(heatmaps(CLASSES[:2], METHODS[:2]), Style(**titles))
+
+
+def test_titles_of_a_sheet_that_do_not_fit_are_refused():
+    style = Style(sheet_images='columns', column_titles=('a', 'b', 'c'))
+    with pytest.raises(InputError, match='3 given, and the sheet has 2: espresso 0.95, espresso 0.95'):
+        sheet_scenes([heatmaps(), heatmaps()], style, style.page(False))
+
+
+@pytest.mark.parametrize(
+    ('size', 'canvas', 'inside'),
+    [(80, (120, 80), (120, 80)), ((300, 100), (300, 100), (150, 100)), ((120, 200), (120, 200), (120, 80))],
+)
+def test_panels_of_a_given_size_keep_the_photos_shape(size, canvas, inside):
+    """A height alone, a wide panel with white at its sides, a tall one with white above and below."""
+    for name, panel in to_panels(heatmaps(), Style(panel_size=size)):
+        assert panel.shape[1::-1] == canvas, name
+        rows, columns = (np.flatnonzero((panel != 255).any((axis, 2))) for axis in (1, 0))
+        assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == pytest.approx(inside, abs=2)
+
+
+def test_gray_that_stands_in_for_a_photo_is_said():
+    """A tensor alone has no photo; a photo that happens to be dark, or a file that is gray, has."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).eval()
+    result = CAM(['gradcam'], layers=['1'])(network, torch.rand(3, 32, 32))
+    said = 'no photo given with the tensor, gray stands in for it'
+    assert any(said in text for text in words(scene_of(result)))
+    assert not any(said in text for text in words(scene_of(heatmaps())))
+    known = replace(result, original=np.full((32, 32, 3), 128, np.uint8))
+    assert not any(said in text for text in words(scene_of(known)))
+
+
+def test_pictures_of_a_dataset_take_the_size_of_panels_too():
+    grid = ImageGrid(((GridImage(photo(20, 40)), GridImage(photo(30, 30))),), mode='original', provenance={})
+    assert [panel.shape for _, panel in to_panels(grid, Style(panel_size=(64, 48)))] == [(48, 64, 3)] * 2
+    assert [panel.shape for _, panel in to_panels(grid, Style())] == [(20, 40, 3), (30, 30, 3)]
 
 
 @settings(max_examples=30, deadline=None)

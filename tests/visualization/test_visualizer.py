@@ -20,7 +20,7 @@ from vistool.errors import InputError
 from vistool.results import Curve, Curves, GridImage, Heatmap, ImageGrid, Target
 from vistool.visualization import files
 from vistool.visualization import text as fonts
-from vistool.visualization.files import safe_name
+from vistool.visualization.files import safe_name, table
 from vistool.visualization.kinds import figure, overlay, picture_pixels, to_panels
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import Visualizer, save, sheet
@@ -332,3 +332,14 @@ def test_maps_are_drawn_into_subplots_of_ones_own():
         vt.show(result, ax=Figure().subplots(1, 3))
     with pytest.raises(InputError, match='ax: 2 results; accepted: one result'):
         vt.show([result, result], ax=axes)
+
+
+def test_tables_name_no_folder_of_this_machine(monkeypatch, tmp_path):
+    """Photos below the current folder, in the home folder and elsewhere; text of other columns stays."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', '/home/me')
+    paths = str(tmp_path / 'a/1.jpg'), '/home/me/data/2.jpg', '/data/me/of mine/3.jpg', '', 'b/4.jpg'
+    rows = [{'index': place, 'path': path, 'label': '/x/y/z'} for place, path in enumerate(paths)]
+    read = list(csv.DictReader(io.StringIO(table(rows).decode())))
+    assert [row['path'] for row in read] == ['a/1.jpg', '~/data/2.jpg', 'of mine/3.jpg', '', 'b/4.jpg']
+    assert {row['label'] for row in read} == {'/x/y/z'}

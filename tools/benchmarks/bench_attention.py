@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import timm
 import torch
-from timing import machine, measure, ratio, table
+from timing import in_float32, machine, measure, ratio, table
 from torch import Tensor, nn
 
 from vistool import Attention
@@ -29,10 +29,11 @@ CONTENDERS = (
 )
 
 
-def build(size: int) -> tuple[nn.Module, Tensor]:
-    """A ViT-B/16 for square images, and one."""
+def build(size: int, device: str = 'cpu', batch: int = 1) -> tuple[nn.Module, Tensor]:
+    """A ViT-B/16 for square images, and a batch of them."""
     torch.manual_seed(0)
-    return timm.create_model('vit_base_patch16_224', img_size=size).eval(), torch.randn(1, 3, size, size)
+    model = timm.create_model('vit_base_patch16_224', img_size=size).eval()
+    return model.to(device), torch.randn(batch, 3, size, size).to(device)
 
 
 def unfused(model: nn.Module, image: Tensor) -> list[Tensor]:
@@ -57,7 +58,7 @@ def naive_rollout(model: nn.Module, image: Tensor) -> Tensor:
     """The product of all layers' matrices; its class row."""
     rows = None
     for weights in unfused(model, image):
-        mixed = (weights[0].mean(0) + torch.eye(weights.shape[-1])) / 2
+        mixed = (weights[0].mean(0) + torch.eye(weights.shape[-1], device=weights.device)) / 2
         rows = mixed if rows is None else mixed @ rows
     assert rows is not None
     return rows[0, 1:]
@@ -80,8 +81,13 @@ def contender(name: str, model: nn.Module, image: Tensor) -> Callable[[], object
     }[name]
 
 
-def peak(name: str, size: int) -> float:
-    """Peak memory of one run in a fresh process, MiB."""
+def peak(name: str, size: int, device: str = 'cpu') -> float:
+    """Peak memory of one run, MiB: of a fresh process, or of the tensors on a GPU."""
+    if device != 'cpu':
+        model, image = build(size, device)
+        torch.cuda.reset_peak_memory_stats()
+        contender(name, model, image)()
+        return torch.cuda.max_memory_allocated() / 2**20
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         return pool.apply(_peak, (name, size))
 
@@ -102,22 +108,24 @@ def main() -> None:
     parser.add_argument(
         '--naive-up-to', type=int, default=448, metavar='PX', help='largest size for whole maps (9 GiB at 1024)'
     )
+    parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
+    in_float32()
     print(f'ViT-B/16, batch 1, class rows; {machine()}')
     for size in args.sizes:
         names = [n for n in CONTENDERS if size <= args.naive_up_to or n not in ('all maps kept', 'naive rollout')]
-        model, image = build(size)
+        model, image = build(size, args.device)
         seconds = measure({name: contender(name, model, image) for name in names}, args.rounds)
         table(f'{size}×{size}', seconds, 'forward')
-        memory = {name: statistics.median(peak(name, size) for _ in range(3)) for name in names}
+        memory = {name: statistics.median(peak(name, size, args.device) for _ in range(3)) for name in names}
         print('\nextra peak memory, MiB: ' + ', '.join(f'{n} {m - memory["forward"]:.0f}' for n, m in memory.items()))
         print(f'rows of 12 layers: {ratio(seconds, "vistool, 12 layers", "forward"):.3f} × forward')
         if 'naive rollout' in names:
             ours = torch.from_numpy(Attention(method='rollout')(model, image)[0].maps[0].values).flatten()
             print(
                 'streamed rollout differs from the product by '
-                f'{float((ours - naive_rollout(model, image)).abs().max()):.1e}'
+                f'{float((ours - naive_rollout(model, image).cpu()).abs().max()):.1e}'
             )
 
 

@@ -16,20 +16,21 @@ from pathlib import Path
 
 from bench_folder import make_photos
 from processes import SETTINGS, run
-from timing import machine
+from timing import in_float32, machine
 
 TOOL = Path(__file__).resolve().parents[1] / 'vis_cam.py'
 _REPORT = re.compile(r'([\d.]+) images/s \((.+) of the time\)')
 
 
-def forward(folder: str, config: str, checkpoint: str, batch: int) -> None:
+def forward(folder: str, config: str, checkpoint: str, batch: int, device: str) -> None:
     """Tells on stderr the images per second of the plain forward, the batches ready in memory."""
     import torch
 
     import vistool as vt
     from vistool.data.samples import find_inputs
 
-    model = vt.load(config, checkpoint)
+    in_float32()
+    model = vt.load(config, checkpoint, device=device)
     samples = [model.read(item.path) for item in find_inputs(folder)]
     batches = [model.batch(samples[start : start + batch]) for start in range(0, len(samples), batch)]
     with torch.no_grad():
@@ -37,6 +38,8 @@ def forward(folder: str, config: str, checkpoint: str, batch: int) -> None:
         start_time = time.perf_counter()
         for inputs in batches:
             model.module(inputs)
+        if model.device.type == 'cuda':
+            torch.cuda.synchronize()
     print(f'{len(samples) / (time.perf_counter() - start_time):.2f} images/s (all of the time)', file=sys.stderr)
 
 
@@ -65,18 +68,20 @@ def main() -> None:
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--rounds', type=int, default=2)
     parser.add_argument('--options', nargs='*', default=[], help='more of vis_cam, without dashes: layout=overlay')
+    parser.add_argument('--device', default='cpu')
     parser.add_argument('--forward', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.forward:
-        forward(args.forward, args.config, args.checkpoint, args.batch_size)
+        forward(args.forward, args.config, args.checkpoint, args.batch_size, args.device)
         return
-    common = ['--config', args.config, '--checkpoint', args.checkpoint, '--batch-size', str(args.batch_size)]
+    how = ['--batch-size', str(args.batch_size), '--device', args.device]
+    common = ['--config', args.config, '--checkpoint', args.checkpoint, *how]
     extra = [f'--{option}' for option in args.options]
     with tempfile.TemporaryDirectory() as root:
         photos = Path(root) / 'photos'
         photos.mkdir()
         make_photos(photos, args.images)
-        tool = [str(TOOL), str(photos), args.config, args.checkpoint, '--batch-size', str(args.batch_size), *extra]
+        tool = [str(TOOL), str(photos), args.config, args.checkpoint, *how, *extra]
         print(f'{args.config}, {args.images} images, batches of {args.batch_size}; {machine()}')
         for number in range(args.rounds):
             plain = [__file__, '--forward', str(photos), *common]

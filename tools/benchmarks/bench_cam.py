@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from timing import machine, measure, ratio, table
+from timing import in_float32, machine, measure, ratio, table
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
+    in_float32()
     torch.manual_seed(0)
     model = resnet50().eval().to(args.device)
     print(f'ResNet-50, 224×224, layer4; {machine()}')

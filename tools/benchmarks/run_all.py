@@ -5,6 +5,9 @@ compared first. A row that fails says so, and the others go on::
 
     python tools/benchmarks/run_all.py            # every row
     python tools/benchmarks/run_all.py --only cam start --rounds 3
+    python tools/benchmarks/run_all.py --device cuda   # the rows that a GPU changes
+
+What was measured is kept in measured.json beside this file, part by part; the page shows all of it.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import bench_attention
 import bench_batch
@@ -34,7 +38,7 @@ import torch
 from bench_folder import costs, make_photos
 from PIL import Image
 from processes import SETTINGS, alternate, cpu_ratio, middle, run
-from timing import machine, measure, ratio
+from timing import in_float32, machine, measure, ratio
 from torchvision.models import resnet50
 
 import vistool as vt
@@ -42,6 +46,7 @@ from vistool.analyses.featmap import FeatureMaps
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'en' / 'performance.md'
+MEASURED = Path(__file__).with_name('measured.json')
 PHOTOS = 1000
 LITE = ('configs/efficientnet_lite/efficientnet-lite0_in1k.py', 'demo://efficientnet-lite0')
 
@@ -55,10 +60,10 @@ class Row:
     goal: str = ''
 
 
-def cam(rounds: int) -> list[Row]:
+def cam(rounds: int, device: str = 'cpu', batch: int = 1) -> list[Row]:
     """One and eight methods on ResNet-50, after a comparison with pytorch-grad-cam."""
     torch.manual_seed(0)
-    model, image = resnet50().eval(), torch.randn(1, 3, 224, 224)
+    model, image = resnet50().eval().to(device), torch.randn(batch, 3, 224, 224).to(device)
     ours = vt.CAM(['gradcam'], targets=281, layers=['layer4'])(model, image)[0].maps[0].values
     with bench_cam.EIGHT['gradcam'](model=model, target_layers=[model.layer4]) as other:
         theirs = other(image, [bench_cam.ClassifierOutputTarget(281)])[0]
@@ -72,25 +77,29 @@ def cam(rounds: int) -> list[Row]:
         4 * rounds,
     )
     return [
-        Row('one CAM method, ResNet-50 layer4, batch 1', times(ratio(seconds, 'one', 'forward')), '≤ 1.05 × forward'),
-        Row('eight CAM methods', times(ratio(seconds, 'eight', 'forward')), '≤ 1.12 × forward'),
+        Row(
+            f'one CAM method, ResNet-50 layer4, batch {batch}',
+            times(ratio(seconds, 'one', 'forward')),
+            '≤ 1.05 × forward',
+        ),
+        Row(f'eight CAM methods, batch {batch}', times(ratio(seconds, 'eight', 'forward')), '≤ 1.12 × forward'),
     ]
 
 
-def attention(rounds: int) -> list[Row]:
+def attention(rounds: int, device: str = 'cpu') -> list[Row]:
     """Rows of 12 layers at 224, and streaming rollout at 1024, after a comparison with whole maps at 224."""
-    model, image = bench_attention.build(224)
+    model, image = bench_attention.build(224, device)
     rollout = torch.from_numpy(vt.Attention(method='rollout')(model, image)[0].maps[0].values).flatten()
-    agree(float((rollout - bench_attention.naive_rollout(model, image)).abs().max()), 1e-5)
+    agree(float((rollout - bench_attention.naive_rollout(model, image).cpu()).abs().max()), 1e-5)
     rows = [each.values for each in vt.Attention(layers=['all'], heads='mean')(model, image)[0].maps]
-    whole = [weights[0].mean(0)[0, 1:].numpy() for weights in bench_attention.unfused(model, image)]
+    whole = [weights[0].mean(0)[0, 1:].cpu().numpy() for weights in bench_attention.unfused(model, image)]
     agree(float(np.abs(np.stack(rows).reshape(12, -1) - np.stack(whole)).max()), 1e-5)
     names = ('forward', 'vistool, 12 layers')
     small = measure({name: bench_attention.contender(name, model, image) for name in names}, 4 * rounds)
-    model, image = bench_attention.build(1024)
+    model, image = bench_attention.build(1024, device)
     names = ('forward', 'vistool, rollout')
     large = measure({name: bench_attention.contender(name, model, image) for name in names}, rounds)
-    memory = {name: bench_attention.peak(name, 1024) for name in names}
+    memory = {name: bench_attention.peak(name, 1024, device) for name in names}
     extra = memory['vistool, rollout'] - memory['forward']
     return [
         Row('CLS rows of 12 layers, ViT-B/16 at 224', times(ratio(small, names_of(small)[1], 'forward')), '≤ 1.04 ×'),
@@ -160,15 +169,16 @@ def browse(rounds: int) -> list[Row]:
     return [Row('browse_dataset, first picture, wall', f'{middle(found["first"]).wall:.1f} s', '≤ 3 s')]
 
 
-def folder(rounds: int) -> list[Row]:
+def folder(rounds: int, device: str = 'cpu', batch: int = 8) -> list[Row]:
     """1,000 photos through EfficientNet-Lite0, against the plain forward with and without vistool's settings."""
     config, checkpoint = LITE
-    common = ['--config', config, '--checkpoint', checkpoint, '--batch-size', '8']
+    how = ['--batch-size', str(batch), '--device', device]
+    common = ['--config', config, '--checkpoint', checkpoint, *how]
     with tempfile.TemporaryDirectory() as name:
         photos = Path(name) / 'photos'
         photos.mkdir()
         make_photos(photos, PHOTOS)
-        few = [str(bench_batch.TOOL), str(photos), config, checkpoint, '--batch-size', '8', '--indices', '0-39']
+        few = [str(bench_batch.TOOL), str(photos), config, checkpoint, *how, '--indices', '0-39']
         alone = bench_batch.speed(run([*few, '-o', f'{name}/one']).said)[0]
         agree(apart(Path(name) / 'one', photos), 1e-4)
         beside = ['--compare', config, checkpoint, '--compare', config, checkpoint]
@@ -176,21 +186,23 @@ def folder(rounds: int) -> list[Row]:
         plain = [str(Path(bench_batch.__file__)), '--forward', str(photos), *common]
         bare = bench_batch.speed(run(plain, {}).said)[0]
         tuned = bench_batch.speed(run(plain, SETTINGS).said)[0]
-        tool = [str(bench_batch.TOOL), str(photos), config, checkpoint, '--batch-size', '8', '-o', f'{name}/out']
+        tool = [str(bench_batch.TOOL), str(photos), config, checkpoint, *how, '-o', f'{name}/out']
         drawn, parts = bench_batch.speed(run(tool).said)
-        each = costs(*LITE, photos)
-    told = ', '.join(f'{part} {ms:.1f}' for part, ms in each.items())
-    floor = each['forward'] / sum(each.values())
-    return [
+        each = costs(*LITE, photos) if device == 'cpu' else {}
+    rows = [
         Row(
-            f'{PHOTOS:,} photos, EfficientNet-Lite0, PNG',
+            f'{PHOTOS:,} photos, EfficientNet-Lite0, PNG, batch {batch}',
             f'{times(drawn / tuned)} the plain forward ({drawn:.1f} against {tuned:.1f} images/s; {parts})',
             '≥ 0.95 ×',
         ),
         Row("the plain forward without vistool's settings", f'{bare:.1f} images/s'),
-        Row('CPU milliseconds an image, one thread', f'{told}: {times(floor)} if every core is always busy'),
         Row('`--compare` with three models, 40 photos', f"{times(alone / three)} one model's time", '3 ×, ± 5 %'),
     ]
+    if each:
+        told = ', '.join(f'{part} {ms:.1f}' for part, ms in each.items())
+        floor = times(each['forward'] / sum(each.values()))
+        rows.append(Row('CPU milliseconds an image, one thread', f'{told}: {floor} if every core is always busy'))
+    return rows
 
 
 def memory(rounds: int) -> list[Row]:
@@ -233,6 +245,17 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
 }
 
 
+def parts_of(device: str) -> dict[str, Callable[[int], list[Row]]]:
+    """The parts for a device: those of :data:`PARTS` for the CPU, those that it changes for a GPU."""
+    if device == 'cpu':
+        return PARTS
+    return {
+        'cam': lambda rounds: [row for batch in (1, 32) for row in cam(rounds, device, batch)],
+        'attention': partial(attention, device=device),
+        'folder': partial(folder, device=device, batch=32),
+    }
+
+
 def agree(apart: float, most: float) -> None:
     """Raises where results that are about to be timed differ."""
     if not apart <= most:
@@ -267,24 +290,38 @@ def seconds_of(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def page(rows: Sequence[Row], minutes: float) -> str:
+def keep(device: str, parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """Puts rows in the place of those of the same parts on this kind of device; returns all that are known."""
+    known = json.loads(MEASURED.read_text(encoding='utf-8')) if MEASURED.is_file() else {}
+    before = known.get(kind_of(device), {}).get('parts', {})
+    rows = {name: [astuple(row) for row in found] for name, found in parts.items()}
+    merged = {name: each for name in PARTS if (each := rows.get(name, before.get(name)))}
+    known[kind_of(device)] = {'machine': machine(), 'parts': merged}
+    MEASURED.write_text(json.dumps(known, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
+    return known
+
+
+def kind_of(device: str) -> str:
+    """``'CPU'`` or ``'GPU'``, as the page calls them."""
+    return 'CPU' if device == 'cpu' else 'GPU'
+
+
+def page(known: Mapping[str, Any]) -> str:
     """The text of docs/en/performance.md."""
-    lines = [f'| {row.work} | {row.measured} | {row.goal} |' for row in rows]
-    return '\n'.join(
-        [
-            '# Performance',
-            '',
-            f'Measured by `python tools/benchmarks/run_all.py` in {minutes:.0f} minutes on: {machine()}.',
-            'Medians; what is compared runs in turn in one run, with the same settings of OpenMP and of memory, after',
-            'a check that its results are equal. Ratios mean more than seconds, which depend on the machine.',
-            '',
-            '| Work | Measured | Aim |',
-            '| --- | --- | --- |',
-            *lines,
-            '',
-            NOTES,
-        ]
-    )
+    lines = [
+        '# Performance',
+        '',
+        'Measured by `python tools/benchmarks/run_all.py`. Medians; what is compared runs in turn in one run, with the',
+        'same settings of OpenMP and of memory, after a check that its results are equal. Ratios mean more than',
+        'seconds, which depend on the machine.',
+        '',
+    ]
+    for kind, found in sorted(known.items()):
+        lines += [f'## On a {kind}', '', f'{found["machine"]}.', '', '| Work | Measured | Aim |', '| --- | --- | --- |']
+        rows = [row for part in found['parts'].values() for row in part]
+        lines += [f'| {work} | {measured} | {goal} |' for work, measured, goal in rows]
+        lines.append('')
+    return '\n'.join([*lines, NOTES])
 
 
 NOTES = """\
@@ -349,24 +386,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--only', nargs='+', choices=PARTS, default=list(PARTS))
-    parser.add_argument('-o', '--out', type=Path, default=PAGE, help='default: docs/en/performance.md')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--print', action='store_true', help='only print the rows')
     args = parser.parse_args()
     if not SETTINGS.items() <= os.environ.items():  # glibc reads its own when a process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})
     os.chdir(ROOT)
     warnings.filterwarnings('ignore')
+    in_float32()
     begin = time.perf_counter()
-    rows: list[Row] = []
-    for name in args.only:
+    parts = parts_of(args.device)
+    measured: dict[str, list[Row]] = {}
+    for name in (each for each in parts if each in args.only):
         try:
-            found = PARTS[name](args.rounds)
+            found = parts[name](args.rounds)
         except (Exception, SystemExit) as error:
             traceback.print_exc()
             found = [Row(name, f'failed: {str(error).partition(chr(10))[0]}')]
         for row in found:
             print(f'{row.work}: {row.measured} (aim: {row.goal or "none"})', flush=True)
-        rows += found
-    args.out.write_text(page(rows, (time.perf_counter() - begin) / 60), encoding='utf-8')
+        measured[name] = found
+    print(f'{(time.perf_counter() - begin) / 60:.0f} minutes')
+    if not args.print:
+        PAGE.write_text(page(keep(args.device, measured)), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -47,6 +47,11 @@ def machine() -> str:
     return f'{platform.machine()}, {device}, Python {platform.python_version()}, torch {torch.__version__}'
 
 
+def in_float32() -> None:
+    """Turns TF32 off in this process, as vistool's analyses do: both sides then compute the same."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

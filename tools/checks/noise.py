@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from vistool.runs.differences import RunDifference, compare_runs
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,7 @@ VARIANTS: Mapping[str, tuple[Mapping[str, str], tuple[str, ...]]] = {
     'PyTorch without AVX': ({'ATEN_CPU_CAPABILITY': 'default'}, ()),
     'oneDNN with AVX2': ({'ONEDNN_MAX_CPU_ISA': 'AVX2'}, ()),
     'oneDNN with SSE4.1': ({'ONEDNN_MAX_CPU_ISA': 'SSE41'}, ()),
+    'GPU': ({}, ('--device', 'cuda')),
 }
 """Environment and options of each variant; the first run has two threads and batches of eight."""
 
@@ -44,6 +47,8 @@ def main() -> int:
         first = _run(args.tool, [*args.words, *options], folder / 'first', {}, ())
         print(f'{"variant":<22}{"score":>10}{"mass":>10}{"1 - rank":>10}{"1 - iou":>10}{"flips":>7}')
         for name, (environment, more) in VARIANTS.items():
+            if 'cuda' in more and not torch.cuda.is_available():
+                continue
             found = compare_runs(first, _run(args.tool, [*args.words, *options], folder / name, environment, more))
             print(f'{name:<22}{_line(found)}', flush=True)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from vistool.data.batching import Batcher, replace_mean
 from vistool.data.datasets import Mode, class_ids, class_name, label_lines, label_text
 from vistool.data.near_duplicates import BITS, HashedImage, NearDuplicate, hashed
 from vistool.data.pipelines import network_input
-from vistool.data.recording import Detail, Record, Samples, StepImage, rows_of
+from vistool.data.recording import NOTHING, Detail, Record, Samples, StepImage, rows_of
 from vistool.data.samples import planes_of
 from vistool.errors import InputError, close_matches
 from vistool.registry import ANALYSES
@@ -159,7 +160,7 @@ class BrowseDataset:
             return [
                 [
                     _remarked(
-                        _tile(image, {**self._which(draw, number, len(views)), 'step': image.step}),
+                        _tile(image, {**self._which(draw, number, len(views)), **_step(image)}),
                         [fault for fault in record.faults if (fault.step or row[0].step) == image.step],
                     )
                     for image in row
@@ -204,7 +205,9 @@ class BrowseDataset:
 
     def _arranged(self, blocks: list[Tiles]) -> tuple[tuple[GridImage, ...], ...]:
         """Blocks of one row side by side; others one below the other."""
-        if self.mode == 'pipeline' or any(len(block) > 1 for block in blocks):
+        if self.mode == 'pipeline':
+            return tuple(map(tuple, _aligned([row for block in blocks for row in block])))
+        if any(len(block) > 1 for block in blocks):
             return tuple(tuple(row) for block in blocks for row in block)
         tiles = [tile for block in blocks for tile in block[0]]
         each = len(blocks[0][0]) if blocks else 1
@@ -232,6 +235,35 @@ def _tile(image: StepImage, place: Mapping[str, Coordinate]) -> GridImage:
         parameters=tuple(image.parameters),
         annotations=image.annotations,
     )
+
+
+def _step(image: StepImage) -> dict[str, Coordinate]:
+    """The step of a pipeline, and the container that drew it."""
+    drawn: dict[str, Coordinate] = {} if image.choice is None else {'within': image.within, 'choice': image.choice}
+    return {'step': image.step, **drawn}
+
+
+def _aligned(rows: Tiles) -> Tiles:
+    """Rows of one pipeline with a column for each step, however many steps its containers drew.
+
+    What a container did not draw in a row is shown as its picture with the step ``nothing``.
+    """
+    runs = [[list(run) for _, run in itertools.groupby(row, _column)] for row in rows]
+    kinds: dict[tuple[object, ...], list[list[list[GridImage]]]] = {}
+    for row in runs:
+        kinds.setdefault(tuple(_column(run[0]) for run in row), []).append(row)
+    for alike in kinds.values():
+        for column in zip(*alike, strict=True):
+            most = max(map(len, column))
+            for run in column:
+                nothing = Coordinates({**run[-1].coordinates, 'step': NOTHING})
+                run += [replace(run[-1], coordinates=nothing, parameters=(), remark='')] * (most - len(run))
+    return [[tile for run in row for tile in run] for row in runs]
+
+
+def _column(tile: GridImage) -> object:
+    """What the columns of a step have in common: the step, or the container that draws steps."""
+    return tile.coordinates.get('choice', tile.coordinates.get('step'))
 
 
 def _remarked(tile: GridImage, faults: Sequence[Fault]) -> GridImage:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vistool.analyses.base import target_of
 from vistool.data.samples import Sample
-from vistool.errors import InputError, check_count, check_seed, naming
+from vistool.errors import InputError, check_count, check_seed, counted, naming
 from vistool.models.model import Model
 from vistool.network.penultimate import layer_features, score_features
 from vistool.registry import ANALYSES
@@ -96,11 +96,12 @@ class DatasetEmbedding:
             InputError: There are not.
         """
         if count < _LEAST:
-            told = 'one sample' if count == 1 else f'{count} samples'
-            raise InputError(f'{told} cannot be laid out', accepted=f'at least {_LEAST}', parameter='images')
+            raise InputError(
+                f'{counted(count, "sample")} cannot be laid out', accepted=f'at least {_LEAST}', parameter='images'
+            )
         if self.perplexity is not None and self.reducer != 'pca' and self.perplexity >= count:
             raise InputError(
-                f'{self.perplexity:g} with {count} samples',
+                f'{self.perplexity:g} with {counted(count, "sample")}',
                 accepted=f'below {count}',
                 hint='leave it out, or take more samples',
                 parameter='perplexity',

@@ -16,7 +16,7 @@ from vistool.data.images import ImageLike, read_photo
 from vistool.data.patches import MASKS, PatchGrid, Size, by, filling, fitting, make_mask, pair, window
 from vistool.data.photometry import pixels_of
 from vistool.environment import versions
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, counted
 from vistool.registry import ANALYSES
 from vistool.results import Cut, GridImage, ImageGrid
 
@@ -346,7 +346,10 @@ class Patches:
             return (windowed(image, cut, embedding),)
         if cut.hidden is not None:
             visible = int((~cut.hidden).sum())
-            titles = (f'{cut.grid.count} patches',), (f'{visible} visible, {cut.grid.count - visible} masked',)
+            titles = (
+                (counted(cut.grid.count, 'patch', 'patches'),),
+                (f'{visible} visible, {cut.grid.count - visible} masked',),
+            )
             return ((GridImage(image, titles[0], cut=whole), GridImage(image, titles[1], cut=cut)),)
         steps = (*embedding.steps, *embedding.later) if embedding else ()
         if cut.grid.overlaps or len(steps) > 1:

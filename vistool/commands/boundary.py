@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from vistool.commands.options import Parser
+from vistool.environment import anonymous_files
 from vistool.errors import InputError, cause_of, log_speller
 from vistool.imports import lazy_imports
 
@@ -97,7 +98,8 @@ def _run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequen
 def _work(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Does the work; a config's own code that exits is an error, not the command's result."""
     try:
-        return work(args)
+        with anonymous_files(getattr(args, 'anonymous', False)):
+            return work(args)
     except (SystemExit, GeneratorExit) as error:
         raise InputError(f'code of the config or of its imports ended the process ({cause_of(error)})') from error
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from vistool.environment import versions
-from vistool.errors import InputError, close_matches, in_python, naming, param
+from vistool.errors import InputError, close_matches, counted, in_python, naming, param
 from vistool.records import shown
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def models_of(args: argparse.Namespace) -> Models:
     for words in args.compare:
         if len(words) > 2:
             raise InputError(
-                f'{" ".join(words)!r}: {len(words)} words',
+                f'{" ".join(words)!r}: {counted(len(words), "word")}',
                 accepted='CONFIG, or CONFIG CHECKPOINT',
                 hint=f'put positionals before {param("compare")}',
                 parameter='compare',
@@ -364,8 +364,9 @@ def style_of(args: argparse.Namespace, **more: Any) -> Style:
             fields['alpha'] = float(alpha)
         except ValueError:
             raise InputError(f'{alpha!r} is not an opacity', accepted='0 to 1, or heat', parameter='alpha') from None
-    if getattr(args, 'arrangement', None):
-        fields['arrangement'] = tuple(args.arrangement)
+    for name in ('arrangement', 'row_titles', 'column_titles'):
+        if getattr(args, name, None):
+            fields[name] = tuple(getattr(args, name))
     return taken(Style, args, **{**fields, **more})
 
 
@@ -388,6 +389,13 @@ def config_options(pairs: Sequence[str]) -> Mapping[str, Any]:
     reader.add_argument('--cfg-options', nargs='+', action=DictAction)
     try:
         options: Mapping[str, Any] = reader.parse_args(['--cfg-options', *pairs]).cfg_options
+    except RecursionError as error:  # mmengine's reader never ends at dict(…) within a list
+        raise InputError(
+            f'{" ".join(pairs)!r} holds a dict',
+            accepted='numbers, words, lists and tuples',
+            hint="write it into a config with _base_ = 'the other one'",
+            parameter='options',
+        ) from error
     except (ValueError, AssertionError, SyntaxError) as error:
         raise InputError(f'{" ".join(pairs)!r} cannot be read: {error}', parameter='options') from error
     return options
@@ -437,8 +445,18 @@ def add_picture(parser: Parser, *, maps: bool = True, tiles: bool = True) -> Non
             metavar='DIR',
             help='write each tile untitled as well, at native resolution, and figure.tex, which arranges them',
         )
+        size = 'their height in pixels, or W*H; default: of one photo its own, of several the height of the first'
+        group.add_argument('--panel-size', type=_panel_size, metavar='H|W*H', help=size)
     group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
     group.add_argument('--show', action='store_true', help='open a window as well')
+
+
+def _panel_size(text: str) -> int | tuple[int, int]:
+    """``480`` or ``640*480``."""
+    sides = tuple(whole(side) for side in re.split(r'[*x×]', text))
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f'{shown(text)} is not H or W*H')
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def add_width(group: argparse._ArgumentGroup) -> None:
@@ -472,6 +490,11 @@ def _add_maps(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--interpolation', metavar='nearest|bilinear|bicubic', help='how maps are enlarged')
     group.add_argument('--view', metavar='original|network', help='draw on the whole file, or on what the network saw')
     group.add_argument('--sheet', metavar='FILE', help='put all images of the run on pages as well')
+    group.add_argument('--sheet-images', default='rows', metavar='rows|columns', help='of the sheet (default: rows)')
+    titles = 'what the rows are called, from the top; with --sheet those of the sheet'
+    group.add_argument('--row-titles', nargs='+', default=(), metavar='TEXT', help=titles)
+    titles = 'what the columns of maps are called, from the left'
+    group.add_argument('--column-titles', nargs='+', default=(), metavar='TEXT', help=titles)
 
 
 def add_run(parser: Parser, *, model: bool = True) -> None:
@@ -483,6 +506,7 @@ def add_run(parser: Parser, *, model: bool = True) -> None:
     add_config_options(group)
     if model:
         group.add_argument('--trust-checkpoint', action='store_true', help="let the checkpoint's pickle run code")
+    add_anonymous(group)
     add_logging(parser, group)
 
 
@@ -491,6 +515,12 @@ def add_config_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         '--cfg-options', dest='options', nargs='+', default=[], metavar='K=V', help='changes to the config'
     )
+
+
+def add_anonymous(group: argparse._ArgumentGroup) -> None:
+    """``--anonymous``: for supplements of papers under review."""
+    told = 'write no user, machine, home, URL or outside folder into files'
+    group.add_argument('--anonymous', action='store_true', help=told)
 
 
 def add_logging(parser: Parser, group: argparse._ArgumentGroup) -> None:

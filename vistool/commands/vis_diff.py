@@ -40,7 +40,9 @@ def build_parser() -> Parser:
         '--top', type=whole, default=8, metavar='N', help='images on the sheet of the worst (default: 8)'
     )
     options.add_width(group)
-    options.add_logging(parser, parser.add_argument_group('run'))
+    run = parser.add_argument_group('run')
+    options.add_anonymous(run)
+    options.add_logging(parser, run)
     return parser
 
 

@@ -186,6 +186,7 @@ _CARRIED = (
 @functools.cache
 def _parser(tool: str) -> Parser:
     parser: Parser = importlib.import_module(_TOOLS[tool]).build_parser()
+    parser.usage = parser.format_usage().removeprefix('usage: ')  # else argparse writes it for each of many lines
     return parser
 
 

@@ -39,7 +39,9 @@ def build_parser() -> Parser:
     add('--logged', '--log', dest='logs', action='append', default=[], metavar='FILE', help=drawn)
     options.add_config_options(group)
     _add_picture(parser)
-    options.add_logging(parser, parser.add_argument_group('rare'))
+    rare = parser.add_argument_group('rare')
+    options.add_anonymous(rare)
+    options.add_logging(parser, rare)
     return parser
 
 

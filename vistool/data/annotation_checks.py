@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vistool.data.annotation_trail import Stage, Trail
 from vistool.data.annotations import Annotation, Annotations, Points, corners_of, hull, nearest
 from vistool.data.geometry import GeometricStep, Geometry, field_at, transform
+from vistool.errors import counted
 
 OUTSIDE = 1.0
 """A box may reach so many pixels beyond its image: some data count the last pixel, others the edge after it."""
@@ -250,7 +251,7 @@ def _stray_text(what: str, places: Sequence[int], count: int) -> str:
     verb = 'do' if what == 'keypoints' else 'does'
     if len(places) > 1:
         what = {'box': 'boxes', 'mask': 'masks'}.get(what, what)
-        return f'the {what} of {len(places)} of {count} objects do not follow the image'
+        return f'the {what} of {len(places)} of {counted(count, "object")} do not follow the image'
     return f'the {what} of object {places[0]} {verb} not follow the image'
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vistool.data.geometry import Geometry, Mask, Size, transform
 from vistool.data.truth import IGNORED, polygon_mask, rle_mask
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 
 Points: TypeAlias = NDArray[np.float64]
 
@@ -414,7 +414,7 @@ def _mask(mask: Any, size: Size) -> ObjectMask | None:
         return ObjectMask.of(polygon_mask([part for part in mask if len(part) >= 6], size))
     values = as_array(mask)
     if values.ndim not in (2, 3):
-        raise InputError(f'a mask with {values.ndim} axes', accepted='height and width')
+        raise InputError(f'a mask with {counted(values.ndim, "axis", "axes")}', accepted='height and width')
     return ObjectMask.of(values.reshape(values.shape[-2:]) if values.ndim == 3 else values)
 
 

@@ -18,7 +18,7 @@ from vistool.data.photometry import Photometry, Preprocessing, float_array
 from vistool.data.recording import Record, preprocessor_config, with_mask
 from vistool.data.samples import image_keys, planes_of
 from vistool.data.transforms import seeded
-from vistool.errors import InputError, message_of
+from vistool.errors import InputError, counted, message_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -95,7 +95,7 @@ class Batcher:
         if len(views) == len(records) and any(len(view) != len(records) for view in views):
             return [self._fed(record, list(views[i]), samples, i) for i, record in enumerate(records)]  # not by view
         if any(len(view) != len(records) for view in views):
-            raise InputError(f'the batch holds {len(views[0])} images for {len(records)} samples')
+            raise InputError(f'the batch holds {counted(len(views[0]), "image")} for {counted(len(records), "sample")}')
         return [self._fed(record, [view[i] for view in views], samples, i) for i, record in enumerate(records)]
 
     def _fed(self, record: Record, tensors: list[Any], samples: Any, place: int) -> BatchSample:

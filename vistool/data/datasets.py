@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from vistool import ranges
 from vistool.data.samples import Item
-from vistool.errors import InputError, close_matches, message_of, naming, param
+from vistool.errors import InputError, close_matches, counted, message_of, naming, param
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -574,7 +574,7 @@ def _fault_in_lines(path: Path, lines: Sequence[str]) -> str:
         if not fields:
             return f'{path}, line {number} is empty: remove it'
         if len(fields) != len(first):
-            counts = f'{len(fields)} field{"s" * (len(fields) > 1)}, the first line {len(first)}'
+            counts = f'{counted(len(fields), "field")}, the first line {len(first)}'
             return f'{path}, line {number} ({line.strip()!r}) has {counts}'
         if len(first) > 1 and _is_number(first[-1]) and not _is_number(fields[-1]):
             return f'{path}, line {number} ({line.strip()!r}) ends in {fields[-1]!r}, the first line in a number'

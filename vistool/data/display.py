@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from vistool.errors import InputError
 
+STAND_IN = 128
+"""The gray that stands in for a photo that nobody knows."""
 _DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 #: A nominal range (0 to 4095, 0 to 1) is used where the brightest values reach at least this share of it.
 _FILLED = 1 / 3

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vistool.data.decoders import decoding
 from vistool.data.display import strips
-from vistool.errors import InputError, close_matches, message_of, on_one_line, param, without_name
+from vistool.errors import InputError, close_matches, counted, message_of, on_one_line, param, without_name
 from vistool.records import shown_path
 
 log = logging.getLogger('vistool')
@@ -91,7 +91,7 @@ class Photo:
             return self.values, 1.0, 0.0
         if count > 4:
             raise InputError(
-                f'{self.name} has {count} bands, which loaders of color images do not read',
+                f'{self.name} has {counted(count, "band")}, which loaders of color images do not read',
                 accepted='1 to 4 bands',
                 hint="use a loader that keeps them, such as LoadImageFromFile with imdecode_backend='tifffile'",
             )

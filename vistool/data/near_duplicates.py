@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vistool.errors import on_one_line
+from vistool.errors import counted, on_one_line
+
+log = logging.getLogger('vistool')
 
 BITS = 64
 DISTANCE = 4
 """Perceptual hashes of near-duplicates differ in at most so many bits, unless another number is asked for."""
+MOST_COPIES = 20
+"""Of thousands of nearly equal images, each is listed with so many others."""
+
 _ALIKE = 0.9
 _THUMBNAIL = 16
+_PLAIN = 1e-3
+"""The norm of a thumbnail, less its mean, below which it has one gray value."""
+_AT_ONCE = 256
+_SET_BITS = np.array([byte.bit_count() for byte in range(256)], np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +110,12 @@ def hashed(pixels: NDArray[np.uint8], index: int, phase: str, path: str = '') ->
 
 
 def near_duplicates(images: Sequence[HashedImage], distance: int = DISTANCE) -> list[NearDuplicate]:
-    """All pairs of near-duplicates: those between phases first, then the nearest.
+    """Pairs of near-duplicates: those between phases first, then the nearest.
 
     Hashes of plain images are alike by chance, so the thumbnails of a pair must correlate as well. Several samples of
-    one file, as in a repeated dataset, are one image within a phase.
+    one file, as in a repeated dataset, are one image within a phase. An image is paired with :data:`MOST_COPIES` of
+    those before it at most, so that thousands of equal frames give a list that grows with their number, not with its
+    square; a warning says so where that leaves pairs out.
 
     Args:
         images: Of one phase or several.
@@ -114,40 +125,132 @@ def near_duplicates(images: Sequence[HashedImage], distance: int = DISTANCE) -> 
     unique = list(once.values())[::-1]
     if not unique:
         return []
-    hashes = np.stack([each.bits for each in unique])
-    mirrors = np.stack([each.mirrored for each in unique])
-    found: dict[tuple[int, int], NearDuplicate] = {}
-    for mirrored, second in ((False, hashes), (True, mirrors)):
-        for one, other in _candidates(hashes, second, distance):
-            pair = min(one, other), max(one, other)
-            apart = int((hashes[one] != second[other]).sum())
-            if apart > distance or (pair in found and found[pair].distance <= apart):
-                continue
-            if _correlation(unique[one].thumbnail, unique[other].thumbnail, mirrored) >= _ALIKE:
-                found[pair] = NearDuplicate(unique[pair[0]], unique[pair[1]], apart, mirrored)
-    return sorted(found.values(), key=lambda each: (not each.leaks, each.distance, each.first.index))
+    groups = _EqualHashes(unique, distance)
+    found, cut = list[NearDuplicate](), 0
+    for group in range(len(groups.members)):
+        near = groups.near(group)
+        for place in groups.members[group]:
+            pairs = _copies_before(place, near, unique, groups)
+            found += pairs[:MOST_COPIES]
+            cut += len(pairs) > MOST_COPIES
+    if cut:
+        log.warning('%s: only %d near-duplicates of each are listed', counted(cut, 'image'), MOST_COPIES)
+    return sorted(found, key=lambda each: (not each.leaks, each.distance, each.first.index, each.second.index))
 
 
-def _candidates(hashes: NDArray[np.bool_], others: NDArray[np.bool_], distance: int) -> Iterator[tuple[int, int]]:
-    """Pairs that share a band of bits: of ``distance + 1`` bands, hashes so near agree in at least one."""
-    seen: set[tuple[int, int]] = set()
-    for band in np.array_split(np.arange(hashes.shape[1]), distance + 1):
-        buckets: dict[bytes, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        for place in range(len(hashes)):
-            buckets[hashes[place, band].tobytes()][0].append(place)
-            buckets[others[place, band].tobytes()][1].append(place)
-        for left, right in buckets.values():
-            pairs = combinations(left, 2) if hashes is others else ((a, b) for a in left for b in right if a != b)
-            for pair in pairs:
-                if pair not in seen:
-                    seen.add(pair)
-                    yield pair
+@dataclass(frozen=True, eq=False)
+class _Near:
+    """Images that may be near-duplicates of those of one group, each once for each way in which it may be.
+
+    Attributes:
+        places: int ``(n,)``, ascending for each distance and way.
+        distances: int ``(n,)``, bits that differ.
+        mirrored: bool ``(n,)``, whether one is compared with the mirror image of the other.
+        phases: int ``(n,)``, numbers of their phases.
+    """
+
+    places: NDArray[np.intp]
+    distances: NDArray[np.intp]
+    mirrored: NDArray[np.bool_]
+    phases: NDArray[np.intp]
 
 
-def _correlation(first: NDArray[np.float32], second: NDArray[np.float32], mirrored: bool) -> float:
-    second = second[:, ::-1] if mirrored else second
-    one, other = (each.astype(np.float64).ravel() - each.mean() for each in (first, second))
-    scale = float(np.sqrt((one**2).sum() * (other**2).sum()))
-    if scale < 1e-6:
-        return 1.0 if np.abs(first - second).max() < 1 else 0.0
-    return float((one * other).sum()) / scale
+class _EqualHashes:
+    """Images grouped by their hashes; hashes are compared once for each group.
+
+    Of ``distance + 1`` bands of bits, hashes that are near enough agree in at least one, so that only groups that
+    share a band are compared.
+
+    Attributes:
+        members: For each group the places of its images, ascending.
+        phases: int ``(images,)``, the number of each image's phase.
+        thumbnails: float32 ``(images, 256)``, each with mean 0 and norm 1, or 0 where it is plain.
+    """
+
+    def __init__(self, images: Sequence[HashedImage], distance: int) -> None:
+        self.distance = distance
+        by_hash: dict[bytes, list[int]] = defaultdict(list)
+        for place, each in enumerate(images):
+            by_hash[each.bits.tobytes() + each.mirrored.tobytes()].append(place)
+        self.members = [np.array(places, np.intp) for places in by_hash.values()]
+        first = [images[places[0]] for places in self.members]
+        self._hashes = np.stack([each.bits for each in first]), np.stack([each.mirrored for each in first])
+        self._packed = tuple(np.packbits(each, axis=1) for each in self._hashes)
+        self._bands = np.array_split(np.arange(BITS), distance + 1)
+        self._buckets = [[_buckets(hashes[:, band]) for band in self._bands] for hashes in self._hashes]
+        numbers = {phase: number for number, phase in enumerate(dict.fromkeys(each.phase for each in images))}
+        self.phases = np.array([numbers[each.phase] for each in images], np.intp)
+        flat = np.stack([each.thumbnail.reshape(-1) for each in images])
+        self._raw = flat
+        centered = flat - flat.mean(1, keepdims=True)
+        norms = np.linalg.norm(centered, axis=1)
+        self._plain = norms < _PLAIN
+        self.thumbnails = centered / np.where(self._plain, 1, norms)[:, None]
+
+    def near(self, group: int) -> _Near:
+        """The images whose hashes are near those of a group, its own included."""
+        found = []
+        for mirrored, sides in ((False, ((0, 0),)), (True, ((0, 1), (1, 0)))):
+            others = np.unique(np.concatenate([self._sharing(group, *side) for side in sides]))
+            apart = np.min([self._apart(group, others, *side) for side in sides], axis=0)
+            for other, bits in zip(others[apart <= self.distance], apart[apart <= self.distance], strict=True):
+                places = self.members[other]
+                found.append((places, np.full(len(places), bits), np.full(len(places), mirrored)))
+        places, distances, ways = (np.concatenate(each) for each in zip(*found, strict=True))
+        return _Near(places, distances, ways, self.phases[places])
+
+    def alike(self, place: int, others: NDArray[np.intp], mirrored: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether the thumbnails of other images correlate with that of one; of plain ones, whether they are equal."""
+        side = _THUMBNAIL
+        mirror = self.thumbnails[place].reshape(side, side)[:, ::-1].reshape(-1)
+        own = np.where(mirrored[:, None], mirror, self.thumbnails[place])
+        correlated = np.einsum('ij,ij->i', self.thumbnails[others], own) >= _ALIKE
+        plain = self._plain[others] | self._plain[place]
+        if plain.any():
+            equal = np.abs(self._raw[others] - self._raw[place]).max(1) < 1
+            return np.where(plain, equal, correlated)
+        return correlated
+
+    def _sharing(self, group: int, own: int, theirs: int) -> NDArray[np.intp]:
+        """The groups that have a band of bits in common with one, in its hash or its mirror image's."""
+        hashes = self._hashes[own][group]
+        nothing = np.array([], np.intp)
+        shared = [
+            buckets.get(hashes[band].tobytes(), nothing)
+            for band, buckets in zip(self._bands, self._buckets[theirs], strict=True)
+        ]
+        return np.concatenate(shared) if sum(map(len, shared)) < len(self.members) else np.arange(len(self.members))
+
+    def _apart(self, group: int, others: NDArray[np.intp], own: int, theirs: int) -> NDArray[np.intp]:
+        different = np.bitwise_xor(self._packed[theirs][others], self._packed[own][group])
+        return np.asarray(_SET_BITS[different].sum(1), np.intp)
+
+
+def _buckets(bits: NDArray[np.bool_]) -> dict[bytes, NDArray[np.intp]]:
+    """The rows of ``bits`` that are equal, by their value."""
+    found: dict[bytes, list[int]] = defaultdict(list)
+    for place, row in enumerate(bits):
+        found[row.tobytes()].append(place)
+    return {key: np.array(places, np.intp) for key, places in found.items()}
+
+
+def _copies_before(place: int, near: _Near, images: Sequence[HashedImage], groups: _EqualHashes) -> list[NearDuplicate]:
+    """The near-duplicates among the images before one, those of other phases first, then the nearest.
+
+    Returns:
+        At most one more than :data:`MOST_COPIES`, by which it is seen that there are more.
+    """
+    (before,) = np.nonzero(near.places < place)
+    same = near.phases[before] == groups.phases[place]
+    order = before[np.lexsort((near.places[before], near.mirrored[before], near.distances[before], same))]
+    found: dict[int, NearDuplicate] = {}
+    for start in range(0, len(order), _AT_ONCE):
+        some = order[start : start + _AT_ONCE]
+        for each in some[groups.alike(place, near.places[some], near.mirrored[some])]:
+            other = int(near.places[each])
+            if other not in found:
+                apart, mirrored = int(near.distances[each]), bool(near.mirrored[each])
+                found[other] = NearDuplicate(images[other], images[place], apart, mirrored)
+            if len(found) > MOST_COPIES:
+                return list(found.values())
+    return list(found.values())

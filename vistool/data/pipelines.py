@@ -30,7 +30,7 @@ from vistool.data.photometry import Photometry, Preprocessing, compared, pixels_
 from vistool.data.samples import Sample, channel_axis, image_keys, image_of, planes_of, preprocess, size_of
 from vistool.data.transforms import Tracer, name_of, seeded
 from vistool.environment import without_import_notices
-from vistool.errors import InputError, message_of, on_one_line
+from vistool.errors import InputError, counted, message_of, on_one_line
 from vistool.records import find_path, shown_path
 
 if TYPE_CHECKING:
@@ -480,7 +480,8 @@ class Preprocessor:
             )
         if mean is not None and len(mean) not in (1, channels):
             raise InputError(
-                f'the input {name!r} has {channels} channel(s), and its data_preprocessor has {len(mean)} means',
+                f'the input {name!r} has {counted(channels, "channel")}, '
+                f'and its data_preprocessor has {counted(len(mean), "mean")}',
                 accepted=f'{name}=dict(pipeline=[…], data_preprocessor=dict(mean=[…], std=[…])), or None for none',
                 parameter='config',
             )
@@ -690,6 +691,8 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
     """Builds transforms from their configs in a scope; callables are used unchanged."""
     from mmengine.registry import TRANSFORMS, DefaultScope
 
+    from vistool.registry import near_names
+
     scope = 'mmpretrain' if scope == 'mmcls' else scope
     if scope == 'mmpretrain':
         with without_import_notices():
@@ -705,8 +708,6 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
             try:
                 built.append(TRANSFORMS.build(dict(step)))
             except Exception as error:
-                from vistool.registry import near_names
-
                 near = near_names(message_of(error))
                 raise InputError(
                     f'the pipeline step {step.get("type")} cannot be built: {message_of(error)}',

@@ -191,8 +191,12 @@ _UNSEEN = {
 }  # fmt: skip
 #: Containers that run each of their children on an image of its own, and the attribute that holds them.
 _BRANCHING = {'MultiView': 'transforms', 'ApplyToList': 'transforms', 'TestTimeAug': 'subroutines'}
-#: Containers that may skip a child; a child that did nothing inside them is not shown.
+#: Containers that may skip a child or draw which they run; a child that did nothing inside them is not shown.
 _CHOOSING = {'RandomApply', 'RandomChoice', 'RandomOrder', 'AutoAugment', 'RandAugment', 'OneOf', 'SomeOf'}
+
+
+NOTHING = 'nothing'
+"""The step of a container that ran none of its children."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +209,8 @@ class StepImage:
         parameters: What the transform drew, one line each.
         view: Which of several images of the sample; None before they are split.
         annotations: Its boxes, masks, keypoints and label map; None without any.
+        within: The container that drew this step, ``RandAugment``; ``''`` for a step of every draw.
+        choice: Which of the pipeline's containers that is, since several may have one name.
     """
 
     step: str
@@ -212,6 +218,8 @@ class StepImage:
     parameters: tuple[str, ...] = ()
     view: int | None = None
     annotations: Annotations | None = None
+    within: str = ''
+    choice: int | None = None
 
 
 class Recorder(Tracer):
@@ -235,7 +243,9 @@ class Recorder(Tracer):
         self.mask: NDArray[Any] | None = None
         self._preprocessing, self._bgr, self._detail = preprocessing, bgr, detail
         self._view: int | None = None
-        self._choosing = 0
+        self._container: Any = None  # the outermost that is drawing what to run
+        self._choices = itertools.count()
+        self._choice: int | None = None
         self._made: list[NDArray[Any]] = []
         self.trail = Trail()
         self._views: dict[int, Trail] = {}
@@ -321,12 +331,17 @@ class Recorder(Tracer):
         if hasattr(transform, inner):
             with self._branching(transform, inner):
                 return applied(transform, value)
-        chooses = name in _CHOOSING
-        self._choosing += chooses
-        try:
+        if name not in _CHOOSING or self._container is not None:
             return super().apply(transform, value)
+        self._container, self._choice = transform, next(self._choices)
+        before = len(self.images)
+        try:
+            out = super().apply(transform, value)
+            if before and len(self.images) == before and self._detail == 'steps' and images_of(out):
+                self._keep(NOTHING, out)
+            return out
         finally:
-            self._choosing -= chooses
+            self._container = self._choice = None
 
     @contextmanager
     def _branching(self, container: Any, attribute_name: str) -> Iterator[None]:
@@ -369,8 +384,8 @@ class Recorder(Tracer):
         dropped = self._take(name, out, mixes)
         if self._detail == 'steps' and (dropped or not (name in _UNSEEN or _loads_annotations(name))):
             parameters = described(transform, self.drawn)
-            if not (self._choosing and parameters == (NOT_APPLIED,)):
-                self._keep(name, out, parameters)
+            if self._container in (None, transform) or parameters != (NOT_APPLIED,):
+                self._keep(name, out, parameters, transform)
         return out
 
     def _track(self, value: Any) -> None:
@@ -451,15 +466,17 @@ class Recorder(Tracer):
         mean = self._preprocessing.mean
         return None if mean is None or len(mean) == 1 else len(mean)
 
-    def _keep(self, step: str, value: Any, parameters: tuple[str, ...] = ()) -> None:
+    def _keep(self, step: str, value: Any, parameters: tuple[str, ...] = (), transform: Any = None) -> None:
         images = images_of(value)
+        inside = self._container is not None and self._container is not transform
+        within, choice = (name_of(self._container), self._choice) if inside else ('', None)
         for place, image in enumerate(images):
             view = self._view if len(images) == 1 else place
             pixels = as_pixels(self._planes(image, self.photometry.channels), image, self.photometry)
             if self.mask is not None and place == 0:
                 pixels = with_mask(pixels, self.mask)
             annotations = self.trail.now if len(images) == 1 else self._of_frame(value, place, len(images))
-            self.images.append(StepImage(step, pixels, parameters, view, annotations))
+            self.images.append(StepImage(step, pixels, parameters, view, annotations, within, choice))
 
 
 def _loads_annotations(name: str) -> bool:

@@ -248,24 +248,30 @@ def _is_image(path: Path, suffixes: Collection[str] = SUFFIXES) -> bool:
     return path.suffix.lower() in suffixes and not path.name.startswith('.') and path.is_file()
 
 
-def _walk(folder: Path) -> list[Path]:
-    """All images below a folder, or arrays where there are none; links to folders are followed, each folder once."""
-    found, arrays, seen = [], [], set()
+def images_below(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """All images in a folder and below it, sorted; links to folders are followed, each folder once.
+
+    What is hidden is left out: names that start with a dot (``.git``, ``.ipynb_checkpoints``) and ``__MACOSX``.
+    """
+    found, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        paths = [Path(root, name) for name in files]
-        found += [path for path in paths if _is_image(path)]
-        arrays += [path for path in paths if _is_image(path, ARRAY_SUFFIXES)]
-    found = found or arrays
+        folders[:] = sorted(name for name in folders if not (name.startswith('.') or name == '__MACOSX'))
+        found += [path for name in files if _is_image(path := Path(root, name), suffixes)]
+    return sorted(found)
+
+
+def _walk(folder: Path) -> list[Path]:
+    """All images below a folder, or arrays where there are none."""
+    found = images_below(folder) or images_below(folder, ARRAY_SUFFIXES)
     if not found:
         accepted = f'files ending in {" ".join(sorted(SUFFIXES))}'
         raise InputError(f'no image in the folder {folder}', accepted=accepted, parameter='images')
-    return sorted(found)
+    return found
 
 
 def _listed(path: Path) -> list[Item]:

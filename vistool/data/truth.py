@@ -26,7 +26,7 @@ from vistool.data.images import (
     read_photo,
     upright,
 )
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 from vistool.records import find_path
 
 log = logging.getLogger('vistool')
@@ -152,7 +152,7 @@ def _labels(info: Mapping[str, Any], count: int) -> list[int | None]:
         labels = _listed(info.get(key))
         if labels:
             if len(labels) != count:
-                raise InputError(f'{key} has {len(labels)} labels for {count} objects')
+                raise InputError(f'{key} has {counted(len(labels), "label")} for {counted(count, "object")}')
             return [int(each) for each in labels]
     return [None] * count
 
@@ -166,7 +166,7 @@ def _listed(value: Any) -> list[Any]:
 def _box(box: Any) -> Box:
     corners = np.asarray(box, np.float64).reshape(-1)
     if len(corners) != 4:
-        raise InputError(f'a box of {len(corners)} numbers', accepted='left, top, right, bottom')
+        raise InputError(f'a box of {counted(len(corners), "number")}', accepted='left, top, right, bottom')
     left, top, right, bottom = corners.tolist()
     return left, top, right, bottom
 
@@ -350,7 +350,8 @@ class MaskFolder:
                 )
         if missing:
             raise InputError(
-                f'{len(missing)} of {len(images)} image(s) have no mask in {str(self.folder)!r}: {_few(missing)}',
+                f'{str(self.folder)!r} has no mask for {len(missing)} of {counted(len(images), "image")}: '
+                f'{_few(missing)}',
                 accepted='a file of the same stem for each image',
                 parameter='masks',
             )

@@ -8,7 +8,7 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,16 @@ class Photos:
         self._uploads: OrderedDict[str, Photo] = OrderedDict()
         self._folder, self._numbers, self._lock = folder, itertools.count(1), threading.Lock()
 
-    def listed(self) -> list[dict[str, Any]]:
-        """The command's own photos, as a page lists them; uploads are known to those who made them alone."""
-        return [{'id': photo.id, 'name': photo.name} for photo in itertools.islice(self._own.values(), _SHOWN)]
+    def listed(self, uploads: Iterable[str] = ()) -> list[dict[str, Any]]:
+        """The command's own photos, and those uploads that are still held, as a page lists them.
+
+        Args:
+            uploads: Ids that the page knows; uploads are known to those who made them alone.
+        """
+        with self._lock:
+            held = [self._uploads[key] for key in dict.fromkeys(uploads) if key in self._uploads]
+        own = itertools.islice(self._own.values(), _SHOWN)
+        return [{'id': photo.id, 'name': photo.name} for photo in itertools.chain(own, held)]
 
     def __getitem__(self, key: str) -> Photo:
         """A photo.

@@ -204,13 +204,14 @@ class Server:
         return Response(tables.tobytes(), media_type='application/octet-stream', headers=headers)
 
     async def state(self, request: Request) -> Response:
-        """Models, photos, looks and limits."""
+        """Models, photos, looks and limits; of uploads those that a page names after it was loaded again."""
+        uploads = request.query_params.get('uploads', '').split(',')
         return JSONResponse(
             {
                 'version': __version__,
                 'command': shareable(self.command),
                 'models': self.session.told(),
-                'photos': self.session.photos.listed(),
+                'photos': self.session.photos.listed(uploads),
                 'colormaps': list(COLORMAPS),
                 'looks': LOOKS,
                 'formats': list(FORMATS),

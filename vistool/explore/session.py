@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 import tempfile
-import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -110,7 +109,7 @@ class Session:
         except BaseException:
             self.forget(key)
             raise
-        height, width = reading.size
+        height, width = reading.seen.size
         return {'id': key, 'name': photo.name, 'width': width, 'height': height}
 
     def forget(self, key: str) -> None:
@@ -135,7 +134,7 @@ class Session:
 
     def picture(self, photo: Photo, model: int) -> tuple[bytes, str]:
         """The picture of a photo as a file, and its media type."""
-        pixels = self.reading(photo, model).picture
+        pixels = self.reading(photo, model).seen.picture
         small = pixels.shape[0] * pixels.shape[1] <= _LARGE
         self._trim()
         return encode_pixels(pixels, '.png' if small else '.jpg'), 'image/png' if small else 'image/jpeg'
@@ -148,7 +147,6 @@ class Session:
 
     def map(self, photo: Photo, model: int, view: View) -> bytes:
         """The maps of a view, with the command that draws them."""
-        started = time.perf_counter()
         answer = self.reading(photo, model).answer(view)
         self._trim()
         words = self._words(photo, model, view, answer.drawing, 'png')
@@ -156,7 +154,6 @@ class Session:
             'view': view.kind,
             'photo': photo.id,
             'model': model,
-            'seconds': round(time.perf_counter() - started, 5),
             'maps': answer.entries,
             'token': answer.token,
             'note': answer.note,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from vistool.environment import anonymized
 from vistool.errors import InputError, param
 from vistool.gallery.data import as_script, page_data
 from vistool.gallery.points import read_points
@@ -82,7 +83,7 @@ def check_others(folder: Path, others: Sequence[Path]) -> list[FinishedRun]:
 
 
 def _title(run: FinishedRun, others: int) -> str:
-    parts = [run.facts.get('config'), run.facts.get('tool'), 'compared' if others else '']
+    parts = [anonymized(run.facts.get('config')), run.facts.get('tool'), 'compared' if others else '']
     return ' · '.join(str(part) for part in parts if part) or 'vistool'
 
 

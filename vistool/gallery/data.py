@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from vistool.environment import anonymized
 from vistool.gallery.points import PointTable
 from vistool.gallery.runs import FinishedRun, matched, run_names
 
@@ -39,12 +40,12 @@ def page_data(runs: Sequence[FinishedRun], homes: Sequence[str], table: PointTab
         for row in rows
     ]
     facts = [
-        {'name': name, **_facts(run, rows, number)}
+        anonymized({'name': name, **_facts(run, rows, number)})
         for number, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))
     ]
     own = runs[-1].facts
     maps = [{'name': name, 'note': ''} for name in table.names] if table else own.get('embeddings')
-    more = {'metrics': list(known.metrics.values()), 'embeddings': maps, 'again': own.get('again')}
+    more = {'metrics': list(known.metrics.values()), 'embeddings': maps, 'again': anonymized(own.get('again'))}
     return {
         'runs': facts,
         'maps': [list(key) for key in known.maps],
@@ -106,7 +107,7 @@ def _constant(row: Sequence[Line | None], known: _Known) -> dict[str, Any]:
     return {
         'index': lines[0].get('index'),
         'name': lines[0]['name'],
-        'input': next((line['input'] for line in lines if line.get('input')), None),
+        'input': anonymized(next((line['input'] for line in lines if line.get('input')), None)),
         'label': label and known.class_number(label),
     }
 
@@ -154,7 +155,7 @@ def _seen(line: Line, home: str, known: _Known) -> dict[str, Any]:
         'files': [] if home else _figures(line),
         'seconds': finite(line.get('seconds')),
         'uncertainty': finite(line.get('uncertainty')),
-        'error': line.get('error'),
+        'error': anonymized(line.get('error')),
     }
     return {name: value for name, value in found.items() if value not in (None, [])}
 

@@ -23,12 +23,12 @@ function openDetail(image) {
   detail.opener = document.activeElement;
   const cover = coverOf(ownRun(image));
   const place = mapsOf(ownRun(image)).indexOf(cover);
-  change({ open: image.name, map: place > 0 ? String(place) : '' });
+  change({ open: image.key, map: place > 0 ? String(place) : '' });
   showDetail();
 }
 
 function showDetail() {
-  const image = byName.get(state.open);
+  const image = byKey.get(state.open);
   if (!image) { if ($('detail').open) $('detail').close(); return; }
   detail.image = image;
   const maps = mapsOf(ownRun(image));
@@ -142,7 +142,7 @@ function pickMap(place) {
 function stepImage(by) {
   const next = grid.shown[grid.shown.indexOf(detail.image) + by];
   if (!next) return;
-  change({ open: next.name, map: state.map });
+  change({ open: next.key, map: state.map });
   showDetail();
 }
 

@@ -64,7 +64,7 @@ function showCommand() {
     many && command ? 'Save the list there first: it is too long for a command.' : '',
     command ? '' : 'The run does not say by which command it was made; the list can be given to any command.',
     fromDataset ? 'The images are given by their indices in the dataset, so they keep their labels.' : '',
-    paths.length < shown.length && !fromDataset ? `${countText(shown.length - paths.length)} images have no path and are left out.` : '',
+    paths.length < shown.length && !fromDataset ? `${countText(shown.length - paths.length)} of the images ${shown.length - paths.length === 1 ? 'has no path and is' : 'have no path and are'} left out.` : '',
   ];
   $('command-note').textContent = notes.filter(Boolean).join(' ');
   $('copied').textContent = '';

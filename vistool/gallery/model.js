@@ -69,7 +69,17 @@ const images = DATA.images.map((raw, id) => {
     ids: { label: raw.label ? [raw.label[0]] : [], prediction: predicted.map((each) => each[0]), file: [] },
   };
 });
-const byName = new Map(images.map((image) => [image.name, image]));
+// The address names the open image; of several images of one name, by a number behind the name.
+const byKey = new Map();
+const named = new Set(images.map((image) => image.name));
+for (const image of images) {
+  image.key = image.name;
+  for (let number = 2; byKey.has(image.key); number += 1) {
+    const key = `${image.name} (${number})`;
+    if (!named.has(key)) image.key = key;
+  }
+  byKey.set(image.key, image);
+}
 
 // A short name of the gallery's own run, where there is little room.
 const OWN_NAME = COMPARED ? (RUNS[OWN].name.length > 14 ? `${RUNS[OWN].name.slice(0, 13)}…` : RUNS[OWN].name) : '';
@@ -222,7 +232,7 @@ function readAddress() {
   if (!['photo', 'slide'].includes(state.mode)) state.mode = '';
   if (!methods.includes(state.method)) state.method = '';
   if (!layers.includes(state.layer)) state.layer = '';
-  if (!byName.has(state.open)) state.open = '';
+  if (!byKey.has(state.open)) state.open = '';
 }
 
 const methods = [...new Set(DATA.maps.map((map) => map[0]))].filter(Boolean);

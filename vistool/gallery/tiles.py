@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def write_tiles(result: Heatmaps, folder: Path, style: Style, name: str) -> list
     Raises:
         InputError: A map cannot be drawn, or the folder cannot be written in.
     """
+    style = replace(style, panel_size=None, row_titles=(), column_titles=())
     scenes = panel_scenes(result, style)
     longest = max(scenes[0][1].width, scenes[0][1].height)
     density = min(1.0, LONGEST_EDGE / longest)

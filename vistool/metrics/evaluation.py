@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 from vistool.metrics.registry import METRICS, Case, Copy, Measured, Metric, Needs, Scoring, Together
 from vistool.network.inputs import run_network
 from vistool.network.tensors import NetworkInput, Size, find_image, repeated, replace_tensor
@@ -171,7 +171,9 @@ def truth_of(truths: Truths, index: int, count: int, size: Size) -> NDArray[np.b
     several = isinstance(truths, (list, tuple))
     if several and len(truths) != count:
         raise InputError(
-            f'{len(truths)} mask(s) for {count} image(s)', accepted='one for each image', parameter='truth'
+            f'{counted(len(truths), "mask")} for {counted(count, "image")}',
+            accepted='one for each image',
+            parameter='truth',
         )
     chosen: Any = truths[index] if several else truths
     if chosen is None:

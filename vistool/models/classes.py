@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vistool.data.datasets import classes_called, read_class
-from vistool.errors import InputError, close_matches, param
+from vistool.errors import InputError, close_matches, counted, param
 from vistool.records import find_path, read_text
 
 if TYPE_CHECKING:
@@ -36,10 +36,24 @@ def fitting_names(name: str, found: Sequence[Sequence[str] | None], count: int |
     """
     known = [tuple(names) for names in found if names]
     fitting = [names for names in known if count is None or len(names) == count or (count == 1 and len(names) == 2)]
-    if known and known[0] not in fitting:
+    if known and count is not None and known[0] not in fitting:
         instead = 'others are used' if fitting else 'classes are shown by their number'
-        log.warning('%s: %d class names do not belong to %d outputs; %s', name, len(known[0]), count, instead)
+        log.warning('%s: %s for %s; %s', name, counted(len(known[0]), 'class name'), counted(count, 'output'), instead)
     return fitting[0] if fitting else None
+
+
+def check_names(name: str, classes: Sequence[str], count: int, parameter: str) -> None:
+    """Refuses class names of the caller's own that are not one for each output; of one output, two are accepted.
+
+    Raises:
+        InputError: Their number is another one.
+    """
+    if len(classes) != count and (count, len(classes)) != (1, 2):
+        raise InputError(
+            f'{counted(len(classes), "class name")} for {counted(count, "output")} of {name}',
+            accepted='one for each output, in their order',
+            parameter=parameter,
+        )
 
 
 def read_names(file: str | Path, parameter: str) -> tuple[str, ...]:
@@ -160,7 +174,11 @@ def _columns(
         if ranking := re.fullmatch(r'top[- ]?(\d{1,9})', target, re.IGNORECASE):
             k = int(ranking[1])
             if not 1 <= k <= count:
-                raise InputError(f'{target!r} of {count} classes', accepted=f'top1 to top{count}', parameter='targets')
+                raise InputError(
+                    f'{target!r} of {counted(count, "class", "classes")}',
+                    accepted=f'top1 to top{count}',
+                    parameter='targets',
+                )
             return list(scores.topk(k, dim=1).indices.unbind(1))
         if target.lower() == OWN and class_id(OWN, names, missing_ok=True) is None:
             return [scores.argmax(1)]
@@ -185,7 +203,7 @@ def _labels(labels: Sequence[int | None], count: int, device: torch.device) -> T
         )
     if wrong := [label for label in known if not 0 <= label < count]:
         raise InputError(
-            f'the label {wrong[0]} of the image is not one of the {count} classes of the network',
+            f'the label {wrong[0]} of the image is not one of the {counted(count, "class", "classes")} of the network',
             hint=f'check the dataset, and which output holds the scores ({param("output")})',
             parameter='targets',
         )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vistool.environment import warn_of_environment
-from vistool.errors import InputError, cause_of, close_matches, message_of
+from vistool.errors import InputError, cause_of, close_matches, counted, message_of
 from vistool.models.own_modules import bases_of, import_custom, make_importable, named_modules, static_imports
 from vistool.records import find_path, read_text, shown
 
@@ -504,7 +504,7 @@ def find_run(folder: Path) -> tuple[Path, str | None]:
     name = folder.resolve().name
     config = max(configs, key=lambda path: (path.stem == name, path.stat().st_mtime, path.name))
     if len(configs) > 1:
-        log.warning('%s contains %d configs; using %s', folder, len(configs), config.name)
+        log.warning('%s contains %s; using %s', folder, counted(len(configs), 'config'), config.name)
     return config, checkpoint
 
 
@@ -541,12 +541,12 @@ def _no_run(folder: Path) -> InputError:
             accepted=f'one of them: {_listed(configs)}',
             parameter='config',
         )
-    from vistool.models.generated_configs import photos_in
+    from vistool.data.samples import images_below
 
     return InputError(
         f'{folder} holds no run',
         accepted='a folder with a config and checkpoints',
-        hint='browse_dataset also takes a folder of images' if photos_in(folder) else '',
+        hint='browse_dataset also takes a folder of images' if images_below(folder) else '',
         parameter='config',
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Gt, Le, Len, Predicate
 from typing_extensions import TypedDict
 
+from vistool.data.samples import images_below
 from vistool.errors import InputError, close_matches
 from vistool.records import checked, read_json, shown
 
@@ -132,14 +133,6 @@ def evaluation_config(
     return Config(entries)
 
 
-PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
-
-
-def photos_in(folder: Path) -> list[Path]:
-    """The images in a folder and in those below it, as mmpretrain's ``CustomDataset`` will find them."""
-    return [path for path in sorted(folder.rglob('*')) if path.suffix.lower() in PHOTO_SUFFIXES]
-
-
 def folder_config(folder: Path) -> Config | None:
     """The config of a folder of images as a dataset, which is shown as it is; None if it has no images.
 
@@ -147,15 +140,14 @@ def folder_config(folder: Path) -> Config | None:
     """
     from mmengine.config import Config
 
-    photos = photos_in(folder)
+    photos = images_below(folder)
     if not photos:
         return None
     labeled = all(len(path.relative_to(folder).parts) > 1 for path in photos)
     dataset = {
-        'type': 'CustomDataset',
+        'type': 'vistool.ImageFolder',
         'data_root': str(folder),
         'with_label': labeled,
-        'extensions': PHOTO_SUFFIXES,
         'pipeline': [{'type': 'LoadImageFromFile'}, {'type': 'PackInputs'}],
     }
     loader = {'batch_size': 1, 'num_workers': 0, 'dataset': dataset}

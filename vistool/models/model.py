@@ -7,10 +7,11 @@ import logging
 import operator
 import os
 import re
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -20,17 +21,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vistool.data.datasets import OLD_DATA, class_name, refuse_old_form
-from vistool.data.display import Display
+from vistool.data.display import STAND_IN, Display
 from vistool.data.images import ImageLike
 from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
 from vistool.environment import warn_of_environment, without_import_notices
-from vistool.errors import InputError, cause_of, param
+from vistool.errors import InputError, cause_of, counted, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.unpickling import weights_only
 from vistool.models.checkpoints.weights import load_weights
-from vistool.models.classes import OWN, Chosen, dataset_classes, fitting_names, resolve_classes
+from vistool.models.classes import OWN, Chosen, check_names, dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
 from vistool.models.head_width import fit_head
 from vistool.network.capture import borrowed, remembered
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from mmengine import Config
 
 log = logging.getLogger('vistool')
+_building = threading.RLock()
+"""Held while a pipeline is built: its steps import what registers them."""
 T = TypeVar('T')
 
 FEW_VALUES = 4
@@ -91,6 +94,7 @@ class Model:
         activation: What the scores mean: ``'softmax'`` (classes), ``'sigmoid'`` (independent labels; of a single
             number, two classes), ``'none'`` (a value, or probabilities already); None: the config's ``activation``,
             else ``'auto'``.
+        named_by: The parameter with which the caller gave ``classes``; ``''`` where they were found.
     """
 
     module: nn.Module = field(repr=False)
@@ -103,11 +107,26 @@ class Model:
     adapt_to_input: Callable[[Model, NetworkInput], None] | None = None
     output: OutputName = None
     activation: str | None = None
+    named_by: str = ''
     _cache: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pipeline: Pipeline | MultiPipeline | None = field(default=None, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def pipeline(self) -> Pipeline | MultiPipeline:
-        """The test pipeline of the config and its data preprocessor; one per input if there are several inputs."""
+        """The test pipeline of the config and its data preprocessor; one per input if there are several inputs.
+
+        It is built at first use, which is in a thread that reads images: the others wait for it.
+        """
+        with _building:
+            if self._pipeline is None:
+                self._pipeline = self._built_pipeline()
+            return self._pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Pipeline | MultiPipeline) -> None:
+        self._pipeline = pipeline
+
+    def _built_pipeline(self) -> Pipeline | MultiPipeline:
         if self.config is not None:
             built = build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
             if isinstance(built, Pipeline) and built.channels is None:
@@ -292,9 +311,14 @@ class Model:
         """Names of what the scores are about, by id; None where they are unknown.
 
         Class names of another number are dropped, since they would be wrong. Values without names are numbered.
+
+        Raises:
+            InputError: The caller gave class names of another number.
         """
         if readout.is_value and readout.classes == 1:
             return (readout.name,)
+        if self.classes is not None and (self.named_by or self.config is None):
+            check_names(self.name, self.classes, readout.classes, self.named_by or 'classes')
         self.classes = fitting_names(self.name, [self.classes], readout.classes)
         if readout.is_value and self.classes is None:
             return tuple(f'value {number}' for number in range(readout.classes))
@@ -364,10 +388,13 @@ def load(
         weights = _weights(source, checkpoint, trust_checkpoint)
         source, module = _built(source, weights, seed, trust_checkpoint)
         module.to(target).eval()
+        count = output_count(module)
+        if classes and count is not None:
+            check_names(source.name, classes, count, 'classes')
         known = [classes, weights.classes if weights is not None else None, dataset_classes(source.config)]
-        names = fitting_names(source.name, known, output_count(module))
+        names = fitting_names(source.name, known, count)
         model = Model(module, source.name, source.config, names, target, weights)
-    model.output, model.activation = output, activation
+    model.output, model.activation, model.named_by = output, activation, 'classes' if classes else ''
     _ = model.output_hints  # an unknown activation is an error now
     return model
 
@@ -624,7 +651,7 @@ def _single_image(subject: NetworkInput) -> Tensor | None:
 
 def _sample(data: object, size: Sequence[int], index: int) -> Sample:
     """A sample without a file: its photo is not known, so a medium gray stands in for it."""
-    gray = np.full((*size, 3), 128, np.uint8)
+    gray = np.full((*size, 3), STAND_IN, np.uint8)
     return Sample(
         data=data, image=gray, original=None, geometry=None, path=None, name=str(index), label=None, index=index
     )
@@ -721,7 +748,7 @@ def resolve_targets(
     lists = list(targets)  # type: ignore[arg-type]
     if len(lists) != len(scores):
         raise InputError(
-            f'{len(lists)} list(s) of targets for {len(scores)} image(s)',
+            f'{counted(len(lists), "list")} of targets for {counted(len(scores), "image")}',
             accepted='one list for each image of the batch',
             parameter='targets',
         )

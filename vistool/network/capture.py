@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from vistool.environment import SharedContext
 from vistool.errors import InputError
 from vistool.network.layers import WRAPPED, function_of, module_path, place_of, unwrapped
 from vistool.network.tensors import Grids, Size, first_tensor, float_tensors, map_tensors, part_of
@@ -127,7 +128,9 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
     Inside, every submodule is in eval mode, no parameter requires gradients, and autograd is on. With the parameters
     frozen no graph is recorded before a layer's output is made a leaf, so a forward costs what a ``no_grad`` forward
     costs, yet contexts inside the model that restore the gradient mode cannot switch gradients off after that layer.
-    Nothing is compiled or checkpointed: a module that ran twice for the sake of memory would be watched twice.
+    Nothing is compiled or checkpointed: a module that ran twice for the sake of memory would be watched twice. A GPU
+    computes in float32 what is float32: TF32, which cuDNN takes by default, keeps 10 bits of the mantissa, and maps of
+    inner layers change by several percent.
 
     Afterwards device, modes, ``requires_grad``, ``.grad`` and the caller's gradient mode are as before. Other threads
     that borrow the same network, a part of it or a network around it, wait.
@@ -150,6 +153,7 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
     with (
         _locked(modules_of(module)),
         _plain_calls,
+        _float32,
         torch.inference_mode(False),
         _without_wrappers(_watchable_parts(module)) as parts,
         _with_recordable_weights(parts),
@@ -242,33 +246,29 @@ class _PlainCalls:
     _KINDS = ('_checkpoint_without_reentrant_generator', '_checkpoint_without_reentrant_generator_impl')
 
     def __init__(self) -> None:
-        self._own, self._lock = threading.local(), threading.Lock()
-        self._threads = 0
-        self._undo = ExitStack()
+        self._own, self._replaced = threading.local(), SharedContext(self._replacing)
 
     def __enter__(self) -> None:
         self._own.depth = getattr(self._own, 'depth', 0) + 1
-        with self._lock:
-            self._threads += 1
-            if self._threads == 1:
-                self._install()
+        self._replaced.__enter__()
 
     def __exit__(self, *error: object) -> None:
         self._own.depth -= 1
-        with self._lock:
-            self._threads -= 1
-            if self._threads == 0:
-                self._undo.close()
+        self._replaced.__exit__(*error)
 
-    def _install(self) -> None:
-        if 'torch._dynamo' in sys.modules:  # else nothing was compiled, and the import takes seconds
-            self._undo.enter_context(torch.compiler.set_stance('force_eager'))
+    @contextmanager
+    def _replacing(self) -> Iterator[None]:
         library: Any = torch.utils.checkpoint
-        for name in ('CheckpointFunction', *self._KINDS):
-            original = getattr(library, name, None)
-            if original is not None:
-                setattr(library, name, self._reentrant(original) if name not in self._KINDS else self._other(original))
-                self._undo.callback(setattr, library, name, original)
+        with ExitStack() as undo:
+            if 'torch._dynamo' in sys.modules:  # else nothing was compiled, and the import takes seconds
+                undo.enter_context(torch.compiler.set_stance('force_eager'))
+            for name in ('CheckpointFunction', *self._KINDS):
+                original = getattr(library, name, None)
+                if original is not None:
+                    kept = self._reentrant(original) if name not in self._KINDS else self._other(original)
+                    setattr(library, name, kept)
+                    undo.callback(setattr, library, name, original)
+            yield
 
     @property
     def _inside(self) -> bool:
@@ -291,6 +291,42 @@ class _PlainCalls:
 
 
 _plain_calls = _PlainCalls()
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """No product or convolution of float32 is rounded to TF32.
+
+    Since PyTorch 2.9 the settings have two interfaces: flags, and words for each kind of operation. The flags cannot be
+    read once a user has set a word, so then words are set.
+    """
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    with ExitStack() as undo:
+        try:
+            if cudnn.allow_tf32:
+                cudnn.allow_tf32 = False
+                undo.callback(setattr, cudnn, 'allow_tf32', True)
+        except RuntimeError:
+            _set_words(undo, cudnn.conv, cudnn.rnn)
+        try:
+            products = torch.get_float32_matmul_precision()
+            if products != 'highest':  # the others round on CPUs too
+                torch.set_float32_matmul_precision('highest')
+                undo.callback(torch.set_float32_matmul_precision, products)
+        except RuntimeError:
+            _set_words(undo, matmul)
+        yield
+
+
+def _set_words(undo: ExitStack, *kinds: Any) -> None:
+    for kind in kinds:
+        undo.callback(setattr, kind, 'fp32_precision', kind.fp32_precision)
+        kind.fp32_precision = 'ieee'
+
+
+_float32 = SharedContext(_in_float32)
+"""The settings hold for the whole process, so while any thread is inside."""
 
 
 def _any_wrapper(parts: Sequence[nn.Module]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 from vistool.network.calls import choose_call
 from vistool.network.capture import Activation, activations, borrowed, listed, modules_of, remembered
 from vistool.network.inputs import run_network
@@ -187,7 +187,7 @@ def check_gradient(
         return
     if layout.extra and gradient.any():
         raise OutsideGrid(
-            f'after layer {name!r} the score depends on its {layout.extra} token(s) outside the grid only: '
+            f'after layer {name!r} the score depends on its {counted(layout.extra, "token")} outside the grid only: '
             'the gradient at every patch is zero',
             hint=suggest(name),
             parameter='layers',
@@ -424,7 +424,8 @@ def _call(module: nn.Module, name: str, layer: nn.Module, inputs: NetworkInput, 
         return choose_call(module, name, layer, inputs, calls, read)
     if asked > calls:
         raise InputError(
-            f'layer {name!r}: {module_path(name)!r} runs {calls} time(s) in the forward pass', parameter='layers'
+            f'layer {name!r}: {module_path(name)!r} runs {counted(calls, "time")} in the forward pass',
+            parameter='layers',
         )
     return asked - 1
 
@@ -458,7 +459,7 @@ def _map_of(
             reasons.append(error)
     if len(found) > 1:
         raise InputError(
-            f'layer {name!r} returns {len(found)} maps',
+            f'layer {name!r} returns {counted(len(found), "map")}',
             accepted=f'one of {listed(module_path(name), {place: kept.tensors[place] for place in found})}',
             parameter='layers',
         )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.data.inputs import SeveralInputs, drawn_of, entries, several
-from vistool.errors import InputError, cause_of, message_of, param
+from vistool.errors import InputError, cause_of, counted, message_of, param
 from vistool.network.capture import borrowed, remembered
 from vistool.network.tensors import (
     NO_VIDEO,
@@ -278,8 +278,8 @@ def _refuse_videos(module: nn.Module, inputs: NetworkInput, output: Any) -> None
     lengths = {shape[0] for shape in shapes}
     if len(lengths) == 1 and len(image) > (count := lengths.pop()) and len(image) % count == 0:
         raise InputError(
-            f'{NO_VIDEO}: {type(module).__name__} gives {count} output(s) for {len(image)} images, which it takes for '
-            'the frames of a video',
+            f'{NO_VIDEO}: {type(module).__name__} gives {counted(count, "output")} for '
+            f'{counted(len(image), "image")}, which it takes for the frames of a video',
             accepted='a network with one output for each image',
         )
 
@@ -293,7 +293,8 @@ def failure(module: nn.Module, inputs: NetworkInput, error: Exception) -> InputE
     if channels and image is not None and int(channels[2]) == image.shape[1]:
         hint = 'channels come first: (B, C, H, W)' if image.shape[-1] == int(channels[1]) else ''
         return InputError(
-            f'{name} takes images with {channels[1]} channel(s), and this one has {channels[2]}: {tuple(image.shape)}',
+            f'{name} takes images with {counted(int(channels[1]), "channel")}, '
+            f'and this one has {channels[2]}: {tuple(image.shape)}',
             hint=hint,
         )
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)

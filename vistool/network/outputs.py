@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vistool.errors import InputError, close_matches, param
+from vistool.errors import InputError, close_matches, counted, param
 from vistool.network.tensors import Layout, NoSpatialMap, Size, find_layout, float_tensors, part_of
 
 log = logging.getLogger('vistool')
@@ -160,7 +160,7 @@ class Readout:
         """
         found = next((each for each in candidates(output, count) if each.place == self.place), None)
         if found is None or found.scores.shape[1] != self.columns:
-            there = f'{written(self.place) or "its tensor"} with {self.columns} number(s) for each image'
+            there = f'{written(self.place) or "its tensor"} with {counted(self.columns, "number")} for each image'
             raise InputError(
                 f'the network gave {there} before and now gives {listed(output)}', hint=CHOOSE, parameter='output'
             )
@@ -184,14 +184,13 @@ class Readout:
     @property
     def words(self) -> str:
         """In one line, for a listing: ``'two classes by sigmoid (assumed: …)'``."""
-        plural = 's' if self.classes > 1 else ''
         text = {
-            'softmax': f'{self.classes} classes by softmax',
-            'sigmoid': f'{self.classes} independent label{plural} by sigmoid',
+            'softmax': f'{counted(self.classes, "class", "classes")} by softmax',
+            'sigmoid': f'{counted(self.classes, "independent label")} by sigmoid',
             'binary': 'two classes by sigmoid',
             'probabilities': f'probabilities of {self.classes} {"classes" if self.exclusive else "independent labels"}',
-            'value': f'{self.classes} value{plural}, not classes',
-            'scores': f'scores of {self.classes} classes, shown as they are',
+            'value': f'{counted(self.classes, "value")}, not classes',
+            'scores': f'scores of {counted(self.classes, "class", "classes")}, shown as they are',
         }[self.meaning]
         return f'{text} ({"" if self.known else "assumed: "}{self.reason})'
 
@@ -374,7 +373,8 @@ def _named(output: Any, found: Sequence[Candidate], wanted: OutputName) -> Candi
     if any(_steps(place) == steps for place, _ in _named_tensors(output)):
         problem = f'{str(wanted)!r} is not a row of numbers for each image; the output holds {listed(output)}'
     else:
-        problem = f'{len(hits) or "no"} tensor(s) {str(wanted)!r} in the output, which holds {listed(output)}'
+        many = counted(len(hits), 'tensor') if hits else 'no tensor'
+        problem = f'{many} {str(wanted)!r} in the output, which holds {listed(output)}'
     names = [each.path or 'the output itself (leave it out)' for each in found]
     raise InputError(
         problem,
@@ -850,7 +850,7 @@ def pooling(output: Any, size: Size) -> str:
         return ''
     layout = _pooled_layout(output, size)
     if layout is None:
-        return f'the mean of {output.shape[1]} tokens'
+        return f'the mean of {counted(output.shape[1], "token")}'
     height, width = layout.grid
     if layout.axes == 'BLC' and layout.prefix:
         which = 'the first token' if layout.prefix == 1 else f'the first of {layout.prefix} tokens'

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 from vistool.network.capture import hooked, remembered, tensors_of
 from vistool.network.inputs import run_network
 from vistool.network.layers import EVERY_CALL, find_target_layers, module_path
@@ -137,7 +137,7 @@ def layer_features(root: nn.Module, inputs: NetworkInput, name: str) -> tuple[Te
         output = run_network(root, inputs)
     if target.call is not None and target.call > calls:
         raise InputError(
-            f'layer {name!r} runs {calls} time(s)', accepted=f'a call from 1 to {calls}', parameter='layers'
+            f'layer {name!r} runs {counted(calls, "time")}', accepted=f'a call from 1 to {calls}', parameter='layers'
         )
     if not found or found[-1].ndim not in (2, 3, 4) or found[-1].shape[0] != batch:
         shapes = ', '.join('×'.join(map(str, tensor.shape)) for tensor in found) or 'nothing'
@@ -147,7 +147,9 @@ def layer_features(root: nn.Module, inputs: NetworkInput, name: str) -> tuple[Te
             parameter='layers',
         )
     if (calls > 1 and target.call is None) or len(found) > 1:
-        text = f'layer {name} runs {calls} time(s) and returns {len(found)} tensor(s): the last is taken'
+        text = (
+            f'layer {name} runs {counted(calls, "time")} and returns {counted(len(found), "tensor")}: the last is taken'
+        )
         remembered(root, f'features of {name}', text, partial(log.info, '%s', text))
     _say(root, f'layer {name}', pooling(found[-1], size))
     return pooled_features(found[-1], size).float(), output

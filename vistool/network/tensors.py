@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from vistool.data.inputs import drawn_of, entries, several, shared_of
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 
 NetworkInput: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 """A tensor ``(B, C, H, W)``, or a tuple (by position) or dict (by name) of tensors."""
@@ -610,7 +610,9 @@ def find_layout(
     shape, hints = tuple(tensor.shape), hints or TokenHints()
     if batch is not None and shape and shape[0] != batch:
         what = 'windows, heads, regions, or several inputs joined to one batch' if shape[0] % batch == 0 else 'regions'
-        raise NoSpatialMap(f'its output {shape} has {shape[0]} entries for {batch} image(s): {what}')
+        raise NoSpatialMap(
+            f'its output {shape} has {counted(shape[0], "entry", "entries")} for {counted(batch, "image")}: {what}'
+        )
     if tensor.ndim == 4:
         if weighs_tokens(tensor, grids, layer):
             raise NoSpatialMap(f'its output {shape} weighs {shape[3]} tokens against each other')
@@ -697,7 +699,7 @@ def _find_tokens(
         if axes in possible and (fit := grid_of(length, input_size, extra=spare)) is not None:
             grid, outside = fit
             return Layout(axes, grid, outside if hints.prefix is None else hints.prefix, hints.suffix if extra else 0)
-    said = '' if extra is None else f' after {hints.text} extra token(s)'
+    said = '' if extra is None else f' after {hints.text} extra {"token" if extra == 1 else "tokens"}'
     raise NoSpatialMap(f'its output {shape} leaves {shape[1] - (extra or 0)} tokens{said}, which form no grid')
 
 

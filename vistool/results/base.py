@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from vistool import display
+from vistool.errors import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,7 +75,9 @@ def _brief(value: Any) -> str:
     text = repr(value)
     if len(text) <= _LONGEST and '\n' not in text:
         return text
-    return f'{len(value)} entries' if isinstance(value, Sized) and not isinstance(value, str) else f'{text[:_LONGEST]}…'
+    if isinstance(value, Sized) and not isinstance(value, str):
+        return counted(len(value), 'entry', 'entries')
+    return f'{text[:_LONGEST]}…'
 
 
 def _is_empty(value: Any) -> bool:

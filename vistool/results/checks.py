@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.errors import counted
 from vistool.results.base import Result
 
 if TYPE_CHECKING:
@@ -127,4 +128,4 @@ class CheckReport(Result):
 
     def __repr__(self) -> str:
         bad = ', '.join(f'{each.method} fails {each.check}' for each in self.failed)
-        return f'CheckReport of {", ".join(self.titles)} on {self.count} image(s): {bad or "all pass"}'
+        return f'CheckReport of {", ".join(self.titles)} on {counted(self.count, "image")}: {bad or "all pass"}'

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.errors import counted
 from vistool.results.base import Result
 from vistool.results.heatmaps import Target, distinct
 
@@ -32,7 +33,7 @@ def confusion_matrix(truth: Sequence[int], predicted: Sequence[int], classes: in
     """
     rows, columns = np.asarray(truth, np.int64).reshape(-1), np.asarray(predicted, np.int64).reshape(-1)
     if len(rows) != len(columns):
-        raise ValueError(f'{len(rows)} labels and {len(columns)} predictions')
+        raise ValueError(f'{counted(len(rows), "label")} and {counted(len(columns), "prediction")}')
     if len(rows) and not 0 <= min(rows.min(), columns.min()) <= max(rows.max(), columns.max()) < classes:
         raise ValueError(f'a class id is not in range({classes})')
     return np.bincount(rows * classes + columns, minlength=classes**2).reshape(classes, classes)
@@ -188,4 +189,4 @@ class EmbeddingMap(Result):
         return DataFrame(self.rows())
 
     def __repr__(self) -> str:
-        return f'EmbeddingMap of {len(self.samples)} samples by {self.reducer}'
+        return f'EmbeddingMap of {counted(len(self.samples), "sample")} by {self.reducer}'

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vistool.data.annotations import Annotations
 from vistool.data.display import Shown
 from vistool.data.patches import PatchGrid
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 from vistool.results.base import Coordinates, Result
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class GridImage:
         cut: How it is cut into patches; None: it is drawn whole.
         boxes: Rectangles to draw on it, each in its own color: left, top, right, bottom in its pixels.
         coordinates: What it is, as far as it applies: the ``step`` of a pipeline after which it was taken (``original``
-            before the first, ``transformed`` after the last), ``draw`` and ``view`` (from 0), the ``sample``'s index.
+            before the first, ``transformed`` after the last), the container ``within`` which it was drawn and which
+            ``choice`` of the pipeline that was, ``draw`` and ``view`` (from 0), the ``sample``'s index.
         parameters: What the step drew, as text.
         label: The lines of the sample's label.
         refetched: The index of the sample that the pipeline gave instead; None: it is this one.
@@ -118,4 +119,5 @@ class ImageGrid(Result):
         return DataFrame(list(self.samples))
 
     def __repr__(self) -> str:
-        return f'ImageGrid of {sum(map(len, self.rows))} pictures' + (f': {self.caption}' if self.caption else '')
+        told = f': {self.caption}' if self.caption else ''
+        return f'ImageGrid of {counted(sum(map(len, self.rows)), "picture")}{told}'

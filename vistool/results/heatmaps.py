@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vistool.data.display import PHOTO, Shown
 from vistool.data.geometry import Geometry
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, counted
 from vistool.results.base import Coordinate, Coordinates, Result
 
 if TYPE_CHECKING:
@@ -511,7 +511,7 @@ class Heatmaps(Result):
 
     def __repr__(self) -> str:
         told = [f'{name}: {_listed(values)}' for name, values in self.coordinates.items()]
-        return '; '.join([f'Heatmaps of kind {self.kind}, {len(self.maps)} maps', *told])
+        return '; '.join([f'Heatmaps of kind {self.kind}, {counted(len(self.maps), "map")}', *told])
 
     def _matches(self, item: Heatmap, name: str, wanted: Coordinate) -> bool:
         """Whether a coordinate has a value, by its title or the end of its dotted name too."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vistool.errors import counted
 from vistool.results.base import Result
 from vistool.results.heatmaps import Measure
 
@@ -144,4 +145,5 @@ class MetricsSummary(Result):
         return DataFrame(self.rows())
 
     def __repr__(self) -> str:
-        return f'MetricsSummary of {", ".join(self.measures)} over {self.images} images: {", ".join(self.series)}'
+        images = counted(self.images, 'image')
+        return f'MetricsSummary of {", ".join(self.measures)} over {images}: {", ".join(self.series)}'

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.near_duplicates import NearDuplicate
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 from vistool.results.base import Result
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class HeadStatistics(Result):
         return DataFrame(list(self.rows))
 
     def __repr__(self) -> str:
-        return f'HeadStatistics of {len(self.rows)} heads'
+        return f'HeadStatistics of {counted(len(self.rows), "head")}'
 
 
 @dataclass(frozen=True)
@@ -204,4 +204,5 @@ class DatasetSummary(Result):
         return DataFrame(list(self.rows))
 
     def __repr__(self) -> str:
-        return f'DatasetSummary of {len(self.sizes)} samples in {len(self.counts)} classes: {self.verdict}'
+        classes = counted(len(self.counts), 'class', 'classes')
+        return f'DatasetSummary of {counted(len(self.sizes), "sample")} in {classes}: {self.verdict}'

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 
 if TYPE_CHECKING:
     from vistool.data.samples import Sample
@@ -77,7 +77,7 @@ def throughput(clocks: Sequence[Clock]) -> str:
     parts = {name: sum(clock.seconds[name] for clock in clocks) for name in clocks[0].seconds}
     total = max(sum(parts.values()), 1e-9)
     shares = ', '.join(f'{name} {share / total:.0%}' for name, share in parts.items())
-    return f'{images:,} images in {elapsed:.1f} s: {images / elapsed:.1f} images/s ({shares} of the time)'
+    return f'{counted(images, "image")} in {elapsed:.1f} s: {images / elapsed:.1f} images/s ({shares} of the time)'
 
 
 @dataclass
@@ -269,7 +269,7 @@ class Batches(Generic[T, R, W]):
                 parameter='device',
             )
         self.batch_size = size // 2
-        log.warning('out of memory with %d images: using batches of %d from here on', size, self.batch_size)
+        log.warning('out of memory with %s: using batches of %d from here on', counted(size, 'image'), self.batch_size)
         import torch
 
         if torch.cuda.is_available():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import time
@@ -19,7 +20,7 @@ from vistool.data.display import Display
 from vistool.data.near_duplicates import DISTANCE, HashedImage, can_hash, near_duplicates
 from vistool.data.recording import Samples
 from vistool.data.workers import ordered_map
-from vistool.errors import InputError, check_count, check_seed, naming, on_one_line
+from vistool.errors import InputError, check_count, check_seed, counted, naming, on_one_line
 from vistool.models.configs import Source, images_of, resolve
 from vistool.records import shown
 from vistool.results import DatasetSummary, ImageGrid, channel_names
@@ -39,9 +40,12 @@ DAY = 86_400
 """Seconds that a window stays open at most."""
 MOST_PAIRS = 24
 """Pairs of near-duplicates that are drawn; the table has all."""
+MOST_LINES = 100
+"""Pairs of near-duplicates that are printed."""
 MOST_DISTANCE = 16
 """Hashes of images that have nothing in common differ in 32 of 64 bits on average, and sometimes in 20."""
 _WORTH_WORKERS = 32
+_MOST_OF_SHEET = 64  # samples that a message suggests to put on one
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,7 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     jobs = [(number, chosen[start : start + size]) for number, start in enumerate(range(0, len(chosen), size))]
     out = output.path(source.name, 'browse_dataset')
     visualizer = Visualizer(out, output.style, show=output.show)
-    visualizer.check(len(jobs))
+    visualizer.check(len(jobs), sheet=_sheet_of(len(chosen), analysis))
     drawing = _Drawing(analysis, samples, output.style, visualizer.suffix, spec.rescale_factor, output.show)
     choices = _choices(spec)
     kind = 'batch' if analysis.mode == 'batch' else 'sheet' if analysis.sheet else ''
@@ -253,7 +257,8 @@ def fault_line(index: int, path: str, text: str) -> str:
 def _count_faults(faults: Sequence[tuple[int, str, str]], total: int) -> None:
     if faults:
         wrong = len({index for index, _, _ in faults})
-        log.warning('%d fault(s) in the annotations of %d of %d sample(s)', len(faults), wrong, total)
+        told = counted(len(faults), 'fault'), wrong, counted(total, 'sample')
+        log.warning('%s in the annotations of %d of %s', *told)
 
 
 def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
@@ -277,7 +282,7 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
         callbacks.progress(len(measured), len(chosen))
         measured.append(each)
     callbacks.progress(len(chosen), len(chosen))
-    title = f'{source.name} · {spec.phase} · {len(chosen):,} of {len(samples):,} samples'
+    title = f'{source.name} · {spec.phase} · {len(chosen):,} of {counted(len(samples), "sample")}'
     with naming('config'):
         result = replace(analysis.summed(samples, measured), title=title)
     if distance is not None:
@@ -289,8 +294,11 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     for fault in result.faults:
         log.warning('%s', fault_line(*fault))
     _count_faults(result.faults, len(chosen))
-    for pair in result.duplicates or ():
+    pairs = result.duplicates or ()
+    for pair in pairs[:MOST_LINES]:
         log.warning('%s: %s', 'leak' if pair.leaks else 'near-duplicate', pair.text)
+    if len(pairs) > MOST_LINES:
+        log.warning('and %s more, in the table', counted(len(pairs) - MOST_LINES, 'pair'))
     log.info('%s', _line(result))
     failures = [Failure(f'sample {index}', error) for index, error in result.failed]
     log_failures(failures, len(chosen))
@@ -368,6 +376,15 @@ def _choices(spec: DatasetSpec) -> tuple[object, ...]:
     repeats = spec.analysis.repeats
     drawn = f'x{repeats}' if repeats > 1 else ''
     return spec.phase, spec.analysis.mode, spec.classes, drawn, f'seed{spec.seed}' if spec.seed else ''
+
+
+def _sheet_of(count: int, analysis: BrowseDataset) -> str:
+    """The rows and columns that hold so many samples in one picture; ``''`` where a picture is a batch."""
+    if analysis.mode == 'batch' or count > _MOST_OF_SHEET:
+        return ''
+    columns = 1 if analysis.mode == 'pipeline' or analysis.repeats > 1 else math.ceil(math.sqrt(count))
+    shown = 2 * columns if analysis.mode == 'concat' else columns  # each sample takes two places there
+    return f'{math.ceil(count / columns)} {shown}'
 
 
 def _write_table(rows: Sequence[Mapping[str, Any]], visualizer: Visualizer, name: str, suffix: str = '') -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.environment import __version__, shareable
+from vistool.errors import counted
 from vistool.results import GridImage, Heatmap, Heatmaps, ImageGrid
-from vistool.runs.differences import ImageDifference, MapPair, RunDifference
+from vistool.runs.differences import ImageDifference, MapPair, RunDifference, common_size, same_part
 from vistool.runs.verdicts import Verdict
 from vistool.visualization import overlay
 from vistool.visualization.facets import score_text
 from vistool.visualization.files import encoded, write_file
-from vistool.visualization.raster import colorize, normalize, resize_map
+from vistool.visualization.raster import Map, blend, colorize, normalize, resize_map
+from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Style, lookup_table
 from vistool.visualization.visualizer import Visualizer
 
@@ -27,6 +29,9 @@ TABLE, SUMMARY, WORST = 'diff.csv', 'summary.md', 'worst'
 """The files of a comparison in its folder."""
 
 _LISTED = 20
+_UNSEEN = 190
+"""The gray of what a network did not see; the red-blue of differences has no gray."""
+
 _CONTROL = re.compile('[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 """Characters that XML cannot hold."""
 
@@ -88,26 +93,29 @@ def counts(found: RunDifference) -> list[str]:
     maps = list(found.maps)
     paired = sum(item.paired for item in maps)
     flips = sum(image.flipped for image in found.images)
-    lines = [f'{len(found.images)} images in both runs, {flips} with another prediction, {paired} maps compared']
+    both = counted(len(found.images), 'image')
+    lines = [f'{both} in both runs, {flips} with another prediction, {counted(paired, "map")} compared']
     for names, run in zip((found.only_before, found.only_after), found.names, strict=True):
         if names:
             lines.append(f'{len(names)} only in {run}: {", ".join(names[:3])}{" …" if len(names) > 3 else ""}')
     alone = len(maps) - paired
     if alone:
-        lines.append(f'{alone} maps have no counterpart: the runs explain other targets, methods or layers')
+        lines.append(f'{counted(alone, "map")} without a counterpart: another target, method or layer is explained')
     apart = sum(item.paired and not math.isfinite(item.mass) for item in maps)
     if apart:
-        lines.append(f'{apart} maps cannot be laid over each other: the networks saw other parts of the photo')
+        lines.append(f'{counted(apart, "map")} not laid over each other: the networks saw other parts of the photo')
+    cropped = sum(not image.same_part and _common_size(image.maps[0]) is not None for image in found.images)
+    if cropped:
+        lines.append(f'{counted(cropped, "image")} cropped differently: compared where both networks saw the photo')
     failed = sum(any(image.errors) for image in found.images)
     if failed:
-        lines.append(f'{failed} images failed in one of the runs')
+        lines.append(f'{counted(failed, "image")} failed in one of the runs')
     return lines
 
 
 def _found(verdict: Verdict) -> str:
     value = f'{verdict.value:.2%}' if verdict.rule.share else f'{verdict.value:.4g}'
-    images = f'{len(verdict.images)} image{"" if len(verdict.images) == 1 else "s"}'
-    return f'{value} ({images})' if verdict.images else value
+    return f'{value} ({counted(len(verdict.images), "image")})' if verdict.images else value
 
 
 def describe(verdict: Verdict) -> str:
@@ -186,7 +194,7 @@ def worst(found: RunDifference, top: int) -> ImageGrid:
     """The images that changed the most: the photo, the map of each run, and their difference on one scale."""
     changed = (image for image in found.images if image.flipped or image.mass or image.score > 0)
     chosen = [(image, pair) for image in changed if (pair := _shown(image)) is not None][:top]
-    changes = {image.name: change for image, pair in chosen if (change := _change(*pair)) is not None}
+    changes = {image.name: change for image, pair in chosen if (change := _change(pair)) is not None}
     bound = max((float(np.nanmax(np.abs(each))) for each in changes.values()), default=0.0) or 1.0
     titles = ('photo', *found.names, f'{found.names[1]} − {found.names[0]} (±{bound:.2g})')
     rows = [_drawn(image, pair, changes.get(image.name), bound) for image, pair in chosen]
@@ -207,33 +215,88 @@ def _shown(image: ImageDifference) -> tuple[MapPair, MapPair] | None:
     return most, most
 
 
-def _change(before: MapPair, after: MapPair) -> NDArray[np.float32] | None:
-    """The difference of the maps; None where they are not the same map at the same places."""
-    if before is not after or before.before is None or after.after is None or before.before.shape != after.after.shape:
+@dataclass(frozen=True)
+class _Layer:
+    """One run's map, and the photo that it is drawn over.
+
+    Attributes:
+        photo: uint8 ``(H, W, 3)``.
+        values: float32 ``(h, w[, C])`` over the whole photo; None where the run has no such map.
+        covered: bool ``(H, W)``, what the run's network saw of the photo; None: all of it.
+    """
+
+    photo: Pixels
+    values: Map | None
+    covered: NDArray[np.bool_] | None = None
+
+
+def _common_size(item: MapPair) -> tuple[int, int] | None:
+    return common_size(item.views[0].geometry, item.views[1].geometry)
+
+
+def _layers(before: MapPair, after: MapPair) -> tuple[_Layer, _Layer]:
+    """The map of each run, both over one photo where the places of both on it are known, else each over its own."""
+    views = before.views
+    maps = before.before, after.after
+    if same_part(*views):
+        photo = views[1 if maps[1] is not None else 0].image
+        return _Layer(photo, maps[0]), _Layer(photo, maps[1])
+    size = _common_size(before)
+    if size is None:
+        return _Layer(views[0].image, maps[0]), _Layer(views[1].image, maps[1])
+    photo, seen = np.full((*size, 3), _UNSEEN, np.uint8), []
+    for view in views:
+        assert view.geometry is not None
+        pixels, covered = view.geometry.warp(view.image, size)
+        photo[covered] = np.rint(pixels[covered]).astype(np.uint8)
+        seen.append(covered)
+    laid = [
+        None if values is None or view.geometry is None else view.geometry.warp(values, size)[0]
+        for values, view in zip(maps, views, strict=True)
+    ]
+    return _Layer(photo, laid[0], seen[0]), _Layer(photo, laid[1], seen[1])
+
+
+def _change(pair: tuple[MapPair, MapPair]) -> Map | None:
+    """The difference of the maps, NaN where one network did not see the photo; None where they cannot be compared."""
+    before, after = _layers(*pair)
+    one, other = before.values, after.values
+    if pair[0] is not pair[1] or before.photo is not after.photo or one is None or other is None:
         return None
-    change = after.after - before.before
-    return change if change.ndim == 2 else change.mean(axis=2)
+    if one.ndim != other.ndim:
+        return None
+    change = resize_map(other, (one.shape[0], one.shape[1])) - one
+    change = change if change.ndim == 2 else change.mean(axis=2)
+    if before.covered is not None and after.covered is not None:
+        change[~(before.covered & after.covered)] = np.nan
+    return change if np.isfinite(change).any() else None
 
 
 def _drawn(
-    image: ImageDifference, pair: tuple[MapPair, MapPair], change: NDArray[np.float32] | None, bound: float
+    image: ImageDifference, pair: tuple[MapPair, MapPair], change: Map | None, bound: float
 ) -> tuple[GridImage, ...]:
-    photo = next(item.photo for item in reversed(pair) if item.photo is not None)
+    layers = _layers(*pair)
+    photo = layers[1].photo
     names = dict.fromkeys(item.name for item in pair)
     cells = [GridImage(photo, footer=(image.name, *names))]
-    drawn = (pair[0].before, image.before), (pair[1].after, image.after)
-    for values, prediction in drawn:
+    for layer, prediction in zip(layers, (image.before, image.after), strict=True):
         told = score_text(str(prediction.get('name')), prediction.get('score')) if prediction else ''
-        pixels = np.full_like(photo, 255) if values is None else _over(photo, values)
-        footer = (told,) if values is not None else (told, 'no such map')
+        pixels = np.full_like(layer.photo, 255) if layer.values is None else _over(layer)
+        footer = (told,) if layer.values is not None else (told, 'no such map')
         cells.append(GridImage(pixels, footer=footer, wrong=image.flipped))
     if change is None:
-        cells.append(GridImage(np.full_like(photo, 255), footer=('not the same map',)))
+        paired = pair[0] is pair[1] and pair[0].paired
+        said = 'not the same part of the photo' if paired and not image.same_part else 'not the same map'
+        cells.append(GridImage(np.full_like(photo, 255), footer=(said,)))
     else:
         item = pair[0]
         values = normalize(resize_map(change, photo.shape[:2], 'bilinear'), -bound, bound)
-        numbers = f'IoU {item.iou:.2f} · rank {item.rank:.2f}', f'mass moved {_percent(item.mass)}'
-        cells.append(GridImage(colorize(values, lookup_table('RdBu_r')), footer=numbers))
+        colors = colorize(np.nan_to_num(values), lookup_table('RdBu_r'))
+        numbers = [f'IoU {item.iou:.2f} · rank {item.rank:.2f}', f'mass moved {_percent(item.mass)}']
+        if layers[0].covered is not None:
+            colors[np.isnan(values)] = _UNSEEN
+            numbers.append('the crops differ; gray: not in both')
+        cells.append(GridImage(colors, footer=tuple(numbers)))
     return tuple(cells)
 
 
@@ -241,8 +304,15 @@ def _percent(share: float) -> str:
     return f'{share:.0%}' if share >= 0.095 else f'{100 * share:.2g} %'.replace(' ', '')
 
 
-def _over(photo: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A map over the photo, on the scale of its own values."""
+def _over(layer: _Layer) -> Pixels:
+    """A map over its photo, on the scale of its own values; the photo is faded where the network did not see it."""
+    values, covered = layer.values, layer.covered
+    assert values is not None
     if values.ndim == 2:
-        values = normalize(values, min(0.0, float(np.nanmin(values))), float(np.nanmax(values)))
-    return overlay(Heatmaps('cam', photo, (Heatmap(values),)))[0]
+        shown = values if covered is None or not covered.any() else values[covered]
+        values = normalize(values, min(0.0, float(np.nanmin(shown))), float(np.nanmax(shown)))
+    drawn: Pixels = overlay(Heatmaps('cam', layer.photo, (Heatmap(values),)))[0]
+    if covered is None:
+        return drawn
+    faded = blend(layer.photo, np.full_like(layer.photo, _UNSEEN), 0.75)
+    return np.where(covered[..., None], drawn, faded)

@@ -17,6 +17,7 @@ from vistool.data.geometry import Geometry
 from vistool.errors import InputError, naming, param
 from vistool.gallery.runs import FinishedRun, Named, matched, own_path, read_finished
 from vistool.records import find_path, read_arrays
+from vistool.results import NetworkView
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -39,24 +40,24 @@ class MapPair:
         coordinates: What it is: method, layer, target.
         before: float32 ``(h, w)``, of the first run; None where it has no such map.
         after: The same of the second run.
+        views: What the network saw in each run.
         rank: Spearman's rank correlation over positions, in [-1, 1]; NaN where a map is constant or there is no pair.
         iou: Intersection over union of the highest 20 % of positions, in [0, 1].
         mass: How much of the map has moved: half the sum of absolute differences after each was scaled to a sum of 1
             (total variation distance), in [0, 1].
         score_before: The model's score for its target in the first run; None where it is not known.
         score_after: The same of the second run.
-        photo: uint8 ``(H, W, 3)``, what the network saw in the second run (else the first).
     """
 
     coordinates: Mapping[str, Any]
     before: Array | None
     after: Array | None
+    views: tuple[NetworkView, NetworkView] = field(repr=False)
     rank: float = math.nan
     iou: float = math.nan
     mass: float = math.nan
     score_before: float | None = None
     score_after: float | None = None
-    photo: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     @property
     def paired(self) -> bool:
@@ -90,6 +91,11 @@ class ImageDifference:
     score: float
     maps: tuple[MapPair, ...]
     errors: tuple[str, str] = ('', '')
+
+    @property
+    def same_part(self) -> bool:
+        """Whether the networks saw the same part of the image, as far as the runs tell."""
+        return not self.maps or same_part(*self.maps[0].views)
 
     @property
     def flipped(self) -> bool:
@@ -217,13 +223,11 @@ class _Maps:
 
     Attributes:
         values: The maps, each by its coordinates.
-        photo: What the network saw.
-        geometry: Where it lies on the original; None where that is not known.
+        view: What the network saw, and where that lies on the original.
     """
 
     values: dict[tuple[tuple[str, Any], ...], Array]
-    photo: NDArray[np.uint8]
-    geometry: Geometry | None
+    view: NetworkView
 
 
 def _pairs(runs: tuple[FinishedRun, FinishedRun], first: Line, second: Line) -> Iterator[MapPair]:
@@ -233,15 +237,15 @@ def _pairs(runs: tuple[FinishedRun, FinishedRun], first: Line, second: Line) -> 
     if found[0] is None or found[1] is None:
         return
     before, after = found[0], found[1]
+    views = before.view, after.view
     scores = [{each.get('name'): each.get('score') for each in line.get('targets') or ()} for line in (first, second)]
     for key in dict.fromkeys([*before.values, *after.values]):
         one, other = before.values.get(key), after.values.get(key)
-        measured = _measured(one, other, before, after) if one is not None and other is not None else {}
+        measured = _measured(one, other, *views) if one is not None and other is not None else {}
         target = dict(key).get('target')
-        photo = after.photo if other is not None else before.photo
         yield MapPair(
-            dict(key), one, other, score_before=scores[0].get(target), score_after=scores[1].get(target), photo=photo,
-            **measured,
+            dict(key), one, other, views,
+            score_before=scores[0].get(target), score_after=scores[1].get(target), **measured,
         )  # fmt: skip
 
 
@@ -279,7 +283,7 @@ def _maps_of(arrays: Mapping[str, NDArray[Any]]) -> _Maps:
     for coordinates, item in zip(told, stacks, strict=True):
         values[tuple(coordinates.items())] = item
     photo = np.asarray(arrays['image'], np.uint8)
-    return _Maps(values, photo, _geometry_of(arrays, (photo.shape[0], photo.shape[1])))
+    return _Maps(values, NetworkView(photo, _geometry_of(arrays, (photo.shape[0], photo.shape[1]))))
 
 
 def _geometry_of(arrays: Mapping[str, NDArray[Any]], size: tuple[int, int]) -> Geometry | None:
@@ -289,9 +293,9 @@ def _geometry_of(arrays: Mapping[str, NDArray[Any]], size: tuple[int, int]) -> G
     return Geometry(np.asarray(arrays['geometry'], np.float64).reshape(3, 3), size, (height, width))
 
 
-def _measured(one: Array, other: Array, before: _Maps, after: _Maps) -> dict[str, float]:
+def _measured(one: Array, other: Array, before: NetworkView, after: NetworkView) -> dict[str, float]:
     """How far two maps agree: as they are where the networks saw the same pixels, else laid over the original."""
-    if np.array_equal(before.photo, after.photo):
+    if np.array_equal(before.image, after.image):
         return measure(one, other)
     if before.geometry is None or after.geometry is None:
         return dict.fromkeys(('rank', 'iou', 'mass'), math.nan)
@@ -333,10 +337,9 @@ def _aligned(
         if before.shape == after.shape:
             return before, after
         return before, Geometry.identity(before.shape[:2]).warp(after)[0]
-    assert seen_before is not None and seen_after is not None
-    if not (seen_before.exact and seen_after.exact) or seen_before.original_size != seen_after.original_size:
+    if (size := common_size(seen_before, seen_after)) is None:
         return None
-    size = _bounded(seen_before.original_size)
+    assert seen_before is not None and seen_after is not None
     (one, covered), (other, also) = seen_before.warp(before, size), seen_after.warp(after, size)
     both = covered & also
     return one[both], other[both]
@@ -346,6 +349,22 @@ def _same_view(one: Geometry, other: Geometry) -> bool:
     if one.original_size != other.original_size:
         return False
     return bool(np.allclose(one.crop(), other.crop(), atol=0.5))
+
+
+def same_part(one: NetworkView, other: NetworkView) -> bool:
+    """Whether two networks saw the same part of a photo; without a geometry only equal pixels show that."""
+    if np.array_equal(one.image, other.image):
+        return True
+    if one.geometry is None or other.geometry is None:
+        return False
+    return _same_view(one.geometry, other.geometry)
+
+
+def common_size(one: Geometry | None, other: Geometry | None) -> tuple[int, int] | None:
+    """Height and width of a grid over the whole photo that both views can be laid over; None where there is none."""
+    if one is None or other is None or not (one.exact and other.exact) or one.original_size != other.original_size:
+        return None
+    return _bounded(one.original_size)
 
 
 def _bounded(size: tuple[int, int], most: int = 512) -> tuple[int, int]:

@@ -25,8 +25,8 @@ from typing_extensions import NotRequired, Required
 
 from vistool.data.datasets import DatasetItem, class_name
 from vistool.data.samples import Sample
-from vistool.environment import shareable, versions
-from vistool.errors import InputError, param
+from vistool.environment import as_typed, is_anonymous, shareable, versions
+from vistool.errors import InputError, counted, param
 from vistool.gallery.runs import LINES, RUN, Entry, Facts, File, is_relative
 from vistool.metrics.aggregation import is_whole, sampled
 from vistool.models.model import Model
@@ -197,7 +197,7 @@ def _check(folder: Path, record: Mapping[str, Any], resume: bool, overwrite: boo
             count = sum(1 for entry in read_entries(folder) if not entry.get('error'))
             options = f'{param("resume", True)} to continue it, {param("overwrite", True)} to start again'
             raise InputError(
-                f'{str(folder)!r} holds an unfinished run ({count} images done)',
+                f'{str(folder)!r} holds an unfinished run ({counted(count, "image")} done)',
                 accepted=f'{options}, or another folder',
                 parameter='out',
             )
@@ -379,6 +379,7 @@ def settings_of(spec: RunSpec, models: Sequence[Model]) -> dict[str, Any]:
     exact = {'device': spec.models.device, 'batch_size': execution.batch_size} if execution.deterministic else {}
     configs = '\n'.join(model.config.pretty_text for model in models if model.config is not None)
     found = {
+        **({'anonymous': True} if output.anonymous else {}),
         'images': _images(spec.images),
         **vars(spec.selection),
         'config': _named(spec.models.first),
@@ -470,7 +471,7 @@ def fingerprint(item: AnyItem, index: int) -> dict[str, Any]:
         index: Position in the run.
     """
     path = item.path
-    found: dict[str, Any] = {'name': item.name, 'input': None if path is None else shareable(str(path))}
+    found: dict[str, Any] = {'name': item.name, 'input': None if path is None else _told_path(item, str(path))}
     if path is None or isinstance(item, DatasetItem):
         found['index'] = index
     if path is not None:
@@ -480,6 +481,12 @@ def fingerprint(item: AnyItem, index: int) -> dict[str, Any]:
             return {**found, 'bytes': None, 'mtime': None}
         found |= {'bytes': status.st_size, 'mtime': status.st_mtime}
     return found
+
+
+def _told_path(item: AnyItem, path: str) -> str:
+    """An image's path as files may tell it; two of anonymous files may end alike, so the image's name is told."""
+    elsewhere = is_anonymous() and os.path.isabs(as_typed(path))
+    return str(shareable(f'{item.name}{Path(path).suffix}' if elsewhere else path))
 
 
 def entry_of(

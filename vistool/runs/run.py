@@ -13,12 +13,14 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis, Views
+from vistool.analyses.cam import CAM
 from vistool.data.datasets import DatasetItems
 from vistool.data.samples import Sample
-from vistool.errors import InputError, log_speller, naming, on_one_line, param
+from vistool.environment import anonymous_files
+from vistool.errors import InputError, counted, log_speller, naming, on_one_line, param
 from vistool.gallery.build import build_gallery, check_others
 from vistool.gallery.points import read_points
-from vistool.models.classes import dataset_classes, fitting_names
+from vistool.models.classes import check_names, dataset_classes, fitting_names
 from vistool.models.configs import Source, resolve
 from vistool.models.model import Model, build_module, find_device
 from vistool.network.layers import words_for
@@ -67,7 +69,7 @@ from vistool.runs.spec import (
 )
 from vistool.runs.truth import TruthSource, find_truth, known_objects
 from vistool.visualization.files import check_file, check_folder, file_name, is_file
-from vistool.visualization.style import Style
+from vistool.visualization.style import LEAST_PANEL, MOST_PANEL, Style
 from vistool.visualization.visualizer import Visualizer, open_backends, sheet
 
 log = logging.getLogger('vistool')
@@ -132,6 +134,7 @@ def run(
     show: bool = False,
     gallery: bool | Sequence[PathLike] = False,
     embedding: PathLike | None = None,
+    anonymous: bool = False,
     backends: Sequence[str] = (),
     batch_size: int = 8,
     workers: int = 2,
@@ -191,6 +194,7 @@ def run(
         show: Whether pictures are shown in windows.
         gallery: Whether a web page over the run is made; or folders of other runs to stand beside it there.
         embedding: Where the images lie on a map of that page: the output folder of vis_tsne, or a table.
+        anonymous: Whether files say nothing that tells who made them, and where.
         backends: mmengine's visualization backends.
         batch_size: Images per forward.
         workers: Threads that read, and threads that write.
@@ -245,6 +249,7 @@ def run(
             None if gallery is False else () if gallery is True else tuple(gallery),
             tuple(backends),
             embedding,
+            anonymous,
         ),
         seed,
         type(analysis).__name__.lower(),
@@ -256,8 +261,12 @@ def run(
 
 def execute(spec: RunSpec, callbacks: Callbacks | None = None) -> RunSummary:
     """Runs what a specification says; see :func:`run`."""
-    execution = spec.execution
-    with distributed(execution.launcher, spec.models.device) as dist, deterministic(execution.deterministic):
+    execution, output = spec.execution, spec.output
+    if output.anonymous and output.backends:
+        problem = 'backends name their files after this machine'
+        raise InputError(problem, hint=f'leave out {param("backends")}', parameter='anonymous')
+    anonymous = anonymous_files(output.anonymous)
+    with distributed(execution.launcher, spec.models.device) as dist, deterministic(execution.deterministic), anonymous:
         if not dist.is_main:
             log.setLevel(max(log.level, logging.WARNING))
         return _Run(spec.on_device(dist.device(spec.models.device)), dist, callbacks or Callbacks()).execute()
@@ -295,8 +304,11 @@ def unweighted(spec: RunSpec) -> tuple[Model, Sample]:
     open_output(spec, spec.output.path(source.name, spec.tool), len(items))
     device = find_device(models.device)
     module = build_module(source, spec.seed)
-    names = fitting_names(source.name, [dataset_classes(source.config)], output_count(module))
-    model = Model(module, source.name, source.config, names, device, **models.said)
+    count = output_count(module)
+    if models.classes and count is not None:
+        check_names(source.name, models.classes, count, 'classes_file')
+    said = {'classes': fitting_names(source.name, [dataset_classes(source.config)], count), **models.said}
+    model = Model(module, source.name, source.config, device=device, **said)
     spec.analysis.check(model)
     model.use_files(models.files, models.draw_on)
     with naming('images'):
@@ -320,8 +332,9 @@ def open_output(spec: RunSpec, out: Path, images: int) -> Visualizer:
         check_folder(Path(output.all_channels), 'all_channels')
     if output.sheet is not None:
         check_file(Path(output.sheet), 'sheet')
-    visualizer = Visualizer(out, output.style, output.save_raw, output.show, output.panels, companions=folders)
-    visualizer.check(1 if spec.selection else images, pages=True)
+    style = output.style if output.sheet is None else output.style.beside_sheet()
+    visualizer = Visualizer(out, style, output.save_raw, output.show, output.panels, companions=folders)
+    visualizer.check(1 if spec.selection else images, sheet=str(out))
     return visualizer
 
 
@@ -383,6 +396,7 @@ class _Run:
             truth.check(order, self.analysis.needs_truth)
             truth.translate(self.models[0].classes)
         self.truth = truth
+        self.visualizer.style = self.with_common_panels(order)
         hint_at_gpu(spec.models.device, len(order))
         self.visualizer.backends = open_backends(
             spec.output.backends, self.out, config_of(source), self.dist.rank, self.dist.world_size
@@ -391,7 +405,7 @@ class _Run:
         pending = self.pending(order)
         skipped = len(order) - len(pending)
         if skipped:
-            log.info('%d of %d images are done already', skipped, len(order))
+            log.info('%d of %s done already', skipped, counted(len(order), 'image'))
         if pending:
             self.fit(order)
         self.process(order, pending)
@@ -411,6 +425,21 @@ class _Run:
             return [each for part in self.dist.gather(own) for each in part]
 
         return select(self.spec.selection, self.items, predictions, self.spec.seed)
+
+    def with_common_panels(self, order: Sequence[int]) -> Style:
+        """The style in which panels of several images have one height: that of the first image that can be read."""
+        style = self.visualizer.style
+        if self.spec.output.panels is None or len(order) < 2 or style.panel_size is not None:
+            return style
+        whole = style.view == 'original' or (style.view is None and isinstance(self.analysis, CAM))
+        for index in order:
+            try:
+                sample = self.read(index, self.items[index])[0]
+            except InputError:  # reported when its turn comes
+                continue
+            photo = sample.original if whole and sample.original is not None else sample.image
+            return replace(style, panel_size=min(max(photo.shape[0], LEAST_PANEL), MOST_PANEL))
+        return style
 
     def begin_manifest(self) -> Manifest | None:
         """The manifest of a run over many images, which is written with the first result; a single picture has none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -29,7 +29,8 @@ from vistool.data.datasets import (
 )
 from vistool.data.display import Display
 from vistool.data.samples import Item, Sample, find_inputs
-from vistool.errors import InputError, check_count, check_seed, naming, param
+from vistool.environment import anonymized
+from vistool.errors import InputError, check_count, check_seed, counted, naming, param
 from vistool.models.classes import read_names
 from vistool.models.configs import Source, resolve
 from vistool.models.input_size import sizing
@@ -232,6 +233,7 @@ class Output:
     gallery: tuple[PathLike, ...] | None = None
     backends: tuple[str, ...] = ()
     embedding: PathLike | None = None
+    anonymous: bool = False
 
     def path(self, model: str, tool: str) -> Path:
         """Where results go.
@@ -343,7 +345,8 @@ class RunSummary:
         parts += [f'{self.skipped} skipped'] * bool(self.skipped)
         parts += [f'{len(self.failures)} failed'] * bool(self.failures)
         parts += ['canceled'] * self.canceled
-        return f'RunSummary({", ".join(parts)} in {self.seconds:.1f} s: {len(self.files)} files in {str(self.out)!r})'
+        files = counted(len(self.files), 'file')
+        return f'RunSummary({", ".join(parts)} in {self.seconds:.1f} s: {files} in {str(self.out)!r})'
 
 
 def log_failures(failures: Sequence[Failure], total: int) -> None:
@@ -355,9 +358,10 @@ def log_failures(failures: Sequence[Failure], total: int) -> None:
         line = error.line(param)
         log.error('%s', line if failure.item in line else f'{failure.item}: {line}')
     if failures and len(failures) < total:
-        log.error('%d of %d images failed; the others are written', len(failures), total)
+        log.error('%d of %s failed; the others are written', len(failures), counted(total, 'image'))
     elif failures:
-        log.error('all %d images failed; nothing is written', total)
+        every = 'the only image' if total == 1 else f'all {counted(total, "image")}'
+        log.error('%s failed; nothing is written', every)
 
 
 AnyItem = Item | DatasetItem
@@ -421,19 +425,20 @@ def opened_models(models: Models, first: Source | Model | nn.Module, seed: int) 
 def _load(spec: ModelSpec, source: Source | Model | nn.Module, models: Models, seed: int) -> Model:
     if isinstance(source, Model):  # the caller's own stays as it is
         changed = models.files or models.draw_on or models.img_size or models.display != Display() or models.said
-        return replace(source, **models.said) if changed else source
-    model = load(
-        source,
-        spec.checkpoint,
-        device=models.device,
-        transform=spec.transform,
-        trust_checkpoint=models.trust_checkpoint,
-        seed=seed,
-        **models.said,
-    )
-    if models.classes and model.classes != models.classes:
-        problem = f'{models.classes_file} has {len(models.classes)} names, and {model.name} another number of outputs'
-        raise InputError(problem, parameter='classes_file')
+        named_by = 'classes_file' if models.classes else source.named_by
+        return replace(source, **models.said, named_by=named_by) if changed else source
+    with naming('classes_file', 'classes') if models.classes else nullcontext():
+        model = load(
+            source,
+            spec.checkpoint,
+            device=models.device,
+            transform=spec.transform,
+            trust_checkpoint=models.trust_checkpoint,
+            seed=seed,
+            **models.said,
+        )
+    if models.classes:
+        model.named_by = 'classes_file'
     return model
 
 
@@ -453,6 +458,13 @@ def find_items(images: Images, source: Source | Model | nn.Module) -> Sequence[A
         )
     if config is None:
         raise InputError(f'{name_of(source)} has no config that names a dataset', parameter='images')
+    there = [each for each in PHASES if (config.get(f'{each}_dataloader') or {}).get('dataset')]
+    if there and phase not in there:
+        raise InputError(
+            f'{name_of(source)} has no {phase} dataset ({phase}_dataloader.dataset)',
+            accepted=', '.join(f'@{each}' for each in there),
+            parameter='images',
+        )
     with naming('images', 'phase'):
         items = dataset_items(config, phase)
     if not len(items):
@@ -498,10 +510,10 @@ def labels(models: Sequence[Model], names: Sequence[str] = ()) -> list[str]:
     """
     if names:
         return list(names)
-    configs = [model.name for model in models]
+    configs = anonymized([model.name for model in models])
     if len(set(configs)) == len(configs):
         return configs
-    weights = told_apart([model.weights_source if model.checkpoint else 'random' for model in models])
+    weights = anonymized(told_apart([model.weights_source if model.checkpoint else 'random' for model in models]))
     if len(set(configs)) == 1:
         return weights
     return [f'{config} {weight}' for config, weight in zip(configs, weights, strict=True)]
@@ -638,7 +650,7 @@ def select(
         kind = NoneOfThisOutcome if only else InputError
         raise kind(f'{" ".join(words)} among those chosen', parameter='only' if only else 'classes')
     if len(chosen) < count:
-        log.info('%d of %d images chosen', len(chosen), count)
+        log.info('%d of %s chosen', len(chosen), counted(count, 'image'))
     return chosen
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from vistool.errors import counted
 from vistool.results.checks import CheckReport, Finding, Grid
 from vistool.visualization import text as fitting
 from vistool.visualization.scene import Pixels
@@ -170,7 +171,7 @@ def draw_check(report: CheckReport, made: Figure, style: Style, page: Page) -> N
         made.set_size_inches(width, height)
         sheet.height = height
         if not page.paper:
-            told = f'{report.model} · {", ".join(report.layers) or "no layer"} · {_images(report.count)}'
+            told = f'{report.model} · {", ".join(report.layers) or "no layer"} · {counted(report.count, "image")}'
             sheet.text(margin, sheet.top + 0.6 * line, told, color=_GRAY)
             sheet.top += 1.4 * line
         _verdicts(report, sheet, line, margin)
@@ -183,10 +184,6 @@ def draw_check(report: CheckReport, made: Figure, style: Style, page: Page) -> N
         for note in notes:
             sheet.text(margin, sheet.top + small * 0.7 / 72, note, fontsize=small)
             sheet.top += small * 1.4 / 72
-
-
-def _images(count: int) -> str:
-    return f'{count} image' if count == 1 else f'{count} images'
 
 
 def _verdicts(report: CheckReport, sheet: _Sheet, line: float, left: float) -> None:

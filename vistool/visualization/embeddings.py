@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
+from vistool.errors import counted
 from vistool.results import Embedding, EmbeddingMap
 from vistool.visualization import text as fitting
 from vistool.visualization.style import Page
@@ -59,7 +60,8 @@ def draw_embedding(result: EmbeddingMap, made: Figure, page: Page) -> None:
         panels = made.subplots(rows, columns, squeeze=False).reshape(-1)
         for axes in panels[count:]:
             axes.set_axis_off()
-        limits = _limits(result)
+        pictured = any(sample.thumbnail is not None for sample in result.samples)
+        limits = _limits(result, (_thumbnail_side(page) + 6) / panel if pictured else 0.0)
         for place, (axes, title) in enumerate(zip(panels, titles, strict=False)):
             axes.set(xlim=limits[0], ylim=limits[1], aspect='equal', anchor='S')  # room that is left goes to the title
             axes.set_title('\n'.join(title), loc='left')
@@ -68,7 +70,7 @@ def draw_embedding(result: EmbeddingMap, made: Figure, page: Page) -> None:
             handles = [_handle(name, looks[name], small * points * 0.75) for name in names]
             _add_legend(made, handles, 0 if beside else per_line)
         made.canvas.draw()  # while the parameters hold; the layout runs here
-        if any(sample.thumbnail is not None for sample in result.samples):
+        if pictured:
             for axes, embedding in zip(panels, result.embeddings, strict=False):
                 _thumbnails(axes, result, embedding.points, looks, page)
             made.canvas.draw()
@@ -80,11 +82,16 @@ def _add_legend(made: Figure, handles: Sequence[Line2D], per_line: int) -> None:
     made.legend(handles=handles, frameon=False, columnspacing=1.0, handletextpad=0.2, handlelength=1.2, **where)
 
 
-def _limits(result: EmbeddingMap) -> NDArray[np.float64]:
-    """The square that holds the points of all panels: ``((left, right), (bottom, top))``."""
+def _limits(result: EmbeddingMap, border: float) -> NDArray[np.float64]:
+    """The square that holds the points of all panels: ``((left, right), (bottom, top))``.
+
+    Args:
+        result: The points.
+        border: The part of a panel's width that a thumbnail takes, so that one at the edge is whole.
+    """
     points = np.concatenate([each.points for each in result.embeddings])
     low, high = points.min(0), points.max(0)
-    half = 0.57 * float((high - low).max()) or 1.0
+    half = max(0.57, 0.5 / (1 - min(1.1 * border, 0.5))) * float((high - low).max()) or 1.0
     middle = (low + high) / 2
     return np.stack([middle - half, middle + half], axis=1)
 
@@ -191,7 +198,7 @@ def _title(result: EmbeddingMap, embedding: Embedding, place: int) -> list[str]:
     """The model; how points were laid out and how well classes part; what lines and hollow points mean."""
     judged = [] if embedding.silhouette is None else [f'silhouette {embedding.silhouette:.2f}'.replace('-', '−')]
     judged += [] if embedding.accuracy is None else [f'{result.neighbors}-NN accuracy {embedding.accuracy:.2f}']
-    how = f'{result.settings} of {len(result.samples)} samples'
+    how = f'{result.settings} of {counted(len(result.samples), "sample")}'
     where = f' in {embedding.features.shape[1]} dimensions' if judged else ''
     lines = [embedding.model, how if place == 0 else 'aligned with the first', ', '.join(judged) + where]
     notes = []
@@ -217,12 +224,17 @@ def _movements(axes: Any, result: EmbeddingMap, place: int) -> None:
         )  # fmt: skip
 
 
+def _thumbnail_side(page: Page) -> float:
+    """Side of a thumbnail, in units of the page."""
+    return 22.0 if page.paper else 44.0
+
+
 def _thumbnails(
     axes: Any, result: EmbeddingMap, points: NDArray[np.float64], looks: dict[str, Look], page: Page
 ) -> None:
     """Small pictures with a border in the color of their class; one that would cover an earlier one is left out."""
     places = axes.transData.transform(points) * 72 / axes.figure.dpi
-    side = (22.0 if page.paper else 44.0) * page.points
+    side = _thumbnail_side(page) * page.points
     taken: list[NDArray[np.float64]] = []
     for sample, point, place, target in zip(result.samples, points, places, result.colored_by, strict=True):
         if sample.thumbnail is None or any(np.abs(place - other).max() < side + 4 for other in taken):

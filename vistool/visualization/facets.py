@@ -14,6 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
+from vistool.data.display import STAND_IN
+from vistool.errors import InputError, counted
 from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer, Measure
 
 COSINE = 'cosine similarity'
@@ -97,6 +99,34 @@ def facets(result: Heatmaps) -> Facets:
     return Facets(tiles, caption, points, _ground_truth(result), arranger.compared)
 
 
+def with_titles(arrangement: Facets, rows: Sequence[str], columns: Sequence[str]) -> Facets:
+    """An arrangement whose rows and columns are called as the user wishes.
+
+    Args:
+        arrangement: The arrangement.
+        rows: Titles of the rows, from the top; none keeps their own.
+        columns: Titles of the columns, from the left; likewise.
+
+    Raises:
+        InputError: There are more or fewer titles than rows or columns.
+    """
+    row = _renamed(arrangement.rows, rows, 'row_titles')
+    column = _renamed(arrangement.columns, columns, 'column_titles')
+    tiles = tuple(replace(tile, row=row[tile.row], column=column[tile.column]) for tile in arrangement.tiles)
+    if columns:  # parts and models would be named by themselves
+        tiles = tuple(replace(tile, part='', model='') for tile in tiles)
+    points = {row[name]: point for name, point in arrangement.points.items()}
+    return replace(arrangement, tiles=tiles, points=points)
+
+
+def _renamed(names: Sequence[str], titles: Sequence[str], parameter: str) -> Mapping[str, str]:
+    if titles and len(titles) != len(names):
+        what = f'{parameter.partition("_")[0]}{"" if len(names) == 1 else "s"}'
+        told = ', '.join(name or 'untitled' for name in names)
+        raise InputError(f'{len(titles)} given, and there are {len(names)} {what}: {told}', parameter=parameter)
+    return dict(zip(names, titles or names, strict=True))
+
+
 def _over_training(arranger: _Arranger, tiles: Sequence[Facet], unit: str) -> tuple[Facet, ...]:
     """The arrangement of a film strip: moments of a training across, and down what is shown of each."""
     result = arranger.result
@@ -142,8 +172,13 @@ def scale_of(result: Heatmaps, item: Heatmap) -> str:
     return f'difference: {scale}' if 'minus' in place else scale
 
 
-def grid_title(image: GridImage) -> tuple[str, ...]:
-    """The lines above a picture of a grid: its step with size and drawn parameters, its draw and view."""
+def grid_title(image: GridImage, below: bool = False) -> tuple[str, ...]:
+    """The lines above a picture of a grid: its step with size and drawn parameters, its draw and view.
+
+    Args:
+        image: The picture.
+        below: Whether a picture further up in the column says what both have in common.
+    """
     if image.title or not image.coordinates:
         return image.title
     place, size = image.coordinates, pixels_text(image)
@@ -153,8 +188,12 @@ def grid_title(image: GridImage) -> tuple[str, ...]:
     if step is None:
         return (which,) if which else ()
     if step == 'original':
-        return _joined('original', which), size, *drawn
-    return (which or 'transformed', size) if step == 'transformed' else (str(step), size, *drawn)
+        return tuple(filter(None, (_joined('' if below else 'original', which), size, *drawn)))
+    if step == 'transformed':
+        return which or 'transformed', size
+    if 'within' in place:
+        return (*([] if below else [str(place['within'])]), f'› {step}', size, *drawn)
+    return (size, *drawn) if below else (str(step), size, *drawn)
 
 
 _MINUS = re.compile(r'(?<![\w.)\]-])-(?=\d)')
@@ -179,7 +218,12 @@ def remark(result: Heatmaps, hatched: bool = False) -> str:
     """
     missing, total = result.not_finite
     marked = 'hatched' if hatched else 'magenta'
-    return _joined(result.shown.describe(), f'{missing} of {total} values not finite ({marked})' if missing else '')
+    unknown = result.original is None and bool((result.image == STAND_IN).all())
+    return _joined(
+        result.shown.describe(),
+        f'{missing} of {total} values not finite ({marked})' if missing else '',
+        'no photo given with the tensor, gray stands in for it' if unknown else '',
+    )
 
 
 def grid_remark(result: ImageGrid) -> str:
@@ -492,7 +536,7 @@ class _Attention(_Arranger):
         if 'head' not in self.values:
             method = next(iter(self.result.titles.values()), '')
             count = len(self.result.layers)
-            return _joined(self.result.model, method, f'{count} layer{"" if count == 1 else "s"}', query)
+            return _joined(self.result.model, method, counted(count, 'layer'), query)
         layers = self.values.get('layer', ())
         return _joined(
             self.result.model,

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.display import strips
-from vistool.environment import shareable
+from vistool.environment import anonymized, shareable
 from vistool.errors import InputError, param
 from vistool.records import shown
 from vistool.results import CheckReport, Curves, Heatmap, Heatmaps, ImageGrid, Result, SampledPoints
@@ -398,8 +398,11 @@ def encoded(text: str) -> bytes:
 _NOT_FROM_BYTES = re.compile('[\ud800-\udc7f\udd00-\udfff]')
 
 
+_PATHS = ('path', 'other_path')
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> bytes:
-    """Rows as a ``.csv`` file.
+    """Rows as a ``.csv`` file; its columns of paths name no folder of this machine, as in a manifest.
 
     Args:
         rows: All with the same columns.
@@ -408,7 +411,9 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> byt
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else columns, lineterminator='\n')
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {key: (shareable if key in _PATHS else anonymized)(each) for key, each in row.items()} for row in rows
+    )
     return encoded(text.getvalue())
 
 
@@ -420,7 +425,7 @@ def curves_csv(result: Curves) -> bytes:
     for curve in result.curves:
         length = result.epoch_length.get(curve.config)
         epochs: list[Any] = [''] * len(curve.steps) if not length else (curve.steps // length).astype(int).tolist()
-        constant = (curve.config, curve.group, curve.parameter)
+        constant = anonymized((curve.config, curve.group, curve.parameter))
         for step, epoch, value in zip(curve.steps.tolist(), epochs, curve.values.tolist(), strict=True):
             writer.writerow((step, epoch, *constant, repr(value)))
     return encoded(table.getvalue())

@@ -18,7 +18,7 @@ from vistool.visualization.facets import grid_footer, grid_remark, grid_title
 from vistool.visualization.raster import resize_image, to_uint8
 from vistool.visualization.scene import BLACK, RED, WHITE, Color, Pixels, Scene
 from vistool.visualization.style import Page, Style
-from vistool.visualization.table import Cell, Labels, Line, Mark, Outline, arrange, label_room
+from vistool.visualization.table import Cell, Labels, Line, Mark, Outline, arrange, label_room, single
 
 BLANK = -1
 """Stands in a sheet where there is nothing; ``-2 - k`` stands for the k-th token before the patches."""
@@ -273,9 +273,11 @@ def grid_scene(result: ImageGrid, page: Page) -> Scene:
     """
     if not any(result.rows):
         raise ValueError('a grid without pictures cannot be drawn')
-    lines = _steps_once(
-        [Line(tuple(_cell(image, result, page) for image in row)) for row in result.rows if row], result
-    )
+    once = _steps_once(result)
+    lines = [
+        Line(tuple(_cell(image, result, page, once and number > 0) for image in row))
+        for number, row in enumerate(row for row in result.rows if row)
+    ]
     noted = grid_remark(result)
     if page.paper:
         lines[-1] = replace(lines[-1], remark=noted)
@@ -283,23 +285,21 @@ def grid_scene(result: ImageGrid, page: Page) -> Scene:
     return arrange(lines, page, ' · '.join(filter(None, (result.caption, noted))))
 
 
-def _steps_once(lines: list[Line], result: ImageGrid) -> list[Line]:
-    """Lines with the names of a pipeline's steps above the first tile of a column, where all rows have them alike."""
-    names = {tuple(str(image.coordinates.get('step')) for image in row) for row in result.rows if row}
-    if result.mode != 'pipeline' or len(names) != 1 or any(image.title for row in result.rows for image in row):
-        return lines
-    below = [
-        replace(line, cells=tuple(cell and replace(cell, title=cell.title[1:]) for cell in line.cells))
-        for line in lines[1:]
+def _steps_once(result: ImageGrid) -> bool:
+    """Whether the names of a pipeline's steps stand above the first tile of a column only: all rows have them alike."""
+    named = [
+        tuple(str(image.coordinates.get('within', image.coordinates.get('step'))) for image in row)
+        for row in result.rows
+        if row
     ]
-    return [lines[0], *below]
+    return result.mode == 'pipeline' and len(set(named)) == 1 and not any(i.title for row in result.rows for i in row)
 
 
 # Colors that are told apart by people who see few of them (Okabe and Ito, 2008).
 _BOX_COLORS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 
 
-def _cell(image: GridImage, result: ImageGrid, page: Page) -> Cell:
+def _cell(image: GridImage, result: ImageGrid, page: Page, below: bool) -> Cell:
     pixels = to_uint8(image.pixels, 'picture')
     if image.cut is not None:
         return mosaic_cell(image, image.cut, pixels, page)
@@ -311,7 +311,7 @@ def _cell(image: GridImage, result: ImageGrid, page: Page) -> Cell:
         drawing = AnnotationDrawing(image.annotations, result.classes, result.palette, result.skeleton)
         tile = partial(drawing.paint, pixels)
         marks.append(drawing)
-    title, footer = grid_title(image), grid_footer(image, result.mode)
+    title, footer = grid_title(image, below), grid_footer(image, result.mode)
     return Cell(tile, width / height, title, footer, footer_color=color, note=image.remark, marks=tuple(marks))
 
 
@@ -324,6 +324,15 @@ def _outline(box: tuple[int, int, int, int], index: int, size: tuple[int, int]) 
 def bare_tiles(result: ImageGrid) -> list[Pixels]:
     """Each picture by itself with nothing written on it: each pixel of it, or of its patches, is one pixel."""
     return [_bare(image) for row in result.rows for image in row]
+
+
+def sized_tiles(result: ImageGrid, style: Style) -> list[Scene]:
+    """The same as scenes of the size that the style wants for panels, one unit a pixel."""
+    page = Page(paper=False, width=None, density=1.0)
+    tiles = bare_tiles(result)
+    sizes = [style.panel((tile.shape[0], tile.shape[1])) for tile in tiles]
+    cells = [Cell(partial(resize_image, tile), tile.shape[1] / tile.shape[0]) for tile in tiles]
+    return [single(cell, inside, page, canvas) for cell, (inside, canvas) in zip(cells, sizes, strict=True)]
 
 
 def _bare(image: GridImage) -> Pixels:

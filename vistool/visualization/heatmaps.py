@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import chain, zip_longest
 
 import cv2
 import numpy as np
@@ -16,11 +17,20 @@ from vistool.data.display import strips
 from vistool.errors import InputError
 from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps, Instance
 from vistool.results.heatmaps import Kind
-from vistool.visualization.facets import SCALED_ALONE, Facet, Facets, facets, found_text, remark, score_text
+from vistool.visualization.facets import (
+    SCALED_ALONE,
+    Facet,
+    Facets,
+    facets,
+    found_text,
+    remark,
+    score_text,
+    with_titles,
+)
 from vistool.visualization.files import safe_name
 from vistool.visualization.raster import blend, colorize, mark_missing, overlay, resize_image, resize_map, rgb_map
 from vistool.visualization.sampled import LevelLegend, PointMarks, pale
-from vistool.visualization.scene import RED, WHITE, Color, Pixels, Scene, Tile
+from vistool.visualization.scene import BLACK, RED, WHITE, Color, Pixels, Scene, Tile
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import (
     NARROWEST,
@@ -229,34 +239,98 @@ def heatmaps_scene(result: Heatmaps, style: Style, page: Page) -> Scene:
 
 
 def sheet_scenes(results: Sequence[Heatmaps], style: Style, page: Page, tallest: float | None = None) -> list[Scene]:
-    """Several images' maps on pages: rows are images (and their classes), columns are maps.
+    """Several images' maps on pages: rows are images (and their classes) and columns are maps, or the other way round.
 
     Args:
         results: One per image.
-        style: How to draw.
+        style: How to draw; its titles of rows and columns are those of the sheet.
         page: Measures of a page.
         tallest: Height of a page in units; None: 9 in on paper, 4000 px on the screen.
+
+    Raises:
+        InputError: A map or image cannot be drawn, or there are more or fewer titles than rows or columns.
     """
-    painters = [_Painter(result, style, _hatch(page)) for result in results]
+    painters = [_Painter(result, style.beside_sheet(), _hatch(page)) for result in results]
+    tallest = tallest or (648.0 if page.paper else 4000.0)
+    across = style.sheet_images == 'columns'
+    blocks = _images_across(painters, style, page) if across else [[line] for line in _images_down(painters, style)]
+    header = None if across or not blocks else blocks[0][0]
+    pages: list[list[Line]] = []
+    while blocks:
+        count = 1
+        while (
+            count < len(blocks)
+            and arrange(_with_header(list(chain(*blocks[: count + 1])), header), page, fill=True).height <= tallest
+        ):
+            count += 1
+        pages.append(_with_header(list(chain(*blocks[:count])), header))
+        blocks = blocks[count:]
+    return [arrange(each, page, fill=True) for each in pages]
+
+
+def _images_down(painters: Sequence[_Painter], style: Style) -> list[Line]:
+    """A sheet's lines: one for each image and class, with its maps."""
     figures = [(painter.result.kind, _rows(painter, always_label=True)[0]) for painter in painters]
+    labels = iter(_sheet_titles([row.label for _, rows in figures for row in rows], style.row_titles, 'row_titles'))
     label_at = max((_label_at(kind, rows) for kind, rows in figures), default=0)
     lines: list[Line] = []
     for painter, (_, rows) in zip(painters, figures, strict=True):
         # Lines are not broken: down a sheet, a column means one thing.
+        rows = [replace(row, label=next(labels)) for row in rows]
         own = cut(rows, max(len(row.cells) for row in rows), beside=True, label_at=label_at)
         lines += [*own[:-1], replace(own[-1], remark=remark(painter.result, hatched=bool(painter.hatch)))]
-    tallest = tallest or (648.0 if page.paper else 4000.0)
-    pages: list[list[Line]] = []
-    header = lines[0] if lines else None
-    while lines:
-        count = 1
-        while (
-            count < len(lines) and arrange(_with_header(lines[: count + 1], header), page, fill=True).height <= tallest
-        ):
-            count += 1
-        pages.append(_with_header(lines[:count], header))
-        lines = lines[count:]
-    return [arrange(each, page, fill=True) for each in pages]
+    return lines
+
+
+def _images_across(painters: Sequence[_Painter], style: Style, page: Page) -> list[list[Line]]:
+    """A sheet's blocks of lines: the photos on the first line of a block, then a line for each of their maps.
+
+    A column is an image, or one of its classes. There are as many in a block as are large enough, evenly spread.
+    """
+    columns = [(row, rows[0].lead[0]) for painter in painters for rows in [_rows(painter, True)[0]] for row in rows]
+    titles = _sheet_titles([row.label for row, _ in columns], style.column_titles, 'column_titles')
+    heads = [
+        photo and (photo if photo.title and not style.column_titles else _titled(photo, title))
+        for title, (_, photo) in zip(titles, columns, strict=True)
+    ]
+    maps = [(*row.lead[1:], *row.cells) for row, _ in columns]
+    lines = [Line(tuple(heads)), *map(_labeled_line, zip_longest(*maps))]
+    noted = '; '.join(dict.fromkeys(filter(None, (remark(each.result, bool(each.hatch)) for each in painters))))
+    lines[-1] = replace(lines[-1], remark=noted)
+    blocks: list[list[Line]] = []
+    for parts in range(1, len(columns) + 1):
+        each = math.ceil(len(columns) / parts)
+        starts = range(0, len(columns), each)
+        blocks = [[replace(line, cells=line.cells[start : start + each]) for line in lines] for start in starts]
+        if min(Measures(block, page).picture for block in blocks) >= _least_height(page):
+            break
+    return blocks
+
+
+def _titled(cell: Cell, title: str) -> Cell:
+    return replace(cell, title=(title,) if title else (), title_color=BLACK)
+
+
+def _labeled_line(cells: Sequence[Cell | None]) -> Line:
+    """A line of one map of each image, called as the map is."""
+    label = next((' '.join(cell.title) for cell in cells if cell and cell.title), '')
+    return Line(tuple(cell and replace(cell, title=()) for cell in cells), label)
+
+
+def _least_height(page: Page) -> float:
+    """How low the tiles of a sheet with images as columns may get before it is broken."""
+    return 36.0 if page.paper else 80.0 if page.width is not None else 140.0
+
+
+def _sheet_titles(own: Sequence[str], titles: Sequence[str], parameter: str) -> Sequence[str]:
+    """The titles of a sheet's images and classes: the user's, if there are any.
+
+    Raises:
+        InputError: There are more or fewer than images and classes.
+    """
+    if titles and len(titles) != len(own):
+        raise InputError(f'{len(titles)} given, and the sheet has {len(own)}: {", ".join(own)}', parameter=parameter)
+    return titles or own
 
 
 def _hatch(page: Page) -> int:
@@ -292,7 +366,7 @@ def _fits(line: Line, header: Line) -> bool:
 
 
 def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
-    """The input and each map, by name: untitled, at the photo's own size, one unit a pixel."""
+    """The input and each map, by name: untitled, at the photo's own size or the style's, one unit a pixel."""
     painter = _Painter(result, style)
     page = Page(paper=False, width=None, density=1.0)
     cells = [('input', _input_cell(painter, painter.facets.rows, first=False))]
@@ -304,7 +378,8 @@ def panel_scenes(result: Heatmaps, style: Style) -> list[tuple[str, Scene]]:
         )
         for item, facet, colors in zip(result.maps, painter.facets.tiles, painter.colors, strict=True)
     ]
-    return [(name, single(cell, painter.view.size, page)) for name, cell in cells]
+    inside, canvas = style.panel(painter.view.size)
+    return [(name, single(cell, inside, page, canvas)) for name, cell in cells]
 
 
 def query_scenes(result: Heatmaps, style: Style) -> dict[str, Scene]:
@@ -315,7 +390,8 @@ def query_scenes(result: Heatmaps, style: Style) -> dict[str, Scene]:
     rows = {tile.query: tile.row for tile in painter.facets.tiles if tile.query in result.queries}
     page = Page(paper=False, width=None, density=1.0)
     inputs = {query: _input_cell(painter, [row], first=False) for query, row in rows.items()}
-    return {query: single(cell, painter.view.size, page) for query, cell in inputs.items()}
+    inside, canvas = style.panel(painter.view.size)
+    return {query: single(cell, inside, page, canvas) for query, cell in inputs.items()}
 
 
 def overlays(result: Heatmaps, style: Style) -> list[tuple[str, Pixels]]:
@@ -334,7 +410,7 @@ class _Painter:
             raise ValueError('a result without maps cannot be drawn')
         self.view: View = choose_view(result, style)
         self.colors = map_colors(result, style)
-        self.facets = facets(result)
+        self.facets = with_titles(facets(result), style.row_titles, style.column_titles)
         self.align, self.hatch = style.align, hatch
         self.style = style
         self.result = result
@@ -421,20 +497,22 @@ def _rows(painter: _Painter, always_label: bool) -> tuple[list[Row], list[str]]:
             lead.append(_photo_cell(result.reference, 'reference'))
         if len(own) > 2 and _shows_mean(own[0].item) and not _shows_mean(own[1].item):
             lead.append(cells.pop(0))
-        label = rows_of[0] if one_line and _class_once(arrangement, result) else name
+        label = rows_of[0] if one_line and _labels_only_row(painter) else name
         matrix = _matrix(own, label, tuple(lead), several_rows)
         rows.append(Row(label, tuple(lead), tuple(cells), matrix))
         photos.append((result if result.kind == 'cam' else own[0].item.view or result).image.tobytes())
     rows = _inputs_once(rows, photos)
-    labeled = several_rows or _class_once(arrangement, result)
+    labeled = several_rows or _labels_only_row(painter)
     constant_row = '' if labeled or (len(result.maps) == 1 and rows_of[0]) else rows_of[0]
     said = len(result.maps) > 1 or bool(rows_of[0])  # else the only column is the title of the only tile
     return rows, [constant_row, '' if several_columns or not said else columns_of[0]]
 
 
-def _class_once(arrangement: Facets, result: Heatmaps) -> bool:
-    """Whether models are compared on one class, which labels the only row."""
-    return arrangement.compared and result.kind == 'cam' and len(arrangement.rows) == 1
+def _labels_only_row(painter: _Painter) -> bool:
+    """Whether the only row has a label: models are compared on one class, or the user titled it."""
+    arrangement = painter.facets
+    once = (arrangement.compared and painter.result.kind == 'cam') or bool(painter.style.row_titles)
+    return once and len(arrangement.rows) == 1
 
 
 def _matrix(tiles: Sequence[_Tile], label: str, lead: tuple[Cell | None, ...], several: bool) -> tuple[Row, ...]:

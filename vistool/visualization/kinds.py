@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from functools import partial, singledispatch
 from typing import TYPE_CHECKING, cast, overload
 
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, counted
 from vistool.results import (
     ChannelStack,
     ChannelStatistics,
@@ -39,7 +39,7 @@ from vistool.visualization import files as raw
 from vistool.visualization import raster
 from vistool.visualization import text as fonts
 from vistool.visualization.files import SUFFIXES, VECTOR_SUFFIXES, encode_pixels
-from vistool.visualization.grids import bare_tiles, grid_scene
+from vistool.visualization.grids import bare_tiles, grid_scene, sized_tiles
 from vistool.visualization.heatmaps import as_heatmaps, channel_files, heatmaps_scene, overlays, panel_scenes
 from vistool.visualization.scene import Pixels, Scene
 from vistool.visualization.style import Page, Style, StyleOption
@@ -156,6 +156,8 @@ def _(result: ImageGrid, style: Style) -> list[tuple[str, Pixels]]:
 
 @to_panels.register(ImageGrid)
 def _(result: ImageGrid, style: Style) -> list[tuple[str, Pixels]]:
+    if style.panel_size is not None:
+        return _numbered([raster.paint(each, 1.0) for each in sized_tiles(result, style)])
     return _numbered(bare_tiles(result))
 
 
@@ -305,7 +307,9 @@ def show(
     chosen = style_of(style)
     if ax is not None:
         if not isinstance(result, Result):
-            raise InputError(f'{len(result)} results', accepted='one result', hint='call it for each', parameter='ax')
+            raise InputError(
+                counted(len(result), 'result'), accepted='one result', hint='call it for each', parameter='ax'
+            )
         return _into(result, chosen, ax)
     if isinstance(result, Result):
         return figure(result, chosen)
@@ -325,7 +329,7 @@ def _into(result: Result, style: Style, ax: Axes | Sequence[Axes]) -> Figure:
     photo = 1 if tiles and tiles[0][0] == 'input' else 0
     if len(axes) not in (len(tiles), len(tiles) - photo):
         count = f'{len(tiles)}' if not photo else f'{len(tiles) - 1}, or {len(tiles)} with the photo'
-        raise InputError(f'{len(axes)} axes', accepted=count, parameter='ax')
+        raise InputError(counted(len(axes), 'axis', 'axes'), accepted=count, parameter='ax')
     for each, (_, pixels) in zip(axes, tiles[-len(axes) :], strict=True):
         each.imshow(pixels)
         each.set_axis_off()

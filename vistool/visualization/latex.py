@@ -15,7 +15,7 @@ from vistool.visualization.files import encoded, write_file
 
 log = logging.getLogger('vistool')
 
-_MOST_COLUMNS = 7
+_MOST_COLUMNS = 8  # the photo, the mean and six heads
 _GAP, _LABEL = 0.01, 0.04  # of the line: between columns, and for the titles of the rows
 _MOST_READ = 1 << 20  # bytes
 _SIGNED = re.compile(rb'% Made by vistool, ([0-9a-f]{16})[^\n]*\n')
@@ -82,7 +82,7 @@ def _is_own(path: Path) -> bool:
 
 
 def figure(arrangement: Facets, names: Sequence[str], aspect: float, inputs: Mapping[str, str] | None = None) -> str:
-    r"""The table, as wide as the line: the input first, then the maps; more than seven columns are cut into blocks.
+    r"""The table, as wide as the line: the input first, then the maps; more than eight columns are cut into blocks.
 
     Args:
         arrangement: The rows and columns of the maps.
@@ -111,9 +111,11 @@ def figure(arrangement: Facets, names: Sequence[str], aspect: float, inputs: Map
         caption
         + '\\begingroup\n'
         + f'\\setlength{{\\tabcolsep}}{{{_GAP / 2}\\linewidth}}\\relax\n'
-        + f'\\begin{{tabular}}{{@{{}}{"c" * (across + labeled)}@{{}}}}\n'
+        # Titles of rows on several lines make the table wider than the line.
+        + f'\\setbox0\\hbox{{\\begin{{tabular}}{{@{{}}{"c" * (across + labeled)}@{{}}}}\n'
         + '\n'.join(lines)
-        + '\n\\end{tabular}\\endgroup\n'
+        + '\n\\end{tabular}}\\relax\n'
+        + '\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\box0}\\else\\box0\\fi\\endgroup\n'
     )
 
 

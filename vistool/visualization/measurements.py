@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vistool.errors import counted
 from vistool.results import Estimate, MetricMean, MetricsSummary
 from vistool.visualization import text as fitting
 from vistool.visualization.facets import arrow, short_number
@@ -133,7 +134,7 @@ def _title(result: MetricsSummary, name: str) -> str:
 
 
 def _legend_text(result: MetricsSummary) -> str:
-    parts = [f'means over {result.images} images with 95 % intervals']
+    parts = [f'means over {counted(result.images, "image")} with 95 % intervals']
     if len(result.series) > 1:
         parts.append(f'filled: the paired difference to {result.series[0]} is significant (95 %)')
     if any(each.chance is not None for each in result.means):
@@ -156,7 +157,7 @@ def summary_text(result: MetricsSummary) -> str:
 
 
 def _heading(result: MetricsSummary) -> str:
-    means = f'metrics over {result.images} image{"s" * (result.images > 1)}: means'
+    means = f'metrics over {counted(result.images, "image")}: means'
     means += ' with 95 % intervals (bootstrap)' if result.images > 1 else ''
     several = len(result.series) > 1 and result.images > 1
     return means + (f'; * the paired difference to {result.series[0]} is significant' if several else '')

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from vistool.errors import counted
 from vistool.results import ChannelStatistics, Curve, Curves, DatasetSummary, HeadStatistics, channel_names
 from vistool.visualization import text as fitting
 from vistool.visualization.style import Page, Style
@@ -133,7 +134,7 @@ def _panels(result: DatasetSummary) -> list[Callable[[Any, DatasetSummary], None
 
 def _objects(axes: Any, result: DatasetSummary) -> None:
     assert result.objects is not None
-    _bars(axes, result.objects.counts, f'{sum(result.objects.counts.values()):,} objects', 'objects')
+    _bars(axes, result.objects.counts, counted(sum(result.objects.counts.values()), 'object'), 'objects')
 
 
 def _class_pixels(axes: Any, result: DatasetSummary) -> None:
@@ -199,7 +200,7 @@ def _plain_number(value: float, place: int) -> str:
 
 
 def _classes(axes: Any, result: DatasetSummary) -> None:
-    _bars(axes, result.counts, f'{len(result.counts)} classes', 'samples')
+    _bars(axes, result.counts, counted(len(result.counts), 'class', 'classes'), 'samples')
 
 
 def _bars(axes: Any, values: Mapping[str, float], title: str, what: str) -> None:
@@ -283,12 +284,12 @@ def _notes(result: DatasetSummary, columns: int) -> str:
     lines = textwrap.wrap(result.verdict[:1].upper() + result.verdict[1:], columns)
     if result.faults:
         wrong = len({index for index, _, _ in result.faults})
-        lines.append(f'{len(result.faults)} fault(s) in the annotations of {wrong} sample(s):')
+        lines.append(f'{counted(len(result.faults), "fault")} in the annotations of {counted(wrong, "sample")}:')
         lines += _few([f'  #{index} {text}' for index, _, text in result.faults], columns)
     if result.duplicates:
         leaks = sum(pair.leaks for pair in result.duplicates)
         between = f', {leaks} between phases' if leaks else ''
-        lines.append(f'{len(result.duplicates)} pair(s) of nearly equal images{between}:')
+        lines.append(f'{counted(len(result.duplicates), "pair")} of nearly equal images{between}:')
         lines += _few([f'  {pair.text}' for pair in result.duplicates], columns)
     if result.failed:
         lines.append(f'{len(result.failed)} cannot be read:')

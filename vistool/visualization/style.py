@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -62,7 +63,8 @@ Scale = Literal['each', 'shared', 'percentile', 'box']
 View = Literal['original', 'network']
 Interpolation = Literal['nearest', 'bilinear', 'bicubic']
 Align = Literal['center', 'corner']
-StyleOption: TypeAlias = str | int | float | tuple[int, int] | tuple[float, float] | None
+SheetImages = Literal['rows', 'columns']
+StyleOption: TypeAlias = str | int | float | tuple[int, int] | tuple[float, float] | tuple[str, ...] | None
 """The value of a field of :class:`Style`, given as a keyword."""
 Theme = Literal['darkgrid', 'whitegrid', 'dark', 'white', 'ticks']
 
@@ -77,6 +79,8 @@ _LEAST_PAPER, _MOST_PAPER = 1.0, 40.0  # inches
 _POINTS_PER_INCH = 72.0
 _PIXELS_PER_INCH = 96.0
 _LONGEST_SIDE = 160.0  # inches
+LEAST_PANEL, MOST_PANEL = 16, 16384
+"""Sides of panels, in pixels."""
 _LEAST_FONT, _MOST_FONT = 4.0, 24.0  # points
 
 
@@ -108,6 +112,12 @@ class Style:
             None: DejaVu Sans. Characters that it lacks are taken from other fonts.
         font_size: Size of titles in points, 4 to 24; the rest follows. None: 7 on paper, 9 on the screen.
         size: Width and height of a figure of curves in inches, at 96 pixels to the inch; goes before ``width``.
+        row_titles: What the rows of heat maps are called, from the top, in place of their own titles; of a sheet all of
+            its rows.
+        column_titles: What the columns of maps are called, from the left.
+        sheet_images: Whether each image of a sheet is a row of its maps or a column.
+        panel_size: Height of each panel in pixels, or its width and height, with white beside photos of another shape.
+            None: the photo's own size.
     """
 
     layout: Layout = 'grid'
@@ -126,6 +136,10 @@ class Style:
     font: str | None = None
     font_size: float | None = None
     size: tuple[float, float] | None = None
+    row_titles: tuple[str, ...] = ()
+    column_titles: tuple[str, ...] = ()
+    sheet_images: SheetImages = 'rows'
+    panel_size: int | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check every option.
@@ -139,7 +153,11 @@ class Style:
         _check_choice('align', self.align, get_args(Align))
         _check_choice('view', self.view, (None, *get_args(View)))
         _check_choice('theme', self.theme, get_args(Theme))
+        _check_choice('sheet_images', self.sheet_images, get_args(SheetImages))
         _check_width(self.width)
+        _check_panel(self.panel_size)
+        for name in ('row_titles', 'column_titles'):
+            _check_titles(name, getattr(self, name))
         if self.arrangement is not None and min(self.arrangement) < 1:
             raise InputError(
                 f'{self.arrangement} is not an arrangement', accepted='at least 1 1', parameter='arrangement'
@@ -156,6 +174,24 @@ class Style:
         if self.font_size is not None and not _LEAST_FONT <= self.font_size <= _MOST_FONT:
             accepted = f'{_LEAST_FONT:g} to {_MOST_FONT:g} points'
             raise InputError(f'{self.font_size!r} is not a size of titles', accepted=accepted, parameter='font_size')
+
+    def panel(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Heights and widths of a photo in its panel and of the panel, in pixels.
+
+        Args:
+            size: Height and width of the photo.
+        """
+        if self.panel_size is None:
+            return size, size
+        across, down = (None, self.panel_size) if isinstance(self.panel_size, int) else self.panel_size
+        factor = min(down / size[0], math.inf if across is None else across / size[1])
+        inside = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+        return inside, inside if across is None else (down, across)
+
+    def beside_sheet(self) -> Style:
+        """The style of one image's figure where the titles are those of a sheet: those of the maps are the same."""
+        columns = self.row_titles if self.sheet_images == 'columns' else self.column_titles
+        return replace(self, row_titles=(), column_titles=columns)
 
     def page(self, vector: bool) -> Page:
         """The page that these options ask for; ``vector`` tells whether the file is a PDF or SVG."""
@@ -264,6 +300,25 @@ def _check_size(size: Any) -> None:
         accepted=f'W*H in inches, each 1 to {_LONGEST_SIDE:g}, such as 12*7',
         parameter='size',
     )
+
+
+def _check_panel(size: Any) -> None:
+    sides = size if isinstance(size, tuple) and len(size) == 2 else (size,)
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    if size is None or (whole and all(LEAST_PANEL <= side <= MOST_PANEL for side in sides)):
+        return
+    raise InputError(
+        f'{size!r} is not a size of panels',
+        accepted=f'the height, or width and height, each {LEAST_PANEL} to {MOST_PANEL} pixels: 480 or 640*480',
+        parameter='panel_size',
+    )
+
+
+def _check_titles(name: str, titles: Any) -> None:
+    if isinstance(titles, str) or not all(isinstance(title, str) for title in titles):
+        raise InputError(f'{titles!r} is not a list of titles', parameter=name)
+    if len(set(titles)) < len(titles):
+        raise InputError('two titles are the same', accepted='titles that differ', parameter=name)
 
 
 def _is_fraction(value: Any) -> bool:

@@ -93,9 +93,11 @@ def bar_items(
         # The end labels lie within the bar's length; 0.76 of the size is the height of a digit.
         baseline = bottom - place * (bottom - top - 0.76 * size)
         yield TextItem(left + slim + 0.5 * page.gap, baseline, text, size)
-    if titled and bar.title and fonts.text_width(bar.title, size) <= bottom - top:
-        baseline = left + _numbers_end(bar, page) + fonts.ASCENT * size
-        yield TextItem(baseline, (top + bottom) / 2, bar.title, size, anchor='center', vertical=True)
+    if titled and bar.title:
+        fitted = size * min(1.0, (bottom - top) / fonts.text_width(bar.title, size))
+        if fitted >= page.least_font:
+            baseline = left + _numbers_end(bar, page) + fonts.ASCENT * size
+            yield TextItem(baseline, (top + bottom) / 2, bar.title, fitted, anchor='center', vertical=True)
 
 
 def _gradient(table: Pixels, size: tuple[int, int]) -> Pixels:
@@ -572,11 +574,19 @@ def _place_aspect(cell: Cell, most: float = WIDEST) -> float:
     return max(min(WIDEST, most) if thin else cell.aspect, NARROWEST)
 
 
-def single(cell: Cell, size: tuple[int, int], page: Page) -> Scene:
-    """A tile alone with the lines drawn over it, ``(height, width)`` units large."""
-    box = Box(0.0, 0.0, float(size[1]), float(size[0]))
+def single(cell: Cell, size: tuple[int, int], page: Page, canvas: tuple[int, int] | None = None) -> Scene:
+    """A tile alone with the lines drawn over it, ``(height, width)`` units large.
+
+    Args:
+        cell: The tile.
+        size: Its height and width.
+        page: Measures.
+        canvas: Height and width of the picture, in whose middle the tile lies; None: those of the tile.
+    """
+    height, width = canvas or size
+    box = Box(float((width - size[1]) // 2), float((height - size[0]) // 2), float(size[1]), float(size[0]))
     marks = mark_items(cell.marks, box, page)
-    return Scene(box.width, box.height, (ImageItem(box, cell.tile), *marks))
+    return Scene(float(width), float(height), (ImageItem(box, cell.tile), *marks))
 
 
 def arrange(lines: Sequence[Line], page: Page, caption: str = '', fill: bool = False) -> Scene:

@@ -77,13 +77,17 @@ def map_colors(result: Heatmaps, style: Style) -> tuple[ColorMapping, ...]:
 
 
 def scaled_alone(result: Heatmaps, style: Style) -> bool:
-    """Whether there are several maps, and each is drawn relative to its own maximum."""
-    if result.kind == 'feature' or len(result.maps) < 2 or style.scale not in (None, 'each'):
+    """Whether there are several maps, and each is drawn relative to its own maximum.
+
+    Masks of the tokens that hold a share of the attention have no scale, so they do not count.
+    """
+    shown = [index for index, item in enumerate(result.maps) if 'share' not in item.coordinates]
+    if result.kind == 'feature' or len(shown) < 2 or style.scale not in (None, 'each'):
         return False
-    if any(_on_limits(style, item) or 'share' in item.coordinates for item in result.maps):
+    if any(_on_limits(style, result.maps[index]) for index in shown):
         return False
-    keys = {_scale_key(result, style, index) for index in range(len(result.maps))}
-    return result.kind == 'cam' or len(keys) == len(result.maps)
+    keys = {_scale_key(result, style, index) for index in shown}
+    return result.kind == 'cam' or len(keys) == len(shown)
 
 
 def _within(result: Heatmaps, item: Heatmap) -> float | None:

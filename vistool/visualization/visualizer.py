@@ -14,7 +14,7 @@ from vistool.errors import InputError, close_matches, param
 from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
 from vistool.visualization import text as fonts
-from vistool.visualization.facets import facets
+from vistool.visualization.facets import facets, with_titles
 from vistool.visualization.files import (
     VECTOR_SUFFIXES,
     check_file,
@@ -61,12 +61,12 @@ class Visualizer:
     _written: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def check(self, count: int = 1, *, pages: bool = False) -> None:
+    def check(self, count: int = 1, *, sheet: str = '') -> None:
         """Finds out before the work whether its results can be written.
 
         Args:
             count: How many results will come.
-            pages: Whether they could also go to the pages of one file, with the parameter ``sheet``.
+            sheet: The value of the parameter ``sheet`` that would put all of them into one file; ``''``: there is none.
 
         Raises:
             InputError: The suffix is unknown, a folder cannot be written in, several results would go into one file,
@@ -76,7 +76,7 @@ class Visualizer:
             out = Path(self.out)
             one = is_file(out)
             if one and count > 1:
-                raise _one_file(out, f'{count} results', pages)
+                raise _one_file(out, f'{count} results', sheet)
             if one:
                 check_file(out, 'out')
             else:
@@ -187,10 +187,10 @@ class Visualizer:
         ]
 
 
-def _one_file(path: Path, what: str, pages: bool = False) -> InputError:
-    sheet = f', and {param("sheet", path)} for all on pages' if pages else ''
+def _one_file(path: Path, what: str, sheet: str = '') -> InputError:
+    instead = f', or {param("sheet", sheet)} for all together' if sheet else ''
     problem = f'{what} would be written to the one file {str(path)!r}'
-    return InputError(problem, hint=f'give a folder instead{sheet}', parameter='out')
+    return InputError(problem, hint=f'give a folder instead{instead}', parameter='out')
 
 
 def save(result: Result | Sequence[Result], path: str | Path, *, save_raw: bool = False, **style: Any) -> list[Path]:
@@ -238,7 +238,9 @@ def write_folder(result: Result, folder: Path, style: Style, argument: str = 'ou
 
 
 def panels(result: Result, folder: Path, style: Style) -> list[Path]:
-    """Writes each tile of a result untitled, as PNG, all of one pixel size (the photo's own), for LaTeX subfigures.
+    """Writes each tile of a result untitled, as PNG, all of one pixel size, for LaTeX subfigures.
+
+    That is the photo's own, or the style's ``panel_size``.
 
     Returns:
         The files: ``input.png``, one per map, the input of each query where several are points, and ``figure.tex``,
@@ -265,12 +267,13 @@ def panels(result: Result, folder: Path, style: Style) -> list[Path]:
         names = [path.name for path in written]
         scenes = query_scenes(result, style).items()
         inputs = {query: write(f'{query}/input', raster.paint(scene, 1.0)).name for query, scene in scenes}
-        written += write_figure(folder / 'figure.tex', facets(result), names, size[0] / size[1], inputs)
+        titled = with_titles(facets(result), style.row_titles, style.column_titles)
+        written += write_figure(folder / 'figure.tex', titled, names, size[0] / size[1], inputs)
     return written
 
 
 def sheet(results: Sequence[Heatmaps], path: Path | str, style: Style) -> list[Path]:
-    """Writes several images' maps on pages: rows are images, columns are maps.
+    """Writes several images' maps on pages: rows are images and columns are maps, or the other way round.
 
     Returns:
         One file; for formats without pages, ``NAME-1.png``, ``NAME-2.png`` … where one page is not enough.

@@ -202,7 +202,7 @@ def test_each_class_is_compared_with_its_own_objects_and_their_outline_is_drawn(
             {'metrics': 'energy', 'truth': np.ones((7, 7))},
             'truth: a mask of 7×7 for an image of 12×16; accepted: a mask',
         ),
-        ({'metrics': 'energy', 'truth': [np.ones((12, 16))]}, r'truth: 1 mask\(s\) for 2 image\(s\)'),
+        ({'metrics': 'energy', 'truth': [np.ones((12, 16))]}, 'truth: 1 mask for 2 images'),
         (
             {'metrics': 'ins', 'methods': ['gradcam', 'eigencam']},
             'EigenCAM is class-agnostic; accepted: sparseness, sensi',

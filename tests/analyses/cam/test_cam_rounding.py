@@ -35,7 +35,7 @@ IMAGE = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
 def test_terms_that_cancel_at_every_position_are_no_evidence(caplog):
     with caplog.at_level(logging.WARNING, 'vistool'):
         results = CAM(['hirescam', 'gradcam', 'layercam'], layers='features')(Normed(), IMAGE)
-    assert 'HiResCAM at features: no evidence above rounding for 2 of 2 image(s)' in caplog.text
+    assert 'HiResCAM at features: no evidence above rounding for 2 of 2 images' in caplog.text
     assert 'GradCAM has some at this layer' in caplog.text
     for result in results:
         empty, *others = result.maps
@@ -162,7 +162,7 @@ class SelfAttention(nn.Module):
 def test_weights_that_cancel_over_the_positions_are_no_evidence(make, layer, options, caplog):
     with caplog.at_level(logging.WARNING, 'vistool'):
         results = CAM(['gradcam', 'layercam'], layers=layer, **options)(make(), IMAGE)
-    assert 'GradCAM at ' in caplog.text and 'for 2 of 2 image(s)' in caplog.text
+    assert 'GradCAM at ' in caplog.text and 'for 2 of 2 images' in caplog.text
     assert 'weights of its channels are sums over the positions that cancel; LayerCAM has some' in caplog.text
     for result in results:
         empty, other = result.maps

@@ -53,7 +53,7 @@ def test_names_rankings_and_tensors_in_lists_of_targets(images):
 
 @pytest.mark.parametrize('targets', [[[1], [2]], [[1], [2], [3], [4]], torch.tensor([[1], [2]])])
 def test_another_number_of_lists_than_images_is_an_error(images, targets):
-    with pytest.raises(InputError, match=r'targets: \d list\(s\) of targets for 3 image\(s\); accepted: one list'):
+    with pytest.raises(InputError, match=r'targets: \d lists? of targets for 3 images; accepted: one list'):
         vt.CAM(targets=targets, layers='layer')(Net(), images)
 
 

@@ -125,9 +125,9 @@ def test_prefixes_that_are_too_many_or_too_few(prefix, caplog):
     wrapped = nn.Module()
     wrapped.add_module(prefix[:-1], Classifier().backbone)
     report = load_weights(bare, checkpoint(filled(wrapped)))
-    assert not report.missing and not report.unexpected and report.renamed == f'{prefix!r} removed'
+    assert not report.missing and not report.unexpected and report.renamed == f'removing the prefix {prefix!r}'
     report = load_weights(wrapped, checkpoint(filled(bare)))
-    assert not report.missing and not report.unexpected and report.renamed == f'{prefix!r} added'
+    assert not report.missing and not report.unexpected and report.renamed == f'adding the prefix {prefix!r}'
     assert len(caplog.records) == 2 and not warnings(caplog)
 
 
@@ -136,7 +136,7 @@ def test_a_prefix_can_be_exchanged():
     weights = {name.replace('backbone.', 'encoder.'): tensor for name, tensor in filled(model).items()}
     weights = {name: tensor for name, tensor in weights.items() if name.startswith('encoder.')}
     report = load_weights(model, checkpoint(weights))
-    assert report.renamed == "'encoder.' removed and 'backbone.' added"
+    assert report.renamed == "removing the prefix 'encoder.' and adding the prefix 'backbone.'"
     assert (model.backbone.layer2[0].weight == 7).all()
 
 
@@ -193,7 +193,7 @@ def test_nothing_matches():
 def test_a_backbone_within_a_larger_model_fits(caplog):
     model = nn.ModuleDict({'backbone': resnet18(), 'neck': resnet34(), 'head': nn.Linear(2, 2)})
     report = load_weights(model, checkpoint(resnet18().state_dict()))
-    assert report.renamed == "'backbone.' added"
+    assert report.renamed == "adding the prefix 'backbone.'"
     assert 'neck.' in warnings(caplog)[0]
 
 

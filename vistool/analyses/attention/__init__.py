@@ -26,7 +26,7 @@ from vistool.analyses.cam.instances import instances_of
 from vistool.analyses.cam.measuring import Measuring
 from vistool.analyses.cam.targets import ClassTarget
 from vistool.data.samples import Sample
-from vistool.errors import InputError, close_matches
+from vistool.errors import InputError, close_matches, counted
 from vistool.metrics import Needs as MetricNeeds
 from vistool.metrics import Protocol, Truths, find_metrics, find_protocol
 from vistool.models.model import Model, Subject, Targets, as_model, as_samples, own_predictions, same_for_all, sign_of
@@ -159,7 +159,7 @@ class Attention(MapAnalysis):
         model = as_model(model)
         samples, _ = as_samples(subject, model)
         if len(samples) != 1:
-            problem = f'{len(samples)} images'
+            problem = counted(len(samples), 'image')
             raise InputError(problem, accepted='one image', hint='call it for each', parameter='subject')
         with model.borrowed():
             inputs = model.batch(samples)

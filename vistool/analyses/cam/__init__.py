@@ -39,7 +39,7 @@ from vistool.analyses.cam.regions import Regions, RegionTarget, region_targets
 from vistool.analyses.cam.report import Drawn, MapMeasured, Report
 from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
-from vistool.errors import InputError, close_matches, naming, param
+from vistool.errors import InputError, close_matches, counted, naming, param
 from vistool.metrics import Needs as MetricNeeds
 from vistool.metrics import Protocol, Truths, find_metrics, find_protocol
 from vistool.models.model import (
@@ -783,11 +783,11 @@ def _tell_of_rounding(method: Method, layer: Layer, value: Tensor, gradient: Ten
         if other(value[empty], gradient[empty], dtype=layer.value.dtype).flatten(1).any(1).all()
     ]
     log.warning(
-        '%s at %s: no evidence above rounding for %d of %d image(s), because %s; %s',
+        '%s at %s: no evidence above rounding for %d of %s, because %s; %s',
         method.title,
         layer.name,
         int(empty.sum()),
-        len(drawn),
+        counted(len(drawn), 'image'),
         _why_nothing(method, value[empty], gradient[empty], layer.value.dtype),
         f'{works[0]} has some at this layer' if works else f'choose another layer with {param("layers")}',
     )

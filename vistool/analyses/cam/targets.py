@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vistool.data.samples import Sample
-from vistool.errors import InputError, cause_of, close_matches
+from vistool.errors import InputError, cause_of, close_matches, counted
 from vistool.models.model import Model, as_samples
 from vistool.network.forward import Pullback
 from vistool.network.inputs import run_network
@@ -144,7 +144,7 @@ class ScoreTarget:
         if not isinstance(score, Tensor) or score.shape != images.shape:
             shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise InputError(
-                f'{self.name} gave {shape} for {len(images)} image(s)',
+                f'{self.name} gave {shape} for {counted(len(images), "image")}',
                 accepted='a tensor (n,)',
                 parameter='cam_target',
             )

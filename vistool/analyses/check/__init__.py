@@ -10,7 +10,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 import numpy as np
 from torch import nn
@@ -37,9 +36,6 @@ from vistool.results.checks import Cascade, CheckReport, Finding, Grid, Verdict
 __all__ = ['CHECKS', 'Check', 'Criteria']
 
 log = logging.getLogger('vistool')
-
-Judge: TypeAlias = Callable[[str, Method], tuple[Verdict, str, float | None]]
-"""``(name, method) → (verdict, reason, number)``."""
 
 UNITS, STEPS = 16, 16
 """Pixels leave in blocks of a 16th of the shorter side, in 16 steps: a class activation map knows little finer, and

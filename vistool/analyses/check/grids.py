@@ -23,7 +23,7 @@ from vistool.analyses.cam.methods import Method, Probe
 from vistool.analyses.cam.targets import ClassTarget
 from vistool.analyses.check.explaining import Explained, map_of
 from vistool.data.samples import Sample
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 from vistool.network.forward import Forward, forward
 from vistool.network.inputs import run_network
 from vistool.network.tensors import input_size, token_hints
@@ -89,17 +89,17 @@ def arrangements(explained: Explained, sure: float, most: int, seed: int) -> lis
         raise InputError(
             f'needs four different photos of one size: one whose class is more likely by {sure:g} than the next one, '
             f'and three of other classes, as clearly, or to which this class is given at most {ELSEWHERE:g}; '
-            f'of {len(explained.samples)} photos, {_counted(predicted.values())}'
+            f'of {counted(len(explained.samples), "photo")}, {_predicted(predicted.values())}'
         )
     return found
 
 
-def _counted(labels: Collection[int]) -> str:
+def _predicted(labels: Collection[int]) -> str:
     photos, classes = len(labels), len(set(labels))
     if not photos:
         return 'none is predicted so clearly'
     each = 'is' if photos == 1 else 'are'
-    return f'{photos} {each} predicted so clearly, as {classes} class{"" if classes == 1 else "es"}'
+    return f'{photos} {each} predicted so clearly, as {counted(classes, "class", "classes")}'
 
 
 def _sketch(sample: Sample) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 from vistool.models.model import Model
 from vistool.network.features import Feature
 from vistool.records import find_path, read_arrays
@@ -91,7 +91,7 @@ class Basis:
         found = self.layers[layer]
         if len(found.mean) != channels:
             raise InputError(
-                f'{where}, whose layer {layer!r} has {len(found.mean)} channels, not {channels}',
+                f'{where}, whose layer {layer!r} has {counted(len(found.mean), "channel")}, not {channels}',
                 hint=f'learn one from this model with {param("save_basis")}',
                 parameter=source,
             )
@@ -149,7 +149,7 @@ class Positions:
         """
         vectors = np.concatenate(self._vectors)
         if vectors.shape[1] < 3:
-            raise InputError(f'{vectors.shape[1]} channel(s) do not make three colors', parameter='reduction')
+            raise InputError(f'{counted(vectors.shape[1], "channel")} cannot make three colors', parameter='reduction')
         if not np.isfinite(vectors).all():
             raise InputError('the features hold NaN or infinity', parameter='reduction')
         first, threshold = None, 0.0

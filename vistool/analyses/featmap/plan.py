@@ -12,7 +12,7 @@ from torch import nn
 from vistool.analyses.featmap.pca import Basis
 from vistool.analyses.featmap.reductions import CHOICES, CRITERIA, check_choice
 from vistool.data.samples import Sample
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 from vistool.models.model import Model
 from vistool.network.capture import remembered
 from vistool.network.detection import find_detector
@@ -161,7 +161,7 @@ def matched_features(plan: Plan, models: Sequence[Model], views: Sequence[Sequen
     for model, found in zip(models, every, strict=True):
         if len(found) != len(every[0]):
             raise InputError(
-                f'{models[0].name} gives {len(every[0])} layers and {model.name} {len(found)}',
+                f'{models[0].name} gives {counted(len(every[0]), "layer")} and {model.name} {len(found)}',
                 hint=f'name as many layers as both have with {param("layers")}',
                 parameter='compare',
             )

@@ -41,7 +41,7 @@ from vistool.analyses.schedule.replay import (
 from vistool.analyses.schedule.training import TrainingPlan, read_training
 from vistool.analyses.schedule.used import Comparison, UsedRates
 from vistool.environment import versions, without_import_notices
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 from vistool.models.configs import Source, resolve
 from vistool.registry import ANALYSES
 from vistool.results import Curve, Curves
@@ -103,7 +103,11 @@ class Schedule:
         if not sources:
             raise InputError('no config given', parameter='config')
         if len(logs) > len(sources):
-            raise InputError(f'{len(logs)} logs for {len(sources)} configs', accepted='one for each', parameter='logs')
+            raise InputError(
+                f'{counted(len(logs), "log")} for {counted(len(sources), "config")}',
+                accepted='one for each',
+                parameter='logs',
+            )
         parts = [self._of_one(source, len(sources) > 1) for source in sources]
         for index, path in enumerate(logs):
             parts[index] = _with_log(parts[index], path)
@@ -246,7 +250,7 @@ def _with_log(part: Curves, path: str | Path) -> Curves:
     # mmengine logs the first group's rate, which need not be the first curve's after merging
     gaps = [np.max(np.abs(logged - each) / np.maximum(np.abs(each), 1e-300), initial=0.0) for each in planned.values()]
     outside = len(steps) - len(inside)
-    note = f'{len(steps)} values logged, off the plan by at most {percent(min(gaps))}'
+    note = f'{counted(len(steps), "value")} logged, off the plan by at most {percent(min(gaps))}'
     note += f', {outside} of them beyond its end' if outside else ''
     log.info('%s: %s', path, note)
     curve = Curve(steps, values, first.config, 'logged', 'lr', None, 'logged', measured=True)

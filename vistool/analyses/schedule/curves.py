@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from vistool.analyses.schedule.optimizers import Group, OptimizerPlan
 from vistool.analyses.schedule.replay import Recording
 from vistool.analyses.schedule.training import TrainingPlan
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 from vistool.models.configs import Source
 from vistool.records import find_path, parse_json, read_text
 from vistool.results import Curve
@@ -152,15 +152,16 @@ def facts_line(training: TrainingPlan, main: Curve, warmup: int) -> str:
     """
     parts = []
     if training.by_epoch:
-        parts.append(f'{training.epochs} epochs × {training.epoch_length:,} = {training.iterations:,} iterations')
+        iterations = counted(training.iterations, 'iteration')
+        parts.append(f'{counted(training.epochs, "epoch")} × {training.epoch_length:,} = {iterations}')
     else:
         epochs = f' ({_number(training.iterations / training.epoch_length)} epochs)' if training.epoch_length else ''
-        parts.append(f'{training.iterations:,} iterations{epochs}')
+        parts.append(f'{counted(training.iterations, "iteration")}{epochs}')
     if training.batch is not None:
         parts.append(f'batch {training.ngpus} × {training.per_gpu} = {training.batch:,}')
     if warmup:
         epochs = f' = {_number(warmup / training.epoch_length)} epochs' if training.epoch_length else ''
-        parts.append(f'warm-up {warmup:,} iterations{epochs}')
+        parts.append(f'warm-up {counted(warmup, "iteration")}{epochs}')
     name = main.parameter
     parts.append(f'{name} peak {main.values.max():.3g}, end {main.values[-1]:.3g}')
     return ' · '.join(parts)

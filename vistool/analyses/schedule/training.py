@@ -13,7 +13,7 @@ from typing import Any
 
 from vistool.analyses.schedule.scopes import training_scope, type_name
 from vistool.data.datasets import annotation_hint, refuse_old_form
-from vistool.errors import InputError, cause_of, param
+from vistool.errors import InputError, cause_of, counted, param
 from vistool.models.configs import Source
 
 log = logging.getLogger('vistool')
@@ -238,7 +238,7 @@ def _epoch_length(source: Source, loader: Mapping[str, Any], dataset_size: int |
     size = len(dataset)
     if size < batch * ngpus:
         raise InputError(
-            f'{size} images do not fill one batch of {batch} on {ngpus} GPU{"s" if ngpus > 1 else ""}',
+            f'a dataset of {counted(size, "image")} does not fill one batch of {batch} on {counted(ngpus, "GPU")}',
             accepted=f'{batch * ngpus} or more',
             hint=f'check {param("dataset_size")}, {param("ngpus")} and train_dataloader.batch_size',
             parameter='dataset_size',

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vistool.analyses.schedule.curves import Merged, percent
 from vistool.analyses.schedule.optimizers import OptimizerPlan
 from vistool.analyses.schedule.replay import Recording
-from vistool.errors import InputError
+from vistool.errors import InputError, counted
 from vistool.results import Curve
 
 _SAME = 1e-6
@@ -128,4 +128,4 @@ class Comparison:
         else:
             told = f'off the plan from iteration {self.parted:,} on, by at most {percent(self.gap)}'
         beyond = f', {self.beyond:,} of them beyond its end' if self.beyond else ''
-        return f'{count:,} iterations run{since}, {told}{beyond}'
+        return f'{counted(count, "iteration")} run{since}, {told}{beyond}'

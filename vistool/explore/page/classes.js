@@ -1,7 +1,7 @@
 // Search among the class names: an input with a list below it, as ARIA's combobox pattern has it.
 
 import { el } from './elements.js';
-import { change, known, state } from './state.js';
+import { change, classNameOf, known, state } from './state.js';
 
 const MOST = 60;  // names that are listed at once
 let count = 0;
@@ -79,7 +79,7 @@ export class ClassSearch {
   }
 
   #take(id) {
-    change({ target: { id, name: this.names[id] }, instance: null });
+    change({ target: { model: 0, id, name: classNameOf(0, id) }, instance: null });
     this.#close();
   }
 

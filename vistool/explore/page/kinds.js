@@ -1,14 +1,19 @@
 // The six kinds of views: what can be chosen, what each follows, and what it asks of the server.
 
-import { cellAt, cornersOf, invert } from './geometry.js';
-import { known, pictureOf, state } from './state.js';
-import { gridLines } from './stage.js';
-import { methodOf, pointOf, targetNow, targetOf } from './view.js';
+import { cornersOf, invert } from './geometry.js';
+import { cellOf, gridLines } from './stage.js';
+import { known, state, targetNow, targetOf } from './state.js';
+import { methodOf, pointOf } from './view.js';
 
 const SHOWN = 12;  // channels in the strip of feature maps
 const LENS = 3;    // rows of tokens that are shown enlarged
 
-const missing = (number) => `${known.models[number].name} has no class '${targetNow(number).name}'.`;
+/** The class as a parameter: none where the first model's own prediction is explained, a reason where there is none. */
+function classFor(number) {
+  if (!number && !state.target) return {};
+  const target = targetOf(number);
+  return target === undefined ? `${known.models[number].name} has no class '${targetNow().name}'.` : { target };
+}
 
 function askAttention(view, offer, number) {
   const { head, from } = view.settings, method = methodOf(view, offer);
@@ -16,8 +21,8 @@ function askAttention(view, offer, number) {
   if (method.name === 'raw') Object.assign(asked, { layer: view.layerOf(offer), head });
   if (method.query) Object.assign(asked, from === 'point' ? pointOf(number) : { query: from });
   if (!method.needs_target) return asked;
-  const target = targetOf(number);
-  return target === undefined ? missing(number) : { ...asked, target };
+  const given = classFor(number);
+  return typeof given === 'string' ? given : { ...asked, ...given };
 }
 
 // How much of the area of two boxes together lies in both.
@@ -45,8 +50,8 @@ function askCam(view, offer, number) {
   }
   // A segmenter explains the region of a class, or what it finds at the point.
   if (!state.target && known.models[number].kind === 'segmenter') return { method, layer, ...pointOf(number) };
-  const target = targetOf(number);
-  return target === undefined ? missing(number) : { method, layer, target };
+  const given = classFor(number);
+  return typeof given === 'string' ? given : { method, layer, ...given };
 }
 
 // The token and three columns of its neighbors on either side, as the network's pixels lie in the photo.
@@ -77,8 +82,7 @@ function tellPatch(pane, point) {
   const offer = pane.view.offer(pane.model);
   if (!offer || !offer.matrix || !point) return null;
   const grid = { matrix: offer.matrix, height: offer.grid[0], width: offer.grid[1] };
-  const picture = pictureOf(pane.model);
-  const cell = cellAt(grid, (point.x * picture.width) / state.photo.width, (point.y * picture.height) / state.photo.height);
+  const cell = cellOf(grid, pane.model, point);
   pane.stage.grid = grid;
   pane.stage.setToken(cell && cornersOf(grid, cell));
   pane.stage.setLines(gridLines(grid));

@@ -3,9 +3,9 @@
 import { $, el, icon } from './elements.js';
 import { KINDS } from './kinds.js';
 import { loadTables } from './paint.js';
-import { choosePhoto, fillPhotos, showPhoto, tellFailure } from './photo.js';
+import { choosePhoto, fillPhotos, keptPhotos, showPhoto, tellFailure } from './photo.js';
 import { Stage } from './stage.js';
-import { askJson } from './server.js';
+import { addressOf, askJson } from './server.js';
 import { change, known, listen, state } from './state.js';
 import { View } from './view.js';
 
@@ -132,13 +132,14 @@ function onKey(event) {
 // ---- start
 
 async function start() {
-  const said = await askJson('state');
+  const { uploads, shown } = keptPhotos();
+  const said = await askJson(addressOf('state', { uploads: uploads.join(',') }));
   Object.assign(known, { models: said.models, looks: said.looks, limits: said.limits });
   await loadTables(said.colormaps);
   const names = said.models.map((model) => model.name);
   $('title').replaceChildren(...names.flatMap((name, number) => [number ? el('span', { className: 'soft' }, ' and ') : '', name]));
   $('title').title = said.models.map((model) => [model.name, model.checkpoint].filter(Boolean).join(', ')).join('; ');
-  document.body.dataset.models = String(names.length);
+  document.body.dataset.models = names.length > 1 ? 'several' : 'one';
   for (const kind of KINDS) {
     views[kind.key] = new View(kind, page);
     $('views').append(views[kind.key].element);
@@ -148,7 +149,8 @@ async function start() {
   fillPhotos(said.photos, page);
   addEventListener('keydown', onKey);
   document.body.dataset.ready = 'true';
-  if (said.photos.length) await choosePhoto(said.photos[0], page);
+  const first = said.photos.find(({ id }) => id === shown) ?? said.photos[0];
+  if (first) await choosePhoto(first, page);
 }
 
 start().catch((error) => tellFailure(error.message));

@@ -4,13 +4,30 @@ import { $, el, scoreText } from './elements.js';
 import { partOf } from './geometry.js';
 import { Refusal, addressOf, ask, askJson } from './server.js';
 import { Stage, boxOf, pictureAddress, thumbnailAddress } from './stage.js';
-import { change, known, pictureOf, state } from './state.js';
+import { change, known, pictureOf, state, targetOf } from './state.js';
 
 const photos = [];  // those of the command line, then those of this tab
+const KEPT = `photos of ${location.pathname}`;
+const uploads = new Set();  // the ids of this tab's own, which outlive a reload of the page
 let stage = null;
 let reading = null;  // the photo that is being read, so that a later choice wins
 
 const sizeText = (bytes) => (bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
+
+/** What this tab had before the page was loaded again: the ids of its uploads, and of the photo that was shown. */
+export function keptPhotos() {
+  try {
+    return { uploads: [], shown: null, ...JSON.parse(sessionStorage.getItem(KEPT)) };
+  } catch {  // no storage here
+    return { uploads: [], shown: null };
+  }
+}
+
+function keepPhotos() {
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify({ uploads: [...uploads], shown: state.photo?.id ?? null }));
+  } catch { /* no storage here: a reload shows the photos of the command line */ }
+}
 
 export function fillPhotos(given, page) {
   stage = new Stage($('photo-stage'), 0, {
@@ -19,6 +36,8 @@ export function fillPhotos(given, page) {
     pick: (point) => pickObject(point),
   });
   photos.push(...given);
+  const kept = keptPhotos().uploads;
+  for (const { id } of given) if (kept.includes(id)) uploads.add(id);
   showStrip(page);
   const choose = (files) => { if (files.length) upload(files, page); };
   $('file').addEventListener('change', () => { choose([...$('file').files]); $('file').value = ''; });
@@ -48,6 +67,7 @@ async function upload(files, page) {
         { method: 'POST', body: file, headers: { 'Content-Type': 'application/octet-stream' } });
       last = await response.json();
       photos.push(last);
+      uploads.add(last.id);
       tellFailure('');
     } catch (error) {
       tellFailure(error.message);
@@ -73,6 +93,7 @@ export async function choosePhoto(photo, page) {
   $('photo-name').textContent = photo.name;
   $('scores').replaceChildren();
   showStrip(page);
+  keepPhotos();
   page.say(`The ${known.models.length > 1 ? 'models read' : 'model reads'} ${photo.name} …`);
   try {
     // Photos of the command line are not read before they are shown.
@@ -92,7 +113,7 @@ export async function choosePhoto(photo, page) {
     const middle = input && input.outline && input.outline.length
       ? input.outline.reduce(([x, y], corner) => [x + corner[0] / input.outline.length, y + corner[1] / input.outline.length], [0, 0])
       : [width / 2, height / 2];
-    const inside = (value, end) => Math.min(end - 1, Math.max(0, value));
+    const inside = (value, end) => Math.min(end - 1, Math.max(0, Math.round(value)));  // a corner is exact but for rounding
     const point = described[0].picture === 'network' ? { x: width / 2, y: height / 2 } : { x: inside(middle[0], width), y: inside(middle[1], height) };
     $('main').dataset.state = 'shown';
     change({ described, point });
@@ -169,15 +190,9 @@ function scoreItem({ id, name, score }, described, number) {
   const most = Math.max(...described.scores.map((each) => Math.abs(each.score)), 1e-12);
   const bar = el('i');
   bar.style.width = `${100 * Math.min(1, Math.max(0, score / (chances ? 1 : most)))}%`;
-  return el('li', {}, el('button', { type: 'button', className: 'score-item', 'data-class': name, title: `CAM of ${name}`,
-    onclick: () => change({ target: { id: classOf(number, id, name), name }, instance: null }) },
+  return el('li', {}, el('button', { type: 'button', className: 'score-item', 'data-class': name, 'data-id': id, 'data-model': number, title: `CAM of ${name}`,
+    onclick: () => change({ target: { model: number, id, name }, instance: null }) },
   el('span', { className: 'class' }, name), el('span', { className: 'score' }, scoreText(score, !chances)), el('span', { className: 'score-bar' }, bar)));
-}
-
-// Classes are kept by the number that the first model gives them.
-function classOf(number, id, name) {
-  const place = number ? (known.models[0].classes || []).indexOf(name) : id;
-  return place < 0 ? id : place;
 }
 
 function objectItem(one) {
@@ -189,10 +204,9 @@ function objectItem(one) {
 }
 
 function markScores() {
-  const predicted = state.described[0]?.scores?.[0]?.name;
   for (const button of document.querySelectorAll('.score-item')) {
     const chosen = button.dataset.instance !== undefined ? Number(button.dataset.instance) === state.instance
-      : button.dataset.class === (state.target ? state.target.name : predicted) && state.instance === null;
+      : Number(button.dataset.id) === targetOf(Number(button.dataset.model)) && state.instance === null;
     button.setAttribute('aria-pressed', String(chosen));
   }
   for (const box of stage.boxes.children) box.classList.toggle('chosen', Number(box.dataset.number) === state.instance);

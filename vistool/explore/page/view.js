@@ -111,21 +111,6 @@ export class View {
 /** The point as parameters; nothing where none is chosen. */
 export const pointOf = (number) => pixelOf(number) || {};
 
-/** The class that is explained: the chosen one, else what the first model predicts; null where that needs no word. */
-export function targetNow(number) {
-  return state.target || (number && state.described[0]?.scores?.[0]) || null;
-}
-
-/** That class as a model numbers it: the same name; undefined where it has none of that name. */
-export function targetOf(number) {
-  const target = targetNow(number);
-  if (!target) return null;
-  const { classes } = known.models[number];
-  if (!classes || classes[target.id] === target.name) return target.id;
-  const place = classes.indexOf(target.name);
-  return place < 0 ? undefined : place;
-}
-
 // ---- controls: each has an element, is fitted to what a model offers, and shows the settings
 
 const row = (name, ...parts) => el('label', { className: 'control' }, el('span', { className: 'caption' }, name), ...parts);

@@ -171,7 +171,7 @@ def convert_vision_transformer(
         if len(parts) == 3:
             converted[name] = torch.cat([parts[place] for place in range(3)])
     kind = 'Hugging Face' if layout == _HUGGING_FACE else 'DINOv2 (blocks in chunks)' if chunked else 'timm and DINO'
-    return f'the layout of {kind} converted', converted
+    return f'converting the layout of {kind}', converted
 
 
 def _head(name: str, own: str, expected: set[str]) -> str | None:
@@ -235,7 +235,7 @@ def convert_mobilenet_v2(
     if target is None or prefix is None:
         return None
     renamed = {target + _in_mobilenet_v2(name.removeprefix(prefix)): value for name, value in weights.items()}
-    return "torchvision's layout converted", renamed
+    return "converting torchvision's layout", renamed
 
 
 def _in_mobilenet_v2(name: str) -> str:
@@ -276,7 +276,7 @@ class LoadReport:
         unexpected: Tensors that only the checkpoint has, by its names; they are not used.
         mismatched: Tensors whose shapes differ; they are not used.
         loaded: Tensors that were loaded.
-        renamed: How the checkpoint's names were changed to match, such as ``"'backbone.' removed"``, or ``''``.
+        renamed: What made the checkpoint's names match, such as ``"removing the prefix 'backbone.'"``; or ``''``.
     """
 
     missing: tuple[str, ...] = ()
@@ -377,7 +377,7 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         problem = f'{checkpoint.source} holds tensors that cannot be copied into the model ({message_of(error)})'
         raise InputError(problem, hint=_HINT, parameter='checkpoint') from error
     if report.renamed:
-        log.info('%s: names matched with %s', checkpoint.source, report.renamed)
+        log.info('%s: keys matched after %s', checkpoint.source, report.renamed)
     if text := str(report):
         log.warning('%s: %s', checkpoint.source or 'checkpoint', text)
     return report
@@ -413,7 +413,7 @@ def _renamings(found: list[str], expected: list[str]) -> Iterator[tuple[str, Cal
     for old in removable:
         for new in addable:
             if old != new:
-                notes = [f'{old!r} removed'] * bool(old) + [f'{new!r} added'] * bool(new)
+                notes = [f'removing the prefix {old!r}'] * bool(old) + [f'adding the prefix {new!r}'] * bool(new)
                 yield ' and '.join(notes), _replacing(old, new)
 
 
