@@ -58,6 +58,7 @@ from vistool.network.tensors import (
     input_size,
     joined_inputs,
     map_tensors,
+    measured,
     repeated,
     rows,
     seen_grids,
@@ -88,6 +89,8 @@ _DIFFERENT = 0.25
 """Answers that vary this much and follow no reading refute all of them."""
 _FEW = 20
 """With fewer positions chance refutes nothing."""
+_FEWEST = 5
+"""Fewer tokens in the last axis than these are positions only where their answers show it; a box has four numbers."""
 _ROUNDING = 1e-6
 """A tensor that changes by no more than this share of its largest value does not depend on what was changed."""
 _ELONGATED = math.log(4.5)
@@ -660,6 +663,7 @@ class Positions:
         """
         if assumed is None:
             raise reason
+        self.refuse_lists(assumed, least=_FEWEST)
         if assumed.axes in ('BCHW', 'BHWC'):
             if assumed.grid not in self.seen:
                 where = 'first' if assumed.axes == 'BCHW' else 'last'
@@ -668,6 +672,25 @@ class Positions:
             return assumed
         self._tell(log.warning, name, f'the order of its tokens could not be checked ({why}): row by row is assumed')
         return replace(assumed, unchecked=True)
+
+    def refuse_lists(self, layout: Layout, least: int) -> None:
+        """Refuses a few tokens in the last axis where no convolution or pooling layer made a grid of their number.
+
+        The four numbers of each box of a list, or the nine classes of each anchor, would be a square of positions too.
+
+        Args:
+            layout: Of the tokens.
+            least: So many positions are a grid only if they are seen to answer as one.
+
+        Raises:
+            NoSpatialMap: The tokens are refused.
+        """
+        (height, width), made = layout.grid, layout.grid in measured(self.grids)
+        if layout.axes == 'BCL' and height * width < _FEW and (not made or height * width < least):
+            raise NoSpatialMap(
+                f'nothing shows that its last axis is {height}×{width} positions: a list of scores or boxes has no '
+                'positions in the image'
+            )
 
     def _tell(self, write: Callable[..., None], name: str, text: str) -> None:
         if name and name not in self._told:
@@ -855,6 +878,7 @@ def checked_layout(
         return found.unchecked(assumed, failed, name, found.problem or 'it did not run when it was tried')
     layout = found.decided(own, assumed, size, hints, name)
     if layout is not None:
+        found.refuse_lists(layout, least=0)
         return layout
     if assumed is None and check.known:
         raise failed

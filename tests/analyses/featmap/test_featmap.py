@@ -412,3 +412,50 @@ def test_a_detector_predicts_so_that_its_head_is_reached(monkeypatch, lacking):
     else:
         found = FeatureMaps(layers='head', channels=range(2))(network, image)
         np.testing.assert_allclose(found.to_array(), network(image[None])[0].detach(), atol=1e-6)
+
+
+class AnchorHead(nn.Module):
+    """As detectors of torchvision: the numbers of all anchors of all levels in one list, ``(B, anchors, numbers)``."""
+
+    def __init__(self, anchors, numbers, levels):
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 8, 3, 8, 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.predict = nn.Conv2d(8, anchors * numbers, 3, padding=1)
+        self.listed = nn.Identity()
+        self.numbers, self.levels = numbers, levels
+
+    def forward(self, images):
+        maps = [self.stem(images)]
+        for _ in range(self.levels - 1):
+            maps.append(self.down(maps[-1]))
+        rows = []
+        for each in map(self.predict, maps):
+            b, _, h, w = each.shape
+            rows.append(each.view(b, -1, self.numbers, h, w).permute(0, 3, 4, 1, 2).reshape(b, -1, self.numbers))
+        return self.listed(torch.cat(rows, 1))
+
+
+@pytest.mark.parametrize('numbers', [4, 9, 5])
+@pytest.mark.parametrize(('anchors', 'levels'), [(9, 1), (3, 2), (1, 2), (2, 4)])
+def test_numbers_of_anchors_are_not_drawn_as_pictures(anchors, levels, numbers):
+    """Four coordinates of a box, nine classes: a square of positions by their number alone."""
+    torch.manual_seed(0)
+    network = AnchorHead(anchors, numbers, levels).eval()
+    with pytest.raises(InputError, match=f"'listed' gives no spatial map: .*{'' if numbers == 5 else 'positions'}"):
+        FeatureMaps(layers='listed')(network, torch.randn(3, 128, 128))
+
+
+def test_scores_of_the_whole_image_are_not_drawn_as_pictures():
+    """``(B, classes)``, also of a number of classes that is a square."""
+    network = nn.Sequential(nn.Conv2d(3, 9, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Identity())
+    with pytest.raises(InputError, match='does not have two spatial axes'):
+        FeatureMaps(layers='3')(network, torch.randn(3, 32, 32))
+
+
+def test_one_number_of_each_cell_of_one_level_is_a_map():
+    """One anchor at each cell, of a single level: its rows lie in the image, and what they answer to shows it."""
+    torch.manual_seed(0)
+    network, image = AnchorHead(1, 4, 1).eval(), torch.randn(3, 128, 128)
+    found = FeatureMaps(layers='listed', channels=range(4))(network, image)
+    expected = network.predict(network.stem(image[None]))[0].detach()
+    np.testing.assert_allclose(found.to_array(), expected, atol=1e-6)
