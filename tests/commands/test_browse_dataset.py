@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,15 @@ def size(path):
     with Image.open(path) as image:
         image.load()
         return image.size
+
+
+@pytest.mark.parametrize('words', [[], ['-m', 'concat'], ['-m', 'pipeline', '-n', '2'], ['--repeats', '2', '-n', '3']])
+def test_several_samples_for_one_file_are_answered_with_a_sheet_that_holds_them(capsys, tmp_path, words):
+    code, _, err = run(capsys, DEMO, *words, '-o', tmp_path / 'x.png')
+    suggested = re.search(r'give a folder instead, or --sheet (\d+) (\d+) for all together', err)
+    assert code == 2 and suggested and not list(tmp_path.iterdir())
+    code, out, _ = run(capsys, DEMO, *words, '-o', tmp_path / 'x.png', '--sheet', *suggested.groups())
+    assert code == 0 and out == [str(tmp_path / 'x.png')]
 
 
 @pytest.mark.parametrize('name', CONFIGS)
