@@ -480,6 +480,13 @@ def test_a_folder_is_browsed_by_the_rule_of_all_inputs(tmp_path, capsys):
     assert [(name[1], name[-3]) for name in drawn] == [('cat', 'a'), ('cat', 'b'), ('dog', 'd'), ('dog', 'c')]
 
 
+def test_an_empty_image_is_said_to_be_empty(tmp_path, capsys):
+    shutil.copytree('demo/photos', tmp_path / 'photos')
+    (tmp_path / 'photos/camera.png').write_bytes(b'')
+    code, _, err = run(capsys, tmp_path / 'photos', '-n', 2, '-o', tmp_path / 'out')
+    assert code == 1 and 'camera.png is empty (0 bytes); copy or download it again' in err and 'OpenCV' not in err
+
+
 def test_a_misspelt_transform_is_answered_with_near_names(tmp_path, capsys):
     config = tmp_path / 'misspelt.py'
     steps = "[dict(type='LoadImageFromFile'), dict(type='RandomFilp', prob=0.5), dict(type='PackInputs')]"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -497,13 +499,29 @@ Hook = Callable[[str, nn.Module, Any, Any], Any]
 @contextmanager
 def hooked(modules: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
     """Calls ``hook(name, module, args, output)`` after each module's forward; anything but None replaces its output."""
-    with ExitStack() as stack:
+    handles = []
+    try:
         for name, module in modules.items():
-            handle = module.register_forward_hook(
-                lambda child, args, output, name=name: hook(name, child, args, output), always_call=False
-            )
-            stack.callback(handle.remove)
+            handles.append(module.register_forward_hook(partial(hook, name)))
         yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Pauses the garbage collector: watching hundreds of modules makes thousands of objects that end by themselves.
+
+    They would make it look through everything that the process has imported, which takes as long as several forwards.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class ReluCalls(TorchFunctionMode):
