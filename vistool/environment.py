@@ -9,9 +9,10 @@ import os
 import platform
 import re
 import sys
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO, TypeVar, cast
 
 __version__ = '0.1.0'
@@ -217,12 +218,44 @@ _WARNING = 'Fail to import ``MultiScaleDeformableAttention``'
 """The like, of mmcv."""
 
 
+class SharedContext:
+    """A context that changes the whole process: entered with the first thread that is inside, left with the last.
+
+    Threads that each put back what they found would leave the process as one of the others had made it.
+    """
+
+    def __init__(self, context: Callable[[], AbstractContextManager[object]]) -> None:
+        self._context, self._lock, self._count = context, threading.Lock(), 0
+        self._entered = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._count:
+                self._entered.enter_context(self._context())
+            self._count += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                self._entered.close()
+
+
 @contextmanager
 def without_import_notices() -> Iterator[None]:
     """Hides what mmpretrain and mmcv say of optional packages while they are imported; all else is passed on."""
+    with _without_notices:
+        yield
+
+
+@contextmanager
+def _hiding_notices() -> Iterator[None]:
     with contextlib.redirect_stdout(cast(TextIO, _WithoutNotice(sys.stdout))), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message=_WARNING)
         yield
+
+
+_without_notices = SharedContext(_hiding_notices)
 
 
 class _WithoutNotice:

@@ -235,8 +235,32 @@ def _import_or_forget(module: str, searched: Registry) -> None:
                 del each.module_dict[name]
 
 
+_scope: ContextVar[DefaultScope | None] = ContextVar('scope', default=None)
+_current_scope = DefaultScope.get_current_instance
+
+
+def _scope_of_thread(cls: type[DefaultScope]) -> DefaultScope | None:
+    """The default scope that this thread has overwritten, else that of the process."""
+    return _scope.get() or _current_scope()
+
+
+@contextmanager
+def _overwritten(cls: type[DefaultScope], scope_name: str | None) -> Iterator[None]:
+    """Makes ``scope_name`` the default scope of this thread; None leaves it as it is."""
+    token = _scope.set(DefaultScope(f'of {scope_name}', scope_name=scope_name) if scope_name else _scope.get())
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
 # A registry imports any dotted name that it does not know, `os.system` too, and has no setting against it. The
 # replacements do what the originals do, except within `registered_only` and within `imports.lazy_imports`.
 registry.get_object_from_string = _object_if_allowed
 registry.import_module = _module_if_allowed
 Registry.get = _found_lazily
+
+# mmengine keeps overwritten scopes in one list of the process and restores a copy of it: of two threads that overwrite
+# at the same time, the first to end takes the other's scope away (mmengine/registry/default_scope.py).
+DefaultScope.get_current_instance = classmethod(_scope_of_thread)
+DefaultScope.overwrite_default_scope = classmethod(_overwritten)

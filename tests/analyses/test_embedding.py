@@ -241,6 +241,28 @@ def test_maps_are_not_kept_while_the_layer_that_gives_the_scores_is_searched_for
     assert name == 'input of 4' and found.shape == (count, 8 * 64**2)
 
 
+def test_later_batches_watch_the_layer_of_the_scores_alone_and_compare_it():
+    class Either(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.one, self.two = nn.Conv2d(3, 8, 3), nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x):
+            pooled = self.stem(x).relu().mean((2, 3))
+            one, two = self.one(pooled), self.two(2 * pooled)
+            return one if x.mean() < 1 else two
+
+    network = Either().eval()
+    runs = []
+    network.register_forward_pre_hook(
+        lambda *_: runs.append(sum(len(each._forward_hooks) for each in network.modules()))
+    )
+    with torch.no_grad():
+        names = [score_features(network, batch, read)[0] for batch in (images(), images(), images() + 9, images() + 9)]
+    assert names == ['input of one', 'input of one', 'input of two', 'input of two']
+    assert runs == [3, 1, 1, 3, 1]
+
+
 def test_features_of_mmpretrains_networks_equal_its_own():
     for config in ('mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'configs/deit/deit-tiny_4xb256_in1k.py'):
         model = vt.load(config, 'none')

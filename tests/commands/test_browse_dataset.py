@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,15 @@ def size(path):
     with Image.open(path) as image:
         image.load()
         return image.size
+
+
+@pytest.mark.parametrize('words', [[], ['-m', 'concat'], ['-m', 'pipeline', '-n', '2'], ['--repeats', '2', '-n', '3']])
+def test_several_samples_for_one_file_are_answered_with_a_sheet_that_holds_them(capsys, tmp_path, words):
+    code, _, err = run(capsys, DEMO, *words, '-o', tmp_path / 'x.png')
+    suggested = re.search(r'give a folder instead, or --sheet (\d+) (\d+) for all together', err)
+    assert code == 2 and suggested and not list(tmp_path.iterdir())
+    code, out, _ = run(capsys, DEMO, *words, '-o', tmp_path / 'x.png', '--sheet', *suggested.groups())
+    assert code == 0 and out == [str(tmp_path / 'x.png')]
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -421,7 +431,7 @@ def test_names_with_line_breaks_or_that_are_not_text(capsys, tmp_path, odd_names
     assert code == 1 and failed.count('name.png') == 1 and r'a\nb/bad\nname.png: ' in failed  # named once, escaped
     if '--report' not in options and '--save-raw' in options:
         data = next((tmp_path / 'out').glob('*.csv')).read_bytes()
-        assert data.count(b'x\n\xfe.png') == 2 and b'/c\xff/' in data
+        assert data.count(b'x\n\xfe.png') == 2 and b'"c\xff/x\n' in data
 
 
 def test_a_table_of_no_sample_has_its_header(capsys, tmp_path, odd_names):
@@ -468,6 +478,13 @@ def test_a_folder_is_browsed_by_the_rule_of_all_inputs(tmp_path, capsys):
     assert code == 0, err
     drawn = sorted(Path(path).stem.split('_') for path in out if path.endswith('.png'))
     assert [(name[1], name[-3]) for name in drawn] == [('cat', 'a'), ('cat', 'b'), ('dog', 'd'), ('dog', 'c')]
+
+
+def test_an_empty_image_is_said_to_be_empty(tmp_path, capsys):
+    shutil.copytree('demo/photos', tmp_path / 'photos')
+    (tmp_path / 'photos/camera.png').write_bytes(b'')
+    code, _, err = run(capsys, tmp_path / 'photos', '-n', 2, '-o', tmp_path / 'out')
+    assert code == 1 and 'camera.png is empty (0 bytes); copy or download it again' in err and 'OpenCV' not in err
 
 
 def test_a_misspelt_transform_is_answered_with_near_names(tmp_path, capsys):

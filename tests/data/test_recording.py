@@ -12,6 +12,8 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 
 from vistool.analyses.dataset import BrowseDataset
 from vistool.data.recording import Samples
+from vistool.data.transforms import applied
+from vistool.errors import InputError
 
 LOAD, PACK = {'type': 'LoadImageFromFile'}, {'type': 'PackInputs'}
 
@@ -280,6 +282,16 @@ def test_reading_annotations_runs_no_pipeline(photos):
     assert [samples.label(index) for index in range(4)] == [0, 1, 2, 0]
     with pytest.raises(ValueError, match=r'photo_2\.jpg: the transform Explode failed: boom'):
         samples.read(2)
+
+
+def test_the_strict_keys_of_albumentations_are_answered_with_the_version_that_works():
+    """mmseg's ``Albu`` passes all entries of a sample, and albumentations 1.4 refuses those that it does not know."""
+
+    def strict(results):
+        raise ValueError('Key img_path is not in available keys.')
+
+    with pytest.raises(InputError, match=r"strict failed: Key img_path is not.*pip install 'albumentations<1\.4'"):
+        applied(strict, {})
 
 
 class Explode:

@@ -26,6 +26,7 @@ def page(chromium):
     found.console()
     found.requests()
     yield found
+    found.js('sessionStorage.clear()')  # a tab keeps its photos, and this one is that of the next test as well
     # Whatever a test does: no error of the page itself on the console, and nothing asked of any other place.
     assert [entry for entry in found.console() if entry['source'] != 'network'] == []
     assert [

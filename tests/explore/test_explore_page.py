@@ -188,6 +188,23 @@ def test_two_models_answer_the_same_click_and_class(page, lite, tmp_path, monkey
     assert not page.one('#attention').is_displayed() and label.get_attribute('title')
 
 
+def test_two_models_fit_on_the_screen_of_a_phone(page, lite):
+    page.open(lite.url)
+    page.shown('coffee.png')
+    measures = {'width': 390, 'height': 844, 'deviceScaleFactor': 1, 'mobile': False}
+    page.driver.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', measures)
+    try:
+        page.see('cam')
+        page.wait(lambda: page.answer('cam') and page.answer('cam', 1))
+        first, second = (
+            page.js('return arguments[0].getBoundingClientRect()', each) for each in page.all('#cam .stage')
+        )
+        assert first['bottom'] < second['top'] and second['bottom'] - first['top'] < 844
+        assert page.js('const e = document.documentElement; return e.scrollWidth - e.clientWidth') <= 0
+    finally:
+        page.driver.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+
+
 @pytest.fixture(scope='module')
 def tiny():
     """A small network, for what is about the server and the page."""
@@ -344,6 +361,16 @@ def test_a_point_that_the_network_does_not_see_is_answered_in_words(page, tiny):
     assert 'crops it away' in page.one('#attention .failure').text
     page.after(lambda: page.click(310, 190), 'attention')
     assert not page.one('#attention .failure').is_displayed()
+
+
+def test_a_point_between_tokens_is_said_to_lie_where_the_command_looks(page, tiny):
+    page.open(tiny.url)
+    page.drop(ROOT / 'demo' / 'coffee.png')  # the middle of its crop is a corner of four tokens
+    for view in ('attention', 'patches'):
+        page.see(view)
+        page.wait(lambda view=view: page.answer(view))
+        token = page.answer(view)['token']
+        assert f'row {token["row"]}, column {token["column"]}' in page.one(f'#{view} .value').text
 
 
 def test_a_killed_tab_leaves_the_server_alive(page, tiny):

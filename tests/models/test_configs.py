@@ -118,6 +118,13 @@ def test_model_names_are_those_of_mmpretrain():
         assert model.weights == ModelHub._models_dict[name].weights
 
 
+def test_a_model_is_found_where_only_the_metafiles_that_mention_it_are_read():
+    every = model_index()
+    for name in sorted(every)[::40]:
+        model = every[name]
+        assert model_index(mentioned=name)[name] == model_index(mentioned=model.config.name)[name] == model
+
+
 def test_options(tmp_path):
     path = write(tmp_path / 'tiny.py', TINY + "steps = [dict(a=1), dict(a=2)]\nload_from = 'old.pth'\n")
     source = resolve(path, {'model.backbone.depth': 50, 'steps.1.a': 3, 'load_from': 'new.pth'})

@@ -1,6 +1,8 @@
 """Models however they come: config-free, from the user's own folder, with any container for an output."""
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -305,3 +307,73 @@ def test_notices_about_optional_packages_are_hidden_and_nothing_else(capsys, rec
         warnings.warn('another', stacklevel=1)
     assert capsys.readouterr().out == 'before\nafter\n'
     assert [str(each.message) for each in recwarn] == ['another']
+
+
+def test_threads_that_read_the_first_images_build_one_pipeline():
+    model = load('configs/efficientnet_lite/efficientnet-lite0_in1k.py', 'none')
+    together = threading.Barrier(8)
+
+    def build(_number):
+        together.wait()
+        return model.pipeline
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(each) for each in pool.map(build, range(8))}) == 1
+    other = model.pipeline
+    model.pipeline = other
+    assert model.pipeline is other
+
+
+def test_a_scope_that_a_thread_overwrites_is_its_own():
+    from mmengine.registry import DefaultScope
+
+    import vistool.registry  # noqa: F401  overwrites scopes for each thread
+
+    names = ('mmpretrain', 'mmcv')
+    steps = [threading.Barrier(2) for _ in range(3)]
+
+    def scope():
+        found = DefaultScope.get_current_instance()
+        return found and found.scope_name
+
+    def overwrite(place):
+        before = scope()
+        with DefaultScope.overwrite_default_scope(names[place]):
+            steps[0].wait()  # both are inside
+            inside = scope()
+            with DefaultScope.overwrite_default_scope(None), DefaultScope.overwrite_default_scope('mmengine'):
+                deeper = scope()
+            steps[1].wait()
+            if place:
+                steps[2].wait()  # the other has left
+            still = scope()
+        if not place:
+            steps[2].wait()
+        return before, inside, deeper, still, scope()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(overwrite, (0, 1))) == [(None, name, 'mmengine', name, None) for name in names]
+
+
+def test_threads_that_hide_notices_leave_the_streams_as_they_were():
+    import sys
+
+    from vistool.environment import without_import_notices
+
+    stream, left = sys.stdout, threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with without_import_notices():
+            hidden = sys.stdout
+
+            def inside():
+                with without_import_notices():
+                    left.wait(10)
+                    return sys.stdout
+
+            other = pool.submit(inside)
+            while not other.running():
+                pass
+        left.set()
+        other.result()
+    assert hidden is not stream
+    assert sys.stdout is stream

@@ -97,6 +97,35 @@ class VisionTransformer(nn.Module):
         return self.head(x[:, 0] if self.pool == 'token' else x.mean(1))
 
 
+class Overwrites(nn.Module):
+    """Writes to what a backward would need, as networks may that are only run."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.gate, self.last = nn.Conv2d(3, 8, 3, 2, 1), nn.Sigmoid(), nn.Conv2d(8, 8, 3, 2, 1)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.gate(self.stem(x))
+        x.mul_(2)
+        return self.fc(self.last(x).mean((2, 3)))
+
+
+def test_a_network_that_cannot_be_trained_is_searched_all_the_same():
+    network = Overwrites().eval()
+    with pytest.raises(RuntimeError, match='inplace operation'):
+        network(PHOTO).sum().backward()
+    assert search_layer(network, PHOTO) == 'last'
+
+
+def test_the_first_maps_of_a_searched_layer_equal_the_later_ones():
+    for network in (ResNet().eval(), Overwrites().eval()):
+        cam = vt.CAM(['gradcam'], targets=1)
+        first, later = (cam(network, PHOTO)[0] for _ in range(2))
+        assert first.layers == later.layers
+        assert (first.maps[0].values == later.maps[0].values).all()
+
+
 @pytest.mark.parametrize('shortcut_last', [True, False])
 def test_a_block_that_adds_and_rectifies_in_place_is_explained_by_its_output(shortcut_last):
     network = ResNet(shortcut_last).eval()

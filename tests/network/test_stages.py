@@ -12,7 +12,7 @@ from torch import nn
 from vistool import FeatureMaps
 from vistool.network import positions
 from vistool.network.layer_search import searched
-from vistool.network.stages import find_stages
+from vistool.network.stages import find_stages, stage_features
 
 
 @pytest.fixture(autouse=True)
@@ -333,3 +333,24 @@ def test_a_last_stage_of_single_pixels_is_probed_only_where_its_places_may_have_
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     assert grids(network, (64, 64))[-1] == (8, 8)
     assert bool(probed) == asked
+
+
+def test_stages_that_the_network_writes_to_are_drawn_as_they_were():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.last = conv(3, 4, 2), conv(4, 4, 2), conv(4, 4, 2)
+
+        def forward(self, x):
+            x = self.second(self.first(x))
+            x.mul_(3)
+            return self.last(x).neg_()
+
+    network, image = Network().eval(), torch.randn(1, 3, 64, 64)
+    (names, first), (_, later) = (stage_features(network, image) for _ in range(2))
+    assert names == ['first', 'second', 'last']
+    with torch.no_grad():
+        expected = network.second(network.first(image))
+    for one, other in zip(first, later, strict=True):
+        assert torch.equal(one.maps, other.maps)
+    assert torch.equal(first[1].maps, expected)

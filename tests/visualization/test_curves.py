@@ -4,12 +4,13 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import rcParams
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import vistool as vt
 from vistool.errors import InputError
 from vistool.results import Curve, Curves
-from vistool.visualization.curves import _look, curves_figure
+from vistool.visualization.curves import _look, curves_figure, draw_curves
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import save
 
@@ -39,6 +40,33 @@ def test_peak_and_end_are_marked_and_said():
     (axes,) = [axes for axes in figure.axes if axes.lines]
     marks = next(line for line in axes.lines if line.get_marker() == 'o')
     np.testing.assert_allclose(marks.get_xydata(), [[100, RISE.max()], [9999, RISE[-1]]])
+
+
+FALL = {
+    'cosine': 0.5 * (1 + np.cos(np.pi * STEPS / 10_000)) + 1e-6,
+    'steps': 0.1 ** (STEPS // 3000).astype(float),
+    'rise': 1e-4 + STEPS / 10_000,
+    'warm-up': np.maximum(RISE, 1e-6),
+}
+
+
+@pytest.mark.parametrize('log_scale', [False, True])
+@pytest.mark.parametrize('shape', FALL)
+def test_on_paper_the_end_is_said_beside_the_curve(shape, log_scale):
+    """The words of the peak and the end lie within the axes, and no part of the curve lies under those of the end."""
+    line = Curve(STEPS, FALL[shape], 'ours', 'all', 'lr')
+    result = Curves((line,), {'ours': 100.0}, warmup={'ours': 100} if shape == 'warm-up' else {})
+    figure = matplotlib.figure.Figure(dpi=300)
+    FigureCanvasAgg(figure)
+    draw_curves(result, Style(width='column').page(vector=False), figure, log_scale=log_scale)
+    axes = figure.axes[0]
+    frame = axes.get_window_extent()
+    boxes = {text.get_text().split()[0]: text.get_window_extent() for text in axes.texts}
+    assert boxes.keys() == ({'peak'} if shape == 'rise' else {'peak', 'end'})  # an end that is the peak is said once
+    for box in boxes.values():
+        assert frame.y0 <= box.y0 and box.y1 <= frame.y1
+    points = axes.transData.transform(np.column_stack([STEPS, FALL[shape]]))
+    assert shape == 'rise' or not boxes['end'].count_contains(points)
 
 
 def test_epochs_below_and_iterations_above_tell_the_same_places(tmp_path):

@@ -65,6 +65,18 @@ class Counted(nn.Module):
         return self.module(images)
 
 
+class OnItsDevice(nn.Module):
+    """A network that takes its input to its own device, for tools that prepare it on the CPU."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's output."""
+        return self.module(images.to(next(self.module.parameters()).device))
+
+
 class Extractor:
     """A map that is made already, as torch-cam's metrics ask for it."""
 
@@ -107,7 +119,7 @@ def road(model: nn.Module, image: Tensor, values: Tensor) -> float:
         for percent in PROTOCOL.percent:
             metric, target = kind(percentile=percent), [ClassifierOutputSoftmaxTarget(TARGET)]
             metric.perturbation.imputer.noise = 0.0
-            change.append(float(metric(image[None].cpu(), values[None].numpy(), target, model)[0]))
+            change.append(float(metric(image[None].cpu(), values[None].numpy(), target, OnItsDevice(model))[0]))
     most, least = np.array(change).reshape(2, -1)
     return float(least.mean() - most.mean()) / 2
 
@@ -120,7 +132,7 @@ def quantus_numbers(model: nn.Module, image: Tensor, values: Tensor) -> np.ndarr
     metric = PixelFlipping(features_in_step=step, perturb_baseline=0.0, disable_warnings=True)
     batch = {'x_batch': image[None].cpu().numpy(), 'y_batch': np.array([TARGET]), 'device': str(image.device)}
     flipped = [
-        np.array(metric(model=model, a_batch=sign * values[None, None].numpy(), softmax=True, **batch)[0])
+        np.array(metric(model=OnItsDevice(model), a_batch=sign * values[None, None].numpy(), softmax=True, **batch)[0])
         for sign in (1, -1)
     ]
     with torch.no_grad():

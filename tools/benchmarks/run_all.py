@@ -13,6 +13,7 @@ What was measured is kept in measured.json beside this file, part by part; the p
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -122,6 +123,7 @@ def search(rounds: int) -> list[Row]:
             forward()
             plain = sorted(seconds_of(forward) for _ in range(5))[2]
             cam, maps = vt.CAM(['gradcam']), FeatureMaps()
+            gc.collect()  # what building the network made, which is not for the first call to look through
             for key, call in (('cam', cam), ('cam again', cam), ('maps', maps), ('maps again', maps)):
                 found[key].append(seconds_of(partial(call, model, image)) / plain)
         told = ', '.join(f'{key} {times(sorted(values)[len(values) // 2])}' for key, values in found.items())
@@ -342,11 +344,18 @@ any other program.
 
 A network that is in the table (`vistool/network/layers.py`) pays nothing. For others the default layer of CAM takes one
 forward of one image with every module watched, a backward that ends behind the last maps, and, where the layer is not a
-convolution, one forward of two images that shows where its positions lie. So at least four forwards precede or make the
-first map; watching takes about as long again in networks of hundreds of small modules. The stages of feature maps are
-found in the forward that also gives the maps; there it is the watching of every module that costs: its hooks note
-shapes, and copies of what it returns, while the modules of GhostNetV3 themselves take 0.05 ms each. Both are remembered
-for the network, its weights and the input size.
+convolution, one forward of two images that shows where its positions lie. The network goes on with its own tensors;
+only one that writes to what the backward needs runs again, with copies. The first map's own forward watches the layer
+alone, since the search has noted the sizes before it. So the floor is two forwards, of which the first records a graph
+in memory that is new (1.4 forwards), and the second is that of any map (1.3). Watching takes 0.03 ms a module: nothing
+beside those of a ResNet, another 0.6 forwards in GhostNetV3, whose 1,800 modules take 0.05 ms each.
+
+The stages of feature maps are found in the forward that also gives the maps. Its hooks note shapes and hold what the
+modules return; only the maps of the stages are copied, after it. Where the network has written to one of them since, it
+runs once more. What is left is 0.05 ms a module, and memory that is new for everything the modules return. While a
+network is watched, the garbage collector waits: hooks make thousands of objects, and it would look through all that the
+process has imported, which takes as long as two forwards. Both searches are remembered for the network, its weights and
+the input size.
 
 ## What maps cost beyond the forward
 
@@ -356,10 +365,11 @@ checks. Each method more takes 0.1 to 0.4 ms, those with an eigenvector 1.2 ms. 
 this, so the ratio is larger there.
 
 Rows of attention take half a millisecond a layer: a softmax over the keys of one query, the product with the values
-that proves it, and the hooks. Rollout has to compute the weights of all layers but the last again, as the fused
-kernel keeps none: at 1024 pixels 0.45 s for the products of a layer and 0.13 s for their softmax on one core, beside
-0.7 s for the attention and 0.65 s for the linear layers of the forward. Other tiles (0.25 to 16 MB, keys in blocks) are
-not faster. With the sums over the queries that is a floor of about 1.45.
+that proves it, and the hooks. Rollout has to compute the weights of all layers but the last again: the fused kernel
+keeps none, and the row is multiplied from the last layer to the first, when the forward is over. At 1024 pixels that is
+0.45 s for the products of a layer and 0.13 s for their softmax on one core, beside 0.7 s for the attention and 0.65 s
+for the linear layers of the forward. Other tiles (0.25 to 16 MB, keys in blocks) are not faster. With the sums over the
+queries that is a floor of about 1.45.
 
 ## What a folder consists of
 

@@ -691,6 +691,8 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
     """Builds transforms from their configs in a scope; callables are used unchanged."""
     from mmengine.registry import TRANSFORMS, DefaultScope
 
+    from vistool.registry import near_names
+
     scope = 'mmpretrain' if scope == 'mmcls' else scope
     if scope == 'mmpretrain':
         with without_import_notices():
@@ -706,8 +708,6 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
             try:
                 built.append(TRANSFORMS.build(dict(step)))
             except Exception as error:
-                from vistool.registry import near_names
-
                 near = near_names(message_of(error))
                 raise InputError(
                     f'the pipeline step {step.get("type")} cannot be built: {message_of(error)}',

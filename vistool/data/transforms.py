@@ -7,6 +7,7 @@ import copy
 import logging
 import math
 import random
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -798,7 +799,21 @@ def applied(transform: Any, value: Any) -> Any:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f'the transform {name_of(transform)} failed: {message_of(error)}') from error
+        said = message_of(error)
+        raise InputError(f'the transform {name_of(transform)} failed: {said}', hint=_remedy(said)) from error
+
+
+def _remedy(said: str) -> str:
+    """The next step after what a transform said, where its cause is known.
+
+    OpenMMLab's ``Albu`` passes a sample with entries such as ``img_path`` (mmseg 1.2), which the ``Compose`` of
+    albumentations 1.4 refuses and that of 1.3 passes on.
+    """
+    if re.search(r'Key \S+ is not in available keys', said):
+        return (
+            "albumentations 1.4 and later refuse the entries of OpenMMLab's samples: pip install 'albumentations<1.4'"
+        )
+    return ''
 
 
 def _keeps_image(container: Any) -> bool:

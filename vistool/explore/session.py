@@ -109,7 +109,7 @@ class Session:
         except BaseException:
             self.forget(key)
             raise
-        height, width = reading.size
+        height, width = reading.seen.size
         return {'id': key, 'name': photo.name, 'width': width, 'height': height}
 
     def forget(self, key: str) -> None:
@@ -134,7 +134,7 @@ class Session:
 
     def picture(self, photo: Photo, model: int) -> tuple[bytes, str]:
         """The picture of a photo as a file, and its media type."""
-        pixels = self.reading(photo, model).picture
+        pixels = self.reading(photo, model).seen.picture
         small = pixels.shape[0] * pixels.shape[1] <= _LARGE
         self._trim()
         return encode_pixels(pixels, '.png' if small else '.jpg'), 'image/png' if small else 'image/jpeg'

@@ -7,10 +7,11 @@ import logging
 import operator
 import os
 import re
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path, PurePath
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
     from mmengine import Config
 
 log = logging.getLogger('vistool')
+_building = threading.RLock()
+"""Held while a pipeline is built: its steps import what registers them."""
 T = TypeVar('T')
 
 FEW_VALUES = 4
@@ -107,10 +110,24 @@ class Model:
     activation: str | None = None
     named_by: str = ''
     _cache: dict[str, tuple[Hashable, int, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pipeline: Pipeline | MultiPipeline | None = field(default=None, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def pipeline(self) -> Pipeline | MultiPipeline:
-        """The test pipeline of the config and its data preprocessor; one per input if there are several inputs."""
+        """The test pipeline of the config and its data preprocessor; one per input if there are several inputs.
+
+        It is built at first use, which is in a thread that reads images: the others wait for it.
+        """
+        with _building:
+            if self._pipeline is None:
+                self._pipeline = self._built_pipeline()
+            return self._pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Pipeline | MultiPipeline) -> None:
+        self._pipeline = pipeline
+
+    def _built_pipeline(self) -> Pipeline | MultiPipeline:
         if self.config is not None:
             built = build_pipeline(self.config, data_preprocessor=self.data_preprocessor)
             if isinstance(built, Pipeline) and built.channels is None:

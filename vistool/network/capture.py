@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from vistool.environment import SharedContext
 from vistool.errors import InputError
 from vistool.network.layers import WRAPPED, function_of, module_path, place_of, unwrapped
 from vistool.network.tensors import Grids, Size, first_tensor, float_tensors, map_tensors, part_of
@@ -243,33 +246,29 @@ class _PlainCalls:
     _KINDS = ('_checkpoint_without_reentrant_generator', '_checkpoint_without_reentrant_generator_impl')
 
     def __init__(self) -> None:
-        self._own, self._lock = threading.local(), threading.Lock()
-        self._threads = 0
-        self._undo = ExitStack()
+        self._own, self._replaced = threading.local(), SharedContext(self._replacing)
 
     def __enter__(self) -> None:
         self._own.depth = getattr(self._own, 'depth', 0) + 1
-        with self._lock:
-            self._threads += 1
-            if self._threads == 1:
-                self._install()
+        self._replaced.__enter__()
 
     def __exit__(self, *error: object) -> None:
         self._own.depth -= 1
-        with self._lock:
-            self._threads -= 1
-            if self._threads == 0:
-                self._undo.close()
+        self._replaced.__exit__(*error)
 
-    def _install(self) -> None:
-        if 'torch._dynamo' in sys.modules:  # else nothing was compiled, and the import takes seconds
-            self._undo.enter_context(torch.compiler.set_stance('force_eager'))
+    @contextmanager
+    def _replacing(self) -> Iterator[None]:
         library: Any = torch.utils.checkpoint
-        for name in ('CheckpointFunction', *self._KINDS):
-            original = getattr(library, name, None)
-            if original is not None:
-                setattr(library, name, self._reentrant(original) if name not in self._KINDS else self._other(original))
-                self._undo.callback(setattr, library, name, original)
+        with ExitStack() as undo:
+            if 'torch._dynamo' in sys.modules:  # else nothing was compiled, and the import takes seconds
+                undo.enter_context(torch.compiler.set_stance('force_eager'))
+            for name in ('CheckpointFunction', *self._KINDS):
+                original = getattr(library, name, None)
+                if original is not None:
+                    kept = self._reentrant(original) if name not in self._KINDS else self._other(original)
+                    setattr(library, name, kept)
+                    undo.callback(setattr, library, name, original)
+            yield
 
     @property
     def _inside(self) -> bool:
@@ -294,54 +293,40 @@ class _PlainCalls:
 _plain_calls = _PlainCalls()
 
 
-class _Float32:
-    """While any thread is inside, no product or convolution of float32 is rounded to TF32 on a GPU.
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """No product or convolution of float32 is rounded to TF32.
 
-    The settings are PyTorch's and hold for the whole process. Since PyTorch 2.9 there are two interfaces: flags, and
-    words for each kind of operation. The flags cannot be read once a user has set a word, so then words are set.
+    Since PyTorch 2.9 the settings have two interfaces: flags, and words for each kind of operation. The flags cannot be
+    read once a user has set a word, so then words are set.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._undo = ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._threads += 1
-            if self._threads == 1:
-                self._install()
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._threads -= 1
-            if self._threads == 0:
-                self._undo.close()
-
-    def _install(self) -> None:
-        cudnn: Any = torch.backends.cudnn
-        matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    with ExitStack() as undo:
         try:
             if cudnn.allow_tf32:
                 cudnn.allow_tf32 = False
-                self._undo.callback(setattr, cudnn, 'allow_tf32', True)
+                undo.callback(setattr, cudnn, 'allow_tf32', True)
         except RuntimeError:
-            self._by_word(cudnn.conv, cudnn.rnn)
+            _set_words(undo, cudnn.conv, cudnn.rnn)
         try:
             products = torch.get_float32_matmul_precision()
             if products != 'highest':  # the others round on CPUs too
                 torch.set_float32_matmul_precision('highest')
-                self._undo.callback(torch.set_float32_matmul_precision, products)
+                undo.callback(torch.set_float32_matmul_precision, products)
         except RuntimeError:
-            self._by_word(matmul)
-
-    def _by_word(self, *kinds: Any) -> None:
-        for kind in kinds:
-            self._undo.callback(setattr, kind, 'fp32_precision', kind.fp32_precision)
-            kind.fp32_precision = 'ieee'
+            _set_words(undo, matmul)
+        yield
 
 
-_float32 = _Float32()
+def _set_words(undo: ExitStack, *kinds: Any) -> None:
+    for kind in kinds:
+        undo.callback(setattr, kind, 'fp32_precision', kind.fp32_precision)
+        kind.fp32_precision = 'ieee'
+
+
+_float32 = SharedContext(_in_float32)
+"""The settings hold for the whole process, so while any thread is inside."""
 
 
 def _any_wrapper(parts: Sequence[nn.Module]) -> bool:
@@ -514,13 +499,29 @@ Hook = Callable[[str, nn.Module, Any, Any], Any]
 @contextmanager
 def hooked(modules: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
     """Calls ``hook(name, module, args, output)`` after each module's forward; anything but None replaces its output."""
-    with ExitStack() as stack:
+    handles = []
+    try:
         for name, module in modules.items():
-            handle = module.register_forward_hook(
-                lambda child, args, output, name=name: hook(name, child, args, output), always_call=False
-            )
-            stack.callback(handle.remove)
+            handles.append(module.register_forward_hook(partial(hook, name)))
         yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Pauses the garbage collector: watching hundreds of modules makes thousands of objects that end by themselves.
+
+    They would make it look through everything that the process has imported, which takes as long as several forwards.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class ReluCalls(TorchFunctionMode):

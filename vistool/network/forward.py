@@ -86,6 +86,8 @@ def layers_to_explain(module: nn.Module, inputs: NetworkInput, read: ScoreReader
     if not names:
         found = searched(module, inputs, read)
         names = [found.name] if found.name else []
+        if found.grids and input_size(inputs)[1] == 1:  # the forward of the search has shown them
+            _known_grids(module, inputs).setdefault(found.name, [found.grids])
     remembered(module, 'default layers logged', tuple(names), lambda: _log_choice(module, names, found))
     return names
 

@@ -26,9 +26,11 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from vistool.data.inputs import drawn_of
-from vistool.network.capture import ReluCalls, borrowed, hooked, remembered
+from vistool.errors import InputError
+from vistool.network.capture import ReluCalls, borrowed, hooked, remembered, uncollected
 from vistool.network.inputs import run_network
 from vistool.network.layers import is_norm, module_path
 from vistool.network.outputs import BY_PLACE, ScoreReader
@@ -47,6 +49,7 @@ from vistool.network.tensors import (
     input_size,
     joined_inputs,
     map_tensors,
+    may_weigh_tokens,
     rows,
     tensors,
 )
@@ -79,6 +82,7 @@ class FoundLayer:
         calls: Module → for each of its calls, whether the score depends on the drawn image through more than the first
             token of what it returned. Without gradients it is empty, and where one image goes through each module once.
         joined: A layer that runs on several inputs joined to one batch, where no layer was found; ``''`` for none.
+        grids: Spatial sizes seen until the layer ended, if it ran once.
     """
 
     name: str = ''
@@ -86,6 +90,7 @@ class FoundLayer:
     followed: bool = True
     calls: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
     joined: str = ''
+    grids: Sequence[Size] = ()
 
 
 @dataclass
@@ -95,19 +100,22 @@ class _Map:
     Attributes:
         name: The layer.
         layer: Its module.
-        kept: The tensor.
-        passed: The copy with which the network goes on, so that in-place operations do not reach what is kept.
-        version: That of the copy when the network got it; a later one is another map.
+        kept: The tensor. Only its shape is certain, unless it was copied: an operation in place may write to it.
+        edge: Where it is in the graph, whatever becomes of it; None without a graph.
+        passed: The tensor with which the network goes on.
+        version: That of ``passed`` when the network got it; a later one is another map.
         grids: Spatial sizes seen before.
         given: The map that the module was called with, if it was one.
         pooled: Whether the module only pools.
         source: The module, which of its calls and where in its output: what the map is checked by.
         placed: Whether the check leaves it a map; None until there was one.
+        until: Spatial sizes seen until the module ended.
     """
 
     name: str
     layer: nn.Module
     kept: Tensor
+    edge: GradientEdge | None
     passed: Tensor
     version: int
     grids: Sequence[Size]
@@ -115,6 +123,7 @@ class _Map:
     pooled: bool = False
     source: tuple[nn.Module, int, str] | None = None
     placed: bool | None = None
+    until: Sequence[Size] = ()
 
 
 @dataclass
@@ -190,27 +199,44 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
         inputs: Its input, a tensor ``(B, C, H, W)`` or a tuple or dict of tensors; only the first image is used.
         objective: What is differentiated.
     """
+    with borrowed(module), uncollected():
+        try:
+            return _search(module, inputs, objective)
+        except (RuntimeError, InputError):
+            return _search(module, inputs, objective, copies=True)
+
+
+def _search(module: nn.Module, inputs: NetworkInput, objective: Objective, *, copies: bool = False) -> FoundLayer:
+    """:func:`search` in a borrowed network.
+
+    Args:
+        module: The network.
+        inputs: Its input.
+        objective: What is differentiated.
+        copies: Whether the network goes on with copies of its maps. Only one that writes to tensors that the backward
+            needs, and so cannot be trained, fails without.
+    """
     one = _with_differentiable_image(rows(inputs, 0, 1))
     size = input_size(one)[0]
     single = _takes_one_image(one)
     check = partial(_check, module, inputs, size)
-    with borrowed(module):
-        run = _record(module, one)
-        scalar = objective(run.output)
-        if run.maps and scalar is not None and scalar.requires_grad:
-            reached = _Gradients(run, scalar)
-            if name := _choose(run, reached, size, check):
-                return FoundLayer(name, calls=_used(run, reached, single))
-        for zero, layer, given in reversed(run.projections):
-            if given.requires_grad and not layer.weight.any():  # type: ignore[operator]
-                reached = _Gradients(run, random_mixture(given))
-                name = _choose(run, reached, size, check)
-                return FoundLayer(name, zero, calls=_used(run, reached, single)) if name else FoundLayer()
-        if scalar is None or scalar.requires_grad:
-            joined = (entry.name for entry in reversed(run.maps) if joined_inputs(entry.kept.shape, one))
-            return FoundLayer(joined=next(joined, ''))
-        with torch.no_grad():
-            return FoundLayer(_last_map(_record(module, one, graph=False), size), followed=False)
+    run = _Recorder(module, one, copies=copies).run()
+    scalar = objective(run.output)
+    if run.maps and scalar is not None and scalar.requires_grad:
+        reached = _Gradients(run, scalar)
+        if entry := _choose(run, reached, size, check):
+            grids = entry.until if len(run.calls[module_path(entry.name)]) == 1 else ()
+            return FoundLayer(entry.name, calls=_used(run, reached, single), grids=grids)
+    for zero, layer, given in reversed(run.projections):
+        if given.requires_grad and not layer.weight.any():  # type: ignore[operator]
+            reached = _Gradients(run, random_mixture(given))
+            entry = _choose(run, reached, size, check)
+            return FoundLayer(entry.name, zero, calls=_used(run, reached, single)) if entry else FoundLayer()
+    if scalar is None or scalar.requires_grad:
+        joined = (entry.name for entry in reversed(run.maps) if joined_inputs(entry.kept.shape, one))
+        return FoundLayer(joined=next(joined, ''))
+    with torch.no_grad():
+        return FoundLayer(_last_map(_Recorder(module, one, graph=False).run(), size), followed=False)
 
 
 def random_mixture(features: Tensor) -> Tensor:
@@ -219,69 +245,99 @@ def random_mixture(features: Tensor) -> Tensor:
     return (features * torch.randn(features.shape, generator=generator).to(features)).sum()
 
 
-def _record(module: nn.Module, inputs: NetworkInput, *, graph: bool = True) -> _Run:
-    """Runs a network and records its maps: those that depend on the image by the autograd graph, else all."""
-    run, grids = _Run(), Grids()
-    single = _takes_one_image(inputs)
+class _Recorder:
+    """Runs a network once and records its maps: those that depend on the image by the autograd graph, else all.
 
-    def keep(name: str, layer: nn.Module, args: Any, output: Any) -> Any:
-        given = first_tensor(args)
+    The network goes on with its own tensors, each told by its object and its version. It gets a copy where what it
+    computed has no gradient, and of what a function returns, which may work in place and have that ignored.
+
+    Args:
+        module: The network.
+        inputs: Its input.
+        graph: Whether a graph is recorded.
+        copies: Whether it gets copies of all maps.
+    """
+
+    def __init__(self, module: nn.Module, inputs: NetworkInput, *, graph: bool = True, copies: bool = False) -> None:
+        self._module, self._inputs, self._graph, self._copies = module, inputs, graph, copies
+        self._single = _takes_one_image(inputs)
+        self._found, self._grids, self._all = _Run(), Grids(), Grids()
+
+    def run(self) -> _Run:
+        """What one forward shows."""
+        named = {name: child for name, child in self._module.named_modules() if name}
+        with hooked(named, self._watch), ReluCalls(self._follow), torch.set_grad_enabled(self._graph):
+            self._found.output = run_network(self._module, self._inputs)
+        self._found.made |= self._grids.measured
+        return self._found
+
+    def _watch(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
+        if type(output) is not Tensor:  # a class of the network's own stays what it is
+            return self._keep(name, layer, args, output)
+        with torch._C.DisableTorchFunction():  # else each look at a tensor in here goes through ReluCalls as well
+            return self._keep(name, layer, args, output)
+
+    def _keep(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
+        run, given = self._found, first_tensor(args)
+        self._all.watch(output, args, layer)
         if given is not None and isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
             run.projections.append((name, layer, given))
-        frozen = graph and single and not torch.is_grad_enabled()  # in a no_grad block of the network's own
-        if frozen:
-            torch.set_grad_enabled(True)
-        found = [
-            (place, tensor)
-            for place, tensor in float_tensors(output)
-            if tensor.ndim > 1 and (tensor.requires_grad or not graph or (frozen and not tensor.is_inference()))
-        ]
+        found = self._maps_in(output)
         source = None if given is None else run.holder(given, given._version)
         passed: dict[int, Tensor] = {}
         returned: list[_Map] = []
+        calls = run.calls.setdefault(name, [])
         for place, tensor in found:
             held = run.holder(tensor, tensor._version)
             if held is None and id(tensor) not in passed:
-                full = name + (place if len(found) > 1 else '')
-                leaf = tensor if tensor.requires_grad or not graph else tensor.detach().requires_grad_()
-                passed[id(tensor)] = _enter(run, full, layer, leaf, grids, source)
-                held = run.maps[-1]
-                held.source = layer, len(run.calls.get(name, [])), place
+                held = self._enter(name + (place if len(found) > 1 else ''), layer, tensor, source)
+                held.source, held.until = (layer, len(calls), place), self._all.snapshot()
+                passed[id(tensor)] = held.passed
             elif held is run.maps[-1] and isinstance(output, Tensor) and not isinstance(layer, _IDLE):
                 held.name, held.layer = name, layer  # else something used the map before this module passed it on
-                held.source = layer, len(run.calls.get(name, [])), place
+                held.source, held.until = (layer, len(calls), place), self._all.snapshot()
             returned += [held] if held is not None else []
-        run.calls.setdefault(name, []).append(returned)
-        if passed:
-            grids.watch(output, args, layer)
-        return map_tensors(lambda tensor: passed.get(id(tensor), tensor), output) if passed else None
+        calls.append(returned)
+        if not passed:
+            return None
+        self._grids.watch(output, args, layer)
+        return map_tensors(lambda tensor: passed.get(id(tensor), tensor), output)
 
-    def follow(given: Tensor, version: int, output: Tensor) -> Tensor | None:
-        source = run.holder(given, version)
+    def _maps_in(self, output: Any) -> list[tuple[str, Tensor]]:
+        """The tensors among which maps are looked for, with their places.
+
+        A block of the network's own without gradients (``no_grad``) ends with them.
+        """
+        frozen = self._graph and self._single and not torch.is_grad_enabled()
+        if frozen:
+            torch.set_grad_enabled(True)
+        return [
+            (place, tensor)
+            for place, tensor in float_tensors(output)
+            if tensor.ndim > 1 and (tensor.requires_grad or not self._graph or (frozen and not tensor.is_inference()))
+        ]
+
+    def _follow(self, given: Tensor, version: int, output: Tensor) -> Tensor | None:
+        source = self._found.holder(given, version)
         if source is None or source.name != module_path(source.name):
             return None
-        copy = _enter(run, f'{source.name}+relu', source.layer, output, grids, source)
-        run.maps[-1].source = source.source
-        return copy
+        entry = self._enter(f'{source.name}+relu', source.layer, output, source, copy=True)
+        entry.source = source.source
+        return entry.passed
 
-    def watch(name: str, layer: nn.Module, args: Any, output: Any) -> Any:
-        if type(output) is not Tensor:  # a class of the network's own stays what it is
-            return keep(name, layer, args, output)
-        with torch._C.DisableTorchFunction():  # else each look at a tensor in here goes through ReluCalls as well
-            return keep(name, layer, args, output)
-
-    named = {name: child for name, child in module.named_modules() if name}
-    with hooked(named, watch), ReluCalls(follow), torch.set_grad_enabled(graph):
-        run.output = run_network(module, inputs)
-    run.made |= grids.measured
-    return run
-
-
-def _enter(run: _Run, name: str, layer: nn.Module, tensor: Tensor, grids: Grids, given: _Map | None) -> Tensor:
-    copy = tensor.clone()
-    pooled = isinstance(layer, _POOLINGS)
-    run.add(_Map(name, layer, tensor, copy, copy._version, grids.copy(), given, pooled))
-    return copy
+    def _enter(self, name: str, layer: nn.Module, tensor: Tensor, given: _Map | None, copy: bool = False) -> _Map:
+        """Adds a map."""
+        graph, grids = self._graph, self._grids.snapshot()
+        leaf = tensor if tensor.requires_grad or not graph else tensor.detach().requires_grad_()
+        edge = get_gradient_edge(leaf) if graph else None
+        passed = leaf.clone() if copy or self._copies or leaf is not tensor else tensor
+        kept = tensor.detach()
+        if passed is tensor and may_weigh_tokens(tensor.shape, grids, layer):
+            kept = kept.clone()
+        pooled = isinstance(layer, _POOLINGS)
+        entry = _Map(name, layer, kept, edge, passed, passed._version, grids, given, pooled)
+        self._found.add(entry)
+        return entry
 
 
 class _Gradients(Sequence[Tensor | None]):
@@ -315,13 +371,17 @@ class _Gradients(Sequence[Tensor | None]):
     def _go_back(self, to: int) -> None:
         first = max(to, 0)
         entries = self._maps[first : self._first]
-        tensors = [entry.kept for entry in entries] + [entry.passed for entry in entries]
-        found = torch.autograd.grad(self._scalar, tensors, retain_graph=True, allow_unused=True)
-        for number, entry in enumerate(entries):
-            before, after = found[number], found[len(entries) + number]
-            # A function that works in place may have its return value ignored: then its copy leads nowhere
-            unused = entry.name.endswith('+relu') and after is None
-            self._known[first + number] = None if unused else before
+        edges = [entry.edge for entry in entries if entry.edge is not None]
+        # A function that works in place may have its return value ignored: then its copy leads nowhere
+        copies = {
+            number: get_gradient_edge(entry.passed)
+            for number, entry in enumerate(entries)
+            if entry.name.endswith('+relu')
+        }
+        found = torch.autograd.grad(self._scalar, [*edges, *copies.values()], retain_graph=True, allow_unused=True)
+        unused = {number for number, after in zip(copies, found[len(edges) :], strict=True) if after is None}
+        for number, before in enumerate(found[: len(edges)]):
+            self._known[first + number] = None if number in unused else before
         self._first = first
 
 
@@ -363,14 +423,14 @@ def _check(module: nn.Module, inputs: NetworkInput, size: Size, entry: _Map) -> 
     return True
 
 
-def _choose(run: _Run, reached: Sequence[Tensor | None], size: Size, check: Callable[[_Map], bool]) -> str:
-    """The name of the layer to explain, ``''`` if no map reaches the score."""
+def _choose(run: _Run, reached: Sequence[Tensor | None], size: Size, check: Callable[[_Map], bool]) -> _Map | None:
+    """The map to explain, None if none reaches the score."""
     while (entry := _likeliest(run, reached, size)) is not None:
         if entry.placed is None:
             entry.placed = check(entry)
         if entry.placed:
-            return entry.name
-    return ''
+            return entry
+    return None
 
 
 def _likeliest(run: _Run, reached: Sequence[Tensor | None], size: Size) -> _Map | None:

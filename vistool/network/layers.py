@@ -275,12 +275,17 @@ def _is_wrapped(modules: Mapping[str, nn.Module], path: str) -> bool:
 
 
 def _tails(module: nn.Module) -> Iterator[str]:
-    suffixes = ('/avg', '') if _averages(module) else ('',)
-    package = package_of(module)
-    for kind in type(module).__mro__:
-        for suffix in suffixes:
-            if kind.__module__.partition('.')[0] == package:
-                yield from DEFAULT_LAYERS.get(f'{package}.{kind.__name__}{suffix}', ())
+    kind: Any = type(module)  # mypy does not take classes for hashable
+    for name in _class_names(kind, package_of(module)):
+        if name in DEFAULT_LAYERS or f'{name}/avg' in DEFAULT_LAYERS:  # few modules are
+            yield from DEFAULT_LAYERS.get(f'{name}/avg', ()) if _averages(module) else ()
+            yield from DEFAULT_LAYERS.get(name, ())
+
+
+@functools.lru_cache(1024)
+def _class_names(kind: Any, package: str) -> list[str]:
+    """A class and its bases as the table names them, as far as they are defined in a package."""
+    return [f'{package}.{each.__name__}' for each in kind.__mro__ if each.__module__.partition('.')[0] == package]
 
 
 def _averages(module: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from vistool.network.capture import hooked, remembered, tensors_of
 from vistool.network.inputs import run_network
 from vistool.network.layers import EVERY_CALL, find_target_layers, module_path
 from vistool.network.outputs import pooled_features, pooling
-from vistool.network.tensors import NetworkInput, float_tensors, input_size
+from vistool.network.tensors import NetworkInput, float_tensors, input_size, tensors
 
 log = logging.getLogger('vistool')
 
@@ -31,7 +31,8 @@ def score_features(
     """The pooled features of a batch, from one forward.
 
     A classifier's are the input of the last layer with weights whose output is the scores (found by comparing values,
-    after softmax or sigmoid where the network applies them). A network without scores gives features itself: its class
+    after softmax or sigmoid where the network applies them). Which one it is, is remembered: later batches keep what it
+    alone was given, and compare its values. A network without scores gives features itself: its class
     token, or the mean of its output over positions.
 
     Args:
@@ -46,6 +47,35 @@ def score_features(
         InputError: No layer gives the scores.
     """
     size, batch = input_size(inputs)
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    known: dict[str, str] = remembered(root, 'layer of the scores', shapes, dict)
+    layers = {name: module for name, module in root.named_modules() if _has_weights(module)}
+    watched = {name: layers[name] for name in known.values() if name in layers} or layers
+    seen, output = _seen(root, inputs, batch, watched)
+    scores = scores_of(output)
+    if scores is None:
+        _say(root, 'the output', pooling(output, size))
+        return 'output', pooled_features(output, size).detach().float(), output
+    while True:
+        for name, given, gives in reversed(seen):
+            if given.flatten(1).shape[1] and _gives(gives.flatten(1), scores.detach()):
+                known['layer'] = name
+                return f'input of {name}', given.flatten(1).float(), output
+        if watched is layers:
+            break
+        watched = layers  # another one gives the scores of these images
+        seen, output = _seen(root, inputs, batch, watched)
+    raise InputError(
+        f'no layer of {type(root).__name__} gives the scores as they are, so its features are not known',
+        hint=f'name a layer with {param("layers")}',
+        parameter='layers',
+    )
+
+
+def _seen(
+    root: nn.Module, inputs: NetworkInput, batch: int, layers: Mapping[str, nn.Module]
+) -> tuple[list[tuple[str, Tensor, Tensor]], Any]:
+    """What layers that may give scores were given and returned, by name, and the output of the network."""
     seen: list[tuple[str, Tensor, Tensor]] = []
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -56,21 +86,9 @@ def score_features(
         if given[0].numel() <= _MOST_VALUES * batch and (vector or output.numel() <= _MOST_SCORES * batch):
             seen.append((name, given[0].detach(), output.detach()))
 
-    layers = {name: module for name, module in root.named_modules() if _has_weights(module)}
     with hooked(layers, keep):
         output = run_network(root, inputs)
-    scores = scores_of(output)
-    if scores is None:
-        _say(root, 'the output', pooling(output, size))
-        return 'output', pooled_features(output, size).detach().float(), output
-    for name, given, gives in reversed(seen):
-        if given.flatten(1).shape[1] and _gives(gives.flatten(1), scores.detach()):
-            return f'input of {name}', given.flatten(1).float(), output
-    raise InputError(
-        f'no layer of {type(root).__name__} gives the scores as they are, so its features are not known',
-        hint=f'name a layer with {param("layers")}',
-        parameter='layers',
-    )
+    return seen, output
 
 
 def _has_weights(module: nn.Module) -> bool:

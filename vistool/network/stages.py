@@ -5,21 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from vistool.errors import InputError, param
-from vistool.network.capture import hidden_parts, remembered
+from vistool.network.capture import hidden_parts, remembered, uncollected
 from vistool.network.features import Feature, Kept, certain_maps, features, known_counts, run_until
-from vistool.network.layers import find_target_layers, is_norm, require_layers, unwrapped
+from vistool.network.layers import find_target_layers, is_norm, module_path, require_layers, unwrapped
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
@@ -35,6 +36,7 @@ from vistool.network.tensors import (
     gives_maps,
     input_size,
     joined_inputs,
+    may_weigh_tokens,
     rows,
     tensors,
     weighs_tokens,
@@ -69,9 +71,20 @@ class _Sizes:
     image: Size
     batch: int
     windowed: bool
+    found: dict[Hashable, Layout | None] = field(default_factory=dict)
 
     def of(self, seen: _Seen, name: str, module: nn.Module, grids: Sequence[Size]) -> Layout | None:
         """How a tensor that a module was given or returned is laid out by its shape, or None."""
+        if self.windowed:
+            return self._find(seen, name, module, grids)
+        # What its shape tells depends on nothing else; most tensors have the shape of another one
+        normalized = tuple(getattr(module, 'normalized_shape', ()) or ())
+        key = seen.shape, seen.weighs, type(module), normalized, id(grids)
+        if key not in self.found:
+            self.found[key] = self._find(seen, name, module, grids)
+        return self.found[key]
+
+    def _find(self, seen: _Seen, name: str, module: nn.Module, grids: Sequence[Size]) -> Layout | None:
         try:
             if self.windowed:
                 stated = window_layout(seen.shape, self.root, name, self.batch, grids, self.image)
@@ -160,6 +173,34 @@ class ModuleCall:
         return changed
 
 
+class _Started(NamedTuple):
+    """A call that has begun; see :class:`ModuleCall`."""
+
+    name: str
+    inside: bool
+    given: _Seen | None
+    takes: frozenset[int]
+    known: Sequence[Size]
+    after: ModuleCall | None
+
+
+@dataclass(frozen=True)
+class _Returned:
+    """What one call of a module returned: the tensors themselves, not copies, with their versions at that time."""
+
+    kept: Kept
+    versions: tuple[int, ...]
+
+    def copied(self) -> Kept | None:
+        """Copies; None where an operation in place has written to one of the tensors since, or nobody knows."""
+        those = [tensor for _, tensor in self.kept.tensors]
+        if any(tensor.is_inference() for tensor in those):
+            return None
+        if self.versions != tuple(tensor._version for tensor in those):
+            return None
+        return replace(self.kept, tensors=[(place, each.detach().clone()) for place, each in self.kept.tensors])
+
+
 class _Watch:
     """Notes what modules take and return in one forward.
 
@@ -167,24 +208,27 @@ class _Watch:
         calls: The calls in the order in which they end.
     """
 
-    def __init__(self, root: nn.Module, inputs: NetworkInput, kept: list[Kept] | None) -> None:
+    def __init__(self, root: nn.Module, inputs: NetworkInput, kept: list[_Returned] | None) -> None:
         self.calls: list[ModuleCall] = []
         self._names = {module: name for name, module in root.named_modules()}
         windowed = any(stated_windows(module) is not None for module in self._names)
         self._sizes = _Sizes(root, *input_size(inputs), windowed)
         self._kept = kept
-        self._grids, self._latest = Grids(), Grids()
-        self._started: list[tuple[str, _Seen | None, frozenset[int], Grids, ModuleCall | None]] = []
-        self._times, self._copies = Counter[str](), dict[int, Tensor]()
-        self._numbers: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._grids = Grids()
+        self._shapes: tuple[Grids | None, dict[Hashable, _Seen]] = None, {}
+        self._started: list[_Started] = []
+        self._times = Counter[str]()
+        self._numbers: dict[int, tuple[weakref.ref[Tensor], dict[int, int]]] = {}
         self._count = itertools.count()
 
     def begin(self, module: nn.Module, args: Any) -> None:
         """The hook before a module."""
         given = [tensor for _, tensor in float_tensors(args[0] if len(args) == 1 else args)]
-        first = self._see(given[0], module) if given else None
-        last = self.calls[-1] if self.calls else None
-        self._started.append((self._names[module], first, self._numbered(given), self._known(), last))
+        grids = self._grids.snapshot()
+        first = self._see(given[0], module, grids) if given else None
+        last, name = self.calls[-1] if self.calls else None, self._names[module]
+        inside = bool(self._started) and self._is_inside(name)
+        self._started.append(_Started(name, inside, first, frozenset(map(self._number, given)), grids, last))
 
     def end(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         """The hook after a module."""
@@ -192,67 +236,77 @@ class _Watch:
         places, distinct = list(float_tensors(output)), dict[int, tuple[str, Tensor]]()
         for place, tensor in places:
             distinct.setdefault(self._number(tensor), (place, tensor))
-        own, given, takes, known, last = self._started.pop()
-        seen = {number: (place, self._see(tensor, module)) for number, (place, tensor) in distinct.items()}
+        begun, grids = self._started.pop(), self._grids.snapshot()
+        seen = {number: (place, self._see(tensor, module, grids)) for number, (place, tensor) in distinct.items()}
         call = ModuleCall(
-            own,
+            begun.name,
             module,
             tuple(tuple(tensor.shape) for _, tensor in places),
-            given,
+            begun.given,
             next((first for _, first in seen.values()), None),
-            tuple(each for _, each in sorted(seen.items(), key=lambda item: item[0])),
-            takes,
+            tuple(each for _, each in sorted(seen.items(), key=itemgetter(0))),
+            begun.takes,
             frozenset(distinct),
-            any(outer and not own.startswith(f'{outer}.') for outer, *_ in self._started),
-            known,
-            self._known(),
-            last,
+            begun.inside,
+            begun.known,
+            grids,
+            begun.after,
             self.calls[-1] if self.calls else None,
             self._sizes,
         )
         self.calls.append(call)
         if self._kept is not None:
-            self._times[own] += 1
-            for number, (_, tensor) in distinct.items():
-                if number not in self._copies:
-                    self._copies[number] = tensor.detach().clone()
-            copies = [(place, self._copies[number]) for number, (place, _) in distinct.items()]
-            self._kept.append(Kept(own, self._times[own], copies, call.grids))
+            self._times[begun.name] += 1
+            kept = Kept(begun.name, self._times[begun.name], list(distinct.values()), call.grids)
+            versions = (0 if tensor.is_inference() else tensor._version for _, tensor in kept.tensors)
+            self._kept.append(_Returned(kept, tuple(versions)))
 
-    def _see(self, tensor: Tensor, module: nn.Module) -> _Seen:
-        return _Seen(tuple(tensor.shape), tensor.ndim == 4 and weighs_tokens(tensor, self._grids, module))
+    def _is_inside(self, name: str) -> bool:
+        """Whether a module that begins does so while one runs that does not contain it."""
+        outer = self._started[-1]
+        if not outer.inside:  # then those around it contain it
+            return bool(outer.name) and not name.startswith(f'{outer.name}.')
+        return any(each.name and not name.startswith(f'{each.name}.') for each in self._started)
 
-    def _known(self) -> Grids:
-        """The sizes seen so far; one copy as long as they are the same."""
-        if self._grids != self._latest:
-            self._latest = self._grids.copy()
-        return self._latest
+    def _see(self, tensor: Tensor, module: nn.Module, grids: Grids) -> _Seen:
+        """What passes; most tensors have the shape of one before, by which they cannot weigh tokens."""
+        if self._shapes[0] is not grids:
+            self._shapes = grids, {}
+        key = tensor.shape, type(module)
+        if key not in self._shapes[1]:
+            if may_weigh_tokens(tensor.shape, grids, module):
+                return _Seen(tuple(tensor.shape), weighs_tokens(tensor, grids, module))
+            self._shapes[1][key] = _Seen(tuple(tensor.shape), False)
+        return self._shapes[1][key]
 
     def _number(self, tensor: Tensor) -> int:
-        versions = self._numbers.setdefault(tensor, {})
+        held = self._numbers.get(id(tensor))
+        if held is None or held[0]() is not tensor:  # the object that had this id is gone
+            held = self._numbers[id(tensor)] = weakref.ref(tensor), {}
         version = 0 if tensor.is_inference() else tensor._version
-        found: int = versions.setdefault(version, next(self._count))
-        return found
-
-    def _numbered(self, those: Sequence[Tensor]) -> frozenset[int]:
-        return frozenset(map(self._number, those))
+        if version not in held[1]:
+            held[1][version] = next(self._count)
+        return held[1][version]
 
 
-def trace(root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[Kept] | None = None) -> list[ModuleCall]:
+def trace(
+    root: nn.Module, inputs: NetworkInput, *, only: str = '', kept: list[_Returned] | None = None
+) -> list[ModuleCall]:
     """The calls of all modules in one forward, in the order in which they end.
 
     Args:
         root: The network.
         inputs: Its input.
         only: Name of a module after whose first call the network may fail.
-        kept: Gets copies of everything that the modules returned.
+        kept: Gets everything that the modules returned.
     """
     root = unwrapped(root)
     watch = _Watch(root, inputs, kept)
     modules = dict(root.named_modules())
     handles = [module.register_forward_pre_hook(watch.begin) for module in modules.values()]
     try:
-        run_until(root, inputs, [(modules, watch.end)])
+        with uncollected():
+            run_until(root, inputs, [(modules, watch.end)])
     except InputError:
         if not only or all(each.name != only for each in watch.calls):
             raise
@@ -346,7 +400,12 @@ def stage_features(
     def find() -> list[str]:
         if batch * height * width > _MOST_KEPT:
             return _find_stages(root, rows(inputs, 0, 1))
-        return _find_stages(root, inputs, kept)
+        returned: list[_Returned] = []
+        names = _find_stages(root, inputs, returned)
+        paths = set(map(module_path, names))
+        copies = [each.copied() for each in returned if each.kept.name in paths]
+        kept[:] = [] if None in copies else [each for each in copies if each is not None]
+        return names
 
     names = remembered(root, 'stages', _sizes_of(inputs), find)
     return list(names), features(root, inputs, find_target_layers(root, names), hints, kept, read)
@@ -364,7 +423,7 @@ def _backbone(root: nn.Module) -> str:
 def _find_stages(
     root: nn.Module,
     inputs: NetworkInput,
-    kept: list[Kept] | None = None,
+    kept: list[_Returned] | None = None,
     every: Sequence[ModuleCall] | None = None,
 ) -> list[str]:
     """The stages, from a forward that is run, or from the calls of one that was."""

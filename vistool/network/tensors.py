@@ -307,6 +307,7 @@ class Grids(Sequence[Size]):
 
     sizes: list[Size] = field(default_factory=list)
     measured: set[Size] = field(default_factory=set)
+    _latest: Grids | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -325,6 +326,12 @@ class Grids(Sequence[Size]):
     def copy(self) -> Grids:
         """The sizes seen so far."""
         return Grids(list(self.sizes), set(self.measured))
+
+    def snapshot(self) -> Grids:
+        """:meth:`copy`; one copy, which nobody may change, as long as the sizes are the same."""
+        if self._latest is None or self._latest != self:
+            self._latest = self.copy()
+        return self._latest
 
     def watch(self, output: Any, args: Sequence[Any] = (), module: nn.Module | None = None) -> None:
         """Notes the size of a 4-D map, or the ``(H, W)`` that token models pass along with their tokens.
@@ -617,15 +624,22 @@ def find_layout(
 
 def weighs_tokens(tensor: Tensor, grids: Sequence[Size], layer: nn.Module | None) -> bool:
     """Whether a tensor of four axes is ``(B, heads, tokens, tokens)``, which would pass for a square map."""
-    side = tensor.shape[2]
-    if side != tensor.shape[3] or side == 1:
-        return False
-    weights = isinstance(layer, (nn.Softmax, nn.modules.dropout._DropoutNd))
-    prefixed = any(h > 1 < w and 1 <= side - h * w <= USUAL_PREFIX for h, w in grids)
-    if not (prefixed or (weights and any(side == h * w for h, w in grids))):
+    if not may_weigh_tokens(tensor.shape, grids, layer):
         return False
     # 56 × 56 positions could be 7 × 7 tokens and 7 more: only weights sum to 1
     return tensor.is_meta or bool(((tensor[0, :, 0].detach().double().sum(-1) - 1).abs() < _SUM_TOLERANCE).all())
+
+
+def may_weigh_tokens(shape: Sequence[int], grids: Sequence[Size], layer: nn.Module | None) -> bool:
+    """Whether a tensor of this shape may be ``(B, heads, tokens, tokens)``, so that its values have to tell."""
+    if len(shape) != 4 or shape[2] != shape[3] or shape[2] == 1:
+        return False
+    side, weights = shape[2], isinstance(layer, (nn.Softmax, nn.modules.dropout._DropoutNd))
+    for height, width in grids:
+        spare = side - height * width
+        if (0 < spare <= USUAL_PREFIX and height > 1 and width > 1) or (weights and spare == 0):
+            return True
+    return False
 
 
 def _find_map(shape: tuple[int, ...], input_size: Size, layer: nn.Module | None, grids: Sequence[Size]) -> Layout:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from vistool.network.attention import Frame
 from vistool.network.tensors import Grids, Layout, PooledMap, Size, WindowOrder, replace_tensor, seen_grids
 
 _STATEMENTS = ('window_size', 'shift_size', 'window_shape', 'partition_size', 'ws')
+_STATED = ('window_size', 'partition_size')
 _ATTENTION = {F.scaled_dot_product_attention, F.softmax, torch.softmax, Tensor.softmax, F.multi_head_attention_forward}
 
 
@@ -52,11 +54,20 @@ class Windows:
 
 def stated_windows(module: nn.Module) -> Windows | None:
     """The windows that a module states, or None."""
+    kind: Any = type(module)  # mypy does not take classes for hashable
+    if not _may_state(kind) and vars(module).keys().isdisjoint(_STATED):
+        return None  # each look for an attribute that a module does not have raises and catches an error
     if hasattr(module, 'partition_size') and hasattr(module, 'partition_block'):
         size = _pair(module.partition_size)
         return None if size is None else Windows(size, scattered=not module.partition_block)
     size, shift = _pair(getattr(module, 'window_size', None)), _pair(getattr(module, 'shift_size', None))
     return None if size is None or shift is None else Windows(size, shift)
+
+
+@lru_cache(1024)
+def _may_state(kind: Any) -> bool:
+    """Whether modules of a class may have windows without attributes of their own that say so."""
+    return any(hasattr(kind, name) for name in _STATED) or kind.__getattr__ is not nn.Module.__getattr__
 
 
 def find_windows(model: nn.Module, grid: Size) -> tuple[Windows, ...]:

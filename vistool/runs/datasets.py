@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import time
@@ -44,6 +45,7 @@ MOST_LINES = 100
 MOST_DISTANCE = 16
 """Hashes of images that have nothing in common differ in 32 of 64 bits on average, and sometimes in 20."""
 _WORTH_WORKERS = 32
+_MOST_OF_SHEET = 64  # samples that a message suggests to put on one
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     jobs = [(number, chosen[start : start + size]) for number, start in enumerate(range(0, len(chosen), size))]
     out = output.path(source.name, 'browse_dataset')
     visualizer = Visualizer(out, output.style, show=output.show)
-    visualizer.check(len(jobs))
+    visualizer.check(len(jobs), sheet=_sheet_of(len(chosen), analysis))
     drawing = _Drawing(analysis, samples, output.style, visualizer.suffix, spec.rescale_factor, output.show)
     choices = _choices(spec)
     kind = 'batch' if analysis.mode == 'batch' else 'sheet' if analysis.sheet else ''
@@ -374,6 +376,15 @@ def _choices(spec: DatasetSpec) -> tuple[object, ...]:
     repeats = spec.analysis.repeats
     drawn = f'x{repeats}' if repeats > 1 else ''
     return spec.phase, spec.analysis.mode, spec.classes, drawn, f'seed{spec.seed}' if spec.seed else ''
+
+
+def _sheet_of(count: int, analysis: BrowseDataset) -> str:
+    """The rows and columns that hold so many samples in one picture; ``''`` where a picture is a batch."""
+    if analysis.mode == 'batch' or count > _MOST_OF_SHEET:
+        return ''
+    columns = 1 if analysis.mode == 'pipeline' or analysis.repeats > 1 else math.ceil(math.sqrt(count))
+    shown = 2 * columns if analysis.mode == 'concat' else columns  # each sample takes two places there
+    return f'{math.ceil(count / columns)} {shown}'
 
 
 def _write_table(rows: Sequence[Mapping[str, Any]], visualizer: Visualizer, name: str, suffix: str = '') -> Path:

@@ -334,7 +334,7 @@ def open_output(spec: RunSpec, out: Path, images: int) -> Visualizer:
         check_file(Path(output.sheet), 'sheet')
     style = output.style if output.sheet is None else output.style.beside_sheet()
     visualizer = Visualizer(out, style, output.save_raw, output.show, output.panels, companions=folders)
-    visualizer.check(1 if spec.selection else images, pages=True)
+    visualizer.check(1 if spec.selection else images, sheet=str(out))
     return visualizer
 
 

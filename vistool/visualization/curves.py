@@ -198,8 +198,8 @@ def mark_ends(axes: Any, curves: Sequence[Curve], axis: Axis, colors: Sequence[A
 def _say_ends(axes: Any, places: NDArray[Any], values: NDArray[Any], paper: bool, falls: bool) -> None:
     shared = {'textcoords': 'offset points', 'color': '0.25', 'fontsize': 'small', 'annotation_clip': False}
     side, anchor = (4, 'left') if places[0] < places[1] / 2 else (-4, 'right')
-    axes.annotate(f'peak {values[0]:.3g}', (places[0], values[0]), (side, 4), ha=anchor, **shared)
-    if values[1] > 0 or axes.get_yscale() != 'log':
+    axes.annotate(f'peak {values[0]:.3g}', (places[0], values[0]), (side, 3), ha=anchor, **shared)
+    if (values[1] > 0 or axes.get_yscale() != 'log') and not (paper and places[0] == places[1]):
         below = {'xytext': (-5, -4.6), 'ha': 'right', 'va': 'center'}  # a curve that falls does not pass there
         above = {'xytext': (-5, 4), 'ha': 'right', 'va': 'bottom'}
         where = {'xytext': (6, 0), 'va': 'center'} if not paper else below if falls else above
@@ -287,7 +287,7 @@ def draw_curves(result: Curves, page: Page, made: Figure, theme: Theme = 'whiteg
             own = [curve for curve in result.curves if curve.parameter == name]
             _panel(panels[-1], own, name, axis, result, page, log_scale)
             if zoom and name == 'lr':
-                _zoomed(made.add_subplot(grid[row, 1], sharey=panels[-1]), own, axis, zoom)
+                _zoomed(made.add_subplot(grid[row, 1], sharey=panels[-1]), panels[-1], own, axis, zoom)
         axis.finish(panels[-1], panels[0])
         for above in panels[:-1]:
             above.tick_params(labelbottom=False)
@@ -386,15 +386,15 @@ def _zoom(result: Curves, axis: Axis) -> float:
     return max(short, default=0.0)
 
 
-def _zoomed(axes: Any, curves: Sequence[Curve], axis: Axis, reach: float) -> None:
-    """The first part of the run on axes of its own."""
+def _zoomed(axes: Any, whole: Any, curves: Sequence[Curve], axis: Axis, reach: float) -> None:
+    """The first part of the run on axes of its own, with the heights and the room for words of the whole."""
     shown = []
     for curve in curves:
         inside = axis.position(curve.config, curve.steps) <= reach
         if inside.any():
             shown.append(replace(curve, steps=curve.steps[inside], values=curve.values[inside]))
     draw_lines(axes, shown, axis)
-    axes.margins(x=0.02)
+    axes.margins(x=0.02, y=whole.margins()[1])
     axes.text(0.95, 0.11, 'warm-up', transform=axes.transAxes, ha='right', color='0.4', fontsize='small')
     axes.tick_params(labelleft=False)
     axis.finish(axes, axes)

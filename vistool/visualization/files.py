@@ -221,9 +221,12 @@ def check_folder(folder: Path, argument: str = 'out') -> None:
     """Make sure that files can be written in ``folder``, which need not exist; nothing is left behind.
 
     Raises:
-        InputError: They cannot.
+        InputError: They cannot, or a folder that does not exist yet is called like a file.
     """
     _check_writable_name(folder, argument)
+    if folder.suffix.lower() in {*SUFFIXES, *_OTHER_SUFFIXES} and not os.path.lexists(folder):
+        problem = f'{shown(str(folder))} ends like a {folder.suffix.lower()} file'
+        raise InputError(problem, accepted='a folder', parameter=argument)
     existing = folder.absolute()
     while not os.path.lexists(existing):
         existing = existing.parent

@@ -61,12 +61,12 @@ class Visualizer:
     _written: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def check(self, count: int = 1, *, pages: bool = False) -> None:
+    def check(self, count: int = 1, *, sheet: str = '') -> None:
         """Finds out before the work whether its results can be written.
 
         Args:
             count: How many results will come.
-            pages: Whether they could also go to the pages of one file, with the parameter ``sheet``.
+            sheet: The value of the parameter ``sheet`` that would put all of them into one file; ``''``: there is none.
 
         Raises:
             InputError: The suffix is unknown, a folder cannot be written in, several results would go into one file,
@@ -76,7 +76,7 @@ class Visualizer:
             out = Path(self.out)
             one = is_file(out)
             if one and count > 1:
-                raise _one_file(out, f'{count} results', pages)
+                raise _one_file(out, f'{count} results', sheet)
             if one:
                 check_file(out, 'out')
             else:
@@ -187,10 +187,10 @@ class Visualizer:
         ]
 
 
-def _one_file(path: Path, what: str, pages: bool = False) -> InputError:
-    sheet = f', and {param("sheet", path)} for all on pages' if pages else ''
+def _one_file(path: Path, what: str, sheet: str = '') -> InputError:
+    instead = f', or {param("sheet", sheet)} for all together' if sheet else ''
     problem = f'{what} would be written to the one file {str(path)!r}'
-    return InputError(problem, hint=f'give a folder instead{sheet}', parameter='out')
+    return InputError(problem, hint=f'give a folder instead{instead}', parameter='out')
 
 
 def save(result: Result | Sequence[Result], path: str | Path, *, save_raw: bool = False, **style: Any) -> list[Path]:

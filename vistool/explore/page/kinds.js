@@ -1,8 +1,8 @@
 // The six kinds of views: what can be chosen, what each follows, and what it asks of the server.
 
-import { cellAt, cornersOf, invert } from './geometry.js';
-import { gridLines } from './stage.js';
-import { known, pictureOf, state, targetNow, targetOf } from './state.js';
+import { cornersOf, invert } from './geometry.js';
+import { cellOf, gridLines } from './stage.js';
+import { known, state, targetNow, targetOf } from './state.js';
 import { methodOf, pointOf } from './view.js';
 
 const SHOWN = 12;  // channels in the strip of feature maps
@@ -82,8 +82,7 @@ function tellPatch(pane, point) {
   const offer = pane.view.offer(pane.model);
   if (!offer || !offer.matrix || !point) return null;
   const grid = { matrix: offer.matrix, height: offer.grid[0], width: offer.grid[1] };
-  const picture = pictureOf(pane.model);
-  const cell = cellAt(grid, (point.x * picture.width) / state.photo.width, (point.y * picture.height) / state.photo.height);
+  const cell = cellOf(grid, pane.model, point);
   pane.stage.grid = grid;
   pane.stage.setToken(cell && cornersOf(grid, cell));
   pane.stage.setLines(gridLines(grid));

@@ -139,7 +139,7 @@ async function start() {
   const names = said.models.map((model) => model.name);
   $('title').replaceChildren(...names.flatMap((name, number) => [number ? el('span', { className: 'soft' }, ' and ') : '', name]));
   $('title').title = said.models.map((model) => [model.name, model.checkpoint].filter(Boolean).join(', ')).join('; ');
-  document.body.dataset.models = String(names.length);
+  document.body.dataset.models = names.length > 1 ? 'several' : 'one';
   for (const kind of KINDS) {
     views[kind.key] = new View(kind, page);
     $('views').append(views[kind.key].element);

@@ -113,7 +113,7 @@ export async function choosePhoto(photo, page) {
     const middle = input && input.outline && input.outline.length
       ? input.outline.reduce(([x, y], corner) => [x + corner[0] / input.outline.length, y + corner[1] / input.outline.length], [0, 0])
       : [width / 2, height / 2];
-    const inside = (value, end) => Math.min(end - 1, Math.max(0, value));
+    const inside = (value, end) => Math.min(end - 1, Math.max(0, Math.round(value)));  // a corner is exact but for rounding
     const point = described[0].picture === 'network' ? { x: width / 2, y: height / 2 } : { x: inside(middle[0], width), y: inside(middle[1], height) };
     $('main').dataset.state = 'shown';
     change({ described, point });

@@ -3,7 +3,7 @@
 import { el } from './elements.js';
 import { apply, cellAt, pointsText } from './geometry.js';
 import { paintMap } from './paint.js';
-import { change, pictureOf, state } from './state.js';
+import { change, pictureOf, pixelOf, state } from './state.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -166,10 +166,15 @@ export class Stage {
 /** The tokens that keys step over where a stage has no map of its own. */
 Stage.tokens = null;
 
+/** The cell of a grid under the middle of a point's pixel, where the commands look; null outside. */
+export function cellOf(grid, model, point) {
+  const { x, y } = pixelOf(model, point);
+  return cellAt(grid, x + 0.5, y + 0.5);
+}
+
 /** What a map says at a point of the photo: its cell and its value, or null where it says nothing. */
 export function valueAt(map, model, point) {
-  const picture = pictureOf(model);
-  const cell = cellAt(map, (point.x * picture.width) / state.photo.width, (point.y * picture.height) / state.photo.height);
+  const cell = cellOf(map, model, point);
   if (!cell) return null;
   const at = (cell.row * map.width + cell.column) * map.channels;
   return { ...cell, values: [...map.values.subarray(at, at + map.channels)] };

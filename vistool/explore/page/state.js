@@ -31,12 +31,12 @@ export function pictureOf(number) {
   return described && described.picture === 'network' ? described : state.photo;
 }
 
-/** The point in whole pixels of a model's picture, as the commands take it. */
-export function pixelOf(number) {
+/** A point in whole pixels of a model's picture, as the commands take it. */
+export function pixelOf(number, point = state.point) {
   const picture = pictureOf(number);
-  if (!state.point || !picture) return null;
+  if (!point || !picture) return null;
   const whole = (value, own, size) => Math.max(0, Math.min(size - 1, Math.floor((value / own) * size)));
-  return { x: whole(state.point.x, state.photo.width, picture.width), y: whole(state.point.y, state.photo.height, picture.height) };
+  return { x: whole(point.x, state.photo.width, picture.width), y: whole(point.y, state.photo.height, picture.height) };
 }
 
 /** A class of a model as scores name it: its first synonym, else its number. */
