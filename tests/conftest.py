@@ -1,5 +1,6 @@
 import functools
 import gc
+import logging
 import os
 import sys
 from pathlib import Path
@@ -47,6 +48,15 @@ def _index_of_packages():
     from mmengine.config import utils
 
     utils.load = functools.cache(utils.load)
+
+
+@pytest.fixture(autouse=True)
+def _logging():
+    """A command keeps the records of its process to itself; in the next test, caplog sees them again."""
+    log = logging.getLogger('vistool')
+    log.handlers.clear()
+    log.propagate = True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

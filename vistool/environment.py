@@ -73,7 +73,7 @@ def known_clashes() -> list[str]:
     if transformers and int(transformers.partition('.')[0]) >= _BREAKING_TRANSFORMERS:
         found.append(
             f'transformers {transformers} is installed, with which models of mmpretrain fail: '
-            "pip install 'transformers>=4.53,<5'"
+            "pip install 'transformers>=4.56,<5'"
         )
     if _other_vistool():
         found.append(

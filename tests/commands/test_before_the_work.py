@@ -79,6 +79,26 @@ def test_places_that_cannot_be_written_are_refused_on_one_line(capsys, here, opt
     assert files(here) == []
 
 
+@pytest.mark.parametrize('name', ['panels.npz', 'sub/x.PNG', 'x.tiff'])
+def test_a_folder_that_is_called_like_a_file_is_refused(capsys, here, name):
+    line = refused(capsys, cam, 'things/good.png', *VIT, '-o', 'out', '--panels', name)
+    assert '--panels' in line and 'ends like a' in line and files(here) == []
+
+
+@pytest.mark.parametrize(
+    ('texts', 'named'),
+    [
+        ({'a.py': b"_base_ = 'a.py'"}, 'a.py has no end'),
+        ({'a.py': b"_base_ = ['b.py']", 'b.py': b"_base_ = ['a.py']"}, 'a.py has no end'),
+        ({'a.py': b'\xff\xfe\x00bad'}, 'a.py is not UTF-8 text'),
+    ],
+)
+def test_configs_that_cannot_be_read_to_their_end_are_one_line(capsys, here, texts, named):
+    for name, text in texts.items():
+        (here / name).write_bytes(text)
+    assert named in refused(capsys, cam, 'things/good.png', 'a.py', 'none')
+
+
 def said(command, *words):
     parser = command.build_parser()
     with pytest.raises(InputError) as caught:

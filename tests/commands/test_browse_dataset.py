@@ -431,7 +431,7 @@ def test_names_with_line_breaks_or_that_are_not_text(capsys, tmp_path, odd_names
     assert code == 1 and failed.count('name.png') == 1 and r'a\nb/bad\nname.png: ' in failed  # named once, escaped
     if '--report' not in options and '--save-raw' in options:
         data = next((tmp_path / 'out').glob('*.csv')).read_bytes()
-        assert data.count(b'x\n\xfe.png') == 2 and b'/c\xff/' in data
+        assert data.count(b'x\n\xfe.png') == 2 and b'"c\xff/x\n' in data
 
 
 def test_a_table_of_no_sample_has_its_header(capsys, tmp_path, odd_names):
@@ -478,6 +478,13 @@ def test_a_folder_is_browsed_by_the_rule_of_all_inputs(tmp_path, capsys):
     assert code == 0, err
     drawn = sorted(Path(path).stem.split('_') for path in out if path.endswith('.png'))
     assert [(name[1], name[-3]) for name in drawn] == [('cat', 'a'), ('cat', 'b'), ('dog', 'd'), ('dog', 'c')]
+
+
+def test_an_empty_image_is_said_to_be_empty(tmp_path, capsys):
+    shutil.copytree('demo/photos', tmp_path / 'photos')
+    (tmp_path / 'photos/camera.png').write_bytes(b'')
+    code, _, err = run(capsys, tmp_path / 'photos', '-n', 2, '-o', tmp_path / 'out')
+    assert code == 1 and 'camera.png is empty (0 bytes); copy or download it again' in err and 'OpenCV' not in err
 
 
 def test_a_misspelt_transform_is_answered_with_near_names(tmp_path, capsys):

@@ -215,7 +215,7 @@ def test_a_checkpoints_own_class_names_are_taken_where_they_fit(tmp_path, caplog
     ('transformers', 'summary', 'told'),
     [
         ('4.57.6', 'Shows what a vision model and its data pipeline do', ''),
-        ('5.0.0', 'Shows what a vision model and its data pipeline do', "pip install 'transformers>=4.53,<5'"),
+        ('5.0.0', 'Shows what a vision model and its data pipeline do', "pip install 'transformers>=4.56,<5'"),
         ('12.1', 'Shows what a vision model', 'transformers 12.1 is installed'),
         (None, 'Clean your data with ease', 'pip uninstall vistool'),
         (None, '', 'another project called vistool'),

@@ -1,6 +1,5 @@
 """Many images at once: what one image gives alone, with broken ones reported and skipped."""
 
-import logging
 import threading
 import time
 from pathlib import Path
@@ -154,8 +153,7 @@ def test_what_no_image_of_the_first_batch_allows_is_an_error(size):
     assert len(tried) <= 2 * size
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger('vistool'), 'propagate', True)
+def test_out_of_memory_halves_the_batch_and_goes_on(caplog):
     sizes, written = [], []
 
     def explain(samples):

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import logging
 import os
 import random
 import signal
@@ -250,7 +249,6 @@ def test_a_process_started_by_torchrun_without_the_launcher_says_so(monkeypatch)
 def test_an_idle_gpu_is_told_of(there, device, count, told, caplog, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: there)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'A big one')
-    monkeypatch.setattr(logging.getLogger('vistool'), 'propagate', True)
     with caplog.at_level('INFO', 'vistool'):
         hint_at_gpu(device, count)
     assert ('A big one is idle' in caplog.text) == told

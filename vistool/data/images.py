@@ -40,7 +40,7 @@ ImageLike = str | PathLike[str] | Image.Image | NDArray[Any]
 
 _UNKNOWN = 'not an image, or in an unknown format'
 _ACCEPTED = 'an image file (JPEG, PNG, TIFF, WebP, BMP, GIF) or an array (.npy, .npz)'
-_AGAIN = 'copy or download it again'
+AGAIN = 'copy or download it again'
 
 #: How files of images begin: JPEG, PNG, GIF, WebP, TIFF.
 _SIGNATURES = (b'\xff\xd8\xff', b'\x89PNG\r\n', b'GIF8', b'RIFF', b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
@@ -248,7 +248,7 @@ def _opened(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f'{on_one_line(path)} is too large: {error}', hint='make it smaller first') from None
     except Exception as error:  # damaged files can raise anything
-        raise InputError(f'{on_one_line(path)} cannot be read: {message_of(error)}', hint=_AGAIN) from error
+        raise InputError(f'{on_one_line(path)} cannot be read: {message_of(error)}', hint=AGAIN) from error
 
 
 def open_image(path: str | PathLike[str]) -> Image.Image:
@@ -268,7 +268,7 @@ def open_image(path: str | PathLike[str]) -> Image.Image:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     text = without_name(message_of(error), path)
-    return InputError(f'{on_one_line(path)} is damaged or cut off ({text})', hint=_AGAIN)
+    return InputError(f'{on_one_line(path)} is damaged or cut off ({text})', hint=AGAIN)
 
 
 def _pil_values(image: Image.Image, name: str) -> tuple[NDArray[Any], str, int, bool]:
@@ -370,9 +370,7 @@ def _load_array(path: Path) -> NDArray[Any]:
     except InputError:
         raise
     except Exception as error:  # damaged files can raise anything
-        raise InputError(
-            f'{on_one_line(path)} cannot be read as an array ({message_of(error)})', hint=_AGAIN
-        ) from error
+        raise InputError(f'{on_one_line(path)} cannot be read as an array ({message_of(error)})', hint=AGAIN) from error
 
 
 def _is_tiff(path: Path) -> bool:
@@ -480,7 +478,7 @@ def _check(path: Path) -> None:
     if not path.is_file():
         raise InputError(f'{on_one_line(path)} is not a regular file', accepted=_ACCEPTED)
     if path.stat().st_size == 0:
-        raise InputError(f'{on_one_line(path)} is empty (0 bytes)', hint=_AGAIN)
+        raise InputError(f'{on_one_line(path)} is empty (0 bytes)', hint=AGAIN)
     if not os.access(path, os.R_OK):
         raise InputError(f'{on_one_line(path)} cannot be read: you have no permission', hint='change its permissions')
 

@@ -36,7 +36,7 @@ from vistool.data.datasets import (
 from vistool.data.decoders import decoding
 from vistool.data.display import Display, Shown
 from vistool.data.geometry import GeometricStep, Geometry, Size, resize
-from vistool.data.images import read_photo
+from vistool.data.images import AGAIN, read_photo
 from vistool.data.photometry import Photometry, Preprocessing, compared
 from vistool.data.pipelines import is_loader, seed_inner
 from vistool.data.samples import Pair, channel_axis, image_keys, planes_of, size_of
@@ -694,6 +694,9 @@ class Samples:
                 self._finish(recorder, data)
         except Exception as error:
             where = path_of(watch.info) or f'sample {index}'
+            with suppress(OSError):
+                if os.path.getsize(where) == 0:
+                    raise InputError(f'{on_one_line(where)} is empty (0 bytes)', hint=AGAIN) from error
             text = error.problem if isinstance(error, InputError) else message_of(error)
             problem = f'{on_one_line(where)}: {without_name(text, where)}'
             if not isinstance(error, InputError):

@@ -588,6 +588,12 @@ def _explain(error: BaseException, path: Path) -> InputError:
         )
     if missing := _missing_base(error, path):
         return missing
+    if isinstance(error, RecursionError):
+        return InputError(
+            f'{path} has no end: its _base_ names the file itself, or files name each other', parameter='config'
+        )
+    if isinstance(error, UnicodeDecodeError):
+        return InputError(f'{path} is not UTF-8 text', accepted='a config', parameter='config')
     return InputError(f'{line or path}: {cause_of(error)}', parameter='config')
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from vistool.data.samples import Sample, preprocess
 from vistool.environment import warn_of_environment, without_import_notices
 from vistool.errors import InputError, cause_of, counted, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
-from vistool.models.checkpoints.unpickling import weights_only
+from vistool.models.checkpoints.unpickling import TRUST_HINT, weights_only
 from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import OWN, Chosen, check_names, dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
@@ -477,6 +478,10 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
         except InputError:
             raise
         except Exception as error:  # a model's constructor can raise anything
+            # newer versions of timm wrap PyTorch's error; the advice of both is about their own arguments
+            if not trust and (isinstance(error, UnpicklingError) or isinstance(error.__cause__, UnpicklingError)):
+                problem = f'the model of {source.name} loads a file that is damaged or could run code when loaded'
+                raise InputError(problem, hint=TRUST_HINT, parameter='config') from error
             refuse_old_form(config, OLD_DATA, 'default_scope, model and test_dataloader', source.name)
             raise InputError(
                 f'the model of {source.name} cannot be built: {cause_of(error)}',

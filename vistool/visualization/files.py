@@ -35,9 +35,11 @@ RASTER_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 VECTOR_SUFFIXES = ('.pdf', '.svg')
 SUFFIXES = RASTER_SUFFIXES + VECTOR_SUFFIXES
 
+# OpenCV before 4.12, the last with NumPy 1, cannot be told a filter: it tries all of them, which takes longer.
+_PNG_FILTER = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG) if hasattr(cv2, 'IMWRITE_PNG_FILTER') else ()
 _OPTIONS = {
     # Level 1 with one fixed filter: a third of the time of the default, for files a tenth larger.
-    '.png': (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG),
+    '.png': (cv2.IMWRITE_PNG_COMPRESSION, 1, *_PNG_FILTER),
     # Colors are the message: keep them at full resolution (4:4:4).
     '.jpg': (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
     '.webp': (),
@@ -219,9 +221,12 @@ def check_folder(folder: Path, argument: str = 'out') -> None:
     """Make sure that files can be written in ``folder``, which need not exist; nothing is left behind.
 
     Raises:
-        InputError: They cannot.
+        InputError: They cannot, or a folder that does not exist yet is called like a file.
     """
     _check_writable_name(folder, argument)
+    if folder.suffix.lower() in {*SUFFIXES, *_OTHER_SUFFIXES} and not os.path.lexists(folder):
+        problem = f'{shown(str(folder))} ends like a {folder.suffix.lower()} file'
+        raise InputError(problem, accepted='a folder', parameter=argument)
     existing = folder.absolute()
     while not os.path.lexists(existing):
         existing = existing.parent

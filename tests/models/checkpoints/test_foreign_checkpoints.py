@@ -162,7 +162,8 @@ def test_timm_loads_no_pickle_that_runs_code(options, tmp_path):
     trace, evil = tmp_path / 'ran', tmp_path / 'evil.pth'
     torch.save({'state_dict': Touch(trace)}, evil)
     text = json.dumps(options).replace('{}', str(evil))
-    error_of(lambda: build_module(resolve('timm::test_resnet', json.loads(text))))
+    message = error_of(lambda: build_module(resolve('timm::test_resnet', json.loads(text))))
+    assert 'could run code when loaded' in message and 'trust_checkpoint' in message
     assert not trace.exists() and 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
 
 

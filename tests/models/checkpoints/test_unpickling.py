@@ -249,6 +249,14 @@ def test_what_training_scripts_leave_in_checkpoints_is_harmless(tmp_path):
         assert isinstance(found['args'], Inert) and isinstance(found['history'], Inert)
 
 
+@pytest.mark.parametrize('module', ['pathlib', 'pathlib._local'])
+@pytest.mark.parametrize('kind', ['PosixPath', 'WindowsPath', 'Path'])
+def test_paths_are_harmless_whichever_python_wrote_them(tmp_path, module, kind):
+    """Python 3.13 writes pathlib._local, the versions before and after it write pathlib."""
+    program = b'\x80\x02c%b\n%b\nX\x02\x00\x00\x00/x\x85R.' % (module.encode(), kind.encode())
+    assert isinstance(read_pickle(write_program(tmp_path / 'file.pth', program)), Inert)
+
+
 def test_a_whole_pickled_model_is_refused_unless_trusted(tmp_path):
     path = write(tmp_path / 'model.pth', nn.Sequential(nn.Linear(2, 2)), 'zip')
     with pytest.raises(InputError, match=r'whole pickled model.*state_dict\(\).*trust_checkpoint'):

@@ -112,6 +112,7 @@ def _mapping(*_factory: Any) -> OrderedDict[Any, Any]:
 
 
 _NUMPY_CORES = ('numpy.core.multiarray', 'numpy._core.multiarray')  # NumPy 1 and NumPy 2
+_PATHLIB = ('pathlib', 'pathlib._local')  # the second is how Python 3.13 names it
 STAND_INS: dict[str, Any] = {
     'builtins.getattr': _attribute,
     'builtins.bytes': _empty_bytes,  # how protocol 2 writes b''
@@ -136,9 +137,7 @@ STAND_INS: dict[str, Any] = {
             'mmengine.config.config.Config',
             'mmcv.utils.config.Config',
             'argparse.Namespace',
-            'pathlib.Path',
-            'pathlib.PosixPath',
-            'pathlib.WindowsPath',
+            *(f'{module}.{name}' for module in _PATHLIB for name in ('Path', 'PosixPath', 'WindowsPath')),
             'torch.torch_version.TorchVersion',
             'builtins.slice',
             'builtins.int',
