@@ -71,6 +71,7 @@ class OnItsDevice(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        self.eval()  # Quantus asks
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's output."""

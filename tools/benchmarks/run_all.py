@@ -378,6 +378,21 @@ use both, so the sum of the CPU times in the table is the floor. More cores, or 
 of the forward, encoding is the largest part: the fastest level of zlib with a fixed filter. Other filters and
 strategies of OpenCV's encoder take 0.85 to 1.2 times as long; without compression it would be a tenth, for files twice
 as large.
+
+## What a GPU changes
+
+`python tools/checks/devices.py` runs 33 command lines on both devices and compares every array that they write. On an
+H100 they are at most 7e-6 of an array's largest value apart; of the ranks that vis_check reports, 1.5e-3. Convolutions
+run in float32: cuDNN takes TF32 by default, which changes maps of the last layer by 0.2 % and of inner layers by 5 %.
+The plain forward of the table runs in float32 too. `--amp` is the fast way on a GPU.
+
+A forward of one image takes 4 milliseconds there, most of them spent on starting its kernels, and so does everything
+around it: locking the network, the maps, and their checks cost 5 milliseconds on one core of the CPU, the reading of
+twelve layers of attention 20. The ratios of the table are those of Python to a fast device. Of eight methods, those
+with an eigenvector take 23 milliseconds each for 32 images, in cuSOLVER. Batches and `--workers` help, more than on a
+CPU. The copy of a batch is pinned and overlaps with the forward before it; maps stay on the device until they are
+drawn. The rows of the GPU were measured before two of the waits for it were taken out (one for each image of a batch,
+one for each tile of rollout).
 """
 
 

@@ -85,9 +85,10 @@ def weighted_rows(op: AttentionOp, gradient: Tensor, rows: Tensor) -> Tensor:
 def _apply(op: AttentionOp, rows: Tensor, change: Callable[[slice, slice, Tensor], Tensor]) -> Tensor:
     """``rows`` times the mean over heads of the changed weights; tiles in which all rows are zero are skipped."""
     result, room = rows.new_zeros(*rows.shape[:2], op.shape[3]), op.room()
+    busy = rows.any((0, 1)).cpu()  # once: a GPU would be waited for at every tile
     for heads, part in op.tiles():
         own = rows[:, None, :, part]
-        if own.any():
+        if busy[part].any():
             weights = change(heads, part, op.part(part, heads, room))
             result += (own.to(weights.dtype) @ weights).sum(1)
     return result / op.shape[1]

@@ -143,8 +143,7 @@ class Report:
             assert isinstance(target, cam_targets.ScoreTarget)
             return Target(target.name, score=float(value[index]))
         assert isinstance(target, cam_targets.ClassTarget) and self.readout is not None and self.numbers is not None
-        against = target.signs is not None and bool(target.signs[index] < 0)
-        chosen = int(target.classes[index])
+        chosen, against = target.chosen[index]
         return target_of(self.model, self.readout, chosen, self.numbers[index], against, sample.values, target.word)
 
     def _prediction(self, index: int, sample: Sample) -> Target | None:

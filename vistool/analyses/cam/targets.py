@@ -87,6 +87,12 @@ class ClassTarget:
         """Whether the class is asked for of this image."""
         return self.asked is None or bool(self.asked[image])
 
+    @functools.cached_property
+    def chosen(self) -> Sequence[tuple[int, bool]]:
+        """The class of each image, and whether the evidence against it is shown; fetched from a GPU once."""
+        against = [False] * len(self.classes) if self.signs is None else (self.signs < 0).tolist()
+        return list(zip(self.classes.tolist(), against, strict=True))
+
     def score(self, output: Any, rows: Tensor) -> Tensor:
         """The class score of each row of a network's output; see :class:`Target`."""
         scores = self.readout.scores(output, len(rows))
