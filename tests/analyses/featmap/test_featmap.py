@@ -221,9 +221,8 @@ def test_maxvits_blocks_and_grids_go_back_to_their_places(name, part, scattered)
 
     torch.manual_seed(0)
     options = {'depths': (1, 1), 'embed_dim': (32, 64), 'block_type': ('M', 'M'), 'stem_width': 8}
-    network = timm.create_model(name, img_size=64, **options).eval()
+    network = timm.create_model(name, img_size=(64, 96), **options).eval()
     inputs, layer = torch.randn(2, 3, 64, 96), f'stages.0.blocks.0.{part}.attn.proj'
-    network.set_input_size(img_size=(64, 96))
     grid, window = (16, 24), tuple(network.get_submodule(f'stages.0.blocks.0.{part}').partition_size)
     kept = hooked_by_hand(network, layer, inputs)
     expected = torch.full((2, 32, *grid), torch.nan)
