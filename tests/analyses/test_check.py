@@ -360,7 +360,7 @@ def test_one_image_plays_no_grid_game(network, images):
     report = checked(network, images[0], ['gradcam'])
     assert report.count == 1 and report.passes
     told = report['gradcam', 'gridpg'].text
-    assert 'needs four different photos' in told and 'of 1 photos, 1 is predicted so clearly, as 1 class' in told
+    assert 'needs four different photos' in told and 'of 1 photo, 1 is predicted so clearly, as 1 class' in told
     assert report['gradcam', 'randomization'].verdict == 'pass'
 
 

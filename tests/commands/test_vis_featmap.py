@@ -125,7 +125,7 @@ def test_the_preview_has_shapes_for_this_image_and_needs_no_checkpoint(capsys, t
     (line,) = [line for line in out.splitlines() if re.match(r'\s+backbone\.layer4: ', line)]
     assert '2048×7×7' in line and '← stage 4' in line
     assert re.search(r'backbone\.layer1\.0\.relu: ReLU +64×56×56 +called 3 times', out)
-    assert out.splitlines()[-1].startswith('output: 1000  ← 1000 classes by softmax')
+    assert out.splitlines()[-1].startswith('output: 1000  ← 1,000 classes by softmax')
 
 
 SIAMESE = """

@@ -119,7 +119,7 @@ UNKNOWN = {
     'BEiT': 'backbone.layers.1',
     'BEiT, class token': 'backbone.layers.1.ln1',
     'DeiT3': 'backbone.layers.1.ln1',
-    'LeViT': 'backbone',
+    'LeViT': 'backbone.stages.2',
     'torchvision MobileNetV3': 'features',
     'timm Swin': 'norm',
     'timm CaiT': 'blocks_token_only.1.norm1',
