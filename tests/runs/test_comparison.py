@@ -1,3 +1,4 @@
+import copy
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ from torch import nn
 
 import vistool as vt
 from vistool.commands.vis_cam import main
-from vistool.models.model import Model
+from vistool.errors import InputError
+from vistool.models.model import Model, as_samples
 from vistool.results import Heatmap, Heatmaps, Layer, Target, side_by_side
 from vistool.runs.spec import Models, ModelSpec, labels, told_apart
 from vistool.visualization.facets import facets
@@ -260,6 +262,47 @@ def test_each_image_of_a_batch_keeps_its_own_classes():
     again = cam.follow(first, model)(model, samples[::-1])
     assert [result.targets[0].id for result in first] == [967, 282]
     assert [result.targets[0].id for result in again] == [967, 282]  # held to the first's, whatever is shown
+
+
+@pytest.fixture
+def reordered():
+    """A network, and the same with its classes in another order."""
+    torch.manual_seed(0)
+    own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    other, order = copy.deepcopy(own), [2, 0, 1]
+    other[4].weight.data, other[4].bias.data = own[4].weight[order], own[4].bias[order]
+    names = ['tabby, tabby cat', 'cup', 'missile']
+    return vt.load(own, classes=names), vt.load(other, classes=[names[each] for each in order])
+
+
+@pytest.mark.parametrize('targets', [['tabby', 'missile'], [1], ()])
+@pytest.mark.parametrize('sign', ['+', '-'])
+def test_models_that_order_their_classes_otherwise_are_compared_by_name(reordered, targets, sign):
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    cam = vt.CAM(targets=targets, layers='0', score_sign=sign)
+    views = [as_samples(images)[0] for _ in reordered]
+    for both in cam.compare(reordered, views, ['own', 'other']):
+        own, other = (both.sel(model=name).maps for name in ('own', 'other'))
+        assert len(own) == len(other) == max(1, len(targets))
+        for one, another in zip(own, other, strict=True):
+            assert np.allclose(one.values, another.values, atol=1e-6)
+            assert one.score == pytest.approx(another.score, abs=1e-6)
+            assert one.coordinates.get('target') == another.coordinates.get('target')
+        shown = both.provenance['compare'][0]['targets']
+        assert [each['name'] for each in shown] == [each.name for each in both.targets]
+
+
+def test_a_class_that_the_other_model_does_not_have(reordered, caplog):
+    model, _ = reordered
+    image = torch.zeros(1, 3, 8, 8)
+    first = vt.CAM(targets=['missile'], layers='0')(model, image)
+    fewer = vt.load(nn.Sequential(*list(model.module)[:4], nn.Linear(4, 2)), classes=['tabby', 'cup'])
+    with pytest.raises(InputError, match="no class 'missile', which the first model explains.*'own'"):
+        vt.CAM().follow(first, fewer)
+    renamed = vt.load(model.module, classes=['tabby', 'cup', 'projectile'])
+    assert vt.CAM(layers='0').follow(first, renamed).targets == [[2]]
+    assert "no class 'missile': its class 2, projectile, is explained beside it" in caplog.text
+    assert vt.CAM(layers='0').follow(first, vt.load(model.module)).targets == [[2]]  # it has no names
 
 
 def test_a_list_with_classes_says_which_predictions_are_wrong(tmp_path, capsys):

@@ -237,12 +237,13 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     'start': start,
     'schedule': schedule,
     'browse': browse,
+    'folder': folder,
+    'memory': memory,
     'cam': cam,
     'attention': attention,
     'search': search,
-    'folder': folder,
-    'memory': memory,
 }
+"""The order counts: a process that is started by a large one has the large one's peak memory (Linux)."""
 
 
 def parts_of(device: str) -> dict[str, Callable[[int], list[Row]]]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from torch import Tensor
 
-from vistool.data.datasets import class_name
+from vistool.data.datasets import class_name, classes_called
 from vistool.data.samples import Sample
+from vistool.errors import InputError, param
 from vistool.models.model import Model
 from vistool.network.layers import LayersGiven
 from vistool.network.outputs import Readout
 from vistool.results import Heatmaps, Result, Target, side_by_side
+
+log = logging.getLogger('vistool')
 
 Views = Sequence[Sequence[Sample]]
 """One batch of images, as each model of a comparison reads it: ``views[model][image]``."""
@@ -167,6 +172,42 @@ def target_of(
     truth = truths[index] if readout.is_value and len(truths) == readout.classes else None
     own = None if readout.is_value else index
     return Target(f'against {name}' if against else name, own, number, against, truth, '' if own is None else word)
+
+
+def followed_targets(results: Sequence[Heatmaps], model: Model) -> list[list[int | str]]:
+    """The classes that results show, as targets of another model; a list for each image.
+
+    A class is found by its name where both models name theirs: another dataset, or another folder of training images,
+    orders them otherwise.
+
+    Raises:
+        InputError: The other model has neither a class of that name nor one of that number.
+    """
+    return [[_same_class(each, model) for each in result.targets if each.id is not None] for result in results]
+
+
+def _same_class(target: Target, model: Model) -> int | str:
+    assert target.id is not None
+    names, name, found = model.classes, target.name, target.id
+    name = name.removeprefix('against ') if target.against else name
+    if names is not None and name != class_name(found, None):
+        called = classes_called(name, names)
+        if len(called) == 1:
+            found = called[0]
+        elif found >= len(names):
+            raise InputError(
+                f'{model.name} has no class {name!r}, which the first model explains',
+                hint=f'{param("targets", "own")} explains what each model predicts',
+                parameter='targets',
+            )
+        elif found not in called:
+            _say_other_name(model.name, name, found, class_name(found, names))
+    return f'-id:{found}' if target.against else found
+
+
+@functools.cache
+def _say_other_name(model: str, wanted: str, index: int, name: str) -> None:
+    log.warning('%s has no class %r: its class %d, %s, is explained beside it', model, wanted, index, name)
 
 
 def _same_size(samples: Sequence[Sample]) -> list[list[int]]:

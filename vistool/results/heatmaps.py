@@ -6,6 +6,7 @@ a figure, which a column, and how a title reads is decided in :mod:`vistool.visu
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -631,10 +632,14 @@ def over_training(
     )
 
 
+_CHOICE, _NAME = operator.attrgetter('choice'), operator.attrgetter('name')
+"""Either tells that targets of two models are one class: ids where names differ in their synonyms, names in others."""
+
+
 def _with_own_targets(results: Sequence[Heatmaps]) -> list[Heatmaps]:
     """The results; where each model was asked for its own prediction, under one coordinate for all of them."""
     single = all(len(result.targets) == 1 for result in results)
-    if not single or len({result.targets[0].choice for result in results}) == 1:
+    if not single or any(len({tell(result.targets[0]) for result in results}) == 1 for tell in (_CHOICE, _NAME)):
         return list(results)
     told = []
     for result in results:

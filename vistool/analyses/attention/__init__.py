@@ -21,7 +21,7 @@ from vistool.analyses.attention.capture import (
 from vistool.analyses.attention.reading import read_matrices
 from vistool.analyses.attention.selection import LayerChoice, Query, QueryWords, heads_of
 from vistool.analyses.attention.statistics import read_statistics
-from vistool.analyses.base import MapAnalysis
+from vistool.analyses.base import MapAnalysis, followed_targets
 from vistool.analyses.cam.instances import instances_of
 from vistool.analyses.cam.measuring import Measuring
 from vistool.analyses.cam.targets import ClassTarget
@@ -229,7 +229,7 @@ class Attention(MapAnalysis):
 
     def follow(self, results: Sequence[Heatmaps], model: Model) -> Attention:
         """The same for another model: each image with the classes that its result shows, or the model's own."""
-        targets = [[target.choice for target in result.targets if target.choice is not None] for result in results]
+        targets = followed_targets(results, model)
         if own_predictions(self.targets) or not any(targets):
             return self
         return replace(self, targets=targets, score_sign='+')

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vistool.analyses.base import MapAnalysis
+from vistool.analyses.base import MapAnalysis, followed_targets
 from vistool.analyses.cam import baselines, gradcam_adapter, maps, perturbation  # noqa: F401 (they register methods)
 from vistool.analyses.cam.drift import verified
 from vistool.analyses.cam.instances import Followed, Instances, InstanceTarget, instance_targets
@@ -277,7 +277,7 @@ class CAM(MapAnalysis):
                 hint='compare detectors with detectors',
                 parameter='compare',
             )
-        targets = [[target.choice for target in result.targets if target.choice is not None] for result in results]
+        targets = followed_targets(results, model)
         names = list(results[0].layers) if self.layers and results else []
         if not isinstance(self.layers, nn.Module) and all(isinstance(name, str) for name in self.layers):
             names = layer_names(model.module, self.layers)
