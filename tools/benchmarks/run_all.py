@@ -370,7 +370,8 @@ that proves it, and the hooks. Rollout has to compute the weights of all layers 
 keeps none, and the row is multiplied from the last layer to the first, when the forward is over. At 1024 pixels that is
 0.45 s for the products of a layer and 0.13 s for their softmax on one core, beside 0.7 s for the attention and 0.65 s
 for the linear layers of the forward. Other tiles (0.25 to 16 MB, keys in blocks) are not faster. With the sums over the
-queries that is a floor of about 1.45.
+queries that is a floor of about 1.45. In memory, the queries and keys of twelve layers are 300 MiB;
+with the malloc of any process the peak is 360 MiB above the forward's.
 
 ## What a folder consists of
 
@@ -382,18 +383,17 @@ as large.
 
 ## What a GPU changes
 
-`python tools/checks/devices.py` runs 33 command lines on both devices and compares every array that they write. On an
-H100 they are at most 7e-6 of an array's largest value apart; of the ranks that vis_check reports, 1.5e-3. Convolutions
-run in float32: cuDNN takes TF32 by default, which changes maps of the last layer by 0.2 % and of inner layers by 5 %.
-The plain forward of the table runs in float32 too. `--amp` is the fast way on a GPU.
+`python tools/checks/devices.py` runs 34 command lines on both devices and compares every array that they write. On an
+H100 they are at most 7e-6 of an array's largest value apart; what vis_check reports, which are ranks, 1.5e-3.
+Convolutions run in float32: cuDNN takes TF32 by default, which changes maps of the last layer by 0.2 % and of inner
+layers by 5 %. The plain forward of the table runs in float32 too.
 
 A forward of one image takes 4 milliseconds there, most of them spent on starting its kernels, and so does everything
-around it: locking the network, the maps, and their checks cost 5 milliseconds on one core of the CPU, the reading of
-twelve layers of attention 20. The ratios of the table are those of Python to a fast device. Of eight methods, those
-with an eigenvector take 23 milliseconds each for 32 images, in cuSOLVER. Batches and `--workers` help, more than on a
-CPU. The copy of a batch is pinned and overlaps with the forward before it; maps stay on the device until they are
-drawn. The rows of the GPU were measured before two of the waits for it were taken out (one for each image of a batch,
-one for each tile of rollout).
+around it: locking the network, the maps and their checks cost 5 milliseconds on one core of the CPU, reading twelve
+layers of attention 20. The ratios of the table compare Python with a fast device. Of eight methods, those with an
+eigenvector take 23 milliseconds each for 32 images, in cuSOLVER. The copy of a batch is pinned and overlaps with the
+forward before it; maps stay on the device until they are finished. The rows of the GPU were measured before two kinds
+of waits for it were taken out: for each image of a batch, and for each tile of rollout. A folder was not measured.
 """
 
 

@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-TOLERANCE = 1e-4
+TOLERANCE, TOLERANCE_OF_CHECKS = 1e-4, 5e-3
 """Of the largest value of an array: maps are differences of sums, in which the rounding of 50 layers adds up.
 
 Maps behind which ReLUs follow are left out: rounding puts single units on the other side of a kink, which changes a map
-of EfficientNet-Lite0's fourth stage by 1 % on the CPU too, between float32 and float64."""
+of EfficientNet-Lite0's fourth stage by 1 % on the CPU too, between float32 and float64. vis_check gives ranks."""
 LITE = 'configs/efficientnet_lite/efficientnet-lite0_in1k.py demo://efficientnet-lite0'
 PASS = '--method GradCAM GradCAM++ XGradCAM LayerCAM HiResCAM GradCAMElementWise EigenGradCAM ShapleyCAM'
 RUNS = (
@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for device, folder in zip(('cpu', args.device), folders, strict=True):
                     call(words, device, folder)
                 count, most, where = differences(*folders)
-            told, bad = f'{count} arrays, at most {most:.1e} apart ({where})', not most <= TOLERANCE
+            allowed = TOLERANCE_OF_CHECKS if words.startswith('vis_check') else TOLERANCE
+            told, bad = f'{count} arrays, at most {most:.1e} apart ({where})', not most <= allowed
         except Exception as error:  # one run that fails is a line, not the end
             told, bad = f'{type(error).__name__}: {error}', True
         wrong += bad
