@@ -464,9 +464,9 @@ def test_a_folder_of_images_is_browsed_without_a_config(tmp_path, capsys):
 
 def test_a_folder_is_browsed_by_the_rule_of_all_inputs(tmp_path, capsys):
     """Suffixes of any kind of image, and nothing hidden: caches of editors, archives and version control."""
-    places = ['cat/a.jpe', 'cat/b.GIF', 'dog/deep/er/c.jfif', 'dog/d.dib']
+    places = ['cat/a.jpe', 'cat/b.WebP', 'dog/deep/er/c.jfif', 'dog/d.dib']
     hidden = ['.git/e.png', 'cat/.ipynb_checkpoints/f.png', '__MACOSX/cat/._a.png', '__MACOSX/g.png', 'dog/.h.png']
-    kinds = {'.jpe': 'JPEG', '.gif': 'GIF', '.jfif': 'JPEG', '.dib': 'BMP', '.png': 'PNG'}
+    kinds = {'.jpe': 'JPEG', '.webp': 'WEBP', '.jfif': 'JPEG', '.dib': 'BMP', '.png': 'PNG'}
     folder = tmp_path / 'photos of mine'
     for number, name in enumerate(places + hidden):
         path = folder / name

@@ -182,10 +182,6 @@ FORMS = {
     },
     'polygons': {'gt_masks': SimpleNamespace(masks=[[np.array(POLYGON, float)]], height=60, width=80)},
     'rotated': {'gt_bboxes': RotatedBoxes(TURNED), 'gt_bboxes_labels': np.array([7])},
-    'rotated degrees': (
-        None,
-        {'boxes': tv_tensors.BoundingBoxes([[30.0, 30, 40, 20, 0]], format='CXCYWHR', canvas_size=(60, 80))},
-    ),
     'width and height': (
         None,
         {'boxes': tv_tensors.BoundingBoxes([[10.0, 20, 40, 20]], format='XYWH', canvas_size=(60, 80))},
@@ -203,6 +199,9 @@ FORMS = {
     'packed, ignored': {'data_samples': SimpleNamespace(ignored_instances=SimpleNamespace(bboxes=torch.tensor([BOX])))},
     'mmpose': {'bbox': np.array([BOX]), 'keypoints': np.array([[[12, 22], [40, 30]]]), 'keypoints_visible': [[1, 0]]},
 }
+if hasattr(tv_tensors.BoundingBoxFormat, 'CXCYWHR'):  # since torchvision 0.23
+    turned = tv_tensors.BoundingBoxes([[30.0, 30, 40, 20, 0]], format='CXCYWHR', canvas_size=(60, 80))
+    FORMS['rotated degrees'] = None, {'boxes': turned}
 
 
 @pytest.mark.parametrize('form', FORMS)

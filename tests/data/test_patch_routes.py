@@ -52,6 +52,11 @@ def bits(tensor):
     return tensor.view(torch.uint8) if tensor.dtype != torch.bool else tensor
 
 
+def signed(tensor):
+    """PyTorch before 2.8 cannot index unsigned integers of 16 bits."""
+    return tensor.view(torch.int16) if tensor.dtype == torch.uint16 else tensor
+
+
 def naive(image, grid, value):
     """Patch by patch and pixel by pixel, as the definition says."""
     patches = []
@@ -79,8 +84,8 @@ def test_the_three_routes_agree_bit_for_bit_and_the_inverse_is_exact(grid, dtype
         assert patches.dtype == dtype and patches.shape == (grid.count, channels, *grid.patch)
         assert torch.equal(bits(patches), bits(wanted))
         back = join(patches, grid)
-        assert torch.equal(bits(back[:, covered]), bits(image[:, covered]))
-        assert not back[:, ~covered].any()
+        assert torch.equal(bits(signed(back)[:, covered]), bits(signed(image)[:, covered]))
+        assert not signed(back)[:, ~covered].any()
 
 
 @settings(max_examples=20, deadline=None)

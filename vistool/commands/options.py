@@ -104,6 +104,8 @@ class Parser(argparse.ArgumentParser):
 
     def _refused(self, error: argparse.ArgumentError) -> InputError:
         """What argparse says of an option's values, and what the option takes."""
+        if error.argument_name is None:  # since Python 3.13 missing positionals come here, too
+            self.error(error.message)
         for action in self._actions:
             if error.argument_name in ('/'.join(action.option_strings), action.metavar, action.dest):
                 problem = 'takes no value' if error.message.startswith('ignored explicit') else error.message
