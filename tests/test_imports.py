@@ -180,7 +180,7 @@ def test_a_command_imports_nothing_that_its_config_does_not_name(tmp_path):
     lines = run(f"""
         import sys
         import torch.utils.checkpoint
-        there = set(sys.modules)  # PyTorch before 2.8 itself imports sympy
+        there = set(sys.modules)  # PyTorch 2.6 itself imports sympy
         from vistool.commands.vis_cam import main
         code = main(['demo/coffee.png', 'mmpretrain::resnet/resnet18_8xb32_in1k.py', 'none',
                      '-o', {str(tmp_path / 'a.png')!r}])

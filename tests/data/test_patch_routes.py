@@ -53,7 +53,7 @@ def bits(tensor):
 
 
 def signed(tensor):
-    """PyTorch before 2.8 cannot index unsigned integers of 16 bits."""
+    """PyTorch 2.6 cannot index unsigned integers of 16 bits."""
     return tensor.view(torch.int16) if tensor.dtype == torch.uint16 else tensor
 
 
