@@ -13,7 +13,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import PurePosixPath
 from typing import Any, TextIO, TypeVar, cast
+from urllib.parse import urlsplit
 
 __version__ = '0.1.0'
 
@@ -109,24 +111,6 @@ _USER = ('USER', 'LOGNAME', 'USERNAME')
 _anonymous = False
 
 
-@contextmanager
-def anonymous_files(active: bool = True) -> Iterator[None]:
-    """Lets every file that this process writes meanwhile say nothing that tells who made it, and where.
-
-    It holds for all threads. Inside, :func:`shareable` and :func:`anonymized` keep less.
-
-    Args:
-        active: False changes nothing, so that an outer call stays in force.
-    """
-    global _anonymous
-    before = _anonymous
-    _anonymous = before or active
-    try:
-        yield
-    finally:
-        _anonymous = before
-
-
 def is_anonymous() -> bool:
     """Whether files are to say nothing that tells who made them; see :func:`anonymous_files`."""
     return _anonymous
@@ -168,14 +152,15 @@ def as_typed(path: str | os.PathLike[str]) -> str:
 
 def _shareable_text(text: str) -> str:
     if _anonymous:
-        text = _URL.sub(lambda found: found[0].rstrip('/').rpartition('/')[2], text)
+        text = _URL.sub(lambda found: _file_of(found[0]), text)
     for folder, short in ((os.getcwd(), '.'), (os.path.expanduser('~'), '~')):
         if len(folder) > 1:
             text = re.sub(f'{re.escape(folder)}(?=/|$|[\\s\'"])', short, text)
     text = re.sub(r'(?<![\w.~/])\./(?=\S)', '', text)
-    if _anonymous:
+    whole = re.match(r'/|~[\w.-]*/|\.\./', text) is not None and not re.search(r'[\'"=]|\s[/~]|\s\.\./', text)
+    if _anonymous and not whole:
         text = _ELSEWHERE.sub(lambda found: _last_part(found[0]), text)
-    whole = text.startswith('/') and not re.search(r'[\'"=]|\s/', text)
+    whole = whole and (_anonymous or text.startswith('/'))
     text = _tail(text) if whole else _ABSOLUTE.sub(lambda found: _tail(found[0]), text)
     return _without_names(text) if _anonymous else text
 
@@ -194,6 +179,12 @@ def _last_part(path: str) -> str:
     """A file's or folder's own name; ``.`` for a home or a folder above."""
     last = path.rstrip('/').rpartition('/')[2]
     return '.' if last in ('', '..') or last.startswith('~') else last
+
+
+def _file_of(url: str) -> str:
+    """The name of the file that a URL names; ``anonymous`` where it names none."""
+    last = PurePosixPath(urlsplit(url).path)
+    return last.name if last.suffix else _UNTOLD
 
 
 def _without_names(text: str) -> str:
@@ -239,6 +230,33 @@ class SharedContext:
             self._count -= 1
             if not self._count:
                 self._entered.close()
+
+
+@contextmanager
+def anonymous_files(active: bool = True) -> Iterator[None]:
+    """Lets every file that this process writes meanwhile say nothing that tells who made it, and where.
+
+    It holds for all threads, until the last of them has left. Inside, :func:`shareable` and :func:`anonymized` keep
+    less.
+
+    Args:
+        active: False changes nothing, so that an outer call stays in force.
+    """
+    with _anonymous_files if active else contextlib.nullcontext():
+        yield
+
+
+@contextmanager
+def _saying_nothing() -> Iterator[None]:
+    global _anonymous
+    _anonymous = True
+    try:
+        yield
+    finally:
+        _anonymous = False
+
+
+_anonymous_files = SharedContext(_saying_nothing)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vistool.commands import browse_dataset, vis_cam, vis_diff, vis_lr, vis_tsne
-from vistool.environment import anonymized, anonymous_files, shareable
+from vistool.environment import anonymized, anonymous_files, is_anonymous, shareable
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 USER, HOST, LAB = 'anna.test', 'lab-of-anna', 'secret-lab'
@@ -121,6 +121,11 @@ def test_backends_whose_files_name_the_machine_are_refused(place, monkeypatch, c
         ('vis_cam /data/lab/photos hf::/data/lab/m --x=/a/b/c.pth', 'vis_cam photos hf::m --x=c.pth'),
         ('~/work_dirs/x.py ../../lab/x.png ~bob/y.py', 'x.py x.png y.py'),
         ('https://git.example.org/bob/repo/best.pth', 'best.pth'),
+        ('https://lab.example.edu/ https://git.example.org/jane', 'anonymous anonymous'),
+        ('https://git.example.org/best.pth?token=3', 'best.pth'),
+        ('/home/jane/Secret Lab/a.png', 'a.png'),
+        ('~/Secret Lab/a.png', 'a.png'),
+        ('../Secret Lab/a.png', 'a.png'),
         ('photos/a.png and/or 1/2', 'photos/a.png and/or 1/2'),
         ('wait... ~3 of 4', 'wait... ~3 of 4'),
         ('demo://efficientnet-lite0 timm::x', 'demo://efficientnet-lite0 timm::x'),
@@ -148,3 +153,13 @@ def test_an_inner_call_does_not_end_an_outer_one():
             assert shareable('/data/lab/x.png') == 'x.png'
         assert shareable('/data/lab/x.png') == 'x.png'
     assert shareable('/data/lab/x.png') == 'lab/x.png'
+
+
+def test_of_two_calls_in_threads_the_last_ends_it():
+    first, second = anonymous_files(), anonymous_files()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert is_anonymous()
+    second.__exit__(None, None, None)
+    assert not is_anonymous()

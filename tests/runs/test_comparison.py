@@ -301,7 +301,7 @@ def test_a_class_that_the_other_model_does_not_have(reordered, caplog):
         vt.CAM().follow(first, fewer)
     renamed = vt.load(model.module, classes=['tabby', 'cup', 'projectile'])
     assert vt.CAM(layers='0').follow(first, renamed).targets == [[2]]
-    assert "no class 'missile': its class 2, projectile, is explained beside it" in caplog.text
+    assert "no class 'missile'; its class 2 (projectile) is explained instead" in caplog.text
     assert vt.CAM(layers='0').follow(first, vt.load(model.module)).targets == [[2]]  # it has no names
 
 

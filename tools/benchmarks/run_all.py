@@ -292,12 +292,16 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def keep(device: str, parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    """Puts rows in the place of those of the same parts on this kind of device; returns all that are known."""
+    """Puts rows in the place of those of the same parts on the same machine; returns all that are known.
+
+    Rows of another machine of this kind are dropped.
+    """
     known = json.loads(MEASURED.read_text(encoding='utf-8')) if MEASURED.is_file() else {}
-    before = known.get(kind_of(device), {}).get('parts', {})
+    last = known.get(kind_of(device), {})
+    before = last.get('parts', {}) if last.get('machine') == machine(device) else {}
     rows = {name: [astuple(row) for row in found] for name, found in parts.items()}
     merged = {name: each for name in PARTS if (each := rows.get(name, before.get(name)))}
-    known[kind_of(device)] = {'machine': machine(), 'parts': merged}
+    known[kind_of(device)] = {'machine': machine(device), 'parts': merged}
     MEASURED.write_text(json.dumps(known, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
     return known
 
@@ -348,8 +352,8 @@ forward of one image with every module watched, a backward that ends behind the 
 convolution, one forward of two images that shows where its positions lie. The network goes on with its own tensors;
 only one that writes to what the backward needs runs again, with copies. The first map's own forward watches the layer
 alone, since the search has noted the sizes before it. So the floor is two forwards, of which the first records a graph
-in memory that is new (1.4 forwards), and the second is that of any map (1.3). Watching takes 0.03 ms a module: nothing
-beside those of a ResNet, another 0.6 forwards in GhostNetV3, whose 1,800 modules take 0.05 ms each.
+in memory that is new (1.4 forwards), and the second is that of any map (1.3). Watching takes 0.03 ms a module. That is
+negligible for a ResNet, but 0.6 of a forward for GhostNetV3, which has 1,800 modules that take 0.05 ms each.
 
 The stages of feature maps are found in the forward that also gives the maps. Its hooks note shapes and hold what the
 modules return; only the maps of the stages are copied, after it. Where the network has written to one of them since, it
@@ -370,8 +374,8 @@ that proves it, and the hooks. Rollout has to compute the weights of all layers 
 keeps none, and the row is multiplied from the last layer to the first, when the forward is over. At 1024 pixels that is
 0.45 s for the products of a layer and 0.13 s for their softmax on one core, beside 0.7 s for the attention and 0.65 s
 for the linear layers of the forward. Other tiles (0.25 to 16 MB, keys in blocks) are not faster. With the sums over the
-queries that is a floor of about 1.45. In memory, the queries and keys of twelve layers are 300 MiB;
-with the malloc of any process the peak is 360 MiB above the forward's.
+queries that is a floor of about 1.45. The queries and keys of twelve layers take 300 MiB of memory. The peak is higher
+than the forward's by what the table says with the commands' settings of malloc, by 360 MiB with glibc's own.
 
 ## What a folder consists of
 
@@ -388,9 +392,9 @@ H100 they are at most 7e-6 of an array's largest value apart; what vis_check rep
 Convolutions run in float32: cuDNN takes TF32 by default, which changes maps of the last layer by 0.2 % and of inner
 layers by 5 %. The plain forward of the table runs in float32 too.
 
-A forward of one image takes 4 milliseconds there, most of them spent on starting its kernels, and so does everything
-around it: locking the network, the maps and their checks cost 5 milliseconds on one core of the CPU, reading twelve
-layers of attention 20. The ratios of the table compare Python with a fast device. Of eight methods, those with an
+A forward of one image takes 4 milliseconds there, most of it spent on starting kernels. The work around it runs on one
+core of the CPU: 5 milliseconds for locking the network, the maps and their checks, 20 for reading twelve layers of
+attention. The ratios of the table compare Python with a fast device. Of eight methods, those with an
 eigenvector take 23 milliseconds each for 32 images, in cuSOLVER. The copy of a batch is pinned and overlaps with the
 forward before it; maps stay on the device until they are finished. The rows of the GPU were measured before two kinds
 of waits for it were taken out: for each image of a batch, and for each tile of rollout. A folder was not measured.

@@ -41,9 +41,10 @@ def table(title: str, seconds: Mapping[str, list[float]], base: str) -> None:
         print(f'| {name} | {statistics.median(values) * 1000:.1f} | {ratio(seconds, name, base):.2f} |')
 
 
-def machine() -> str:
-    """The machine in a line."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{torch.get_num_threads()} CPU threads'
+def machine(device: str = 'cuda') -> str:
+    """The machine in a line; its GPU, unless ``device`` is the CPU or there is none."""
+    gpu = device != 'cpu' and torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if gpu else f'{torch.get_num_threads()} CPU threads'
     return f'{platform.machine()}, {device}, Python {platform.python_version()}, torch {torch.__version__}'
 
 

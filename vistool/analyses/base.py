@@ -194,6 +194,12 @@ def _same_class(target: Target, model: Model) -> int | str:
         called = classes_called(name, names)
         if len(called) == 1:
             found = called[0]
+        elif len(called) > 1 and found not in called:
+            raise InputError(
+                f'{model.name} has {len(called)} classes called {name!r}: {", ".join(map(str, called))}',
+                hint=f'compare one class by its number: {param("targets", "id:N")}',
+                parameter='targets',
+            )
         elif found >= len(names):
             raise InputError(
                 f'{model.name} has no class {name!r}, which the first model explains',
@@ -205,9 +211,9 @@ def _same_class(target: Target, model: Model) -> int | str:
     return f'-id:{found}' if target.against else found
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1000)
 def _say_other_name(model: str, wanted: str, index: int, name: str) -> None:
-    log.warning('%s has no class %r: its class %d, %s, is explained beside it', model, wanted, index, name)
+    log.warning('%s has no class %r; its class %d (%s) is explained instead', model, wanted, index, name)
 
 
 def _same_size(samples: Sequence[Sample]) -> list[list[int]]:

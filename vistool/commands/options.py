@@ -447,7 +447,7 @@ def add_picture(parser: Parser, *, maps: bool = True, tiles: bool = True) -> Non
             metavar='DIR',
             help='write each tile untitled as well, at native resolution, and figure.tex, which arranges them',
         )
-        size = 'their height in pixels, or W*H; default: of one photo its own, of several the height of the first'
+        size = "height of the panels in pixels, or W*H; default: the photo's own, of several photos that of the first"
         group.add_argument('--panel-size', type=_panel_size, metavar='H|W*H', help=size)
     group.add_argument('--save-raw', action='store_true', help='write the numbers beside the picture (.npz)')
     group.add_argument('--show', action='store_true', help='open a window as well')
@@ -521,7 +521,7 @@ def add_config_options(group: argparse._ArgumentGroup) -> None:
 
 def add_anonymous(group: argparse._ArgumentGroup) -> None:
     """``--anonymous``: for supplements of papers under review."""
-    told = 'write no user, machine, home, URL or outside folder into files'
+    told = 'keep names of users and machines, URLs and outside folders out of files'
     group.add_argument('--anonymous', action='store_true', help=told)
 
 

@@ -24,7 +24,7 @@ MOST_COPIES = 20
 _ALIKE = 0.9
 _THUMBNAIL = 16
 _PLAIN = 1e-3
-"""The norm of a thumbnail, less its mean, below which it has one gray value."""
+"""A thumbnail whose norm after subtracting the mean is below this has one gray value."""
 _AT_ONCE = 256
 _SET_BITS = np.array([byte.bit_count() for byte in range(256)], np.uint8)
 
@@ -182,10 +182,10 @@ class _EqualHashes:
         self.phases = np.array([numbers[each.phase] for each in images], np.intp)
         flat = np.stack([each.thumbnail.reshape(-1) for each in images])
         self._raw = flat
-        centered = flat - flat.mean(1, keepdims=True)
-        norms = np.linalg.norm(centered, axis=1)
+        self.thumbnails = flat - flat.mean(1, keepdims=True)
+        norms = np.linalg.norm(self.thumbnails, axis=1)
         self._plain = norms < _PLAIN
-        self.thumbnails = centered / np.where(self._plain, 1, norms)[:, None]
+        self.thumbnails /= np.where(self._plain, 1, norms)[:, None]
 
     def near(self, group: int) -> _Near:
         """The images whose hashes are near those of a group, its own included."""

@@ -202,20 +202,21 @@ def translated(call: TransformCall) -> GeometricStep:
     amount, across = float(call.last('random_negative')), call.transform.direction == 'horizontal'
     shift = amount * call.before[1 if across else 0]
     if call.transform.interpolation == 'nearest':
-        shift = math.floor(shift) + _moved_by_cv2(shift % 1, across)
+        half = abs(shift % 1 - 0.5) < 1e-4
+        shift = math.floor(shift) + _moved_by_cv2(across) if half else round(shift)
     return affine(call.before, call.after, [[1, 0, shift * across], [0, 1, shift * (not across)]])
 
 
 @functools.cache
-def _moved_by_cv2(fraction: float, across: bool) -> float:
-    """How far OpenCV's nearest interpolation moves pixels on the average, asked to move them by less than one.
+def _moved_by_cv2(across: bool) -> float:
+    """How far OpenCV's nearest interpolation moves pixels on average when asked to move them by half a pixel.
 
-    Halves go either way: OpenCV 5 decides pixel by pixel, OpenCV 4 moves all of them alike.
+    OpenCV 5 decides pixel by pixel, OpenCV 4 moves all of them alike.
     """
     import cv2
 
     places = np.broadcast_to(np.arange(64, dtype=np.float32), (64, 64))
-    matrix = np.array([[1, 0, fraction * across], [0, 1, fraction * (not across)]])
+    matrix = np.array([[1, 0, 0.5 * across], [0, 1, 0.5 * (not across)]])
     ramp = np.ascontiguousarray(places if across else places.T)
     moved = ramp - cv2.warpAffine(ramp, matrix, (64, 64), flags=cv2.INTER_NEAREST)
     return float(moved[8:-8, 8:-8].mean())

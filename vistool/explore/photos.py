@@ -85,7 +85,7 @@ class Photos:
         """The command's own photos, and those uploads that are still held, as a page lists them.
 
         Args:
-            uploads: Ids that the page knows; uploads are known to those who made them alone.
+            uploads: Ids that the page names; it is told of no others.
         """
         with self._lock:
             held = [self._uploads[key] for key in dict.fromkeys(uploads) if key in self._uploads]

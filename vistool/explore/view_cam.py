@@ -71,8 +71,9 @@ class CAMView:
             return cam.explain(recorded)
         recorded, result = cam.record(self.seen.model, self.seen.sample)
         self.recorded[cam.layers, method.gradients] = recorded
-        while len(self.recorded) > _MOST_RECORDED:  # the first is the default layer's
-            del self.recorded[list(self.recorded)[1]]
+        others = [key for key in self.recorded if key != (self.seen.layers, True)]  # the default layer's stays
+        for key in others[: max(0, len(self.recorded) - _MOST_RECORDED)]:
+            del self.recorded[key]
         return result
 
     @property

@@ -410,7 +410,7 @@ def package_folder(package: str) -> Path | None:
     return next((folder for place in places if (folder := Path(place) / '.mim').is_dir()), None)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def model_index(package: str = 'mmpretrain', mentioned: str = '') -> dict[str, PackagedModel]:
     """The models of a package's metafiles, by lower-case name: those that ``mmpretrain.list_models()`` lists.
 
@@ -418,7 +418,8 @@ def model_index(package: str = 'mmpretrain', mentioned: str = '') -> dict[str, P
 
     Args:
         package: The package.
-        mentioned: Only metafiles with this word are read, a twentieth of the time: a model's name, or a config's.
+        mentioned: Only metafiles that contain this text are parsed, which takes a twentieth of the time: the name of a
+            model or of a config.
     """
     folder = package_folder(package)
     if folder is None or not (folder / 'model-index.yml').is_file():

@@ -189,7 +189,7 @@ def objective(output: Any, count: int, read: ScoreReader = BY_PLACE) -> Tensor |
 
 
 def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> FoundLayer:
-    """The layer to explain, from one forward and one full backward of one image.
+    """The layer to explain, from one forward of one image and a backward that goes as far back as it has to.
 
     A head whose weights are all zero lets no gradient through; then what it is given is differentiated in its place.
     Where there are no gradients at all, a second forward finds the last map.
@@ -202,8 +202,11 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
     with borrowed(module), uncollected():
         try:
             return _search(module, inputs, objective)
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, InputError):
-            return _search(module, inputs, objective, copies=True)
+            pass  # the first graph is gone before the second is made
+        return _search(module, inputs, objective, copies=True)
 
 
 def _search(module: nn.Module, inputs: NetworkInput, objective: Objective, *, copies: bool = False) -> FoundLayer:

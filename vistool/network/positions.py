@@ -680,7 +680,7 @@ class Positions:
 
         Args:
             layout: Of the tokens.
-            least: So many positions are a grid only if they are seen to answer as one.
+            least: With fewer positions than this, the tokens are refused even if a layer made a grid of their number.
 
         Raises:
             NoSpatialMap: The tokens are refused.

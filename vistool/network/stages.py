@@ -71,7 +71,7 @@ class _Sizes:
     image: Size
     batch: int
     windowed: bool
-    found: dict[Hashable, Layout | None] = field(default_factory=dict)
+    found: dict[Hashable, tuple[Sequence[Size], Layout | None]] = field(default_factory=dict)
 
     def of(self, seen: _Seen, name: str, module: nn.Module, grids: Sequence[Size]) -> Layout | None:
         """How a tensor that a module was given or returned is laid out by its shape, or None."""
@@ -81,8 +81,8 @@ class _Sizes:
         normalized = tuple(getattr(module, 'normalized_shape', ()) or ())
         key = seen.shape, seen.weighs, type(module), normalized, id(grids)
         if key not in self.found:
-            self.found[key] = self._find(seen, name, module, grids)
-        return self.found[key]
+            self.found[key] = grids, self._find(seen, name, module, grids)  # held, so that its id stays its own
+        return self.found[key][1]
 
     def _find(self, seen: _Seen, name: str, module: nn.Module, grids: Sequence[Size]) -> Layout | None:
         try:

@@ -437,7 +437,8 @@ class _Run:
                 sample = self.read(index, self.items[index])[0]
             except InputError:  # reported when its turn comes
                 continue
-            photo = sample.original if whole and sample.original is not None else sample.image
+            known = sample.geometry is not None and sample.geometry.exact
+            photo = sample.original if whole and known and sample.original is not None else sample.image
             return replace(style, panel_size=min(max(photo.shape[0], LEAST_PANEL), MOST_PANEL))
         return style
 

@@ -120,11 +120,22 @@ def with_titles(arrangement: Facets, rows: Sequence[str], columns: Sequence[str]
 
 
 def _renamed(names: Sequence[str], titles: Sequence[str], parameter: str) -> Mapping[str, str]:
-    if titles and len(titles) != len(names):
-        what = f'{parameter.partition("_")[0]}{"" if len(names) == 1 else "s"}'
-        told = ', '.join(name or 'untitled' for name in names)
-        raise InputError(f'{len(titles)} given, and there are {len(names)} {what}: {told}', parameter=parameter)
+    check_titles(names, titles, parameter)
     return dict(zip(names, titles or names, strict=True))
+
+
+def check_titles(names: Sequence[str], titles: Sequence[str], parameter: str) -> None:
+    """Compares titles of the user's with what they are to name.
+
+    Raises:
+        InputError: There are more or fewer.
+    """
+    if titles and len(titles) != len(names):
+        told = ', '.join(name or 'untitled' for name in names)
+        what = counted(len(names), parameter.partition('_')[0])
+        raise InputError(
+            f'{counted(len(titles), "title")} for {what}: {told}', accepted='one for each', parameter=parameter
+        )
 
 
 def _over_training(arranger: _Arranger, tiles: Sequence[Facet], unit: str) -> tuple[Facet, ...]:

@@ -21,6 +21,7 @@ from vistool.visualization.facets import (
     SCALED_ALONE,
     Facet,
     Facets,
+    check_titles,
     facets,
     found_text,
     remark,
@@ -328,8 +329,7 @@ def _sheet_titles(own: Sequence[str], titles: Sequence[str], parameter: str) -> 
     Raises:
         InputError: There are more or fewer than images and classes.
     """
-    if titles and len(titles) != len(own):
-        raise InputError(f'{len(titles)} given, and the sheet has {len(own)}: {", ".join(own)}', parameter=parameter)
+    check_titles(own, titles, parameter)
     return titles or own
 
 
