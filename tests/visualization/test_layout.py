@@ -543,8 +543,8 @@ def test_titles_of_the_user_go_before_the_names_of_models():
 @pytest.mark.parametrize(
     ('titles', 'said'),
     [
-        ({'row_titles': ('a', 'b', 'c')}, r'3 given, and there are 2 rows: espresso 0.95, '),
-        ({'column_titles': ('a',)}, r'1 given, and there are 2 columns: GradCAM, '),
+        ({'row_titles': ('a', 'b', 'c')}, r'3 titles for 2 rows: espresso 0.95, '),
+        ({'column_titles': ('a',)}, r'1 title for 2 columns: GradCAM, '),
     ],
 )
 def test_titles_that_do_not_fit_are_refused_with_what_there_is(titles, said):
@@ -554,7 +554,7 @@ def test_titles_that_do_not_fit_are_refused_with_what_there_is(titles, said):
 
 def test_titles_of_a_sheet_that_do_not_fit_are_refused():
     style = Style(sheet_images='columns', column_titles=('a', 'b', 'c'))
-    with pytest.raises(InputError, match='3 given, and the sheet has 2: espresso 0.95, espresso 0.95'):
+    with pytest.raises(InputError, match='3 titles for 2 columns: espresso 0.95, espresso 0.95'):
         sheet_scenes([heatmaps(), heatmaps()], style, style.page(False))
 
 
