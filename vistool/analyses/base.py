@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from vistool.data.datasets import class_name, classes_called
 from vistool.data.samples import Sample
 from vistool.errors import InputError, param
 from vistool.models.model import Model
+from vistool.network.capture import remembered
 from vistool.network.layers import LayersGiven
 from vistool.network.outputs import Readout
 from vistool.results import Heatmaps, Result, Target, side_by_side
@@ -207,13 +207,10 @@ def _same_class(target: Target, model: Model) -> int | str:
                 parameter='targets',
             )
         elif found not in called:
-            _say_other_name(model.name, name, found, class_name(found, names))
+            other = f'its class {found} ({class_name(found, names)}) is explained instead'
+            told = f'{model.name} has no class {name!r}; {other}'
+            remembered(model.module, 'class of another name', told, lambda: log.warning(told))  # said once
     return f'-id:{found}' if target.against else found
-
-
-@functools.lru_cache(maxsize=1000)
-def _say_other_name(model: str, wanted: str, index: int, name: str) -> None:
-    log.warning('%s has no class %r; its class %d (%s) is explained instead', model, wanted, index, name)
 
 
 def _same_size(samples: Sequence[Sample]) -> list[list[int]]:

@@ -510,11 +510,7 @@ def hooked(modules: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Pauses the garbage collector: watching hundreds of modules makes thousands of objects that end by themselves.
-
-    They would make it look through everything that the process has imported, which takes as long as several forwards.
-    """
+def _paused_collector() -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -522,6 +518,12 @@ def uncollected() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
+
+
+uncollected = SharedContext(_paused_collector)
+"""Pauses the garbage collector: watching hundreds of modules makes thousands of objects that end by themselves.
+
+They would make it look through everything that the process has imported, which takes as long as several forwards."""
 
 
 class ReluCalls(TorchFunctionMode):

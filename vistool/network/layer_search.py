@@ -199,7 +199,7 @@ def search(module: nn.Module, inputs: NetworkInput, objective: Objective) -> Fou
         inputs: Its input, a tensor ``(B, C, H, W)`` or a tuple or dict of tensors; only the first image is used.
         objective: What is differentiated.
     """
-    with borrowed(module), uncollected():
+    with borrowed(module), uncollected:
         try:
             return _search(module, inputs, objective)
         except torch.OutOfMemoryError:

@@ -305,7 +305,7 @@ def trace(
     modules = dict(root.named_modules())
     handles = [module.register_forward_pre_hook(watch.begin) for module in modules.values()]
     try:
-        with uncollected():
+        with uncollected:
             run_until(root, inputs, [(modules, watch.end)])
     except InputError:
         if not only or all(each.name != only for each in watch.calls):
