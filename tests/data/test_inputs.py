@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -84,6 +85,35 @@ def test_lists_that_name_nothing(tmp_path):
     (tmp_path / 'gone.txt').write_text('gone.png\n')
     with pytest.raises(InputError, match='none of the files'):
         find_inputs(tmp_path / 'gone.txt')
+
+
+@pytest.mark.parametrize(
+    ('piped', 'names'),
+    [
+        (b'# photos\na/1.png\n\n  b/1.png, tabby\r\nmissing.png\na/1.png\n', ['a/1', 'b/1', 'missing']),
+        (b'a/1.png\0b/two\nlines.png\0', ['a/1', 'b/two\\nlines']),  # of find -print0
+    ],
+)
+def test_a_dash_is_a_list_on_standard_input(tmp_path, monkeypatch, piped, names):
+    make(tmp_path, 'a/1.png', 'b/1.png', 'b/two\nlines.png')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(piped)))
+    items = find_inputs('-')
+    assert [item.name for item in items] == names
+    assert [item.path.exists() for item in items] == [name != 'missing' for name in names]
+    assert items[1].label == ('tabby' if b'tabby' in piped else None)
+
+
+def test_a_dash_without_a_list_is_told(monkeypatch):
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'')))
+    with pytest.raises(InputError, match=r'the list on standard input names no image.*a \.txt list'):
+        find_inputs('-')
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'gone.png\n')))
+    with pytest.raises(InputError, match='none of the files listed on standard input exists'):
+        find_inputs('-')
+    monkeypatch.setattr('sys.stdin', None)
+    with pytest.raises(InputError, match='nothing is piped into it'):
+        find_inputs('-')
 
 
 def test_missing_and_empty(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from mmengine.config import Config
 
 from vistool.errors import InputError
+from vistool.models.classes import dataset_classes
 from vistool.models.configs import (
     PACKAGES,
     SCHEMES,
@@ -454,3 +455,33 @@ def test_what_a_variable_breaks_is_shown_as_it_was_filled_in(tmp_path, monkeypat
         InputError, match=r'mine.py, line 2, with its .* filled in: invalid syntax.*: classes = eighty one'
     ):
         resolve(mine)
+
+
+LOADER = "dict(batch_size={}, dataset=dict(type='CustomDataset', metainfo=dict(classes={}), pipeline=[]))"
+TWO_LOADERS = f'[{LOADER.format(2, ["cat", "dog"])}, {LOADER.format(3, ["tree"])}]'
+
+
+def test_of_several_dataloaders_the_first_is_taken_and_said(tmp_path, caplog):
+    """As in the configs of ``MultiValLoop``; whatever reads a config finds one dataloader per phase."""
+    text = TINY + f'val_dataloader = {TWO_LOADERS}\ntest_dataloader = val_dataloader\n'
+    source = resolve(write(tmp_path / 'multi.py', text))
+    assert source.config.val_dataloader.batch_size == source.config.test_dataloader.batch_size == 2
+    assert source.several == {'val_dataloader', 'test_dataloader'}
+    assert dataset_classes(source.config) == ('cat', 'dog')
+    assert [record.getMessage() for record in caplog.records if 'dataloaders' in record.getMessage()] == [
+        'multi: the first of 2 dataloaders in val_dataloader and test_dataloader is used; '
+        'choose another with options test_dataloader=1'
+    ]
+
+
+def test_another_of_several_dataloaders_is_chosen(tmp_path, caplog):
+    path = write(tmp_path / 'multi.py', TINY + f'val_dataloader = {TWO_LOADERS}\n')
+    source = resolve(path, {'val_dataloader': 1, 'val_dataloader.1.batch_size': 7})
+    assert source.config.val_dataloader.batch_size == 7 and 'dataloaders' not in caplog.text
+    assert dataset_classes(source.config) == ('tree',)
+    assert 'none at 2' in error_of(path, {'val_dataloader': 2}, 'options')
+
+
+@pytest.mark.parametrize(('loaders', 'said'), [('[]', '0 entries'), ('[3]', 'train_dataloader[0] of multi is 3')])
+def test_a_list_that_holds_no_dataloader_is_refused(tmp_path, loaders, said):
+    assert said in error_of(write(tmp_path / 'multi.py', TINY + f'train_dataloader = {loaders}\n'))

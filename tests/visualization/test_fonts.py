@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from sample_results import heatmaps
 
 import vistool as vt
@@ -117,6 +118,24 @@ def test_curves_are_written_in_the_font():
     curves = vt.Curves((vt.Curve(steps, steps / 10, 'config', 'all', 'lr'),))
     pdf = vt.render(curves, 'pdf', width='column', font='CM')
     assert b'Cmr10' in pdf or b'CMR10' in pdf or b'cmr10' in pdf
+
+
+def test_plots_take_characters_from_the_fonts_that_have_them(monkeypatch):
+    other = fonts.find_face('CM')  # in place of a font for the script
+    monkeypatch.setattr(fonts, 'fallback_faces', lambda: (other,))
+    summary = vt.DatasetSummary(
+        counts={'红色 圆': 2, 'dog': 1},
+        sizes=np.array([[10, 20], [30, 20]]),
+        found=np.full((3, 2), 99.0),
+        expected=None,
+        verdict='',
+        rows=(),
+    )
+    steps = np.arange(5)
+    curves = vt.Curves((vt.Curve(steps, steps / 10, '对比', 'all', 'lr', label='学习率'),))
+    for result, name in ((summary, '红色 圆'), (curves, '学习率')):
+        texts = [each for each in vt.show(result).findobj(Text) if each.get_text() == name]
+        assert texts and all(each.get_fontfamily() == ['DejaVu Sans', 'cmr10'] for each in texts)
 
 
 def test_titles_have_the_size_that_is_asked_for_on_paper_and_on_the_screen():

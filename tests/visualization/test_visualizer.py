@@ -249,6 +249,7 @@ def test_good_names_stay(name):
 
 def test_names_stay_inside_the_folder_and_apart():
     names = ['../../etc/x', '/etc/x', 'a:b', 'a?b', 'a_b', 'con', 'x' * 500, '猫' * 300, 'tail. ', '..', '']
+    names += ['a/n', r'a\n', r'..\n']  # the second is a file whose name has a line break, or a backslash
     made = [safe_name(name) for name in names]
     for part in '/'.join(made).split('/'):
         assert part not in ('', '.', '..') and len(part.encode()) <= 220 and not re.search(r'[<>:"|?*\\]', part)

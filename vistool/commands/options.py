@@ -405,8 +405,8 @@ def config_options(pairs: Sequence[str]) -> Mapping[str, Any]:
 
 def add_images(parser: Parser, *, datasets: bool = True) -> None:
     """``img``; ``datasets``: also those of the config."""
-    every = 'image file, folder, quoted glob, .txt list, or @train, @val, @test'
-    files = 'image file, folder, quoted glob, or .txt list of paths'
+    every = 'image file, folder, quoted glob, .txt list, - (a list on stdin), or @train, @val, @test'
+    files = 'image file, folder, quoted glob, .txt list of paths, or - (a list on stdin)'
     parser.add_argument('images', metavar='img', help=every if datasets else files)
 
 

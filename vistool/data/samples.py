@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import glob
 import os
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 
-_FORMS = 'a file, a folder, a quoted pattern or a .txt list'
+_FORMS = 'a file, a folder, a quoted pattern, a .txt list, or - for a list on standard input'
 
 
 def is_tensor(image: Any) -> bool:
@@ -208,7 +209,8 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str] |
     Args:
         spec: A file, a folder (searched recursively, without hidden files), a glob (``**`` too), a ``.txt`` list of
             paths (one a line, relative to the list's folder, else to the current one, with the image's class after a
-            comma if it is known; ``#`` starts a comment), or a sequence of paths, or of images that were found before.
+            comma if it is known; ``#`` starts a comment), ``-`` for such a list on standard input (there a NUL may
+            end each path, as of ``find -print0``), or a sequence of paths, or of images that were found before.
 
     Raises:
         InputError: Nothing is found, or nothing found is an image.
@@ -221,6 +223,8 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str] |
         if not paths:
             raise InputError('no image given', accepted='one path or more', parameter='images')
         return _named(paths, _common(paths))
+    if os.fspath(spec) == '-':
+        return _piped()
     text, path = os.fspath(spec), find_path(spec, 'images')
     if not text.strip():
         raise InputError('an empty path', accepted=_FORMS, parameter='images')
@@ -276,19 +280,44 @@ def _walk(folder: Path) -> list[Path]:
 
 def _listed(path: Path) -> list[Item]:
     """The images of a ``.txt`` list. A missing one is kept, so that the run can report it and continue."""
-    lines = read_text(path, 'images').splitlines()
-    entries = [line for raw in lines if (line := raw.strip()) and not line.startswith('#')]
-    if not entries:
+    items = _items_of(read_text(path, 'images').splitlines(), path.parent, f'in {path}')
+    if not items:
         raise InputError(f'the list {path} names no image', accepted='one path a line', parameter='images')
-    found = {os.path.abspath(file): (file, label) for file, label in (_entry(entry, path.parent) for entry in entries)}
-    files = [file for file, _ in found.values()]
-    if not any(map(os.path.exists, files)):
+    return items
+
+
+def _piped() -> list[Item]:
+    """The images that standard input lists."""
+    if sys.stdin is None or sys.stdin.isatty():
         raise InputError(
-            f'none of the files listed in {path} exists; the first is {on_one_line(files[0])}',
-            hint=f'paths are relative to {path.parent.absolute()} or to the current folder',
+            '- reads a list of paths from standard input, and nothing is piped into it',
+            hint='pipe one path a line into the command: find photos -name "*.jpg" | …',
             parameter='images',
         )
-    items = _named(files, _common(files))
+    text = os.fsdecode(sys.stdin.buffer.read())
+    items = _items_of(text.split('\0') if '\0' in text else text.splitlines(), Path(), 'on standard input')
+    if not items:
+        raise InputError(
+            'the list on standard input names no image',
+            accepted='one path a line',
+            hint='give several processes a .txt list: only one of them can read standard input',
+            parameter='images',
+        )
+    return items
+
+
+def _items_of(lines: Iterable[str], folder: Path, where: str) -> list[Item]:
+    """The images that the lines of a list name, relative to a folder, else to the current one."""
+    entries = [line for raw in lines if (line := raw.strip()) and not line.startswith('#')]
+    found = {os.path.abspath(file): (file, label) for file, label in (_entry(entry, folder) for entry in entries)}
+    files = [file for file, _ in found.values()]
+    if files and not any(map(os.path.exists, files)):
+        raise InputError(
+            f'none of the files listed {where} exists; the first is {on_one_line(files[0])}',
+            hint=f'paths are relative to {folder.absolute()} or to the current folder',
+            parameter='images',
+        )
+    items = _named(files, _common(files)) if files else []
     return [replace(item, label=label) for item, (_, label) in zip(items, found.values(), strict=True)]
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vistool.environment import warn_of_environment
-from vistool.errors import InputError, cause_of, close_matches, counted, message_of
+from vistool.errors import InputError, cause_of, close_matches, counted, message_of, param
 from vistool.models.own_modules import bases_of, import_custom, make_importable, named_modules, static_imports
 from vistool.records import find_path, read_text, shown
 
@@ -70,11 +70,13 @@ class Source:
         config: The config, with options merged and custom imports done.
         name: Stem of output folders and captions: of the config file, the run directory or the model.
         checkpoint: The run directory's, else the config's ``load_from``, else the weights in its metafile, else None.
+        several: The dataloaders that the file lists several of, as for ``MultiValLoop``; ``config`` has one of each.
     """
 
     config: Config
     name: str
     checkpoint: str | None = None
+    several: frozenset[str] = frozenset()
 
 
 def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Source:
@@ -95,11 +97,55 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
     warn_of_environment()
     source = _find(str(spec).strip())
     _check_fields(source, {})
-    if not options:
-        return source
-    source = _with_options(source, options)
-    _check_fields(source, options)
+    places, others = _chosen_loaders(source, options or {})
+    if others:
+        source = _with_options(source, others)
+    source = _with_one_loader_each(source, places)
+    _check_fields(source, options or {})
     return source
+
+
+def _chosen_loaders(source: Source, options: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
+    """The options that say which dataloader of a list is meant (``val_dataloader=1``), and all others."""
+    places = {
+        key: value
+        for key, value in options.items()
+        if key in _LOADERS and isinstance(value, int) and isinstance(source.config.get(key), (list, tuple))
+    }
+    return places, {key: value for key, value in options.items() if key not in places}
+
+
+def _with_one_loader_each(source: Source, places: Mapping[str, int]) -> Source:
+    """The source with one dataloader per phase: of several, the one at the place that was chosen, else the first.
+
+    The config stays as it is where it has no lists. What was not chosen is said, once for lists that are equal.
+
+    Raises:
+        InputError: A place is outside its list, or an element of a list is not a dict.
+    """
+    lists = {name: value for name in _LOADERS if isinstance(value := source.config.get(name), (list, tuple))}
+    first: dict[int, list[str]] = {}
+    for name, loaders in lists.items():
+        place = places.get(name, 0)
+        if not 0 <= place < len(loaders):
+            raise InputError(
+                f'{name} of {source.name} has {counted(len(loaders), "entry", "entries")}, and none at {place}',
+                accepted=f'0 to {len(loaders) - 1}' if loaders else 'a dict, or a list with one or more',
+                parameter='options' if name in places else 'config',
+            )
+        if not isinstance(loaders[place], Mapping):
+            raise InputError(
+                f'{name}[{place}] of {source.name} is {shown(loaders[place])}', accepted='a dict', parameter='config'
+            )
+        if name not in places and len(loaders) > 1:
+            first.setdefault(len(loaders), []).append(name)
+        source.config[name] = loaders[place]
+    for count, names in first.items():
+        log.warning(
+            '%s: the first of %d dataloaders in %s is used; choose another with %s %s=1',
+            source.name, count, ' and '.join(names), param('options'), names[-1],
+        )  # fmt: skip
+    return replace(source, several=frozenset(name for name, loaders in lists.items() if len(loaders) > 1))
 
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -168,7 +168,7 @@ def safe_name(name: str) -> str:
 
     What has to change gets a few digits of a checksum, so that names that differ stay different.
     """
-    parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
+    parts = [part for part in name.split('/') if part not in ('', '.', '..')]
     return '/'.join(_safe_part(part) for part in parts) or _marked('', name)
 
 

@@ -266,18 +266,22 @@ def _colors(axes: Any, result: DatasetSummary) -> None:
     for place, name in enumerate(names):
         mean, spread = result.found[place]
         color = _CHANNELS.get(name, _GRAY)
-        axes.errorbar(place - 0.12, mean, yerr=spread, fmt='o', color=color, capsize=3, label=f'{name}, data')
+        axes.errorbar(place - 0.12, mean, yerr=spread, fmt='o', color=color, capsize=3)
         if result.expected is not None:
             mean, spread = result.expected[place]
-            label = 'config' if place == len(names) - 1 else None
-            axes.errorbar(place + 0.12, mean, yerr=spread, fmt='s', mfc='white', color=_GRAY, capsize=3, label=label)
+            axes.errorbar(place + 0.12, mean, yerr=spread, fmt='s', mfc='white', color=_GRAY, capsize=3)
     axes.set_xticks(range(len(names)), names)
     axes.set(ylabel='mean ± standard deviation', xlim=(-0.5, len(names) - 0.5))
     ends = [mean + side * spread for mean, spread in result.found for side in (-1, 1)]
     if min(ends) >= -128 and 2 < max(ends) <= 383:  # photos of 8 bits
         axes.set_ylim(0, 255)
     axes.set_title('what the network gets, and the normalization' if result.expected is not None else 'pixel values')
-    axes.legend(frameon=False, ncols=2, loc='upper right')
+    if result.expected is not None:
+        kinds = {'data': {'marker': 'o', 'color': '0.2'}, 'config': {'marker': 's', 'color': _GRAY, 'mfc': 'white'}}
+        handles = [axes.plot([], [], linestyle='', label=label, **look)[0] for label, look in kinds.items()]
+        # Below the axes: bars of any height can stand anywhere inside.
+        place_below = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.14)}
+        axes.legend(handles=handles, frameon=False, ncols=2, **place_below)
 
 
 def _notes(result: DatasetSummary, columns: int) -> str:

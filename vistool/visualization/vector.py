@@ -55,7 +55,7 @@ def parameters(more: dict[str, Any] | None = None) -> Iterator[None]:
         # Characters that no font has are warned about once, in one line, where text is measured.
         warnings.filterwarnings('ignore', message='Glyph .* missing')
         matplotlib.rcdefaults()
-        settings: Any = {**_PARAMETERS, 'font.family': _families(''), **(more or {})}
+        settings: Any = {**_PARAMETERS, 'font.family': _all_families(), **(more or {})}
         matplotlib.rcParams.update(settings)
         logger = logging.getLogger('matplotlib.font_manager')
         level = logger.level
@@ -187,6 +187,11 @@ def _families(text: str) -> list[str]:
     """The families that a line needs, the one in use first; matplotlib falls back character by character."""
     faces = dict.fromkeys([fonts.first_face(), fonts.main_face(), *(face for face, _ in fonts.runs(text))])
     return ['DejaVu Sans' if face == fonts.main_face() else _family(face) for face in faces]
+
+
+def _all_families() -> list[str]:
+    """The families of plots, whose names of classes and files are not known yet: any script may be among them."""
+    return [*_families(''), *map(_family, fonts.fallback_faces())]
 
 
 @lru_cache(maxsize=16)
