@@ -15,7 +15,8 @@ from torch import nn
 from vistool.analyses.cam import CAM
 from vistool.data.geometry import Geometry
 from vistool.errors import InputError
-from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, ImageGrid, Target
+from vistool.results import Coordinates, GridImage, Heatmap, Heatmaps, ImageGrid, Layer, Target
+from vistool.results.heatmaps import side_by_side
 from vistool.visualization import raster
 from vistool.visualization import text as fonts
 from vistool.visualization.facets import SCALED_ALONE, short_number
@@ -116,7 +117,12 @@ def test_classes_by_methods_titles_once_and_labels_rows():
 
 
 def lines_of_tiles(scene: Scene):
-    return [list(line) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    """Tiles line by line; one that stands beside several lines belongs to the first of them."""
+    lines = [list(line) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    for place in range(len(lines) - 1, 0, -1):
+        if lines[place][0].box.y < lines[place - 1][0].box.y:
+            lines[place - 1 : place + 1] = [lines[place - 1] + lines[place]]
+    return lines
 
 
 def without(result: Heatmaps, column: str) -> Heatmaps:
@@ -142,7 +148,7 @@ def test_a_method_that_shows_no_class_leaves_a_gap_so_that_columns_mean_one_thin
 
 def test_rows_that_wrap_wrap_alike():
     result = without(heatmaps(CLASSES, METHODS), METHODS[5])
-    scene = scene_of(result, Style(width='column'))
+    scene = scene_of(result, Style(width=400))
     check_scene(scene)
     lines = lines_of_tiles(scene)
     each = len(lines) // 3
@@ -271,7 +277,7 @@ def test_attention_stands_in_rows_of_six_after_input_and_mean():
     heads = ('mean', *range(12))
     for width, beside in (('text', True), ('column', False)):
         scene = scene_of(heatmaps(columns=heads, kind='attention', size=(96, 96)), Style(width=width))
-        lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+        lines = [len(line) for line in lines_of_tiles(scene)]
         assert lines == ([8, 6] if beside else [2, 6, 6])
 
 
@@ -283,7 +289,7 @@ def compared_stages(width):
     )
     result = models(heatmaps(kind='feature', maps=maps, size=(96, 96)), ('base', 'ours'), difference=True)
     scene = scene_of(result, Style(width=width))
-    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    lines = [len(line) for line in lines_of_tiles(scene)]
     told = [item for item in scene.texts if item.text != 'mean activation']  # beside the bars
     labels = [item.text for item in sorted(told, key=lambda item: item.y) if item.vertical]
     titles = [item.text for item in sorted(told, key=lambda item: (item.y, item.x)) if not item.vertical]
@@ -304,20 +310,20 @@ def test_compared_rows_are_broken_at_the_same_columns():
     both = models(heatmaps(('CLS',), ('mean', *range(6)), 'attention'), ('base', 'ours'))
     few = tuple(m for m in both if (m.coordinates['model'], m.coordinates['head']) != ('ours', 5))
     scene = scene_of(heatmaps(kind='attention', maps=few), Style(width='column'))
-    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    lines = [len(line) for line in lines_of_tiles(scene)]
     assert sum(lines) == 1 + 13 and len(lines) == 4
 
 
 def test_layers_without_heads_have_no_lead():
     layers = [f'layer{i}' for i in range(12)]
     scene = scene_of(heatmaps(layers, ('mean',), 'attention', size=(96, 96)), Style(width='text'))
-    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    lines = [len(line) for line in lines_of_tiles(scene)]
     assert lines == [7, 6]
 
 
 def test_the_input_stands_once_where_all_rows_have_the_same():
     scene = scene_of(heatmaps(('token1', 'token2'), ('mean', 0), 'attention', size=(96, 96)))
-    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    lines = [len(line) for line in lines_of_tiles(scene)]
     assert lines == [3, 2]
 
 
@@ -634,7 +640,7 @@ def test_many_channels_stand_in_a_square():
     maps = tuple(Heatmap(np.full((2, 2), i, np.float32), {'layer': 'g', 'channel': i}) for i in range(100))
     scene = scene_of(Heatmaps('feature', photo(32, 32), maps))
     check_scene(scene)
-    lines = [len(list(line)) for _, line in itertools.groupby(tiles(scene), key=lambda item: item.box.y)]
+    lines = [len(line) for line in lines_of_tiles(scene)]
     assert lines == [11, *[10] * 9]
 
 
@@ -696,3 +702,90 @@ def test_steps_of_a_pipeline_are_named_once():
     assert texts.count('Flip') == texts.count('original') == 1 and texts.count('20×20') == 4
     other = ImageGrid((row('original', 'Flip'), row('original', 'Crop')), mode='pipeline', provenance={})
     assert [item.text for item in scene_of(other).texts].count('original') == 2
+
+
+def maps_and_input(scene: Scene):
+    """The lines of maps, each as the middles of its tiles across, and the box of the input."""
+    photo, *maps = (item.box for item in tiles(scene))
+    lines = {}
+    for box in maps:
+        lines.setdefault(round(box.y + box.height / 2, 1), []).append(round(box.x + box.width / 2, 1))
+    return lines, photo
+
+
+def check_no_blank(scene: Scene) -> None:
+    """Maps fill a rectangle, or one with the input; else that stands in the middle, beside or above all of them."""
+    lines, photo = maps_and_input(scene)
+    middle = round(photo.y + photo.height / 2, 1), round(photo.x + photo.width / 2, 1)
+    within = {row: sorted([*columns, *([middle[1]] if row == middle[0] else [])]) for row, columns in lines.items()}
+    if len({tuple(columns) for columns in within.values()}) == 1:
+        return  # one flow, the input among the maps
+    assert len({tuple(columns) for columns in lines.values()}) == 1
+    columns, rows = next(iter(lines.values())), sorted(lines)
+    beside = photo.right < columns[0] and middle[0] == pytest.approx((rows[0] + rows[-1]) / 2, abs=1)
+    assert beside or (photo.bottom < rows[0] and columns[0] < middle[1] < columns[-1])
+
+
+@pytest.mark.parametrize(
+    ('size', 'width'), [((160, 240), 'column'), ((240, 160), 'column'), ((200, 200), '5.5in')], ids=str
+)
+def test_no_place_of_a_comparison_is_blank(size, width):
+    """One to five models, one to four methods or stages, one to three classes, with and without differences."""
+    names, stages = ('base', 'ours', 'ours-large', 'random', 'fifth'), [f'stage {i}' for i in range(1, 5)]
+    for count, each in itertools.product(range(2, 6), range(1, 5)):
+        for classes in range(1, 4):
+            result = models(heatmaps(CLASSES[:classes], METHODS[:each], size=size), names[:count])
+            check_no_blank(scene := scene_of(result, Style(width=width)))
+            assert min(item.box.width for item in tiles(scene)) >= 40 - 1e-6
+        for difference in (False, True):
+            feature = heatmaps(('a',), stages[:each], 'feature')
+            check_no_blank(scene_of(models(feature, names[:count], difference), Style(width=width)))
+        check_no_blank(
+            scene_of(models(heatmaps(columns=range(each), kind='attention'), names[:count]), Style(width=width))
+        )
+
+
+def test_a_size_too_long_for_its_tile_is_broken_and_not_left_out():
+    maps = tuple(
+        Heatmap(np.eye(4, dtype=np.float32), {'layer': name, 'reduction': 'mean'}, Layer(name, number, (16, 112, 112)))
+        for number, name in enumerate(('a', 'b', 'c', 'd', 'e'), 1)
+    )
+    scene = scene_of(heatmaps(kind='feature', maps=maps), Style(width='column'))
+    check_scene(scene)
+    assert ''.join(words(scene)).count('112×112×16') == 5 and [len(line) for line in lines_of_tiles(scene)] == [3, 3]
+
+
+def test_input_and_mean_stand_in_the_middle_above_heads_that_need_the_whole_width():
+    heads = heatmaps(columns=('mean', *range(12)), kind='attention', size=(96, 96))
+    first, second, _ = lines_of_tiles(scene_of(heads, Style(width='column')))
+    assert first[0].box.x - second[0].box.x == pytest.approx(second[-1].box.right - first[-1].box.right)
+
+
+def test_an_input_with_words_above_it_stands_in_the_middle_of_its_lines():
+    """A wrong prediction in red above the photo; where the lines are too low for the words, above the first of them."""
+    wrong = {'label': Target('tea', 1), 'prediction': Target('espresso', 2, score=0.9)}
+    scene = scene_of(models(heatmaps(CLASSES[:2], **wrong), ('base', 'ours')), Style(width='column'))
+    check_scene(scene)
+    photo, first, second = (lines_of_tiles(scene)[place][at].box for place, at in ((0, 0), (0, 1), (1, 0)))
+    assert photo.y + photo.bottom == pytest.approx(first.y + second.bottom)
+    low = scene_of(models(heatmaps(CLASSES[:2], size=(20, 400), **wrong), ('base', 'ours')), Style(width='column'))
+    check_scene(low)
+    assert [item.text for item in low.texts if item.color == RED] == ['GT: tea']
+
+
+def test_rows_with_rings_of_their_own_keep_their_inputs_beside_their_lines():
+    result = heatmaps(('a', 'b'), (0, 1), 'attention', queries={'a': (80.0, 50.0), 'b': (100.0, 60.0)})
+    scene = scene_of(side_by_side([result, result], ('base', 'ours')), Style(width='column'))
+    check_scene(scene)
+    lines = lines_of_tiles(scene)
+    assert [len(line) for line in lines] == [3, 2, 3, 2]
+    for above, below in (lines[:2], lines[2:]):
+        assert above[0].box.y + above[0].box.bottom == pytest.approx(above[1].box.y + below[0].box.bottom)
+
+
+def test_tiles_of_a_broken_row_that_do_not_fill_the_last_line_stand_in_its_middle():
+    scene = scene_of(heatmaps(columns=tuple(f'M{number}' for number in range(13))), Style(width='column'))
+    check_scene(scene)
+    *_, above, last = lines_of_tiles(scene)
+    assert len(last) < len(above)
+    assert last[0].box.x - above[0].box.x == pytest.approx(above[-1].box.right - last[-1].box.right)

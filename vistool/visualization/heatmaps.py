@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.display import strips
-from vistool.errors import InputError
 from vistool.results import ChannelStack, Coordinates, Heatmap, Heatmaps, Instance
-from vistool.results.heatmaps import Kind
 from vistool.visualization.facets import (
     SCALED_ALONE,
     Facet,
@@ -29,13 +27,12 @@ from vistool.visualization.facets import (
     with_titles,
 )
 from vistool.visualization.files import safe_name
+from vistool.visualization.layout import Row, cut, label_column, lines_of
 from vistool.visualization.raster import blend, colorize, mark_missing, overlay, resize_image, resize_map, rgb_map
 from vistool.visualization.sampled import LevelLegend, PointMarks, pale
 from vistool.visualization.scene import BLACK, RED, WHITE, Color, Pixels, Scene, Tile
 from vistool.visualization.style import Page, Style
 from vistool.visualization.table import (
-    NARROWEST,
-    WIDEST,
     Cell,
     Frame,
     Labels,
@@ -46,162 +43,9 @@ from vistool.visualization.table import (
     Ring,
     arrange,
     contours,
-    natural_height,
     single,
 )
 from vistool.visualization.views import ColorMapping, View, choose_view, map_colors, scaled_alone
-
-_HEADS_PER_LINE = 6
-_MOSAIC = 36  # more maps than this are laid out as a square
-_LEAST_OF_MOSAIC = 8.0  # its tiles are at least this wide, in units
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the figure: its label, the tiles that stand once at its left, and the others, which wrap.
-
-    Rows of a table have a place for every column, empty where the row has no such tile. Where each of several models
-    has several maps, the same tiles are also there as a ``matrix``: models across, the rest down.
-    """
-
-    label: str
-    lead: tuple[Cell | None, ...]
-    cells: tuple[Cell | None, ...]
-    matrix: tuple[Row, ...] = ()
-
-
-def lines_of(
-    kind: Kind, rows: Sequence[Row], page: Page, compared: bool = False, arrangement: tuple[int, int] | None = None
-) -> list[Line]:
-    """Rows cut into lines that fit the page; the lead stands beside the first line, or above where there is no room."""
-    if arrangement is None and all(row.matrix for row in rows):
-        lines = cut(rows, max(len(row.cells) for row in rows), beside=True, label_at=_label_at(kind, rows))
-        if min(Measures(lines, page).column_widths()) >= _least_width(kind, page, rows):
-            return _finished(lines, rows)
-        rows = [each for row in rows for each in row.matrix]
-    if len(rows) == 1 and kind == 'cam':
-        rows = [replace(rows[0], lead=(), cells=(*filter(None, rows[0].lead), *rows[0].cells))]  # one flow of tiles
-    count = max(len(row.cells) for row in rows)
-    label_at = _label_at(kind, rows)
-    if compared and kind != 'cam' and len(rows) > 1 and arrangement is None:
-        return _blocks(kind, rows, page)
-    if arrangement is not None:
-        lines = cut(rows, _columns_of(arrangement, count), beside=True, even=False, label_at=label_at)
-        return _finished(lines, rows)
-    most = _HEADS_PER_LINE if kind == 'attention' else math.ceil(math.sqrt(count)) if count > _MOSAIC else count
-    widest = min(count, most)
-    # A mosaic of all channels is one picture, however small its tiles.
-    least = _LEAST_OF_MOSAIC if count > _MOSAIC else _least_width(kind, page, rows)
-    # Heads stand in full lines of six or below their mean, but not in fewer beside it.
-    for per_line in range(widest, 0, -1) if kind != 'attention' else (widest,):
-        lines = cut(rows, per_line, beside=True, label_at=label_at)
-        if min(Measures(lines, page).column_widths()) >= least or (per_line == 1 and not page.paper):
-            return _finished(lines, rows)
-    for per_line in range(widest, 0, -1):
-        lines = cut(rows, per_line, beside=False)
-        if min(Measures(lines, page).column_widths()) >= least:
-            return _finished(lines, rows)
-    return _finished(lines, rows)
-
-
-def _blocks(kind: Kind, rows: Sequence[Row], page: Page) -> list[Line]:
-    """Rows of several models: what is compared stays below each other, so all rows are broken at the same columns.
-
-    Feature maps that would have to be broken on paper change their axes: a stage is a line, and models are columns.
-    """
-    count = max(len(row.cells) for row in rows)
-    widest = min(count, _HEADS_PER_LINE) if kind == 'attention' else count
-    least = _least_width(kind, page, rows)
-    lines: list[Line] = []
-    for per_line in range(widest, 0, -1):
-        each = math.ceil(count / math.ceil(count / per_line))
-        lines = []
-        for start in range(0, count, each):
-            empty = [row if not start else replace(row, lead=(None,) * len(row.lead)) for row in rows]
-            part = [replace(row, cells=row.cells[start : start + each]) for row in empty if row.cells[start:]]
-            lines += _titled_once(cut(part, each, beside=True))
-        if min(Measures(lines, page).column_widths()) >= least:
-            break
-        if page.paper and kind == 'feature' and len(rows) < count:
-            turned = _turned(rows)
-            if min(Measures(turned, page).column_widths()) >= least:
-                return turned
-    return lines
-
-
-def _turned(rows: Sequence[Row]) -> list[Line]:
-    """Rows as columns: the inputs on the first line, then a line for each column, labeled with its title."""
-    lines = [Line(tuple(next(filter(None, row.lead), None) for row in rows))]
-    for column in range(max(len(row.cells) for row in rows)):
-        cells = [row.cells[column] if column < len(row.cells) else None for row in rows]
-        label = ' '.join(next(cell.title for cell in cells if cell))
-        heads = [(row.label,) if column == 0 else () for row in rows]
-        titled = (cell and replace(cell, title=head) for cell, head in zip(cells, heads, strict=True))
-        lines.append(Line(tuple(titled), label))
-    return lines
-
-
-def _label_at(kind: Kind, rows: Sequence[Row]) -> int:
-    """The column before which labels stand: that of the maps, where the input of a CAM is drawn once for all rows."""
-    return 1 if kind == 'cam' and any(not any(row.lead) for row in rows) else 0
-
-
-def _columns_of(arrangement: tuple[int, int], count: int) -> int:
-    rows, columns = arrangement
-    if rows * columns < count:
-        raise InputError(
-            f'{count} maps do not fit {rows} rows of {columns}',
-            accepted=f'at least {math.ceil(count / columns)} {columns}, or leave it out',
-            parameter='arrangement',
-        )
-    return columns
-
-
-def cut(rows: Sequence[Row], per_line: int, beside: bool, even: bool = True, label_at: int = 0) -> list[Line]:
-    """Each row on lines of at most ``per_line`` tiles; the lead ``beside`` the first of them, or on a line above."""
-    lines: list[Line] = []
-    for row in rows:
-        # As many lines as needed, and those equally long: 4 + 3 rather than 6 + 1.
-        each = math.ceil(len(row.cells) / math.ceil(len(row.cells) / per_line)) if even else per_line
-        chunks = [row.cells[start : start + each] for start in range(0, len(row.cells), each)]
-        chunks = [chunk for number, chunk in enumerate(chunks) if not number or any(chunk)]
-        empty = (None,) * len(row.lead)
-        blocks: list[tuple[Cell | None, ...]] = [*([row.lead] if any(row.lead) else []), *chunks]
-        if beside:
-            blocks = [(*(empty if number else row.lead), *chunk) for number, chunk in enumerate(chunks)]
-        at = label_at if beside else 0
-        lines.extend(Line(block, '' if number else row.label, at) for number, block in enumerate(blocks))
-    return lines
-
-
-def _finished(lines: list[Line], rows: Sequence[Row]) -> list[Line]:
-    # Without wrapping, columns mean the same in every row, and their titles stand once.
-    return _titled_once(lines) if len(lines) == len(rows) else lines
-
-
-def _titled_once(lines: Sequence[Line]) -> list[Line]:
-    """Lines with titles above the first tile of each column only, where all of a column have the same."""
-    columns = range(1, max(len(line.cells) for line in lines))
-    cells = [[line.cells[j] if j < len(line.cells) else None for line in lines] for j in columns]
-    if any(len({cell.title for cell in column if cell}) > 1 for column in cells):
-        return list(lines)
-    titled = {next((i for i, cell in enumerate(column) if cell), 0) for column in cells}
-    if titled != {0}:
-        return list(lines)
-    bare = [replace(line, cells=tuple(cell and replace(cell, title=()) for cell in line.cells)) for line in lines[1:]]
-    return [lines[0], *bare]
-
-
-def _least_width(kind: Kind, page: Page, rows: Sequence[Row]) -> float:
-    """How narrow a tile may get before a line is broken."""
-    if page.paper:
-        return 34.0 if kind != 'cam' else 52.0 if len(rows) == 1 else 40.0
-    if page.width is not None:
-        return 90.0
-    aspect = min(max(next(cell.aspect for cell in rows[0].cells if cell), NARROWEST), WIDEST)
-    natural = math.floor(natural_height(aspect) * aspect) - 1.0
-    return min(180.0, natural) if kind != 'cam' or len(rows) > 1 else natural
-
 
 # Tiles of more pixels are drawn in strips: a map in floating point takes several times the memory of its photo.
 _LARGE = 1 << 24
@@ -273,7 +117,7 @@ def _images_down(painters: Sequence[_Painter], style: Style) -> list[Line]:
     """A sheet's lines: one for each image and class, with its maps."""
     figures = [(painter.result.kind, _rows(painter, always_label=True)[0]) for painter in painters]
     labels = iter(_sheet_titles([row.label for _, rows in figures for row in rows], style.row_titles, 'row_titles'))
-    label_at = max((_label_at(kind, rows) for kind, rows in figures), default=0)
+    label_at = max((label_column(kind, rows) for kind, rows in figures), default=0)
     lines: list[Line] = []
     for painter, (_, rows) in zip(painters, figures, strict=True):
         # Lines are not broken: down a sheet, a column means one thing.
@@ -499,7 +343,7 @@ def _rows(painter: _Painter, always_label: bool) -> tuple[list[Row], list[str]]:
             lead.append(cells.pop(0))
         label = rows_of[0] if one_line and _labels_only_row(painter) else name
         matrix = _matrix(own, label, tuple(lead), several_rows)
-        rows.append(Row(label, tuple(lead), tuple(cells), matrix))
+        rows.append(Row(label, tuple(lead), tuple(cells), matrix, lead[0]))
         photos.append((result if result.kind == 'cam' else own[0].item.view or result).image.tobytes())
     rows = _inputs_once(rows, photos)
     labeled = several_rows or _labels_only_row(painter)
@@ -552,16 +396,16 @@ def _by_column(tiles: Sequence[_Tile], columns: Sequence[str]) -> Sequence[_Tile
 
 
 def _inputs_once(rows: Sequence[Row], photos: Sequence[bytes]) -> list[Row]:
-    """Rows without the input where it stands above already, with the same rings."""
+    """Rows without the input where the row above has it already, with the same rings: it stands beside both."""
     found: list[Row] = []
-    shown: set[tuple[object, object]] = set()
+    shown: tuple[object, object] | None = None
     for row, photo in zip(rows, photos, strict=True):
         now = (photo, row.lead[0].marks if row.lead[0] else ())
-        if now in shown:
+        if now == shown:
             matrix = tuple(replace(each, lead=(None, *each.lead[1:])) for each in row.matrix)
             row = replace(row, lead=(None, *row.lead[1:]), matrix=matrix)
         found.append(row)
-        shown.add(now)
+        shown = now
     return found
 
 

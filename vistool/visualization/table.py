@@ -284,12 +284,19 @@ class Line:
         label: The label, written upwards.
         label_at: The column before which labels stand; all lines of a picture agree.
         remark: A small gray text below, from the left edge of the first tile to the right edge of the picture.
+        lead: So many of the first places belong to several lines: a tile stands in the middle of its line and the lines
+            below that have nothing there.
+        continues: Whether the line goes on with what the line above began, so that both have one label.
+        centered: Whether the tiles behind the lead have no columns of their own, and stand in the middle.
     """
 
     cells: tuple[Cell | None, ...]
     label: str = ''
     label_at: int = 0
     remark: str = ''
+    lead: int = 0
+    continues: bool = False
+    centered: bool = False
 
 
 def mark_items(marks: Sequence[Mark], box: Box, page: Page) -> Iterator[PathItem | TextItem]:
@@ -477,7 +484,7 @@ class Measures:
             used = [fitting.wrap(label, page.font, self.height, self.label_lines) for label in labels]
             self.label_lines = max(len(each) for each in used)
             self.picture = self._tile_height()
-        self.widths = [self._snap(self.picture * aspect) for aspect in self.aspects]
+        self.widths = [self.snap(self.picture * aspect) for aspect in self.aspects]
         self.content = self.label + sum(self.widths) + sum(self.bars) + self.gap * (self.count - 1)
         self.width = page.width or self.content + 2 * page.margin
         self.left = max(page.margin, (self.width - self.content) / 2)
@@ -498,7 +505,8 @@ class Measures:
         wrapped = [fitting.wrap(label, self.page.font, self.height, self.label_lines) for label in labels]
         return all(all(each) and '…' not in ''.join(each) for each in wrapped)  # '': not even the ellipsis
 
-    def _snap(self, value: float) -> float:
+    def snap(self, value: float) -> float:
+        """A length in whole pixels on the screen."""
         return float(round(value)) if self.page.width is None else value
 
     def _tile_height(self) -> float:
@@ -544,15 +552,15 @@ class Measures:
         """
         own, height = self._size(cell, width, heights[0])
         free = heights[1] - height
-        return Box(left + self._snap((width - own) / 2), top + self._snap(free / 2), own, height)
+        return Box(left + self.snap((width - own) / 2), top + self.snap(free / 2), own, height)
 
     def _size(self, cell: Cell, width: float, picture: float) -> tuple[float, float]:
         """Width and height of a picture in a column of this width."""
         thin = min(_THINNEST[self.page.paper], picture, width)
-        own = min(width, max(1.0, thin, self._snap(picture * cell.aspect)))
+        own = min(width, max(1.0, thin, self.snap(picture * cell.aspect)))
         if picture * cell.aspect > 1.05 * width:  # more than rounding
-            return own, max(1.0, thin, self._snap(width / cell.aspect))
-        return own, self._snap(picture)
+            return own, max(1.0, thin, self.snap(width / cell.aspect))
+        return own, self.snap(picture)
 
     def column_widths(self) -> list[float]:
         """Widths of the columns in which there is a tile."""
@@ -566,6 +574,15 @@ class Measures:
             edges.append(x)
             x += width + bar + self.gap
         return edges
+
+    def shift(self, line: Line) -> float:
+        """How far the tiles of a line lie to the right of their columns: those of a centered line, else 0."""
+        if not line.centered or line.lead >= len(line.cells):
+            return 0.0
+        last = len(line.cells) - 1
+        bar = self.bars[last] if _ends_run(line.cells, last) else 0.0
+        end = self.lefts()[last] + self.widths[last] + bar
+        return self.snap((self.left + self.content - end) / 2)
 
 
 def _place_aspect(cell: Cell, most: float = WIDEST) -> float:
@@ -604,6 +621,8 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '', fill: bool = F
     """
     measures = Measures(lines, page)
     lines = [_with_wrapped_texts(line, measures) for line in lines]
+    heights = [measures.line_heights(line, fill) for line in lines]
+    reach = _Reach(lines, measures, heights)
     items: list[ImageItem | TextItem | PathItem] = []
     y = page.margin
     if caption and not page.paper:
@@ -615,19 +634,60 @@ def arrange(lines: Sequence[Line], page: Page, caption: str = '', fill: bool = F
     for number, line in enumerate(lines):
         above = lines[number - 1] if number else None
         y += measures.gap * (1 + bool(above.remark)) if above else 0.0  # a remark belongs to what is above it
-        titles, footers = _text_lines(line, measures, 'title'), _text_lines(line, measures, 'footer')
+        titles, footers = (_text_lines(reach.own(number), measures, which) for which in ('title', 'footer'))
         y += titles * fonts.LINE_HEIGHT * page.font
         y = y if page.paper else float(math.ceil(y))
-        heights = measures.line_heights(line, fill)
-        spans.append((y, y + heights[1]))
-        items.extend(_line_items(line, measures, y, heights))
-        y += heights[1] + footers * fonts.LINE_HEIGHT * page.font
+        spans.append((y, y + heights[number][1]))
+        y += heights[number][1] + footers * fonts.LINE_HEIGHT * page.font
         for text in _remark_lines(line, measures):
             items.append(TextItem(measures.left, y + fonts.ASCENT * page.small_font, text, page.small_font, GRAY))
             y += fonts.LINE_HEIGHT * page.small_font
+    for number in range(len(lines)):
+        items.extend(_line_items(number, measures, spans, reach))
     items.extend(_bar_items(lines, measures, spans))
     height = y + page.margin
     return Scene(_whole(measures.width, page), _whole(height, page), tuple(items))
+
+
+class _Reach:
+    """Which lines the labels and the tiles at the left of a picture stand beside.
+
+    Args:
+        lines: The lines.
+        measures: Their measures.
+        heights: Of each line's pictures and of its place.
+    """
+
+    def __init__(self, lines: Sequence[Line], measures: Measures, heights: Sequence[tuple[float, float]]) -> None:
+        self.lines, self.measures, self.heights = lines, measures, heights
+
+    def label(self, number: int) -> int:
+        """The last line beside which the label of a line stands."""
+        last = number
+        while last + 1 < len(self.lines) and self.lines[last + 1].continues:
+            last += 1
+        return last
+
+    def tile(self, number: int, column: int) -> int:
+        """The last line beside which a tile stands; its own where its titles have no room beside more."""
+        cell, last = self.lines[number].cells[column], number
+        if cell is None or column >= self.lines[number].lead:
+            return number
+        while last + 1 < len(self.lines) and self._is_free(last + 1, column):
+            last += 1
+        room = sum(place for _, place in self.heights[number : last + 1]) + self.measures.gap * (last - number)
+        texts = max(len(cell.title), len(cell.footer)) * fonts.LINE_HEIGHT * self.measures.page.font
+        return last if self.heights[number][1] + 2 * texts <= room else number
+
+    def _is_free(self, number: int, column: int) -> bool:
+        line = self.lines[number]
+        return column < line.lead and line.cells[column] is None and not self.lines[number - 1].remark
+
+    def own(self, number: int) -> Line:
+        """A line without the tiles that stand beside other lines too."""
+        line = self.lines[number]
+        cells = (None if self.tile(number, column) > number else cell for column, cell in enumerate(line.cells))
+        return replace(line, cells=tuple(cells))
 
 
 def _whole(value: float, page: Page) -> float:
@@ -635,10 +695,16 @@ def _whole(value: float, page: Page) -> float:
 
 
 def _with_wrapped_texts(line: Line, measures: Measures) -> Line:
-    """Titles and footers of one line that are wider than their tile, on two; numbers in lines below the footer."""
+    """Titles and footers of one line that are wider than their tile, on two; numbers in lines below the footer.
+
+    A size such as ``112×112×16`` that does not fit the second line goes on to a third.
+    """
 
     def on_two(texts: tuple[str, ...], width: float) -> tuple[str, ...]:
-        return tuple(fitting.wrap(texts[0], measures.page.font, width, 2)) if len(texts) == 1 else texts
+        if len(texts) != 1:
+            return texts
+        lines = fitting.wrap(texts[0], measures.page.font, width, 2)
+        return tuple(lines if all(lines) else fitting.wrap(texts[0], measures.page.font, width, 3))
 
     def wrapped(cell: Cell, width: float) -> Cell:
         footer = (*on_two(cell.footer, width), *_packed(cell.numbers, measures.page.font, width))
@@ -679,23 +745,36 @@ def _readable(measures: Measures) -> bool:
 
 
 def _line_items(
-    line: Line, measures: Measures, top: float, heights: tuple[float, float]
+    number: int, measures: Measures, spans: Sequence[tuple[float, float]], reach: _Reach
 ) -> Iterator[ImageItem | TextItem | PathItem]:
-    page = measures.page
+    """The label, tiles and texts of a line.
+
+    Args:
+        number: Which line.
+        measures: Widths and heights.
+        spans: Upper and lower edge of the tiles of each line.
+        reach: Which lines stand beside labels and tiles.
+    """
+    page, line = measures.page, reach.lines[number]
     label = fitting.wrap(line.label, page.font, measures.height, max(1, measures.label_lines))
     start = measures.lefts()[measures.label_at] - measures.label
-    for place, text in enumerate(label):
-        free = measures.label_lines - len(label)  # shorter labels stand next to their tile
-        x = start + ((free + place) * fonts.LINE_HEIGHT + fonts.ASCENT) * page.font
-        yield TextItem(x, top + heights[1] / 2, text, page.font, anchor='center', vertical=True)
-    for cell, left, width in zip(line.cells, measures.lefts(), measures.widths, strict=False):
+    middle = (spans[number][0] + spans[reach.label(number)][1]) / 2
+    for place, text in enumerate(label, measures.label_lines - len(label)):  # shorter ones stand next to their tile
+        x = start + (place * fonts.LINE_HEIGHT + fonts.ASCENT) * page.font
+        yield TextItem(x, middle, text, page.font, anchor='center', vertical=True)
+    shift = measures.shift(line)
+    for column, (cell, left, width) in enumerate(zip(line.cells, measures.lefts(), measures.widths, strict=False)):
         if cell is None:
             continue
-        box = measures.box(cell, left, top, width, heights)
+        top, heights = spans[number][0], reach.heights[number]
+        if (last := reach.tile(number, column)) > number:
+            top += measures.snap((spans[last][1] - top - heights[1]) / 2)
+        x = left + (shift if column >= line.lead else 0.0)
+        box = measures.box(cell, x, top, width, heights)
         yield ImageItem(box, cell.tile)
         yield from mark_items(cell.marks, box, page)
         if _readable(measures):
-            yield from _cell_texts(cell, Box(left, box.y, width, box.height), page)
+            yield from _cell_texts(cell, Box(x, box.y, width, box.height), page)
 
 
 def _cell_texts(cell: Cell, box: Box, page: Page) -> Iterator[TextItem]:
@@ -719,18 +798,20 @@ def _bar_items(
     lines: Sequence[Line], measures: Measures, places: Sequence[tuple[float, float]]
 ) -> Iterator[ImageItem | TextItem]:
     for j, left in enumerate(measures.lefts()):
-        spans: list[tuple[Bar, float, float, bool]] = []
+        spans: list[tuple[Bar, float, float, bool, float]] = []
         for index, line in enumerate(lines):
             bar, (top, bottom) = _ends_run(line.cells, j), places[index]
             if bar is None:
                 continue
+            moved = measures.shift(line)
             before = lines[index - 1] if index else None  # a remark below it would cross a bar that goes on
-            if before and not before.remark and spans and spans[-1][0] == bar and _ends_run(before.cells, j) == bar:
-                spans[-1] = (bar, spans[-1][1], bottom, spans[-1][3])
+            goes_on = before is not None and not before.remark and _ends_run(before.cells, j) == bar
+            if goes_on and spans[-1][4] == moved:
+                spans[-1] = (bar, spans[-1][1], bottom, *spans[-1][3:])
             else:
-                spans.append((bar, top, bottom, _last_bar(line.cells) == j))
-        for bar, top, bottom, titled in spans:
-            strip = left + measures.widths[j] + measures.page.gap
+                spans.append((bar, top, bottom, _last_bar(line.cells) == j, moved))
+        for bar, top, bottom, titled, shift in spans:
+            strip = left + shift + measures.widths[j] + measures.page.gap
             yield from bar_items(bar, strip, top, bottom, measures.page, titled)
 
 

@@ -313,7 +313,7 @@ _NUMBER = re.compile(r'[-−]?\d+(?:[.,×]\d+)*(?:e[-−+]?\d+)?%?')
 # A line may be broken at spaces, after "·", and between any two CJK characters; a word, if it has to, at its parts.
 _TOKEN = re.compile(r'\s*(?:[\u2e80-\u9fff\uac00-\ud7af\uff01-\uff60]|[^\s\u2e80-\u9fff\uac00-\ud7af\uff01-\uff60]+)')
 
-_HUMP = re.compile(r'(?<=[a-z0-9+])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=×)(?=\d)')
+_HUMP = re.compile(r'(?<=[a-z0-9+])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=×)(?=\d)|(?<=[A-Za-z0-9][-_])(?=[A-Za-z0-9])')
 
 
 def wrap(text: str, size: float, width: float, lines: int) -> list[str]:
