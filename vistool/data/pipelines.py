@@ -50,10 +50,10 @@ _STORED = {
 
 
 def is_loader(transform: Any) -> bool:
-    """Whether it is mmcv's image loader, or a subclass in a package of OpenMMLab that reads files in the same way."""
+    """Whether it is mmcv's image loader, or a subclass of OpenMMLab's or vistool's that reads files in the same way."""
     return any(
         cls.__name__ == 'LoadImageFromFile' and cls.__module__.startswith('mmcv.') for cls in type(transform).__mro__
-    ) and type(transform).__module__.split('.')[0].startswith('mm')
+    ) and type(transform).__module__.split('.')[0].startswith(('mm', 'vistool'))
 
 
 def is_custom_loader(transform: Any) -> bool:

@@ -65,6 +65,11 @@ def score_features(
             break
         watched = layers  # another one gives the scores of these images
         seen, output = _seen(root, inputs, batch, watched)
+    if not bool(scores.isfinite().any()):
+        raise InputError(
+            f'no score of {type(root).__name__} is finite',
+            hint='look for NaN or infinity in the weights, the input, or the precision of the run',
+        )
     raise InputError(
         f'no layer of {type(root).__name__} gives the scores as they are, so its features are not known',
         hint=f'name a layer with {param("layers")}',
