@@ -174,6 +174,65 @@ def test_tokens_without_an_order_are_refused_with_the_reason(arrange):
     assert laid_out(module, (64, 64), 'embed').axes == 'BCHW'
 
 
+class Mixing(nn.Module):
+    """Mixes all places of the image, convolves what it gets, and goes on with tokens: they answer to no single patch.
+
+    Args:
+        arrange: What becomes of the tokens.
+        size: Rows and columns to which the map is enlarged before.
+    """
+
+    def __init__(self, arrange=lambda tokens: tokens, size=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(3, 16, 8, 8)
+        self.mix = nn.Linear(72, 72)
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+        self.proj = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 5)
+        self.arrange, self.size = arrange, size
+
+    def forward(self, x):
+        maps = self.embed(x)
+        maps = self.mix(maps.flatten(2)).view_as(maps)
+        maps = self.conv(maps)
+        if self.size is not None:
+            maps = nn.functional.interpolate(maps, self.size, mode='bilinear')
+        return self.head(self.proj(self.arrange(maps.flatten(2).transpose(1, 2))).mean(1)).unflatten(0, (len(x), -1))[
+            :, 0
+        ]
+
+
+@pytest.mark.parametrize('order', [None, *token_orders((8, 9))], ids=lambda order: getattr(order, 'name', 'rows'))
+def test_where_places_were_mixed_before_a_convolution_its_output_is_changed(order):
+    module = Mixing() if order is None else Mixing(_by(order))
+    layout = laid_out(module, (64, 72), 'proj')
+    assert layout.grid == (8, 9) and not layout.unchecked
+    assert torch.equal(layout.index(), torch.arange(72) if order is None else order.index())
+    answers = positions(module, torch.randn(1, 3, 64, 72))
+    assert answers.shown(answers.answer(module.proj), None, (64, 72), TokenHints()) is None  # the image does not tell
+
+
+@pytest.mark.parametrize('arrange', [_shuffled, _strongest, _strongest_in_order])
+def test_tokens_that_were_shuffled_after_a_convolution_are_refused(arrange):
+    with pytest.raises(InputError, match='pruned, shuffled or mixed'):
+        laid_out(Mixing(arrange), (64, 72), 'proj')
+
+
+def _folded(tokens):
+    """MobileViT's patches of 2 × 2 over 8 × 10 positions, their pixels along the batch as in Hugging Face's."""
+    patches = tokens.unflatten(1, (4, 2, 5, 2)).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(-1, 20, tokens.shape[2])
+
+
+def test_a_map_that_was_enlarged_to_whole_patches_is_not_a_padded_one():
+    """8 × 9 positions, enlarged to 8 × 10: not 9 columns and one of padding."""
+    module = Mixing(_folded, size=(8, 10))
+    layout = laid_out(module, (64, 72), 'proj')
+    assert layout.grid == (8, 10)
+    assert torch.equal(layout.to_map(_folded(torch.arange(80.0).view(1, 80, 1))).flatten(), torch.arange(80.0))
+
+
 def test_class_tokens_alone_are_not_a_map():
     class Split(Tokens):
         def __init__(self):

@@ -354,3 +354,37 @@ def test_stages_that_the_network_writes_to_are_drawn_as_they_were():
     for one, other in zip(first, later, strict=True):
         assert torch.equal(one.maps, other.maps)
     assert torch.equal(first[1].maps, expected)
+
+
+class Remembering(nn.Module):
+    """Returns its map, that at half the size, and the state ``(B, C, N)`` of a recurrence, as EfficientViM's stages."""
+
+    def __init__(self, channels, width, states):
+        super().__init__()
+        self.conv, self.down = conv(channels, width, 2), conv(width, width, 2)
+        self.mix, self.norm = nn.Linear(width, states), nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        x = self.conv(x)
+        tokens = x.flatten(2)
+        state = tokens @ self.mix(tokens.mT).softmax(1)
+        x = self.norm(x + state.mean(2)[..., None, None])
+        return x, self.down(x), state
+
+
+def test_the_state_of_a_recurrence_is_not_a_map():
+    """32 and 15 states would be grids of 4 × 8 and 3 × 5 positions."""
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.ModuleList([Remembering(3, 6, 32), Remembering(6, 8, 15)])
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x):
+            for stage in self.stages:
+                _, x, _ = stage(x)
+            return self.head(x.mean((2, 3)))
+
+    network = Network().eval()
+    assert grids(network, (96, 160)) == [(48, 80), (24, 40), (12, 20), (6, 10)]

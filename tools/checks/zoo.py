@@ -126,6 +126,7 @@ def assemble(architecture: Architecture, seed: int, most: int = MOST_PARAMETERS,
         images = torch.randn(batch, 3, *size, generator=generator)
         try:
             with torch.no_grad():
+                measure_statistics(module, images)
                 output = module(images)
         except Exception as error:
             reasons.append(f'{type(error).__name__}: {error}')
@@ -199,6 +200,32 @@ def enliven(module: nn.Module, seed: int) -> None:
             child.running_mean.copy_(random_like(child.running_mean, -0.2, 0.2))
             assert child.running_var is not None
             child.running_var.copy_(random_like(child.running_var, 0.5, 1.5))
+
+
+@torch.no_grad()
+def measure_statistics(module: nn.Module, images: Tensor) -> None:
+    """Gives batch norms the statistics of ``images``, as training does; their spread of :func:`enliven` stays.
+
+    With any others a small signal dies away behind the biases of a few norms, and no score depends on the image.
+    """
+    norms = [child for child in module.modules() if isinstance(child, nn.modules.batchnorm._BatchNorm)]
+
+    def scaled(norm: nn.Module, args: Any) -> None:
+        given = args[0]
+        axes = [axis for axis in range(given.ndim) if axis != 1]
+        if given.numel() == given.shape[1]:
+            return
+        assert isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor)
+        spread = given.float().var(axes).clamp_min(1e-12)
+        norm.running_mean.copy_(norm.running_mean * spread.sqrt() + given.float().mean(axes))
+        norm.running_var.copy_(norm.running_var * spread)
+
+    handles = [norm.register_forward_pre_hook(scaled) for norm in norms if norm.running_mean is not None]
+    try:
+        module(images)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 # timm

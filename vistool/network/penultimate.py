@@ -61,11 +61,7 @@ def score_features(
         seen, output = _seen(root, inputs, batch, layers)
         found = _before_scores(seen, scores)
     if found is None:
-        raise InputError(
-            f'no layer of {type(root).__name__} gives the scores as they are, so its features are not known',
-            hint=f'name a layer with {param("layers")}',
-            parameter='layers',
-        )
+        raise _no_layer(root, scores)
     known['layer'], features = found
     return f'input of {known["layer"]}', features, output
 
@@ -76,6 +72,20 @@ def _before_scores(seen: Sequence[tuple[str, Tensor, Tensor]], scores: Tensor) -
         if given.flatten(1).shape[1] and _gives(gives.flatten(1), scores.detach()):
             return name, given.flatten(1).float()
     return None
+
+
+def _no_layer(root: nn.Module, scores: Tensor) -> InputError:
+    """Why no layer was found that gives the scores."""
+    if not bool(scores.isfinite().any()):
+        return InputError(
+            f'no score of {type(root).__name__} is finite',
+            hint='look for NaN or infinity in the weights, the input, or the precision of the run',
+        )
+    return InputError(
+        f'no layer of {type(root).__name__} gives the scores as they are, so its features are not known',
+        hint=f'name a layer with {param("layers")}',
+        parameter='layers',
+    )
 
 
 def _seen(

@@ -13,6 +13,8 @@ Rules:
 * A reading is confirmed where the correlation of the logarithms is four standard errors above chance
   (:data:`_CERTAIN`), and kept unless another one is as much better. A grid that no convolution made has to agree
   closely (:data:`_CLOSE`).
+* Deep in a network every position sees most of the image. Where no reading is confirmed, maps that convolutions made
+  on the way to the layer are changed in the same way instead of the image, the nearest first (:meth:`Check.closer`).
 * Where the answers differ and no reading is confirmed, the layer is refused: tokens were pruned, shuffled or mixed.
 * ``(B, C, h, w)`` of the size of a convolution's output is a map. It is not checked where the layer convolves. A
   tensor of four axes of any other size, whose answers do not tell, is taken for a map by its shape, which is printed.
@@ -22,11 +24,12 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -36,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistool.network.capture import borrowed, hooked, modules_of, remembered
+from vistool.network.capture import Hook, borrowed, hooked, modules_of, remembered
 from vistool.network.layers import DEFAULT_LAYERS, default_layers, module_path, unwrapped
 from vistool.network.tensors import (
     USUAL_PREFIX,
@@ -59,6 +62,7 @@ from vistool.network.tensors import (
     joined_inputs,
     map_tensors,
     measured,
+    mixes_places,
     repeated,
     rows,
     seen_grids,
@@ -89,12 +93,16 @@ _DIFFERENT = 0.25
 """Answers that vary this much and follow no reading refute all of them."""
 _FEW = 20
 """With fewer positions chance refutes nothing."""
+_ENOUGH = 16
+"""Positions of a layer for which maps inside the network are changed: with fewer, some order fits by chance."""
 _FEWEST = 5
 """Fewer tokens in the last axis than these are positions only where their answers show it; a box has four numbers."""
 _ROUNDING = 1e-6
 """A tensor that changes by no more than this share of its largest value does not depend on what was changed."""
 _ELONGATED = math.log(4.5)
 """How far from square the cells of a grid may be that no convolution made."""
+_SOURCES = 4
+"""Maps inside a network that are changed for a layer whose answers to a changed image do not tell."""
 _REORDERING = ('MaxVit', 'MaxxVit', 'MobileViT', 'TNT')
 """Families of the table whose inner layers hold windows, blocks or patches; their default layers do not."""
 
@@ -356,6 +364,9 @@ def possible_layouts(
             padded = windows.length > math.prod(windows.grid)
             if padded or any(windows.shift) or windows.scattered:  # the others are blocks
                 yield Layout('BLC', windows.grid, order=windows)
+            if padded and not windows.centered:  # or the map was enlarged to whole windows, as MobileViT does
+                whole = windows.counts[0] * windows.window[0], windows.counts[1] * windows.window[1]
+                yield Layout('BLC', whole, order=replace(windows, grid=whole))
 
 
 def _may_be_padded(shape: tuple[int, ...], grids: Sequence[Size]) -> bool:
@@ -484,6 +495,9 @@ class Positions:
         grids: Spatial sizes seen.
         calls: Module → one entry for each of its calls: place in its output → answer.
         answers: All answers, in running order.
+        sources: Convolution and pooling layers that returned a map of several rows and columns, and which of their
+            calls did, in running order.
+        before: Module → for each of its calls, how many of the sources had run when it ended.
     """
 
     probe: Probe
@@ -491,6 +505,8 @@ class Positions:
     grids: Grids = field(default_factory=Grids)
     calls: WeakKeyDictionary[nn.Module, list[dict[str, Answer]]] = field(default_factory=WeakKeyDictionary)
     answers: list[Answer] = field(default_factory=list)
+    sources: list[tuple[nn.Module, int]] = field(default_factory=list)
+    before: WeakKeyDictionary[nn.Module, list[int]] = field(default_factory=WeakKeyDictionary)
     _ranked: dict[Hashable, list[Reading]] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
 
@@ -508,6 +524,32 @@ class Positions:
             return None
         found = calls[call]
         return next(iter(found.values()), None) if place is None else found.get(place)
+
+    def sources_before(self, layer: nn.Module, call: int, size: Size) -> Iterator[int]:
+        """Numbers of :attr:`sources` to change for a layer, the nearest first: one for each size, then others.
+
+        What a source answers to the changed image must not show that its axes are something else than positions.
+
+        Args:
+            layer: The layer.
+            call: Which of its calls, counted from 0.
+            size: ``(H, W)`` of the network input.
+        """
+        counts = self.before.get(layer, [])
+        first: dict[Size, int] = {}
+        others: list[int] = []
+        for number in reversed(range(counts[call] if call < len(counts) else 0)):
+            own = self.answer(*self.sources[number])
+            if own is None or len(own.shape) != 4:
+                continue
+            grid = own.shape[2], own.shape[3]
+            ranked = self.ranked(own, Layout('BCHW', grid), size, TokenHints())
+            if ranked and ranked[0].confirmed and ranked[0].layout.axes != 'BCHW':
+                continue
+            if first.setdefault(grid, number) != number:
+                others.append(number)
+        yield from sorted(first.values(), reverse=True)
+        yield from others
 
     def changes(self, layer: nn.Module) -> list[bool]:
         """For each call of a layer, whether what it returned depends on the drawn image (true if unknown)."""
@@ -574,6 +616,19 @@ class Positions:
             behind = chosen.layout != vouched and chosen is not tied[0]
             return self.told(chosen.layout, name, ambiguous=len(tied) > 1 and (behind or not preferred))
         return None if vouched is None else self.told(vouched, name)
+
+    def shown(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> Layout | None:
+        """The only order that an answer follows closely, whatever other layers do; None where there is none.
+
+        Chance finds one among many for fewer than :data:`_ENOUGH` positions.
+        """
+        tied = ties(self.ranked(own, assumed, size, hints))
+        if not tied or not tied[0].close or tied[0].cells < _ENOUGH or not self.sure(tied[0], tied):
+            return None
+        layout = tied[0].layout
+        same = (each.layout for each in tied[1:])
+        alike = all(each.axes == layout.axes and torch.equal(each.index(), layout.index()) for each in same)
+        return layout if alike and _is_plausible(layout, assumed) else None
 
     def _refutes(self, own: Answer, tied: Sequence[Reading], vouched: Layout) -> bool:
         """Whether an answer follows another order than the one that its neighbors vouch for, half of it and clearly.
@@ -729,6 +784,59 @@ def positions(module: nn.Module, inputs: NetworkInput) -> Positions:
 
 def _positions(module: nn.Module, inputs: NetworkInput) -> Positions:
     found = Positions(make_probe(inputs))
+    _record(module, found, found.probe.inputs)
+    return found
+
+
+def positions_behind(module: nn.Module, inputs: NetworkInput, asked: Positions, number: int) -> Positions:
+    """The answers of a network of which a map inside is changed instead of the image, remembered like the others.
+
+    Args:
+        module: The network.
+        inputs: Its input.
+        asked: Its answers to a changed image.
+        number: Which of its sources.
+    """
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return remembered(module, 'positions behind', (shapes, number), lambda: _positions_behind(module, asked, number))
+
+
+def _positions_behind(module: nn.Module, asked: Positions, number: int) -> Positions:
+    source, call = asked.sources[number]
+    same = repeated(rows(asked.probe.inputs, 0, 1), 2)
+    found, runs = Positions(Probe(same, torch.empty(0))), 0
+
+    def change(name: str, layer: nn.Module, args: Any, output: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        if runs != call + 1:
+            return None
+        found.probe = probe_maps(output)
+        found.answers.clear()
+        found.calls.clear()
+        assert isinstance(found.probe.inputs, Tensor)
+        return found.probe.inputs.to(output.dtype)
+
+    _record(module, found, same, {'': source}, change)
+    return found
+
+
+def _record(
+    module: nn.Module,
+    found: Positions,
+    inputs: NetworkInput,
+    changed: Mapping[str, nn.Module] | None = None,
+    change: Hook | None = None,
+) -> None:
+    """Runs a network on two images and notes the answers of all modules, after an output was changed if that is asked.
+
+    Args:
+        module: The network.
+        found: Gets the answers.
+        inputs: Its input for two images.
+        changed: Modules whose outputs may be replaced.
+        change: Replaces them.
+    """
     latest: list[tuple[Tensor, Answer | None]] = []
 
     def note(name: str, layer: nn.Module, args: Any, output: Any) -> None:
@@ -743,16 +851,22 @@ def _positions(module: nn.Module, inputs: NetworkInput) -> Positions:
                 found.answers.extend([own] if own is not None else [])
             if own is not None:
                 entry[place] = own
-        found.calls.setdefault(layer, []).append(entry)
+        calls = found.calls.setdefault(layer, [])
+        calls.append(entry)
+        shape = output.shape if type(output) is Tensor and mixes_places(layer) else ()
+        if len(shape) == 4 and shape[0] == 2 and min(shape[2:]) > 1:
+            found.sources.append((layer, len(calls) - 1))
+        found.before.setdefault(layer, []).append(len(found.sources))
 
-    with borrowed(module), torch.no_grad():  # borrowing exchanges parts that are TorchScript
+    with borrowed(module), torch.no_grad(), ExitStack() as stack:  # borrowing exchanges parts that are TorchScript
         distinct = {str(index): child for index, child in enumerate(modules_of(unwrapped(module)))}
+        if changed is not None and change is not None:
+            stack.enter_context(hooked(changed, change))
         with hooked(distinct, note):
             try:
-                call_module(module, found.probe.inputs)
+                call_module(module, inputs)
             except Exception as error:  # any failure of foreign code; the caller's own forward reports what matters
                 found.problem = f'the network fails on a batch of two images of noise ({type(error).__name__})'
-    return found
 
 
 def known_positions(root: nn.Module, name: str) -> bool:
@@ -803,6 +917,20 @@ class Check:
     def ask(self) -> Positions:
         """The network's answers, for which it runs if it has not yet."""
         return positions(self.root, self.inputs)
+
+    def closer(self, layer: nn.Module, call: int, size: Size) -> Iterator[Positions]:
+        """The network's answers where maps on the way to a layer are changed instead of the image, the nearest first.
+
+        Each costs a forward of two images, once.
+
+        Args:
+            layer: The layer.
+            call: Which of its calls, counted from 0.
+            size: ``(H, W)`` of the network input.
+        """
+        asked = self.ask()
+        for number in itertools.islice(asked.sources_before(layer, call, size), _SOURCES):
+            yield positions_behind(self.root, self.inputs, asked, number)
 
     def windows(self, shape: Sequence[int], size: Size, batch: int, grids: Sequence[Size]) -> Layout | None:
         """The layout of windows that a module around the layer states, or None."""
@@ -884,6 +1012,19 @@ def checked_layout(
         raise failed
     if assumed is not None and gives_maps(layer, assumed, grids):
         return assumed
+    for nearer in check.closer(layer, call, size) if own.changes else ():
+        reply = nearer.answer(layer, call, place)
+        if reply is None or reply.shape != own.shape:
+            continue
+        layout = nearer.shown(reply, assumed, size, hints)
+        if layout is not None:
+            found.refuse_lists(layout, least=0)
+            return found.told(layout, name)
+    if assumed is None and not own.changes and not isinstance(failed, PooledMap):
+        raise NoSpatialMap(
+            f'{failed}; nothing in it changes with the image (weights that are random, or too small), which would show '
+            'where its values lie'
+        )
     guess = found.likelier(own, assumed, size, hints)
     _refuse_contradiction(tensor, guess, assumed, own, found, differs=found.differs(own, assumed, size, hints))
     return found.unchecked(guess, failed, name, 'its positions are few, or answer alike when the image is changed')

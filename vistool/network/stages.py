@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vistool.errors import InputError, param
 from vistool.network.capture import hidden_parts, remembered, uncollected
 from vistool.network.features import Feature, Kept, certain_maps, features, known_counts, run_until
-from vistool.network.layers import find_target_layers, is_norm, module_path, require_layers, unwrapped
+from vistool.network.layers import find_target_layers, is_norm, module_path, place_of, require_layers, unwrapped
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
@@ -303,16 +303,16 @@ def trace(
     root = unwrapped(root)
     watch = _Watch(root, inputs, kept)
     modules = dict(root.named_modules())
-    handles = [module.register_forward_pre_hook(watch.begin) for module in modules.values()]
-    try:
-        with uncollected:
+    with uncollected:
+        handles = [module.register_forward_pre_hook(watch.begin) for module in modules.values()]
+        try:
             run_until(root, inputs, [(modules, watch.end)])
-    except InputError:
-        if not only or all(each.name != only for each in watch.calls):
-            raise
-    finally:
-        for handle in handles:
-            handle.remove()
+        except InputError:
+            if not only or all(each.name != only for each in watch.calls):
+                raise
+        finally:
+            for handle in handles:
+                handle.remove()
     return watch.calls
 
 
@@ -427,9 +427,15 @@ def _find_stages(
     every: Sequence[ModuleCall] | None = None,
 ) -> list[str]:
     """The stages, from a forward that is run, or from the calls of one that was."""
+    with uncollected:
+        every = every or trace(root, inputs, only=_backbone(root), kept=kept)
+        known_counts(root, inputs).update(Counter(each.name for each in every))
+        return _stages_of(root, inputs, every)
+
+
+def _stages_of(root: nn.Module, inputs: NetworkInput, every: Sequence[ModuleCall]) -> list[str]:
+    """The stages among the calls of a forward; sizes that their order in the image contradicts are mended."""
     backbone = _backbone(root)
-    every = every or trace(root, inputs, only=backbone, kept=kept)
-    known_counts(root, inputs).update(Counter(each.name for each in every))
     calls: dict[str, ModuleCall] = {}
     inner = {each.name for each in every if each.inside}
     for each in every:
@@ -440,6 +446,11 @@ def _find_stages(
         for number in each.gives:
             givers.setdefault(number, []).append(each)
     checked: set[str] = set()
+
+    def grid_of(name: str) -> Size | None:
+        call, place = calls[module_path(name)], place_of(name)
+        return dict(call.maps).get(place) if place else call.grid
+
     while True:
         try:
             names = _stages_among(root, backbone, calls)
@@ -449,39 +460,54 @@ def _find_stages(
                 raise InputError(f'no layer gives a map: {reason}', parameter='layers') from None
             raise
         sizes = {
-            name: _checked_size(root, inputs, calls[name], givers) for name in names if name in calls.keys() - checked
+            name: _checked_size(root, inputs, calls[module_path(name)], givers, place_of(name))
+            for name in names
+            if name not in checked
         }
         checked |= sizes.keys()
-        wrong = {name: grid for name, grid in sizes.items() if grid != calls[name].grid}
+        wrong = {name: grid for name, grid in sizes.items() if grid != grid_of(name)}
         if not wrong:
             return names
-        calls |= {name: calls[name].sized(grid) for name, grid in wrong.items()}
+        for name, grid in wrong.items():
+            call, place = calls[module_path(name)], place_of(name)
+            changed = tuple((at, grid if at == place else size) for at, size in call.maps)
+            maps = tuple((at, size) for at, size in changed if size is not None)
+            calls[call.name] = call.sized(call.grid, maps=maps) if place else call.sized(grid)
 
 
 def _checked_size(
-    root: nn.Module, inputs: NetworkInput, call: ModuleCall, givers: Mapping[int, Sequence[ModuleCall]]
+    root: nn.Module,
+    inputs: NetworkInput,
+    call: ModuleCall,
+    givers: Mapping[int, Sequence[ModuleCall]],
+    place: str = '',
 ) -> Size | None:
     """The spatial size of what a module returned, checked by changing the image; None where that shows no places.
 
-    Modules of the table are not checked, nor those that return several tensors, windows that they state, or what is
-    computed position by position from a map.
+    Modules of the table are not checked, nor those that return several tensors of one size, windows that they state,
+    or what is computed position by position from a map.
 
     Args:
         root: The network.
         inputs: Its input.
         call: The call.
         givers: Number of a tensor → the calls that returned it.
+        place: Where it is in what the module returned, if that is several tensors.
     """
     size, batch = input_size(inputs)
     check = Check(root, inputs, call.name)
-    if check.known or len(call.shapes) != 1 or call.shapes[0][0] != batch:
-        return call.grid
-    if _keeps_a_map(call, givers):
+    shapes = [seen.shape for at, seen in call.returned if at == place] if place else call.shapes
+    grid = dict(call.maps).get(place) if place else call.grid
+    if check.known or len(shapes) != 1 or shapes[0][0] != batch:
+        return grid
+    if not place and _keeps_a_map(call, givers):
         certain_maps(root, inputs).add(call.name)
-        return call.grid
-    tensor, hints = torch.zeros(1).expand(call.shapes[0]), TokenHints()
+        return grid
+    tensor, hints = torch.zeros(1).expand(shapes[0]), TokenHints()
     try:
-        return checked_layout(tensor, size, call.grids, batch=batch, layer=call.module, hints=hints, check=check).grid
+        return checked_layout(
+            tensor, size, call.grids, batch=batch, layer=call.module, hints=hints, check=check, place=place or None
+        ).grid
     except NoSpatialMap:
         return None
 
