@@ -504,3 +504,11 @@ def test_networks_that_find_objects_or_regions_are_refused(config, images):
     model = vt.load(f'configs/scenes/{config}.py')
     with pytest.raises(InputError, match='config: .* the checks are for networks that score whole images'):
         vt.Check()(model, model.read('demo/scenes/scene_3.jpg'))
+
+
+def test_weights_that_are_not_finite_are_the_reason_and_not_a_verdict(network, images):
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match='no value of the map is finite.*look for NaN or infinity in the weights'):
+        vt.Check(vt.CAM('gradcam'))(broken, images[:2])

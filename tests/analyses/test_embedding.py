@@ -525,3 +525,11 @@ def test_nearest_neighbors_leave_the_sample_itself_out():
     assert all(place not in row for place, row in enumerate(near))
     (embedding,) = lay_out(features, labels=[0, 0, 0, 1, 1, 1], reducer='pca', neighbors=2).embeddings
     assert embedding.accuracy == 1
+
+
+def test_scores_that_are_not_finite_are_said_to_be():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    with torch.no_grad():
+        network[1].weight.fill_(torch.nan)
+    with pytest.raises(InputError, match='no score of Sequential is finite; look for NaN or infinity in the weights'):
+        score_features(network, torch.ones(2, 3, 4, 4), lambda output: output)

@@ -120,10 +120,37 @@ def said(command, *words):
         (vis_cam, ['--width'], '--width: expected one argument; accepted: --width W'),
         (vis_cam, ['--amp=3'], '--amp: takes no value'),
         (vis_cam, ['--colormp', 'jet'], "unrecognized option '--colormp'; did you mean --colormap"),
+        (vis_cam, ['--heads', '1'], "unrecognized option '--heads'; --heads is an option of vis_attention"),
+        (
+            vis_featmap,
+            ['--eigen-smooth'],
+            "unrecognized option '--eigen-smooth'; --eigen-smooth is an option of vis_cam",
+        ),
     ],
 )
 def test_usage_errors_name_the_option_as_typed(command, words, start):
     assert said(command, 'things/good.png', 'things/vit.py', *words).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ('command', 'words', 'parameter'),
+    [
+        (patches, ['photo.png', '--patch-size', '16', '-o', 'photo.png'], '--out'),
+        (cam, ['photo.png', *VIT, '-o', './photo.png'], '--out'),
+        (cam, ['photos', *VIT, '-o', 'out', '--sheet', 'photos/1.png'], '--sheet'),
+        (featmap, ['link.png', *VIT, '-o', 'photo.png'], '--out'),
+    ],
+)
+def test_a_picture_never_replaces_an_image_that_it_is_made_from(capsys, here, command, words, parameter):
+    photo = Image.effect_noise((40, 30), 50)
+    (here / 'photos').mkdir()
+    for name in ('photo.png', 'photos/1.png', 'photos/2.png'):
+        photo.save(here / name)
+    (here / 'link.png').symlink_to('photo.png')
+    before = {path: path.read_bytes() for path in here.rglob('*.png')}
+    line = refused(capsys, command, *words)
+    assert f'{parameter}: ' in line and 'is an image of this run, which would be overwritten' in line
+    assert {path: path.read_bytes() for path in here.rglob('*.png')} == before
 
 
 @pytest.mark.parametrize('command', [vis_cam, vis_patches, vis_featmap, vis_attention])

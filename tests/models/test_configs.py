@@ -212,6 +212,14 @@ def test_run_folder_with_two_configs_says_which(tmp_path, caplog):
     assert 'using exp.py' in caplog.text
 
 
+def test_scripts_beside_a_run_are_not_taken_for_its_config(tmp_path, caplog):
+    folder = run_folder(tmp_path / 'exp', 'epoch_1.pth', config='ours.py')
+    write(folder / 'train.py', "import os, sys\nname = 'x'\nraise SystemExit(5)\n")
+    write(folder / 'network.py', 'class Net:\n    model = 3\n')
+    assert resolve(folder).config.model.backbone.depth == 18
+    assert 'contains' not in caplog.text
+
+
 def test_option_goes_before_the_run_folders_checkpoint(tmp_path):
     folder = run_folder(tmp_path / 'exp', 'epoch_1.pth')
     assert resolve(folder, {'load_from': 'mine.pth'}).checkpoint == 'mine.pth'

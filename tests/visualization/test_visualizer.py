@@ -77,9 +77,8 @@ def test_png_holds_the_painted_pixels(tmp_path):
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (3, 700), (300, 41)])
-def test_a_large_png_is_encoded_in_strips(monkeypatch, shape):
+def test_a_png_is_encoded_in_strips(monkeypatch, shape):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    monkeypatch.setattr(files, '_LARGE', 0)
     monkeypatch.setattr('vistool.data.display._STRIP', 5 * shape[1])
     with Image.open(io.BytesIO(files.encode_pixels(pixels, '.png'))) as image:
         assert image.mode == 'RGB'

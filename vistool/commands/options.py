@@ -118,6 +118,8 @@ class Parser(argparse.ArgumentParser):
         name = first.partition('=')[0]
         if first.startswith('-') and name not in self._option_string_actions:
             hint = close_matches(name, [each for each in self._option_string_actions if each.startswith('--')], 3)
+            if others := _commands_with(name):
+                hint = f'{name} is an option of {", ".join(others)}; see {self.prog} --help'
             return InputError(f'unrecognized option {first!r}', hint=hint or f'see {self.prog} --help')
         before = [word for word in words[: words.index(first)] if word in self._option_string_actions]
         if not before:
@@ -268,6 +270,13 @@ def _dashed(word: str) -> str:
         return word
     name, equals, value = word.partition('=')
     return name.replace('_', '-') + equals + value
+
+
+def _commands_with(option: str) -> list[str]:
+    """The commands whose own option has this name, by their source: other parsers are not imported for an error."""
+    quoted = f"'{option.replace('_', '-')}'"
+    files = sorted(Path(__file__).parent.glob('[bv]*_*.py'))
+    return [file.stem for file in files if quoted in file.read_text(encoding='utf-8')]
 
 
 T = TypeVar('T')

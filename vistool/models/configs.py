@@ -537,7 +537,7 @@ def find_run(folder: Path) -> tuple[Path, str | None]:
     Raises:
         InputError: ``folder`` is not a run; the error lists the configs or runs in it.
     """
-    configs = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
+    configs = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file() and _is_config(path)]
     dumped = sorted(folder.glob('vis_data/config.py')) + sorted(folder.glob('*/vis_data/config.py'))
     checkpoint = find_checkpoint(folder)
     if not (checkpoint or dumped):
@@ -553,6 +553,21 @@ def find_run(folder: Path) -> tuple[Path, str | None]:
     if len(configs) > 1:
         log.warning('%s contains %s; using %s', folder, counted(len(configs), 'config'), config.name)
     return config, checkpoint
+
+
+def _is_config(path: Path) -> bool:
+    """Whether a file says something that is read from configs; the scripts beside a run are not to be run as one."""
+    if path.suffix in DATA_SUFFIXES:
+        return True
+    try:
+        tree = ast.parse(read_text(path, 'config'))
+    except (InputError, SyntaxError, ValueError):
+        return True  # the error of reading it says more
+    names = {
+        node.id for each in tree.body for node in ast.walk(each) if isinstance(each, (ast.Assign, ast.AnnAssign))
+        and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }  # fmt: skip
+    return any(isinstance(each, ast.With) for each in tree.body) or not names.isdisjoint((*_READ, '_base_'))
 
 
 def find_checkpoint(folder: Path) -> str | None:

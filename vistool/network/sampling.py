@@ -188,14 +188,16 @@ class SamplingFollower:
     def __init__(self) -> None:
         self._samples: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._products: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._started = False  # most networks never sample, and this is asked at every function call
 
     def follow(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> SampledProduct | None:
         """Takes a call of a function and its output; returns samples and weights where they were summed, or None."""
         if func in _SAMPLE:
             if (samples := _sampled(*args, **kwargs)) is not None:
                 self._samples[output] = samples
+                self._started = True
             return None
-        if not (self._samples or self._products) or not isinstance(output, Tensor):
+        if not self._started or not isinstance(output, Tensor):
             return None
         held = args[0] if args else None
         if func in _JOIN and isinstance(held, (list, tuple)) and all(each in self._samples for each in held):

@@ -303,16 +303,16 @@ def trace(
     root = unwrapped(root)
     watch = _Watch(root, inputs, kept)
     modules = dict(root.named_modules())
-    handles = [module.register_forward_pre_hook(watch.begin) for module in modules.values()]
-    try:
-        with uncollected:
+    with uncollected:
+        handles = [module.register_forward_pre_hook(watch.begin) for module in modules.values()]
+        try:
             run_until(root, inputs, [(modules, watch.end)])
-    except InputError:
-        if not only or all(each.name != only for each in watch.calls):
-            raise
-    finally:
-        for handle in handles:
-            handle.remove()
+        except InputError:
+            if not only or all(each.name != only for each in watch.calls):
+                raise
+        finally:
+            for handle in handles:
+                handle.remove()
     return watch.calls
 
 
@@ -427,9 +427,15 @@ def _find_stages(
     every: Sequence[ModuleCall] | None = None,
 ) -> list[str]:
     """The stages, from a forward that is run, or from the calls of one that was."""
+    with uncollected:
+        every = every or trace(root, inputs, only=_backbone(root), kept=kept)
+        known_counts(root, inputs).update(Counter(each.name for each in every))
+        return _stages_of(root, inputs, every)
+
+
+def _stages_of(root: nn.Module, inputs: NetworkInput, every: Sequence[ModuleCall]) -> list[str]:
+    """The stages among the calls of a forward; sizes that their order in the image contradicts are mended."""
     backbone = _backbone(root)
-    every = every or trace(root, inputs, only=backbone, kept=kept)
-    known_counts(root, inputs).update(Counter(each.name for each in every))
     calls: dict[str, ModuleCall] = {}
     inner = {each.name for each in every if each.inside}
     for each in every:

@@ -25,6 +25,7 @@ from vistool.runs.spec import (
     Selection,
     find_items,
     find_source,
+    keep_images,
     labeled,
     log_failures,
     name_of,
@@ -95,6 +96,7 @@ def check(spec: CheckSpec, callbacks: Callbacks | None = None) -> CheckSummary:
     source = find_source(spec.models.first, spec.models)
     items = find_items(spec.images, source)
     out = spec.output.path(name_of(source), 'vis_check')
+    keep_images(items, out=out)
     visualizer = Visualizer(out, spec.output.style, spec.output.save_raw, spec.output.show)
     visualizer.check()
     with opened_models(spec.models, source, spec.seed) as (model,):

@@ -14,7 +14,7 @@ from vistool.errors import InputError, check_seed, naming
 from vistool.models.configs import resolve
 from vistool.models.model import Model, build_module, find_device
 from vistool.runs.run import Callbacks
-from vistool.runs.spec import Failure, Images, Output, PathLike, RunSummary, log_failures
+from vistool.runs.spec import Failure, Images, Output, PathLike, RunSummary, keep_images, log_failures
 from vistool.visualization.files import file_name
 from vistool.visualization.visualizer import Visualizer
 
@@ -62,6 +62,7 @@ def draw_patches(spec: PatchesSpec, callbacks: Callbacks | None = None) -> RunSu
         model.use_display(spec.analysis.display)
     output = spec.output
     out = output.path(model.name if model else 'patches', 'vis_patches')
+    keep_images(items, out=out)
     visualizer = Visualizer(out, output.style, save_raw=output.save_raw, show=output.show, panels=output.panels)
     visualizer.check(len(items))
     failures: list[Failure] = []

@@ -58,6 +58,7 @@ from vistool.runs.spec import (
     find_items,
     find_source,
     is_one_file,
+    keep_images,
     labeled,
     labels,
     log_failures,
@@ -360,6 +361,7 @@ class _Run:
         source = find_source(spec.models.first, spec.models)
         self.items: Sequence[AnyItem] = find_items(spec.images, source)
         self.out = spec.output.path(name_of(source), spec.tool)
+        keep_images(self.items, out=self.out, sheet=spec.output.sheet)
         self.visualizer = open_output(spec, self.out, len(self.items))
         truth = find_truth(self.analysis, spec.masks, self.items)
         with opened_models(spec.models, source, spec.seed) as self.models:

@@ -37,6 +37,7 @@ from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
 from vistool.network.inputs import run_network
 from vistool.network.outputs import CHOOSE, OutputName, Readout, absence
+from vistool.records import shown_path
 from vistool.results import MetricsSummary
 from vistool.visualization.style import Style
 
@@ -480,6 +481,29 @@ def labeled(items: Sequence[AnyItem], classes: tuple[str, ...] | None) -> Sequen
     """
     files = [item for item in items if isinstance(item, Item)] if isinstance(items, list) else []
     return LabeledFiles(files, classes) if any(item.label is not None for item in files) else items
+
+
+def keep_images(items: Sequence[AnyItem], **files: PathLike | None) -> None:
+    """Refuses to write a picture over one of the images that it is made from.
+
+    Args:
+        items: The images.
+        files: Where pictures go, by parameter; folders and None do no harm.
+
+    Raises:
+        InputError: One of the files is one of the images.
+    """
+    for parameter, file in files.items():
+        if file is None or not os.path.isfile(file):
+            continue
+        if any(
+            each.path is not None and os.path.exists(each.path) and os.path.samefile(each.path, file) for each in items
+        ):
+            raise InputError(
+                f'{shown_path(file)} is an image of this run, which would be overwritten',
+                hint='choose another name',
+                parameter=parameter,
+            )
 
 
 def is_one_file(images: Images, items: Sequence[AnyItem]) -> bool:

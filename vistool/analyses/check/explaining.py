@@ -57,6 +57,8 @@ class Explained:
     def of(cls, cam: CAM, methods: Mapping[str, Method], model: Model, samples: Sequence[Sample]) -> Explained:
         """Explains the images: of each the first target, at layers that stay the same from here on."""
         results = explain(cam, model, samples, None)
+        for result in results:
+            result.check_finite()
         first = [result.targets[0].choice if result.targets else None for result in results]
         classes = None if any(each is None for each in first) else [[each] for each in first if each is not None]
         if classes is not None:
