@@ -16,7 +16,7 @@ import image_hash
 import numpy as np
 import pytest
 from annotated_dataset import write_scenes
-from PIL import Image
+from PIL import Image, features
 
 from vistool.commands.browse_dataset import main
 from vistool.data.samples import find_inputs
@@ -460,6 +460,21 @@ def test_a_folder_of_images_is_browsed_without_a_config(tmp_path, capsys):
     assert len(list((tmp_path / 'sorted').glob('*.png'))) == 5
     assert main(['demo/photos', '--report', '-o', str(tmp_path / 'report.png')]) == 0
     assert 'duplicate' not in capsys.readouterr().err  # there is no other phase to leak into
+
+
+def test_files_that_opencv_does_not_know_are_browsed_too(tmp_path, capsys):
+    """TGA and AVIF look as PNG does; one that is no image is named with the reason."""
+    folder, colors = tmp_path / 'photos', np.zeros((16, 20, 3), np.uint8)
+    folder.mkdir()
+    colors[:, :10] = (200, 30, 90)
+    for suffix in ('png', 'tga', *(['avif'] if features.check('avif') else [])):
+        Image.fromarray(colors).save(folder / f'{suffix}.{suffix}', quality=100)
+    (folder / 'x.tga').write_text('not an image')
+    code, out, err = run(capsys, folder, '-o', tmp_path / 'out', '--mode', 'original')
+    assert code == 1 and 'x.tga: it is a text file, not an image' in err
+    pictures = [np.asarray(Image.open(path).convert('RGB'), np.int16) for path in out if path.endswith('.png')]
+    assert len(pictures) >= 2
+    assert all(np.abs(each.mean((0, 1)) - pictures[0].mean((0, 1))).max() < 24 for each in pictures)
 
 
 def test_a_folder_is_browsed_by_the_rule_of_all_inputs(tmp_path, capsys):

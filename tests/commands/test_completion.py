@@ -131,3 +131,10 @@ def test_bash_itself_completes(tmp_path):
     )  # fmt: skip
     first, last = done.stdout.splitlines()
     assert first.strip().endswith('efficientnet-lite0_in1k.py') and '_python_argcomplete' in last
+
+
+def test_zsh_gets_methods_in_the_case_that_was_typed(answers, monkeypatch):
+    """It drops what continues other letters: ``GradCAM`` after ``grad``."""
+    monkeypatch.setenv('_ARGCOMPLETE_SHELL', 'zsh')
+    asked = [{each.rstrip(':') for each in answers(f'vis_cam a.png x.py --method {word}')} for word in ('grad', 'Grad')]
+    assert {'gradcam', 'gradcam++'} <= asked[0] and {'GradCAM', 'GradCAM++'} <= asked[1]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,7 +19,7 @@ import vistool as vt
 from vistool.commands.vis_diff import main
 from vistool.data.geometry import Geometry, crop, resize
 from vistool.errors import InputError
-from vistool.results import NetworkView
+from vistool.results import Heatmap, Heatmaps, Layer, NetworkView
 from vistool.runs.difference_files import counts, worst, write_difference
 from vistool.runs.differences import (
     ImageDifference,
@@ -29,6 +30,7 @@ from vistool.runs.differences import (
     measure,
 )
 from vistool.runs.verdicts import Rule, default_rules, judge
+from vistool.visualization.files import heatmaps_npz
 from vistool.visualization.style import Style, lookup_table
 
 diff = runner(main)
@@ -156,6 +158,35 @@ def test_another_part_of_the_photo_is_compared_where_both_networks_saw_it(before
         arrays = dict(np.load(path))
         np.savez(path, **{key: value for key, value in arrays.items() if key != 'geometry'})
     assert all(np.isnan(item.mass) for item in compare_runs(before, after).maps)
+
+
+def test_maps_of_models_compared_in_one_run_have_their_own_views(before, tmp_path):
+    """Each run compares two models; in the second run, the second one crops. Only its maps are laid over the photo."""
+    runs = [tmp_path / name for name in ('one', 'two')]
+    for run, cropped in zip(runs, (False, True), strict=True):
+        shutil.copytree(before, run)
+        for path in run.glob('*.npz'):
+            arrays = dict(np.load(path))
+            item = Heatmap(arrays['maps_0'][0], {'method': 'gradcam', 'model': 'a'}, Layer('x'))
+            size, matrix = tuple(arrays['original_size'].tolist()), arrays['geometry']
+            own, values = NetworkView(arrays['image'], Geometry(matrix, arrays['image'].shape[:2], size)), item.values
+            if cropped:
+                moved = matrix @ np.array([[1, 0, 6], [0, 1, 4], [0, 0, 1.0]])
+                own, values = NetworkView(own.image[4:36, 6:42], Geometry(moved, (32, 36), size)), values[4:36, 6:42]
+            other = replace(item.at(model='b'), values=values, view=own)
+            first = Geometry(matrix, arrays['image'].shape[:2], size)
+            result = Heatmaps('cam', arrays['image'], (item, other), geometry=first, titles={'gradcam': 'GradCAM'})
+            path.write_bytes(heatmaps_npz(result))
+            written = np.load(path)
+            assert ('image_1' in written) == cropped == ('view_1' in written)
+    found = compare_runs(*runs)
+    masses = [{item.coordinates['model']: item.mass for item in image.maps} for image in found.images]
+    assert masses and all(each['a'] == 0 and each['b'] < 0.01 for each in masses)
+    assert not any(image.same_part for image in found.images)
+    for path in runs[1].glob('*.npz'):  # a file of an earlier version says one view for all
+        arrays = dict(np.load(path))
+        np.savez(path, **{key: value for key, value in arrays.items() if not key.startswith(('view_', 'image_1'))})
+    assert all(image.same_part for image in compare_runs(*runs).images)
 
 
 def views_of(window, size=(40, 60)):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 import vistool as vt
@@ -200,3 +201,47 @@ def test_a_logarithmic_axis_has_a_gap_at_zero_and_says_whole_values():
     assert vt.show(curves).axes[0].get_yscale() == 'linear'
     flat = Curves((Curve(steps, np.zeros(100), 'config', 'all', 'wd'),))
     assert vt.show(flat, log_scale=True).axes[0].get_yscale() == 'linear'  # nothing to draw on it
+
+
+def groups(count, parameters=('lr', 'weight_decay'), configs=('ours',)):
+    """Curves of parameter groups; the weight decay is constant, so that its panel is low."""
+    return tuple(
+        curve(
+            1 / (1 + number), config, group=str(number), parameter=name,
+            label=' · '.join([*(configs[1:] and [config]), f'group {number} of the parameters']),
+        )
+        if name != 'weight_decay'
+        else Curve(STEPS, np.full(len(STEPS), 0.05 * (number == 0)), config, str(number), name, label=f'group {number}')
+        for config in configs
+        for name in parameters
+        for number in range(count)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(('width', 'logged'), [('column', False), ('column', True), ('text', False), ('2.5in', False)])
+@pytest.mark.parametrize(
+    'curves',
+    [groups(2), groups(3, ('lr', 'momentum', 'weight_decay')), groups(12), groups(2, configs=('base', 'a_long_name'))],
+    ids=['two groups', 'momentum too', 'twelve groups', 'two configs'],
+)
+def test_no_legend_covers_a_curve_or_leaves_the_figure(curves, width, logged):
+    style = Style(width=width)
+    figure = Figure()
+    lengths = {each.config: 100.0 for each in curves}
+    draw_curves(Curves(curves, lengths), style.page(vector=False), figure, log_scale=logged)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    boxes = [legend.get_window_extent(canvas.get_renderer()) for legend in legends]
+    for box in boxes:
+        assert not any(box.overlaps(axes.bbox) for axes in figure.axes)
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 + 1 and figure.bbox.y0 - 1 <= box.y0
+    assert legends
+
+
+def test_panels_of_the_same_groups_have_one_legend():
+    same = [curve(1 + number, parameter=name, label=f'group {number}') for name in ('lr', 'x') for number in (0, 1)]
+    first, second, *_ = drawn(Curves(tuple(same), {'ours': 100.0})).axes
+    assert first.get_legend() is None and len(second.get_legend().get_texts()) == 2
+    other = [*same[:2], curve(parameter='x', label='all')]
+    assert all(axes.get_legend() for axes in drawn(Curves(tuple(other), {'ours': 100.0})).axes[:2])

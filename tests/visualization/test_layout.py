@@ -587,6 +587,8 @@ def test_gray_that_stands_in_for_a_photo_is_said():
     assert not any(said in text for text in words(scene_of(heatmaps())))
     known = replace(result, original=np.full((32, 32, 3), 128, np.uint8))
     assert not any(said in text for text in words(scene_of(known)))
+    flat = replace(heatmaps(), image=np.full((96, 96, 3), 128, np.uint8), original=None, geometry=None)
+    assert not any(said in text for text in words(scene_of(flat)))  # a photo that is exactly this gray
 
 
 def test_pictures_of_a_dataset_take_the_size_of_panels_too():

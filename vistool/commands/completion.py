@@ -134,9 +134,14 @@ def _checkpoints(prefix: str) -> Iterator[str]:
 
 
 def _methods(prefix: str) -> Iterator[str]:
-    """CAM methods as figures write them, and the word for several."""
+    """CAM methods as figures write them, and the word for several.
+
+    zsh drops what does not continue the very letters that were typed, so it gets the names in lower case after those.
+    """
     yield 'all'
-    yield from (title for _, title, *_ in _registered('analyses/cam', ('register_cam', 'register_perturbation_cam')))
+    lower = os.environ.get('_ARGCOMPLETE_SHELL') == 'zsh' and bool(prefix) and prefix.islower()
+    for _, title, *_ in _registered('analyses/cam', ('register_cam', 'register_perturbation_cam')):
+        yield title.lower() if lower else title
 
 
 def _metrics(prefix: str) -> Iterator[str]:

@@ -37,6 +37,7 @@ class Shown:
         count: How many bands there are.
         clipped: Share of the values beyond ``low`` and ``high``.
         missing: Share of the values that are not finite; they are shown as black.
+        known: Whether there is a photo at all; a tensor alone has none, and :data:`STAND_IN` is shown for it.
     """
 
     low: float = 0.0
@@ -45,6 +46,7 @@ class Shown:
     count: int = 3
     clipped: float = 0.0
     missing: float = 0.0
+    known: bool = True
 
     @property
     def scale(self) -> float:
@@ -53,6 +55,8 @@ class Shown:
 
     def describe(self) -> str:
         """What is not shown as it is stored: ``'shown 0–4095 · bands 1–3 of 8'``; ``''`` for an ordinary photo."""
+        if not self.known:
+            return 'no photo given with the tensor, gray stands in for it'
         parts = [f'shown {_span(self.low, self.high)}'] if (self.low, self.high) != (0, 255) else []
         usual = tuple(range(1, self.count + 1)) if self.count in (1, 3) else ()
         if self.bands != usual:
@@ -264,3 +268,5 @@ def strips(height: int, width: int) -> Iterator[slice]:
 
 PHOTO = Shown()
 """How an ordinary photo is shown: as it is."""
+NO_PHOTO = Shown(known=False)
+"""How a photo is shown that nobody knows: as gray."""

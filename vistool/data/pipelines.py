@@ -50,10 +50,10 @@ _STORED = {
 
 
 def is_loader(transform: Any) -> bool:
-    """Whether it is mmcv's image loader, or a subclass in a package of OpenMMLab that reads files in the same way."""
+    """Whether it is mmcv's image loader, or a subclass of OpenMMLab's or vistool's that reads files in the same way."""
     return any(
         cls.__name__ == 'LoadImageFromFile' and cls.__module__.startswith('mmcv.') for cls in type(transform).__mro__
-    ) and type(transform).__module__.split('.')[0].startswith('mm')
+    ) and type(transform).__module__.split('.')[0].startswith(('mm', 'vistool'))
 
 
 def is_custom_loader(transform: Any) -> bool:
@@ -89,7 +89,10 @@ def loaded(loader: Any, photo: Photo, shown: Shown = PHOTO) -> tuple[NDArray[Any
     if flag.startswith('grayscale'):
         image, photometry = as_gray(image), replace(photometry, channels=1)
     else:
-        image, photometry = np.ascontiguousarray(image[:, :, ::-1]), replace(photometry, bgr=True, channels=3)
+        import cv2  # 20 times as fast as a view of NumPy that is copied
+
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
+        photometry = replace(photometry, bgr=True, channels=3)
     return image.astype(np.float32) if getattr(loader, 'to_float32', False) else image, photometry, geometry
 
 

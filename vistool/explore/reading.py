@@ -9,7 +9,7 @@ import numpy as np
 from vistool.data.samples import Sample
 from vistool.explore.answers import affine, finite_or_none
 from vistool.explore.forward import graph_tensors, storage_bytes
-from vistool.explore.seen import Answer, Seen, Shown
+from vistool.explore.seen import Answer, Seen, ViewKind
 from vistool.explore.view import View
 from vistool.explore.view_attention import AttentionView
 from vistool.explore.view_cam import CAMView
@@ -29,7 +29,7 @@ class Reading:
     def __init__(self, model: Model, sample: Sample, layers: tuple[str, ...] = ()) -> None:
         self.seen = seen = Seen(model, sample, layers)
         self._cam = CAMView(seen)
-        self._views: dict[str, Shown] = {
+        self._views: dict[str, ViewKind] = {
             'attention': AttentionView(seen),
             'similarity': SimilarityView(seen),
             'pca': PCAView(seen),

@@ -39,7 +39,7 @@ class Answer:
     note: str | None = None
 
 
-class Shown(Protocol):
+class ViewKind(Protocol):
     """A kind of view of a photo."""
 
     def offer(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class AttentionView:
         self.seen = seen
 
     def answer(self, view: View, point: tuple[float, float] | None) -> Answer:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         recorded = self.seen.forward.attention
         if not recorded.layers:
             raise InputError(recorded.why, parameter='view')
@@ -52,7 +52,7 @@ class AttentionView:
         return self.seen.answered(result, drawing, view)
 
     def offer(self) -> dict[str, Any]:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         recorded = self.seen.forward.attention
         if not recorded.layers:
             return {'available': False, 'why': recorded.why, 'layers': [], 'layer': 0, 'methods': []}

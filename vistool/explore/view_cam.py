@@ -34,7 +34,7 @@ class CAMView:
         return {} if explained is None else {(self.seen.layers, True): explained[0]}
 
     def answer(self, view: View, point: tuple[float, float] | None) -> Answer:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         names = self._layers
         position = position_of(view.layer, names, 0)
         chosen = self.seen.layers if position == 0 else (names[position],)
@@ -100,7 +100,7 @@ class CAMView:
         return [' + '.join(names) or 'default', *others]
 
     def offer(self) -> dict[str, Any]:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         grids = {feature.name: list(feature.maps.shape[2:]) for feature in self.seen.forward.features}
         methods: list[dict[str, Any]] = []
         for name, method in METHODS.items():

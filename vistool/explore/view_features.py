@@ -27,7 +27,7 @@ class _FeatureView:
         self.seen = seen
 
     def offer(self) -> dict[str, Any]:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         found = self.seen.forward.features
         layers = [
             {'name': each.name, 'grid': list(each.maps.shape[2:]), 'channels': each.maps.shape[1]} for each in found
@@ -57,7 +57,7 @@ class SimilarityView(_FeatureView):
     """The cosine of every position to the point."""
 
     def answer(self, view: View, point: tuple[float, float] | None) -> Answer:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         if point is None:
             raise InputError('similarity needs a point', accepted='x and y in pixels of the picture', parameter='x')
         feature = self.feature(view)
@@ -76,7 +76,7 @@ class PCAView(_FeatureView):
         self._bases: dict[str, Basis] = {}
 
     def answer(self, view: View, point: tuple[float, float] | None) -> Answer:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         feature = self.feature(view)
         if feature.name not in self._bases:
             self._bases[feature.name] = learn_basis(self.seen.model, [[feature]], False)
@@ -90,7 +90,7 @@ class ChannelsView(_FeatureView):
     """Channels: those that are named, or the strongest at the point."""
 
     def answer(self, view: View, point: tuple[float, float] | None) -> Answer:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         feature = self.feature(view)
         maps = feature.maps[0]
         count = min(view.count, len(maps))

@@ -23,7 +23,7 @@ class PatchesView:
         self.seen = seen
 
     def answer(self, view: View, point: tuple[float, float] | None) -> Answer:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         embedding = self._embedding
         if isinstance(embedding, InputError):
             raise embedding.under('view')
@@ -58,7 +58,7 @@ class PatchesView:
         return remembered(module, 'patches explored', shapes, find)
 
     def offer(self) -> dict[str, Any]:
-        """See :class:`~vistool.explore.seen.Shown`."""
+        """See :class:`~vistool.explore.seen.ViewKind`."""
         embedding = self._embedding
         if isinstance(embedding, InputError):
             return {'available': False, 'why': str(InputError(embedding.problem)), 'grid': None, 'prefix': 0}

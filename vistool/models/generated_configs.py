@@ -148,7 +148,7 @@ def folder_config(folder: Path) -> Config | None:
         'type': 'vistool.ImageFolder',
         'data_root': str(folder),
         'with_label': labeled,
-        'pipeline': [{'type': 'LoadImageFromFile'}, {'type': 'PackInputs'}],
+        'pipeline': [{'type': 'vistool.LoadImageOfFolder'}, {'type': 'PackInputs'}],
     }
     loader = {'batch_size': 1, 'num_workers': 0, 'dataset': dataset}
     return Config({'default_scope': 'mmpretrain', 'train_dataloader': loader})

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vistool.data.datasets import OLD_DATA, class_name, refuse_old_form
-from vistool.data.display import STAND_IN, Display
+from vistool.data.display import NO_PHOTO, STAND_IN, Display
 from vistool.data.images import ImageLike
 from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
@@ -658,8 +658,9 @@ def _sample(data: object, size: Sequence[int], index: int) -> Sample:
     """A sample without a file: its photo is not known, so a medium gray stands in for it."""
     gray = np.full((*size, 3), STAND_IN, np.uint8)
     return Sample(
-        data=data, image=gray, original=None, geometry=None, path=None, name=str(index), label=None, index=index
-    )
+        data=data, image=gray, original=None, geometry=None, path=None, name=str(index), label=None, index=index,
+        shown=NO_PHOTO,
+    )  # fmt: skip
 
 
 def _leaf(tensor: Tensor) -> Tensor:

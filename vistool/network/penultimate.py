@@ -56,21 +56,32 @@ def score_features(
     if scores is None:
         _say(root, 'the output', pooling(output, size))
         return 'output', pooled_features(output, size).detach().float(), output
-    while True:
-        for name, given, gives in reversed(seen):
-            if given.flatten(1).shape[1] and _gives(gives.flatten(1), scores.detach()):
-                known['layer'] = name
-                return f'input of {name}', given.flatten(1).float(), output
-        if watched is layers:
-            break
-        watched = layers  # another one gives the scores of these images
-        seen, output = _seen(root, inputs, batch, watched)
+    found = _before_scores(seen, scores)
+    if found is None and watched is not layers:  # another one gives the scores of these images
+        seen, output = _seen(root, inputs, batch, layers)
+        found = _before_scores(seen, scores)
+    if found is None:
+        raise _no_layer(root, scores)
+    known['layer'], features = found
+    return f'input of {known["layer"]}', features, output
+
+
+def _before_scores(seen: Sequence[tuple[str, Tensor, Tensor]], scores: Tensor) -> tuple[str, Tensor] | None:
+    """The last layer whose output is the scores, and what it was given, ``(B, D)``; None where there is none."""
+    for name, given, gives in reversed(seen):
+        if given.flatten(1).shape[1] and _gives(gives.flatten(1), scores.detach()):
+            return name, given.flatten(1).float()
+    return None
+
+
+def _no_layer(root: nn.Module, scores: Tensor) -> InputError:
+    """Why no layer was found that gives the scores."""
     if not bool(scores.isfinite().any()):
-        raise InputError(
+        return InputError(
             f'no score of {type(root).__name__} is finite',
             hint='look for NaN or infinity in the weights, the input, or the precision of the run',
         )
-    raise InputError(
+    return InputError(
         f'no layer of {type(root).__name__} gives the scores as they are, so its features are not known',
         hint=f'name a layer with {param("layers")}',
         parameter='layers',

@@ -104,7 +104,10 @@ def counts(found: RunDifference) -> list[str]:
     apart = sum(item.paired and not math.isfinite(item.mass) for item in maps)
     if apart:
         lines.append(f'{counted(apart, "map")} not laid over each other: the networks saw other parts of the photo')
-    cropped = sum(not image.same_part and _common_size(image.maps[0]) is not None for image in found.images)
+    cropped = sum(
+        any(not same_part(*item.views) and _common_size(item) is not None for item in image.maps)
+        for image in found.images
+    )
     if cropped:
         lines.append(f'{counted(cropped, "image")} cropped differently: compared where both networks saw the photo')
     failed = sum(any(image.errors) for image in found.images)
@@ -194,10 +197,12 @@ def worst(found: RunDifference, top: int) -> ImageGrid:
     """The images that changed the most: the photo, the map of each run, and their difference on one scale."""
     changed = (image for image in found.images if image.flipped or image.mass or image.score > 0)
     chosen = [(image, pair) for image in changed if (pair := _shown(image)) is not None][:top]
-    changes = {image.name: change for image, pair in chosen if (change := _change(pair)) is not None}
+    layers = {image.name: _layers(*pair) for image, pair in chosen}
+    found_changes = {image.name: _change(pair, *layers[image.name]) for image, pair in chosen}
+    changes = {name: change for name, change in found_changes.items() if change is not None}
     bound = max((float(np.nanmax(np.abs(each))) for each in changes.values()), default=0.0) or 1.0
     titles = ('photo', *found.names, f'{found.names[1]} − {found.names[0]} (±{bound:.2g})')
-    rows = [_drawn(image, pair, changes.get(image.name), bound) for image, pair in chosen]
+    rows = [_drawn(image, pair, layers[image.name], changes.get(image.name), bound) for image, pair in chosen]
     titled = [[replace(cell, title=(title,)) for cell, title in zip(row, titles, strict=True)] for row in rows[:1]]
     return ImageGrid(rows=tuple(map(tuple, [*titled, *rows[1:]])), mode='difference')
 
@@ -236,12 +241,12 @@ def _common_size(item: MapPair) -> tuple[int, int] | None:
 
 def _layers(before: MapPair, after: MapPair) -> tuple[_Layer, _Layer]:
     """The map of each run, both over one photo where the places of both on it are known, else each over its own."""
-    views = before.views
+    views = before.views[0], after.views[1]
     maps = before.before, after.after
     if same_part(*views):
         photo = views[1 if maps[1] is not None else 0].image
         return _Layer(photo, maps[0]), _Layer(photo, maps[1])
-    size = _common_size(before)
+    size = common_size(views[0].geometry, views[1].geometry)
     if size is None:
         return _Layer(views[0].image, maps[0]), _Layer(views[1].image, maps[1])
     photo, seen = np.full((*size, 3), _UNSEEN, np.uint8), []
@@ -257,9 +262,8 @@ def _layers(before: MapPair, after: MapPair) -> tuple[_Layer, _Layer]:
     return _Layer(photo, laid[0], seen[0]), _Layer(photo, laid[1], seen[1])
 
 
-def _change(pair: tuple[MapPair, MapPair]) -> Map | None:
+def _change(pair: tuple[MapPair, MapPair], before: _Layer, after: _Layer) -> Map | None:
     """The difference of the maps, NaN where one network did not see the photo; None where they cannot be compared."""
-    before, after = _layers(*pair)
     one, other = before.values, after.values
     if pair[0] is not pair[1] or before.photo is not after.photo or one is None or other is None:
         return None
@@ -273,9 +277,12 @@ def _change(pair: tuple[MapPair, MapPair]) -> Map | None:
 
 
 def _drawn(
-    image: ImageDifference, pair: tuple[MapPair, MapPair], change: Map | None, bound: float
+    image: ImageDifference,
+    pair: tuple[MapPair, MapPair],
+    layers: tuple[_Layer, _Layer],
+    change: Map | None,
+    bound: float,
 ) -> tuple[GridImage, ...]:
-    layers = _layers(*pair)
     photo = layers[1].photo
     names = dict.fromkeys(item.name for item in pair)
     cells = [GridImage(photo, footer=(image.name, *names))]
@@ -286,7 +293,7 @@ def _drawn(
         cells.append(GridImage(pixels, footer=footer, wrong=image.flipped))
     if change is None:
         paired = pair[0] is pair[1] and pair[0].paired
-        said = 'not the same part of the photo' if paired and not image.same_part else 'not the same map'
+        said = 'not the same part of the photo' if paired and not same_part(*pair[0].views) else 'not the same map'
         cells.append(GridImage(np.full_like(photo, 255), footer=(said,)))
     else:
         item = pair[0]

@@ -95,7 +95,7 @@ class ImageDifference:
     @property
     def same_part(self) -> bool:
         """Whether the networks saw the same part of the image, as far as the runs tell."""
-        return not self.maps or same_part(*self.maps[0].views)
+        return all(same_part(*item.views) for item in self.maps)
 
     @property
     def flipped(self) -> bool:
@@ -223,10 +223,12 @@ class _Maps:
 
     Attributes:
         values: The maps, each by its coordinates.
-        view: What the network saw, and where that lies on the original.
+        views: What the network of each map saw, and where that lies on the original.
+        view: What the first network saw.
     """
 
     values: dict[tuple[tuple[str, Any], ...], Array]
+    views: dict[tuple[tuple[str, Any], ...], NetworkView]
     view: NetworkView
 
 
@@ -237,10 +239,10 @@ def _pairs(runs: tuple[FinishedRun, FinishedRun], first: Line, second: Line) -> 
     if found[0] is None or found[1] is None:
         return
     before, after = found[0], found[1]
-    views = before.view, after.view
     scores = [{each.get('name'): each.get('score') for each in line.get('targets') or ()} for line in (first, second)]
     for key in dict.fromkeys([*before.values, *after.values]):
         one, other = before.values.get(key), after.values.get(key)
+        views = before.views.get(key, before.view), after.views.get(key, after.view)
         measured = _measured(one, other, *views) if one is not None and other is not None else {}
         target = dict(key).get('target')
         yield MapPair(
@@ -269,6 +271,8 @@ def _read_maps(run: FinishedRun, line: Line, parameter: str) -> _Maps | None:
 
 def _maps_of(arrays: Mapping[str, NDArray[Any]]) -> _Maps:
     values: dict[tuple[tuple[str, Any], ...], Array] = {}
+    views: dict[tuple[tuple[str, Any], ...], NetworkView] = {}
+    places: list[int] = []
     told: list[dict[str, Any]] = []
     stacks: list[Array] = []
     for index, group in enumerate(arrays['groups'].tolist()):
@@ -277,20 +281,27 @@ def _maps_of(arrays: Mapping[str, NDArray[Any]]) -> _Maps:
         written = arrays.get(f'coordinates_{index}')  # files of earlier versions have names only
         told += names if written is None else [dict(json.loads(text)) for text in written.tolist()]
         stacks += list(maps)
+        seen = arrays.get(f'view_{index}')  # only where compared networks saw the photo otherwise
+        places += [0] * len(maps) if seen is None else seen.tolist()
     for name in ('model', 'layer'):  # what is the same for all maps says nothing, and may be called otherwise there
         if len({json.dumps(each.get(name)) for each in told}) == 1:
             told = [{key: value for key, value in each.items() if key != name} for each in told]
-    for coordinates, item in zip(told, stacks, strict=True):
-        values[tuple(coordinates.items())] = item
-    photo = np.asarray(arrays['image'], np.uint8)
-    return _Maps(values, NetworkView(photo, _geometry_of(arrays, (photo.shape[0], photo.shape[1]))))
+    known = {place: _view_of(arrays, place) for place in {0, *places}}
+    for coordinates, item, place in zip(told, stacks, places, strict=True):
+        key = tuple(coordinates.items())
+        values[key], views[key] = item, known[place]
+    return _Maps(values, views, known[0])
 
 
-def _geometry_of(arrays: Mapping[str, NDArray[Any]], size: tuple[int, int]) -> Geometry | None:
-    if 'geometry' not in arrays:
-        return None
-    height, width = arrays['original_size'].tolist()
-    return Geometry(np.asarray(arrays['geometry'], np.float64).reshape(3, 3), size, (height, width))
+def _view_of(arrays: Mapping[str, NDArray[Any]], place: int) -> NetworkView:
+    """One of the views of a file; 0 is that of its first network."""
+    own = f'_{place}' if place else ''
+    photo = np.asarray(arrays[f'image{own}'], np.uint8)
+    if f'geometry{own}' not in arrays:
+        return NetworkView(photo, None)
+    height, width = arrays[f'original_size{own}'].tolist()
+    matrix = np.asarray(arrays[f'geometry{own}'], np.float64).reshape(3, 3)
+    return NetworkView(photo, Geometry(matrix, (photo.shape[0], photo.shape[1]), (height, width)))
 
 
 def _measured(one: Array, other: Array, before: NetworkView, after: NetworkView) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,10 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from vistool.results import Curve, Curves
 from vistool.visualization.style import Page, Theme
+from vistool.visualization.text import elide, text_width
 from vistool.visualization.vector import parameters
 
 _RAMP = 'viridis_r'  # the last layers, which learn fastest, are the dark ones
@@ -94,7 +97,8 @@ DOTS: dict[str, Any] = {'linestyle': 'none', 'marker': 'o', 'markerfacecolor': '
 """How single values look, as against a course."""
 
 _MOST_LABELS = 8
-_LONGEST_LABEL = 56
+_LEAST_LABEL, _LONGEST_LABEL = 8.0, 32.0
+"""Widths of a label in a legend, for a font of size 1."""
 _ROUND = [1, 2, 2.5, 5, 10]
 
 
@@ -206,33 +210,87 @@ def _say_ends(axes: Any, places: NDArray[Any], values: NDArray[Any], paper: bool
         axes.annotate(f'end {values[1]:.3g}', (places[1], values[1]), **where, **shared)
 
 
-def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any]) -> None:
-    """A legend of the labelled curves, cut where it would cover the picture."""
+def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any], lowest: bool) -> float:
+    """A legend of the labelled curves below their panel, where it covers none of them.
+
+    Args:
+        axes: The panel.
+        curves: Its curves.
+        colors: Their colors.
+        lowest: Whether the numbers and the name of the horizontal axis are below this panel.
+
+    Returns:
+        The legend's height in points; 0 where no curve has a label.
+    """
+    entries = _entries(curves, colors)
+    if not entries:
+        return 0.0
+    if len(entries) > _MOST_LABELS:
+        more = len(entries) - _MOST_LABELS + 1
+        entries = [*entries[: _MOST_LABELS - 1], (Line2D([], [], linestyle='none'), f'… {more} more', '')]
+    size = _letter('legend.fontsize')
+    room = _width_of(axes) - _SAMPLE * size
+    labels = [_fitted(label, told, size, room) for _, label, told in entries]
+    across = max(1, int((room + _SAMPLE * size) / (max(text_width(each, size) for each in labels) + _SAMPLE * size)))
+    down = math.ceil(len(labels) / min(across, len(labels)))
+    below = _BELOW * size if lowest else 0.4 * size
+    legend = axes.legend(
+        [handle for handle, _, _ in entries],
+        labels,
+        loc='upper left',
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axes.transAxes + ScaledTranslation(0, -below / _POINTS_PER_INCH, axes.figure.dpi_scale_trans),
+        ncols=math.ceil(len(labels) / down),
+        frameon=False,
+        borderaxespad=0,
+        borderpad=0,
+        handlelength=1.6,
+        columnspacing=1.2,
+        labelspacing=0.3,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return 1.6 * size * down
+
+
+def _entries(curves: Sequence[Curve], colors: Sequence[Any]) -> list[tuple[Line2D, str, str]]:
+    """Line, label and values of each labelled curve; the values only where there are several configs."""
     several = len({curve.config for curve in curves}) > 1
     entries = []
     for curve, color in zip(curves, colors, strict=True):
-        if not curve.label:
-            continue
-        values = f' · peak {curve.values.max():.3g}, end {curve.values[-1]:.3g}'
-        told = values if several and not curve.measured else ''
-        look = DOTS if curve.measured else {}
-        entries.append((Line2D([], [], color=color, **look), _elided(curve.label) + told))
-    if not entries:
-        return
-    if len(entries) > _MOST_LABELS:
-        more = len(entries) - _MOST_LABELS + 1
-        entries = [*entries[: _MOST_LABELS - 1], (Line2D([], [], linestyle='none'), f'… {more} more')]
-    handles, labels = zip(*entries, strict=True)
-    legend = axes.legend(handles, labels, frameon=True, framealpha=0.85, edgecolor='none')
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+        if curve.label:
+            values = f' · peak {curve.values.max():.3g}, end {curve.values[-1]:.3g}'
+            look = DOTS if curve.measured else {}
+            told = values if several and not curve.measured else ''
+            entries.append((Line2D([], [], color=color, **look), curve.label, told))
+    return entries
 
 
-def _elided(text: str) -> str:
-    if len(text) <= _LONGEST_LABEL:
-        return text
-    half = _LONGEST_LABEL // 2
-    return f'{text[: half - 1]}…{text[-half:]}'
+def same_legend(one: Sequence[Curve], other: Sequence[Curve]) -> bool:
+    """Whether the curves of two panels have the same legend: the same labels in the same order, and one config."""
+    told = [[(each.label, each.order, each.measured, each.config) for each in curves] for curves in (one, other)]
+    return told[0] == told[1] and len({each.config for each in one}) == 1
+
+
+_SAMPLE = 3.6
+"""Width of the line before a label in a legend and of the space after it, for a font of size 1."""
+_BELOW = 3.7
+"""From a panel down to what stands below the numbers and the name of its axis, likewise."""
+
+
+def _width_of(axes: Any) -> float:
+    """About how wide a panel will be, in points: the layout that makes room for numbers and names runs later."""
+    figure, outside = axes.figure, 9 * _letter('ytick.labelsize')
+    share = axes.get_position().width / (figure.subplotpars.right - figure.subplotpars.left)
+    return float((figure.get_figwidth() * _POINTS_PER_INCH - outside) * share)
+
+
+def _fitted(label: str, told: str, size: float, room: float) -> str:
+    """A label with its values; the label without its middle, or the values left out, where there is no room."""
+    free = room - text_width(told, size)
+    if free < _LEAST_LABEL * size:
+        free, told = max(room, _LEAST_LABEL * size), ''
+    return elide(label, size, min(free, _LONGEST_LABEL * size)) + told
 
 
 # seaborn's looks, from the sheets that matplotlib brings (a test compares them); importing seaborn takes a second.
@@ -282,12 +340,15 @@ def draw_curves(result: Curves, page: Page, made: Figure, theme: Theme = 'whiteg
         widths = [_ZOOM_SHARE, 1] if zoom else [1]
         grid = made.add_gridspec(len(names), len(widths), width_ratios=widths, height_ratios=shares)
         panels: list[Any] = []
-        for row, name in enumerate(names):
+        legends = 0.0
+        for row, (name, following) in enumerate(zip(names, [*names[1:], ''], strict=True)):
             panels.append(made.add_subplot(grid[row, 0], sharex=panels[0] if panels else None))
-            own = [curve for curve in result.curves if curve.parameter == name]
-            _panel(panels[-1], own, name, axis, result, page, log_scale)
+            legends += _panel(panels[-1], name, axis, result, page, log_scale, following)
             if zoom and name == 'lr':
+                own = [curve for curve in result.curves if curve.parameter == name]
                 _zoomed(made.add_subplot(grid[row, 1], sharey=panels[-1]), panels[-1], own, axis, zoom)
+        if page.height is None:
+            made.set_figheight(made.get_figheight() + legends / _POINTS_PER_INCH)
         axis.finish(panels[-1], panels[0])
         for above in panels[:-1]:
             above.tick_params(labelbottom=False)
@@ -332,9 +393,9 @@ def _look(page: Page, theme: Theme) -> dict[str, Any]:
     }
 
 
-def _panel(
-    axes: Any, curves: Sequence[Curve], name: str, axis: Axis, result: Curves, page: Page, log_scale: bool
-) -> None:
+def _panel(axes: Any, name: str, axis: Axis, result: Curves, page: Page, log_scale: bool, following: str) -> float:
+    """Draws the curves of a parameter, before those of the ``following`` one; returns its legend's height in points."""
+    curves = [curve for curve in result.curves if curve.parameter == name]
     drawn = [_above_zero(curve) for curve in curves] if log_scale else curves
     colors = draw_lines(axes, drawn, axis)
     axes.set_ylabel(_NAMES.get(name, name), parse_math=False)
@@ -345,12 +406,14 @@ def _panel(
         _say_where_it_starts(axes, curves)
     if axis.counts_training:
         mark_ends(axes, curves, axis, colors, page.paper)
-    add_legend(axes, curves, colors)
+    below = [curve for curve in result.curves if curve.parameter == following]  # says the same once
+    legend = 0.0 if same_legend(curves, below) else add_legend(axes, curves, colors, lowest=not following)
     if len({curve.config for curve in curves}) == 1 and any(curve.order is not None for curve in curves):
         ramp = ScalarMappable(Normalize(0, 1), ListedColormap([ramp_color(level / 255) for level in range(256)]))
         bar = axes.figure.colorbar(ramp, ax=axes, ticks=[0, 1], fraction=0.025, pad=0.02, aspect=30)
         bar.ax.set_yticklabels(result.ramp)
         bar.outline.set_linewidth(0)
+    return legend
 
 
 def _above_zero(curve: Curve) -> Curve:

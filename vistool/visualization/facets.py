@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 
-from vistool.data.display import STAND_IN
 from vistool.errors import InputError, counted
 from vistool.results import Coordinate, GridImage, Heatmap, Heatmaps, ImageGrid, Instance, Layer, Measure
 
@@ -229,11 +228,10 @@ def remark(result: Heatmaps, hatched: bool = False) -> str:
     """
     missing, total = result.not_finite
     marked = 'hatched' if hatched else 'magenta'
-    unknown = result.original is None and bool((result.image == STAND_IN).all())
+    given_later = not result.shown.known and result.original is not None
     return _joined(
-        result.shown.describe(),
+        '' if given_later else result.shown.describe(),
         f'{missing} of {total} values not finite ({marked})' if missing else '',
-        'no photo given with the tensor, gray stands in for it' if unknown else '',
     )
 
 

@@ -27,7 +27,7 @@ from vistool.data.display import strips
 from vistool.environment import anonymized, shareable
 from vistool.errors import InputError, param
 from vistool.records import shown
-from vistool.results import CheckReport, Curves, Heatmap, Heatmaps, ImageGrid, Result, SampledPoints
+from vistool.results import CheckReport, Curves, Heatmap, Heatmaps, ImageGrid, NetworkView, Result, SampledPoints
 from vistool.visualization.facets import facets
 from vistool.visualization.scene import Pixels
 
@@ -272,7 +272,9 @@ def heatmaps_npz(result: Heatmaps) -> bytes:
     knows nothing gets (NaN where that is not known), and ``curve_i_k_NAME`` float64 ``(2, n)``, the fractions and
     scores of a curve of map k; of deformable attention ``sampled_i_k`` float32 ``(n, 5)``: x and y in pixels of
     ``image``, weight, level and head of each point that the query of map k looks at; where pixels of ``image`` lie in
-    the original, ``geometry`` float64 ``(3, 3)``, affine, and ``original_size`` ``(2,)``, its height and width;
+    the original, ``geometry`` float64 ``(3, 3)``, affine, and ``original_size`` ``(2,)``, its height and width; where
+    compared networks saw the photo otherwise, ``view_i`` int64 ``(K,)``, 0 for maps over ``image``, and for each other
+    number v ``image_v``, ``geometry_v`` and ``original_size_v``;
     ``recipe``, the provenance as a JSON string.
     """
     return _npz({**_heatmap_arrays(result), 'recipe': _provenance(result)})
@@ -319,6 +321,7 @@ def _provenance(result: Result) -> NDArray[Any]:
 
 
 def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
+    views = _views(result)
     groups: dict[str, list[tuple[str, Heatmap]]] = {}
     for facet, item in zip(facets(result).tiles, result.maps, strict=True):
         groups.setdefault(facet.group, []).append((facet.name, item))
@@ -328,6 +331,8 @@ def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
         arrays[f'names_{index}'] = np.array([name for name, _ in maps], dtype=np.str_)
         told = [json.dumps(dict(item.coordinates), ensure_ascii=False) for _, item in maps]
         arrays[f'coordinates_{index}'] = np.array(told, dtype=np.str_)
+        if len(views) > 1:
+            arrays[f'view_{index}'] = np.array([_number(views, item.view) for _, item in maps], np.int64)
         if any(item.range is not None for _, item in maps):
             nothing = (np.nan, np.nan)
             arrays[f'range_{index}'] = np.array([item.range or nothing for _, item in maps], np.float32)
@@ -345,12 +350,32 @@ def _heatmap_arrays(result: Heatmaps) -> dict[str, NDArray[Any]]:
                 arrays[f'curve_{index}_{number}_{name.replace(" ", "_")}'] = points
     if result.measures:
         arrays['metric_names'] = np.array(list(result.measures), dtype=np.str_)
-    arrays['image'] = np.asarray(result.image, np.uint8)
-    geometry = result.geometry
-    if geometry is not None and geometry.exact and geometry.field is None:
-        arrays['geometry'] = np.asarray(geometry.matrix, np.float64)
-        arrays['original_size'] = np.array(geometry.original_size, np.int64)
+    for number, view in enumerate(views):
+        own = f'_{number}' if number else ''
+        arrays[f'image{own}'] = np.asarray(view.image, np.uint8)
+        geometry = view.geometry
+        if geometry is not None and geometry.exact and geometry.field is None:
+            arrays[f'geometry{own}'] = np.asarray(geometry.matrix, np.float64)
+            arrays[f'original_size{own}'] = np.array(geometry.original_size, np.int64)
     return arrays
+
+
+def _views(result: Heatmaps) -> list[NetworkView]:
+    """What the networks of the maps saw, each once; the result's own view comes first."""
+    found = [NetworkView(result.image, result.geometry)]
+    for item in result.maps:
+        if item.view is not None and not any(_same_view(item.view, each) for each in found):
+            found.append(item.view)
+    return found
+
+
+def _number(views: Sequence[NetworkView], view: NetworkView | None) -> int:
+    return 0 if view is None else next(number for number, each in enumerate(views) if _same_view(view, each))
+
+
+def _same_view(one: NetworkView, other: NetworkView) -> bool:
+    places = [None if each.geometry is None else each.geometry.matrix.tolist() for each in (one, other)]
+    return places[0] == places[1] and np.array_equal(one.image, other.image)
 
 
 def _sampled(sampled: SampledPoints) -> NDArray[np.float32]:
