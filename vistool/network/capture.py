@@ -7,7 +7,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -154,6 +154,7 @@ def borrowed(module: nn.Module, device: torch.device | None = None) -> Iterator[
         _locked(modules_of(module)),
         _plain_calls,
         _float32,
+        _at_home(module, device),
         torch.inference_mode(False),
         _without_wrappers(_watchable_parts(module)) as parts,
         _with_recordable_weights(parts),
@@ -327,6 +328,13 @@ def _set_words(undo: ExitStack, *kinds: Any) -> None:
 
 _float32 = SharedContext(_in_float32)
 """The settings hold for the whole process, so while any thread is inside."""
+
+
+def _at_home(module: nn.Module, device: torch.device | None) -> AbstractContextManager[object]:
+    """Within it, what is made without a device is made where the network is, whatever ``set_default_device`` said."""
+    first = next(itertools.chain(module.parameters(), module.buffers()), None)
+    home = device or (None if first is None else first.device)
+    return nullcontext() if home is None or home.type == torch.get_default_device().type else home
 
 
 def _any_wrapper(parts: Sequence[nn.Module]) -> bool:
