@@ -214,3 +214,11 @@ def test_results_of_earlier_runs_are_not_photos(tmp_path, caplog):
     ]  # fmt: skip
     assert 'results of earlier runs' in caplog.text
     assert [item.path.name for item in find_inputs(tmp_path / 'out')] == ['1.png']
+
+
+def test_links_to_nothing_are_told_of(tmp_path, caplog):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    for name in ('b.png', 'c.png', 'notes.md'):
+        (tmp_path / name).symlink_to('moved')
+    assert [item.path.name for item in find_inputs(tmp_path)] == ['a.png']
+    assert f'{tmp_path}: 2 links lead to nothing, such as {tmp_path}/b.png' in caplog.text

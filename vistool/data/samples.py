@@ -23,7 +23,7 @@ from vistool.data.geometry import Geometry, Mask, Size
 from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
 from vistool.data.truth import Region, Truth
-from vistool.errors import InputError, close_matches, on_one_line
+from vistool.errors import InputError, close_matches, counted, on_one_line
 from vistool.records import LINES, RUN, find_path, read_text
 
 if TYPE_CHECKING:
@@ -260,9 +260,10 @@ def images_below(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Pat
     """All images in a folder and below it, sorted; links to folders are followed, each folder once.
 
     What is hidden is left out: names that start with a dot (``.git``, ``.ipynb_checkpoints``) and ``__MACOSX``. So are
-    results of earlier runs, which is printed: folders below that a run wrote, and what a run wrote into this one.
+    results of earlier runs, which is printed: folders below that a run wrote, and what a run wrote into this one. Links
+    that lead nowhere are told of.
     """
-    found, seen, results = [], set(), list[str]()
+    found, seen, results, dead = [], set(), list[str](), list[str]()
     written = _written_by_run(folder)
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -277,6 +278,11 @@ def images_below(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Pat
         own = {path for path in paths if path.relative_to(folder).as_posix() in written} if written else set()
         found += [path for path in paths if path not in own]
         results += map(str, own)
+        named = (Path(root, name) for name in files if Path(name).suffix.lower() in suffixes)
+        dead += [str(path) for path in named if path.is_symlink() and not path.exists()]
+    if dead:
+        told = counted(len(dead), 'link leads', 'links lead')
+        log.warning('%s: %s to nothing, such as %s', folder, told, on_one_line(min(dead)))
     if results:
         log.info('results of earlier runs in %s are left out, such as %s', folder, on_one_line(sorted(results)[0]))
     return sorted(found)
