@@ -163,12 +163,12 @@ def _blocks(kind: Kind, rows: Sequence[Row], page: Page) -> list[Line]:
     count = max(len(row.cells) for row in rows)
     least = _least_width(kind, page, rows)
     lengths = range(_most_per_line(kind, count, compared=True), 0, -1)
-    fitting = next((each for each in lengths if _narrowest(_in_blocks(rows, each), page) >= least), 1)
+    fitting = next((each for each in lengths if _narrowest(_in_blocks(kind, rows, each), page) >= least), 1)
     equal = next((each for each in range(fitting, fitting // 2, -1) if count % each == 0), fitting)
-    return _in_blocks(rows, equal)
+    return _in_blocks(kind, rows, equal)
 
 
-def _in_blocks(rows: Sequence[Row], per_line: int) -> list[Line]:
+def _in_blocks(kind: Kind, rows: Sequence[Row], per_line: int) -> list[Line]:
     """Rows broken at the same columns; the inputs stand beside all blocks."""
     count = max(len(row.cells) for row in rows)
     each = math.ceil(count / math.ceil(count / per_line))
@@ -176,7 +176,7 @@ def _in_blocks(rows: Sequence[Row], per_line: int) -> list[Line]:
     for start in range(0, count, each):
         empty = [row if not start else replace(row, lead=(None,) * len(row.lead)) for row in rows]
         part = [replace(row, cells=row.cells[start : start + each]) for row in empty if row.cells[start:]]
-        lines += _titled_once(cut(part, each, beside=True))
+        lines += _titled_once(cut(part, each, beside=True, label_at=label_column(kind, rows)))
     return lines
 
 
@@ -207,8 +207,8 @@ def _turned(kind: Kind, rows: Sequence[Row]) -> list[Line]:
 
 
 def label_column(kind: Kind, rows: Sequence[Row]) -> int:
-    """The column before which labels stand: that of the maps, where the input of a CAM is drawn once for all rows."""
-    return 1 if kind == 'cam' and any(not any(row.lead) for row in rows) else 0
+    """The column before which labels stand: that of the maps, where the input stands beside several rows."""
+    return 1 if any(row.lead[0] is None if row.lead else kind == 'cam' for row in rows) else 0
 
 
 def _columns_of(arrangement: tuple[int, int], count: int) -> int:
