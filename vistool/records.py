@@ -30,6 +30,9 @@ T = TypeVar('T')
 LARGEST_TEXT = 256 << 20
 """Bytes of the largest text file that is read."""
 
+RUN, LINES = 'run.json', 'manifest.jsonl'
+"""What a run over many images leaves in its folder: its own record, and a line for each image."""
+
 MOST_DEPTH = 100
 """How deep the values of a JSON file may be nested."""
 

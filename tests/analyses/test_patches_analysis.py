@@ -336,6 +336,22 @@ def test_a_convolutional_network_cuts_no_patches(model):
         find_embedding(made, torch.randn(1, 3, 64, 64))
 
 
+@pytest.mark.parametrize(
+    ('first', 'said'),
+    [
+        (nn.PixelUnshuffle(4), 'folds the image into 16×16 positions of 48 channels before 1 takes it'),
+        (nn.Upsample(scale_factor=0.5), 'resizes the image to 32×32 with 3 channels before 1 takes it'),
+    ],
+    ids=['folded', 'smaller'],
+)
+def test_what_becomes_of_an_image_before_its_first_layer_is_named(first, said):
+    """TResNet folds blocks of 4 × 4 pixels into channels."""
+    network = nn.Sequential(first, nn.LazyConv2d(8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.eval()(torch.randn(1, 3, 64, 64))
+    with pytest.raises(InputError, match=said):
+        find_embedding(network, torch.randn(1, 3, 64, 64))
+
+
 @pytest.mark.parametrize(('place', 'said'), [(0, []), (8, ['8']), (16, ['16'])])
 def test_a_class_token_that_is_not_first_is_told(place, said, caplog):
     class Net(nn.Module):

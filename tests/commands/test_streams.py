@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from vistool.commands import boundary, vis_cam, vis_patches
+
 COMMAND = """
 import sys
 from pathlib import Path
@@ -95,3 +97,14 @@ def test_an_early_interrupt_is_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert said == 'error: interrupted\n' and process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ('tool', 'said'), [(vis_cam, '--resume continues a run over many images'), (vis_patches, 'interrupted')]
+)
+def test_an_interrupted_command_says_how_to_go_on_where_it_can(tool, said, capsys):
+    def work(args):
+        raise KeyboardInterrupt
+
+    assert boundary.run(work, tool.build_parser(), ['photo.png', 'config.py']) == 130
+    assert capsys.readouterr().err.strip().endswith(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -196,3 +197,20 @@ def test_classes_of_listed_files_are_looked_up(tmp_path):
     for word in ('cop', '2', '-1'):
         with pytest.raises(InputError, match=r'^images: no class'):
             LabeledFiles([Item(tmp_path, 'a', word)], ('tabby', 'cup'))
+
+
+def test_results_of_earlier_runs_are_not_photos(tmp_path, caplog):
+    caplog.set_level('INFO', 'vistool')
+    for name in ('a.png', 'b.png', 'a_gradcam.png', 'out/a_gradcam.png', 'out/sheets/1.png', 'own/a_gradcam.png'):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (8, 8)).save(path)
+    entry = json.dumps({'name': 'a', 'files': [{'name': 'a_gradcam.png', 'bytes': 1, 'crc32': '0'}]})
+    for folder in (tmp_path, tmp_path / 'out'):
+        (folder / 'run.json').write_text('{}')
+        (folder / 'manifest.jsonl').write_text(f'{entry}\n{{"name": "b"\n[]\n')  # cut off, and of another kind
+    assert [item.path.relative_to(tmp_path).as_posix() for item in find_inputs(tmp_path)] == [
+        'a.png', 'b.png', 'own/a_gradcam.png',
+    ]  # fmt: skip
+    assert 'results of earlier runs' in caplog.text
+    assert [item.path.name for item in find_inputs(tmp_path / 'out')] == ['1.png']

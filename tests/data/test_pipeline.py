@@ -318,6 +318,10 @@ def test_errors_name_the_step(photo, tmp_path):
         build_pipeline(config(LOAD, {'type': 'Unheard'}))
     with pytest.raises(InputError, match=r'photo\.png: the transform RandomCrop failed'):
         build_pipeline(config(LOAD, TO_PIL, {'type': 'torchvision/RandomCrop', 'size': 500}, PACK)).read(photo)
+    np.save(tmp_path / 'floats.npy', np.zeros((30, 40, 3), np.float32))
+    pillow = {'type': 'ResizeEdge', 'scale': 8, 'backend': 'pillow', 'edge': 'short'}
+    with pytest.raises(InputError, match="ResizeEdge failed.*uint8.*; .*backend='cv2'"):
+        build_pipeline(config(LOAD, pillow, PACK)).read(tmp_path / 'floats.npy')
     with pytest.raises(InputError, match='no such file'):
         build_pipeline(config(LOAD, PACK)).read(tmp_path / 'none.png')
     with pytest.raises(InputError, match='discarded the image'):

@@ -261,3 +261,20 @@ def test_patches_wait_for_a_network_that_is_borrowed():
         for job in jobs:
             job.result()
     assert all(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize('analysis', [vt.CAM(['gradcam', 'eigencam'], layers='0'), vt.FeatureMaps(layers=['0'])])
+def test_the_callers_default_device_does_not_matter(analysis):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    images = torch.randn(2, 3, 16, 16)
+    usual = analysis(network, images)
+    try:
+        torch.set_default_device('meta')
+        found = analysis(network, images)
+        assert torch.get_default_device() == torch.device('meta')
+    finally:
+        torch.set_default_device(None)
+    for one, other in zip(usual, found, strict=True):
+        for expected, given in zip(one.maps, other.maps, strict=True):
+            np.testing.assert_array_equal(given.values, expected.values)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import vistool as vt
 from vistool.errors import InputError
 from vistool.network.layers import default_layers, find_layer, network_name
 
@@ -80,15 +81,11 @@ def test_an_unknown_network_has_no_default(net):
     ],
 )
 def test_a_network_is_called_by_what_it_is_not_by_its_wrapper(spec, name):
-    import vistool as vt
-
     assert network_name(vt.load(spec, 'none').module) == name
     assert network_name(nn.Conv2d(3, 3, 1)) == 'Conv2d'
 
 
 def test_measured_layers_are_measured_once_and_told_as_such(monkeypatch, caplog):
-    import vistool as vt
-
     model = vt.load('timm::resnet18', 'none')
     monkeypatch.setattr('vistool.network.layers.DEFAULT_LAYERS', {})
     runs = []
@@ -98,3 +95,10 @@ def test_measured_layers_are_measured_once_and_told_as_such(monkeypatch, caplog)
     assert result.provenance['layers'] == ['model.layer4'] and len(runs) == 3
     assert 'target layer: model.layer4 (found by layer search, as resnet18 is not in the table' in caplog.text
     assert '(the default for this network)' not in caplog.text
+
+
+@pytest.mark.parametrize('layers', [3, [3], ['0', None]])
+def test_layers_that_are_neither_names_nor_modules_are_refused(layers):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 3))
+    with pytest.raises(InputError, match='does not name layers; accepted: names of layers, or modules'):
+        vt.CAM(layers=layers)(network, torch.randn(1, 3, 16, 16))

@@ -248,6 +248,24 @@ def test_class_tokens_alone_are_not_a_map():
         laid_out(Split(), (64, 64), 'special')
 
 
+def test_what_all_images_of_a_batch_share_is_no_map_of_them():
+    """Position embeddings, which Hugging Face's CLIP looks up once for a batch."""
+
+    class Placed(Tokens):
+        def __init__(self):
+            super().__init__()
+            self.places = nn.Embedding(65, 16)
+
+        def forward(self, x):
+            tokens = self.embed(x).flatten(2).transpose(1, 2)
+            return self.head((tokens + self.places(torch.arange(64)[None])).mean(1))
+
+    module, images = Placed(), torch.randn(2, 3, 64, 64)
+    for analysis in (FeatureMaps(layers='places'), CAM('eigencam', layers='places')):
+        with pytest.raises(InputError, match='1 entry for 2 images: what all images share'):
+            analysis(module, images)
+
+
 def test_a_layer_that_does_not_see_the_image_is_drawn_with_a_warning(caplog):
     module = Tokens()
     nn.init.zeros_(module.embed.weight)

@@ -299,6 +299,8 @@ def test_a_class_that_the_other_model_does_not_have(reordered, caplog):
     fewer = vt.load(nn.Sequential(*list(model.module)[:4], nn.Linear(4, 2)), classes=['tabby', 'cup'])
     with pytest.raises(InputError, match="no class 'missile', which the first model explains.*'own'"):
         vt.CAM().follow(first, fewer)
+    assert vt.CAM(targets='own', layers='0').follow(first, fewer).targets == 'own'  # the first's class is not needed
+    assert 'missile' not in caplog.text
     renamed = vt.load(model.module, classes=['tabby', 'cup', 'projectile'])
     assert vt.CAM(layers='0').follow(first, renamed).targets == [[2]]
     assert "no class 'missile'; its class 2 (projectile) is explained instead" in caplog.text

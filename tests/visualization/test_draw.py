@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vistool.errors import InputError
+from vistool.results import Coordinates, Heatmap, Heatmaps
 from vistool.visualization.raster import (
     NOT_FINITE,
     blend,
@@ -19,7 +20,8 @@ from vistool.visualization.raster import (
     resize_map,
     to_uint8,
 )
-from vistool.visualization.style import lookup_table
+from vistool.visualization.style import Style, lookup_table
+from vistool.visualization.views import map_colors
 
 SIZES = st.integers(1, 40)
 
@@ -54,6 +56,15 @@ def test_normalize_is_exact_at_the_ends_and_flat_maps_are_cold():
     values = np.array([[-3.0, 1.0, 5.0]], np.float32)
     np.testing.assert_array_equal(normalize(values, -3, 5), [[0, 0.5, 1]])
     np.testing.assert_array_equal(normalize(np.full((2, 2), 7, np.float32), 7, 7), np.zeros((2, 2)))
+
+
+def test_no_difference_has_the_color_of_zero():
+    values = np.array([[0, np.nan]], np.float32)
+    np.testing.assert_array_equal(normalize(values, -0.0, 0.0, signed=True), [[0.5, np.nan]])
+    same = Heatmap(np.zeros((4, 4), np.float32), Coordinates({'layer': 'a'}), diverging=True)
+    result = Heatmaps(kind='feature', image=np.zeros((4, 4, 3), np.uint8), maps=(same,))
+    (mapping,) = map_colors(result, Style())
+    assert colorize(mapping.values, mapping.table).min() > 240  # the middle of red-blue is white
 
 
 @given(st.integers(0, 20), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))

@@ -281,14 +281,17 @@ def test_attention_stands_in_rows_of_six_after_input_and_mean():
         assert lines == ([8, 6] if beside else [2, 6, 6])
 
 
-def compared_stages(width):
+def stages_of_models():
     stages = [f'stage {i}' for i in range(1, 6)]
     maps = tuple(
         Heatmap(m.values, {'reduction': 'mean', 'layer': m.coordinates['layer']})
         for m in heatmaps(('a',), stages, 'feature')
     )
-    result = models(heatmaps(kind='feature', maps=maps, size=(96, 96)), ('base', 'ours'), difference=True)
-    scene = scene_of(result, Style(width=width))
+    return models(heatmaps(kind='feature', maps=maps, size=(96, 96)), ('base', 'ours'), difference=True)
+
+
+def compared_stages(width):
+    scene = scene_of(stages_of_models(), Style(width=width))
     lines = [len(line) for line in lines_of_tiles(scene)]
     told = [item for item in scene.texts if item.text != 'mean activation']  # beside the bars
     labels = [item.text for item in sorted(told, key=lambda item: item.y) if item.vertical]
@@ -325,6 +328,16 @@ def test_the_input_stands_once_where_all_rows_have_the_same():
     scene = scene_of(heatmaps(('token1', 'token2'), ('mean', 0), 'attention', size=(96, 96)))
     lines = [len(line) for line in lines_of_tiles(scene)]
     assert lines == [3, 2]
+
+
+@pytest.mark.parametrize('kind', ['cam', 'feature', 'attention'])
+def test_labels_stand_between_maps_and_an_input_that_all_rows_share(kind):
+    result = heatmaps(('a', 'b'), ('mean', 0), kind, size=(96, 96))
+    scene = scene_of(result if kind != 'feature' else stages_of_models())
+    left, *others = sorted({(item.box.x, item.box.x + item.box.width) for item in tiles(scene)})
+    labels = [text_box(item) for item in scene.texts if item.vertical and item.text != 'mean activation']
+    assert len(labels) >= 2
+    assert all(left[1] <= label[0] and label[2] <= others[0][0] for label in labels)
 
 
 def test_the_query_is_ringed_in_the_input_only():

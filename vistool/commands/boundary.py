@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 OK, SOME_FAILED, BAD_INPUT, OWN_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done; some items of a batch failed; bad input; a fault of vistool's own; interrupted."""
 
+_RESUMED = '; the files that are written are whole; --resume continues a run over many images'
+
 CARRIED_OUT = (
     'out', 'resume', 'overwrite', 'gallery', 'launcher', 'local_rank', 'workers', 'log_level', 'debug', 'not_show',
     'show', 'backends', 'panels', 'trust_checkpoint', 'embedding',
@@ -83,7 +85,8 @@ def _run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequen
             raise
         return _complain(error.line(parser.spelling), BAD_INPUT)
     except KeyboardInterrupt:
-        return _complain('interrupted', INTERRUPTED)
+        resumes = '--resume' in parser._option_string_actions
+        return _complain(f'interrupted{_RESUMED if resumes else ""}', INTERRUPTED)
     except Exception as error:
         if debug:
             raise

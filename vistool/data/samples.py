@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import glob
+import json
+import logging
 import os
 import sys
 from collections import Counter
@@ -21,11 +24,12 @@ from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
 from vistool.data.truth import Region, Truth
 from vistool.errors import InputError, close_matches, on_one_line
-from vistool.records import find_path, read_text
+from vistool.records import LINES, RUN, find_path, read_text
 
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger('vistool')
 
 _FORMS = 'a file, a folder, a quoted pattern, a .txt list, or - for a list on standard input'
 
@@ -255,18 +259,43 @@ def _is_image(path: Path, suffixes: Collection[str] = SUFFIXES) -> bool:
 def images_below(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """All images in a folder and below it, sorted; links to folders are followed, each folder once.
 
-    What is hidden is left out: names that start with a dot (``.git``, ``.ipynb_checkpoints``) and ``__MACOSX``.
+    What is hidden is left out: names that start with a dot (``.git``, ``.ipynb_checkpoints``) and ``__MACOSX``. So are
+    results of earlier runs, which is printed: folders below that a run wrote, and what a run wrote into this one.
     """
-    found, seen = [], set()
+    found, seen, results = [], set(), list[str]()
+    written = _written_by_run(folder)
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
-        if real in seen:
+        is_result = Path(root) != folder and _is_run(Path(root))
+        if real in seen or is_result:
+            results += [root] if is_result else []
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not (name.startswith('.') or name == '__MACOSX'))
-        found += [path for name in files if _is_image(path := Path(root, name), suffixes)]
+        paths = [path for name in files if _is_image(path := Path(root, name), suffixes)]
+        own = {path for path in paths if path.relative_to(folder).as_posix() in written} if written else set()
+        found += [path for path in paths if path not in own]
+        results += map(str, own)
+    if results:
+        log.info('results of earlier runs in %s are left out, such as %s', folder, on_one_line(sorted(results)[0]))
     return sorted(found)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a run over many images wrote a folder."""
+    return (folder / RUN).is_file() and (folder / LINES).is_file()
+
+
+def _written_by_run(folder: Path) -> set[str]:
+    """Names of the files that a run recorded in its folder; a damaged line names none."""
+    if not _is_run(folder):
+        return set()
+    found: set[str] = set()
+    for line in read_text(folder / LINES, 'images').splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            found.update(str(file['name']) for file in json.loads(line)['files'])
+    return found
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -824,12 +824,15 @@ def _remedy(said: str) -> str:
     """The next step after what a transform said, where its cause is known.
 
     OpenMMLab's ``Albu`` passes a sample with entries such as ``img_path`` (mmseg 1.2), which the ``Compose`` of
-    albumentations 1.4 refuses and that of 1.3 passes on.
+    albumentations 1.4 refuses and that of 1.3 passes on. mmcv's resizes by Pillow take bytes only, and files of floats
+    or of 16 bits keep their values.
     """
     if re.search(r'Key \S+ is not in available keys', said):
         return (
             "albumentations 1.4 and later refuse the entries of OpenMMLab's samples: pip install 'albumentations<1.4'"
         )
+    if 'Pillow backend only support uint8' in said:
+        return "set backend='cv2' in that step of the config, or convert the file to 8 bits"
     return ''
 
 

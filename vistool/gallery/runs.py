@@ -12,10 +12,9 @@ from annotated_types import Ge, Le, Len
 from typing_extensions import NotRequired, Required, TypedDict
 
 from vistool.errors import InputError, param
-from vistool.records import parse_json, read_json, read_text, shown
+from vistool.records import LINES, RUN, parse_json, read_json, read_text, shown
 
 ARGUMENT = 'gallery'
-RUN, LINES = 'run.json', 'manifest.jsonl'
 """The files of a run in its output folder: what was run, and one entry per image."""
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vistool.data.patches import PatchGrid, by
-from vistool.errors import InputError, param
+from vistool.errors import InputError, counted, param
 from vistool.network.capture import borrowed
 from vistool.network.inputs import run_network
 from vistool.network.tensors import MAX_PREFIX, NetworkInput, Size, first_tensor, map_tensors
@@ -59,7 +59,14 @@ def first_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, imag
     """The step that takes the image; ``taken`` and ``output`` are the input and output of the module."""
     seen = (int(taken.shape[2]), int(taken.shape[3]))
     if seen[0] < size[0] or seen[1] < size[1]:
-        raise InputError(f'the network resizes the image to {by(seen)} before {name} cuts it', parameter='config')
+        folded = image is not None and taken.shape[1:].numel() == image.shape[1:].numel()
+        change = f'folds the image into {by(seen)} positions of' if folded else f'resizes the image to {by(seen)} with'
+        raise InputError(
+            f'the network {change} {counted(taken.shape[1], "channel")} before {name} takes it',
+            accepted='a network whose first layer takes the image itself',
+            hint=f'or leave the config out and give {param("patch_size")}',
+            parameter='config',
+        )
     kernel, stride, before, shape = _setting(module, taken, output)
     top, left = _place(taken, image, size)
     grid = PatchGrid(size, kernel, stride, (-before[0] - top, -before[1] - left), shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -210,7 +210,13 @@ def layer_names(root: nn.Module, layers: str | nn.Module | Sequence[str | nn.Mod
     Raises:
         InputError: If a module is not part of ``root``.
     """
-    given = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
+    given = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, (str, nn.Module)) else [layers]
+    if not all(isinstance(layer, (str, nn.Module)) for layer in given):
+        raise InputError(
+            f'{layers!r} does not name layers',
+            accepted='names of layers, or modules of the network',
+            parameter='layers',
+        )
     names = {}
     if any(isinstance(layer, nn.Module) for layer in given):
         names = {module: name for name, module in named_layers(root)}

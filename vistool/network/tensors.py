@@ -609,7 +609,9 @@ def find_layout(
     """
     shape, hints = tuple(tensor.shape), hints or TokenHints()
     if batch is not None and shape and shape[0] != batch:
-        what = 'windows, heads, regions, or several inputs joined to one batch' if shape[0] % batch == 0 else 'regions'
+        joined = 'windows, heads, regions, or several inputs joined to one batch'
+        shared = 'what all images share (a position embedding), or a region'
+        what = joined if shape[0] % batch == 0 else shared if shape[0] == 1 else 'regions'
         raise NoSpatialMap(
             f'its output {shape} has {counted(shape[0], "entry", "entries")} for {counted(batch, "image")}: {what}'
         )

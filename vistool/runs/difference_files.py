@@ -297,7 +297,7 @@ def _drawn(
         cells.append(GridImage(np.full_like(photo, 255), footer=(said,)))
     else:
         item = pair[0]
-        values = normalize(resize_map(change, photo.shape[:2], 'bilinear'), -bound, bound)
+        values = normalize(resize_map(change, photo.shape[:2], 'bilinear'), -bound, bound, signed=True)
         colors = colorize(np.nan_to_num(values), lookup_table('RdBu_r'))
         numbers = [f'IoU {item.iou:.2f} · rank {item.rank:.2f}', f'mass moved {_percent(item.mass)}']
         if layers[0].covered is not None:

@@ -21,11 +21,11 @@ from vistool.data.samples import Sample
 from vistool.environment import as_typed, shareable, versions
 from vistool.errors import InputError, check_seed, naming, param
 from vistool.gallery.build import build_gallery, check_others
-from vistool.gallery.runs import RUN, Facts
+from vistool.gallery.runs import Facts
 from vistool.gallery.tiles import write_photo
 from vistool.models.configs import resolve
 from vistool.models.model import Model
-from vistool.records import read_json
+from vistool.records import RUN, read_json
 from vistool.results import EmbeddedSample, Embedding, EmbeddingMap, Target
 from vistool.runs.batches import Batches, throughput
 from vistool.runs.distributed import DistInfo, hint_at_gpu

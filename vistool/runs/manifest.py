@@ -27,10 +27,10 @@ from vistool.data.datasets import DatasetItem, class_name
 from vistool.data.samples import Sample
 from vistool.environment import as_typed, is_anonymous, shareable, versions
 from vistool.errors import InputError, counted, param
-from vistool.gallery.runs import LINES, RUN, Entry, Facts, File, is_relative
+from vistool.gallery.runs import Entry, Facts, File, is_relative
 from vistool.metrics.aggregation import is_whole, sampled
 from vistool.models.model import Model
-from vistool.records import parse_json, read_bytes, read_json, shown
+from vistool.records import LINES, RUN, parse_json, read_bytes, read_json, shown
 from vistool.results import Heatmap, Heatmaps
 from vistool.runs.distributed import DistInfo
 from vistool.runs.spec import AnyItem, Images, ModelSpec, RunSpec

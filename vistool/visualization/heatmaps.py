@@ -117,7 +117,7 @@ def _images_down(painters: Sequence[_Painter], style: Style) -> list[Line]:
     """A sheet's lines: one for each image and class, with its maps."""
     figures = [(painter.result.kind, _rows(painter, always_label=True)[0]) for painter in painters]
     labels = iter(_sheet_titles([row.label for _, rows in figures for row in rows], style.row_titles, 'row_titles'))
-    label_at = max((label_column(kind, rows) for kind, rows in figures), default=0)
+    label_at = max((label_column(rows) for _, rows in figures), default=0)
     lines: list[Line] = []
     for painter, (_, rows) in zip(painters, figures, strict=True):
         # Lines are not broken: down a sheet, a column means one thing.

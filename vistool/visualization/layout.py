@@ -53,7 +53,7 @@ def lines_of(
     if arrangement is not None:
         rows = _in_one_flow(kind, rows)
         per_line = _columns_of(arrangement, max(len(row.cells) for row in rows))
-        return _finished(cut(rows, per_line, beside=True, even=False, label_at=label_column(kind, rows)), rows)
+        return _finished(cut(rows, per_line, beside=True, even=False, label_at=label_column(rows)), rows)
     for shown, lines in _unbroken(kind, rows, page, compared):
         if _narrowest(lines, page) >= _least_width(kind, page, shown):
             return lines
@@ -83,7 +83,7 @@ def _unbroken(
 def _whole(kind: Kind, rows: Sequence[Row]) -> list[Line]:
     """Each row on one line."""
     rows = _in_one_flow(kind, rows)
-    lines = cut(rows, max(len(row.cells) for row in rows), beside=True, label_at=label_column(kind, rows))
+    lines = cut(rows, max(len(row.cells) for row in rows), beside=True, label_at=label_column(rows))
     return _finished(lines, rows)
 
 
@@ -125,7 +125,7 @@ def _full(kind: Kind, row: Row, page: Page) -> list[Line] | None:
 def _broken(kind: Kind, rows: Sequence[Row], page: Page) -> list[Line]:
     """Rows on as many lines as needed."""
     count = max(len(row.cells) for row in rows)
-    label_at = label_column(kind, rows)
+    label_at = label_column(rows)
     widest = _most_per_line(kind, count, compared=False)
     # A mosaic of all channels is one picture, however small its tiles.
     least = _LEAST_OF_MOSAIC if count > _MOSAIC else _least_width(kind, page, rows)
@@ -163,12 +163,12 @@ def _blocks(kind: Kind, rows: Sequence[Row], page: Page) -> list[Line]:
     count = max(len(row.cells) for row in rows)
     least = _least_width(kind, page, rows)
     lengths = range(_most_per_line(kind, count, compared=True), 0, -1)
-    fitting = next((each for each in lengths if _narrowest(_in_blocks(kind, rows, each), page) >= least), 1)
+    fitting = next((each for each in lengths if _narrowest(_in_blocks(rows, each), page) >= least), 1)
     equal = next((each for each in range(fitting, fitting // 2, -1) if count % each == 0), fitting)
-    return _in_blocks(kind, rows, equal)
+    return _in_blocks(rows, equal)
 
 
-def _in_blocks(kind: Kind, rows: Sequence[Row], per_line: int) -> list[Line]:
+def _in_blocks(rows: Sequence[Row], per_line: int) -> list[Line]:
     """Rows broken at the same columns; the inputs stand beside all blocks."""
     count = max(len(row.cells) for row in rows)
     each = math.ceil(count / math.ceil(count / per_line))
@@ -176,7 +176,7 @@ def _in_blocks(kind: Kind, rows: Sequence[Row], per_line: int) -> list[Line]:
     for start in range(0, count, each):
         empty = [row if not start else replace(row, lead=(None,) * len(row.lead)) for row in rows]
         part = [replace(row, cells=row.cells[start : start + each]) for row in empty if row.cells[start:]]
-        lines += _titled_once(cut(part, each, beside=True, label_at=label_column(kind, rows)))
+        lines += _titled_once(cut(part, each, beside=True, label_at=label_column(rows)))
     return lines
 
 
@@ -206,9 +206,9 @@ def _turned(kind: Kind, rows: Sequence[Row]) -> list[Line]:
     return lines
 
 
-def label_column(kind: Kind, rows: Sequence[Row]) -> int:
-    """The column before which labels stand: that of the maps, where the input stands beside several rows."""
-    return 1 if any(row.lead[0] is None if row.lead else kind == 'cam' for row in rows) else 0
+def label_column(rows: Sequence[Row]) -> int:
+    """The column before which labels stand: that of the maps, where the input is drawn once for several rows."""
+    return 1 if any(row.lead and row.lead[0] is None for row in rows) else 0
 
 
 def _columns_of(arrangement: tuple[int, int], count: int) -> int:

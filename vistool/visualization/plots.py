@@ -104,10 +104,12 @@ def draw_dataset_summary(result: DatasetSummary, made: Figure, page: Page) -> No
         columns = 1 if width < _NARROW else 2 if len(panels) <= 4 else 3
         lines = math.ceil(len(panels) / columns)
         each_high = {1: 0.7, 2: _ASPECT / 2, 3: _ASPECT / 2.8}[columns]  # for the width of the page
-        made.set_size_inches(width, width * each_high * max(lines, 2))
+        height = width * each_high * max(lines, 2)
+        made.set_size_inches(width, height)
         made.set_layout_engine('constrained')
         notes = _notes(result, round(width * 72 / small * 1.75))
-        parts: Any = made.subfigures(2, 1, height_ratios=(1, 0.05 * (1 + notes.count('\n'))))
+        said = min(0.5 * height, (1.25 * (1 + notes.count('\n')) + 2.0) * size / 72)  # inches
+        parts: Any = made.subfigures(2, 1, height_ratios=(height - said, said))
         plots, below = parts
         axes = plots.subplots(lines, columns).reshape(-1)
         for each, draw in zip(axes, panels, strict=False):
@@ -275,7 +277,7 @@ def _colors(axes: Any, result: DatasetSummary) -> None:
     ends = [mean + side * spread for mean, spread in result.found for side in (-1, 1)]
     if min(ends) >= -128 and 2 < max(ends) <= 383:  # photos of 8 bits
         axes.set_ylim(0, 255)
-    axes.set_title('what the network gets, and the normalization' if result.expected is not None else 'pixel values')
+    axes.set_title('pixel values' if result.expected is None else 'what the network gets')
     if result.expected is not None:
         kinds = {'data': {'marker': 'o', 'color': '0.2'}, 'config': {'marker': 's', 'color': _GRAY, 'mfc': 'white'}}
         handles = [axes.plot([], [], linestyle='', label=label, **look)[0] for label, look in kinds.items()]

@@ -83,10 +83,13 @@ def check_map(values: Any, name: str = 'heat map') -> Map:
     return np.asarray(array, np.float32)
 
 
-def normalize(values: Map, low: float, high: float) -> Map:
-    """``values`` with ``low`` at 0 and ``high`` at 1, clipped; all 0 where the two are equal. NaN stays NaN."""
+def normalize(values: Map, low: float, high: float, signed: bool = False) -> Map:
+    """``values`` with ``low`` at 0 and ``high`` at 1, clipped. NaN stays NaN.
+
+    Where the two are equal all values are 0, or with ``signed``, where zero is in the middle of the scale, 0.5.
+    """
     if not high > low:
-        return np.where(np.isnan(values), values, np.float32(0)).astype(np.float32)
+        return np.where(np.isnan(values), values, np.float32(0.5 if signed else 0)).astype(np.float32)
     return np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
 
 

@@ -214,6 +214,7 @@ def encode(figures: Sequence[Figure], suffix: str) -> bytes:
     """Figures as the bytes of a ``.pdf`` (a page each) or ``.svg`` file (one figure)."""
     buffer = io.BytesIO()
     with parameters():
+        logging.getLogger('fontTools').setLevel(logging.ERROR)  # it tells of odd dates in fonts
         if suffix == '.pdf':
             from matplotlib.backends.backend_pdf import PdfPages  # it imports fontTools, 0.3 s
 

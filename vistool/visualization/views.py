@@ -68,7 +68,7 @@ def map_colors(result: Heatmaps, style: Style) -> tuple[ColorMapping, ...]:
         values = _finite(item.values if colors else _restored(result, style, item))
         if style.scale == 'box' and not colors and (within := _within(result, item)) is not None:
             high = max(within, low + 1e-7)
-        values = values if colors else normalize(values, low, high)
+        values = values if colors else normalize(values, low, high, signed)
         bar = Bar(key, low, high, table, bar_title(result, item)) if with_bar and not colors else None
         mappings.append(
             ColorMapping(values, table, bar, _alpha(result, style), style.interpolation or _interpolation(result))

@@ -277,7 +277,7 @@ class CAM(MapAnalysis):
                 hint='compare detectors with detectors',
                 parameter='compare',
             )
-        targets = followed_targets(results, model)
+        targets = [] if own_predictions(self.targets) else followed_targets(results, model)
         names = list(results[0].layers) if self.layers and results else []
         if not isinstance(self.layers, nn.Module) and all(isinstance(name, str) for name in self.layers):
             names = layer_names(model.module, self.layers)
@@ -292,7 +292,7 @@ class CAM(MapAnalysis):
                 [[one for one in each if one is not None] for each in shown], self.score_threshold, self._attributes
             )
             return replace(self, layers=layers, targets=(), box=None, instances=followed)
-        if own_predictions(self.targets) or not any(targets):
+        if not any(targets):
             return replace(self, layers=layers)
         return replace(self, targets=targets, layers=layers, score_sign='+')  # the targets say which sign they have
 
