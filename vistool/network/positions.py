@@ -428,6 +428,13 @@ def _is_plausible(layout: Layout, assumed: Layout | None) -> bool:
     return (layout.prefix, layout.middle, layout.suffix) == (assumed.prefix, assumed.middle, assumed.suffix)
 
 
+def _is_part(layout: Layout) -> bool:
+    """Whether many tokens stand before or after those of the grid, which hang together."""
+    index = layout.index()
+    together = int(index.max() - index.min()) == len(index) - 1
+    return layout.axes in ('BLC', 'BCL') and together and layout.length - len(index) > USUAL_PREFIX
+
+
 def ties(ranked: Sequence[Reading]) -> list[Reading]:
     """The confirmed readings that are not clearly worse than the first."""
     return [each for each in ranked if each.confirmed and not ranked[0].clearly_beats(each)]
@@ -620,7 +627,8 @@ class Positions:
     def shown(self, own: Answer, assumed: Layout | None, size: Size, hints: TokenHints) -> Layout | None:
         """The only order that an answer follows closely, whatever other layers do; None where there is none.
 
-        Chance finds one among many for fewer than :data:`_ENOUGH` positions.
+        Chance finds one among many for fewer than :data:`_ENOUGH` positions. Many tokens that do not answer come from
+        elsewhere, such as the anchors of another level.
         """
         tied = ties(self.ranked(own, assumed, size, hints))
         if not tied or not tied[0].close or tied[0].cells < _ENOUGH or not self.sure(tied[0], tied):
@@ -628,7 +636,7 @@ class Positions:
         layout = tied[0].layout
         same = (each.layout for each in tied[1:])
         alike = all(each.axes == layout.axes and torch.equal(each.index(), layout.index()) for each in same)
-        return layout if alike and _is_plausible(layout, assumed) else None
+        return layout if alike and not _is_part(layout) and _is_plausible(layout, assumed) else None
 
     def _refutes(self, own: Answer, tied: Sequence[Reading], vouched: Layout) -> bool:
         """Whether an answer follows another order than the one that its neighbors vouch for, half of it and clearly.
