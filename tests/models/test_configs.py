@@ -487,7 +487,25 @@ def test_another_of_several_dataloaders_is_chosen(tmp_path, caplog):
     source = resolve(path, {'val_dataloader': 1, 'val_dataloader.1.batch_size': 7})
     assert source.config.val_dataloader.batch_size == 7 and 'dataloaders' not in caplog.text
     assert dataset_classes(source.config) == ('tree',)
-    assert 'none at 2' in error_of(path, {'val_dataloader': 2}, 'options')
+    for place in (2, True):
+        assert f'none at {place}; accepted: 0 to 1' in error_of(path, {'val_dataloader': place}, 'options')
+
+
+@pytest.mark.parametrize(
+    ('options', 'size', 'classes'),
+    [
+        ({'val_dataloader.batch_size': 9}, 9, ('cat', 'dog')),
+        ({'val_dataloader.batch_size': 9, 'val_dataloader': 1}, 9, ('tree',)),
+        ({'val_dataloader.1.batch_size': 9, 'val_dataloader': 1}, 9, ('tree',)),
+        ({'val_dataloader.1.batch_size': 9}, 2, ('cat', 'dog')),
+        ({'val_dataloader': {'batch_size': 9}}, 9, ('cat', 'dog')),
+        ({'val_dataloader': [{'batch_size': 9}], 'val_dataloader.batch_size': 4}, 4, None),
+    ],
+)
+def test_options_of_one_dataloader_change_the_one_that_is_used(tmp_path, options, size, classes):
+    source = resolve(write(tmp_path / 'multi.py', TINY + f'val_dataloader = {TWO_LOADERS}\n'), options)
+    assert source.config.val_dataloader.batch_size == size
+    assert classes is None or dataset_classes(source.config) == classes
 
 
 @pytest.mark.parametrize(('loaders', 'said'), [('[]', '0 entries'), ('[3]', 'train_dataloader[0] of multi is 3')])

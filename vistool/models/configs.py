@@ -97,28 +97,37 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
     warn_of_environment()
     source = _find(str(spec).strip())
     _check_fields(source, {})
-    places, others = _chosen_loaders(source, options or {})
-    if others:
-        source = _with_options(source, others)
+    places, of_lists, others = _by_stage(source, options or {})
+    source = _with_options(source, of_lists)
     source = _with_one_loader_each(source, places)
+    source = _with_options(source, others)
     _check_fields(source, options or {})
     return source
 
 
-def _chosen_loaders(source: Source, options: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
-    """The options that say which dataloader of a list is meant (``val_dataloader=1``), and all others."""
-    places = {
-        key: value
-        for key, value in options.items()
-        if key in _LOADERS and isinstance(value, int) and isinstance(source.config.get(key), (list, tuple))
-    }
-    return places, {key: value for key, value in options.items() if key not in places}
+def _by_stage(source: Source, options: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any], dict[str, Any]]:
+    """Options by when they apply to the dataloaders that a config lists.
+
+    Returns:
+        Which dataloader of a list is meant (``val_dataloader=1``); what changes the list
+        (``val_dataloader.0.batch_size=3``); and all others, as for the chosen one (``val_dataloader.batch_size=3``).
+    """
+    places, of_lists, others = dict[str, int](), dict[str, Any](), dict[str, Any]()
+    for key, value in options.items():
+        name, _, inner = key.partition('.')
+        if key in _LOADERS and isinstance(value, int) and isinstance(source.config.get(key), (list, tuple)):
+            places[key] = value
+        elif name in _LOADERS and (inner[:1].isdigit() or (isinstance(value, (list, tuple)) and not inner)):
+            of_lists[key] = value
+        else:
+            others[key] = value
+    return places, of_lists, others
 
 
 def _with_one_loader_each(source: Source, places: Mapping[str, int]) -> Source:
     """The source with one dataloader per phase: of several, the one at the place that was chosen, else the first.
 
-    The config stays as it is where it has no lists. What was not chosen is said, once for lists that are equal.
+    The config stays as it is where it has no lists. A warning names what was not chosen, once for lists of one length.
 
     Raises:
         InputError: A place is outside its list, or an element of a list is not a dict.
@@ -127,7 +136,7 @@ def _with_one_loader_each(source: Source, places: Mapping[str, int]) -> Source:
     first: dict[int, list[str]] = {}
     for name, loaders in lists.items():
         place = places.get(name, 0)
-        if not 0 <= place < len(loaders):
+        if isinstance(place, bool) or not 0 <= place < len(loaders):
             raise InputError(
                 f'{name} of {source.name} has {counted(len(loaders), "entry", "entries")}, and none at {place}',
                 accepted=f'0 to {len(loaders) - 1}' if loaders else 'a dict, or a list with one or more',
@@ -422,6 +431,8 @@ def _paths(fields: Mapping[str, Any], before: str = '') -> Iterator[str]:
 
 
 def _with_options(source: Source, options: Mapping[str, Any]) -> Source:
+    if not options:
+        return source
     for key, value in options.items():
         _check_is_read(key, source)
         try:
