@@ -20,6 +20,7 @@ from vistool.models.configs import (
     Source,
     find_checkpoint,
     find_packaged,
+    find_run,
     model_index,
     packaged_configs,
     read_config,
@@ -218,6 +219,36 @@ def test_scripts_beside_a_run_are_not_taken_for_its_config(tmp_path, caplog):
     write(folder / 'network.py', 'class Net:\n    model = 3\n')
     assert resolve(folder).config.model.backbone.depth == 18
     assert 'contains' not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ("import os\nif os.name == 'x':\n    model = dict(a=1)\nelse:\n    model = dict(a=2)\n", True),
+        ('try:\n    import apex\nexcept ImportError:\n    optim_wrapper = {}\n', True),
+        ('from base import *\n', True),
+        ('from base import *\nmodel.update(depth=18)\n', True),
+        ('from mmengine.config import read_base\nwith read_base():\n    from .base import *\n', True),
+        ("_base_ = ['base.py']\nprint('read')\n", True),
+        ('import base\nmodel = copy.deepcopy(base.model)\n', True),
+        ('loader = dict()\nval_dataloader: dict = loader\n', True),
+        ("import torch\nmodel = torch.load('x')\n", False),
+        ("with open('x') as file:\n    lines = file.readlines()\n", False),
+        ("import torch\nmodel = torch.load('x')\ninputs = [1]\nmodel(inputs)\n", False),
+        ("output = 'x.png'\nresume = True\n", False),
+        ("from lib import *\nif __name__ == '__main__':\n    main()\n", False),
+        ('def main():\n    model = dict()\n', False),
+    ],
+)
+def test_a_config_is_told_from_a_script_without_running_it(tmp_path, text, expected):
+    folder = run_folder(tmp_path / 'exp', 'epoch_1.pth', config='ours.py')
+    (folder / 'ours.py').unlink()
+    path = write(folder / 'other.py', text)
+    if expected:
+        assert find_run(folder)[0] == path
+    else:
+        with pytest.raises(InputError, match='no config'):
+            find_run(folder)
 
 
 def test_option_goes_before_the_run_folders_checkpoint(tmp_path):

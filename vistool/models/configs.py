@@ -567,18 +567,69 @@ def find_run(folder: Path) -> tuple[Path, str | None]:
 
 
 def _is_config(path: Path) -> bool:
-    """Whether a file says something that is read from configs; the scripts beside a run are not to be run as one."""
+    """Whether a file is a config; the scripts beside a run are not to be run as one.
+
+    A config has bases; or it assigns data to a field that is read from configs, as dumps of mmengine do, or imports all
+    of another one, and calls nothing for its effect, as scripts do.
+    """
     if path.suffix in DATA_SUFFIXES:
         return True
     try:
         tree = ast.parse(read_text(path, 'config'))
     except (InputError, SyntaxError, ValueError):
         return True  # the error of reading it says more
-    names = {
-        node.id for each in tree.body for node in ast.walk(each) if isinstance(each, (ast.Assign, ast.AnnAssign))
-        and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }  # fmt: skip
-    return any(isinstance(each, ast.With) for each in tree.body) or not names.isdisjoint((*_READ, '_base_'))
+    statements = list(_statements(tree.body))
+    fields = [pair for each in statements for pair in _assigned(each)]
+    reads_base = (
+        isinstance(each, ast.With) and any(_called(item.context_expr) == 'read_base' for item in each.items)
+        for each in statements
+    )
+    if any(reads_base) or any(name == '_base_' for name, _ in fields):
+        return True
+    calls = (_called(each.value) for each in statements if isinstance(each, ast.Expr))
+    if any(name not in (None, *_CHANGES) for name in calls):
+        return False
+    imports_all = (isinstance(each, ast.ImportFrom) and each.names[0].name == '*' for each in statements)
+    return any(imports_all) or any(name in _READ and _is_data(value) for name, value in fields)
+
+
+_CHANGES = ('update', 'append', 'extend', 'insert', 'pop', 'setdefault')
+"""Methods of dicts and lists that configs call to change a field."""
+
+_MAKERS = ('dict', 'list', 'tuple', 'Config', 'ConfigDict', 'copy', 'deepcopy')
+"""Functions that configs call for the value of a field."""
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements and those within their branches, loops and ``with``, which are run; not those of functions."""
+    for each in body:
+        yield each
+        if not isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            inner = ast.iter_child_nodes(each)
+            yield from _statements(node for node in inner if isinstance(node, (ast.stmt, ast.excepthandler)))
+
+
+def _assigned(statement: ast.AST) -> list[tuple[str, ast.expr]]:
+    """The names that a statement assigns, and the value."""
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
+        return []
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return [(target.id, statement.value) for target in targets if isinstance(target, ast.Name)]
+
+
+def _called(value: ast.expr) -> str | None:
+    """The last part of the name of what a call calls, ``''`` if it has none; None for all else."""
+    if not isinstance(value, ast.Call):
+        return None
+    return getattr(value.func, 'attr', None) or getattr(value.func, 'id', '')
+
+
+def _is_data(value: ast.expr) -> bool:
+    """Whether a field of a config may have such a value: a dict, a list, or another name for one."""
+    if isinstance(value, ast.IfExp):
+        return _is_data(value.body) or _is_data(value.orelse)
+    kinds = (ast.Dict, ast.List, ast.Tuple, ast.Set, ast.ListComp, ast.DictComp, ast.BinOp, ast.Name)
+    return isinstance(value, kinds) or _called(value) in _MAKERS
 
 
 def find_checkpoint(folder: Path) -> str | None:
