@@ -308,6 +308,14 @@ def test_a_number_that_is_text_is_named_with_its_key(change, said):
         schedule(config)
 
 
+def test_several_dataloaders_of_training_are_refused():
+    """Also in a config that no one resolved, such as that of a Runner."""
+    config = config_of(STEP)
+    config.train_dataloader = [config.train_dataloader, config.train_dataloader]
+    with pytest.raises(InputError, match='several train_dataloaders'):
+        schedule(config)
+
+
 @pytest.mark.parametrize(
     ('off', 'said'),
     [(0.00314, 'at most 0.31 %'), (0.5, 'at most 50 %'), (0.994, 'at most 99 %'), (12.4, 'most 1,240 %')],

@@ -162,7 +162,7 @@ def read_training(source: Source, dataset_size: int | None, ngpus: int) -> Train
     _require_training(source)
     by_epoch = _counts_epochs(source, config.train_cfg)
     loader = config.get('train_dataloader') or {}
-    if 'train_dataloader' in source.several:
+    if isinstance(loader, (list, tuple)) or 'train_dataloader' in source.several:
         raise _refusal(source, "has several train_dataloaders, which mmengine's training loops do not take")
     length = None
     if by_epoch or dataset_size is not None or _converts(config.get('param_scheduler')):
