@@ -107,7 +107,7 @@ def test_a_dash_is_a_list_on_standard_input(tmp_path, monkeypatch, piped, names)
 
 def test_a_dash_without_a_list_is_told(monkeypatch):
     monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'')))
-    with pytest.raises(InputError, match=r'the list on standard input names no image.*a \.txt list'):
+    with pytest.raises(InputError, match='the list on standard input names no image'):
         find_inputs('-')
     monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'gone.png\n')))
     with pytest.raises(InputError, match='none of the files listed on standard input exists'):
@@ -115,6 +115,21 @@ def test_a_dash_without_a_list_is_told(monkeypatch):
     monkeypatch.setattr('sys.stdin', None)
     with pytest.raises(InputError, match='nothing is piped into it'):
         find_inputs('-')
+
+
+def test_a_dash_is_refused_where_processes_share_the_standard_input(monkeypatch):
+    """Each would read a part of the list."""
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'a.png\n')))
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(InputError, match=r'2 processes share the standard input; accepted: a \.txt list'):
+        find_inputs('-')
+    assert sys.stdin.read() == 'a.png\n'
+
+
+def test_a_dash_reads_text_that_replaces_the_standard_input(tmp_path, monkeypatch):
+    make(tmp_path, 'a/1.png')
+    monkeypatch.setattr('sys.stdin', io.StringIO(f'{tmp_path}/a/1.png\n'))
+    assert [item.path for item in find_inputs('-')] == [tmp_path / 'a' / '1.png']
 
 
 def test_missing_and_empty(tmp_path):

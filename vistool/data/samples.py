@@ -329,15 +329,18 @@ def _piped() -> list[Item]:
             hint='pipe one path a line into the command: find photos -name "*.jpg" | …',
             parameter='images',
         )
-    text = os.fsdecode(sys.stdin.buffer.read())
-    items = _items_of(text.split('\0') if '\0' in text else text.splitlines(), Path(), 'on standard input')
-    if not items:
+    if os.environ.get('WORLD_SIZE', '') not in ('', '0', '1'):  # each process would read a part of it
         raise InputError(
-            'the list on standard input names no image',
-            accepted='one path a line',
-            hint='give several processes a .txt list: only one of them can read standard input',
+            f'- is one list, and {os.environ["WORLD_SIZE"]} processes share the standard input',
+            accepted='a .txt list',
+            hint='write the list to a .txt file and give that; a single process needs WORLD_SIZE unset',
             parameter='images',
         )
+    buffer = getattr(sys.stdin, 'buffer', None)  # text that replaces the standard input, as StringIO, has none
+    text = sys.stdin.read() if buffer is None else os.fsdecode(buffer.read())
+    items = _items_of(text.split('\0') if '\0' in text else text.splitlines(), Path(), 'on standard input')
+    if not items:
+        raise InputError('the list on standard input names no image', accepted='one path a line', parameter='images')
     return items
 
 
