@@ -7,7 +7,7 @@ import pytest
 from command_line import files, runner
 from PIL import Image
 
-from vistool.commands import browse_dataset, vis_attention, vis_cam, vis_featmap, vis_lr, vis_patches
+from vistool.commands import browse_dataset, options, vis_attention, vis_cam, vis_featmap, vis_lr, vis_patches
 from vistool.errors import InputError
 
 cam, attention, featmap = map(runner, (vis_cam.main, vis_attention.main, vis_featmap.main))
@@ -124,12 +124,24 @@ def said(command, *words):
         (
             vis_featmap,
             ['--eigen-smooth'],
-            "unrecognized option '--eigen-smooth'; --eigen-smooth is an option of vis_cam",
+            "unrecognized option '--eigen-smooth'; --eigen-smooth is an option of vis_cam, vis_check; ",
+        ),
+        (
+            vis_featmap,
+            ['--top', '3'],
+            "unrecognized option '--top'; --top is an option of vis_diff; did you mean --topk",
         ),
     ],
 )
 def test_usage_errors_name_the_option_as_typed(command, words, start):
     assert said(command, 'things/good.png', 'things/vit.py', *words).startswith(start)
+
+
+def test_a_command_that_only_mentions_an_option_is_not_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(options, '__file__', str(tmp_path / 'options.py'))
+    (tmp_path / 'vis_has.py').write_text("group.add_argument(\n    '-t', '--top', type=int\n)\n")
+    (tmp_path / 'vis_says.py').write_text("group.add_argument('--all')\nhint = '--top'\n")
+    assert options._commands_with('--top') == ['vis_has']
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ class Parser(argparse.ArgumentParser):
         if first.startswith('-') and name not in self._option_string_actions:
             hint = close_matches(name, [each for each in self._option_string_actions if each.startswith('--')], 3)
             if others := _commands_with(name):
-                hint = f'{name} is an option of {", ".join(others)}; see {self.prog} --help'
+                hint = f'{name} is an option of {", ".join(others)}; {hint or f"see {self.prog} --help"}'
             return InputError(f'unrecognized option {first!r}', hint=hint or f'see {self.prog} --help')
         before = [word for word in words[: words.index(first)] if word in self._option_string_actions]
         if not before:
@@ -273,10 +273,13 @@ def _dashed(word: str) -> str:
 
 
 def _commands_with(option: str) -> list[str]:
-    """The commands whose own option has this name, by their source: other parsers are not imported for an error."""
-    quoted = f"'{option.replace('_', '-')}'"
+    """The commands that declare an option of this name in their own source, not by a function of this module.
+
+    The source is searched, so that an error does not import all the other commands.
+    """
+    declared = re.compile(rf"add_argument\(\s*(?:'[^']*',\s*)*'{re.escape(option)}'")
     files = sorted(Path(__file__).parent.glob('[bv]*_*.py'))
-    return [file.stem for file in files if quoted in file.read_text(encoding='utf-8')]
+    return [file.stem for file in files if declared.search(file.read_text(encoding='utf-8'))]
 
 
 T = TypeVar('T')
