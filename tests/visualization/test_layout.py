@@ -146,6 +146,12 @@ def test_a_method_that_shows_no_class_leaves_a_gap_so_that_columns_mean_one_thin
     assert [item.text for item in scene.texts if not item.vertical] == [SCALED_ALONE, *METHODS[:3]]
 
 
+def test_rows_that_become_columns_keep_their_labels_beside_a_gap():
+    scene = scene_of(without(heatmaps(CLASSES[:2], METHODS[:4]), METHODS[0]), Style(width='column'))
+    told = ' '.join(item.text for item in scene.texts)
+    assert all(name.split()[0] in told for name in CLASSES[:2])
+
+
 def test_rows_that_wrap_wrap_alike():
     result = without(heatmaps(CLASSES, METHODS), METHODS[5])
     scene = scene_of(result, Style(width=400))

@@ -343,3 +343,16 @@ def test_tables_name_no_folder_of_this_machine(monkeypatch, tmp_path):
     read = list(csv.DictReader(io.StringIO(table(rows).decode())))
     assert [row['path'] for row in read] == ['a/1.jpg', '~/data/2.jpg', 'of mine/3.jpg', '', 'b/4.jpg']
     assert {row['label'] for row in read} == {'/x/y/z'}
+
+
+def test_a_picture_is_never_put_in_the_place_of_its_photo(tmp_path):
+    photos, link = tmp_path / 'photos', tmp_path / 'link'
+    photos.mkdir()
+    (photos / 'a.png').write_bytes(b'photo')
+    link.symlink_to(photos)
+    visualizer = Visualizer(link)
+    visualizer.keep([photos / 'a.png', None])
+    with pytest.raises(InputError, match='is an image of this run, which would be overwritten'):
+        visualizer.write(RESULTS['heatmaps'], 'a')
+    assert (photos / 'a.png').read_bytes() == b'photo'
+    assert visualizer.write(RESULTS['heatmaps'], 'b') == [link / 'b.png']

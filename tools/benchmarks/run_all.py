@@ -423,7 +423,7 @@ Reading and writing run in threads beside the network. On two cores they take ti
 use both, so the sum of the CPU times in the table is the floor. More cores, or a GPU, change that. Reading is for the
 most part Pillow's bicubic resize, which the config asks for, and the decoding of the JPEG; drawing is one resize of the
 photo that averages pixels, and the map over it. PNG files are packed by ISA-L, five times as fast as by zlib, each row
-less the one above it: what was 7.8 ms for OpenCV's encoder is 1.5 ms, for files 5 % larger.
+less the one above it. That takes 1.5 ms an image; OpenCV's encoder takes 7.8 ms, for files 5 % smaller.
 
 A forward in one thread takes less CPU than in two, since small layers do not fill two cores. So two processes
 (`tools/dist_vis.sh vis_cam 2 …`), each with half of the images, use the cores better than one, at twice the memory.

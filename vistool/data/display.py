@@ -269,4 +269,4 @@ def strips(height: int, width: int) -> Iterator[slice]:
 PHOTO = Shown()
 """How an ordinary photo is shown: as it is."""
 NO_PHOTO = Shown(known=False)
-"""How a photo is shown that nobody knows: as gray."""
+"""How an unknown photo is shown: as gray."""

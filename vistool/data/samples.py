@@ -256,13 +256,19 @@ def _is_image(path: Path, suffixes: Collection[str] = SUFFIXES) -> bool:
     return path.suffix.lower() in suffixes and not path.name.startswith('.') and path.is_file()
 
 
-def images_below(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+def images_below(folder: Path, *kinds: Collection[str]) -> list[Path]:
     """All images in a folder and below it, sorted; links to folders are followed, each folder once.
 
     What is hidden is left out: names that start with a dot (``.git``, ``.ipynb_checkpoints``) and ``__MACOSX``. So are
-    results of earlier runs, which is printed: folders below that a run wrote, and what a run wrote into this one. Links
-    that lead nowhere are told of.
+    results that the manifest of a run lists, and folders below that such a run wrote; that is printed. A warning names
+    links that lead nowhere.
+
+    Args:
+        folder: The folder.
+        kinds: Suffixes; of several sets the first is taken of which there are images. Default: those of photos.
     """
+    kinds = kinds or (SUFFIXES,)
+    suffixes = frozenset[str]().union(*kinds)
     found, seen, results, dead = [], set(), list[str](), list[str]()
     written = _written_by_run(folder)
     for root, folders, files in os.walk(folder, followlinks=True):
@@ -285,7 +291,8 @@ def images_below(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Pat
         log.warning('%s: %s to nothing, such as %s', folder, told, on_one_line(min(dead)))
     if results:
         log.info('results of earlier runs in %s are left out, such as %s', folder, on_one_line(sorted(results)[0]))
-    return sorted(found)
+    alike = ([path for path in found if path.suffix.lower() in kind] for kind in kinds)
+    return sorted(next(filter(None, alike), []))
 
 
 def _is_run(folder: Path) -> bool:
@@ -299,14 +306,14 @@ def _written_by_run(folder: Path) -> set[str]:
         return set()
     found: set[str] = set()
     for line in read_text(folder / LINES, 'images').splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             found.update(str(file['name']) for file in json.loads(line)['files'])
     return found
 
 
 def _walk(folder: Path) -> list[Path]:
     """All images below a folder, or arrays where there are none."""
-    found = images_below(folder) or images_below(folder, ARRAY_SUFFIXES)
+    found = images_below(folder, SUFFIXES, ARRAY_SUFFIXES)
     if not found:
         accepted = f'files ending in {" ".join(sorted(SUFFIXES))}'
         raise InputError(f'no image in the folder {folder}', accepted=accepted, parameter='images')

@@ -345,10 +345,14 @@ _float32 = SharedContext(_in_float32)
 
 
 def _at_home(module: nn.Module, device: torch.device | None) -> AbstractContextManager[object]:
-    """Within it, what is made without a device is made where the network is, whatever ``set_default_device`` said."""
+    """Within it, what is made without a device is made where the network is, if ``set_default_device`` said elsewhere.
+
+    Without such a default it is made on the CPU, wherever the network is, as everywhere in PyTorch.
+    """
+    default = torch.get_default_device()
     first = next(itertools.chain(module.parameters(), module.buffers()), None)
     home = device or (None if first is None else first.device)
-    return nullcontext() if home is None or home.type == torch.get_default_device().type else home
+    return nullcontext() if default.type == 'cpu' or home is None or _same_device(home, default) else home
 
 
 def _any_wrapper(parts: Sequence[nn.Module]) -> bool:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -512,7 +513,7 @@ class Positions:
     grids: Grids = field(default_factory=Grids)
     calls: WeakKeyDictionary[nn.Module, list[dict[str, Answer]]] = field(default_factory=WeakKeyDictionary)
     answers: list[Answer] = field(default_factory=list)
-    sources: list[tuple[nn.Module, int]] = field(default_factory=list)
+    sources: list[tuple[weakref.ref[nn.Module], int]] = field(default_factory=list)
     before: WeakKeyDictionary[nn.Module, list[int]] = field(default_factory=WeakKeyDictionary)
     _ranked: dict[Hashable, list[Reading]] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
@@ -546,7 +547,9 @@ class Positions:
         first: dict[Size, int] = {}
         others: list[int] = []
         for number in reversed(range(counts[call] if call < len(counts) else 0)):
-            own = self.answer(*self.sources[number])
+            layer_of, place = self.sources[number]
+            source = layer_of()
+            own = None if source is None else self.answer(source, place)
             if own is None or len(own.shape) != 4:
                 continue
             grid = own.shape[2], own.shape[3]
@@ -810,7 +813,8 @@ def positions_behind(module: nn.Module, inputs: NetworkInput, asked: Positions, 
 
 
 def _positions_behind(module: nn.Module, asked: Positions, number: int) -> Positions:
-    source, call = asked.sources[number]
+    held, call = asked.sources[number]
+    source = held()
     same = repeated(rows(asked.probe.inputs, 0, 1), 2)
     found, runs = Positions(Probe(same, torch.empty(0))), 0
 
@@ -825,7 +829,8 @@ def _positions_behind(module: nn.Module, asked: Positions, number: int) -> Posit
         assert isinstance(found.probe.inputs, Tensor)
         return found.probe.inputs.to(output.dtype)
 
-    _record(module, found, same, {'': source}, change)
+    _record(module, found, same, {} if source is None else {'': source}, change)
+    found.probe = replace(found.probe, inputs=torch.empty(0))  # two maps, which nobody asks for again
     return found
 
 
@@ -863,7 +868,7 @@ def _record(
         calls.append(entry)
         shape = output.shape if type(output) is Tensor and mixes_places(layer) else ()
         if len(shape) == 4 and shape[0] == 2 and min(shape[2:]) > 1:
-            found.sources.append((layer, len(calls) - 1))
+            found.sources.append((weakref.ref(layer), len(calls) - 1))
         found.before.setdefault(layer, []).append(len(found.sources))
 
     with borrowed(module), torch.no_grad(), ExitStack() as stack:  # borrowing exchanges parts that are TorchScript

@@ -98,6 +98,7 @@ def check(spec: CheckSpec, callbacks: Callbacks | None = None) -> CheckSummary:
     out = spec.output.path(name_of(source), 'vis_check')
     keep_images(items, out=out)
     visualizer = Visualizer(out, spec.output.style, spec.output.save_raw, spec.output.show)
+    visualizer.keep(item.path for item in items)
     visualizer.check()
     with opened_models(spec.models, source, spec.seed) as (model,):
         model.classes = model.classes or (items.classes if isinstance(items, DatasetItems) else None)

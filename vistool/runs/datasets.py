@@ -233,6 +233,7 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
             continue
         rows += page.result.samples if output.save_raw else []  # kept to the end: a kilobyte a sample
         name = file_name(f'{kind}-{number + 1:04d}' if kind else page.result.name, *choices)
+        visualizer.keep(each['path'] for each in page.result.samples if each.get('path'))
         files.append(visualizer.put(name, page.data))
         callbacks.written(files[-1:])
         if output.show:

@@ -105,7 +105,7 @@ def counts(found: RunDifference) -> list[str]:
     if apart:
         lines.append(f'{counted(apart, "map")} not laid over each other: the networks saw other parts of the photo')
     cropped = sum(
-        any(not same_part(*item.views) and _common_size(item) is not None for item in image.maps)
+        any(item.paired and not same_part(*item.views) and _common_size(item) is not None for item in image.maps)
         for image in found.images
     )
     if cropped:

@@ -64,6 +64,7 @@ def draw_patches(spec: PatchesSpec, callbacks: Callbacks | None = None) -> RunSu
     out = output.path(model.name if model else 'patches', 'vis_patches')
     keep_images(items, out=out)
     visualizer = Visualizer(out, output.style, save_raw=output.save_raw, show=output.show, panels=output.panels)
+    visualizer.keep(item.path for item in items)
     visualizer.check(len(items))
     failures: list[Failure] = []
     files: list[Path] = []

@@ -488,7 +488,8 @@ def keep_images(items: Sequence[AnyItem], **files: PathLike | None) -> None:
 
     Args:
         items: The images.
-        files: Where pictures go, by parameter; folders and None do no harm.
+        files: Where pictures go, by parameter; None and folders are passed over, in which the visualizer looks
+            (:meth:`~vistool.visualization.visualizer.Visualizer.keep`).
 
     Raises:
         InputError: One of the files is one of the images.

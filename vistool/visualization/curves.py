@@ -96,6 +96,12 @@ def _thinned(curve: Curve) -> tuple[Any, Any]:
 DOTS: dict[str, Any] = {'linestyle': 'none', 'marker': 'o', 'markerfacecolor': 'none'}
 """How single values look, as against a course."""
 
+_SAMPLE = 3.6
+"""Width of the line before a label in a legend and of the space after it, for a font of size 1."""
+_BELOW, _BETWEEN = 3.7, 0.4
+"""From a panel down to its legend, likewise: below its axis with numbers and a name, and without them."""
+_LEGEND_LINE = 1.6
+"""Height of a line of a legend, likewise."""
 _MOST_LABELS = 8
 _LEAST_LABEL, _LONGEST_LABEL = 8.0, 32.0
 """Widths of a label in a legend, for a font of size 1."""
@@ -233,7 +239,7 @@ def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any], lowest
     labels = [_fitted(label, told, size, room) for _, label, told in entries]
     across = max(1, int((room + _SAMPLE * size) / (max(text_width(each, size) for each in labels) + _SAMPLE * size)))
     down = math.ceil(len(labels) / min(across, len(labels)))
-    below = _BELOW * size if lowest else 0.4 * size
+    below = (_BELOW if lowest else _BETWEEN) * size
     legend = axes.legend(
         [handle for handle, _, _ in entries],
         labels,
@@ -250,7 +256,7 @@ def add_legend(axes: Any, curves: Sequence[Curve], colors: Sequence[Any], lowest
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return 1.6 * size * down
+    return _LEGEND_LINE * size * down
 
 
 def _entries(curves: Sequence[Curve], colors: Sequence[Any]) -> list[tuple[Line2D, str, str]]:
@@ -270,12 +276,6 @@ def same_legend(one: Sequence[Curve], other: Sequence[Curve]) -> bool:
     """Whether the curves of two panels have the same legend: the same labels in the same order, and one config."""
     told = [[(each.label, each.order, each.measured, each.config) for each in curves] for curves in (one, other)]
     return told[0] == told[1] and len({each.config for each in one}) == 1
-
-
-_SAMPLE = 3.6
-"""Width of the line before a label in a legend and of the space after it, for a font of size 1."""
-_BELOW = 3.7
-"""From a panel down to what stands below the numbers and the name of its axis, likewise."""
 
 
 def _width_of(axes: Any) -> float:

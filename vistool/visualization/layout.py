@@ -196,10 +196,11 @@ def _turned(kind: Kind, rows: Sequence[Row]) -> list[Line]:
         lines = [Line(tuple(photos))]
     else:
         lines = [Line(tuple(above), centered=True)]
+    starts = [next((place for place, cell in enumerate(row.cells) if cell), 0) for row in rows]
     for column in range(max(len(row.cells) for row in rows)):
         cells = [row.cells[column] if column < len(row.cells) else None for row in rows]
         label = ' '.join(next(cell.title for cell in cells if cell))
-        heads = [(row.label,) if column == 0 else () for row in rows]
+        heads = [(row.label,) if column == first else () for row, first in zip(rows, starts, strict=True)]
         titled = [cell and replace(cell, title=head) for cell, head in zip(cells, heads, strict=True)]
         beside = lead if not column else (None,) * len(lead)
         lines.append(Line((*beside, *titled), label, len(lead), lead=len(lead)))

@@ -57,13 +57,15 @@ def parameters(more: dict[str, Any] | None = None) -> Iterator[None]:
         matplotlib.rcdefaults()
         settings: Any = {**_PARAMETERS, 'font.family': _all_families(), **(more or {})}
         matplotlib.rcParams.update(settings)
-        logger = logging.getLogger('matplotlib.font_manager')
-        level = logger.level
-        logger.setLevel(logging.ERROR)  # fonts often lack the weight asked for
+        # Fonts often lack the weight asked for, and hold odd dates.
+        levels = {logger: logger.level for logger in map(logging.getLogger, ('matplotlib.font_manager', 'fontTools'))}
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in levels.items():
+                logger.setLevel(level)
 
 
 class ShownFigure(Figure):
@@ -214,7 +216,6 @@ def encode(figures: Sequence[Figure], suffix: str) -> bytes:
     """Figures as the bytes of a ``.pdf`` (a page each) or ``.svg`` file (one figure)."""
     buffer = io.BytesIO()
     with parameters():
-        logging.getLogger('fontTools').setLevel(logging.ERROR)  # it tells of odd dates in fonts
         if suffix == '.pdf':
             from matplotlib.backends.backend_pdf import PdfPages  # it imports fontTools, 0.3 s
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vistool.errors import InputError, close_matches, param
+from vistool.records import shown_path
 from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
 from vistool.visualization import text as fonts
@@ -58,6 +60,7 @@ class Visualizer:
     panels: Path | str | None = None
     backends: Sequence[Any] = ()
     companions: Mapping[str, Path | str] = field(default_factory=dict)
+    _photos: set[str] = field(default_factory=set, init=False, repr=False)
     _written: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -90,6 +93,10 @@ class Visualizer:
 
             check_window()
 
+    def keep(self, photos: Iterable[str | os.PathLike[str] | None]) -> None:
+        """Never puts a picture in the place of these files, from which results are made; None is no file."""
+        self._photos.update(os.path.realpath(each) for each in photos if each is not None)
+
     def write(self, result: Result, name: str, step: int = 0) -> list[Path]:
         """Writes one result.
 
@@ -102,7 +109,8 @@ class Visualizer:
             The files written: pictures, then numbers (numbers first where a kind always has them), panels, companions.
 
         Raises:
-            InputError: Something cannot be drawn or written, or another result went to the same file before.
+            InputError: Something cannot be drawn or written, another result went to the same file before, or one of
+                the photos lies there; see :meth:`keep`.
         """
         written: list[Path] = []
         target = None if self.out is None else self._target(Path(self.out), name)
@@ -133,7 +141,8 @@ class Visualizer:
         """Writes a picture that was encoded elsewhere, in a worker say, under the name that ``write`` would give it.
 
         Raises:
-            InputError: It cannot be written, or another result went to the same file before.
+            InputError: It cannot be written, another result went to the same file before, or one of the photos lies
+                there.
         """
         assert self.out is not None
         target = self._target(Path(self.out), name)
@@ -153,6 +162,12 @@ class Visualizer:
             before = self._written.setdefault(path, name)
         if before != name:
             raise _one_file(path, f'{before!r} and {name!r}')
+        if self._photos and os.path.realpath(path) in self._photos:
+            raise InputError(
+                f'{shown_path(path)} is an image of this run, which would be overwritten',
+                hint='choose another name or folder',
+                parameter='out',
+            )
         return path
 
     def _files(self, result: Result, target: Path) -> list[Path]:
