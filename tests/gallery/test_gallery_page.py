@@ -69,7 +69,7 @@ def test_images_of_one_name_open_each_by_its_own_address(page, tmp_path):
     assert len(set(opened)) == 3
     for card, state in enumerate(opened):
         page.open(path, state)
-        assert page.one('#detail-place').text == f'{card + 1} of 3'
+        page.wait(lambda place=f'{card + 1} of 3': page.one('#detail-place').text == place)
     page.keys('ARROW_LEFT')
     page.wait(lambda: page.one('#detail-place').text == '2 of 3')
     page.keys('t')
