@@ -156,6 +156,7 @@ class _Run:
                 self.read, self.explain, self.kept, spec.execution.batch_size, spec.execution.workers
             )
             order = self.select()
+            visualizer.keep(self.items[index].path for index in order)
             spec.analysis.check_samples(len(order))
             hint_at_gpu(spec.models.device, len(order))
             self.total = len(order)

@@ -363,7 +363,6 @@ class _Run:
         self.out = spec.output.path(name_of(source), spec.tool)
         keep_images(self.items, out=self.out, sheet=spec.output.sheet)
         self.visualizer = open_output(spec, self.out, len(self.items))
-        self.visualizer.keep(item.path for item in self.items)
         truth = find_truth(self.analysis, spec.masks, self.items)
         with opened_models(spec.models, source, spec.seed) as self.models:
             self.name_classes()
@@ -394,6 +393,7 @@ class _Run:
         except NoneOfThisOutcome as none:
             log.info('%s: nothing is written', none.problem)
             return RunSummary(self.out)
+        self.visualizer.keep(self.items[index].path for index in order)
         self.visualizer.check(len(order))
         if truth is not None:
             truth.check(order, self.analysis.needs_truth)
