@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import cv2
 import einops
@@ -127,6 +128,13 @@ def test_a_folder_in_which_one_picture_is_broken(capsys, tmp_path):
     code, out, err = run(capsys, tmp_path / 'in', '--patch-size', '10', '-o', tmp_path / 'out')
     assert code == 1 and len(out.splitlines()) == 2 and 'text.jpg' in err
     assert files(tmp_path / 'out') == ['a_10.png', 'b_10.png']
+
+
+def test_pictures_among_the_photos_are_not_cut_again(capsys, tmp_path):
+    (tmp_path / 'a.png').write_bytes(Path(ASTRONAUT).read_bytes())
+    for size in ('64', '32'):
+        code, out, _ = run(capsys, tmp_path, '--patch-size', size, '-o', tmp_path)
+        assert code == 0 and out == f'{tmp_path}/a_{size}.png\n'
 
 
 def test_by_default_another_choice_never_overwrites_the_last(capsys, tmp_path, monkeypatch):

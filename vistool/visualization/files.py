@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from vistool.data.display import strips
 from vistool.environment import anonymized, shareable
 from vistool.errors import InputError, param
-from vistool.records import shown
+from vistool.records import PNG_MARK, shown, shown_path
 from vistool.results import CheckReport, Curves, Heatmap, Heatmaps, ImageGrid, NetworkView, Result, SampledPoints
 from vistool.visualization.facets import facets
 from vistool.visualization.scene import Pixels
@@ -82,6 +82,7 @@ def _png(pixels: Pixels) -> bytes:
     data.write(b'\x89PNG\r\n\x1a\n')
     data.write(_png_chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)))
     packer = deflate.compressobj(1)
+    data.write(_png_chunk(b'tEXt', PNG_MARK))
     for rows in strips(height, width):
         data.write(_png_chunk(b'IDAT', packer.compress(_less_above(pixels, rows))))
     data.write(_png_chunk(b'IDAT', packer.flush()))
