@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vistool.data.dataloaders import read_loader
 from vistool.data.datasets import values_of
 from vistool.data.decoders import decoding
 from vistool.data.display import PHOTO, Display, Shown
@@ -681,8 +682,8 @@ def _own_preprocessor(name: str, described: Any, scope: str | None) -> Any:
 def find_pipeline(config: Config, phase: str = 'test') -> Sequence[Any] | None:
     """The config of a phase's pipeline, through any dataset wrappers; None if the config has none."""
     for name in ('test', 'val') if phase == 'test' else (phase,):
-        loader = config.get(f'{name}_dataloader')
-        if loader and (found := _pipeline_of(loader.get('dataset'))) is not None:
+        loader = read_loader(config, name, _pipeline_of)
+        if (found := _pipeline_of(loader)) is not None:
             return found
     for name in ('test', 'val') if phase == 'test' else (phase,):
         if config.get(f'{name}_pipeline'):
@@ -719,8 +720,9 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
     return built
 
 
-def _pipeline_of(dataset: Any) -> Sequence[Any] | None:
-    """A dataset's pipeline; wrappers hold one dataset or several."""
+def _pipeline_of(loader: Mapping[str, Any]) -> Sequence[Any] | None:
+    """The pipeline of a dataloader's dataset; wrappers hold one dataset or several."""
+    dataset = loader.get('dataset')
     while isinstance(dataset, Mapping):
         if dataset.get('pipeline'):
             return dataset['pipeline']

@@ -15,7 +15,8 @@ from typing import Any
 
 from vistool.analyses.dataset import BrowseDataset, DatasetReport, Measured, duplicate_grid, hashed_sample
 from vistool.data.batching import Batcher
-from vistool.data.datasets import PHASES, choose, dataset_config
+from vistool.data.dataloaders import phases_with_data
+from vistool.data.datasets import choose, dataset_config
 from vistool.data.display import Display
 from vistool.data.near_duplicates import DISTANCE, HashedImage, can_hash, near_duplicates
 from vistool.data.recording import Samples
@@ -334,11 +335,8 @@ def _other_phases(spec: DatasetSpec, source: Source) -> dict[str, Samples]:
     """The datasets of the other phases that the config has, each once; those that cannot be opened are named."""
     known = [dataset_config(source.config, spec.phase)]
     found: dict[str, Samples] = {}
-    for phase in PHASES:
-        if phase == spec.phase or not (source.config.get(f'{phase}_dataloader') or {}).get('dataset'):
-            continue
-        described = dataset_config(source.config, phase)
-        if described in known:
+    for phase in phases_with_data(source.config):
+        if phase == spec.phase or (described := dataset_config(source.config, phase)) in known:
             continue
         known.append(described)
         try:

@@ -15,8 +15,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis
+from vistool.data.dataloaders import PHASES, phases_with_data
 from vistool.data.datasets import (
-    PHASES,
     DatasetItem,
     DatasetItems,
     Label,
@@ -459,7 +459,7 @@ def find_items(images: Images, source: Source | Model | nn.Module) -> Sequence[A
         )
     if config is None:
         raise InputError(f'{name_of(source)} has no config that names a dataset', parameter='images')
-    there = [each for each in PHASES if (config.get(f'{each}_dataloader') or {}).get('dataset')]
+    there = phases_with_data(config)
     if there and phase not in there:
         raise InputError(
             f'{name_of(source)} has no {phase} dataset ({phase}_dataloader.dataset)',
