@@ -176,7 +176,7 @@ def test_by_default_another_choice_never_overwrites_the_last(capsys, tmp_path, m
         ([ASTRONAUT, '--patch-size', '64', '--highlight', 'x'], '--highlight'),
         (['--highlight', '1', ASTRONAUT], 'positional'),
         ([ASTRONAUT, '--patch-size', '16', '--windows'], '--windows'),
-        ([ASTRONAUT, 'timm::resnet18'], 'cuts no patches'),
+        ([ASTRONAUT, 'timm::resnet18'], 'config: .* cuts no patches.*leave out config and give --patch-size'),
         ([ASTRONAUT, 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'], 'cuts no patches'),
         ([ASTRONAUT, 'timm::convnext_atto', '--sequence'], '--sequence'),
         ([ASTRONAUT, VIT, '--windows'], '--windows.*no windows'),

@@ -84,6 +84,7 @@ class Parser(argparse.ArgumentParser):
 
     def spelling(self, parameter: str, value: str | None = None) -> str:
         """A parameter as this command's user types it: its option as typed before, or the name of its positional."""
+        parameter = _CALLED.get(parameter, parameter)
         for action in self._actions:
             if action.dest == parameter:
                 name = self._typed.get(parameter) or _long(action)
@@ -238,6 +239,8 @@ def _long(action: argparse.Action) -> str:
 
 
 _MAY_BE_EMPTY = ('title',)
+_CALLED = {'model': 'config'}
+"""Parameters of Python → those of commands, where these have another name: a command's model comes from a config."""
 
 
 def whole(text: str) -> int:

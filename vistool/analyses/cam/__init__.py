@@ -37,7 +37,7 @@ from vistool.analyses.cam.methods import (
 )
 from vistool.analyses.cam.regions import Regions, RegionTarget, region_targets
 from vistool.analyses.cam.report import Drawn, MapMeasured, Report
-from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
+from vistool.analyses.cam.targets import ClassTarget, Score, ScoreTarget, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, counted, naming, param
 from vistool.metrics import Needs as MetricNeeds
@@ -562,7 +562,7 @@ class CAM(MapAnalysis):
             return ScoreReader(lambda output, count: pooled_features(output, size), 'pooled features')
         custom = self._custom(model)
         if custom is not None and not self._has_targets:
-            target = custom_target(custom, samples)
+            target = self._custom_target(custom, samples)
             return ScoreReader(lambda output, count: target.score(output, torch.arange(count))[:, None], _key(custom))
         return model.score_reader(inputs, value=value)
 
@@ -575,6 +575,10 @@ class CAM(MapAnalysis):
         except InputError as error:
             own = self.reference is not None or self._custom(model) is not None
             if self._has_targets or (not own and any(entry.shows_class for entry in methods.values())):
+    def _custom_target(self, custom: Score | Mapping[str, Any], samples: Sequence[Sample]) -> ScoreTarget:
+        """The target of :meth:`_custom`; errors name what it came from."""
+        return custom_target(custom, samples, 'cam_target' if self.score is None else 'score')
+
                 raise
             log.info('no score is shown: %s', error)
             return None
@@ -644,7 +648,7 @@ class CAM(MapAnalysis):
                 return [similarity_target(model, self.reference, samples)]
         custom = self._custom(model)
         if custom is not None and not self._has_targets:
-            return [custom_target(custom, samples)]
+            return [self._custom_target(custom, samples)]
         if scores is None or readout is None:
             return []
         labels = [sample.label for sample in samples]
@@ -848,6 +852,6 @@ def _headless(model: Model, methods: Mapping[str, Method], output: Any) -> Input
     return InputError(
         f'{wanting} needs class scores, and {model.name} gives none ({absence(model.module, output)})',
         accepted=titles_of(lambda entry: not entry.shows_class),
-        hint=f'or give an image to compare with ({param("reference")} IMG), or {CHOOSE}',
+        hint=f'or give an image to compare with ({param("reference", "IMG")}), or {CHOOSE}',
         parameter='methods',
     )
