@@ -310,6 +310,7 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
 
 def _with_duplicates(
     result: DatasetSummary,
+    visualizer.keep(each.path for each in measured)
     spec: DatasetSpec,
     source: Source,
     samples: Samples,

@@ -37,8 +37,8 @@ from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
 from vistool.network.inputs import run_network
 from vistool.network.outputs import CHOOSE, OutputName, Readout, absence
-from vistool.records import shown_path
 from vistool.results import MetricsSummary
+from vistool.visualization.files import Photos
 from vistool.visualization.style import Style
 
 log = logging.getLogger('vistool')
@@ -484,27 +484,20 @@ def labeled(items: Sequence[AnyItem], classes: tuple[str, ...] | None) -> Sequen
 
 
 def keep_images(items: Sequence[AnyItem], **files: PathLike | None) -> None:
-    """Refuses to write a picture over one of the images that it is made from.
+    """Refuses, before the work, to write a picture over one of the images that it is made from.
 
     Args:
-        items: The images.
+        items: The images; of a dataset they are looked up only where a file is in the way.
         files: Where pictures go, by parameter; None and folders are passed over, in which the visualizer looks
             (:meth:`~vistool.visualization.visualizer.Visualizer.keep`).
 
     Raises:
         InputError: One of the files is one of the images.
     """
-    for parameter, file in files.items():
-        if file is None or not os.path.isfile(file):
-            continue
-        if any(
-            each.path is not None and os.path.exists(each.path) and os.path.samefile(each.path, file) for each in items
-        ):
-            raise InputError(
-                f'{shown_path(file)} is an image of this run, which would be overwritten',
-                hint='choose another name',
-                parameter=parameter,
-            )
+    there = {parameter: Path(file) for parameter, file in files.items() if file is not None and os.path.isfile(file)}
+    photos = Photos(item.path for item in items) if there else Photos()
+    for parameter, file in there.items():
+        photos.refuse(file, parameter)
 
 
 def is_one_file(images: Images, items: Sequence[AnyItem]) -> bool:
