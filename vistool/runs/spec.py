@@ -108,7 +108,7 @@ class Models:
     bands: str | int | Sequence[int] | None = None
     axes: str | None = None
     names: tuple[str, ...] = ()
-    classes_file: str | None = None
+    classes_file: PathLike | None = None
 
     def __post_init__(self) -> None:
         """Refuses a display or names that are not accepted before anything is loaded."""
