@@ -687,6 +687,14 @@ def add_layers(group: argparse._ArgumentGroup, text: str, *aliases: str) -> None
     group.add_argument('--target-layers', *aliases, dest='layers', nargs='+', default=[], metavar='LAYER', help=text)
 
 
+def add_cam_layers(group: argparse._ArgumentGroup) -> None:
+    """Of which layers CAM is made, and what becomes of their channels."""
+    add_layers(group, 'such as backbone.layer4[-1]; several are fused; default: chosen for the network')
+    group.add_argument(
+        '--eigen-smooth', action='store_true', help='first principal component instead of the channel sum'
+    )
+
+
 def add_tokens(parser: Parser) -> None:
     """How a layer's output is laid out."""
     group = parser.add_argument_group('layout of tokens (found by looking at the model; these override)')
@@ -718,7 +726,7 @@ def add_batch(parser: Parser) -> None:
     group.add_argument(
         '--workers', type=whole, default=2, metavar='N', help='threads that read and that write (default: 2)'
     )
-    group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
+    add_amp(group)
     group.add_argument('--resume', action='store_true', help='continue the run in the output folder')
     group.add_argument('--overwrite', action='store_true', help='start again, whatever the output folder holds')
     group.add_argument(
@@ -742,6 +750,11 @@ def add_batch(parser: Parser) -> None:
     group.add_argument(
         '--deterministic', action='store_true', help='the same bytes however many processes and interruptions; slower'
     )
+
+
+def add_amp(group: argparse._ArgumentGroup) -> None:
+    """``--amp``: whether networks run in half precision."""
+    group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
 
 
 def add_selection(parser: Parser) -> None:
