@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('vistool')
 
-#: A class id, several ids, a score for each class, one label per task, or None.
 Label = int | tuple[int, ...] | np.ndarray | dict[str, Any] | None
+"""A class id, several ids, a score for each class, one label per task, or None."""
 
 
 def info_of(dataset: Any, index: int) -> dict[str, Any]:

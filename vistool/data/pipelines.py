@@ -37,7 +37,6 @@ from vistool.records import find_path, shown_path
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-#: Orientation → whether the stored image is the upright one transposed, then mirrored horizontally and vertically.
 _STORED = {
     1: (False, False, False),
     2: (False, True, False),
@@ -48,6 +47,7 @@ _STORED = {
     7: (True, True, True),
     8: (True, True, False),
 }
+"""Orientation → whether the stored image is the upright one transposed, then mirrored horizontally and vertically."""
 
 
 def is_loader(transform: Any) -> bool:
@@ -120,8 +120,8 @@ def unloaded(
     return _as_opencv(image), replace(photometry, bgr=swaps)
 
 
-#: Types that OpenCV resizes; transforms of OpenMMLab are built on it.
 _OPENCV_TYPES = ('uint8', 'uint16', 'int16', 'float32', 'float64')
+"""Types that OpenCV resizes; transforms of OpenMMLab are built on it."""
 
 
 def _as_opencv(values: NDArray[Any]) -> NDArray[Any]:
