@@ -38,7 +38,7 @@ from vistool.models.model import Model, load
 from vistool.network.inputs import run_network
 from vistool.network.outputs import CHOOSE, OutputName, Readout, absence
 from vistool.results import MetricsSummary
-from vistool.visualization.files import Photos
+from vistool.visualization.files import ProtectedFiles
 from vistool.visualization.style import Style
 
 log = logging.getLogger('vistool')
@@ -495,7 +495,7 @@ def keep_images(items: Sequence[AnyItem], **files: PathLike | None) -> None:
         InputError: One of the files is one of the images.
     """
     there = {parameter: Path(file) for parameter, file in files.items() if file is not None and os.path.isfile(file)}
-    photos = Photos(item.path for item in items) if there else Photos()
+    photos = ProtectedFiles(item.path for item in items) if there else ProtectedFiles()
     for parameter, file in there.items():
         photos.refuse(file, parameter)
 

@@ -250,7 +250,7 @@ def write_file(path: Path, data: bytes, argument: str = 'out') -> None:
             beside.unlink()
 
 
-class Photos:
+class ProtectedFiles:
     """Files from which results are made, which no picture may replace. May be used from several threads.
 
     Args:

@@ -18,7 +18,7 @@ from vistool.visualization import text as fonts
 from vistool.visualization.facets import facets, with_titles
 from vistool.visualization.files import (
     VECTOR_SUFFIXES,
-    Photos,
+    ProtectedFiles,
     check_file,
     check_folder,
     encode_pixels,
@@ -60,7 +60,7 @@ class Visualizer:
     panels: Path | str | None = None
     backends: Sequence[Any] = ()
     companions: Mapping[str, Path | str] = field(default_factory=dict)
-    _photos: Photos = field(default_factory=Photos, init=False, repr=False)
+    _photos: ProtectedFiles = field(default_factory=ProtectedFiles, init=False, repr=False)
     _written: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
