@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -40,6 +40,9 @@ from vistool.network.outputs import CHOOSE, OutputName, Readout, absence
 from vistool.results import MetricsSummary
 from vistool.visualization.files import ProtectedFiles
 from vistool.visualization.style import Style
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 log = logging.getLogger('vistool')
 
@@ -391,7 +394,7 @@ def name_of(source: Source | Model | nn.Module) -> str:
     return type(source).__name__ if isinstance(source, nn.Module) else source.name
 
 
-def config_of(source: Source | Model | nn.Module) -> Any:
+def config_of(source: Source | Model | nn.Module) -> Config | None:
     """A model's config, or None."""
     return None if isinstance(source, nn.Module) else source.config
 
@@ -628,7 +631,7 @@ def _prediction(sample: Sample, shares: Tensor, readout: Readout) -> Prediction:
 
 def select(
     selection: Selection,
-    items: Sequence[Any],
+    items: Sequence[AnyItem],
     predictions: Callable[[Sequence[int]], Iterable[Prediction]],
     seed: int = 0,
 ) -> list[int]:
@@ -672,7 +675,7 @@ def select(
     return chosen
 
 
-def _check(selection: Selection, items: Sequence[Any]) -> None:
+def _check(selection: Selection, items: Sequence[AnyItem]) -> None:
     for name in ('per_class', 'max_samples'):
         value = getattr(selection, name)
         if value is not None and value < 1:
