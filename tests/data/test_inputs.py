@@ -17,6 +17,7 @@ from PIL import Image
 from vistool.data.datasets import LabeledFiles
 from vistool.data.samples import Item, Sample, find_inputs, preprocess
 from vistool.errors import InputError
+from vistool.visualization.files import encode_pixels
 
 
 def make(root, *names):
@@ -263,6 +264,22 @@ def test_results_of_earlier_runs_are_not_photos(tmp_path, caplog):
     ]  # fmt: skip
     assert 'results of earlier runs' in caplog.text
     assert [item.path.name for item in find_inputs(tmp_path / 'out')] == ['1.png']
+
+
+def test_pictures_without_a_run_are_not_photos_either(tmp_path, caplog):
+    """Beside the photos and below them, in any case; the numbers beside such a picture are not an array to read."""
+    caplog.set_level('INFO', 'vistool')
+    drawn = encode_pixels(np.zeros((8, 8, 3), np.uint8), '.png')
+    make(tmp_path, 'a.png', 'b.jpg', 'sub/c.png')
+    for name in ('a_heat.png', 'sub/patches/c.PNG', 'only/a.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(drawn)
+    np.savez(tmp_path / 'only/a.npz', image=np.zeros((8, 8, 3), np.uint8))
+    assert [item.name for item in find_inputs(tmp_path)] == ['a', 'b', 'sub/c']
+    assert f'results of earlier runs in {tmp_path} are left out, such as {tmp_path}/a_heat.png' in caplog.text
+    with pytest.raises(InputError, match='no image in the folder'):
+        find_inputs(tmp_path / 'only')
+    assert [item.name for item in find_inputs(tmp_path / 'a_heat.png')] == ['a_heat']  # named by itself: it is meant
 
 
 def test_links_to_nothing_are_told_of(tmp_path, caplog):

@@ -25,7 +25,7 @@ from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
 from vistool.data.truth import Region, Truth
 from vistool.errors import InputError, close_matches, counted, on_one_line
-from vistool.records import LINES, RUN, find_path, read_text
+from vistool.records import LINES, RUN, find_path, is_own_png, read_text
 
 if TYPE_CHECKING:
     import torch
@@ -262,8 +262,9 @@ def images_below(folder: Path, *kinds: Collection[str]) -> list[Path]:
     """All images in a folder and below it, sorted; links to folders are followed, each folder once.
 
     What is hidden is left out: names that start with a dot (``.git``, ``.ipynb_checkpoints``) and ``__MACOSX``. So are
-    results that the manifest of a run lists, and folders below that such a run wrote; that is printed. A warning names
-    links that lead nowhere.
+    results, which is printed: what the manifest of a run lists, folders below that such a run wrote, and PNGs that
+    vistool drew, which is what all commands write into folders. (Other formats are not opened: it would take minutes to
+    look into a million photos.) A warning names links that lead nowhere.
 
     Args:
         folder: The folder.
@@ -271,28 +272,27 @@ def images_below(folder: Path, *kinds: Collection[str]) -> list[Path]:
     """
     kinds = kinds or (SUFFIXES,)
     suffixes = frozenset[str]().union(*kinds)
-    found, seen, results, dead = [], set(), list[str](), list[str]()
+    found, results, dead, seen = list[Path](), list[Path](), list[Path](), set[str]()
     written = _written_by_run(folder)
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
-        is_result = Path(root) != folder and _is_run(Path(root))
-        if real in seen or is_result:
-            results += [root] if is_result else []
+        of_run = Path(root) != folder and _is_run(Path(root))
+        if real in seen or of_run:
+            results += [Path(root)] if of_run else []
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not (name.startswith('.') or name == '__MACOSX'))
-        paths = [path for name in files if _is_image(path := Path(root, name), suffixes)]
-        own = {path for path in paths if path.relative_to(folder).as_posix() in written} if written else set()
-        found += [path for path in paths if path not in own]
-        results += map(str, own)
-        named = (Path(root, name) for name in files if Path(name).suffix.lower() in suffixes)
-        dead += [str(path) for path in named if path.is_symlink() and not path.exists()]
+        for path in (Path(root, name) for name in files):
+            if _is_image(path, suffixes):
+                (results if _is_result(path, folder, written) else found).append(path)
+            elif path.suffix.lower() in suffixes and path.is_symlink() and not path.exists():
+                dead.append(path)
     if dead:
         told = counted(len(dead), 'link leads', 'links lead')
         log.warning('%s: %s to nothing, such as %s', folder, told, on_one_line(min(dead)))
     if results:
-        log.info('results of earlier runs in %s are left out, such as %s', folder, on_one_line(sorted(results)[0]))
+        log.info('results of earlier runs in %s are left out, such as %s', folder, on_one_line(min(results)))
     alike = ([path for path in found if path.suffix.lower() in kind] for kind in kinds)
     return sorted(next(filter(None, alike), []))
 
@@ -300,6 +300,14 @@ def images_below(folder: Path, *kinds: Collection[str]) -> list[Path]:
 def _is_run(folder: Path) -> bool:
     """Whether a run over many images wrote a folder."""
     return (folder / RUN).is_file() and (folder / LINES).is_file()
+
+
+def _is_result(path: Path, folder: Path, written: Collection[str]) -> bool:
+    """Whether vistool wrote a file of ``folder``: a run lists it as ``written``, it is a PNG of ours, or beside one."""
+    if written and path.relative_to(folder).as_posix() in written:
+        return True
+    suffix = path.suffix.lower()
+    return is_own_png(path if suffix == '.png' else path.with_suffix('.png')) if suffix in ('.png', '.npz') else False
 
 
 def _written_by_run(folder: Path) -> set[str]:

@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vistool.data.dataloaders import LOADERS, choose_loaders, options_by_stage
 from vistool.environment import warn_of_environment
-from vistool.errors import InputError, cause_of, close_matches, counted, message_of, param
+from vistool.errors import InputError, cause_of, close_matches, counted, message_of
 from vistool.models.own_modules import bases_of, import_custom, make_importable, named_modules, static_imports
 from vistool.records import find_path, read_text, shown
 
@@ -67,16 +68,14 @@ class Source:
     """A resolved config.
 
     Attributes:
-        config: The config, with options merged and custom imports done.
+        config: The config, with options merged, custom imports done, and one dataloader for each phase.
         name: Stem of output folders and captions: of the config file, the run directory or the model.
         checkpoint: The run directory's, else the config's ``load_from``, else the weights in its metafile, else None.
-        several: The dataloaders that the file lists several of, as for ``MultiValLoop``; ``config`` has one of each.
     """
 
     config: Config
     name: str
     checkpoint: str | None = None
-    several: frozenset[str] = frozenset()
 
 
 def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Source:
@@ -97,67 +96,14 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
     warn_of_environment()
     source = _find(str(spec).strip())
     _check_fields(source, {})
-    places, of_lists, others = _by_stage(source, options or {})
+    places, of_lists, others = options_by_stage(source.config, options or {})
     source = _with_options(source, of_lists)
-    source = _with_one_loader_each(source, places)
+    choose_loaders(source.config, source.name, places)
     source = _with_options(source, others)
     _check_fields(source, options or {})
     return source
 
 
-def _by_stage(source: Source, options: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any], dict[str, Any]]:
-    """Options by when they apply to the dataloaders that a config lists.
-
-    Returns:
-        Which dataloader of a list is meant (``val_dataloader=1``); what changes the list
-        (``val_dataloader.0.batch_size=3``); and all others, as for the chosen one (``val_dataloader.batch_size=3``).
-    """
-    places, of_lists, others = dict[str, int](), dict[str, Any](), dict[str, Any]()
-    for key, value in options.items():
-        name, _, inner = key.partition('.')
-        if key in _LOADERS and isinstance(value, int) and isinstance(source.config.get(key), (list, tuple)):
-            places[key] = value
-        elif name in _LOADERS and (inner[:1].isdigit() or (isinstance(value, (list, tuple)) and not inner)):
-            of_lists[key] = value
-        else:
-            others[key] = value
-    return places, of_lists, others
-
-
-def _with_one_loader_each(source: Source, places: Mapping[str, int]) -> Source:
-    """The source with one dataloader per phase: of several, the one at the place that was chosen, else the first.
-
-    The config stays as it is where it has no lists. A warning names what was not chosen, once for lists of one length.
-
-    Raises:
-        InputError: A place is outside its list, or an element of a list is not a dict.
-    """
-    lists = {name: value for name in _LOADERS if isinstance(value := source.config.get(name), (list, tuple))}
-    first: dict[int, list[str]] = {}
-    for name, loaders in lists.items():
-        place = places.get(name, 0)
-        if isinstance(place, bool) or not 0 <= place < len(loaders):
-            raise InputError(
-                f'{name} of {source.name} has {counted(len(loaders), "entry", "entries")}, and none at {place}',
-                accepted=f'0 to {len(loaders) - 1}' if loaders else 'a dict, or a list with one or more',
-                parameter='options' if name in places else 'config',
-            )
-        if not isinstance(loaders[place], Mapping):
-            raise InputError(
-                f'{name}[{place}] of {source.name} is {shown(loaders[place])}', accepted='a dict', parameter='config'
-            )
-        if name not in places and len(loaders) > 1:
-            first.setdefault(len(loaders), []).append(name)
-        source.config[name] = loaders[place]
-    for count, names in first.items():
-        log.warning(
-            '%s: the first of %d dataloaders in %s is used; choose another with %s %s=1',
-            source.name, count, ' and '.join(names), param('options'), names[-1],
-        )  # fmt: skip
-    return replace(source, several=frozenset(name for name, loaders in lists.items() if len(loaders) > 1))
-
-
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(('model', 'data_preprocessor', 'train_cfg', 'val_cfg', 'test_cfg'), (Mapping,)),
     **dict.fromkeys(('optim_wrapper', 'optim_wrapper.optimizer', 'auto_scale_lr', 'env_cfg'), (Mapping,)),
@@ -167,12 +113,12 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     'custom_hooks': (list, tuple),
     'default_scope': (str,),
     'load_from': (str,),
-    **dict.fromkeys(_LOADERS, (Mapping, list, tuple)),
-    **dict.fromkeys((f'{loader}.dataset' for loader in _LOADERS), (Mapping,)),
-    **dict.fromkeys((f'{loader}.dataset.pipeline' for loader in _LOADERS), (list, tuple)),
-    **dict.fromkeys((f'{loader}.sampler' for loader in _LOADERS), (Mapping,)),
-    **dict.fromkeys((f'{loader}.batch_sampler' for loader in _LOADERS), (Mapping,)),
-    **dict.fromkeys((f'{loader}.batch_size' for loader in _LOADERS), (int,)),
+    **dict.fromkeys(LOADERS, (Mapping, list, tuple)),
+    **dict.fromkeys((f'{loader}.dataset' for loader in LOADERS), (Mapping,)),
+    **dict.fromkeys((f'{loader}.dataset.pipeline' for loader in LOADERS), (list, tuple)),
+    **dict.fromkeys((f'{loader}.sampler' for loader in LOADERS), (Mapping,)),
+    **dict.fromkeys((f'{loader}.batch_sampler' for loader in LOADERS), (Mapping,)),
+    **dict.fromkeys((f'{loader}.batch_size' for loader in LOADERS), (int,)),
 }
 """Fields that mmengine reads, and their types; each may also be None."""
 
