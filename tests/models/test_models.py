@@ -1,6 +1,7 @@
 """Models however they come: config-free, from the user's own folder, with any container for an output."""
 
 import logging
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from vistool.analyses.cam import CAM
 from vistool.analyses.patches import Patches
 from vistool.environment import warn_of_environment
 from vistool.errors import InputError
-from vistool.models.configs import Source
-from vistool.models.model import load, preview_model
+from vistool.models.configs import Source, resolve
+from vistool.models.model import build_module, load, preview_model
 from vistool.network.outputs import Hints, default_scores, find_readout, has_classes
 from vistool.runs.spec import Models, ModelSpec, opened_models
 
@@ -437,3 +438,29 @@ def test_photos_come_in_the_type_of_the_weights(kind):
     )
     assert model.batch([model.read(pixels)]).dtype == kind
     assert np.isfinite(CAM(layers='conv')(model, pixels).maps[0].values).all()
+
+
+@pytest.mark.parametrize(
+    ('config', 'said'),
+    [
+        ("custom_imports = dict(imports=['own_parts'])\nmodel = dict(type='Net')", "registered.*type='own_parts.Net'"),
+        ("model = dict(type='own_parts.Nett')", r'needs own_parts.Nett, and own_parts has no Nett; did you mean Net\?'),
+        ("model = dict(type='no_such_parts.Net')", 'no module no_such_parts is in this folder or on PYTHONPATH'),
+        ("model = dict(type='broken_parts.Net')", "broken_parts cannot be imported: No module named 'no_such_package'"),
+        ("model = dict(type='ImageClassifier')", r"not registered; the config needs default_scope = 'mmpretrain'$"),
+        (
+            "default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier', backbone=dict(type='ResNett'))",
+            'needs the class ResNett, which is not registered.*did you mean ResNet',
+        ),
+    ],
+)
+def test_a_class_that_is_not_found_says_where_it_was_looked_for(tmp_path, monkeypatch, config, said):
+    (tmp_path / 'own_parts.py').write_text('from torch import nn\n\n\nclass Net(nn.Identity):\n    pass\n')
+    (tmp_path / 'broken_parts.py').write_text('import no_such_package\n')
+    (tmp_path / 'named.py').write_text(f'{config}\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.delitem(sys.modules, 'own_parts', raising=False)
+    with pytest.raises(InputError, match=said) as caught:
+        build_module(resolve('named.py'))
+    assert 'KeyError' not in str(caught.value)

@@ -16,7 +16,7 @@ from vistool.data.images import ImageLike, read_photo
 from vistool.data.patches import MASKS, PatchGrid, Size, by, filling, fitting, make_mask, pair, window
 from vistool.data.photometry import pixels_of
 from vistool.environment import versions
-from vistool.errors import InputError, close_matches, counted
+from vistool.errors import InputError, close_matches, counted, param
 from vistool.registry import ANALYSES
 from vistool.results import Cut, GridImage, ImageGrid
 
@@ -269,7 +269,7 @@ class Patches:
             if value is not None:
                 raise InputError(
                     'the sizes are read from the network',
-                    hint='leave it out, or leave the config out',
+                    hint=f'leave it out, or leave out {param("model")}',
                     parameter=option,
                 )
         from vistool.models.model import as_model, as_samples

@@ -276,11 +276,11 @@ class Preprocessing:
         return replace(geometry.then(step), exact=False)
 
 
-#: Data preprocessors that the attributes above describe in full.
 _KNOWN = {
     'ClsDataPreprocessor', 'SelfSupDataPreprocessor', 'ImgDataPreprocessor', 'BaseDataPreprocessor',
     'DetDataPreprocessor', 'TwoNormDataPreprocessor', 'MultiModalDataPreprocessor',
 }  # fmt: skip
+"""Data preprocessors that the attributes above describe in full."""
 _NEVER_PAD = {'SelfSupDataPreprocessor', 'TwoNormDataPreprocessor', 'BaseDataPreprocessor'}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import operator
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
 from vistool.environment import warn_of_environment, without_import_notices
-from vistool.errors import InputError, cause_of, counted, param
+from vistool.errors import InputError, cause_of, close_matches, counted, message_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.unpickling import TRUST_HINT, weights_only
 from vistool.models.checkpoints.weights import load_weights
@@ -466,7 +468,7 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
     """
     from mmengine.registry import MODELS
 
-    from vistool.registry import in_scope  # also registers vistool's own models
+    from vistool.registry import in_scope, near_names  # also registers vistool's own models
 
     config = source.config
     spec = require_model(source).copy()
@@ -490,6 +492,8 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
                 problem = f'the model of {source.name} loads a file that is damaged or could run code when loaded'
                 raise InputError(problem, hint=TRUST_HINT, parameter='config') from error
             refuse_old_form(config, OLD_DATA, 'default_scope, model and test_dataloader', source.name)
+            if unknown := re.search(r'([^\s\'"]+) is not in the \w+::model registry', message_of(error)):
+                raise _unknown_class(unknown[1], source, near_names(unknown[0])) from error
             raise InputError(
                 f'the model of {source.name} cannot be built: {cause_of(error)}',
                 hint=f"check 'model' in the config and {param('options')}",
@@ -498,6 +502,40 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
     if own_file:
         load_weights(module, read_checkpoint(str(own_file), trust))
     return module
+
+
+def _unknown_class(name: str, source: Source, near: str) -> InputError:
+    """The error for a class of a config that no registry has and no module defines."""
+    from vistool.registry import is_data, scope_hint
+
+    module, _, own = name.rpartition('.')
+    problem = f'the model of {source.name} needs the class {name}, which is not registered'
+    if lacking := scope_hint(name, source.config.get('default_scope')):
+        return InputError(problem, hint=lacking, parameter='config')
+    if is_data(source.config):
+        return InputError(problem, accepted='a registered class', hint=near, parameter='config')
+    imported = (source.config.get('custom_imports') or {}).get('imports', ())
+    places = [each for each in imported if hasattr(sys.modules.get(each), own)]
+    accepted = f"a registered class, or one of your own with its module: type='{(places or ['my_module'])[0]}.{own}'"
+    if module:
+        problem, accepted, near = f'the model of {source.name} needs {name}, and {_lacks(module, own)}', '', ''
+        if module in sys.modules:
+            known = [key for key, value in vars(sys.modules[module]).items() if isinstance(value, type)]
+            near = close_matches(own, known)
+    return InputError(problem, accepted=accepted, hint=near, parameter='config')
+
+
+def _lacks(module: str, name: str) -> str:
+    """Why a module does not give a class. A registry says only that it does not know it."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module.partition('.')[0]:
+            return f'no module {module} is in this folder or on PYTHONPATH'
+        return f'{module} cannot be imported: {message_of(error)}'
+    except Exception as error:  # a module of the user's can raise anything
+        return f'{module} cannot be imported: {cause_of(error)}'
+    return f'{module} has no {name}'
 
 
 @contextmanager
