@@ -209,7 +209,7 @@ class Model:
             InputError: The samples differ in size, or the network cannot take their size.
         """
         with made_on(self.device):
-            inputs = preprocess(samples, self.data_preprocessor, self.device)
+            inputs: NetworkInput = preprocess(samples, self.data_preprocessor, self.device)
         if all(sample.shown.known for sample in samples):
             inputs = _in_type_of_weights(self.module, inputs)
         if self.adapt_to_input:
