@@ -90,6 +90,40 @@ def test_lists_that_name_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('text', 'labels'),
+    [
+        ('path,label\na/1.png,3\n"b, c/2.png",tabby\n', ['3', 'tabby']),
+        ('a/1.png,3\n"b, c/2.png","king penguin, Aptenodytes"\n', ['3', 'king penguin, Aptenodytes']),  # no header
+        ('\ufeffid;File;split;Class\r\n7;a/1.png;val;cat\r\n8;b, c/2.png;val;\r\n', ['cat', None]),
+        ('fold\tfilename\n1\ta/1.png\n2\tb, c/2.png\n', [None, None]),
+        ('a/1.png\n\n"b, c/2.png"\n', [None, None]),
+    ],
+)
+def test_tables_of_paths_and_classes(tmp_path, text, labels):
+    make(tmp_path, 'a/1.png', 'b, c/2.png')
+    (tmp_path / 'labels.csv').write_text(text, encoding='utf-8')
+    items = find_inputs(tmp_path / 'labels.csv')
+    assert [item.name for item in items] == ['a/1', 'b, c/2']
+    assert [item.label for item in items] == labels
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('1,a/1.png,3\n', 'has 3 columns, and its first row does not say which of them has the paths'),
+        ('path,label\n,3\n', 'row 2: no path'),
+        ('path,label\n', 'names no image'),
+        ('', 'names no image'),
+        ('photo,label\na/1.jpg,3\n', 'none of the files listed'),
+    ],
+)
+def test_tables_that_cannot_be_read_say_why(tmp_path, text, said):
+    (tmp_path / 'labels.csv').write_text(text)
+    with pytest.raises(InputError, match=said):
+        find_inputs(tmp_path / 'labels.csv')
+
+
+@pytest.mark.parametrize(
     ('piped', 'names'),
     [
         (b'# photos\na/1.png\n\n  b/1.png, tabby\r\nmissing.png\na/1.png\n', ['a/1', 'b/1', 'missing']),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,34 @@ def own_import_path(monkeypatch):
 
 
 # ---- what is found
+
+
+NETWORK = 'import torch\nfrom torch import nn\n\n\nclass {}({}):\n    pass\n\n\nclass Part:\n    pass\n'
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        (
+            NETWORK.format('MyNet', 'nn.Module'),
+            "code that defines MyNet, not a config.*model = dict\\(type='code.MyNet'\\)",
+        ),
+        (NETWORK.format('MyNet', 'torch.nn.Module'), "model = dict\\(type='code.MyNet'\\)"),
+        (
+            'from torchvision.models import resnet18\nmodel = resnet18()\n',
+            'line 2: a config cannot call what it imports',
+        ),
+        ('import torchvision\n\nmodel = torchvision.models.resnet18()\n', r'line 3: .*model = dict\(type=NAME, …\)'),
+    ],
+)
+def test_a_file_of_code_is_told_from_a_config(tmp_path, text, said):
+    assert re.search(said, error_of(write(tmp_path / 'code.py', text)))
+
+
+def test_a_bare_name_is_answered_with_the_packages_that_know_it():
+    assert 'did you mean timm::resnet50 or torchvision::resnet50?' in error_of('resnet50')
+    assert 'did you mean timm::vit_tiny_patch16_224?' in error_of('vit_tiny_patch16_224')
+    assert 'did you mean torchvision::swin_t?' in error_of('swin_t')
 
 
 @pytest.mark.parametrize(

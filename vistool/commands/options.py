@@ -56,7 +56,13 @@ class Parser(argparse.ArgumentParser):
         """Raises what argparse would print with a usage block."""
         hint = f'see {self.prog} --help'
         if 'required' in message:
-            hint = f'positional arguments go before options that take a list; {hint}'
+            lists = any(action.nargs in ('+', '*') and action.dest in self._typed for action in self._actions)
+            example = (self.epilog or '').partition('\n')[2].strip()
+            hint = (
+                f'positional arguments go before options that take a list; {hint}'
+                if lists
+                else f'{hint}, or try {example}'
+            )
         raise InputError(message, hint=hint)
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -420,15 +426,17 @@ def config_options(pairs: Sequence[str]) -> Mapping[str, Any]:
 
 def add_images(parser: Parser, *, datasets: bool = True) -> None:
     """``img``; ``datasets``: also those of the config."""
-    every = 'image file, folder, quoted glob, .txt list, - (a list on stdin), or @train, @val, @test'
-    files = 'image file, folder, quoted glob, .txt list of paths, or - (a list on stdin)'
+    every = 'image file, folder, quoted glob, .txt or .csv list, - (a list on stdin), or @train, @val, @test'
+    files = 'image file, folder, quoted glob, .txt or .csv list of paths, or - (a list on stdin)'
     parser.add_argument('images', metavar='img', help=every if datasets else files)
 
 
 def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
     """``config`` and ``checkpoint``."""
     parser.add_argument(
-        'config', help='config file, mmpretrain::PATH, model name, timm::NAME, or a run directory (work_dirs/exp)'
+        'config',
+        help='config file, vistool::PATH, mmpretrain::PATH, model name, timm::NAME, torchvision::NAME, hf::FOLDER, or '
+        'a run directory (work_dirs/exp)',
     )
     if checkpoint:
         parser.add_argument(

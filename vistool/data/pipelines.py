@@ -695,7 +695,7 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
     """Builds transforms from their configs in a scope; callables are used unchanged."""
     from mmengine.registry import TRANSFORMS, DefaultScope
 
-    from vistool.registry import near_names
+    from vistool.registry import near_names, scope_hint
 
     scope = 'mmpretrain' if scope == 'mmcls' else scope
     if scope == 'mmpretrain':
@@ -713,9 +713,10 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
                 built.append(TRANSFORMS.build(dict(step)))
             except Exception as error:
                 near = near_names(message_of(error))
+                hint = f'{near}{" " * bool(near)}a transform of your own needs custom_imports in the config'
                 raise InputError(
                     f'the pipeline step {step.get("type")} cannot be built: {message_of(error)}',
-                    hint=f'{near}{" " * bool(near)}a transform of your own needs custom_imports in the config',
+                    hint=scope_hint(str(step.get('type')), scope) or hint,
                 ) from error
     return built
 
@@ -736,7 +737,14 @@ def _fallback(config: Config, phase: str) -> list[Any]:
     backbone = (config.get('model') or {}).get('backbone') or {}
     size = backbone.get('img_size') or 224
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
-    log.warning('the config has no %s pipeline: images are resized and center-cropped to %dx%d', phase, height, width)
+    normalized = config.get('data_preprocessor') or (config.get('model') or {}).get('data_preprocessor')
+    raw = (
+        ''
+        if normalized
+        else '; it has no data_preprocessor either, so the network gets values from 0 to 255, blue first'
+    )
+    resized = f'images are resized and center-cropped to {height}x{width}'
+    log.warning('the config has no %s pipeline: %s%s', phase, resized, raw)
     return [
         {'type': 'LoadImageFromFile'},
         Cover((height, width)),

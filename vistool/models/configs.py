@@ -632,6 +632,8 @@ def _explain(error: BaseException, path: Path) -> InputError:
         return _syntax(error, path)
     message = message_of(error)
     line = _faulty_line(error)
+    if code := _is_code(error, path, line):
+        return code
     if reason := _no_room(error):
         return InputError(
             f'{path} cannot be read: temporary files cannot be written ({reason})',
@@ -665,6 +667,37 @@ def _explain(error: BaseException, path: Path) -> InputError:
     if isinstance(error, UnicodeDecodeError):
         return InputError(f'{path} is not UTF-8 text', accepted='a config', parameter='config')
     return InputError(f'{line or path}: {cause_of(error)}', parameter='config')
+
+
+def _is_code(error: BaseException, path: Path, line: str | None) -> InputError | None:
+    """The error of reading a file that is not a config: it defines a network, or calls what it imports.
+
+    mmengine imports nothing of what a config imports at its top: a name stands for what ``dict(type=NAME)`` builds
+    later, and whoever calls it, or inherits from it, gets a RuntimeError without words.
+    """
+    if line is None or not line.startswith(f'{path}, '):
+        return None
+    try:
+        classes = [node for node in ast.parse(_text(path)).body if isinstance(node, ast.ClassDef)]
+    except (SyntaxError, ValueError):
+        return None
+    if classes:
+        modules = [each.name for each in classes if any(ast.unparse(base).endswith('Module') for base in each.bases)]
+        names = modules or [each.name for each in classes]
+        return InputError(
+            f'{path} is code that defines {", ".join(names[:5])}, not a config',
+            accepted="a config, which names the class: model = dict(type='"
+            + (f'{path.stem}.{names[-1]}' if path.stem.isidentifier() else f'MODULE.{names[-1]}')
+            + "')",
+            parameter='config',
+        )
+    if isinstance(error, RuntimeError) and not error.args:
+        return InputError(
+            f'{line}: a config cannot call what it imports',
+            accepted='model = dict(type=NAME, …) with its arguments; torchvision::NAME and timm::NAME need no config',
+            parameter='config',
+        )
+    return None
 
 
 def _missing_base(error: BaseException, path: Path) -> InputError | None:
@@ -716,13 +749,17 @@ def _refuse_backslashes(path: Path, seen: frozenset[Path] = frozenset()) -> None
 
 def _not_found(spec: str, forms: str, model_names: Iterable[str]) -> InputError:
     """The error for a ``spec`` that is not a file, folder or model name, with the nearest of each."""
+    from vistool.models.generated_configs import named
+
     path = Path(spec).expanduser()
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     near = [str(file) for file in _configs_near(folder)]
     packaged = packaged_configs('mmpretrain')
     same_name = [name for name in packaged if name.endswith(f'/{path.stem}.py')]
     hint = close_matches(spec, [*near, *same_name, *model_names, *packaged])
-    if same_name and same_name[0] not in hint:
+    if elsewhere := named(spec):
+        hint = f'did you mean {" or ".join(elsewhere)}?'
+    elif same_name and same_name[0] not in hint:
         hint = f'did you mean {same_name[0]}?'
     return InputError(f'{spec} not found', accepted=forms, hint=hint, parameter='config')
 

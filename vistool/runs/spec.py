@@ -684,7 +684,7 @@ def _check(selection: Selection, items: Sequence[AnyItem]) -> None:
         raise InputError(f'unknown outcome {selection.only!r}', accepted=', '.join(OUTCOMES), parameter='only')
     if isinstance(items, (DatasetItems, LabeledFiles)):
         return
-    accepted = '@train, @val, @test, or a .txt list of "PATH,CLASS"'
+    accepted = '@train, @val, @test, or a .txt or .csv list of "PATH,CLASS"'
     for name in ('classes', 'per_class'):
         if getattr(selection, name):
             raise InputError('files have no labels', accepted=accepted, parameter=name)
