@@ -279,7 +279,8 @@ class Patches:
         samples, single = as_samples(cast('Sample | list[Sample] | NetworkInput', subject), model)
         results = []
         for sample in samples:
-            embedding = find_embedding(model.module, model.batch([sample]))
+            with model.borrowed():
+                embedding = find_embedding(model.module, model.batch([sample]))
             facts = {**model.provenance(), **sample.provenance(), 'module': embedding.name}
             grid = self._views(sample.image, embedding.grid, embedding, sample.index or 0)
             grid = replace(grid, caption=f'{model.name} · {grid.caption}', shown=(sample.shown,))

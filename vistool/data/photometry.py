@@ -286,5 +286,5 @@ _NEVER_PAD = {'SelfSupDataPreprocessor', 'TwoNormDataPreprocessor', 'BaseDataPre
 
 def float_array(values: Any) -> NDArray[np.float64]:
     """A tensor, array or list as a float64 vector."""
-    values = values.detach().cpu().numpy() if hasattr(values, 'detach') else values
+    values = values.detach().double().cpu().numpy() if hasattr(values, 'detach') else values
     return np.asarray(values, np.float64).reshape(-1)

@@ -37,7 +37,7 @@ from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import OWN, Chosen, check_names, dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
 from vistool.models.head_width import fit_head
-from vistool.network.capture import borrowed, remembered
+from vistool.network.capture import borrowed, made_on, remembered
 from vistool.network.inputs import run_network, with_shared
 from vistool.network.layers import unwrapped
 from vistool.network.outputs import (
@@ -77,6 +77,9 @@ FEW_VALUES = 4
 
 RANDOM = 'none'
 """The checkpoint that stands for random weights."""
+
+_CPU = torch.device('cpu')
+"""Where networks are built and images are read, whatever ``torch.set_default_device`` says."""
 
 
 @dataclass
@@ -166,7 +169,8 @@ class Model:
             name: Output stem; default: the file's.
             info: What a dataset knows about the image, such as ``gt_label``.
         """
-        return self.pipeline.read(image, seed=seed, index=index, name=name, info=info)
+        with made_on(_CPU):
+            return self.pipeline.read(image, seed=seed, index=index, name=name, info=info)
 
     def use_display(self, display: Display) -> None:
         """Sets how images that are not photos of 8 bits are shown from here on; the network gets the same.
@@ -204,7 +208,10 @@ class Model:
         Raises:
             InputError: The samples differ in size, or the network cannot take their size.
         """
-        inputs = preprocess(samples, self.data_preprocessor, self.device)
+        with made_on(self.device):
+            inputs: NetworkInput = preprocess(samples, self.data_preprocessor, self.device)
+        if all(sample.shown.known for sample in samples):
+            inputs = _in_type_of_weights(self.module, inputs)
         if self.adapt_to_input:
             self.adapt_to_input(self, inputs)
         return inputs
@@ -380,8 +387,8 @@ def load(
     warn_of_environment()
     if isinstance(config_or_module, nn.Module):
         module = unwrapped(config_or_module)
-        own = next((parameter.device for parameter in module.parameters()), 'cpu')
-        names, target = tuple(classes or ()) or None, find_device(own if device is None else device)
+        own = next((parameter.device for parameter in module.parameters()), _CPU)
+        names, target = tuple(classes or ()) or None, own if device is None else find_device(device)
         model = Model(module, type(module).__name__, classes=names, device=target, transform=transform)
     else:
         if not isinstance(config_or_module, (str, os.PathLike, Source)):
@@ -468,7 +475,7 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
     if config.get('data_preprocessor') is not None:
         spec.setdefault('data_preprocessor', config.data_preprocessor)
     own_file = spec.pop('checkpoint_path', None) if str(spec['type']).endswith('TimmClassifier') else None
-    with in_scope(config), torch.random.fork_rng([]), weights_only(not trust):
+    with in_scope(config), made_on(_CPU), torch.random.fork_rng([]), weights_only(not trust):
         torch.manual_seed(seed)
         try:
             apart = None if _takes_preprocessor(spec['type']) else spec.pop('data_preprocessor', None)
@@ -651,6 +658,8 @@ def as_samples(subject: Subject, model: Model | None = None) -> tuple[list[Sampl
     if isinstance(subject, (list, tuple)) and subject and all(map(_is_photo, subject)):
         return [_read(photo, model, index) for index, photo in enumerate(subject)], False
     found = list(tensors(subject))
+    if isinstance(subject, (list, tuple, Mapping)) and not len(subject):
+        raise InputError('an empty batch', accepted='one image or more')
     if not found or not isinstance(subject, (Tensor, Mapping, tuple, list)):
         raise InputError(
             f'cannot analyze {type(subject).__name__}',
@@ -662,6 +671,8 @@ def as_samples(subject: Subject, model: Model | None = None) -> tuple[list[Sampl
         raise no_image(subject)
     if batch is not None and not len(batch):
         raise InputError('an empty batch', accepted='one image or more')
+    if image.dtype == torch.uint8:
+        log.warning('a uint8 tensor goes into the network as the floats 0 to 255; nothing normalizes it before')
     network = unwrapped(model.module) if model is not None else None
     if network is not None:
         subject = with_shared(network, subject, None if batch is None else len(batch))
@@ -699,6 +710,17 @@ def _sample(data: object, size: Sequence[int], index: int) -> Sample:
         data=data, image=gray, original=None, geometry=None, path=None, name=str(index), label=None, index=index,
         shown=NO_PHOTO,
     )  # fmt: skip
+
+
+def _in_type_of_weights(module: nn.Module, inputs: NetworkInput) -> NetworkInput:
+    """What a pipeline made of photos, which is float32, in the type of a network that has float64, float16 or bfloat16.
+
+    A network whose weights have several types may convert its input itself: it gets it as it is.
+    """
+    first = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+    if first == torch.float32 or {each.dtype for each in module.parameters() if each.is_floating_point()} != {first}:
+        return inputs
+    return map_tensors(lambda tensor: tensor.to(first) if tensor.dtype == torch.float32 else tensor, inputs)
 
 
 def _leaf(tensor: Tensor) -> Tensor:
