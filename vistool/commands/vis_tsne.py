@@ -41,7 +41,7 @@ def build_parser() -> Parser:
     group.add_argument(
         '--gallery', nargs='*', metavar='RUN', help='a web page over the samples and the map; other runs beside it'
     )
-    group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
+    options.add_amp(group)
     options.add_outputs(parser)
     options.add_run(parser)
     return parser

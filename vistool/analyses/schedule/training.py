@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistool.analyses.schedule.scopes import training_scope, type_name
+from vistool.data.dataloaders import lists_several
 from vistool.data.datasets import annotation_hint, refuse_old_form
 from vistool.errors import InputError, cause_of, counted, param
 from vistool.models.configs import Source
@@ -162,7 +163,7 @@ def read_training(source: Source, dataset_size: int | None, ngpus: int) -> Train
     _require_training(source)
     by_epoch = _counts_epochs(source, config.train_cfg)
     loader = config.get('train_dataloader') or {}
-    if isinstance(loader, (list, tuple)) or 'train_dataloader' in source.several:
+    if lists_several(config, 'train_dataloader'):
         raise _refusal(source, "has several train_dataloaders, which mmengine's training loops do not take")
     length = None
     if by_epoch or dataset_size is not None or _converts(config.get('param_scheduler')):
