@@ -312,7 +312,7 @@ def _mass(reading: Reading, image: int, number: int, padded: NDArray[np.bool_]) 
         layer=reading.name,
         query=reading.queries[number].label,
         image=float(shown[~padded].sum()),
-        prefix=tuple(float(value) for value in reading.prefix[image, number].mean(0)),
+        prefix=tuple(reading.prefix[image, number].mean(0).tolist()),
         padding=float(reading.padding[image, number].mean()) + float(shown[padded].sum()),
     )
 
