@@ -23,14 +23,6 @@ cam, attention, featmap = map(runner, (vis_cam.main, vis_attention.main, vis_fea
 patches, browse, lr, tsne = map(runner, (vis_patches.main, browse_dataset.main, vis_lr.main, vis_tsne.main))
 
 
-@pytest.fixture
-def here(furnished, tmp_path, monkeypatch):
-    """A folder to write into, from which the furnished things are ``things/…``."""
-    (tmp_path / 'things').symlink_to(furnished)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def refused(capsys, command, *words):
     """The single line of an error with exit code 2 and nothing on stdout."""
     code, out, err = command(capsys, *words)
