@@ -237,15 +237,20 @@ def _epoch_length(source: Source, loader: Mapping[str, Any], dataset_size: int |
     if not _is_known(loader):
         return _built_length(source, loader, dataset, ngpus)
     size = len(dataset)
-    if size < batch * ngpus:
+    samples = _samples(loader.get('sampler') or {}, size, ngpus)
+    length = samples // batch if _drops_last(loader) else math.ceil(samples / batch)
+    if size >= batch * ngpus:
+        return length
+    problem = f'a dataset of {counted(size, "image")} does not fill one batch of {batch} on {counted(ngpus, "GPU")}'
+    if length < 1:
         raise InputError(
-            f'a dataset of {counted(size, "image")} does not fill one batch of {batch} on {counted(ngpus, "GPU")}',
+            f'{problem}, and train_dataloader.drop_last leaves it out',
             accepted=f'{batch * ngpus} or more',
             hint=f'check {param("dataset_size")}, {param("ngpus")} and train_dataloader.batch_size',
             parameter='dataset_size',
         )
-    samples = _samples(loader.get('sampler') or {}, size, ngpus)
-    return samples // batch if _drops_last(loader) else math.ceil(samples / batch)
+    log.warning('%s: %s; an epoch has %s', source.name, problem, counted(length, 'iteration'))
+    return length
 
 
 _SAMPLERS = ('DefaultSampler', 'InfiniteSampler', 'RepeatAugSampler')
