@@ -48,8 +48,8 @@ def build_parser() -> Parser:
     group = parser.add_argument_group('page')
     group.add_argument(
         '--img', dest='images', nargs='+', default=[], metavar='IMG',
-        help='photos to begin with: files, a folder, a quoted glob, a .txt list, or @train, @val, @test; more can be '
-        'dropped on the page',
+        help='photos to begin with: files, a folder, a quoted glob, a .txt or .csv list, or @train, @val, @test; more '
+        'can be dropped on the page',
     )  # fmt: skip
     group.add_argument('--port', type=whole, default=0, metavar='N', help='of this machine (default: any that is free)')
     group.add_argument('--no-browser', action='store_true', help='print the address, open nothing')
