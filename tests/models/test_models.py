@@ -464,3 +464,11 @@ def test_a_class_that_is_not_found_says_where_it_was_looked_for(tmp_path, monkey
     with pytest.raises(InputError, match=said) as caught:
         build_module(resolve('named.py'))
     assert 'KeyError' not in str(caught.value)
+
+
+def test_no_targets_mean_the_predicted_class_and_other_things_are_refused():
+    network, image = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.randn(3, 16, 16)
+    usual, found = (CAM(layers='0', targets=targets)(network, image) for targets in ((), None))
+    assert found.maps[0].coordinates == usual.maps[0].coordinates
+    with pytest.raises(InputError, match='targets: 1.5 does not name classes; accepted: ids, names'):
+        CAM(layers='0', targets=1.5)(network, image)

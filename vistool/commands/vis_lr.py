@@ -19,7 +19,7 @@ def build_parser() -> Parser:
     example = 'vis_lr mmpretrain::resnet/resnet50_8xb32_in1k.py -d 1281167 -n 8 -s lr.png'
     parser = Parser('vis_lr', __doc__, example)
     parser.add_argument(
-        'config', nargs='+', help='config file, mmpretrain::PATH, model name, or a run directory; several'
+        'config', nargs='+', help='one or several: config file, mmpretrain::PATH, model name, or a run directory'
     )
     group = parser.add_argument_group('run')
     add = group.add_argument

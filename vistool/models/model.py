@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -734,6 +734,12 @@ def same_for_all(targets: Targets) -> list[ClassChoice] | None:
         return [int(index) for index in targets.reshape(-1)] if targets.ndim < 2 else None
     if isinstance(targets, (int, str, np.integer)):
         return [_choice(targets)]
+    if targets is None:
+        return []
+    if not isinstance(targets, Iterable):
+        raise InputError(
+            f'{targets!r} does not name classes', accepted='ids, names, or a list of them', parameter='targets'
+        )
     nested = [(isinstance(each, Tensor) and each.ndim > 0) or isinstance(each, (list, tuple)) for each in targets]
     if any(nested):
         if not all(nested):

@@ -219,6 +219,12 @@ def save(result: Result | Sequence[Result], path: str | Path, *, save_raw: bool 
     Raises:
         InputError: A file cannot be written, or a style is not accepted.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(
+            f'{type(path).__name__} is not a path',
+            hint='render(result, format=…) gives a picture as bytes',
+            parameter='path',
+        )
     path, chosen = Path(path), style_of(style)
     visualizer = Visualizer(path, chosen, save_raw=save_raw)
     if isinstance(result, Result):
