@@ -7,9 +7,10 @@ end: a slice as Python has it. Commas separate several.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-from vistool.errors import InputError
+from vistool.errors import InputError, on_one_line
 
 FORMS = 'numbers and ranges: 7, -1, 4-8 (with 8), 4:8 (without 8), -3:'
 POSITIVE_FORMS = 'numbers and ranges: 7, 4-8 (with 8), 4:8 (without 8)'
@@ -19,6 +20,29 @@ _LARGEST = 10**6
 _NUMBER = re.compile(r'[+-]?\d{1,18}')
 _SPAN = re.compile(r'([+-]?\d{1,18})-([+-]?\d{1,18})')
 _SLICE = re.compile(r'([+-]?\d{1,18})?:([+-]?\d{1,18})?')
+
+
+def several(
+    given: object, one: tuple[type, ...], parameter: str, accepted: str, also: tuple[type, ...] = ()
+) -> list[Any]:
+    """What a user of Python gave as one value or as several, as a list.
+
+    Args:
+        given: The value, or an iterable of values.
+        one: Types of one value.
+        parameter: The parameter that holds it.
+        accepted: For the error.
+        also: Types that are values among several, but not alone.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if isinstance(given, one):
+        return [given]
+    found = list(given) if isinstance(given, Iterable) else None
+    if found is None or not all(isinstance(each, (*one, *also)) for each in found):
+        raise InputError(f'{on_one_line(repr(given))[:80]} is not accepted', accepted=accepted, parameter=parameter)
+    return found
 
 
 def words_of(given: Sequence[object]) -> Iterator[str]:

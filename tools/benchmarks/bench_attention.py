@@ -6,6 +6,7 @@ Memory is the process's peak beyond that of the plain forward, each contender in
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import re
 import statistics
@@ -83,7 +84,7 @@ def contender(name: str, model: nn.Module, image: Tensor) -> Callable[[], object
 
 
 def peak(name: str, size: int, device: str = 'cpu') -> float:
-    """Peak memory of one run, MiB: of a fresh process, or of the tensors on a GPU."""
+    """Peak memory of one run, MiB: beyond what a fresh process had before it, or of the tensors on a GPU."""
     if device != 'cpu':
         model, image = build(size, device)
         torch.cuda.reset_peak_memory_stats()
@@ -97,9 +98,16 @@ def _peak(name: str, size: int) -> float:
     model, image = build(size)
     small = contender(name, *build(224))
     small()  # whatever is loaded at first use
+    gc.collect()
+    Path('/proc/self/clear_refs').write_text('5')  # from here on: building the networks needs more than a forward
+    before = _memory('VmRSS')
     contender(name, model, image)()
-    said = Path('/proc/self/status').read_text()  # ru_maxrss counts what the process that started this one had
-    return int(re.findall(r'VmHWM:\s*(\d+) kB', said)[0]) / 1024
+    return _memory('VmHWM') - before
+
+
+def _memory(name: str) -> float:
+    """A value of this process's own, MiB; ``ru_maxrss`` counts what the process that started this one had."""
+    return int(re.findall(rf'{name}:\s*(\d+) kB', Path('/proc/self/status').read_text())[0]) / 1024
 
 
 def main() -> None:

@@ -116,23 +116,10 @@ def analysis_of(args: argparse.Namespace) -> FeatureMaps:
         FeatureMaps,
         args,
         basis=read_basis(args.basis) if args.basis else None,
-        similar_to=[parse_point(word) for word in args.similar_to],
+        similar_to=args.similar_to,
         tokens=args.tokens or None,
         all_channels=bool(args.all_channels),
     )
-
-
-def parse_point(word: str) -> tuple[float, float]:
-    """``'250,100'`` as numbers.
-
-    Raises:
-        InputError: If it is not two numbers.
-    """
-    try:
-        x, y = (float(part) for part in word.split(','))
-    except ValueError:
-        raise InputError(f'{word!r} is not a pixel', accepted='X,Y such as 250,100', parameter='similar_to') from None
-    return x, y
 
 
 def preview(spec: RunSpec) -> int:

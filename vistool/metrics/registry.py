@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vistool import ranges
 from vistool.errors import InputError, close_matches
 from vistool.metrics.protocol import Protocol
 from vistool.results import Measure, ScoreCurve
@@ -202,7 +203,7 @@ def find_metrics(names: str | Iterable[str], protocol: Protocol | None = None) -
     """
     found: dict[str, Metric] = {}
     shorts = {_key(metric.short): metric for metric in METRICS.values()}
-    for name in [names] if isinstance(names, str) else names:
+    for name in ranges.several(names, (str,), 'metrics', 'the name of a metric, or several'):
         metric = METRICS.get(_key(name)) or shorts.get(_key(name))
         if metric is None:
             raise InputError(

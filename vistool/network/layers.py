@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
@@ -200,7 +201,7 @@ def place_of(name: str) -> str:
 
 def words_for(layers: LayersGiven) -> list[str]:
     """Layers as users give them, for file names: words as they are, modules by their class."""
-    given = [layers] if isinstance(layers, (int, str, nn.Module)) else layers
+    given = [layers] if isinstance(layers, (int, Integral, str, nn.Module)) else layers
     return [type(layer).__name__ if isinstance(layer, nn.Module) else str(layer) for layer in given]
 
 

@@ -6,9 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -74,8 +74,6 @@ from vistool.visualization.style import LEAST_PANEL, MOST_PANEL, Style
 from vistool.visualization.visualizer import Visualizer, open_backends, sheet
 
 log = logging.getLogger('vistool')
-
-T = TypeVar('T')
 
 
 class CancelEvent(Protocol):
@@ -221,40 +219,62 @@ def run(
     Raises:
         InputError: A parameter is not accepted, or nothing could be explained or written.
     """
-    given = dict(locals())  # parameters have the names of the fields that they fill
     spec = RunSpec(
         analysis,
-        _filled(
-            Models,
-            given,
+        Models(
             first=ModelSpec(model, checkpoint, transform),
             compare=tuple(ModelSpec(*each) if isinstance(each, tuple) else ModelSpec(each) for each in compare),
             options=options or {},
+            device=device,
+            trust_checkpoint=trust_checkpoint,
             files=files or {},
+            draw_on=draw_on,
+            img_size=img_size,
+            fit=fit,
+            output=output,
+            activation=activation,
+            display_range=display_range,
+            bands=bands,
+            axes=axes,
             names=tuple(names),
+            classes_file=classes_file,
         ),
         images,
-        _filled(Selection, given),
-        _filled(Execution, given),
-        _filled(
-            Output,
-            given,
+        Selection(indices=indices, classes=classes, per_class=per_class, only=only, max_samples=max_samples),
+        Execution(
+            batch_size=batch_size,
+            workers=workers,
+            amp=amp,
+            resume=resume,
+            overwrite=overwrite,
+            launcher=launcher,
+            deterministic=deterministic,
+        ),
+        Output(
+            out=out,
             style=style or Style(),
+            save_raw=save_raw,
+            panels=panels,
+            sheet=sheet,
+            all_channels=all_channels,
+            show=show,
             gallery=None if gallery is False else () if gallery is True else tuple(gallery),
             backends=tuple(backends),
+            embedding=embedding,
+            anonymous=anonymous,
         ),
         seed,
         type(analysis).__name__.lower(),
         masks=masks,
     )
-    asked = {'progress': progress, 'written': written, 'fitted': fitted, 'canceled': cancel and cancel.is_set}
-    return execute(spec, _filled(Callbacks, {name: call for name, call in asked.items() if call is not None}))
-
-
-def _filled(kind: type[T], values: Mapping[str, Any], **more: Any) -> T:
-    """A dataclass whose fields are the values of their own names; ``more`` goes before, other fields keep defaults."""
-    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in values.items() if name in names} | more)
+    none = Callbacks()
+    callbacks = Callbacks(
+        written=written or none.written,
+        progress=progress or none.progress,
+        fitted=fitted or none.fitted,
+        canceled=cancel.is_set if cancel else none.canceled,
+    )
+    return execute(spec, callbacks)
 
 
 def execute(spec: RunSpec, callbacks: Callbacks | None = None) -> RunSummary:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import overload
 
 import torch
 from torch import nn
 
+from vistool import ranges
 from vistool.analyses.attention import report as figures
 from vistool.analyses.attention.aggregation import Aggregation, aggregate, rolled_out
 from vistool.analyses.attention.capture import (
@@ -19,7 +21,7 @@ from vistool.analyses.attention.capture import (
     whole_layers,
 )
 from vistool.analyses.attention.reading import read_matrices
-from vistool.analyses.attention.selection import LayerChoice, Query, QueryWords, heads_of
+from vistool.analyses.attention.selection import LAYERS, LayerChoice, Query, QueryWords, heads_of
 from vistool.analyses.attention.statistics import read_statistics
 from vistool.analyses.base import MapAnalysis, followed_targets
 from vistool.analyses.cam.instances import instances_of
@@ -335,10 +337,10 @@ class Attention(MapAnalysis):
         return figures.Measurements(told, by_image, measuring.entry(found.readout))
 
     def _layers(self) -> list[int | str | nn.Module]:
-        return [self.layers] if isinstance(self.layers, (int, str, nn.Module)) else list(self.layers)
+        return ranges.several(self.layers, (Integral, str, nn.Module), 'layers', f'{LAYERS}, or modules of the network')
 
     def _method(self) -> str:
-        name = self.method.lower().replace('_', '-')
+        name = str(self.method).lower().replace('_', '-')
         if name not in METHODS:
             raise InputError(
                 f'no method {self.method!r}',

@@ -66,7 +66,7 @@ class Collector:
             raise InputError(
                 f'{network} runs no attention that can be captured: no softmax(q·k) times values',
                 hint='for convolutional networks see vis_cam and vis_featmap',
-                parameter='config',
+                parameter='model',
             )
         wanted = self.layers.resolve(names)
         for op in self._waiting:

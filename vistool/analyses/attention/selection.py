@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from numbers import Integral
+from typing import TypeAlias
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from vistool import ranges
 from vistool.errors import InputError, close_matches
 from vistool.network.layers import find_layer, layer_names
 
-_LAYERS = f'{ranges.FORMS}; names of modules, all'
+LAYERS = f'{ranges.FORMS}; names of modules, all'
 _HEADS = f'all, mean, max; {ranges.FORMS}'
 _QUERIES = 'cls, mean, X,Y in pixels of the photo, the number of a token, or #N for prediction N of a detector'
 
@@ -58,7 +59,7 @@ class LayerChoice:
                 try:
                     names.append(find_layer(root, word)[0])
                 except InputError as error:
-                    raise InputError(error.problem, accepted=_LAYERS, hint=error.hint, parameter='layers') from error
+                    raise InputError(error.problem, accepted=LAYERS, hint=error.hint, parameter='layers') from error
         return cls(words, tuple(names), depth, everything)
 
     def now(self, index: int, name: str) -> bool:
@@ -87,7 +88,7 @@ class LayerChoice:
             single = bool(re.fullmatch(r'[+-]?\d{1,18}', word))
             if not chosen and not everyone and ranges.is_range(word):
                 raise InputError(
-                    f'{word!r} is an empty range of {count} attention layers', accepted=_LAYERS, parameter='layers'
+                    f'{word!r} is an empty range of {count} attention layers', accepted=LAYERS, parameter='layers'
                 )
             for index in chosen:
                 found[index] = found.get(index, False) or single
@@ -107,7 +108,7 @@ def _inside(name: str, outer: str) -> bool:
 
 def heads_of(wanted: int | str | Sequence[int | str]) -> list[int | str]:
     """Heads as users give them, one or several, as a list."""
-    return [wanted] if isinstance(wanted, (int, str)) else list(wanted)
+    return ranges.several(wanted, (Integral, str), 'heads', _HEADS)
 
 
 def find_heads(wanted: int | str | Sequence[int | str], count: int) -> list[int | str]:
@@ -212,7 +213,7 @@ class Query:
     @classmethod
     def parse_all(cls, words: QueryWords) -> list[Query]:
         """Reads one word or several; none means ``auto``. A single point is ``'x,y'`` or ``[(x, y)]``."""
-        given: list[Any] = [words] if isinstance(words, (str, int, Query)) else list(words)
+        given = ranges.several(words, (str, Integral, Query), 'queries', _QUERIES, also=(tuple, list))
         return [cls.parse(word) for word in given or ['auto']]
 
 

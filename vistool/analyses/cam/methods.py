@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from vistool import ranges
 from vistool.analyses.cam.maps import (
     CANCELED,
     COARSEST,
@@ -242,7 +243,7 @@ def find_methods(names: str | Iterable[str]) -> dict[str, Method]:
         InputError: If a name is unknown; close matches are listed.
     """
     found: dict[str, Method] = {}
-    for name in [names] if isinstance(names, str) else names:
+    for name in ranges.several(names, (str,), 'methods', 'the name of a method, or several'):
         key = _key(name)
         if key == 'all':
             found.update({key: entry for key, entry in METHODS.items() if entry.shared and key not in found})

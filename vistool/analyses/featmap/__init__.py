@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import overload
 
 from torch import nn
@@ -14,6 +15,7 @@ from vistool.analyses.featmap import comparison
 from vistool.analyses.featmap import report as drawing
 from vistool.analyses.featmap.pca import Basis, LayerBasis, Positions, basis_bytes, learn_basis, read_basis
 from vistool.analyses.featmap.plan import Plan, matched_features, matching_layers
+from vistool.analyses.featmap.reductions import Point, parse_points
 from vistool.analyses.featmap.statistics import BatchStatistics
 from vistool.data.samples import Sample
 from vistool.models.model import Model, Subject, as_model, as_samples
@@ -40,7 +42,8 @@ class FeatureMaps(MapAnalysis):
         topk: Show this many channels of each layer.
         criterion: What makes a channel one of the top: ``mean``, ``max``, ``norm`` or ``std`` over positions.
         channels: Show these channels: numbers and ranges (``'7-11'``), one or several.
-        similar_to: ``(x, y)`` in pixels of the original: show the cosine similarity of every position to the one there.
+        similar_to: ``(x, y)`` or ``'x,y'`` in pixels of the original, one or several: show the cosine similarity of
+            every position to the one there.
         foreground: With ``pca``: separate the foreground by the first component, then color it alone.
         basis: With ``pca``: a basis learned before. None: learned from the images of the call.
         extra_tokens: Number of tokens before the grid, or ``(before, after)``, if it cannot be found by looking.
@@ -55,7 +58,7 @@ class FeatureMaps(MapAnalysis):
     topk: int | None = None
     criterion: str = 'mean'
     channels: int | str | Sequence[int | str] = ()
-    similar_to: Sequence[tuple[float, float]] = ()
+    similar_to: str | Point | Sequence[str | Point] = ()
     foreground: bool = False
     basis: Basis | None = None
     extra_tokens: int | Sequence[int] | None = None
@@ -119,15 +122,15 @@ class FeatureMaps(MapAnalysis):
         Raises:
             InputError: If values are unknown or contradict each other.
         """
-        channels = [self.channels] if isinstance(self.channels, (int, str)) else self.channels
-        layers = (self.layers,) if isinstance(self.layers, (str, nn.Module)) else tuple(self.layers)
+        accepted = 'names of layers, or modules of the network'
+        layers = tuple(ranges.several(self.layers, (str, nn.Module), 'layers', accepted))
         return Plan.of(
             self.reduction,
             self.topk,
-            ranges.positive(channels, 'a channel', 'channels'),
+            ranges.positive(self._channels, 'a channel', 'channels'),
             layers=layers,
             criterion=self.criterion,
-            similar_to=tuple(self.similar_to),
+            similar_to=parse_points(self.similar_to),
             foreground=self.foreground,
             basis=self.basis,
             hints=token_hints(self.extra_tokens, self.tokens),
@@ -142,12 +145,16 @@ class FeatureMaps(MapAnalysis):
     @property
     def choices(self) -> Sequence[object]:
         """What the user chose, for file names."""
-        points = [f'at-{x:.10g},{y:.10g}' for x, y in self.similar_to]
-        channels = [self.channels] if isinstance(self.channels, (int, str)) else self.channels
+        points = [f'at-{x:.10g},{y:.10g}' for x, y in parse_points(self.similar_to)]
+        channels = self._channels
         shown = self.reduction or ('' if self.topk or channels or points else 'mean')
         top = f'top{self.topk}-{self.criterion}' if self.topk else ''
         kinds = [kind for kind in (shown, top, *channels, *points) if kind != '']
         return words_for(self.layers), kinds, 'foreground' if self.foreground else ''
+
+    @property
+    def _channels(self) -> list[int | str]:
+        return ranges.several(self.channels, (Integral, str), 'channels', ranges.POSITIVE_FORMS)
 
     def check(self, model: Model) -> None:
         """Checks the parameters.

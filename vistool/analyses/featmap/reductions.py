@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vistool import ranges
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches
+from vistool.records import shown
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:
@@ -83,7 +87,7 @@ def check_choice(value: str, accepted: Sequence[str], argument: str) -> str:
         raise InputError(
             f'unknown value {value!r}',
             accepted=', '.join(accepted),
-            hint=close_matches(value, accepted),
+            hint=close_matches(str(value), accepted),
             parameter=argument,
         )
     return value
@@ -112,6 +116,29 @@ def check_channels(channels: Sequence[int], count: int, layer: str) -> None:
         raise InputError(
             f'layer {layer!r} has no channel {wrong[0]}', accepted=f'0 to {count - 1}', parameter='channels'
         )
+
+
+Point: TypeAlias = tuple[float, float]
+"""``(x, y)`` in pixels of the original image."""
+
+
+def parse_points(given: str | Point | Sequence[str | Point]) -> tuple[Point, ...]:
+    """Points as users give them, one or several, each as ``(250, 100)`` or ``'250,100'``.
+
+    Raises:
+        InputError: One is not two numbers.
+    """
+    accepted = 'X,Y such as 250,100'
+    if isinstance(given, tuple) and len(given) == 2 and all(isinstance(each, Real) for each in given):
+        given = (cast(Point, given),)
+    points = []
+    for each in ranges.several(given, (str,), 'similar_to', accepted, also=(tuple, list, np.ndarray)):
+        try:
+            x, y = map(float, each.split(',') if isinstance(each, str) else each)
+        except (ValueError, TypeError):
+            raise InputError(f'{shown(each)} is not a pixel', accepted=accepted, parameter='similar_to') from None
+        points.append((x, y))
+    return tuple(points)
 
 
 def find_cell(point: tuple[float, float], sample: Sample, grid: tuple[int, int]) -> tuple[int, int]:
