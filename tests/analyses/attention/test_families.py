@@ -233,7 +233,7 @@ def test_talking_heads_show_what_the_values_are_multiplied_with():
     assert layer['mixed'] and layer['residual'] < 1e-9 and 'heads mixed' in facets(results[0]).caption
     measured = Attention(layers=[0, -1], stats=True)(module, image)[0].companions['stats'].rows
     assert [math.isnan(row['entropy']) for row in measured] == [True] * 4 + [False] * 4
-    with pytest.raises(InputError, match='mixed heads'):
+    with pytest.raises(InputError, match='mixed softmaxes'):
         Attention(method='rollout', layers=[0, 1])(module, image)
 
 
