@@ -351,7 +351,7 @@ def test_an_output_without_numbers_to_differentiate_is_named(way, said):
     network = Small(way).eval()
     with pytest.raises(vt.InputError, match=f'its output holds no floating-point tensor: {said}'):
         vt.CAM()(network, PHOTO)
-    assert vt.CAM('eigencam')(network, PHOTO)[0].layers == ['body']
+    assert vt.CAM('eigencam')(network, PHOTO)[0].layers == ('body',)
 
 
 @pytest.mark.parametrize('analysis', [vt.CAM(), vt.FeatureMaps()], ids=repr)
