@@ -13,6 +13,14 @@ if (($# < 2)); then
 fi
 tool=$1 gpus=$2
 shift 2
+if [[ ! -f "$(dirname "$0")/$tool.py" ]]; then
+    echo "error: TOOL: no tools/$tool.py; accepted: vis_cam, vis_attention, vis_featmap" >&2
+    exit 2
+fi
+if [[ ! $gpus =~ ^([1-9][0-9]*|auto|cpu|gpu)$ ]]; then
+    echo "error: GPUS: '$gpus' is not a number of processes; accepted: 1 or more" >&2
+    exit 2
+fi
 ${DRY_RUN:+echo} "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" --nproc-per-node "$gpus" \
     --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-29500}" \

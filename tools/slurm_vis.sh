@@ -13,6 +13,10 @@ if (($# < 3)); then
 fi
 partition=$1 job=$2 tool=$3
 shift 3
+if [[ ! -f "$(dirname "$0")/$tool.py" ]]; then
+    echo "error: TOOL: no tools/$tool.py; accepted: vis_cam, vis_attention, vis_featmap" >&2
+    exit 2
+fi
 gpus=${GPUS:-8}
 per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 devices=()

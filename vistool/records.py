@@ -33,6 +33,9 @@ LARGEST_TEXT = 256 << 20
 RUN, LINES = 'run.json', 'manifest.jsonl'
 """What a run over many images leaves in its folder: its own record, and a line for each image."""
 
+PNG_MARK = b'Software\0vistool'
+"""The text that vistool writes into a PNG, right behind the header: a folder of photos may hold pictures of them."""
+
 MOST_DEPTH = 100
 """How deep the values of a JSON file may be nested."""
 
@@ -109,6 +112,20 @@ def read_text(path: Path, parameter: str, largest: int = LARGEST_TEXT, hint: str
         return read_bytes(path, parameter, largest, hint).decode('utf-8-sig')
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not UTF-8 text ({error})', hint=hint, parameter=parameter) from error
+
+
+_BEFORE_TEXT = 8 + 25 + 4
+"""Bytes of a PNG before the kind of its second chunk: the signature, the header chunk, a length."""
+
+
+def is_own_png(path: Path) -> bool:
+    """Whether vistool drew a PNG; a file that cannot be read was not."""
+    marked = b'tEXt' + PNG_MARK
+    try:
+        with path.open('rb') as file:
+            return file.read(_BEFORE_TEXT + len(marked))[_BEFORE_TEXT:] == marked
+    except OSError:
+        return False
 
 
 LARGEST_ARRAYS = 256 << 20

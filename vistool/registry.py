@@ -100,6 +100,17 @@ def near_names(message: str) -> str:
     return close_matches(found[1].rpartition('.')[2], [name for names in lists for name in names], 3)
 
 
+def scope_hint(name: str, scope: str | None) -> str:
+    """What a config without ``default_scope`` lacks where a name of it is mmpretrain's; ``''`` where it is not that."""
+    if scope or '.' in name:
+        return ''
+    importlib.import_module('mmpretrain.registry')
+    roots = (each for each in vars(mmengine.registry).values() if isinstance(each, Registry))
+    children = (root.children.get('mmpretrain') for root in roots)
+    lacking = any(child is not None and _own(child, name) is not None for child in children)
+    return "the config needs default_scope = 'mmpretrain'" if lacking else ''
+
+
 def known_scopes() -> set[str]:
     """The scopes that a config may name: OpenMMLab's packages, vistool, and those that were imported before."""
     roots = (each for each in vars(mmengine.registry).values() if isinstance(each, Registry))

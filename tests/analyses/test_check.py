@@ -502,7 +502,7 @@ def test_pictures_and_numbers(network, images, tmp_path):
 @pytest.mark.parametrize('config', ['detector', 'segmenter'])
 def test_networks_that_find_objects_or_regions_are_refused(config, images):
     model = vt.load(f'configs/scenes/{config}.py')
-    with pytest.raises(InputError, match='config: .* the checks are for networks that score whole images'):
+    with pytest.raises(InputError, match='model: .* the checks are for networks that score whole images'):
         vt.Check()(model, model.read('demo/scenes/scene_3.jpg'))
 
 

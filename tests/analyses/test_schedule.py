@@ -160,7 +160,7 @@ def test_a_warm_up_is_a_rise_to_the_peak(values, length):
 
 @pytest.mark.parametrize(
     ('size', 'ngpus', 'drop', 'expected'),
-    [(10, 1, False, 3), (10, 1, True, 2), (17, 2, False, 3), (17, 2, True, 2), (16, 2, False, 2)],
+    [(10, 1, False, 3), (10, 1, True, 2), (17, 2, False, 3), (17, 2, True, 2), (16, 2, False, 2), (5, 2, False, 1)],
 )
 def test_epochs_are_as_long_as_the_dataloader(size, ngpus, drop, expected):
     config = config_of(STEP)

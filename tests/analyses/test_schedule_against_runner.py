@@ -83,6 +83,12 @@ def test_iterations_per_epoch(tmp_path, size, drop_last):
     assert len(rows['']) == 8 * (size // 4 if drop_last or size == 16 else size // 4 + 1)
 
 
+@pytest.mark.parametrize('size', [1, 3])
+def test_a_dataset_smaller_than_a_batch(tmp_path, caplog, size):
+    assert len(assert_same(config_of({'type': 'ExponentialLR', 'gamma': 0.9}, size=size), tmp_path)['']) == 8
+    assert 'does not fill one batch of 4 on 1 GPU; an epoch has 1 iteration' in caplog.text
+
+
 def test_a_loop_of_iterations(tmp_path):
     schedulers = [
         {'type': 'LinearLR', 'by_epoch': False, 'end': 7},

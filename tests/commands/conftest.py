@@ -9,3 +9,11 @@ def furnished(tmp_path_factory):
     folder = tmp_path_factory.mktemp('furnished')
     furnish(folder)
     return folder
+
+
+@pytest.fixture
+def here(furnished, tmp_path, monkeypatch):
+    """A folder to write into, from which the furnished things are ``things/…``."""
+    (tmp_path / 'things').symlink_to(furnished)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -7,19 +7,20 @@ import pytest
 from command_line import files, runner
 from PIL import Image
 
-from vistool.commands import browse_dataset, options, vis_attention, vis_cam, vis_featmap, vis_lr, vis_patches
+from vistool.commands import (
+    browse_dataset,
+    options,
+    vis_attention,
+    vis_cam,
+    vis_featmap,
+    vis_lr,
+    vis_patches,
+    vis_tsne,
+)
 from vistool.errors import InputError
 
 cam, attention, featmap = map(runner, (vis_cam.main, vis_attention.main, vis_featmap.main))
-patches, browse, lr = map(runner, (vis_patches.main, browse_dataset.main, vis_lr.main))
-
-
-@pytest.fixture
-def here(furnished, tmp_path, monkeypatch):
-    """A folder to write into, from which the furnished things are ``things/…``."""
-    (tmp_path / 'things').symlink_to(furnished)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+patches, browse, lr, tsne = map(runner, (vis_patches.main, browse_dataset.main, vis_lr.main, vis_tsne.main))
 
 
 def refused(capsys, command, *words):
@@ -151,6 +152,8 @@ def test_a_command_that_only_mentions_an_option_is_not_named(tmp_path, monkeypat
         (cam, ['photo.png', *VIT, '-o', './photo.png'], '--out'),
         (cam, ['photos', *VIT, '-o', 'out', '--sheet', 'photos/1.png'], '--sheet'),
         (featmap, ['link.png', *VIT, '-o', 'photo.png'], '--out'),
+        (tsne, [*VIT, '--img', 'photos', '-o', 'photos/2.png'], '--out'),
+        (browse, ['photos', '--report', '-o', 'photos/2.png'], '--out'),
     ],
 )
 def test_a_picture_never_replaces_an_image_that_it_is_made_from(capsys, here, command, words, parameter):

@@ -54,6 +54,19 @@ def test_help_that_nobody_reads(redirection, tmp_path):
     assert subprocess.run(['bash', '-c', f'{sys.executable} {script} --help {redirection}']).returncode == 0
 
 
+@pytest.mark.parametrize(('argument', 'code'), [('photo.png', 2), ('--help', 0)])
+def test_a_folder_that_was_deleted_is_named(argument, code, tmp_path):
+    (tmp_path / 'gone').mkdir()
+    script = tmp_path / 'tool.py'
+    script.write_text(COMMAND)
+    line = f'cd gone && rmdir ../gone && {sys.executable} {script} {argument}'
+    done = subprocess.run(['bash', '-c', line], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == code
+    assert (
+        code == 0 or done.stderr == 'error: the current folder does not exist any more; change to another one with cd\n'
+    )
+
+
 def test_a_path_that_is_not_text_keeps_its_bytes(tmp_path):
     script = tmp_path / 'tool.py'
     script.write_text(COMMAND.replace("f'{number:060d}'", 'args.images'))

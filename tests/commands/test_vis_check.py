@@ -11,14 +11,6 @@ from vistool.commands.vis_check import main
 check = runner(main)
 
 
-@pytest.fixture
-def here(furnished, tmp_path, monkeypatch):
-    """A folder to write into, from which the furnished things are ``things/…``."""
-    (tmp_path / 'things').symlink_to(furnished)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 VIT = ['things/vit.py', 'none']
 
 

@@ -174,7 +174,10 @@ def broken(tmp_path_factory):
         (['{}/optimizer.py', '-d', '9'], 'NoSuchOptimizer'),
         (['{}/hook.py', '-d', '9'], 'custom_hooks'),
         (['{}/off.py', '-d', '9'], 'ParamSchedulerHook'),
-        ([CIFAR, '-d', '9'], 'a dataset of 9 images does not fill one batch of 16'),
+        (
+            [CIFAR, '-d', '9', '--cfg-options', 'train_dataloader.drop_last=True'],
+            '9 images does not fill one batch of 16 on 1 GPU, and train_dataloader.drop_last leaves it out',
+        ),
         ([CIFAR, '-d', '0'], '--dataset-size'),
         ([CIFAR, '-d', '640', '-n', '0'], '--ngpus: 0 GPUs'),
         ([CIFAR, '-d', '640', '-n', 'two'], 'two'),

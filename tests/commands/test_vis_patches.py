@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import cv2
 import einops
@@ -129,6 +130,13 @@ def test_a_folder_in_which_one_picture_is_broken(capsys, tmp_path):
     assert files(tmp_path / 'out') == ['a_10.png', 'b_10.png']
 
 
+def test_pictures_among_the_photos_are_not_cut_again(capsys, tmp_path):
+    (tmp_path / 'a.png').write_bytes(Path(ASTRONAUT).read_bytes())
+    for size in ('64', '32'):
+        code, out, _ = run(capsys, tmp_path, '--patch-size', size, '-o', tmp_path)
+        assert code == 0 and out == f'{tmp_path}/a_{size}.png\n'
+
+
 def test_by_default_another_choice_never_overwrites_the_last(capsys, tmp_path, monkeypatch):
     image = os.path.abspath(ASTRONAUT)
     monkeypatch.chdir(tmp_path)
@@ -168,7 +176,7 @@ def test_by_default_another_choice_never_overwrites_the_last(capsys, tmp_path, m
         ([ASTRONAUT, '--patch-size', '64', '--highlight', 'x'], '--highlight'),
         (['--highlight', '1', ASTRONAUT], 'positional'),
         ([ASTRONAUT, '--patch-size', '16', '--windows'], '--windows'),
-        ([ASTRONAUT, 'timm::resnet18'], 'cuts no patches'),
+        ([ASTRONAUT, 'timm::resnet18'], 'config: .* cuts no patches.*leave out config and give --patch-size'),
         ([ASTRONAUT, 'configs/efficientnet_lite/efficientnet-lite0_in1k.py'], 'cuts no patches'),
         ([ASTRONAUT, 'timm::convnext_atto', '--sequence'], '--sequence'),
         ([ASTRONAUT, VIT, '--windows'], '--windows.*no windows'),

@@ -17,6 +17,7 @@ from PIL import Image
 from vistool.data.datasets import LabeledFiles
 from vistool.data.samples import Item, Sample, find_inputs, preprocess
 from vistool.errors import InputError
+from vistool.visualization.files import encode_pixels
 
 
 def make(root, *names):
@@ -86,6 +87,40 @@ def test_lists_that_name_nothing(tmp_path):
     (tmp_path / 'gone.txt').write_text('gone.png\n')
     with pytest.raises(InputError, match='none of the files'):
         find_inputs(tmp_path / 'gone.txt')
+
+
+@pytest.mark.parametrize(
+    ('text', 'labels'),
+    [
+        ('path,label\na/1.png,3\n"b, c/2.png",tabby\n', ['3', 'tabby']),
+        ('a/1.png,3\n"b, c/2.png","king penguin, Aptenodytes"\n', ['3', 'king penguin, Aptenodytes']),  # no header
+        ('\ufeffid;File;split;Class\r\n7;a/1.png;val;cat\r\n8;b, c/2.png;val;\r\n', ['cat', None]),
+        ('fold\tfilename\n1\ta/1.png\n2\tb, c/2.png\n', [None, None]),
+        ('a/1.png\n\n"b, c/2.png"\n', [None, None]),
+    ],
+)
+def test_tables_of_paths_and_classes(tmp_path, text, labels):
+    make(tmp_path, 'a/1.png', 'b, c/2.png')
+    (tmp_path / 'labels.csv').write_text(text, encoding='utf-8')
+    items = find_inputs(tmp_path / 'labels.csv')
+    assert [item.name for item in items] == ['a/1', 'b, c/2']
+    assert [item.label for item in items] == labels
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('1,a/1.png,3\n', 'has 3 columns, and its first row does not say which of them has the paths'),
+        ('path,label\n,3\n', 'row 2: no path'),
+        ('path,label\n', 'names no image'),
+        ('', 'names no image'),
+        ('photo,label\na/1.jpg,3\n', 'none of the files listed'),
+    ],
+)
+def test_tables_that_cannot_be_read_say_why(tmp_path, text, said):
+    (tmp_path / 'labels.csv').write_text(text)
+    with pytest.raises(InputError, match=said):
+        find_inputs(tmp_path / 'labels.csv')
 
 
 @pytest.mark.parametrize(
@@ -229,6 +264,22 @@ def test_results_of_earlier_runs_are_not_photos(tmp_path, caplog):
     ]  # fmt: skip
     assert 'results of earlier runs' in caplog.text
     assert [item.path.name for item in find_inputs(tmp_path / 'out')] == ['1.png']
+
+
+def test_pictures_without_a_run_are_not_photos_either(tmp_path, caplog):
+    """Beside the photos and below them, in any case; the numbers beside such a picture are not an array to read."""
+    caplog.set_level('INFO', 'vistool')
+    drawn = encode_pixels(np.zeros((8, 8, 3), np.uint8), '.png')
+    make(tmp_path, 'a.png', 'b.jpg', 'sub/c.png')
+    for name in ('a_heat.png', 'sub/patches/c.PNG', 'only/a.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(drawn)
+    np.savez(tmp_path / 'only/a.npz', image=np.zeros((8, 8, 3), np.uint8))
+    assert [item.name for item in find_inputs(tmp_path)] == ['a', 'b', 'sub/c']
+    assert f'results of earlier runs in {tmp_path} are left out, such as {tmp_path}/a_heat.png' in caplog.text
+    with pytest.raises(InputError, match='no image in the folder'):
+        find_inputs(tmp_path / 'only')
+    assert [item.name for item in find_inputs(tmp_path / 'a_heat.png')] == ['a_heat']  # named by itself: it is meant
 
 
 def test_links_to_nothing_are_told_of(tmp_path, caplog):

@@ -313,9 +313,19 @@ def test_a_config_without_a_scope_uses_mmcv(photo):
     np.testing.assert_array_equal(build_pipeline(made).read(photo).image, SMALL)
 
 
+@pytest.mark.parametrize('normalized', [False, True])
+def test_a_config_without_a_pipeline_says_what_the_network_gets(photo, caplog, normalized):
+    settings = {'data_preprocessor': {'mean': [0.0] * 3, 'std': [255.0] * 3, 'to_rgb': True}} if normalized else {}
+    build_pipeline(Config({'default_scope': 'mmpretrain', 'model': {'type': 'my.Net'}, **settings}))
+    assert 'no test pipeline: images are resized and center-cropped to 224x224' in caplog.text
+    assert ('the network gets values from 0 to 255, blue first' in caplog.text) is not normalized
+
+
 def test_errors_name_the_step(photo, tmp_path):
     with pytest.raises(InputError, match='pipeline step Unheard cannot be built'):
         build_pipeline(config(LOAD, {'type': 'Unheard'}))
+    with pytest.raises(InputError, match="PackInputs cannot be built.*; the config needs default_scope = 'mmpretrain'"):
+        build_pipeline(Config({'test_pipeline': [LOAD, PACK]}))
     with pytest.raises(InputError, match=r'photo\.png: the transform RandomCrop failed'):
         build_pipeline(config(LOAD, TO_PIL, {'type': 'torchvision/RandomCrop', 'size': 500}, PACK)).read(photo)
     np.save(tmp_path / 'floats.npy', np.zeros((30, 40, 3), np.float32))

@@ -2,12 +2,19 @@
 
 import importlib
 import io
+import logging
 import shlex
 import zipfile
 
 import numpy as np
 import pytest
+import timm
 from explorer import explored, png
+from PIL import Image
+from torchvision.transforms.functional import to_tensor
+
+import vistool as vt
+from vistool.explore.forward import run_once
 
 VIEWS = {
     'a head of attention': {'view': 'attention', 'x': 40, 'y': 30, 'head': 1, 'layer': 0},
@@ -122,6 +129,15 @@ def test_scores_are_listed_from_the_surest(client, photo):
     scores = client.describe(photo)['scores']
     assert len(scores) == 7 and sum(each['score'] for each in scores) == pytest.approx(1, abs=1e-5)
     assert [each['score'] for each in scores] == sorted((each['score'] for each in scores), reverse=True)
+
+
+def test_what_is_found_out_about_a_network_is_not_a_call_of_its_layers(caplog):
+    network = timm.create_model('test_efficientnet', num_classes=4).eval()
+    model = vt.load(network, transform=to_tensor)
+    caplog.set_level(logging.INFO, 'vistool')
+    found = run_once(model, model.read(Image.open(io.BytesIO(png((64, 64))))))
+    assert 'times: call' not in caplog.text
+    assert found.explained is not None and len(found.features) > 1
 
 
 def test_a_second_photo_takes_one_forward_and_clicks_take_none(client, photo):

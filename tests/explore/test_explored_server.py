@@ -6,6 +6,7 @@ import threading
 import zipfile
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -74,10 +75,10 @@ def test_a_thumbnail_is_small_and_needs_no_model(client, name, size, small, monk
     assert shown.format == 'JPEG' and shown.size == small
 
 
-def test_a_thumbnail_of_16_bits_is_the_picture_that_commands_show(client):
-    file = io.BytesIO()
-    Image.fromarray((np.arange(60 * 90, dtype=np.uint16) * 12).reshape(60, 90)).save(file, 'PNG')
-    photo = client.upload(file.getvalue(), 'deep.png')
+@pytest.mark.parametrize('channels', [(), (3,)])
+def test_a_thumbnail_of_16_bits_is_the_picture_that_commands_show(client, channels):
+    values = np.resize((np.arange(60 * 90, dtype=np.uint16) * 12), (60, 90, *channels))
+    photo = client.upload(cv2.imencode('.png', values)[1].tobytes(), 'deep.png')
     assert client.get(f'photos/{photo}/thumbnail').content == client.get(f'photos/{photo}/picture').content
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from vistool.data.dataloaders import lists_several
+from vistool.data.datasets import dataset_config
+from vistool.data.pipelines import find_pipeline
 from vistool.errors import InputError
 from vistool.models.classes import dataset_classes
 from vistool.models.configs import (
@@ -53,6 +57,34 @@ def own_import_path(monkeypatch):
 
 
 # ---- what is found
+
+
+NETWORK = 'import torch\nfrom torch import nn\n\n\nclass {}({}):\n    pass\n\n\nclass Part:\n    pass\n'
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        (
+            NETWORK.format('MyNet', 'nn.Module'),
+            "code that defines MyNet, not a config.*model = dict\\(type='code.MyNet'\\)",
+        ),
+        (NETWORK.format('MyNet', 'torch.nn.Module'), "model = dict\\(type='code.MyNet'\\)"),
+        (
+            'from torchvision.models import resnet18\nmodel = resnet18()\n',
+            'line 2: a config cannot call what it imports',
+        ),
+        ('import torchvision\n\nmodel = torchvision.models.resnet18()\n', r'line 3: .*model = dict\(type=NAME, …\)'),
+    ],
+)
+def test_a_file_of_code_is_told_from_a_config(tmp_path, text, said):
+    assert re.search(said, error_of(write(tmp_path / 'code.py', text)))
+
+
+def test_a_bare_name_is_answered_with_the_packages_that_know_it():
+    assert 'did you mean timm::resnet50 or torchvision::resnet50?' in error_of('resnet50')
+    assert 'did you mean timm::vit_tiny_patch16_224?' in error_of('vit_tiny_patch16_224')
+    assert 'did you mean torchvision::swin_t?' in error_of('swin_t')
 
 
 @pytest.mark.parametrize(
@@ -500,17 +532,40 @@ LOADER = "dict(batch_size={}, dataset=dict(type='CustomDataset', metainfo=dict(c
 TWO_LOADERS = f'[{LOADER.format(2, ["cat", "dog"])}, {LOADER.format(3, ["tree"])}]'
 
 
-def test_of_several_dataloaders_the_first_is_taken_and_said(tmp_path, caplog):
+def test_of_several_dataloaders_the_first_is_taken(tmp_path):
     """As in the configs of ``MultiValLoop``; whatever reads a config finds one dataloader per phase."""
     text = TINY + f'val_dataloader = {TWO_LOADERS}\ntest_dataloader = val_dataloader\n'
-    source = resolve(write(tmp_path / 'multi.py', text))
-    assert source.config.val_dataloader.batch_size == source.config.test_dataloader.batch_size == 2
-    assert source.several == {'val_dataloader', 'test_dataloader'}
-    assert dataset_classes(source.config) == ('cat', 'dog')
-    assert [record.getMessage() for record in caplog.records if 'dataloaders' in record.getMessage()] == [
-        'multi: the first of 2 dataloaders in val_dataloader and test_dataloader is used; '
-        'choose another with options test_dataloader=1'
-    ]
+    config = resolve(write(tmp_path / 'multi.py', text)).config
+    assert config.val_dataloader.batch_size == config.test_dataloader.batch_size == 2
+    assert lists_several(config, 'val_dataloader') and lists_several(config, 'test_dataloader')
+    assert not lists_several(config, 'train_dataloader') and 'listed' not in config.pretty_text
+
+
+def warnings_of(caplog):
+    found = [record.getMessage() for record in caplog.records if 'dataloaders' in record.getMessage()]
+    caplog.clear()
+    return found
+
+
+def test_that_the_first_of_several_dataloaders_is_used_is_said_where_it_is_read(tmp_path, caplog):
+    """Once for each; and not as long as what is read is the same in all of them."""
+    text = TINY + f'val_dataloader = {TWO_LOADERS}\ntest_dataloader = val_dataloader\n'
+    config = resolve(write(tmp_path / 'multi.py', text)).config
+    assert find_pipeline(config) is None and warnings_of(caplog) == []
+    said = 'multi: the first of 2 dataloaders in {0} is used; choose another with options {0}=1'
+    assert dataset_classes(config) == ('cat', 'dog')
+    assert warnings_of(caplog) == [said.format('test_dataloader')]
+    for _ in range(2):
+        dataset_config(config.copy(), 'val')
+        dataset_config(config, 'test')
+    assert warnings_of(caplog) == [said.format('val_dataloader')]
+
+
+@pytest.mark.parametrize(('size', 'count'), [(32, 0), (48, 1)])
+def test_another_pipeline_in_a_list_of_dataloaders_is_told_of(tmp_path, caplog, size, count):
+    loaders = [f"dict(dataset=dict(pipeline=[dict(type='Resize', scale={each})]))" for each in (32, size)]
+    config = resolve(write(tmp_path / 'multi.py', TINY + f'test_dataloader = [{", ".join(loaders)}]\n')).config
+    assert find_pipeline(config)[0].scale == 32 and len(warnings_of(caplog)) == count
 
 
 def test_another_of_several_dataloaders_is_chosen(tmp_path, caplog):

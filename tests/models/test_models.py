@@ -1,6 +1,7 @@
 """Models however they come: config-free, from the user's own folder, with any container for an output."""
 
 import logging
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from PIL import Image
 from torch import nn
 
 from vistool.analyses.cam import CAM
+from vistool.analyses.patches import Patches
 from vistool.environment import warn_of_environment
 from vistool.errors import InputError
-from vistool.models.configs import Source
-from vistool.models.model import load, preview_model
+from vistool.models.configs import Source, resolve
+from vistool.models.model import build_module, load, preview_model
 from vistool.network.outputs import Hints, default_scores, find_readout, has_classes
 from vistool.runs.spec import Models, ModelSpec, opened_models
 
@@ -377,3 +379,96 @@ def test_threads_that_hide_notices_leave_the_streams_as_they_were():
         other.result()
     assert hidden is not stream
     assert sys.stdout is stream
+
+
+def test_a_model_is_built_and_reads_whatever_the_default_device_is():
+    photo = np.random.default_rng(0).integers(0, 256, (90, 110, 3), np.uint8)
+    model = load('timm::test_vit', 'none')
+    usual, patches = CAM()(model, photo), Patches()(model, model.read(photo))
+    try:
+        torch.set_default_device('meta')
+        other = load('timm::test_vit', 'none')
+        found, cut = CAM()(other, photo), Patches()(other, other.read(photo))
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(found.maps[0].values, usual.maps[0].values)
+    assert cut.caption == patches.caption
+
+
+def test_a_model_loads_and_reads_where_the_default_type_is_bfloat16():
+    photo = np.random.default_rng(0).integers(0, 256, (90, 110, 3), np.uint8)
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        model = load('timm::test_vit', 'none')
+        sample = model.read(photo)
+        assert np.isfinite(CAM()(model, sample).maps[0].values).all()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(sample.image, load('timm::test_vit', 'none').read(photo).image)
+
+
+def test_a_network_without_values_is_named_as_such():
+    with torch.device('meta'):
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    for given in (network, load(network)):
+        with pytest.raises(InputError, match='weights of Sequential are on the meta device'):
+            CAM()(given, torch.zeros(3, 16, 16))
+
+
+@pytest.mark.parametrize('nothing', [[], (), {}, torch.zeros(0, 3, 16, 16)], ids=repr)
+def test_nothing_to_analyze_is_an_empty_batch(nothing):
+    with pytest.raises(InputError, match='an empty batch'):
+        CAM()(nn.Sequential(nn.Conv2d(3, 4, 3)), nothing)
+
+
+def test_bytes_that_go_into_a_network_as_they_are_are_told(caplog):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
+    CAM(layers='0')(network, image.float())
+    assert 'uint8' not in caplog.text
+    CAM(layers='0')(network, image)
+    assert 'a uint8 tensor goes into the network as the floats 0 to 255' in caplog.text
+
+
+@pytest.mark.parametrize('kind', [torch.float64, torch.bfloat16], ids=str)
+def test_photos_come_in_the_type_of_the_weights(kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    model = load(
+        Mean().to(kind), transform=lambda image: torch.from_numpy(np.asarray(image) / np.float32(255)).movedim(2, 0)
+    )
+    assert model.batch([model.read(pixels)]).dtype == kind
+    assert np.isfinite(CAM(layers='conv')(model, pixels).maps[0].values).all()
+
+
+@pytest.mark.parametrize(
+    ('config', 'said'),
+    [
+        ("custom_imports = dict(imports=['own_parts'])\nmodel = dict(type='Net')", "registered.*type='own_parts.Net'"),
+        ("model = dict(type='own_parts.Nett')", r'needs own_parts.Nett, and own_parts has no Nett; did you mean Net\?'),
+        ("model = dict(type='no_such_parts.Net')", 'no module no_such_parts is in this folder or on PYTHONPATH'),
+        ("model = dict(type='broken_parts.Net')", "broken_parts cannot be imported: No module named 'no_such_package'"),
+        ("model = dict(type='ImageClassifier')", r"not registered; the config needs default_scope = 'mmpretrain'$"),
+        (
+            "default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier', backbone=dict(type='ResNett'))",
+            'needs the class ResNett, which is not registered.*did you mean ResNet',
+        ),
+    ],
+)
+def test_a_class_that_is_not_found_says_where_it_was_looked_for(tmp_path, monkeypatch, config, said):
+    (tmp_path / 'own_parts.py').write_text('from torch import nn\n\n\nclass Net(nn.Identity):\n    pass\n')
+    (tmp_path / 'broken_parts.py').write_text('import no_such_package\n')
+    (tmp_path / 'named.py').write_text(f'{config}\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.delitem(sys.modules, 'own_parts', raising=False)
+    with pytest.raises(InputError, match=said) as caught:
+        build_module(resolve('named.py'))
+    assert 'KeyError' not in str(caught.value)
+
+
+def test_no_targets_mean_the_predicted_class_and_other_things_are_refused():
+    network, image = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.randn(3, 16, 16)
+    usual, found = (CAM(layers='0', targets=targets)(network, image) for targets in ((), None))
+    assert found.maps[0].coordinates == usual.maps[0].coordinates
+    with pytest.raises(InputError, match='targets: 1.5 does not name classes; accepted: ids, names'):
+        CAM(layers='0', targets=1.5)(network, image)

@@ -78,5 +78,5 @@ def test_missing_ops_of_mmcv_are_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
     with pytest.raises(InputError) as caught:
         require_ops()
-    assert str(caught.value).startswith("config: mmcv has no compiled ops (mmcv._ext), which mmdet's detectors need")
+    assert str(caught.value).startswith("model: mmcv has no compiled ops (mmcv._ext), which mmdet's detectors need")
     assert 'mim install mmcv' in caught.value.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import subprocess
 import sys
@@ -204,6 +205,8 @@ def test_a_misspelled_style_lists_near_names():
         vt.show(cam(), widht='column')
     with pytest.raises(InputError, match=r"format: unknown format 'gif'; accepted: png, jpg"):
         vt.render(cam(), 'gif')
+    with pytest.raises(InputError, match=r'path: BytesIO is not a path; render\(result, format=…\) gives'):
+        vt.save(cam(), io.BytesIO())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,9 @@
 """``vt.run``: everything that the commands do, in this process and from Python."""
 
+import inspect
 import json
 import threading
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import nn
 
 import vistool as vt
 from vistool.errors import InputError
+from vistool.runs.spec import Execution, Models, Output, Selection
 
 CAM = vt.CAM(['gradcam', 'layercam'])
 SMALL = ('mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'none')
@@ -215,6 +218,24 @@ def test_an_analysis_of_ones_own_runs_and_reduces(model, photos, tmp_path):
     assert summary.done == 12
     means = np.genfromtxt(tmp_path / 'means.csv', delimiter=',', names=True)
     assert len(means) == 12 and [path.name for path in summary.files[-2:]] == ['means.png', 'means.csv']
+
+
+def test_a_run_takes_whatever_its_parts_hold_with_the_same_defaults():
+    """Parameters fill the fields of their names, so one that is missing or has another default would be lost."""
+    parameters = inspect.signature(vt.run).parameters
+    own = {'first', 'gallery'}  # the model itself; True or folders
+    for part in (Models, Selection, Execution, Output):
+        for each in fields(part):
+            if each.name not in own:
+                default = parameters[each.name].default
+                assert default == each.default or (each.default is MISSING and default is None), each.name
+
+
+def test_names_of_outputs_come_from_a_file(model, photos, tmp_path):
+    (tmp_path / 'names.txt').write_text('\n'.join(f'name {number}' for number in range(10)))
+    vt.run(model, photos, CAM, out=tmp_path / 'out', classes_file=tmp_path / 'names.txt', max_samples=1)
+    (entry,) = map(json.loads, (tmp_path / 'out/manifest.jsonl').read_text().splitlines())
+    assert entry['prediction']['name'].startswith('name ')
 
 
 def test_the_exports_are_what_signatures_mention():

@@ -468,6 +468,20 @@ def test_the_scripts_say_how_they_are_used(script):
     assert done.returncode == 2 and f'tools/{script} ' in done.stderr and 'DRY_RUN' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['dist_vis.sh', '2', 'vis_cam', 'photos'], 'error: TOOL: no tools/2.py; accepted: vis_cam, '),
+        (['dist_vis.sh', 'vis_cam', 'photos', '2'], "error: GPUS: 'photos' is not a number of processes"),
+        (['dist_vis.sh', 'vis_cam', '0', 'photos'], "error: GPUS: '0' is not a number of processes"),
+        (['slurm_vis.sh', 'gpu', 'vis_cam', 'photos'], 'error: TOOL: no tools/photos.py; accepted: vis_cam, '),
+    ],
+)
+def test_the_scripts_say_which_argument_is_wrong(words, said):
+    done = subprocess.run([f'tools/{words[0]}', *words[1:]], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(said) and len(done.stderr.splitlines()) == 1
+
+
 def test_dry_runs_print_the_command(tmp_path):
     settings = {**os.environ, 'DRY_RUN': '1', 'GPUS': '16'}
     words = ['vis_cam', '@val', 'work_dirs/exp', '--device', 'cuda']

@@ -13,7 +13,7 @@ from PIL import Image
 import vistool as vt
 from vistool.errors import InputError
 from vistool.results import Curve, Curves
-from vistool.visualization.curves import _look, curves_figure, draw_curves
+from vistool.visualization.curves import _look, draw_curves
 from vistool.visualization.style import Style
 from vistool.visualization.visualizer import save
 
@@ -33,7 +33,10 @@ def texts(figure):
 
 def drawn(result, **style):
     chosen = Style(**style)
-    return curves_figure(result, chosen.page(vector=False), chosen.theme)
+    page = chosen.page(vector=False)
+    figure = Figure(dpi=72 * page.density / page.points)
+    draw_curves(result, page, figure, chosen.theme)
+    return figure
 
 
 def test_peak_and_end_are_marked_and_said():

@@ -385,8 +385,8 @@ def statistics_of(images: Sequence[Objects], classes: tuple[str, ...] | None) ->
     )
 
 
-#: A mean off by more than this share of the standard deviation, or a spread off by this factor, is reported.
 _SHIFT, _SPREAD = 0.25, 1.33
+"""A mean off by more than this share of the standard deviation, or a spread off by this factor, is reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,6 +404,7 @@ class Measured:
         objects: The numbers of its annotations; None without any.
         faults: What is wrong with them.
         hashed: The image in short, to find its near-duplicates; None where nobody asked.
+        path: Its file, if it has one.
     """
 
     index: int
@@ -415,6 +416,12 @@ class Measured:
     objects: Objects | None = None
     faults: tuple[tuple[int, str, str], ...] = ()
     hashed: HashedImage | None = None
+    path: Path | None = None
+
+    @property
+    def problem(self) -> InputError | None:
+        """Why it has no numbers; None where it has."""
+        return self.error or (InputError('it has no values') if self.moments is None else None)
 
     def row(self, names: Sequence[str]) -> dict[str, Any]:
         """As a row of the table; ``names`` are those of the channels."""
@@ -485,6 +492,7 @@ class DatasetReport:
             objects=None if annotations is None else Objects.of(annotations, samples.classes),
             faults=_faults([[replace(record, faults=(*record.faults, *samples.left_out(index)))]]),
             hashed=hashed_record(record, self.phase) if self.hashes else None,
+            path=record.path,
         )
 
     def summed(self, samples: Samples, measured: Iterable[Measured]) -> DatasetSummary:
@@ -493,46 +501,38 @@ class DatasetReport:
         Raises:
             InputError: No sample could be read.
         """
-        counts: Counter[int] = Counter()
-        sizes, moments, failed, read, expected = [], [], [], [], None
-        objects: list[Objects] = []
-        faults: list[tuple[int, str, str]] = []
-        for each in measured:
-            read.append(each)
-            if each.error is not None or each.moments is None:
-                failed.append((each.index, each.error or InputError('it has no values')))
-                continue
-            counts.update(each.classes)
-            faults += each.faults
-            objects += [] if each.objects is None else [each.objects]
-            sizes.append(each.size)
-            moments.append(each.moments)
-            expected = each.expected
-        if not moments:
-            error = failed[0][1] if failed else InputError('there is none')
-            raise InputError(
-                f'no sample can be read; the first: {error.problem}',
-                accepted=error.accepted,
-                hint=error.hint,
-                parameter=error.parameter,
-            )
+        read = list(measured)
+        failed = tuple((each.index, each.problem) for each in read if each.problem is not None)
+        known = [each for each in read if each.problem is None]
+        if not known:
+            raise _none_read(failed)
+        moments = [each.moments for each in known if each.moments is not None]
         count = len(moments[0])
         first, second = np.mean([each for each in moments if len(each) == count], axis=0).T
         found = np.stack([first, np.sqrt(np.maximum(second - first**2, 0))], axis=1)
-        names = {class_name(index, samples.classes): count for index, count in sorted(counts.items())}
-        provenance: dict[str, Any] = {'samples': len(sizes), 'of': len(samples), 'seed': samples.seed}
+        counts = Counter(label for each in known for label in each.classes)
+        objects = [each.objects for each in known if each.objects is not None]
+        expected = known[-1].expected
+        provenance: dict[str, Any] = {'samples': len(known), 'of': len(samples), 'seed': samples.seed}
         return DatasetSummary(
-            counts=names,
-            sizes=np.array(sizes),
+            counts={class_name(label, samples.classes): counts[label] for label in sorted(counts)},
+            sizes=np.array([each.size for each in known]),
             found=found,
             expected=expected,
             verdict=verdict(found, expected),
-            failed=tuple(failed),
+            failed=failed,
             rows=tuple(each.row(channel_names(count)) for each in read),
             provenance=provenance,
             objects=statistics_of(objects, samples.classes),
-            faults=tuple(faults),
+            faults=tuple(fault for each in known for fault in each.faults),
         )
+
+
+def _none_read(failed: Sequence[tuple[int, InputError]]) -> InputError:
+    """The error of a dataset of which no sample can be read, with the first one's reason."""
+    error = failed[0][1] if failed else InputError('there is none')
+    problem = f'no sample can be read; the first: {error.problem}'
+    return InputError(problem, accepted=error.accepted, hint=error.hint, parameter=error.parameter)
 
 
 def hashed_record(record: Record, phase: str) -> HashedImage:

@@ -16,7 +16,7 @@ from vistool.data.images import ImageLike, read_photo
 from vistool.data.patches import MASKS, PatchGrid, Size, by, filling, fitting, make_mask, pair, window
 from vistool.data.photometry import pixels_of
 from vistool.environment import versions
-from vistool.errors import InputError, close_matches, counted
+from vistool.errors import InputError, close_matches, counted, param
 from vistool.registry import ANALYSES
 from vistool.results import Cut, GridImage, ImageGrid
 
@@ -269,7 +269,7 @@ class Patches:
             if value is not None:
                 raise InputError(
                     'the sizes are read from the network',
-                    hint='leave it out, or leave the config out',
+                    hint=f'leave it out, or leave out {param("model")}',
                     parameter=option,
                 )
         from vistool.models.model import as_model, as_samples
@@ -279,7 +279,8 @@ class Patches:
         samples, single = as_samples(cast('Sample | list[Sample] | NetworkInput', subject), model)
         results = []
         for sample in samples:
-            embedding = find_embedding(model.module, model.batch([sample]))
+            with model.borrowed():
+                embedding = find_embedding(model.module, model.batch([sample]))
             facts = {**model.provenance(), **sample.provenance(), 'module': embedding.name}
             grid = self._views(sample.image, embedding.grid, embedding, sample.index or 0)
             grid = replace(grid, caption=f'{model.name} · {grid.caption}', shown=(sample.shown,))

@@ -71,6 +71,7 @@ def _run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequen
     before, log_speller.spelling = log_speller.spelling, parser.spelling
     try:
         args = parser.parse(argv)
+        _require_folder()
         left_out = CARRIED_OUT if getattr(args, 'deterministic', False) else ()
         args.command = parser.command(argv, left_out)
         args.again = parser.again(argv, (*_OF_ONE_RUN, *left_out), str(getattr(args, 'images', None)))
@@ -96,6 +97,14 @@ def _run(work: Callable[[argparse.Namespace], int], parser: Parser, argv: Sequen
         return _complain(f'{cause_of(error)}; run with --debug for the traceback', OWN_FAULT)
     finally:
         log_speller.spelling = before
+
+
+def _require_folder() -> None:
+    """Raises an InputError in a folder that was deleted: PyTorch's libraries end the process there when they load."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError('the current folder does not exist any more', hint='change to another one with cd') from error
 
 
 def _work(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

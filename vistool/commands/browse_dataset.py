@@ -35,7 +35,7 @@ def build_parser() -> Parser:
     group.add_argument('--show', action='store_true', help='open a window for each picture as well')
     group.add_argument('-i', '--show-interval', type=real, default=2.0, metavar='S', help='seconds a window stays')
     group.add_argument('--report', action='store_true', help='one page: classes, sizes, colors, boxes, faults')
-    bits = 'bits of 64 in which hashes of near-duplicates may differ, for --report (default: 4); off'
+    bits = 'bits of 64 in which hashes of near-duplicates may differ, for --report (default: 4); off: none are searched'
     group.add_argument('--duplicates', default='4', metavar='D|off', help=bits)
     options.add_run(parser, model=False)
     parser.add_argument('--workers', type=whole, metavar='N', help='processes that read and draw; 0: this one alone')

@@ -56,7 +56,13 @@ class Parser(argparse.ArgumentParser):
         """Raises what argparse would print with a usage block."""
         hint = f'see {self.prog} --help'
         if 'required' in message:
-            hint = f'positional arguments go before options that take a list; {hint}'
+            lists = any(action.nargs in ('+', '*') and action.dest in self._typed for action in self._actions)
+            example = (self.epilog or '').partition('\n')[2].strip()
+            hint = (
+                f'positional arguments go before options that take a list; {hint}'
+                if lists
+                else f'{hint}, or try {example}'
+            )
         raise InputError(message, hint=hint)
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -84,6 +90,7 @@ class Parser(argparse.ArgumentParser):
 
     def spelling(self, parameter: str, value: str | None = None) -> str:
         """A parameter as this command's user types it: its option as typed before, or the name of its positional."""
+        parameter = _CALLED.get(parameter, parameter)
         for action in self._actions:
             if action.dest == parameter:
                 name = self._typed.get(parameter) or _long(action)
@@ -238,6 +245,8 @@ def _long(action: argparse.Action) -> str:
 
 
 _MAY_BE_EMPTY = ('title',)
+_CALLED = {'model': 'config'}
+"""Parameters of Python → those of commands, where these have another name: a command's model comes from a config."""
 
 
 def whole(text: str) -> int:
@@ -417,15 +426,17 @@ def config_options(pairs: Sequence[str]) -> Mapping[str, Any]:
 
 def add_images(parser: Parser, *, datasets: bool = True) -> None:
     """``img``; ``datasets``: also those of the config."""
-    every = 'image file, folder, quoted glob, .txt list, - (a list on stdin), or @train, @val, @test'
-    files = 'image file, folder, quoted glob, .txt list of paths, or - (a list on stdin)'
+    every = 'image file, folder, quoted glob, .txt or .csv list, - (a list on stdin), or @train, @val, @test'
+    files = 'image file, folder, quoted glob, .txt or .csv list of paths, or - (a list on stdin)'
     parser.add_argument('images', metavar='img', help=every if datasets else files)
 
 
 def add_model(parser: Parser, *, checkpoint: bool = True) -> None:
     """``config`` and ``checkpoint``."""
     parser.add_argument(
-        'config', help='config file, mmpretrain::PATH, model name, timm::NAME, or a run directory (work_dirs/exp)'
+        'config',
+        help='config file, vistool::PATH, mmpretrain::PATH, model name, timm::NAME, torchvision::NAME, hf::FOLDER, or '
+        'a run directory (work_dirs/exp)',
     )
     if checkpoint:
         parser.add_argument(
@@ -684,6 +695,14 @@ def add_layers(group: argparse._ArgumentGroup, text: str, *aliases: str) -> None
     group.add_argument('--target-layers', *aliases, dest='layers', nargs='+', default=[], metavar='LAYER', help=text)
 
 
+def add_cam_layers(group: argparse._ArgumentGroup) -> None:
+    """Of which layers CAM is made, and what becomes of their channels."""
+    add_layers(group, 'such as backbone.layer4[-1]; several are fused; default: chosen for the network')
+    group.add_argument(
+        '--eigen-smooth', action='store_true', help='first principal component instead of the channel sum'
+    )
+
+
 def add_tokens(parser: Parser) -> None:
     """How a layer's output is laid out."""
     group = parser.add_argument_group('layout of tokens (found by looking at the model; these override)')
@@ -715,7 +734,7 @@ def add_batch(parser: Parser) -> None:
     group.add_argument(
         '--workers', type=whole, default=2, metavar='N', help='threads that read and that write (default: 2)'
     )
-    group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
+    add_amp(group)
     group.add_argument('--resume', action='store_true', help='continue the run in the output folder')
     group.add_argument('--overwrite', action='store_true', help='start again, whatever the output folder holds')
     group.add_argument(
@@ -739,6 +758,11 @@ def add_batch(parser: Parser) -> None:
     group.add_argument(
         '--deterministic', action='store_true', help='the same bytes however many processes and interruptions; slower'
     )
+
+
+def add_amp(group: argparse._ArgumentGroup) -> None:
+    """``--amp``: whether networks run in half precision."""
+    group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
 
 
 def add_selection(parser: Parser) -> None:

@@ -56,16 +56,13 @@ def _add_map(parser: Parser) -> None:
     )
     options.add_targets(group, 'class ids, class names, topN, or label; default: the predicted class')
     options.add_score_sign(group)
-    options.add_layers(group, 'such as backbone.layer4[-1]; several are fused; default: chosen for the network')
+    options.add_cam_layers(group)
     group.add_argument(
         '--layer-fusion', default='mean', metavar='mean|max|none', help='several layers; none: a column each'
     )
     group.add_argument('--reference', metavar='IMG', help='explain similarity to this image instead of a class')
     group.add_argument(
         '--preview-model', action='store_true', help='list layers and outputs and stop (needs no checkpoint)'
-    )
-    group.add_argument(
-        '--eigen-smooth', action='store_true', help='first principal component instead of the channel sum'
     )
     group.add_argument('--aug-smooth', action='store_true', help='average over six augmented views')
 

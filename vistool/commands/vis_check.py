@@ -34,10 +34,7 @@ def build_parser() -> Parser:
     names = 'randomization, classes, gridpg, difull, direction, maps, stability, layers; default: all'
     group.add_argument('--checks', nargs='+', default=[], metavar='NAME', help=names)
     options.add_targets(group, 'class id, class name, or label; default: the predicted class')
-    options.add_layers(group, 'such as backbone.layer4[-1]; several are fused; default: chosen for the network')
-    group.add_argument(
-        '--eigen-smooth', action='store_true', help='first principal component instead of the channel sum'
-    )
+    options.add_cam_layers(group)
     options.add_picture(parser, maps=False, tiles=False)
     options.add_inputs(parser)
     options.add_outputs(parser)

@@ -14,7 +14,7 @@ import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser, whole
@@ -24,9 +24,12 @@ from vistool.errors import InputError
 if TYPE_CHECKING:
     import socket
 
+    from torch import nn
+
     from vistool.explore.photos import Photo
     from vistool.explore.session import Session
     from vistool.explore.view import Drawing
+    from vistool.models.configs import Source
     from vistool.models.model import Model
     from vistool.runs.patches import PatchesSpec
     from vistool.runs.spec import Models, RunSpec
@@ -45,8 +48,8 @@ def build_parser() -> Parser:
     group = parser.add_argument_group('page')
     group.add_argument(
         '--img', dest='images', nargs='+', default=[], metavar='IMG',
-        help='photos to begin with: files, a folder, a quoted glob, a .txt list, or @train, @val, @test; more can be '
-        'dropped on the page',
+        help='photos to begin with: files, a folder, a quoted glob, a .txt or .csv list, or @train, @val, @test; more '
+        'can be dropped on the page',
     )  # fmt: skip
     group.add_argument('--port', type=whole, default=0, metavar='N', help='of this machine (default: any that is free)')
     group.add_argument('--no-browser', action='store_true', help='print the address, open nothing')
@@ -136,7 +139,7 @@ def require_packages() -> None:
             raise InputError(f'{name} is not installed', hint="pip install 'mmvistool[explore]'") from None
 
 
-def own_photos(words: Sequence[str], source: Any) -> list[Photo]:
+def own_photos(words: Sequence[str], source: Source | Model | nn.Module) -> list[Photo]:
     """The photos that the command names.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import re
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ def build_parser() -> Parser:
     example = 'vis_lr mmpretrain::resnet/resnet50_8xb32_in1k.py -d 1281167 -n 8 -s lr.png'
     parser = Parser('vis_lr', __doc__, example)
     parser.add_argument(
-        'config', nargs='+', help='config file, mmpretrain::PATH, model name, or a run directory; several'
+        'config', nargs='+', help='one or several: config file, mmpretrain::PATH, model name, or a run directory'
     )
     group = parser.add_argument_group('run')
     add = group.add_argument
@@ -102,12 +101,7 @@ def work(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    # What the imports make stays: looking through it again and again for garbage costs a fifth of the whole command.
-    gc.disable()
-    try:
-        return boundary.run(work, build_parser(), argv)
-    finally:
-        gc.enable()
+    return boundary.run(work, build_parser(), argv)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vistool.commands import boundary, options
 from vistool.commands.options import Parser, real, whole
@@ -83,7 +83,7 @@ def spec_of(args: argparse.Namespace) -> PatchesSpec:
     )
 
 
-def numbers(text: str | None, parameter: str, counts: tuple[int, ...]) -> Any:
+def numbers(text: str | None, parameter: str, counts: tuple[int, ...]) -> int | tuple[int, ...] | None:
     """``'16'`` → 16, ``'16,8'`` → (16, 8); None stays None.
 
     Raises:

@@ -41,7 +41,7 @@ def build_parser() -> Parser:
     group.add_argument(
         '--gallery', nargs='*', metavar='RUN', help='a web page over the samples and the map; other runs beside it'
     )
-    group.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on the CPU')
+    options.add_amp(group)
     options.add_outputs(parser)
     options.add_run(parser)
     return parser
@@ -49,7 +49,7 @@ def build_parser() -> Parser:
 
 def _add_data(parser: Parser) -> None:
     group = parser.add_argument_group('samples (default: the first 20 classes of the test set, 100 of each)')
-    group.add_argument('--img', dest='images', metavar='PATH', help='image file, folder, quoted glob, or .txt list')
+    group.add_argument('--img', dest='images', metavar='PATH', help='image, folder, quoted glob, .txt or .csv list')
     group.add_argument('-p', '--phase', metavar='train|val|test', help='which dataset (default: test, else val)')
     group.add_argument('--test-cfg', dest='data', metavar='CONFIG', help='take the dataset of another config')
     group.add_argument(

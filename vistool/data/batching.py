@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool.data.annotations import Annotations, annotations_of
+from vistool.data.dataloaders import read_loader
 from vistool.data.datasets import Label, label_of
 from vistool.data.geometry import Size
 from vistool.data.photometry import Photometry, Preprocessing, float_array
@@ -54,7 +55,7 @@ class Batcher:
     """
 
     def __init__(self, config: Config, phase: str, seed: int = 0) -> None:
-        loader = config.get(f'{phase}_dataloader') or {}
+        loader = read_loader(config, phase)
         sampler = (loader.get('batch_sampler') or {}).get('sampler') or loader.get('sampler') or {}
         self.size = int(loader.get('batch_size') or 1)
         self.shuffles = bool(sampler.get('shuffle', False))

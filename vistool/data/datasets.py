@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistool import ranges
+from vistool.data.dataloaders import PHASES, phases_with_data, read_loader
 from vistool.data.samples import Item
 from vistool.errors import InputError, close_matches, counted, message_of, naming, param
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('vistool')
 
-#: A class id, several ids, a score for each class, one label per task, or None.
 Label = int | tuple[int, ...] | np.ndarray | dict[str, Any] | None
+"""A class id, several ids, a score for each class, one label per task, or None."""
 
 
 def info_of(dataset: Any, index: int) -> dict[str, Any]:
@@ -329,9 +330,6 @@ def _task_text(value: Any) -> str:
     return ','.join(map(str, value)) if isinstance(value, (list, tuple, np.ndarray)) else str(value)
 
 
-PHASES = ('train', 'val', 'test')
-
-
 def open_dataset(config: Config, phase: str, with_pipeline: bool = True) -> Any:
     """Builds the dataset of a config for a phase and reads its annotations; no image is opened.
 
@@ -402,11 +400,10 @@ def dataset_config(config: Config, phase: str) -> dict[str, Any]:
     """
     if phase not in PHASES:
         raise InputError(f'unknown phase {phase!r}', accepted=', '.join(PHASES), parameter='phase')
-    loader = config.get(f'{phase}_dataloader')
-    dataset = loader.get('dataset') if isinstance(loader, Mapping) else None
+    dataset = read_loader(config, phase).get('dataset')
     if not dataset:
         refuse_old_form(config, OLD_DATA, 'train_dataloader, val_dataloader and test_dataloader')
-        there = [name for name in PHASES if (config.get(f'{name}_dataloader') or {}).get('dataset')]
+        there = phases_with_data(config)
         hint = '' if there else 'give a config with a train_dataloader, val_dataloader or test_dataloader'
         raise InputError(
             f'the config has no {phase} dataset ({phase}_dataloader.dataset)',

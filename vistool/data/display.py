@@ -16,12 +16,12 @@ from vistool.errors import InputError
 STAND_IN = 128
 """The gray that stands in for a photo that nobody knows."""
 _DEPTHS = (8, 10, 12, 14, 16, 24, 32)
-#: A nominal range (0 to 4095, 0 to 1) is used where the brightest values reach at least this share of it.
 _FILLED = 1 / 3
-#: Else the range goes from one of these percentiles to the other.
+"""A nominal range (0 to 4095, 0 to 1) is used where the brightest values reach at least this share of it."""
 _PERCENTILES = (0.5, 99.5)
-#: More clipped values than this are mentioned.
+"""Else the range goes from one of these percentiles to the other."""
 _MUCH = 0.05
+"""More clipped values than this are mentioned."""
 _MOST_SAMPLES = 4_000_000
 _STRIP = 1 << 20  # pixels that are converted at a time
 

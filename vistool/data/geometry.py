@@ -348,8 +348,8 @@ def invert_field(field: Floats, targets: Floats, guess: Floats, matrix: Floats) 
     return points
 
 
-#: A field is inverted on a grid of at most this length, or twice the network's: its inverse is as smooth as a map.
 _INVERTED_SIDE = 1024
+"""A field is inverted on a grid of at most this length, or twice the network's: its inverse is as smooth as a map."""
 
 
 def _inverse_rows(geometry: Geometry, target: Size, rows: slice) -> tuple[Floats, Floats]:

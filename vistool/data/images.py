@@ -27,13 +27,13 @@ from vistool.records import shown_path
 log = logging.getLogger('vistool')
 logging.getLogger('PIL').addHandler(logging.NullHandler())  # else Python prints what it says of damaged files
 
-#: Suffixes that a folder is searched for.
 SUFFIXES = frozenset({
     '.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.dib', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm', '.pbm',
     '.pnm', '.jp2', '.tga', '.avif',
 })  # fmt: skip
-#: Files of arrays; a folder is searched for them where it holds no images.
+"""Suffixes that a folder is searched for."""
 ARRAY_SUFFIXES = frozenset({'.npy', '.npz'})
+"""Files of arrays; a folder is searched for them where it holds no images."""
 
 ImageLike = str | PathLike[str] | Image.Image | NDArray[Any]
 """An image as users give it: a path, a PIL image, or an array: ``(H, W, 3)`` RGB, ``(H, W)`` gray, or other bands."""
@@ -42,14 +42,13 @@ _UNKNOWN = 'not an image, or in an unknown format'
 _ACCEPTED = 'an image file (JPEG, PNG, TIFF, WebP, BMP, GIF) or an array (.npy, .npz)'
 AGAIN = 'copy or download it again'
 
-#: How files of images begin: JPEG, PNG, GIF, WebP, TIFF.
 _SIGNATURES = (b'\xff\xd8\xff', b'\x89PNG\r\n', b'GIF8', b'RIFF', b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-#: Those of them whose decoders print what they find: PNG (OpenCV, for 16 bits) and TIFF.
+"""How files of images begin: JPEG, PNG, GIF, WebP, TIFF."""
 _PRINTED = (_SIGNATURES[1], *_SIGNATURES[-4:])
-#: An axis of an array without a declared number of bands holds bands if it is no longer than this and the other is.
+"""Those of them whose decoders print what they find: PNG (OpenCV, for 16 bits) and TIFF."""
 _MOST_BANDS = 32
+"""An axis of an array without a declared number of bands holds bands if it is no longer than this and the other is."""
 
-#: EXIF orientation → the stored array upright.
 _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -59,6 +58,7 @@ _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
+"""EXIF orientation → the stored array upright."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -276,15 +276,15 @@ class Preprocessing:
         return replace(geometry.then(step), exact=False)
 
 
-#: Data preprocessors that the attributes above describe in full.
 _KNOWN = {
     'ClsDataPreprocessor', 'SelfSupDataPreprocessor', 'ImgDataPreprocessor', 'BaseDataPreprocessor',
     'DetDataPreprocessor', 'TwoNormDataPreprocessor', 'MultiModalDataPreprocessor',
 }  # fmt: skip
+"""Data preprocessors that the attributes above describe in full."""
 _NEVER_PAD = {'SelfSupDataPreprocessor', 'TwoNormDataPreprocessor', 'BaseDataPreprocessor'}
 
 
 def float_array(values: Any) -> NDArray[np.float64]:
     """A tensor, array or list as a float64 vector."""
-    values = values.detach().cpu().numpy() if hasattr(values, 'detach') else values
+    values = values.detach().double().cpu().numpy() if hasattr(values, 'detach') else values
     return np.asarray(values, np.float64).reshape(-1)

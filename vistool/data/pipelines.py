@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vistool.data.dataloaders import read_loader
 from vistool.data.datasets import values_of
 from vistool.data.decoders import decoding
 from vistool.data.display import PHOTO, Display, Shown
@@ -36,7 +37,6 @@ from vistool.records import find_path, shown_path
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-#: Orientation → whether the stored image is the upright one transposed, then mirrored horizontally and vertically.
 _STORED = {
     1: (False, False, False),
     2: (False, True, False),
@@ -47,6 +47,7 @@ _STORED = {
     7: (True, True, True),
     8: (True, True, False),
 }
+"""Orientation → whether the stored image is the upright one transposed, then mirrored horizontally and vertically."""
 
 
 def is_loader(transform: Any) -> bool:
@@ -119,8 +120,8 @@ def unloaded(
     return _as_opencv(image), replace(photometry, bgr=swaps)
 
 
-#: Types that OpenCV resizes; transforms of OpenMMLab are built on it.
 _OPENCV_TYPES = ('uint8', 'uint16', 'int16', 'float32', 'float64')
+"""Types that OpenCV resizes; transforms of OpenMMLab are built on it."""
 
 
 def _as_opencv(values: NDArray[Any]) -> NDArray[Any]:
@@ -681,8 +682,8 @@ def _own_preprocessor(name: str, described: Any, scope: str | None) -> Any:
 def find_pipeline(config: Config, phase: str = 'test') -> Sequence[Any] | None:
     """The config of a phase's pipeline, through any dataset wrappers; None if the config has none."""
     for name in ('test', 'val') if phase == 'test' else (phase,):
-        loader = config.get(f'{name}_dataloader')
-        if loader and (found := _pipeline_of(loader.get('dataset'))) is not None:
+        loader = read_loader(config, name, _pipeline_of)
+        if (found := _pipeline_of(loader)) is not None:
             return found
     for name in ('test', 'val') if phase == 'test' else (phase,):
         if config.get(f'{name}_pipeline'):
@@ -694,7 +695,7 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
     """Builds transforms from their configs in a scope; callables are used unchanged."""
     from mmengine.registry import TRANSFORMS, DefaultScope
 
-    from vistool.registry import near_names
+    from vistool.registry import near_names, scope_hint
 
     scope = 'mmpretrain' if scope == 'mmcls' else scope
     if scope == 'mmpretrain':
@@ -712,15 +713,17 @@ def build_transforms(steps: Sequence[Any], scope: str | None) -> list[Any]:
                 built.append(TRANSFORMS.build(dict(step)))
             except Exception as error:
                 near = near_names(message_of(error))
+                hint = f'{near}{" " * bool(near)}a transform of your own needs custom_imports in the config'
                 raise InputError(
                     f'the pipeline step {step.get("type")} cannot be built: {message_of(error)}',
-                    hint=f'{near}{" " * bool(near)}a transform of your own needs custom_imports in the config',
+                    hint=scope_hint(str(step.get('type')), scope) or hint,
                 ) from error
     return built
 
 
-def _pipeline_of(dataset: Any) -> Sequence[Any] | None:
-    """A dataset's pipeline; wrappers hold one dataset or several."""
+def _pipeline_of(loader: Mapping[str, Any]) -> Sequence[Any] | None:
+    """The pipeline of a dataloader's dataset; wrappers hold one dataset or several."""
+    dataset = loader.get('dataset')
     while isinstance(dataset, Mapping):
         if dataset.get('pipeline'):
             return dataset['pipeline']
@@ -734,7 +737,14 @@ def _fallback(config: Config, phase: str) -> list[Any]:
     backbone = (config.get('model') or {}).get('backbone') or {}
     size = backbone.get('img_size') or 224
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
-    log.warning('the config has no %s pipeline: images are resized and center-cropped to %dx%d', phase, height, width)
+    normalized = config.get('data_preprocessor') or (config.get('model') or {}).get('data_preprocessor')
+    raw = (
+        ''
+        if normalized
+        else '; it has no data_preprocessor either, so the network gets values from 0 to 255, blue first'
+    )
+    resized = f'images are resized and center-cropped to {height}x{width}'
+    log.warning('the config has no %s pipeline: %s%s', phase, resized, raw)
     return [
         {'type': 'LoadImageFromFile'},
         Cover((height, width)),

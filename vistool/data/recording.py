@@ -51,10 +51,10 @@ log = logging.getLogger('vistool')
 
 NOT_APPLIED = 'not applied'
 
-#: The name of an augmentation's magnitude, by the transform's name.
 _MAGNITUDES = {
     'Rotate': 'angle', 'Posterize': 'bits', 'Solarize': 'threshold', 'SolarizeAdd': 'amount', 'GaussianBlur': 'radius',
 }  # fmt: skip
+"""The name of an augmentation's magnitude, by the transform's name."""
 _OF_BOXES = {'valid', 'labels', 'is_within_crop_area'}
 _JITTER = ('brightness', 'contrast', 'saturation', 'hue')
 
@@ -182,17 +182,17 @@ def _text(value: Any) -> str:
 
 Detail = Literal['original', 'ends', 'steps']
 
-#: Steps that neither load nor change an image: they have no picture.
 _UNSEEN = {
     'PackInputs', 'PackMultiTaskInputs', 'PackDetInputs', 'PackSegInputs', 'Collect', 'ToTensor', 'ImageToTensor',
     'LoadAnnotations', 'FilterAnnotations', 'CleanCaption', 'OFAAddObjects', 'Transpose', 'NumpyToPIL', 'PILToNumpy',
     'ClampBoundingBoxes', 'SanitizeBoundingBoxes', 'ConvertBoundingBoxFormat', 'ClampKeyPoints', 'SanitizeKeyPoints',
     'SetClampingMode', 'ToImage', 'ToPureTensor',
 }  # fmt: skip
-#: Containers that run each of their children on an image of its own, and the attribute that holds them.
+"""Steps that neither load nor change an image: they have no picture."""
 _BRANCHING = {'MultiView': 'transforms', 'ApplyToList': 'transforms', 'TestTimeAug': 'subroutines'}
-#: Containers that may skip a child or draw which they run; a child that did nothing inside them is not shown.
+"""Containers that run each of their children on an image of its own, and the attribute that holds them."""
 _CHOOSING = {'RandomApply', 'RandomChoice', 'RandomOrder', 'AutoAugment', 'RandAugment', 'OneOf', 'SomeOf'}
+"""Containers that may skip a child or draw which they run; a child that did nothing inside them is not shown."""
 
 
 NOTHING = 'nothing'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import csv
 import glob
 import json
 import logging
@@ -24,14 +25,14 @@ from vistool.data.images import ARRAY_SUFFIXES, SUFFIXES
 from vistool.data.inputs import NamedInputs, PositionalInputs, entries, several, shared_of
 from vistool.data.truth import Region, Truth
 from vistool.errors import InputError, close_matches, counted, on_one_line
-from vistool.records import LINES, RUN, find_path, read_text
+from vistool.records import LINES, RUN, find_path, is_own_png, read_text
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger('vistool')
 
-_FORMS = 'a file, a folder, a quoted pattern, a .txt list, or - for a list on standard input'
+_FORMS = 'a file, a folder, a quoted pattern, a .txt or .csv list, or - for a list on standard input'
 
 
 def is_tensor(image: Any) -> bool:
@@ -213,8 +214,9 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str] |
     Args:
         spec: A file, a folder (searched recursively, without hidden files), a glob (``**`` too), a ``.txt`` list of
             paths (one a line, relative to the list's folder, else to the current one, with the image's class after a
-            comma if it is known; ``#`` starts a comment), ``-`` for such a list on standard input (there a NUL may
-            end each path, as of ``find -print0``), or a sequence of paths, or of images that were found before.
+            comma if it is known; ``#`` starts a comment), a ``.csv`` table of paths and classes (see :func:`_rows`),
+            ``-`` for a list on standard input (there a NUL may end each path, as of ``find -print0``), or a sequence
+            of paths, or of images that were found before.
 
     Raises:
         InputError: Nothing is found, or nothing found is an image.
@@ -235,7 +237,7 @@ def find_inputs(spec: str | os.PathLike[str] | Sequence[str | os.PathLike[str] |
     if path.is_dir():
         return _named(_walk(path), path)
     if path.is_file():
-        return _listed(path) if path.suffix.lower() == '.txt' else [Item(path, path.stem)]
+        return _listed(path) if path.suffix.lower() in _LISTS else [Item(path, path.stem)]
     if glob.has_magic(text):
         matches = map(Path, glob.glob(os.path.expanduser(text), recursive=True))
         found = sorted(each for each in matches if _is_image(each, SUFFIXES | ARRAY_SUFFIXES))
@@ -260,8 +262,9 @@ def images_below(folder: Path, *kinds: Collection[str]) -> list[Path]:
     """All images in a folder and below it, sorted; links to folders are followed, each folder once.
 
     What is hidden is left out: names that start with a dot (``.git``, ``.ipynb_checkpoints``) and ``__MACOSX``. So are
-    results that the manifest of a run lists, and folders below that such a run wrote; that is printed. A warning names
-    links that lead nowhere.
+    results, which is printed: what the manifest of a run lists, folders below that such a run wrote, and PNGs that
+    vistool drew, which is what all commands write into folders. (Other formats are not opened: it would take minutes to
+    look into a million photos.) A warning names links that lead nowhere.
 
     Args:
         folder: The folder.
@@ -269,28 +272,27 @@ def images_below(folder: Path, *kinds: Collection[str]) -> list[Path]:
     """
     kinds = kinds or (SUFFIXES,)
     suffixes = frozenset[str]().union(*kinds)
-    found, seen, results, dead = [], set(), list[str](), list[str]()
+    found, results, dead, seen = list[Path](), list[Path](), list[Path](), set[str]()
     written = _written_by_run(folder)
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
-        is_result = Path(root) != folder and _is_run(Path(root))
-        if real in seen or is_result:
-            results += [root] if is_result else []
+        of_run = Path(root) != folder and _is_run(Path(root))
+        if real in seen or of_run:
+            results += [Path(root)] if of_run else []
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not (name.startswith('.') or name == '__MACOSX'))
-        paths = [path for name in files if _is_image(path := Path(root, name), suffixes)]
-        own = {path for path in paths if path.relative_to(folder).as_posix() in written} if written else set()
-        found += [path for path in paths if path not in own]
-        results += map(str, own)
-        named = (Path(root, name) for name in files if Path(name).suffix.lower() in suffixes)
-        dead += [str(path) for path in named if path.is_symlink() and not path.exists()]
+        for path in (Path(root, name) for name in files):
+            if _is_image(path, suffixes):
+                (results if _is_result(path, folder, written) else found).append(path)
+            elif path.suffix.lower() in suffixes and path.is_symlink() and not path.exists():
+                dead.append(path)
     if dead:
         told = counted(len(dead), 'link leads', 'links lead')
         log.warning('%s: %s to nothing, such as %s', folder, told, on_one_line(min(dead)))
     if results:
-        log.info('results of earlier runs in %s are left out, such as %s', folder, on_one_line(sorted(results)[0]))
+        log.info('results of earlier runs in %s are left out, such as %s', folder, on_one_line(min(results)))
     alike = ([path for path in found if path.suffix.lower() in kind] for kind in kinds)
     return sorted(next(filter(None, alike), []))
 
@@ -298,6 +300,14 @@ def images_below(folder: Path, *kinds: Collection[str]) -> list[Path]:
 def _is_run(folder: Path) -> bool:
     """Whether a run over many images wrote a folder."""
     return (folder / RUN).is_file() and (folder / LINES).is_file()
+
+
+def _is_result(path: Path, folder: Path, written: Collection[str]) -> bool:
+    """Whether vistool wrote a file of ``folder``: a run lists it as ``written``, it is a PNG of ours, or beside one."""
+    if written and path.relative_to(folder).as_posix() in written:
+        return True
+    suffix = path.suffix.lower()
+    return is_own_png(path if suffix == '.png' else path.with_suffix('.png')) if suffix in ('.png', '.npz') else False
 
 
 def _written_by_run(folder: Path) -> set[str]:
@@ -320,9 +330,18 @@ def _walk(folder: Path) -> list[Path]:
     return found
 
 
+_LISTS = ('.txt', '.csv')
+_PATHS = ('path', 'file', 'image', 'filename', 'file_name', 'filepath', 'file_path', 'image_path', 'img', 'img_path')
+_CLASSES = ('label', 'class', 'class_name', 'category', 'target')
+
+
 def _listed(path: Path) -> list[Item]:
-    """The images of a ``.txt`` list. A missing one is kept, so that the run can report it and continue."""
-    items = _items_of(read_text(path, 'images').splitlines(), path.parent, f'in {path}')
+    """The images of a ``.txt`` or ``.csv`` list. A missing one is kept, so that the run can report it and continue."""
+    text = read_text(path, 'images')
+    if path.suffix.lower() == '.csv':
+        items = _items(_rows(text, path), path.parent, f'in {path}')
+    else:
+        items = _items_of(text.splitlines(), path.parent, f'in {path}')
     if not items:
         raise InputError(f'the list {path} names no image', accepted='one path a line', parameter='images')
     return items
@@ -351,10 +370,50 @@ def _piped() -> list[Item]:
     return items
 
 
+def _rows(text: str, path: Path) -> list[tuple[Path, str | None]]:
+    """The paths and classes of a table whose values are separated by commas, semicolons or tabs.
+
+    A first row that names a column of paths (``path``, ``file``, ``image``, …) is a header: that column and the one
+    of classes (``label``, ``class``, …), if there is one, are read and others are left out. Without a header the
+    first column has the paths, and the second one, if there is one, the classes.
+
+    Raises:
+        InputError: There are more than two columns and no header, or a row has no path.
+    """
+    lines = text.splitlines()
+    separator = max(',;\t', key=(lines[0] if lines else '').count)
+    rows = [(number, row) for number, row in enumerate(csv.reader(lines, delimiter=separator), 1) if any(row)]
+    names = [name.strip().lower() for name in rows[0][1]] if rows else []
+    file, label = (next((names.index(each) for each in known if each in names), None) for known in (_PATHS, _CLASSES))
+    if file is not None:
+        del rows[0]
+    elif len(names) > 2:
+        raise InputError(
+            f'{path} has {len(names)} columns, and its first row does not say which of them has the paths',
+            accepted=f'a header that has {" or ".join(_PATHS[:3])}, and {" or ".join(_CLASSES[:2])} for the classes',
+            parameter='images',
+        )
+    else:
+        file, label = 0, 1
+    found = []
+    for number, row in rows:
+        words = [word.strip() for word in row]
+        if len(words) <= file or not words[file]:
+            raise InputError(f'{path}, row {number}: no path', parameter='images')
+        known = words[label] if label is not None and label < len(words) else ''
+        found.append((_place(words[file], path.parent), known or None))
+    return found
+
+
 def _items_of(lines: Iterable[str], folder: Path, where: str) -> list[Item]:
     """The images that the lines of a list name, relative to a folder, else to the current one."""
     entries = [line for raw in lines if (line := raw.strip()) and not line.startswith('#')]
-    found = {os.path.abspath(file): (file, label) for file, label in (_entry(entry, folder) for entry in entries)}
+    return _items([_entry(entry, folder) for entry in entries], folder, where)
+
+
+def _items(entries: Iterable[tuple[Path, str | None]], folder: Path, where: str) -> list[Item]:
+    """The images of a list with their classes, each file once."""
+    found = {os.path.abspath(file): (file, label) for file, label in entries}
     files = [file for file, _ in found.values()]
     if files and not any(map(os.path.exists, files)):
         raise InputError(
@@ -370,12 +429,15 @@ def _entry(entry: str, folder: Path) -> tuple[Path, str | None]:
     """A line of a list: the file, and the class after a comma. A file whose own name has the comma goes first."""
     stem, comma, label = entry.rpartition(',')
     words = [(entry, None), (stem.strip(), label.strip() or None)] if comma else [(entry, None)]
-    places = []
-    for text, known in words:
-        here = Path(os.path.expanduser(text))
-        near = folder / here
-        places.append((here if os.path.exists(here) and not os.path.exists(near) else near, known))
+    places = [(_place(text, folder), known) for text, known in words]
     return next((place for place in places if os.path.exists(place[0])), places[-1])
+
+
+def _place(text: str, folder: Path) -> Path:
+    """A path relative to the folder of its list, else to the current folder."""
+    here = Path(os.path.expanduser(text))
+    near = folder / here
+    return here if os.path.exists(here) and not os.path.exists(near) else near
 
 
 def _common(paths: Sequence[Path]) -> Path:

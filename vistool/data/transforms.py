@@ -222,7 +222,6 @@ def _moved_by_cv2(across: bool) -> float:
     return float(moved[8:-8, 8:-8].mean())
 
 
-#: Transforms of OpenMMLab that leave every pixel in place.
 _STILL = [
     'Normalize', 'ColorJitter', 'Lighting', 'AutoContrast', 'Invert', 'Equalize', 'Solarize', 'SolarizeAdd',
     'Posterize', 'Contrast', 'ColorTransform', 'Brightness', 'Sharpness', 'GaussianBlur', 'RandomGrayscale',
@@ -231,8 +230,8 @@ _STILL = [
     'PackDetInputs', 'PackSegInputs', 'LoadAnnotations', 'FilterAnnotations', 'BEiTMaskGenerator',
     'SimMIMMaskGenerator', 'CleanCaption', 'OFAAddObjects', 'MAEMaskGenerator', 'InferencerLoader',
 ]  # fmt: skip
+"""Transforms of OpenMMLab that leave every pixel in place."""
 
-#: Rules by class name, for every OpenMMLab package.
 OPENMMLAB: dict[str, Rule] = {
     **dict.fromkeys(_STILL, still),
     **dict.fromkeys(['Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeEdge', 'FixScaleResize'], stretched),
@@ -241,8 +240,8 @@ OPENMMLAB: dict[str, Rule] = {
     'CenterCrop': center_cropped,
     'RandomFlip': flipped,
 }
+"""Rules by class name, for every OpenMMLab package."""
 
-#: Rules for mmpretrain only: other packages use some of these names for other transforms.
 MMPRETRAIN: dict[str, Rule] = {
     'RandomCrop': random_cropped,
     'RandomResizedCrop': random_resized_crop,
@@ -257,6 +256,7 @@ MMPRETRAIN: dict[str, Rule] = {
     'Translate': translated,
     'Cutout': cut_out,
 }
+"""Rules for mmpretrain only: other packages use some of these names for other transforms."""
 
 
 def torchvision_center_cropped(call: TransformCall) -> GeometricStep:
@@ -630,7 +630,6 @@ _RULES: dict[str, dict[str, Any]] = {
     'vistool': {'Cover': stretched, 'Pack': still},
 }
 
-#: Transforms that only run others, kept in their attribute ``transforms``.
 _CONTAINERS: dict[str, dict[str, Any]] = {
     'mmcv': dict.fromkeys(['Compose', 'KeyMapper', 'RandomChoice', 'RandomApply'], True),
     'mmengine': {'Compose': True},
@@ -638,6 +637,7 @@ _CONTAINERS: dict[str, dict[str, Any]] = {
     'mmcls': dict.fromkeys(['AutoAugment', 'RandAugment'], True),
     'torchvision': dict.fromkeys(['Compose', 'RandomApply', 'RandomChoice', 'RandomOrder'], True),
 }
+"""Transforms that only run others, kept in their attribute ``transforms``."""
 
 _CALLS = ('transform', 'forward', '__call__')
 
@@ -653,8 +653,8 @@ def find(tables: dict[str, dict[str, Any]], transform: Any) -> Any:
     return None
 
 
-#: A step may not enlarge an image beyond so many pixels: 30000×1 resized to 224 on its short edge has 1.5 billion.
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)
+"""A step may not enlarge an image beyond so many pixels: 30000×1 resized to 224 on its short edge has 1.5 billion."""
 
 
 def planned_size(transform: Any, size: Size) -> tuple[float, float] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vistool.analyses.attention.capture import RecordedAttention, record, require_patch
+from vistool.analyses.attention.capture import RecordedAttention, prepare, record, require_patch
 from vistool.analyses.cam import CAM, Recorded
 from vistool.analyses.cam.instances import instances_of
 from vistool.data.datasets import class_name
@@ -104,6 +104,7 @@ def run_once(model: Model, sample: Sample, layers: Sequence[str] = ()) -> Forwar
         detector = find_detector(module)
         if detector is not None:
             inputs = detector.prepared(inputs, [sample])
+        prepare(module, inputs)  # else CAM, which watches the run below, would count its forward too
         targets, last, why = _target_layers(module, inputs)
         once = _Once(model, sample, inputs, targets, detector)
         segmenter = detector is None and find_segmenter(module) is not None

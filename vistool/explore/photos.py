@@ -204,7 +204,9 @@ def thumbnail_of(photo: Photo) -> bytes | None:
     try:
         with Image.open(path) as image:
             image.draft('RGB', (2 * _THUMBNAIL, 2 * _THUMBNAIL))
-            if image.mode not in ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr'):
+            # Pillow opens 16 bits of color as 8: what is left of 12 bits is black
+            deep = any(';16' in str(tile) for tile in getattr(image, 'tile', ()))
+            if deep or image.mode not in ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr'):
                 return None
             small = ImageOps.exif_transpose(image).convert('RGB')
     except Exception:  # damaged files can raise anything; the full picture says what is wrong

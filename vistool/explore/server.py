@@ -30,6 +30,7 @@ from vistool.explore.photos import (
     MOST_BYTES,
     MOST_PIXELS,
     NotAnImage,
+    Photo,
     TooLarge,
     UnknownPhoto,
     base_name,
@@ -282,7 +283,7 @@ class Server:
         disposition = f"attachment; filename*=UTF-8''{quote(name)}"
         return Response(data, media_type=_FIGURES[kind], headers={'content-disposition': disposition})
 
-    def _named(self, request: Request) -> tuple[Any, int]:
+    def _named(self, request: Request) -> tuple[Photo, int]:
         """The photo and the model that a request names."""
         given = request.query_params.get('model', '0')
         count = len(self.session.models)

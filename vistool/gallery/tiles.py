@@ -20,8 +20,8 @@ from vistool.visualization.scene import Pixels
 from vistool.visualization.style import Style
 from vistool.visualization.views import choose_view
 
-#: Where tiles lie in the folder of a run.
 TILES = 'gallery/tiles'
+"""Where tiles lie in the folder of a run."""
 LONGEST_EDGE = 384
 _QUALITY = 85
 

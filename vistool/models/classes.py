@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vistool.data.dataloaders import read_loader
 from vistool.data.datasets import classes_called, read_class
 from vistool.errors import InputError, close_matches, counted, param
 from vistool.records import find_path, read_text
@@ -73,15 +74,16 @@ def read_names(file: str | Path, parameter: str) -> tuple[str, ...]:
 
 def dataset_classes(config: Config) -> tuple[str, ...] | None:
     """The class names of the config's dataset: its own ``metainfo``, its ``classes``, or the METAINFO of its type."""
-    for phase in ('test', 'val', 'train'):
-        dataset = (config.get(f'{phase}_dataloader') or {}).get('dataset') or {}
+
+    def named(loader: Mapping[str, Any]) -> tuple[str, ...] | None:
+        dataset = loader.get('dataset') or {}
         while inner := dataset.get('dataset') or next(iter(dataset.get('datasets') or ()), None):
             dataset = inner  # wrappers (RepeatDataset, KFoldDataset, …) hold the real one
         own = dataset.get('metainfo') or {}
-        for names in (_listed(own), _read(dataset.get('classes')), _listed(_metainfo_of(dataset, config))):
-            if names:
-                return names
-    return None
+        found = (_listed(own), _read(dataset.get('classes')), _listed(_metainfo_of(dataset, config)))
+        return next(filter(None, found), None)
+
+    return next(filter(None, (named(read_loader(config, phase, named)) for phase in ('test', 'val', 'train'))), None)
 
 
 def _listed(meta: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vistool.data.dataloaders import LOADERS, choose_loaders, options_by_stage
 from vistool.environment import warn_of_environment
-from vistool.errors import InputError, cause_of, close_matches, counted, message_of, param
+from vistool.errors import InputError, cause_of, close_matches, counted, message_of
 from vistool.models.own_modules import bases_of, import_custom, make_importable, named_modules, static_imports
 from vistool.records import find_path, read_text, shown
 
@@ -67,16 +68,14 @@ class Source:
     """A resolved config.
 
     Attributes:
-        config: The config, with options merged and custom imports done.
+        config: The config, with options merged, custom imports done, and one dataloader for each phase.
         name: Stem of output folders and captions: of the config file, the run directory or the model.
         checkpoint: The run directory's, else the config's ``load_from``, else the weights in its metafile, else None.
-        several: The dataloaders that the file lists several of, as for ``MultiValLoop``; ``config`` has one of each.
     """
 
     config: Config
     name: str
     checkpoint: str | None = None
-    several: frozenset[str] = frozenset()
 
 
 def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Source:
@@ -97,67 +96,14 @@ def resolve(spec: str | os.PathLike[str], options: Mapping[str, Any] | None = No
     warn_of_environment()
     source = _find(str(spec).strip())
     _check_fields(source, {})
-    places, of_lists, others = _by_stage(source, options or {})
+    places, of_lists, others = options_by_stage(source.config, options or {})
     source = _with_options(source, of_lists)
-    source = _with_one_loader_each(source, places)
+    choose_loaders(source.config, source.name, places)
     source = _with_options(source, others)
     _check_fields(source, options or {})
     return source
 
 
-def _by_stage(source: Source, options: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any], dict[str, Any]]:
-    """Options by when they apply to the dataloaders that a config lists.
-
-    Returns:
-        Which dataloader of a list is meant (``val_dataloader=1``); what changes the list
-        (``val_dataloader.0.batch_size=3``); and all others, as for the chosen one (``val_dataloader.batch_size=3``).
-    """
-    places, of_lists, others = dict[str, int](), dict[str, Any](), dict[str, Any]()
-    for key, value in options.items():
-        name, _, inner = key.partition('.')
-        if key in _LOADERS and isinstance(value, int) and isinstance(source.config.get(key), (list, tuple)):
-            places[key] = value
-        elif name in _LOADERS and (inner[:1].isdigit() or (isinstance(value, (list, tuple)) and not inner)):
-            of_lists[key] = value
-        else:
-            others[key] = value
-    return places, of_lists, others
-
-
-def _with_one_loader_each(source: Source, places: Mapping[str, int]) -> Source:
-    """The source with one dataloader per phase: of several, the one at the place that was chosen, else the first.
-
-    The config stays as it is where it has no lists. A warning names what was not chosen, once for lists of one length.
-
-    Raises:
-        InputError: A place is outside its list, or an element of a list is not a dict.
-    """
-    lists = {name: value for name in _LOADERS if isinstance(value := source.config.get(name), (list, tuple))}
-    first: dict[int, list[str]] = {}
-    for name, loaders in lists.items():
-        place = places.get(name, 0)
-        if isinstance(place, bool) or not 0 <= place < len(loaders):
-            raise InputError(
-                f'{name} of {source.name} has {counted(len(loaders), "entry", "entries")}, and none at {place}',
-                accepted=f'0 to {len(loaders) - 1}' if loaders else 'a dict, or a list with one or more',
-                parameter='options' if name in places else 'config',
-            )
-        if not isinstance(loaders[place], Mapping):
-            raise InputError(
-                f'{name}[{place}] of {source.name} is {shown(loaders[place])}', accepted='a dict', parameter='config'
-            )
-        if name not in places and len(loaders) > 1:
-            first.setdefault(len(loaders), []).append(name)
-        source.config[name] = loaders[place]
-    for count, names in first.items():
-        log.warning(
-            '%s: the first of %d dataloaders in %s is used; choose another with %s %s=1',
-            source.name, count, ' and '.join(names), param('options'), names[-1],
-        )  # fmt: skip
-    return replace(source, several=frozenset(name for name, loaders in lists.items() if len(loaders) > 1))
-
-
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(('model', 'data_preprocessor', 'train_cfg', 'val_cfg', 'test_cfg'), (Mapping,)),
     **dict.fromkeys(('optim_wrapper', 'optim_wrapper.optimizer', 'auto_scale_lr', 'env_cfg'), (Mapping,)),
@@ -167,12 +113,12 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     'custom_hooks': (list, tuple),
     'default_scope': (str,),
     'load_from': (str,),
-    **dict.fromkeys(_LOADERS, (Mapping, list, tuple)),
-    **dict.fromkeys((f'{loader}.dataset' for loader in _LOADERS), (Mapping,)),
-    **dict.fromkeys((f'{loader}.dataset.pipeline' for loader in _LOADERS), (list, tuple)),
-    **dict.fromkeys((f'{loader}.sampler' for loader in _LOADERS), (Mapping,)),
-    **dict.fromkeys((f'{loader}.batch_sampler' for loader in _LOADERS), (Mapping,)),
-    **dict.fromkeys((f'{loader}.batch_size' for loader in _LOADERS), (int,)),
+    **dict.fromkeys(LOADERS, (Mapping, list, tuple)),
+    **dict.fromkeys((f'{loader}.dataset' for loader in LOADERS), (Mapping,)),
+    **dict.fromkeys((f'{loader}.dataset.pipeline' for loader in LOADERS), (list, tuple)),
+    **dict.fromkeys((f'{loader}.sampler' for loader in LOADERS), (Mapping,)),
+    **dict.fromkeys((f'{loader}.batch_sampler' for loader in LOADERS), (Mapping,)),
+    **dict.fromkeys((f'{loader}.batch_size' for loader in LOADERS), (int,)),
 }
 """Fields that mmengine reads, and their types; each may also be None."""
 
@@ -686,6 +632,8 @@ def _explain(error: BaseException, path: Path) -> InputError:
         return _syntax(error, path)
     message = message_of(error)
     line = _faulty_line(error)
+    if code := _is_code(error, path, line):
+        return code
     if reason := _no_room(error):
         return InputError(
             f'{path} cannot be read: temporary files cannot be written ({reason})',
@@ -719,6 +667,37 @@ def _explain(error: BaseException, path: Path) -> InputError:
     if isinstance(error, UnicodeDecodeError):
         return InputError(f'{path} is not UTF-8 text', accepted='a config', parameter='config')
     return InputError(f'{line or path}: {cause_of(error)}', parameter='config')
+
+
+def _is_code(error: BaseException, path: Path, line: str | None) -> InputError | None:
+    """The error of reading a file that is not a config: it defines a network, or calls what it imports.
+
+    mmengine imports nothing of what a config imports at its top: a name stands for what ``dict(type=NAME)`` builds
+    later, and whoever calls it, or inherits from it, gets a RuntimeError without words.
+    """
+    if line is None or not line.startswith(f'{path}, '):
+        return None
+    try:
+        classes = [node for node in ast.parse(_text(path)).body if isinstance(node, ast.ClassDef)]
+    except (SyntaxError, ValueError):
+        return None
+    if classes:
+        modules = [each.name for each in classes if any(ast.unparse(base).endswith('Module') for base in each.bases)]
+        names = modules or [each.name for each in classes]
+        return InputError(
+            f'{path} is code that defines {", ".join(names[:5])}, not a config',
+            accepted="a config, which names the class: model = dict(type='"
+            + (f'{path.stem}.{names[-1]}' if path.stem.isidentifier() else f'MODULE.{names[-1]}')
+            + "')",
+            parameter='config',
+        )
+    if isinstance(error, RuntimeError) and not error.args:
+        return InputError(
+            f'{line}: a config cannot call what it imports',
+            accepted='model = dict(type=NAME, …) with its arguments; torchvision::NAME and timm::NAME need no config',
+            parameter='config',
+        )
+    return None
 
 
 def _missing_base(error: BaseException, path: Path) -> InputError | None:
@@ -770,13 +749,17 @@ def _refuse_backslashes(path: Path, seen: frozenset[Path] = frozenset()) -> None
 
 def _not_found(spec: str, forms: str, model_names: Iterable[str]) -> InputError:
     """The error for a ``spec`` that is not a file, folder or model name, with the nearest of each."""
+    from vistool.models.generated_configs import named
+
     path = Path(spec).expanduser()
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     near = [str(file) for file in _configs_near(folder)]
     packaged = packaged_configs('mmpretrain')
     same_name = [name for name in packaged if name.endswith(f'/{path.stem}.py')]
     hint = close_matches(spec, [*near, *same_name, *model_names, *packaged])
-    if same_name and same_name[0] not in hint:
+    if elsewhere := named(spec):
+        hint = f'did you mean {" or ".join(elsewhere)}?'
+    elif same_name and same_name[0] not in hint:
         hint = f'did you mean {same_name[0]}?'
     return InputError(f'{spec} not found', accepted=forms, hint=hint, parameter='config')
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,6 +154,20 @@ def folder_config(folder: Path) -> Config | None:
     }
     loader = {'batch_size': 1, 'num_workers': 0, 'dataset': dataset}
     return Config({'default_scope': 'mmpretrain', 'train_dataloader': loader})
+
+
+def named(name: str) -> list[str]:
+    """What to write for a model that timm or torchvision has under a bare name, such as ``timm::resnet50``."""
+    found = []
+    if re.fullmatch(r'\w+(\.\w+)?', name):
+        with contextlib.suppress(ImportError):
+            import timm
+
+            found += ['timm'] if timm.is_model(name) else []
+        from torchvision import models
+
+        found += ['torchvision'] if name in models.list_models() else []
+    return [f'{scheme}::{name}' for scheme in found]
 
 
 def torchvision_config(name: str) -> Config:

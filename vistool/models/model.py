@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import operator
 import os
 import re
+import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,14 +30,14 @@ from vistool.data.inputs import drawn_of
 from vistool.data.pipelines import MultiPipeline, Pipeline, build_pipeline
 from vistool.data.samples import Sample, preprocess
 from vistool.environment import warn_of_environment, without_import_notices
-from vistool.errors import InputError, cause_of, counted, param
+from vistool.errors import InputError, cause_of, close_matches, counted, message_of, param
 from vistool.models.checkpoints.reading import Checkpoint, read_checkpoint
 from vistool.models.checkpoints.unpickling import TRUST_HINT, weights_only
 from vistool.models.checkpoints.weights import load_weights
 from vistool.models.classes import OWN, Chosen, check_names, dataset_classes, fitting_names, resolve_classes
 from vistool.models.configs import Source, require_model, resolve
 from vistool.models.head_width import fit_head
-from vistool.network.capture import borrowed, remembered
+from vistool.network.capture import borrowed, made_on, remembered
 from vistool.network.inputs import run_network, with_shared
 from vistool.network.layers import unwrapped
 from vistool.network.outputs import (
@@ -75,6 +77,9 @@ FEW_VALUES = 4
 
 RANDOM = 'none'
 """The checkpoint that stands for random weights."""
+
+_CPU = torch.device('cpu')
+"""Where networks are built and images are read, whatever ``torch.set_default_device`` says."""
 
 
 @dataclass
@@ -164,7 +169,8 @@ class Model:
             name: Output stem; default: the file's.
             info: What a dataset knows about the image, such as ``gt_label``.
         """
-        return self.pipeline.read(image, seed=seed, index=index, name=name, info=info)
+        with made_on(_CPU):
+            return self.pipeline.read(image, seed=seed, index=index, name=name, info=info)
 
     def use_display(self, display: Display) -> None:
         """Sets how images that are not photos of 8 bits are shown from here on; the network gets the same.
@@ -202,7 +208,10 @@ class Model:
         Raises:
             InputError: The samples differ in size, or the network cannot take their size.
         """
-        inputs = preprocess(samples, self.data_preprocessor, self.device)
+        with made_on(self.device):
+            inputs: NetworkInput = preprocess(samples, self.data_preprocessor, self.device)
+        if all(sample.shown.known for sample in samples):
+            inputs = _in_type_of_weights(self.module, inputs)
         if self.adapt_to_input:
             self.adapt_to_input(self, inputs)
         return inputs
@@ -378,8 +387,8 @@ def load(
     warn_of_environment()
     if isinstance(config_or_module, nn.Module):
         module = unwrapped(config_or_module)
-        own = next((parameter.device for parameter in module.parameters()), 'cpu')
-        names, target = tuple(classes or ()) or None, find_device(own if device is None else device)
+        own = next((parameter.device for parameter in module.parameters()), _CPU)
+        names, target = tuple(classes or ()) or None, own if device is None else find_device(device)
         model = Model(module, type(module).__name__, classes=names, device=target, transform=transform)
     else:
         if not isinstance(config_or_module, (str, os.PathLike, Source)):
@@ -459,14 +468,14 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
     """
     from mmengine.registry import MODELS
 
-    from vistool.registry import in_scope  # also registers vistool's own models
+    from vistool.registry import in_scope, near_names  # also registers vistool's own models
 
     config = source.config
     spec = require_model(source).copy()
     if config.get('data_preprocessor') is not None:
         spec.setdefault('data_preprocessor', config.data_preprocessor)
     own_file = spec.pop('checkpoint_path', None) if str(spec['type']).endswith('TimmClassifier') else None
-    with in_scope(config), torch.random.fork_rng([]), weights_only(not trust):
+    with in_scope(config), made_on(_CPU), torch.random.fork_rng([]), weights_only(not trust):
         torch.manual_seed(seed)
         try:
             apart = None if _takes_preprocessor(spec['type']) else spec.pop('data_preprocessor', None)
@@ -483,6 +492,8 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
                 problem = f'the model of {source.name} loads a file that is damaged or could run code when loaded'
                 raise InputError(problem, hint=TRUST_HINT, parameter='config') from error
             refuse_old_form(config, OLD_DATA, 'default_scope, model and test_dataloader', source.name)
+            if unknown := re.search(r'([^\s\'"]+) is not in the \w+::model registry', message_of(error)):
+                raise _unknown_class(unknown[1], source, near_names(unknown[0])) from error
             raise InputError(
                 f'the model of {source.name} cannot be built: {cause_of(error)}',
                 hint=f"check 'model' in the config and {param('options')}",
@@ -491,6 +502,40 @@ def build_module(source: Source, seed: int = 0, trust: bool = False) -> nn.Modul
     if own_file:
         load_weights(module, read_checkpoint(str(own_file), trust))
     return module
+
+
+def _unknown_class(name: str, source: Source, near: str) -> InputError:
+    """The error for a class of a config that no registry has and no module defines."""
+    from vistool.registry import is_data, scope_hint
+
+    module, _, own = name.rpartition('.')
+    problem = f'the model of {source.name} needs the class {name}, which is not registered'
+    if lacking := scope_hint(name, source.config.get('default_scope')):
+        return InputError(problem, hint=lacking, parameter='config')
+    if is_data(source.config):
+        return InputError(problem, accepted='a registered class', hint=near, parameter='config')
+    imported = (source.config.get('custom_imports') or {}).get('imports', ())
+    places = [each for each in imported if hasattr(sys.modules.get(each), own)]
+    accepted = f"a registered class, or one of your own with its module: type='{(places or ['my_module'])[0]}.{own}'"
+    if module:
+        problem, accepted, near = f'the model of {source.name} needs {name}, and {_lacks(module, own)}', '', ''
+        if module in sys.modules:
+            known = [key for key, value in vars(sys.modules[module]).items() if isinstance(value, type)]
+            near = close_matches(own, known)
+    return InputError(problem, accepted=accepted, hint=near, parameter='config')
+
+
+def _lacks(module: str, name: str) -> str:
+    """Why a module does not give a class. A registry says only that it does not know it."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module.partition('.')[0]:
+            return f'no module {module} is in this folder or on PYTHONPATH'
+        return f'{module} cannot be imported: {message_of(error)}'
+    except Exception as error:  # a module of the user's can raise anything
+        return f'{module} cannot be imported: {cause_of(error)}'
+    return f'{module} has no {name}'
 
 
 @contextmanager
@@ -613,6 +658,8 @@ def as_samples(subject: Subject, model: Model | None = None) -> tuple[list[Sampl
     if isinstance(subject, (list, tuple)) and subject and all(map(_is_photo, subject)):
         return [_read(photo, model, index) for index, photo in enumerate(subject)], False
     found = list(tensors(subject))
+    if isinstance(subject, (list, tuple, Mapping)) and not len(subject):
+        raise InputError('an empty batch', accepted='one image or more')
     if not found or not isinstance(subject, (Tensor, Mapping, tuple, list)):
         raise InputError(
             f'cannot analyze {type(subject).__name__}',
@@ -624,6 +671,8 @@ def as_samples(subject: Subject, model: Model | None = None) -> tuple[list[Sampl
         raise no_image(subject)
     if batch is not None and not len(batch):
         raise InputError('an empty batch', accepted='one image or more')
+    if image.dtype == torch.uint8:
+        log.warning('a uint8 tensor goes into the network as the floats 0 to 255; nothing normalizes it before')
     network = unwrapped(model.module) if model is not None else None
     if network is not None:
         subject = with_shared(network, subject, None if batch is None else len(batch))
@@ -663,6 +712,17 @@ def _sample(data: object, size: Sequence[int], index: int) -> Sample:
     )  # fmt: skip
 
 
+def _in_type_of_weights(module: nn.Module, inputs: NetworkInput) -> NetworkInput:
+    """What a pipeline made of photos, which is float32, in the type of a network that has float64, float16 or bfloat16.
+
+    A network whose weights have several types may convert its input itself: it gets it as it is.
+    """
+    first = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+    if first == torch.float32 or {each.dtype for each in module.parameters() if each.is_floating_point()} != {first}:
+        return inputs
+    return map_tensors(lambda tensor: tensor.to(first) if tensor.dtype == torch.float32 else tensor, inputs)
+
+
 def _leaf(tensor: Tensor) -> Tensor:
     one = tensor.detach().clone()
     return one.requires_grad_() if one.is_floating_point() else one
@@ -674,6 +734,12 @@ def same_for_all(targets: Targets) -> list[ClassChoice] | None:
         return [int(index) for index in targets.reshape(-1)] if targets.ndim < 2 else None
     if isinstance(targets, (int, str, np.integer)):
         return [_choice(targets)]
+    if targets is None:
+        return []
+    if not isinstance(targets, Iterable):
+        raise InputError(
+            f'{targets!r} does not name classes', accepted='ids, names, or a list of them', parameter='targets'
+        )
     nested = [(isinstance(each, Tensor) and each.ndim > 0) or isinstance(each, (list, tuple)) for each in targets]
     if any(nested):
         if not all(nested):

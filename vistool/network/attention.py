@@ -13,7 +13,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -60,6 +60,10 @@ class Frame:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     attended: int = 0
+
+    def now(self) -> Frame:
+        """The same as it is now: its own count goes on."""
+        return Frame(self.name, self.module, self.args, self.kwargs, self.attended)
 
     @property
     def tensor(self) -> Tensor | None:
@@ -155,39 +159,25 @@ class AttentionOp:
         """Position among the operations that are not deformable."""
         return self.index - self.sampled
 
-    def rows(self, groups: Tensor, positions: Tensor) -> Tensor:
+    def rows(self, groups: Tensor | None, positions: Tensor | int) -> Tensor:
         """Attention of chosen queries over all keys, in O(heads · keys) each.
 
         Args:
-            groups: int64 ``(n,)``.
-            positions: int64 ``(n, Q)``, queries within each group.
+            groups: int64 ``(n,)``; None means every group.
+            positions: int64 ``(n, Q)``, queries within each group; a number means this one query of each.
 
         Returns:
             ``(n, heads, Q, keys)`` in at least float32.
         """
-        everything = self._holds(groups)
-        index = positions[:, None, :, None]
-
-        def at(tensor: Tensor, last: int) -> Tensor:
-            tensor = tensor if everything else tensor[groups]
-            return tensor.gather(2, index.expand(-1, tensor.shape[1], -1, last))
-
         if self.weights is not None:
-            return _wide(at(self.weights, self.shape[3]))
+            return _wide(_picked(self.weights, groups, positions))
         assert self.query is not None and self.key is not None
-        keys = self.key if everything else self.key[groups]
-        bias = None
-        if self.bias is not None:
-            bias = self.bias if self.bias.shape[0] == 1 or everything else self.bias[groups]
-            if bias.shape[2] > 1:
-                shape = (len(groups), bias.shape[1], positions.shape[1], bias.shape[3])
-                bias = bias.expand(len(groups), -1, -1, -1).gather(2, index.expand(shape))
-        return _softmax(at(self.query, self.query.shape[3]), keys, bias, self.scale)
-
-    def _holds(self, groups: Tensor) -> bool:
-        """Whether these are all groups, in order."""
-        count = self.shape[0]
-        return len(groups) == count and (count == 1 or torch.equal(groups, torch.arange(count, device=groups.device)))
+        keys = self.key if groups is None else self.key[groups]
+        bias = self.bias
+        if bias is not None:
+            of = groups if bias.shape[0] > 1 else None
+            bias = _picked(bias.expand(len(keys) if of is None else -1, -1, -1, -1), of, positions)
+        return _softmax(_picked(self.query, groups, positions), keys, bias, self.scale)
 
     @property
     def step(self) -> int:
@@ -305,23 +295,21 @@ class AttentionOp:
         names = ('query', 'key', 'value', 'output', 'weights')
         return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
 
-    def check(self, groups: Tensor, positions: Tensor, rows: Tensor) -> bool:
+    def check(self, groups: Tensor | None, positions: Tensor | int, rows: Tensor) -> bool:
         """Whether ``rows`` times the values give what the operation returned; the residual is kept.
 
         Args:
-            groups: int64 ``(n,)``.
-            positions: int64 ``(n, Q)``.
+            groups: int64 ``(n,)``; None means every group.
+            positions: int64 ``(n, Q)``, or a number, as for :meth:`rows`.
             rows: ``(n, heads, Q, keys)``, from :meth:`rows`.
         """
         if self.value is None or self.output is None:
             return True
-        with torch.autocast(rows.device.type, enabled=False):
-            everything = self._holds(groups)
-            values = self.value if everything else self.value[groups]
+        with exact(rows.device):
+            values = self.value if groups is None else self.value[groups]
             rebuilt = rows @ values.detach().to(rows.dtype)
-            index = positions[:, None, :, None].expand(-1, self.shape[1], -1, rebuilt.shape[3])
-            own = (self.output if everything else self.output[groups]).gather(2, index).detach().to(rows.dtype)
-        off, most = (torch.linalg.vector_norm(each, math.inf) for each in (rebuilt - own, own))
+            own = _picked(self.output, groups, positions).detach().to(rows.dtype)
+            off, most = (rebuilt - own).abs_().max(), own.abs().max()
         residual = float(off / most.clamp_min(1e-6))
         self.residual[0] = max(self.residual[0], residual if math.isfinite(residual) else math.inf)
         return self.residual[0] <= TOLERANCE.get(self.output.dtype, 1e-4)
@@ -338,14 +326,31 @@ class AttentionOp:
         return replace(self, query=query, key=key, weights=weights, value=value, output=None, source=source, frames=())
 
 
+def _picked(tensor: Tensor, groups: Tensor | None, positions: Tensor | int) -> Tensor:
+    """Rows of chosen queries of ``(G, H, Nq, last)``: ``(n, H, Q, last)``; an axis of 1 is the same for all queries."""
+    tensor = tensor if groups is None else tensor[groups]
+    if tensor.shape[2] == 1:
+        return tensor
+    if isinstance(positions, int):
+        return tensor[:, :, positions : positions + 1]
+    index = positions[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+    return tensor.gather(2, index)
+
+
 def _softmax(query: Tensor, key: Tensor, bias: Tensor | None, scale: float, room: Tensor | None = None) -> Tensor:
     shape = (*query.shape[:-1], key.shape[-2])
     out = None if room is None else room[: math.prod(shape)].view(shape)
-    with torch.autocast(query.device.type, enabled=False):
+    with exact(query.device):
         scores = torch.matmul(_wide(query) * scale, _wide(key).transpose(-1, -2), out=out)
         if bias is not None:
             scores = scores.masked_fill_(~bias, -math.inf) if bias.dtype == torch.bool else scores.add_(bias)
         return torch.softmax(scores, -1, out=scores)
+
+
+def exact(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast to fewer bits on a device; entering ``torch.autocast`` takes as long as an operation of one row."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -461,7 +466,7 @@ class AttentionWatch(TorchFunctionMode):
             return
         if self._stack and self._stack[-1].module is module:
             frame = self._stack.pop()
-            if self._sampled is not None and hasattr(module, OFFSETS) and not frame.attended:
+            if self._sampled is not None and OFFSETS in module._modules and not frame.attended:
                 self._found(SampledAttention(len(self.names), frame.name, self._batch))  # by an operator that hides it
         self._grids.watch(output, module=module)
 
@@ -511,6 +516,8 @@ class AttentionWatch(TorchFunctionMode):
         groups, heads = self._grouped(lead)
 
         def grouped(tensor: Tensor) -> Tensor:
+            if tensor.shape[:-2] == (groups, heads):
+                return tensor
             tensor = tensor.repeat_interleave(repeats, -3) if repeats > 1 and tensor.shape[-3] != lead[-1] else tensor
             return tensor.expand(*lead, *tensor.shape[-2:]).reshape(groups, heads, *tensor.shape[-2:])
 
@@ -566,7 +573,7 @@ class AttentionWatch(TorchFunctionMode):
 
     def _op(self, shape: tuple[int, int, int, int], **known: Any) -> AttentionOp:
         name = self._stack[-1].name if self._stack else ''
-        frames = tuple(replace(frame) for frame in self._stack)  # as they are now: their counts go on
+        frames = tuple(frame.now() for frame in self._stack)
         known = {**known, 'frames': frames, 'grids': self._grids.copy(), 'sampled': self._deformable}
         return AttentionOp(len(self.names), name, shape, **known)
 

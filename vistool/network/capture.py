@@ -360,15 +360,20 @@ _float32 = SharedContext(_in_float32)
 """The settings hold for the whole process, so while any thread is inside."""
 
 
-def _at_home(module: nn.Module, device: torch.device | None) -> AbstractContextManager[object]:
-    """Within it, what is made without a device is made where the network is, if ``set_default_device`` said elsewhere.
+def made_on(device: torch.device) -> AbstractContextManager[object]:
+    """Within it, what is made without a device is made on ``device``, if ``set_default_device`` said elsewhere.
 
-    Without such a default it is made on the CPU, wherever the network is, as everywhere in PyTorch.
+    Without such a default it is made on the CPU, as everywhere in PyTorch.
     """
     default = torch.get_default_device()
+    return nullcontext() if default.type == 'cpu' or _same_device(device, default) else device
+
+
+def _at_home(module: nn.Module, device: torch.device | None) -> AbstractContextManager[object]:
+    """:func:`made_on` where the network is."""
     first = next(itertools.chain(module.parameters(), module.buffers()), None)
     home = device or (None if first is None else first.device)
-    return nullcontext() if default.type == 'cpu' or home is None or _same_device(home, default) else home
+    return nullcontext() if home is None else made_on(home)
 
 
 def _any_wrapper(parts: Sequence[nn.Module]) -> bool:

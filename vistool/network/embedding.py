@@ -64,8 +64,8 @@ def first_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, imag
         raise InputError(
             f'the network {change} {counted(taken.shape[1], "channel")} before {name} takes it',
             accepted='a network whose first layer takes the image itself',
-            hint=f'or leave the config out and give {param("patch_size")}',
-            parameter='config',
+            hint=f'or leave out {param("model")} and give {param("patch_size")}',
+            parameter='model',
         )
     kernel, stride, before, shape = _setting(module, taken, output)
     top, left = _place(taken, image, size)
@@ -77,7 +77,7 @@ def next_step(name: str, module: nn.Module, taken: Tensor, output: Tensor, last:
     """A step that takes the tokens of the ``last``."""
     if tuple(taken.shape[2:]) != last.grid.shape:
         raise InputError(
-            f'the embedding branches at {name}: its tokens do not have a single receptive field', parameter='config'
+            f'the embedding branches at {name}: its tokens do not have a single receptive field', parameter='model'
         )
     kernel, stride, before, shape = _setting(module, taken, output)
     return Step(name, kernel, stride, last.grid.then(kernel, stride, before, shape))
@@ -276,7 +276,7 @@ def _say_scattered(model: nn.Module, watch: _Watch, inputs: NetworkInput, source
 def _described(watch: _Watch) -> Embedding:
     kind = type(watch.model).__name__
     if not watch.steps:
-        raise InputError(f'{kind} has no convolution or unfolding that takes the image', parameter='config')
+        raise InputError(f'{kind} has no convolution or unfolding that takes the image', parameter='model')
     first, root = watch.steps[0], watch.root or ''
     named = re.search(
         r'patch|tokens?_to_token|overlap', f'{root} {type(watch.model.get_submodule(root)).__name__}', re.I
@@ -286,8 +286,8 @@ def _described(watch: _Watch) -> Embedding:
             f'this network cuts no patches: its first layer {first.name} is a {by(first.kernel)} convolution that '
             f'moves by {by(first.stride)}, and its output is not a sequence of tokens',
             accepted='a vision transformer, or a network that starts with patches (ConvNeXt)',
-            hint=f'or leave the config out and give {param("patch_size")}',
-            parameter='config',
+            hint=f'or leave out {param("model")} and give {param("patch_size")}',
+            parameter='model',
         )
     grid = watch.steps[-1].grid
     count = max(watch.length - grid.count, 0)

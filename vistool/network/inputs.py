@@ -320,6 +320,11 @@ def failure(module: nn.Module, inputs: NetworkInput, error: Exception) -> InputE
             hint=f'use the size that it was built for, or build it at this size ({param("options")} '
             'model.backbone.img_size=…)',
         )
+    if isinstance(inputs, (list, tuple)) and re.search(r'positional arguments? but \d+ were given', text):
+        return InputError(
+            f'{name} does not take {counted(len(inputs), "input")} ({text})',
+            hint='for a batch of images give one tensor: torch.stack(images)',
+        )
     return InputError(
         f'the forward of {name} fails on this input: {cause_of(error)}',
         hint=f'run with {param("debug")} for the traceback',

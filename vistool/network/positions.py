@@ -29,7 +29,7 @@ import logging
 import math
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -1011,40 +1011,97 @@ def checked_layout(
     if (stated := check.windows(tensor.shape, size, batch, grids)) is not None:
         check.say_stated(stated, name)
         return stated
-    failed, assumed = NoSpatialMap(), None
-    try:
-        assumed = find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints)
-    except NoSpatialMap as error:
-        if check.known and (isinstance(error, PooledMap) or not check.in_windows):
-            raise
-        failed = error
-    if assumed is not None and assumed.axes == 'BCHW' and gives_maps(layer, assumed, grids) and convolves(layer):
-        return assumed
+    assumed, failed = _by_shape(tensor, size, grids, batch=batch, layer=layer, hints=hints, check=check)
+    as_maps = assumed if assumed is not None and gives_maps(layer, assumed, grids) else None
+    if as_maps is not None and as_maps.axes == 'BCHW' and convolves(layer):
+        return as_maps
     if assumed is not None and not check.is_needed(assumed, grids):
         return assumed
     found = check.ask()
+    if assumed is not None and gives_maps(layer, assumed, found.grids):
+        as_maps = assumed  # its size is that of a convolution behind it, as where a function enlarges maps (DPT)
     own = found.answer(layer, call, place)
-    shape = tuple(tensor.flatten(2, 3).shape if tensor.ndim == 5 else tensor.shape)
-    if own is None or own.shape[1:] != shape[1:] or own.shape[0] * batch != shape[0]:
-        if assumed is not None and _is_map(layer, assumed, grids, found):
-            return assumed
-        return found.unchecked(assumed, failed, name, found.problem or 'it did not run when it was tried')
-    layout = found.decided(own, assumed, size, hints, name)
-    if layout is not None:
+    if own is None or not _is_of_shape(own, tensor, batch):
+        why = found.problem or 'it did not run when it was tried'
+        return found.unchecked(assumed, failed, name, why) if as_maps is None else as_maps
+    if (layout := found.decided(own, assumed, size, hints, name)) is not None:
         found.refuse_lists(layout, least=0)
         return layout
     if assumed is None and check.known:
         raise failed
-    if assumed is not None and _is_map(layer, assumed, grids, found):
-        return assumed
-    for nearer in check.closer(layer, call, size) if own.changes else ():
-        reply = nearer.answer(layer, call, place)
-        if reply is None or reply.shape != own.shape:
-            continue
-        layout = nearer.shown(reply, assumed, size, hints)
-        if layout is not None:
-            found.refuse_lists(layout, least=0)
-            return found.told(layout, name)
+    if as_maps is not None:
+        return as_maps
+    nearer = check.closer(layer, call, size) if own.changes else iter(())
+    if (layout := _by_nearer_changes(nearer, own, assumed, layer, call, place, size, hints)) is not None:
+        found.refuse_lists(layout, least=0)
+        return found.told(layout, name)
+    return _guessed(tensor, found, own, assumed, failed, size, hints, name)
+
+
+def _by_shape(
+    tensor: Tensor,
+    size: Size,
+    grids: Sequence[Size],
+    *,
+    batch: int,
+    layer: nn.Module,
+    hints: TokenHints,
+    check: Check,
+) -> tuple[Layout | None, NoSpatialMap]:
+    """The layout that a layer's shape suggests, or None with the reason; arguments as in :func:`checked_layout`.
+
+    Raises:
+        NoSpatialMap: There is none, and answers could not show one.
+    """
+    try:
+        return find_layout(tensor, size, grids, batch=batch, layer=layer, hints=hints), NoSpatialMap()
+    except NoSpatialMap as error:
+        if check.known and (isinstance(error, PooledMap) or not check.in_windows):
+            raise
+        return None, error
+
+
+def _is_of_shape(own: Answer, tensor: Tensor, batch: int) -> bool:
+    """Whether an answer is of outputs like this one: they may differ where the network is tried with other inputs."""
+    shape = tuple(tensor.flatten(2, 3).shape if tensor.ndim == 5 else tensor.shape)
+    return own.shape[1:] == shape[1:] and own.shape[0] * batch == shape[0]
+
+
+def _by_nearer_changes(
+    nearer: Iterable[Positions],
+    own: Answer,
+    assumed: Layout | None,
+    layer: nn.Module,
+    call: int,
+    place: str | None,
+    size: Size,
+    hints: TokenHints,
+) -> Layout | None:
+    """The layout that a layer's answer to changes of nearer maps shows, as :meth:`Check.closer` tries them; or None."""
+    for found in nearer:
+        reply = found.answer(layer, call, place)
+        if reply is not None and reply.shape == own.shape:
+            layout = found.shown(reply, assumed, size, hints)
+            if layout is not None:
+                return layout
+    return None
+
+
+def _guessed(
+    tensor: Tensor,
+    found: Positions,
+    own: Answer,
+    assumed: Layout | None,
+    failed: NoSpatialMap,
+    size: Size,
+    hints: TokenHints,
+    name: str,
+) -> Layout:
+    """The likelier layout of a layer whose answer shows none, which is printed.
+
+    Raises:
+        NoSpatialMap: There is none, or the answer contradicts it.
+    """
     if assumed is None and not own.changes and not isinstance(failed, PooledMap):
         raise NoSpatialMap(
             f'{failed}; nothing in it changes with the image (weights that are random, or too small), which would show '
@@ -1053,14 +1110,6 @@ def checked_layout(
     guess = found.likelier(own, assumed, size, hints)
     _refuse_contradiction(tensor, guess, assumed, own, found, differs=found.differs(own, assumed, size, hints))
     return found.unchecked(guess, failed, name, 'its positions are few, or answer alike when the image is changed')
-
-
-def _is_map(layer: nn.Module, layout: Layout, grids: Sequence[Size], found: Positions) -> bool:
-    """Whether a 4-D output is certainly a map: a convolution on the way to the layer, or behind it, makes that size.
-
-    A map that a function enlarges (DPT) has a size that only the convolutions behind it show.
-    """
-    return gives_maps(layer, layout, grids) or gives_maps(layer, layout, found.grids)
 
 
 def _refuse_contradiction(

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -532,6 +532,15 @@ def covered_size(size: Size, grid: Size, stride: Size | None, root: nn.Module | 
 
 
 def _grid(length: int, size: Size, grids: Sequence[Size], prefix: int | None = None) -> tuple[Size, int]:
+    return _grid_among(length, size, tuple(grids), frozenset(measured(grids)), prefix)
+
+
+@lru_cache(maxsize=1024)
+def _grid_among(
+    length: int, size: Size, seen: tuple[Size, ...], measured: frozenset[Size], prefix: int | None
+) -> tuple[Size, int]:
+    """The grid of so many tokens and the tokens before it; the layers of a network ask the same."""
+    grids = Grids(list(seen), set(measured))
     layout = find_layout(torch.empty(1, length, 1, device='meta'), size, grids, hints=TokenHints(prefix, flat=True))
     return layout.grid, layout.prefix
 

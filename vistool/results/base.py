@@ -28,14 +28,6 @@ or ``'max'``), ``channel``, ``query``, ``share`` (of the attention that the high
 """
 
 
-_PLACES = {name: place for place, name in enumerate(COORDINATES)}
-
-
-def _place_of(name: str) -> tuple[int, str]:
-    """Where a coordinate stands: those that are listed first, then others by name."""
-    return _PLACES.get(name, len(_PLACES)), name
-
-
 class Coordinates(Mapping[str, Coordinate]):
     """An immutable, hashable mapping of coordinate names to values, listed in the order of :data:`COORDINATES`.
 
@@ -47,7 +39,9 @@ class Coordinates(Mapping[str, Coordinate]):
 
     def __init__(self, values: Mapping[str, Coordinate] | None = None, /, **more: Coordinate) -> None:
         given = {**(values or {}), **more}
-        self._items = {name: given[name] for name in sorted(given, key=_place_of)}
+        self._items = {name: given[name] for name in COORDINATES if name in given}
+        if len(self._items) < len(given):
+            self._items.update(sorted((name, value) for name, value in given.items() if name not in self._items))
 
     def __getitem__(self, name: str) -> Coordinate:
         return self._items[name]

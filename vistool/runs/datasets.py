@@ -15,7 +15,8 @@ from typing import Any
 
 from vistool.analyses.dataset import BrowseDataset, DatasetReport, Measured, duplicate_grid, hashed_sample
 from vistool.data.batching import Batcher
-from vistool.data.datasets import PHASES, choose, dataset_config
+from vistool.data.dataloaders import phases_with_data
+from vistool.data.datasets import choose, dataset_config
 from vistool.data.display import Display
 from vistool.data.near_duplicates import DISTANCE, HashedImage, can_hash, near_duplicates
 from vistool.data.recording import Samples
@@ -193,6 +194,34 @@ class _Drawing:
         return _Page(data, result if self.keep else replace(result, rows=()))
 
 
+@dataclass
+class _Browsed:
+    """What the samples that were drawn so far are reported with.
+
+    Attributes:
+        failures: The samples that could not be read.
+        faults: What is wrong with annotations: index, path, text.
+    """
+
+    failures: list[Failure] = field(default_factory=list)
+    faults: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def add(self, result: ImageGrid) -> None:
+        """Adds one picture, and logs what is to know about it."""
+        for text in (each.describe() for each in result.shown):
+            if text:
+                log.info('%s', text)
+        for fault in result.faults:
+            log.warning('%s', fault_line(*fault))
+        self.failures += [Failure(f'sample {index}', error) for index, error in result.failed]
+        self.faults += result.faults
+
+    def finish(self, total: int) -> None:
+        """Logs at the end how much was wrong with ``total`` samples."""
+        _count_faults(self.faults, total)
+        log_failures(self.failures, total)
+
+
 def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     """Draws samples of a dataset.
 
@@ -217,18 +246,11 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     choices = _choices(spec)
     kind = 'batch' if analysis.mode == 'batch' else 'sheet' if analysis.sheet else ''
     rows: list[Mapping[str, Any]] = []
-    failures: list[Failure] = []
     files: list[Path] = []
-    faults: list[tuple[int, str, str]] = []
+    found = _Browsed()
     for number, page in enumerate(ordered_map(drawing, jobs, spec.processes(len(chosen)))):
         callbacks.progress(number, len(jobs))
-        for text in (each.describe() for each in page.result.shown):
-            if text:
-                log.info('%s', text)
-        failures += [Failure(f'sample {index}', error) for index, error in page.result.failed]
-        faults += page.result.faults
-        for index, path, text in page.result.faults:
-            log.warning('%s', fault_line(index, path, text))
+        found.add(page.result)
         if page.data is None:
             continue
         rows += page.result.samples if output.save_raw else []  # kept to the end: a kilobyte a sample
@@ -239,15 +261,14 @@ def browse(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
         if output.show:
             open_window(page.result, output.style, name, spec.show_interval)
     callbacks.progress(len(jobs), len(jobs))
-    if len(chosen) == 1 and failures:
-        raise failures[0].error.under('config')
+    if len(chosen) == 1 and found.failures:
+        raise found.failures[0].error.under('config')
     if output.save_raw:
         files.append(_write_table(rows, visualizer, file_name('samples', *choices)))
         callbacks.written(files[-1:])
-    _count_faults(faults, len(chosen))
-    log_failures(failures, len(chosen))
-    done = len(chosen) - len(failures)
-    return RunSummary(out, done, 0, tuple(failures), tuple(files), time.perf_counter() - started)
+    found.finish(len(chosen))
+    done = len(chosen) - len(found.failures)
+    return RunSummary(out, done, 0, tuple(found.failures), tuple(files), time.perf_counter() - started)
 
 
 def fault_line(index: int, path: str, text: str) -> str:
@@ -289,6 +310,7 @@ def report(spec: DatasetSpec, callbacks: Callbacks | None = None) -> RunSummary:
     if distance is not None:
         result = _with_duplicates(result, spec, source, samples, [each.hashed for each in measured], distance)
     name = file_name('report', spec.phase, spec.classes)
+    visualizer.keep(each.path for each in measured)
     files = visualizer.write(result, name)
     files += _write_findings(result, visualizer, name)
     callbacks.written(files)
@@ -334,11 +356,8 @@ def _other_phases(spec: DatasetSpec, source: Source) -> dict[str, Samples]:
     """The datasets of the other phases that the config has, each once; those that cannot be opened are named."""
     known = [dataset_config(source.config, spec.phase)]
     found: dict[str, Samples] = {}
-    for phase in PHASES:
-        if phase == spec.phase or not (source.config.get(f'{phase}_dataloader') or {}).get('dataset'):
-            continue
-        described = dataset_config(source.config, phase)
-        if described in known:
+    for phase in phases_with_data(source.config):
+        if phase == spec.phase or (described := dataset_config(source.config, phase)) in known:
             continue
         known.append(described)
         try:

@@ -45,6 +45,7 @@ from vistool.runs.spec import (
     config_of,
     find_items,
     find_source,
+    keep_images,
     labeled,
     labels,
     log_failures,
@@ -142,6 +143,7 @@ class _Run:
         data = source if spec.data is None else resolve(spec.data, {})
         self.items: Sequence[AnyItem] = find_items(self.images(config_of(data)), data)
         out = spec.output.path(name_of(source), 'vis_tsne')
+        keep_images(self.items, out=out)
         visualizer = Visualizer(out, spec.output.style, show=spec.output.show)
         visualizer.check()
         self.out = out

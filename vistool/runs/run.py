@@ -6,9 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -75,6 +75,8 @@ from vistool.visualization.visualizer import Visualizer, open_backends, sheet
 
 log = logging.getLogger('vistool')
 
+T = TypeVar('T')
+
 
 class CancelEvent(Protocol):
     """What can cancel a run, such as a :class:`threading.Event`."""
@@ -121,6 +123,7 @@ def run(
     bands: str | int | Sequence[int] | None = None,
     axes: str | None = None,
     names: Sequence[str] = (),
+    classes_file: PathLike | None = None,
     indices: Sequence[int | str] = (),
     classes: Sequence[int | str] = (),
     per_class: int | None = None,
@@ -181,6 +184,7 @@ def run(
         bands: The bands that pictures show as red, green and blue.
         axes: The order of axes of arrays in files.
         names: What the models are called in figures, the first one's included.
+        classes_file: A text file with the names of the outputs, one a line.
         indices: Which images, by position.
         classes: Which images of a dataset, by class.
         per_class: At most this many of each class.
@@ -217,47 +221,40 @@ def run(
     Raises:
         InputError: A parameter is not accepted, or nothing could be explained or written.
     """
+    given = dict(locals())  # parameters have the names of the fields that they fill
     spec = RunSpec(
         analysis,
-        Models(
-            ModelSpec(model, checkpoint, transform),
-            tuple(ModelSpec(*each) if isinstance(each, tuple) else ModelSpec(each) for each in compare),
-            options or {},
-            device,
-            trust_checkpoint,
-            files or {},
-            draw_on,
-            img_size,
-            fit,
-            output,
-            activation,
-            display_range,
-            bands,
-            axes,
-            tuple(names),
+        _filled(
+            Models,
+            given,
+            first=ModelSpec(model, checkpoint, transform),
+            compare=tuple(ModelSpec(*each) if isinstance(each, tuple) else ModelSpec(each) for each in compare),
+            options=options or {},
+            files=files or {},
+            names=tuple(names),
         ),
         images,
-        Selection(indices, classes, per_class, only, max_samples),
-        Execution(batch_size, workers, amp, resume, overwrite, launcher, deterministic),
-        Output(
-            out,
-            style or Style(),
-            save_raw,
-            panels,
-            sheet,
-            all_channels,
-            show,
-            None if gallery is False else () if gallery is True else tuple(gallery),
-            tuple(backends),
-            embedding,
-            anonymous,
+        _filled(Selection, given),
+        _filled(Execution, given),
+        _filled(
+            Output,
+            given,
+            style=style or Style(),
+            gallery=None if gallery is False else () if gallery is True else tuple(gallery),
+            backends=tuple(backends),
         ),
         seed,
         type(analysis).__name__.lower(),
         masks=masks,
     )
-    given = {'progress': progress, 'written': written, 'fitted': fitted, 'canceled': cancel and cancel.is_set}
-    return execute(spec, Callbacks(**{name: call for name, call in given.items() if call is not None}))  # type: ignore[arg-type]
+    asked = {'progress': progress, 'written': written, 'fitted': fitted, 'canceled': cancel and cancel.is_set}
+    return execute(spec, _filled(Callbacks, {name: call for name, call in asked.items() if call is not None}))
+
+
+def _filled(kind: type[T], values: Mapping[str, Any], **more: Any) -> T:
+    """A dataclass whose fields are the values of their own names; ``more`` goes before, other fields keep defaults."""
+    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in names} | more)
 
 
 def execute(spec: RunSpec, callbacks: Callbacks | None = None) -> RunSummary:

@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from torch import Tensor, nn
 
 from vistool.analyses.base import MapAnalysis
+from vistool.data.dataloaders import PHASES, phases_with_data
 from vistool.data.datasets import (
-    PHASES,
     DatasetItem,
     DatasetItems,
     Label,
@@ -37,9 +37,12 @@ from vistool.models.input_size import sizing
 from vistool.models.model import Model, load
 from vistool.network.inputs import run_network
 from vistool.network.outputs import CHOOSE, OutputName, Readout, absence
-from vistool.records import shown_path
 from vistool.results import MetricsSummary
+from vistool.visualization.files import ProtectedFiles
 from vistool.visualization.style import Style
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 log = logging.getLogger('vistool')
 
@@ -108,7 +111,7 @@ class Models:
     bands: str | int | Sequence[int] | None = None
     axes: str | None = None
     names: tuple[str, ...] = ()
-    classes_file: str | None = None
+    classes_file: PathLike | None = None
 
     def __post_init__(self) -> None:
         """Refuses a display or names that are not accepted before anything is loaded."""
@@ -391,7 +394,7 @@ def name_of(source: Source | Model | nn.Module) -> str:
     return type(source).__name__ if isinstance(source, nn.Module) else source.name
 
 
-def config_of(source: Source | Model | nn.Module) -> Any:
+def config_of(source: Source | Model | nn.Module) -> Config | None:
     """A model's config, or None."""
     return None if isinstance(source, nn.Module) else source.config
 
@@ -459,7 +462,7 @@ def find_items(images: Images, source: Source | Model | nn.Module) -> Sequence[A
         )
     if config is None:
         raise InputError(f'{name_of(source)} has no config that names a dataset', parameter='images')
-    there = [each for each in PHASES if (config.get(f'{each}_dataloader') or {}).get('dataset')]
+    there = phases_with_data(config)
     if there and phase not in there:
         raise InputError(
             f'{name_of(source)} has no {phase} dataset ({phase}_dataloader.dataset)',
@@ -484,27 +487,20 @@ def labeled(items: Sequence[AnyItem], classes: tuple[str, ...] | None) -> Sequen
 
 
 def keep_images(items: Sequence[AnyItem], **files: PathLike | None) -> None:
-    """Refuses to write a picture over one of the images that it is made from.
+    """Refuses, before the work, to write a picture over one of the images that it is made from.
 
     Args:
-        items: The images.
+        items: The images; of a dataset they are looked up only where a file is in the way.
         files: Where pictures go, by parameter; None and folders are passed over, in which the visualizer looks
             (:meth:`~vistool.visualization.visualizer.Visualizer.keep`).
 
     Raises:
         InputError: One of the files is one of the images.
     """
-    for parameter, file in files.items():
-        if file is None or not os.path.isfile(file):
-            continue
-        if any(
-            each.path is not None and os.path.exists(each.path) and os.path.samefile(each.path, file) for each in items
-        ):
-            raise InputError(
-                f'{shown_path(file)} is an image of this run, which would be overwritten',
-                hint='choose another name',
-                parameter=parameter,
-            )
+    there = {parameter: Path(file) for parameter, file in files.items() if file is not None and os.path.isfile(file)}
+    photos = ProtectedFiles(item.path for item in items) if there else ProtectedFiles()
+    for parameter, file in there.items():
+        photos.refuse(file, parameter)
 
 
 def is_one_file(images: Images, items: Sequence[AnyItem]) -> bool:
@@ -635,7 +631,7 @@ def _prediction(sample: Sample, shares: Tensor, readout: Readout) -> Prediction:
 
 def select(
     selection: Selection,
-    items: Sequence[Any],
+    items: Sequence[AnyItem],
     predictions: Callable[[Sequence[int]], Iterable[Prediction]],
     seed: int = 0,
 ) -> list[int]:
@@ -679,7 +675,7 @@ def select(
     return chosen
 
 
-def _check(selection: Selection, items: Sequence[Any]) -> None:
+def _check(selection: Selection, items: Sequence[AnyItem]) -> None:
     for name in ('per_class', 'max_samples'):
         value = getattr(selection, name)
         if value is not None and value < 1:
@@ -688,7 +684,7 @@ def _check(selection: Selection, items: Sequence[Any]) -> None:
         raise InputError(f'unknown outcome {selection.only!r}', accepted=', '.join(OUTCOMES), parameter='only')
     if isinstance(items, (DatasetItems, LabeledFiles)):
         return
-    accepted = '@train, @val, @test, or a .txt list of "PATH,CLASS"'
+    accepted = '@train, @val, @test, or a .txt or .csv list of "PATH,CLASS"'
     for name in ('classes', 'per_class'):
         if getattr(selection, name):
             raise InputError('files have no labels', accepted=accepted, parameter=name)

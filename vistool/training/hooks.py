@@ -17,7 +17,7 @@ from torch import nn
 from vistool.analyses.schedule import Schedule
 from vistool.analyses.schedule.used import UsedRates
 from vistool.data.pipelines import Pipeline, build_pipeline, find_pipeline
-from vistool.errors import InputError, cause_of, check_count, param
+from vistool.errors import InputError, cause_of, check_count, naming, param
 from vistool.models.configs import Source
 from vistool.models.model import Model
 from vistool.network.layers import unwrapped
@@ -27,8 +27,7 @@ from vistool.runs.spec import AnyItem, Images
 from vistool.training.probes import AnalysisLike, Probes, build_analysis, find_probes, undisturbed
 from vistool.training.strips import Strips, Unit
 from vistool.visualization.files import check_folder
-from vistool.visualization.kinds import picture_pixels
-from vistool.visualization.style import Style
+from vistool.visualization.kinds import picture_pixels, style_of
 from vistool.visualization.visualizer import Visualizer
 
 log = logging.getLogger('vistool')
@@ -81,10 +80,8 @@ class ExplainHook(Hook):
         self.analysis = build_analysis(analysis if analysis is not None else {'type': 'CAM'})
         self.images, self.interval, self.by_epoch, self.out = images, interval, by_epoch, out
         self.max_images, self.seed = max_images, seed
-        try:
-            self.style = Style(**(style or {}))
-        except TypeError as error:
-            raise InputError(f'{style!r} is not a style: {error}', parameter='style') from error
+        with naming('style'):
+            self.style = style_of(dict(style or {}))
         # What lies in a dataset of the config is known when there is a config.
         self.items: list[AnyItem] = [] if str(images).startswith('@') else find_probes(images, max_images)
         self.probes: Probes | None = None
@@ -172,10 +169,8 @@ class LearningRateHook(Hook):
             InputError: The style is not accepted.
         """
         self.out = out
-        try:
-            self.style = Style(**(style or {}))
-        except TypeError as error:
-            raise InputError(f'{style!r} is not a style: {error}', parameter='style') from error
+        with naming('style'):
+            self.style = style_of(dict(style or {}))
         self.rates: dict[str, UsedRates] = {}
         self.first = 0
 

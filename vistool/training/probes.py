@@ -99,7 +99,7 @@ def find_probes(images: Images, most: int, model: Model | None = None) -> list[A
     if model is None and str(images).startswith('@'):
         raise InputError(
             f'{images} is a dataset of a config, and there is none',
-            accepted='a folder, a glob, a .txt list, or paths',
+            accepted='a folder, a glob, a .txt or .csv list, or paths',
             parameter='images',
         )
     found = find_items(images, model)  # type: ignore[arg-type]  # a path needs no model

@@ -304,19 +304,6 @@ _SHORT_WARMUP = 0.02  # of the run; a longer one can be seen without help
 _NAMES = {'lr': 'learning rate', 'weight_decay': 'weight decay', 'beta1': 'beta 1', 'beta2': 'beta 2'}
 
 
-def curves_figure(result: Curves, page: Page, theme: Theme = 'whitegrid') -> Figure:
-    """One panel per parameter (lr, momentum …), one line per config and group.
-
-    Args:
-        result: The curves; must not be empty.
-        page: Width and text sizes.
-        theme: seaborn's style of that name.
-    """
-    made = Figure(dpi=page.density * _POINTS_PER_INCH / page.points)
-    draw_curves(result, page, made, theme)
-    return made
-
-
 def draw_curves(result: Curves, page: Page, made: Figure, theme: Theme = 'whitegrid', log_scale: bool = False) -> None:
     """Draw curves over the whole of a figure, which gets the size they need.
 

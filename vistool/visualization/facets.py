@@ -142,7 +142,9 @@ def _over_training(arranger: _Arranger, tiles: Sequence[Facet], unit: str) -> tu
     result = arranger.result
     moments = [int(item.coordinates[unit]) for item in result.maps]
     ranks = [moments[:place].count(moment) for place, moment in enumerate(moments)]
-    rows = [_strip_row(arranger, tiles, [at for at, each in enumerate(ranks) if each == rank]) for rank in set(ranks)]
+    count = max(ranks, default=-1) + 1
+    places = [[at for at, each in enumerate(ranks) if each == rank] for rank in range(count)]
+    rows = [_strip_row(arranger, tiles, each) for each in places]
     found = []
     for item, tile, rank, moment in zip(result.maps, tiles, ranks, moments, strict=True):
         target, predicted = item.coordinates.get('target'), result.predictions.get(moment)

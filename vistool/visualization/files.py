@@ -13,8 +13,9 @@ import os
 import re
 import struct
 import tempfile
+import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from vistool.data.display import strips
 from vistool.environment import anonymized, shareable
 from vistool.errors import InputError, param
-from vistool.records import shown
+from vistool.records import PNG_MARK, shown, shown_path
 from vistool.results import CheckReport, Curves, Heatmap, Heatmaps, ImageGrid, NetworkView, Result, SampledPoints
 from vistool.visualization.facets import facets
 from vistool.visualization.scene import Pixels
@@ -81,6 +82,7 @@ def _png(pixels: Pixels) -> bytes:
     data = io.BytesIO()
     data.write(b'\x89PNG\r\n\x1a\n')
     data.write(_png_chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)))
+    data.write(_png_chunk(b'tEXt', PNG_MARK))
     packer = deflate.compressobj(1)
     for rows in strips(height, width):
         data.write(_png_chunk(b'IDAT', packer.compress(_less_above(pixels, rows))))
@@ -246,6 +248,55 @@ def write_file(path: Path, data: bytes, argument: str = 'out') -> None:
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+class ProtectedFiles:
+    """Files from which results are made, which no picture may replace. May be used from several threads.
+
+    Args:
+        paths: The files; None is passed over, for an image that has none.
+    """
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str] | None] = ()) -> None:
+        self._waiting: list[str] = []
+        self._known: set[tuple[int, int]] = set()
+        self._lock = threading.Lock()
+        self.add(paths)
+
+    def add(self, paths: Iterable[str | os.PathLike[str] | None]) -> None:
+        """Adds files, as above."""
+        found = [os.fspath(each) for each in paths if each is not None]
+        with self._lock:
+            self._waiting += found
+
+    def refuse(self, path: Path, parameter: str = 'out') -> None:
+        """Refuses to write where one of them lies, under whatever name and through whatever link.
+
+        Raises:
+            InputError: One of them lies there.
+        """
+        here = _identity(path)
+        if here is None:
+            return
+        with self._lock:  # the disk is asked for them only where a file is in the way
+            self._known.update(filter(None, map(_identity, self._waiting)))
+            self._waiting.clear()
+            is_photo = here in self._known
+        if is_photo:
+            raise InputError(
+                f'{shown_path(path)} is an image of this run, which would be overwritten',
+                hint='choose another name or folder',
+                parameter=parameter,
+            )
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """What tells a file from all others on this machine, whatever it is called; None where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def unwritable(path: Path, error: OSError, argument: str = 'out') -> InputError:

@@ -552,19 +552,6 @@ def channel_files(result: ChannelStack, style: Style) -> Iterator[tuple[str, Cal
             yield f'{folder}/{name}', partial(_paint, colors, result.size, style)
 
 
-def channel_pictures(maps: NDArray[np.float32], size: tuple[int, int], style: Style) -> Iterator[tuple[str, Pixels]]:
-    """Each channel and the sum of all, by file stem, as uint8 ``(*size, 3)`` RGB; made one by one.
-
-    Args:
-        maps: ``(C, h, w)``.
-        size: Height and width of the pictures.
-        style: Its ``scale`` (one for all channels unless ``each``; the sum has its own), ``colormap``,
-            ``interpolation`` and ``align``.
-    """
-    for name, colors in _colored(maps, style):
-        yield name, _paint(colors, size, style)
-
-
 def as_heatmaps(result: ChannelStack) -> Heatmaps:
     """A stack as one figure of all channels."""
     maps = [
@@ -576,7 +563,7 @@ def as_heatmaps(result: ChannelStack) -> Heatmaps:
 
 
 def _colored(maps: NDArray[np.float32], style: Style) -> Iterator[tuple[str, ColorMapping]]:
-    """The channels on one scale, and their sum on its own."""
+    """The channels on one scale, unless the style has one for each, and their sum on its own."""
     digits = len(str(len(maps) - 1))
     total = maps.sum(0, dtype=np.float64).astype(np.float32)
     items = [Heatmap(values, Coordinates(layer='channels', channel=number)) for number, values in enumerate(maps)]

@@ -266,8 +266,8 @@ def _cubic(distance: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float6
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
-#: Width of the outline around letters, as a part of their size, and how much of the picture it covers.
 HALO, _HALO_WEIGHT = 0.1, 0.8
+"""Width of the outline around letters, as a part of their size, and how much of the picture it covers."""
 _FRACTION_BITS = 4  # sub-pixel positions of OpenCV's lines
 
 

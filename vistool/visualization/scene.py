@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from vistool.errors import InputError, param
 
 Pixels = NDArray[np.uint8]
-#: Draws something at ``(height, width)`` pixels, uint8 ``(height, width, 3)`` RGB.
 Tile = Callable[[tuple[int, int]], Pixels]
+"""Draws something at ``(height, width)`` pixels, uint8 ``(height, width, 3)`` RGB."""
 Color = tuple[int, int, int]
 
 BLACK: Color = (0, 0, 0)

@@ -421,24 +421,23 @@ def _unit_width(text: str) -> float:
     return fonts.text_width(text, 100.0) / 100.0
 
 
-# A tile on the screen has the area of a square of this side: tall and wide photos are equally easy to see.
 _TILE = 320.0
-#: Pictures for the screen get no wider; their tiles become smaller instead.
+"""A tile on the screen has the area of a square of this side: tall and wide photos are equally easy to see."""
 SCREEN_WIDTH = 1950.0
-# Paper pictures get no taller than this by the height of one tile (4 in).
+"""Pictures for the screen are at most this wide; their tiles become smaller instead."""
 _TALLEST_PAPER_TILE = 288.0
-# Nor by a tile that asks for a height of its own than the width of a page.
+"""The height of one tile makes a picture on paper at most this tall (4 in)."""
 _TALLEST_PAPER_PICTURE = 495.0
-#: The place of a tile is never narrower than this, for its height: titles need room above very tall photos;
-NARROWEST = 0.25
-#: nor wider: what is (a scan of 3000×2) is drawn across the place, with white above and below;
-WIDEST = 8.0
-#: and among others its place is at most so many times as wide as most, which keep their size.
+"""A tile that asks for a height of its own makes it at most this tall: the width of a page."""
+NARROWEST, WIDEST = 0.25, 8.0
+"""The place of a tile is at least and at most so wide, for its height: titles need room above very tall photos, and a
+scan of 3000×2 is drawn across the place, with white above and below."""
 _WIDER_THAN_MOST = 2.0
-#: A thin picture is drawn at least this thick, in units on paper and on the screen, so that it can be seen.
+"""Among others the place of a tile is at most so many times as wide as most, which keep their size."""
 _THINNEST = {True: 2.0, False: 4.0}
-# nor, where labels beside it would be cut, lower than so many times the font's size.
+"""A thin picture is drawn at least this thick, in units on paper (True) and on the screen, so that it can be seen."""
 _LABEL_ROOM = 5.0
+"""Where labels beside a tile would be cut, it is at least so many times the font's size high."""
 _CAPTION_LINES = 3
 _LABEL_LINES = 3
 # Photos that are narrower than their columns get up to so many times as high as those that fill them.

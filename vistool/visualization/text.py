@@ -25,8 +25,8 @@ from PIL import ImageFont
 
 from vistool.errors import InputError, close_matches
 
-#: Height of a line and of its part above the baseline, as multiples of the font's size.
 LINE_HEIGHT, ASCENT = 1.3, 0.98
+"""Height of a line and of its part above the baseline, as multiples of the font's size."""
 
 # Nearer the front is preferred. Several, because no one of them has every script.
 _FALLBACK_STEMS = (

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from vistool.errors import InputError, close_matches, param
-from vistool.records import shown_path
 from vistool.results import Heatmaps, Result
 from vistool.visualization import kinds, raster
 from vistool.visualization import text as fonts
 from vistool.visualization.facets import facets, with_titles
 from vistool.visualization.files import (
     VECTOR_SUFFIXES,
+    ProtectedFiles,
     check_file,
     check_folder,
     encode_pixels,
@@ -60,8 +60,7 @@ class Visualizer:
     panels: Path | str | None = None
     backends: Sequence[Any] = ()
     companions: Mapping[str, Path | str] = field(default_factory=dict)
-    _photos: set[str] = field(default_factory=set, init=False, repr=False)
-    _resolved: set[str] = field(default_factory=set, init=False, repr=False)
+    _photos: ProtectedFiles = field(default_factory=ProtectedFiles, init=False, repr=False)
     _written: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -95,10 +94,8 @@ class Visualizer:
             check_window()
 
     def keep(self, photos: Iterable[str | os.PathLike[str] | None]) -> None:
-        """Never puts a picture in the place of these files, from which results are made; None is no file."""
-        found = [os.fspath(each) for each in photos if each is not None]
-        with self._lock:
-            self._photos.update(found)
+        """Never puts a picture in the place of these files, from which results are made; None is passed over."""
+        self._photos.add(photos)
 
     def write(self, result: Result, name: str, step: int = 0) -> list[Path]:
         """Writes one result.
@@ -165,19 +162,8 @@ class Visualizer:
             before = self._written.setdefault(path, name)
         if before != name:
             raise _one_file(path, f'{before!r} and {name!r}')
-        if path.exists() and self._is_photo(path):
-            raise InputError(
-                f'{shown_path(path)} is an image of this run, which would be overwritten',
-                hint='choose another name or folder',
-                parameter='out',
-            )
+        self._photos.refuse(path)
         return path
-
-    def _is_photo(self, path: Path) -> bool:
-        with self._lock:  # links are followed once, and only where a file is in the way
-            self._resolved.update(map(os.path.realpath, self._photos))
-            self._photos.clear()
-        return os.path.realpath(path) in self._resolved
 
     def _files(self, result: Result, target: Path) -> list[Path]:
         """Writes a result's pictures and, where they are wanted, its numbers."""
@@ -233,6 +219,12 @@ def save(result: Result | Sequence[Result], path: str | Path, *, save_raw: bool 
     Raises:
         InputError: A file cannot be written, or a style is not accepted.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(
+            f'{type(path).__name__} is not a path',
+            hint='render(result, format=…) gives a picture as bytes',
+            parameter='path',
+        )
     path, chosen = Path(path), style_of(style)
     visualizer = Visualizer(path, chosen, save_raw=save_raw)
     if isinstance(result, Result):

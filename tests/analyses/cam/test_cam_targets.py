@@ -186,9 +186,9 @@ def test_scores_know_their_images():
 
 def test_errors():
     run = lambda **options: CAM(layers=['layer'], **options)(Classifier(), torch.randn(1, 3, 9, 9))  # noqa: E731
-    with pytest.raises(InputError, match=r"no score 'Mine' is registered.*custom_imports"):
+    with pytest.raises(InputError, match=r"^score: no score 'Mine' is registered.*custom_imports"):
         run(score={'type': 'Mine'})
-    with pytest.raises(InputError, match=r'gave \(1, 4\) for 1 image'):
+    with pytest.raises(InputError, match=r'^score: .* gave \(1, 4\) for 1 image'):
         run(score=lambda output, samples: output)
     with pytest.raises(InputError, match=r'FinerCAM compares classes, and margin is not a class; accepted: GradCAM'):
         run(score=margin, methods=['finercam'])

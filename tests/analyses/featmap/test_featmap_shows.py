@@ -17,7 +17,7 @@ from vistool.models.model import as_model, as_samples
 from vistool.network.features import Feature
 from vistool.results import ChannelStack, LayerChannels
 from vistool.visualization.facets import facets
-from vistool.visualization.heatmaps import channel_pictures
+from vistool.visualization.heatmaps import channel_files
 from vistool.visualization.kinds import to_raw
 from vistool.visualization.plots import channel_curves
 from vistool.visualization.style import Style
@@ -341,24 +341,32 @@ def test_enlarging_is_the_seeds(align):
     np.testing.assert_allclose(found, seed_bilinear(channel, 8, align == 'corner'), atol=1e-5)
 
 
+def stack_of(maps, size):
+    return ChannelStack(layers=(LayerChannels('layer', maps),), size=size, name='photo')
+
+
+def channel_pictures(maps, size):
+    """Each channel and the sum of all by the stem of its file."""
+    return {path.rpartition('/')[2]: drawn() for path, drawn in channel_files(stack_of(maps, size), Style())}
+
+
 def test_every_channel_is_written_and_the_sum(tmp_path):
     import cv2
 
     maps = np.random.default_rng(0).normal(size=(12, 4, 6)).astype(np.float32)
-    stack = ChannelStack(layers=(LayerChannels('layer', maps),), size=(16, 24), name='photo')
-    paths = write_folder(stack, tmp_path, Style())
+    paths = write_folder(stack_of(maps, (16, 24)), tmp_path, Style())
     assert {path.parent for path in paths} == {tmp_path / 'photo' / 'layer'}
     assert [path.name for path in paths] == [f'channel_{k:02}.png' for k in range(12)] + ['sum.png']
-    pictures = dict(channel_pictures(maps, (16, 24), Style()))
+    pictures = channel_pictures(maps, (16, 24))
     for path in paths:
         assert np.array_equal(cv2.imread(str(path))[..., ::-1], pictures[path.stem])
     low, high = np.unravel_index(maps.argmin(), maps.shape), np.unravel_index(maps.argmax(), maps.shape)
-    bound, equal = np.abs(maps).max(), dict(channel_pictures(maps * 0 + maps[low], (16, 24), Style()))
+    bound, equal = np.abs(maps).max(), channel_pictures(maps * 0 + maps[low], (16, 24))
     assert maps[low] < 0 < maps[high] and bound > 0 and equal['channel_00'].shape == (16, 24, 3)
     # the same value has the same color in whichever channel it stands
     twice = np.stack([maps[0], maps[1]])
     twice[1, 2, 3] = twice[0, 1, 1]
-    drawn = dict(channel_pictures(twice, (4, 6), Style()))
+    drawn = channel_pictures(twice, (4, 6))
     assert np.array_equal(drawn['channel_1'][2, 3], drawn['channel_0'][1, 1])
 
 

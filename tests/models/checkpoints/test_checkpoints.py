@@ -335,3 +335,31 @@ def test_unreachable_addresses(tmp_path, monkeypatch):
     assert 'no route to host' in message
     assert str(tmp_path / 'checkpoints' / 'net.pth') in message
     assert 'does not name a file' in error('https://example.org/')
+
+
+def test_the_only_weights_of_a_file_are_taken_whatever_they_are_called(tmp_path, caplog):
+    caplog.set_level(logging.INFO, 'vistool')
+    weights = nn.Linear(2, 3).state_dict()
+    torch.save({'shadow': weights, 'optimizer': {'state': {}, 'param_groups': []}, 'epoch': 3}, tmp_path / 'one.pth')
+    assert read_checkpoint(tmp_path / 'one.pth').state_dict.keys() == weights.keys()
+    assert "took the weights under 'shadow'" in caplog.text
+    torch.save({'generator': weights, 'critic': weights}, tmp_path / 'two.pth')
+    with pytest.raises(InputError, match=r"several sets of weights: generator, critic; .*\['generator'\]"):
+        read_checkpoint(tmp_path / 'two.pth')
+    torch.save({'epoch': 3}, tmp_path / 'none.pth')
+    with pytest.raises(InputError, match='holds no weights, only epoch'):
+        read_checkpoint(tmp_path / 'none.pth')
+
+
+def test_averaged_weights_that_are_not_taken_are_named(tmp_path, caplog):
+    caplog.set_level(logging.INFO, 'vistool')
+    weights = nn.Linear(2, 3).state_dict()
+    torch.save({'state_dict': weights, 'state_dict_ema': weights}, tmp_path / 'timm.pth')
+    read_checkpoint(tmp_path / 'timm.pth')
+    assert "under 'state_dict' and not 'state_dict_ema'; to explain those of one, save them apart" in caplog.text
+    caplog.clear()
+    torch.save(
+        {'state_dict': weights, 'ema_state_dict': weights}, tmp_path / 'mmengine.pth'
+    )  # here the first is the average
+    read_checkpoint(tmp_path / 'mmengine.pth')
+    assert caplog.text == ''

@@ -555,7 +555,8 @@ def _start(queries: Sequence[Query], op: AttentionOp, layout: TokenLayout, point
         if query.kind == 'mean':
             start[:, number, first:] = 1 / (count - first)
         else:
-            start[:, number].scatter_(1, positions_of(query, layout, points[:, number], extent)[:, None], 1.0)
+            images = torch.arange(len(points), device=points.device)
+            start[images, number, positions_of(query, layout, points[:, number], extent)] = 1.0
     return start
 
 

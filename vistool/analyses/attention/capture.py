@@ -272,6 +272,12 @@ class RecordedAttention:
         return read(layer.op, layer.layout, queries, points, extent, self.has_class_token)
 
 
+def prepare(module: nn.Module, inputs: NetworkInput) -> None:
+    """Runs what :func:`record` has to know about a network, so that it then runs the network once."""
+    if not _is_known(module, inputs):
+        attention_answers(module, inputs)
+
+
 def record(module: nn.Module, inputs: NetworkInput, sample: Sample) -> RecordedAttention:
     """Runs a network on one photo and keeps the queries and keys of every attention layer that can be shown.
 

@@ -75,7 +75,7 @@ def read(
         if query.kind == 'mean':
             rows.append(mean_row(op, layout, len(points)))
         else:
-            rows.append(_row(op, layout, positions_of(query, layout, points[:, number], extent)))
+            rows.append(_row(op, layout, positions_of(query, layout, points[:, number], extent), len(points)))
     stacked = torch.stack(rows, 1)
     if any(query.kind == 'mean' for query in resolved):  # each other row has been checked by itself
         verify(op)
@@ -156,9 +156,15 @@ def verify(op: AttentionOp) -> None:
         InputError: If the weights do not give that output.
     """
     groups, positions = _spread(op.shape[0], _device(op)), _spread(op.shape[2], _device(op))
-    positions = positions.expand(len(groups), -1)
-    if not op.check(groups, positions, op.rows(groups, positions)):
+    _proven(op, groups, positions.expand(len(groups), -1))
+
+
+def _proven(op: AttentionOp, groups: Tensor | None, positions: Tensor | int) -> Tensor:
+    """Rows of attention, checked against the operation's own output."""
+    rows = op.rows(groups, positions)
+    if not op.check(groups, positions, rows):
         raise _unproven(op)
+    return rows
 
 
 @lru_cache
@@ -205,13 +211,12 @@ def resolve_query(query: Query, op: AttentionOp, layout: TokenLayout, classes: b
     return query
 
 
-def positions_of(query: Query, layout: TokenLayout, points: Tensor, extent: tuple[int, int]) -> Tensor:
-    """The query's token in each image, int64 ``(B,)``; tokens of a grid come after the prefix."""
+def positions_of(query: Query, layout: TokenLayout, points: Tensor, extent: tuple[int, int]) -> Tensor | int:
+    """The query's token in each image, int64 ``(B,)``, or in all; tokens of a grid come after the prefix."""
     if query.kind in ('cls', 'token'):
-        place = query.index
         if query.kind == 'token' and layout.query_order is not None:
-            place = layout.query_order.index(place)
-        return torch.full((len(points),), place, dtype=torch.long, device=points.device)
+            return layout.query_order.index(query.index)
+        return query.index
     assert layout.query_grid is not None
     height, width = layout.query_grid
     column = (points[:, 0] * width / extent[1]).long().clamp(0, width - 1)
@@ -219,27 +224,21 @@ def positions_of(query: Query, layout: TokenLayout, points: Tensor, extent: tupl
     return layout.query_prefix + row * width + column
 
 
-def _row(op: AttentionOp, layout: TokenLayout, tokens: Tensor) -> Tensor:
+def _row(op: AttentionOp, layout: TokenLayout, tokens: Tensor | int, batch: int) -> Tensor:
     """Attention of one query of each image, ``(B, heads, prefix + h · w)``."""
-    batch = len(tokens)
     if layout.windows is None:
-        groups, positions = torch.arange(batch, device=tokens.device), tokens[:, None]
-        rows = op.rows(groups, positions)
-        if not op.check(groups, positions, rows):
-            raise _unproven(op)
-        return rows[:, :, 0]
+        groups = None if op.shape[0] == batch else torch.arange(batch, device=_device(op))
+        return _proven(op, groups, tokens if isinstance(tokens, int) else tokens[:, None])[:, :, 0]
     assert layout.asking is not None and layout.query_grid is not None
+    images = torch.arange(batch, device=layout.windows.device)
     count, asked = layout.grid[0] * layout.grid[1], layout.query_grid[0] * layout.query_grid[1]
-    wanted = torch.arange(batch, device=tokens.device) * asked + tokens
-    at = torch.empty(batch * asked, dtype=torch.long, device=tokens.device)
     flat = layout.asking.flatten()
+    at = torch.empty(batch * asked, dtype=torch.long, device=flat.device)
     at[flat[flat >= 0]] = (flat >= 0).nonzero()[:, 0]
-    groups, positions = at[wanted] // op.shape[2], (at[wanted] % op.shape[2])[:, None]
-    rows = op.rows(groups, positions)
-    if not op.check(groups, positions, rows):
-        raise _unproven(op)
-    inside = layout.windows[groups] - (torch.arange(batch, device=tokens.device) * count)[:, None]
-    return _scatter(rows[:, :, 0], inside, torch.arange(batch, device=tokens.device), batch, count)
+    wanted = at[images * asked + tokens]
+    groups, positions = wanted // op.shape[2], (wanted % op.shape[2])[:, None]
+    inside = layout.windows[groups] - (images * count)[:, None]
+    return _scatter(_proven(op, groups, positions)[:, :, 0], inside, images, batch, count)
 
 
 def mean_row(op: AttentionOp, layout: TokenLayout, batch: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vistool.analyses.base import MapAnalysis, followed_targets
 from vistool.analyses.cam import baselines, gradcam_adapter, maps, perturbation  # noqa: F401 (they register methods)
 from vistool.analyses.cam.drift import verified
-from vistool.analyses.cam.instances import Followed, Instances, InstanceTarget, instance_targets
+from vistool.analyses.cam.instances import Followed, Found, Instances, InstanceTarget, instance_targets
 from vistool.analyses.cam.measuring import Measuring
 from vistool.analyses.cam.methods import (
     METHODS,
@@ -37,7 +37,7 @@ from vistool.analyses.cam.methods import (
 )
 from vistool.analyses.cam.regions import Regions, RegionTarget, region_targets
 from vistool.analyses.cam.report import Drawn, MapMeasured, Report
-from vistool.analyses.cam.targets import ClassTarget, Score, Target, custom_target, similarity_target
+from vistool.analyses.cam.targets import ClassTarget, Score, ScoreTarget, Target, custom_target, similarity_target
 from vistool.data.samples import Sample
 from vistool.errors import InputError, close_matches, counted, naming, param
 from vistool.metrics import Needs as MetricNeeds
@@ -66,7 +66,7 @@ from vistool.network.outputs import CHOOSE, Readout, ScoreReader, absence, poole
 from vistool.network.segmentation import Segmenter, find_segmenter
 from vistool.network.tensors import NetworkInput, Size, input_size, token_hints
 from vistool.registry import ANALYSES
-from vistool.results import Heatmaps, Instance, Measure
+from vistool.results import Heatmaps, Measure
 
 __all__ = ['CAM', 'METHODS', 'Method', 'Needs', 'Probe', 'register_cam', 'register_perturbation_cam']
 
@@ -424,22 +424,11 @@ class CAM(MapAnalysis):
         gradients = any(entry.gradients for entry in methods.values())
         given = self.extra_tokens
         hints = token_hints(found.extra_tokens if given is None and not self.layers else given, self.tokens)
-        targets: Sequence[InstanceTarget | RegionTarget]
         with (
             found.watching(),
             forward(model.module, inputs, layers, gradients=gradients, hints=hints, dense=True) as run,
         ):
-            frame = None
-            missed: Sequence[Sequence[Instance]] = ()
-            if isinstance(found, Segmenter):
-                logits = found.logits(run.output, size)
-                regions = Regions(self.point, self.region)
-                targets, every = region_targets(model, found, logits, samples, regions, self.targets)
-            else:
-                predicted = found.read(run.output, len(samples), size)
-                frame = predicted.frame
-                targets, known = instance_targets(model, found, predicted, samples, self._instances, self.targets, size)
-                every, missed = known.instances, known.missed
+            targets, known, frame = self._dense_targets(model, found, run.output, samples, size)
             signed = shared_maps(run, methods, targets, self.eigen_smooth)
             values = [target.values(run.output, run.count) for target in targets]
         drawn = self._drawn(model, inputs, run, layers, methods, targets, signed, size, frame)
@@ -448,21 +437,24 @@ class CAM(MapAnalysis):
         measures, measured, told = self._dense_measured(model, found, samples, inputs, targets, drawn)
         names = [layer.label for layer in run.layers]
         report = Report(
-            model,
-            methods,
-            names,
-            targets,
-            None,
-            None,
-            values,
-            drawn,
-            settings | told,
-            measures,
-            measured,
-            every,
-            missed,
-        )
+            model, methods, names, targets, None, None, values, drawn, settings | told, measures, measured,
+            known.instances, known.missed,
+        )  # fmt: skip
         return [report.result(index, sample) for index, sample in enumerate(samples)]
+
+    def _dense_targets(
+        self, model: Model, found: Adapter | Segmenter, output: Any, samples: Sequence[Sample], size: Size
+    ) -> tuple[Sequence[InstanceTarget] | Sequence[RegionTarget], Found, Frame | None]:
+        """What is explained, all that a detector or segmenter found, and what of its input is the image."""
+        if isinstance(found, Segmenter):
+            regions = Regions(self.point, self.region)
+            logits = found.logits(output, size)
+            targets, every = region_targets(model, found, logits, samples, regions, self.targets)
+            return targets, Found(every, [], []), None
+        predicted = found.read(output, len(samples), size)
+        wanted = self._instances
+        explained, known = instance_targets(model, found, predicted, samples, wanted, self.targets, size)
+        return explained, known, predicted.frame
 
     def _dense_measured(
         self,
@@ -562,7 +554,7 @@ class CAM(MapAnalysis):
             return ScoreReader(lambda output, count: pooled_features(output, size), 'pooled features')
         custom = self._custom(model)
         if custom is not None and not self._has_targets:
-            target = custom_target(custom, samples)
+            target = self._custom_target(custom, samples)
             return ScoreReader(lambda output, count: target.score(output, torch.arange(count))[:, None], _key(custom))
         return model.score_reader(inputs, value=value)
 
@@ -582,6 +574,10 @@ class CAM(MapAnalysis):
     def _custom(self, model: Model) -> Score | Mapping[str, Any] | None:
         """The score of the user's own, if one is named."""
         return self.score if self.score is not None else (model.config or {}).get('cam_target')
+
+    def _custom_target(self, custom: Score | Mapping[str, Any], samples: Sequence[Sample]) -> ScoreTarget:
+        """The target of :meth:`_custom`; errors name what it came from."""
+        return custom_target(custom, samples, 'cam_target' if self.score is None else 'score')
 
     def _check_options(self) -> None:
         token_hints(self.extra_tokens)
@@ -643,7 +639,7 @@ class CAM(MapAnalysis):
                 return [similarity_target(model, self.reference, samples)]
         custom = self._custom(model)
         if custom is not None and not self._has_targets:
-            return [custom_target(custom, samples)]
+            return [self._custom_target(custom, samples)]
         if scores is None or readout is None:
             return []
         labels = [sample.label for sample in samples]
@@ -847,6 +843,6 @@ def _headless(model: Model, methods: Mapping[str, Method], output: Any) -> Input
     return InputError(
         f'{wanting} needs class scores, and {model.name} gives none ({absence(model.module, output)})',
         accepted=titles_of(lambda entry: not entry.shows_class),
-        hint=f'or give an image to compare with ({param("reference")} IMG), or {CHOOSE}',
+        hint=f'or give an image to compare with ({param("reference", "IMG")}), or {CHOOSE}',
         parameter='methods',
     )

@@ -118,7 +118,7 @@ class Measuring:
             raise InputError(
                 f'{", ".join(scored)} measures a score, and {model.name} gives none',
                 accepted=', '.join(rest),
-                hint=f'or give an image to compare with ({param("reference")} IMG)',
+                hint=f'or give an image to compare with ({param("reference", "IMG")})',
                 parameter='metrics',
             )
         size, found = input_size(inputs)[0], []

@@ -123,12 +123,14 @@ class ScoreTarget:
         name: The name of the score.
         function: Computes it.
         reference: uint8 ``(H, W, 3)`` RGB, the photo that the images are compared with; None where there is none.
+        parameter: What named it, for errors.
     """
 
     samples: Sequence[Sample]
     name: str
     function: Score
     reference: NDArray[np.uint8] | None = None
+    parameter: str = 'cam_target'
 
     def asks(self, image: int) -> bool:
         """True: the score is asked for of every image."""
@@ -146,13 +148,13 @@ class ScoreTarget:
         except InputError:
             raise
         except Exception as error:  # the user's own code
-            raise InputError(f'{self.name} failed ({cause_of(error)})', parameter='cam_target') from error
+            raise InputError(f'{self.name} failed ({cause_of(error)})', parameter=self.parameter) from error
         if not isinstance(score, Tensor) or score.shape != images.shape:
             shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise InputError(
                 f'{self.name} gave {shape} for {counted(len(images), "image")}',
                 accepted='a tensor (n,)',
-                parameter='cam_target',
+                parameter=self.parameter,
             )
         return score
 
@@ -165,14 +167,17 @@ class ScoreTarget:
         return self.score(output, torch.arange(count))[: len(self.samples)].detach().float().cpu()
 
 
-def custom_target(spec: Score | Mapping[str, Any], samples: Sequence[Sample]) -> ScoreTarget:
-    """The target that a config's ``cam_target`` names.
+def custom_target(
+    spec: Score | Mapping[str, Any], samples: Sequence[Sample], parameter: str = 'cam_target'
+) -> ScoreTarget:
+    """The target of a score of the user's own: the ``score`` of the analysis, or the config's ``cam_target``.
 
     Args:
         spec: A callable ``(output, samples) → (n,)``, or ``dict(type='Name', …)`` for one in
             :data:`~vistool.registry.CAM_TARGETS`: a class, whose instance is called, or a function, which gets the
             rest of the dict as keywords.
         samples: The images.
+        parameter: Which of the two it is, for errors.
 
     Raises:
         InputError: If it is neither, no score of this name is registered, or it cannot be built.
@@ -180,10 +185,10 @@ def custom_target(spec: Score | Mapping[str, Any], samples: Sequence[Sample]) ->
     if not isinstance(spec, Mapping):
         if not callable(spec):
             raise InputError(
-                f'{shown(spec)} is not a score', accepted="dict(type='NAME', …) or a function", parameter='cam_target'
+                f'{shown(spec)} is not a score', accepted="dict(type='NAME', …) or a function", parameter=parameter
             )
         name = getattr(spec, 'name', '') or getattr(spec, '__name__', type(spec).__name__)
-        return ScoreTarget(samples, name, spec)
+        return ScoreTarget(samples, name, spec, parameter=parameter)
     options = dict(spec)
     kind = options.pop('type', None)
     target: Any = CAM_TARGETS.get(kind) if isinstance(kind, str) else kind
@@ -192,14 +197,14 @@ def custom_target(spec: Score | Mapping[str, Any], samples: Sequence[Sample]) ->
             f'no score {kind!r} is registered',
             accepted=', '.join(CAM_TARGETS.module_dict) or 'a name in vistool.registry.CAM_TARGETS',
             hint=close_matches(str(kind), CAM_TARGETS.module_dict) or "name its file in the config's custom_imports",
-            parameter='cam_target',
+            parameter=parameter,
         )
     try:
         built: Any = target(**options) if inspect.isclass(target) else functools.partial(target, **options)
     except (TypeError, ValueError) as error:
-        raise InputError(f'{kind} cannot be built: {error}', parameter='cam_target') from error
+        raise InputError(f'{kind} cannot be built: {error}', parameter=parameter) from error
     name = getattr(built, 'name', '') or (kind if isinstance(kind, str) else target.__name__)
-    return ScoreTarget(samples, name, built)
+    return ScoreTarget(samples, name, built, parameter=parameter)
 
 
 def similarity_target(
@@ -233,4 +238,4 @@ def similarity_target(
         size = next((tuple(sample.image.shape[:2]) for sample in images), (1, 1))
         return F.cosine_similarity(pooled_features(output, (size[0], size[1])), own)
 
-    return ScoreTarget(samples, f'similarity to {compared.name}', similarity, compared.original)
+    return ScoreTarget(samples, f'similarity to {compared.name}', similarity, compared.original, 'reference')

@@ -80,7 +80,7 @@ class Check:
             raise InputError(
                 f'{model.name} finds objects or regions; the checks are for networks that score whole images',
                 hint=f'vis_cam compares the maps of a detector with what masking finds ({param("verify")})',
-                parameter='config',
+                parameter='model',
             )
         self.cam.check(model)
 

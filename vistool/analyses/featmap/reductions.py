@@ -95,8 +95,8 @@ def top_channels(maps: Tensor, count: int, criterion: str) -> list[int]:
     Raises:
         InputError: If there are fewer channels.
     """
-    if not 1 <= count <= len(maps):
-        raise InputError(f'{count} of {len(maps)} channels', accepted=f'1 to {len(maps)}', parameter='topk')
+    if not isinstance(count, int) or not 1 <= count <= len(maps):
+        raise InputError(f'{count!r} of {len(maps)} channels', accepted=f'1 to {len(maps)}', parameter='topk')
     scores = CRITERIA[criterion](maps)
     return torch.argsort(scores, descending=True, stable=True)[:count].tolist()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistool.analyses.schedule.scopes import training_scope, type_name
+from vistool.data.dataloaders import lists_several
 from vistool.data.datasets import annotation_hint, refuse_old_form
 from vistool.errors import InputError, cause_of, counted, param
 from vistool.models.configs import Source
@@ -162,7 +163,7 @@ def read_training(source: Source, dataset_size: int | None, ngpus: int) -> Train
     _require_training(source)
     by_epoch = _counts_epochs(source, config.train_cfg)
     loader = config.get('train_dataloader') or {}
-    if isinstance(loader, (list, tuple)) or 'train_dataloader' in source.several:
+    if lists_several(config, 'train_dataloader'):
         raise _refusal(source, "has several train_dataloaders, which mmengine's training loops do not take")
     length = None
     if by_epoch or dataset_size is not None or _converts(config.get('param_scheduler')):
@@ -236,15 +237,20 @@ def _epoch_length(source: Source, loader: Mapping[str, Any], dataset_size: int |
     if not _is_known(loader):
         return _built_length(source, loader, dataset, ngpus)
     size = len(dataset)
-    if size < batch * ngpus:
+    samples = _samples(loader.get('sampler') or {}, size, ngpus)
+    length = samples // batch if _drops_last(loader) else math.ceil(samples / batch)
+    if size >= batch * ngpus:
+        return length
+    problem = f'a dataset of {counted(size, "image")} does not fill one batch of {batch} on {counted(ngpus, "GPU")}'
+    if length < 1:
         raise InputError(
-            f'a dataset of {counted(size, "image")} does not fill one batch of {batch} on {counted(ngpus, "GPU")}',
+            f'{problem}, and train_dataloader.drop_last leaves it out',
             accepted=f'{batch * ngpus} or more',
             hint=f'check {param("dataset_size")}, {param("ngpus")} and train_dataloader.batch_size',
             parameter='dataset_size',
         )
-    samples = _samples(loader.get('sampler') or {}, size, ngpus)
-    return samples // batch if _drops_last(loader) else math.ceil(samples / batch)
+    log.warning('%s: %s; an epoch has %s', source.name, problem, counted(length, 'iteration'))
+    return length
 
 
 _SAMPLERS = ('DefaultSampler', 'InfiniteSampler', 'RepeatAugSampler')

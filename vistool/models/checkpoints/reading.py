@@ -236,11 +236,14 @@ def _download(url: str) -> Path:
 def _unwrap(content: Any, source: str, file: Path | None) -> Checkpoint:
     found = _weights(content, ())
     if found is None:
-        held = [key for key in content if isinstance(key, str)] if isinstance(content, dict) else []
-        problem = f'{source} holds no weights' + (f', only {", ".join(held[:5])}' if held else '')
-        raise InputError(problem, accepted='a state_dict, or a file that wraps one', parameter='checkpoint')
+        found = _only_one(content, source)
     weights, trail = found
-    if trail and trail != ('state_dict',):
+    # an EMAHook of mmengine puts the averaged weights into `state_dict` and the others into `ema_state_dict`
+    averaged = [key for key in _AVERAGED if isinstance(content, dict) and isinstance(dict.get(content, key), dict)]
+    if averaged and trail and not {*trail} & {*_AVERAGED} and averaged != ['ema_state_dict']:
+        taken, other = '.'.join(trail), averaged[0]
+        log.info('%s: took the weights under %r and not %r; %s', source, taken, other, _apart(other))
+    elif trail and trail != ('state_dict',):
         log.info('%s: took the weights under %r', source, '.'.join(trail))
     tensors: dict[str, Tensor] = {}
     for name, value in dict.items(weights):
@@ -277,6 +280,29 @@ def _weights(content: Any, trail: tuple[str, ...]) -> tuple[dict[str, Any], tupl
     if any(_tensor(value) is not None for value in dict.values(content)):
         return content, trail
     return None
+
+
+def _only_one(content: Any, source: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The one entry of a file that holds tensors, where it is called as no trainer calls it.
+
+    Raises:
+        InputError: None does, or several do.
+    """
+    entries = dict.items(content) if isinstance(content, dict) else ()
+    named = [(key, found) for key, value in entries if isinstance(key, str) and (found := _weights(value, (key,)))]
+    if len(named) == 1:
+        return named[0][1]
+    if named:
+        problem = f'{source} holds several sets of weights: {", ".join(key for key, _ in named[:5])}'
+        raise InputError(problem, accepted='one state_dict', hint=_apart(named[0][0]), parameter='checkpoint')
+    held = [key for key, _ in entries if isinstance(key, str)]
+    problem = f'{source} holds no weights' + (f', only {", ".join(held[:5])}' if held else '')
+    raise InputError(problem, accepted='a state_dict, or a file that wraps one', parameter='checkpoint')
+
+
+def _apart(key: str) -> str:
+    """How to choose one set of weights of a file."""
+    return f"to explain those of one, save them apart: torch.save(torch.load(FILE)['{key}'], 'one.pth')"
 
 
 def _tensor(value: Any) -> Tensor | None:

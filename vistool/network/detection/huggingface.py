@@ -94,5 +94,5 @@ class HuggingFaceAdapter(Adapter):
         raise InputError(
             f'transformers {transformers.__version__} has no post-processing for {config.model_type}',
             accepted='a detector with an image processor of its own: DETR, RT-DETR, YOLOS, …',
-            parameter='config',
+            parameter='model',
         )

@@ -133,7 +133,7 @@ def require_ops() -> None:
         raise InputError(
             "mmcv has no compiled ops (mmcv._ext), which mmdet's detectors need to predict (nms, roi_align)",
             hint=f'install it as mmdet says: pip install -U {own or "open"}mim && mim install {own}mmcv',
-            parameter='config',
+            parameter='model',
         )
 
 
