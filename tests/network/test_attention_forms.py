@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vistool import Attention
+from vistool import Attention, InputError
 from vistool.network.attention import watch_attention
 from vistool.visualization.facets import facets
 
@@ -122,6 +122,18 @@ def exp_times_reciprocal(net, q, k, v):
     return merged((e * e.sum(-1, keepdim=True).reciprocal()) @ v)
 
 
+def exp_divided_after_the_product(net, q, k, v):
+    e = (q @ k.mT).exp()
+    return merged((e @ v) / (e.sum(-1, keepdim=True) + 1e-9))
+
+
+def exp_divided_in_place(net, q, k, v):
+    e = (q @ k.mT).exp()
+    y = torch.einsum('bhqk,bhkd->bqhd', e, v)
+    y /= e.sum(-1).transpose(1, 2)[..., None]
+    return y.flatten(2)
+
+
 def logsumexp(net, q, k, v):
     s = q @ k.mT
     return merged(torch.exp(s - torch.logsumexp(s, -1, keepdim=True)) @ v)
@@ -153,7 +165,8 @@ def softmax_module_then_permuted(net, q, k, v):
 FORMS = [
     saved_detached, saved_clone, saved_and_used, mean_logged, einsum_output_axes, einsum_spaces, einsum_ellipsis,
     einsum_implicit, einsum_values_first, einsum_keys_before_queries, exp_and_sum, exp_minus_maximum, exp_in_place,
-    exp_times_reciprocal, logsumexp, log_softmax, l1_normalized, other_axis_transposed, values_first,
+    exp_times_reciprocal, exp_divided_after_the_product, exp_divided_in_place, logsumexp, log_softmax, l1_normalized,
+    other_axis_transposed, values_first,
     softmax_module_then_permuted,
 ]  # fmt: skip
 
@@ -219,6 +232,22 @@ def test_heads_may_share_their_values(form):
     torch.testing.assert_close(heads, expected, atol=1e-6, rtol=1e-4)
 
 
+def test_two_softmaxes_may_be_subtracted():
+    """Differential attention: weights of both signs, whose rows do not sum to 1."""
+
+    def difference(net, q, k, v):
+        (q1, q2), (k1, k2) = q.chunk(2, -1), k.chunk(2, -1)
+        net.weights = (q1 @ k1.mT).softmax(-1) - net.share * (q2 @ k2.mT).softmax(-1)
+        return merged(net.weights @ v)
+
+    net = Form(difference).eval()
+    net.share = nn.Parameter(torch.tensor(0.4))
+    result = Attention(heads=['all'])(net, torch.randn(3, *SIZE))
+    heads = torch.stack([torch.from_numpy(m.values) for m in result.maps[1:]])
+    torch.testing.assert_close(heads, net.weights[0, :, 0, 1:].detach().reshape(2, 3, 4))
+    assert 'softmaxes mixed' in facets(result).caption
+
+
 class Pooling(nn.Module):
     """Attention pooling written as a weighted sum: one query, without a product of matrices."""
 
@@ -260,6 +289,12 @@ def captured(net, x):
 
 def test_what_does_not_sum_to_one_is_not_attention():
     assert not captured(Unnormalized().eval(), torch.randn(2, 3, *SIZE))
+
+
+def test_a_softmax_whose_rows_no_longer_sum_to_one_is_refused_with_that_reason():
+    net = Form(lambda net, q, k, v: merged(0.5 * (q @ k.mT).softmax(-1) @ v)).eval()
+    with pytest.raises(InputError, match='rows do not sum to 1 where they meet the values'):
+        Attention()(net, torch.randn(3, *SIZE))
 
 
 def test_nothing_of_the_forward_is_kept():

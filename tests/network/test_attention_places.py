@@ -12,9 +12,9 @@ from timm.layers.halo_attn import HaloAttn
 from timm.models.hiera import Hiera
 from timm.models.nest import Nest
 from torch import nn
-from transformers import MobileViTConfig, MobileViTForImageClassification
+from transformers import MobileViTConfig, MobileViTForImageClassification, ViTMAEConfig, ViTMAEModel
 
-from vistool import Attention
+from vistool import Attention, FeatureMaps
 from vistool.errors import InputError
 from vistool.network.attention import watch_attention
 from vistool.network.attention_answers import attention_answers, is_known
@@ -480,6 +480,78 @@ def test_latents_are_not_places():
     assert result.maps[0].values.shape == GRID and result.provenance['queries'] == ['mean query']
     with pytest.raises(InputError, match='48 queries whose places in the image are not known'):
         Attention(layers=['cross'], queries=['30,30'])(net, x)
+
+
+def of_channels(q, k, v):
+    """Efficient attention (Shen et al., WACV 2021): queries attend over the channels of a context."""
+    return q.softmax(-1) @ (k.softmax(-2).mT @ v)
+
+
+def test_a_softmax_over_channels_is_not_a_map():
+    """Its 8 keys would be 2 × 4 positions."""
+    with pytest.raises(InputError, match='8 keys that all depend on the whole image alike'):
+        Attention(layers=[-1])(seeded(Vit, of_channels), torch.randn(3, *SIZE))
+
+
+def along_rows(q, k, v):
+    q, k, v = (t.unflatten(2, GRID) for t in (q, k, v))  # (B, H, rows, columns, d)
+    return F.scaled_dot_product_attention(q, k, v).flatten(2, 3)
+
+
+def along_columns(q, k, v):
+    q, k, v = (t.unflatten(2, GRID).transpose(2, 3) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(2, 3)
+
+
+@pytest.mark.parametrize('attend', [along_rows, along_columns])
+def test_rows_and_columns_that_attend_within_themselves_are_windows_not_heads(attend):
+    """Neighboring rows of an image are nearly alike, as heads are."""
+    net, x = seeded(Vit, attend), torch.randn(2, 3, *SIZE)
+    tokens = net.blocks[0](net.embed(x))
+    q, k, _ = net.blocks[1].split(tokens)
+    logits = (q @ k.mT * q.shape[-1] ** -0.5).unflatten(3, GRID).unflatten(2, GRID)  # (B, H, y, x, y', x')
+    own = logits.diagonal(dim1=2, dim2=4) if attend is along_rows else logits.diagonal(dim1=3, dim2=5)
+    mean = own.softmax(-2).mean(2)  # over the queries of a row: (B, H, others, rows or columns)
+    expected = (mean.mT if attend is along_rows else mean).detach() / GRID[0 if attend is along_rows else 1]
+    for image, result in enumerate(Attention(layers=[-1], queries=['mean'], heads=['all'])(net, x)):
+        close(result, expected[image])
+
+
+class Head(nn.Module):
+    """One head of attention as a module of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(16, 8) for _ in range(3))
+
+    def forward(self, x):
+        return (self.q(x) @ self.k(x).mT).softmax(-1) @ self.v(x)
+
+
+class Heads(nn.Module):
+    """A block whose heads run one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.proj = nn.ModuleList([Head(), Head()]), nn.Linear(16, 16)
+
+    def forward(self, x):
+        return x + self.proj(torch.cat([head(x) for head in self.heads], -1))
+
+
+@pytest.mark.parametrize('method', ['rollout', 'grad-rollout', 'legrad'])
+def test_heads_that_are_modules_are_not_layers_one_after_the_other(method):
+    net = seeded(Vit)
+    net.blocks = nn.ModuleList([Heads(), Heads()])
+    with pytest.raises(InputError, match=r'blocks\.0\.heads\.0 and blocks\.0\.heads\.1 run side by side'):
+        Attention(method)(net, torch.randn(3, *SIZE))
+
+
+def test_patches_that_are_masked_at_random_are_not_a_map():
+    small = {'hidden_size': 16, 'num_hidden_layers': 2, 'num_attention_heads': 2, 'intermediate_size': 16}
+    net = seeded(ViTMAEModel, ViTMAEConfig(**small, image_size=(64, 64), patch_size=8, mask_ratio=0.75))
+    with pytest.raises(InputError, match='masked'):
+        FeatureMaps(layers=['encoder.layer.1'])(net, torch.randn(3, 64, 64))
 
 
 class Experts(Vit):

@@ -308,6 +308,68 @@ def test_what_was_chosen_is_logged_once(caplog):
     assert caplog.text.count('target layer: body.1') == 1
 
 
+class Small(nn.Module):
+    """A body whose input and output ``way`` changes."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.body, self.fc = way, nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU()), nn.Linear(6, 5)
+
+    def scores(self, x):
+        return self.fc(self.body(x).mean((2, 3)))
+
+    def forward(self, x):
+        return self.way(self.scores, x)
+
+
+def mirrored(scores, x):
+    return sum(scores(torch.cat([x, x.flip(-1)])).chunk(2))
+
+
+def tiled(scores, x):
+    tiles = x.unflatten(2, (2, 32)).unflatten(4, (3, 32)).permute(0, 2, 4, 1, 3, 5)
+    return scores(tiles.flatten(0, 2)).unflatten(0, (len(x), 6)).mean(1)
+
+
+@pytest.mark.parametrize(('way', 'rows'), [(mirrored, 2), (tiled, 6)])
+@pytest.mark.parametrize('analysis', [vt.CAM(), vt.FeatureMaps()], ids=repr)
+def test_copies_and_tiles_of_an_image_are_named_as_the_reason(way, rows, analysis):
+    with pytest.raises(vt.InputError, match=f'runs on {rows} rows for each image: copies, crops or tiles'):
+        analysis(Small(way).eval(), PHOTO.repeat(2, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ('way', 'said'),
+    [
+        (lambda scores, x: scores(x).argmax(1), r'int64 \(1,\)'),
+        (lambda scores, x: (scores(x), None)[1], 'NoneType'),
+        (lambda scores, x: scores(x).detach().numpy(), 'ndarray'),
+    ],
+    ids=['classes', 'nothing', 'NumPy'],
+)
+def test_an_output_without_numbers_to_differentiate_is_named(way, said):
+    network = Small(way).eval()
+    with pytest.raises(vt.InputError, match=f'its output holds no floating-point tensor: {said}'):
+        vt.CAM()(network, PHOTO)
+    assert vt.CAM('eigencam')(network, PHOTO)[0].layers == ('body',)
+
+
+@pytest.mark.parametrize('analysis', [vt.CAM(), vt.FeatureMaps()], ids=repr)
+def test_modules_in_a_plain_list_are_named_as_the_reason(analysis):
+    class Forgotten(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.fc = [nn.Conv2d(3, 6, 3, 2), nn.ReLU()], nn.Linear(6, 5)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return self.fc(x.mean((2, 3)))
+
+    with pytest.raises(vt.InputError, match='layers is a plain list, whose modules are not part of the network'):
+        analysis(Forgotten().eval(), PHOTO)
+
+
 @pytest.mark.slow
 def test_conformers_last_block_is_explained_by_its_output():
     from mmpretrain import get_model

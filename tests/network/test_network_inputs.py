@@ -211,6 +211,16 @@ WRONG = {
 }
 
 
+def test_a_network_of_single_images_says_so_of_a_batch():
+    class Single(Sized):
+        def forward(self, x):
+            assert len(x) == 1, f'expected batch size 1, got {len(x)}'
+            return super().forward(x)
+
+    with pytest.raises(vt.InputError, match=r'Single does not take 2 images at a time .* one image at a time'):
+        vt.CAM()(Single().eval(), torch.randn(2, 3, 16, 16))
+
+
 @pytest.mark.parametrize('analysis', [vt.CAM(), vt.CAM(layers='a'), vt.FeatureMaps(), vt.Attention()], ids=repr)
 @pytest.mark.parametrize('kind', WRONG)
 def test_a_wrong_input_is_one_line_and_leaves_the_network_as_it_was(kind, analysis):

@@ -609,6 +609,28 @@ def test_a_map_that_only_its_shape_tells_is_said_to_be_one_by_its_shape(caplog):
     assert 'layer mix: its output is taken for 8×12 positions by its shape, channels first' in caplog.text
 
 
+class Enlarging(nn.Module):
+    """Patches that are mixed like tokens deep in a transformer, enlarged by a function, projected, and convolved."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.mix = nn.Conv2d(3, 8, 8, 8), nn.Linear(96, 96)
+        self.project, self.conv, self.head = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 5)
+        self.pool, self.norm = nn.AdaptiveAvgPool2d((4, 6)), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        x = self.patches(x)
+        x = self.mix(x.flatten(2)).view_as(x)
+        x = self.conv(self.project(nn.functional.interpolate(x, scale_factor=2)))
+        return self.head(self.norm(self.pool(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(('layer', 'grid'), [('project', (16, 24)), ('norm', (4, 6))])
+def test_a_size_that_only_a_later_convolution_or_a_pooling_shows_is_that_of_a_map(layer, grid):
+    assert laid_out(Enlarging(), (64, 96), layer) == Layout('BCHW', grid)
+
+
 @pytest.mark.parametrize(('ahead', 'said'), [(True, 0), (False, 1)])
 def test_row_by_row_that_is_taken_though_another_order_fits_better_is_told(ahead, said, caplog):
     found = positions(nn.Conv2d(3, 4, 8, 8), torch.randn(1, 3, 64, 64))

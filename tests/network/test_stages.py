@@ -356,6 +356,24 @@ def test_stages_that_the_network_writes_to_are_drawn_as_they_were():
     assert torch.equal(first[1].maps, expected)
 
 
+def test_parametrized_weights_change_no_stage():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.l1, self.l2 = conv(3, 6, 2), conv(6, 8, 2), conv(8, 8, 1)
+            self.l3, self.fc = conv(8, 8, 2), nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.fc(self.l3(self.l2(self.l1(self.stem(x)))).mean((2, 3)))
+
+    network = Network().eval()
+    photo = torch.randn(1, 3, 64, 96)
+    plain = find_stages(network, photo)
+    nn.utils.parametrizations.spectral_norm(network.l2[0])
+    nn.utils.parametrizations.weight_norm(network.l3[0])
+    assert find_stages(network, photo) == plain == ['stem', 'l2', 'l3']
+
+
 class Remembering(nn.Module):
     """Returns its map, that at half the size, and the state ``(B, C, N)`` of a recurrence, as EfficientViM's stages."""
 

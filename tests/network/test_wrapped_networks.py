@@ -34,6 +34,12 @@ class Net(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class InInferenceMode(Net):
+    """A forward that users decorate so that nobody differentiates it by mistake."""
+
+    forward = torch.inference_mode()(Net.forward)
+
+
 def values(analysis, network, images=IMAGES):
     return [entry.values for result in analysis(network, images) for entry in result.maps]
 
@@ -49,6 +55,13 @@ def assert_same(one, other):
 def test_checkpoints_of_a_users_own_change_nothing(way, methods):
     cam = vt.CAM(methods, layers='b', targets=[1])
     assert_same(values(cam, Net(way)), values(cam, Net()))
+
+
+@pytest.mark.parametrize('analysis', [vt.CAM('gradcam'), vt.CAM('scorecam', layers='b'), vt.FeatureMaps()], ids=repr)
+def test_inference_mode_inside_a_network_changes_nothing(analysis):
+    network = InInferenceMode()
+    assert_same(values(analysis, network), values(analysis, Net()))
+    assert network(IMAGES).is_inference()
 
 
 @pytest.mark.parametrize('method', ['legrad', 'grad-rollout', 'rollout'])

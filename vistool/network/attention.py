@@ -371,6 +371,7 @@ def as_bias(bias: Tensor, lead: tuple[int, ...], grouped: tuple[int, int]) -> Te
 Leaves = Literal['none', 'first', 'all']
 
 _CONVOLUTION = {F.conv2d, torch.conv2d}
+_POOLING = {F.avg_pool2d, F.max_pool2d, torch.max_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d}
 _FUSED = F.scaled_dot_product_attention
 HEADS = ('num_heads', 'n_heads', 'num_attention_heads', 'n_head', 'nhead', 'heads')
 """What modules call the number of their heads."""
@@ -426,6 +427,7 @@ class AttentionWatch(TorchFunctionMode):
 
     Attributes:
         names: Dotted names of the modules that ran the operations, in order, one per operation.
+        refused: Names of modules that multiplied values with a softmax whose rows no longer summed to 1.
         paused: Whether calls are ignored.
     """
 
@@ -440,6 +442,7 @@ class AttentionWatch(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.names: list[str] = []
+        self.refused: list[str] = []
         self.paused = False
         self._skip, self._instead, self._count = skip, instead, 0
         self._batch, self._sink, self._leaves = batch, sink, leaves
@@ -486,9 +489,12 @@ class AttentionWatch(TorchFunctionMode):
         product = self._softmaxes.follow(func, args, kwargs, output)
         if product is not None:
             return self._multiplied(product, output)
+        if self._softmaxes.refused:
+            self.refused.append(self._stack[-1].name if self._stack else '')
         if self._sampled is not None and (samples := self._samplings.follow(func, args, kwargs, output)) is not None:
             self._summed(samples, output)
-        if func in _CONVOLUTION and max((args[1] if len(args) > 1 else kwargs['weight']).shape[2:]) > 1:
+        convolves = func in _CONVOLUTION and max((args[1] if len(args) > 1 else kwargs['weight']).shape[2:]) > 1
+        if convolves or (func in _POOLING and isinstance(output, Tensor) and output.ndim == 4):
             self._grids.measure(output)
         return output
 

@@ -48,6 +48,8 @@ T = TypeVar('T')
 
 _ALIKE = 0.5
 """Correlation between the patterns of two heads of one window; between windows it is near zero."""
+_BESIDE_HEADS = 0.85
+"""Likewise for an axis beside one whose entries are as alike as this: neighboring rows of the image are alike too."""
 _SURELY_ALIKE = 0.65
 """Likewise where the module around the operation was asked, which no layers before it blur."""
 _MANY, _SAME = 24, 0.25
@@ -77,8 +79,10 @@ _REORDERING = (
     'efficientformer',
     'crossvit',
     'yolos',
+    'mae',
+    'mixmim',
 )
-"""Modules of trusted packages whose tokens do not lie row by row, or whose axes run otherwise."""
+"""Modules of trusted packages whose tokens do not lie row by row, are masked, or whose axes run otherwise."""
 
 
 def is_known(module: nn.Module, inputs: NetworkInput) -> bool:
@@ -433,6 +437,13 @@ def _roles(keys: Tensor, alike: float) -> list[list[Axis]]:
     pattern = (pattern - pattern.sum(-1, keepdim=True) / loud.sum(-1, keepdim=True).clamp_min(1)) * loud
     flat = keys.shape[-1] < 3 or float(pattern.std()) < _FLAT or not bool(loud.any())
     wide = [axis for axis in range(keys.ndim - 1) if keys.shape[axis] > 1]
+
+    def entries(axis: int) -> tuple[Tensor, Tensor]:
+        pair = (each.movedim(axis, 0).reshape(keys.shape[axis], -1) for each in (pattern, loud))
+        return next(pair), next(pair)
+
+    if not flat and len(wide) > 1 and any(_alike(*entries(axis), least=_BESIDE_HEADS) for axis in wide):
+        alike = max(alike, _BESIDE_HEADS)
     found = []
     for axis in range(keys.ndim - 1):
         size = keys.shape[axis]
@@ -441,8 +452,7 @@ def _roles(keys: Tensor, alike: float) -> list[list[Axis]]:
         elif flat:
             found.append([Axis('head' if axis == wide[-1] else 'window', size)])
         else:
-            rows = (each.movedim(axis, 0).reshape(size, -1) for each in (pattern, loud))
-            found.append(_factors(*rows, least=alike))
+            found.append(_factors(*entries(axis), least=alike))
     return found
 
 

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from vistool.environment import SharedContext
 from vistool.errors import InputError
-from vistool.network.layers import WRAPPED, function_of, module_path, place_of, unwrapped
+from vistool.network.layers import WRAPPED, function_of, layers_of, module_path, place_of, unwrapped
 from vistool.network.tensors import Grids, Size, first_tensor, float_tensors, map_tensors, part_of
 
 T = TypeVar('T')
@@ -251,9 +251,9 @@ def _locked(parts: Sequence[nn.Module]) -> Iterator[None]:
 
 
 class _PlainCalls:
-    """While a thread is inside, ``torch.compile`` and ``torch.utils.checkpoint`` have no effect in that thread.
+    """While a thread is inside, compiling, checkpointing and ``torch.inference_mode`` have no effect in that thread.
 
-    Both are reached through functions that users' code holds references to, so what those functions call is replaced,
+    All are reached through functions that users' code holds references to, so what those functions call is replaced,
     as long as any thread is inside; other threads get what was replaced. The setting of ``torch.compile`` is one for
     the whole process: meanwhile other threads run compiled networks uncompiled, with the same results.
     """
@@ -283,6 +283,9 @@ class _PlainCalls:
                     kept = self._reentrant(original) if name not in self._KINDS else self._other(original)
                     setattr(library, name, kept)
                     undo.callback(setattr, library, name, original)
+            enter: Any = torch.inference_mode.__enter__
+            torch.inference_mode.__enter__ = self._recordable(enter)  # type: ignore[method-assign]
+            undo.callback(setattr, torch.inference_mode, '__enter__', enter)
             yield
 
     @property
@@ -294,6 +297,19 @@ class _PlainCalls:
             return function(*args) if self._inside else original.apply(function, preserve, *args)
 
         return SimpleNamespace(apply=apply)
+
+    def _recordable(self, original: Any) -> Any:
+        """What is computed in inference mode can neither be differentiated nor told by its version."""
+
+        def enter(context: torch.inference_mode) -> None:
+            mode = context.mode
+            context.mode = mode and not self._inside
+            try:
+                original(context)
+            finally:
+                context.mode = mode
+
+        return enter
 
     def _other(self, original: Any) -> Any:
         def nothing() -> Iterator[None]:
@@ -405,10 +421,26 @@ class _Scripted(nn.Module):
 
 
 def hidden_parts(module: nn.Module) -> str:
-    """``': body is TorchScript, inside which nothing can be watched'`` for a network with such a part, else ``''``."""
+    """Why nothing is seen of parts of a network: TorchScript, or modules in a plain list; ``''`` if it has neither.
+
+    It goes on from what is said: ``': body is TorchScript, inside which nothing can be watched'``.
+    """
     kinds = (_Scripted, torch.jit.ScriptModule)
-    name = next((name for name, part in unwrapped(module).named_modules() if isinstance(part, kinds)), None)
-    return '' if name is None else f': {name or "it"} is TorchScript, inside which nothing can be watched'
+    named = dict(unwrapped(module).named_modules())
+    known = set(map(id, named.values()))
+    for name, part in named.items():
+        if isinstance(part, kinds):
+            return f': {name or "it"} is TorchScript, inside which nothing can be watched'
+        for attribute, value in vars(part).items():
+            inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+            forgotten = (each for each in inside if isinstance(each, nn.Module) and id(each) not in known)
+            if not attribute.startswith('_') and next(forgotten, None) is not None:
+                where = f'{name}.{attribute}' if name else attribute
+                return (
+                    f': {where} is a plain {type(value).__name__}, whose modules are not part of the network (training '
+                    'leaves them out as well): make it an nn.ModuleList or nn.ModuleDict'
+                )
+    return ''
 
 
 @contextmanager
@@ -673,7 +705,7 @@ def activations(
         grids.watch(output, args, module)
 
     watching = known is None or not layers.keys() <= known.keys()
-    watched = dict(root.named_modules()) if watching else {}
+    watched = layers_of(root) if watching else {}
     with hooked(watched, note), hooked_layers(layers, keep):
         yield found
     if watching and known is not None:

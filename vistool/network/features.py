@@ -16,7 +16,15 @@ from vistool.errors import InputError, param
 from vistool.network.calls import choose_call
 from vistool.network.capture import Hook, borrowed, hooked_layers, remembered, tensors_of
 from vistool.network.inputs import run_network
-from vistool.network.layers import EVERY_CALL, TargetLayer, function_of, module_path, place_of, unwrapped
+from vistool.network.layers import (
+    EVERY_CALL,
+    TargetLayer,
+    function_of,
+    layers_of,
+    module_path,
+    place_of,
+    unwrapped,
+)
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
@@ -191,7 +199,7 @@ def _run(root: nn.Module, inputs: NetworkInput, targets: Sequence[TargetLayer]) 
         for number, (module, function) in enumerate(dict.fromkeys(wanted))
     }
     try:
-        run_until(root, inputs, [(dict(root.named_modules()), note), (hooks, keep)])
+        run_until(root, inputs, [(layers_of(root), note), (hooks, keep)])
     except InputError:
         if waiting:  # else what fails comes after the layers
             raise
@@ -229,7 +237,7 @@ def recorded_layers(root: nn.Module, targets: Sequence[TargetLayer]) -> Iterator
     handle = root.register_forward_pre_hook(restart)
     try:
         with (
-            hooked_layers(dict(root.named_modules()), note),
+            hooked_layers(layers_of(root), note),
             hooked_layers({_plain(target): target.module for target in targets}, keep),
         ):
             yield kept

@@ -297,6 +297,11 @@ def failure(module: nn.Module, inputs: NetworkInput, error: Exception) -> InputE
             f'and this one has {channels[2]}: {tuple(image.shape)}',
             hint=hint,
         )
+    if image is not None and len(image) > 1 and re.search(r'\bbatch[ _]?size\b|\b(one|single) image\b', text, re.I):
+        return InputError(
+            f'{name} does not take {len(image)} images at a time ({text})',
+            hint=f'give it one image at a time ({param("batch_size", 1)})',
+        )
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)
     if image is not None and weight is not None and image.dtype != weight.dtype and re.search('type|dtype', text):
         wanted, given = (str(tensor.dtype).removeprefix('torch.') for tensor in (weight, image))

@@ -32,7 +32,7 @@ from vistool.data.inputs import drawn_of
 from vistool.errors import InputError
 from vistool.network.capture import ReluCalls, borrowed, hooked, remembered, uncollected
 from vistool.network.inputs import run_network
-from vistool.network.layers import is_norm, module_path
+from vistool.network.layers import is_norm, layers_of, module_path
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
@@ -81,7 +81,7 @@ class FoundLayer:
         followed: Whether gradients lead from the score back to the layer.
         calls: Module → for each of its calls, whether the score depends on the drawn image through more than the first
             token of what it returned. Without gradients it is empty, and where one image goes through each module once.
-        joined: A layer that runs on several inputs joined to one batch, where no layer was found; ``''`` for none.
+        joined: Why a layer holds other rows than one for each image, where no layer was found; ``''`` for none.
         grids: Spatial sizes seen until the layer ended, if it ran once.
     """
 
@@ -235,11 +235,22 @@ def _search(module: nn.Module, inputs: NetworkInput, objective: Objective, *, co
             reached = _Gradients(run, random_mixture(given))
             entry = _choose(run, reached, size, check)
             return FoundLayer(entry.name, zero, calls=_used(run, reached, single)) if entry else FoundLayer()
-    if scalar is None or scalar.requires_grad:
-        joined = (entry.name for entry in reversed(run.maps) if joined_inputs(entry.kept.shape, one))
-        return FoundLayer(joined=next(joined, ''))
+    if scalar is not None and scalar.requires_grad:
+        return FoundLayer(joined=_joined(run, one))
     with torch.no_grad():
         return FoundLayer(_last_map(_Recorder(module, one, graph=False).run(), size), followed=False)
+
+
+def _joined(run: _Run, one: NetworkInput) -> str:
+    """Why maps of a network hold other rows than one for its one image; ``''`` if they do not."""
+    for entry in reversed(run.maps):
+        if joined_inputs(entry.kept.shape, one):
+            why = 'several inputs joined to one batch (torch.cat), so its rows are not those of the drawn image alone'
+            return f'{entry.name} runs on {why}'
+        if entry.kept.ndim == 4 and len(entry.kept) > 1:
+            rows_of = f'{len(entry.kept)} rows for each image'
+            return f'{entry.name} runs on {rows_of}: copies, crops or tiles that the network makes of it'
+    return ''
 
 
 def random_mixture(features: Tensor) -> Tensor:
@@ -268,7 +279,7 @@ class _Recorder:
 
     def run(self) -> _Run:
         """What one forward shows."""
-        named = {name: child for name, child in self._module.named_modules() if name}
+        named = {name: child for name, child in layers_of(self._module).items() if name}
         with hooked(named, self._watch), ReluCalls(self._follow), torch.set_grad_enabled(self._graph):
             self._found.output = run_network(self._module, self._inputs)
         self._found.made |= self._grids.measured

@@ -413,6 +413,14 @@ def _wrapped_names(kind: type) -> tuple[str, ...]:
     return tuple(WRAPPED) if parallel else tuple(name for name in WRAPPED if name != 'module')
 
 
+def layers_of(root: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a network by name, without those that compute its weights (``torch.nn.utils.parametrize``).
+
+    What those return is as large as a weight: 3 × 3 for a convolution, which would pass for a small map.
+    """
+    return {name: module for name, module in root.named_modules() if '.parametrizations.' not in f'.{name}.'}
+
+
 def find_target_layers(root: nn.Module, names: Sequence[str | nn.Module]) -> list[TargetLayer]:
     """The layers called ``names``; ``NAME#2`` means the second call in a forward, ``NAME#all`` each of them.
 

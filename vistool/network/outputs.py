@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vistool.errors import InputError, close_matches, counted, param
-from vistool.network.tensors import Layout, NoSpatialMap, Size, find_layout, float_tensors, part_of
+from vistool.network.tensors import (
+    Layout,
+    NoSpatialMap,
+    Size,
+    find_layout,
+    first_tensor,
+    float_tensors,
+    part_of,
+    tensors,
+)
 
 log = logging.getLogger('vistool')
 
@@ -257,7 +266,12 @@ def listed(output: Any) -> str:
 
 def absence(module: nn.Module, output: Any) -> str:
     """Why a network gives no scores, for messages."""
-    return f'its output is {listed(output)}' if has_classes(module) else 'it has no classification head'
+    if not has_classes(module):
+        return 'it has no classification head'
+    if first_tensor(output) is not None:
+        return f'its output is {listed(output)}'
+    kinds = [f'{str(tensor.dtype).removeprefix("torch.")} {tuple(tensor.shape)}' for tensor in tensors(output)]
+    return f'its output holds no floating-point tensor: {", ".join(kinds) or type(output).__name__}'
 
 
 def find_scores(

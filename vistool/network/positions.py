@@ -40,8 +40,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistool.network.capture import Hook, borrowed, hooked, modules_of, remembered
-from vistool.network.layers import DEFAULT_LAYERS, default_layers, module_path, unwrapped
+from vistool.network.capture import Hook, borrowed, hooked, remembered
+from vistool.network.layers import DEFAULT_LAYERS, default_layers, layers_of, module_path, unwrapped
 from vistool.network.tensors import (
     USUAL_PREFIX,
     Grids,
@@ -500,6 +500,7 @@ class Positions:
     Attributes:
         probe: The probe.
         problem: Why there are no answers, or ``''``.
+        random: Whether the network gives another output every time.
         grids: Spatial sizes seen.
         calls: Module → one entry for each of its calls: place in its output → answer.
         answers: All answers, in running order.
@@ -510,6 +511,7 @@ class Positions:
 
     probe: Probe
     problem: str = ''
+    random: bool = False
     grids: Grids = field(default_factory=Grids)
     calls: WeakKeyDictionary[nn.Module, list[dict[str, Answer]]] = field(default_factory=WeakKeyDictionary)
     answers: list[Answer] = field(default_factory=list)
@@ -736,6 +738,11 @@ class Positions:
                 text = f'taken for {assumed.grid[0]}×{assumed.grid[1]} positions by its shape, channels {where}'
                 self._tell(log.info, name, f'its output is {text} ({why})')
             return assumed
+        if self.random:
+            raise NoSpatialMap(
+                'the network draws random numbers in its forward and gives another output every time, as where tokens '
+                'are masked or shuffled; nothing shows where its tokens lie'
+            )
         self._tell(log.warning, name, f'the order of its tokens could not be checked ({why}): row by row is assumed')
         return replace(assumed, unchecked=True)
 
@@ -872,14 +879,19 @@ def _record(
         found.before.setdefault(layer, []).append(len(found.sources))
 
     with borrowed(module), torch.no_grad(), ExitStack() as stack:  # borrowing exchanges parts that are TorchScript
-        distinct = {str(index): child for index, child in enumerate(modules_of(unwrapped(module)))}
+        distinct = {name or 'root': child for name, child in layers_of(unwrapped(module)).items()}
         if changed is not None and change is not None:
             stack.enter_context(hooked(changed, change))
+        before = torch.get_rng_state()
+        output: Any = None
         with hooked(distinct, note):
             try:
-                call_module(module, inputs)
+                output = call_module(module, inputs)
             except Exception as error:  # any failure of foreign code; the caller's own forward reports what matters
                 found.problem = f'the network fails on a batch of two images of noise ({type(error).__name__})'
+        if output is not None and not torch.equal(before, torch.get_rng_state()):  # or another thread drew numbers
+            pairs = zip(float_tensors(output), float_tensors(call_module(module, inputs)), strict=False)
+            found.random = any(one.shape == two.shape and not one.allclose(two) for (_, one), (_, two) in pairs)
 
 
 def known_positions(root: nn.Module, name: str) -> bool:
@@ -1006,6 +1018,8 @@ def checked_layout(
     if assumed is not None and not check.is_needed(assumed, grids):
         return assumed
     found = check.ask()
+    if assumed is not None and gives_maps(layer, assumed, found.grids):
+        as_maps = assumed  # its size is that of a convolution behind it, as where a function enlarges maps (DPT)
     own = found.answer(layer, call, place)
     if own is None or not _is_of_shape(own, tensor, batch):
         why = found.problem or 'it did not run when it was tried'

@@ -4,14 +4,15 @@ A weight tensor starts with a softmax over any axis or with an exponential (``ex
 ``exp(s - logsumexp(s))``). It is followed through whatever keeps its number of elements: dropout, ``detach``,
 ``clone``, a transpose, a division by its sum. A product with the values ends the search: a matrix product, ``einsum``
 with any equation, or a multiplication and a sum. Only weights whose rows sum to 1 over the axis that the product
-contracts are attention.
+contracts are attention. They may also be divided by their sums after the product, and two softmaxes of one shape may be
+subtracted before it (Differential Transformer, Ye et al., ICLR 2025).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,13 @@ _MATMUL = {
     torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.linalg.matmul, torch.bmm, Tensor.bmm
 }  # fmt: skip
 _MULTIPLY = {torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__}
+_DIVIDE = {
+    torch.div, torch.divide, torch.true_divide, Tensor.div, Tensor.divide, Tensor.true_divide, Tensor.__truediv__,
+    Tensor.div_, Tensor.__itruediv__,
+}  # fmt: skip
+_COMBINE = {
+    torch.sub, torch.subtract, Tensor.sub, Tensor.subtract, Tensor.__sub__, torch.add, Tensor.add, Tensor.__add__
+}  # fmt: skip
 _SUM = {torch.sum, Tensor.sum}
 _MIXING = {F.linear, F.conv2d, torch.conv2d, torch.einsum}
 _FEWEST = 4
@@ -39,7 +47,7 @@ class Product:
         weights: The weights.
         value: The values, expanded along axes that several heads share.
         arrange: Turns a tensor with the axes of the model's own output into ``(*lead, queries, dv)``.
-        mixed: Whether the heads were mixed after the softmax.
+        mixed: Whether several softmaxes, those of the heads or two of one head, were mixed after the softmax.
     """
 
     weights: Tensor
@@ -59,11 +67,13 @@ class _Origin:
 
     Attributes:
         root: The softmax that it comes from; all its copies share one.
-        mixed: Whether its heads were mixed.
+        whole: Whether that is a softmax, and not an exponential, which may be none.
+        mixed: Whether several softmaxes were mixed in it.
         factor: For the result of a multiplication: the weights and the values, with their axes aligned at the right.
     """
 
     root: object
+    whole: bool = False
     mixed: bool = False
     factor: tuple[Tensor, Tensor] | None = None
 
@@ -72,22 +82,30 @@ class SoftmaxFollower:
     """Follows softmax weights through what a model does to them until they meet the values.
 
     Tensors are remembered weakly: what the model drops is dropped here too.
+
+    Attributes:
+        refused: Whether the latest product was one of a softmax whose rows no longer sum to 1.
     """
 
     def __init__(self) -> None:
+        self.refused = False
         self._known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._sums: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._started = False  # networks with fused attention alone have no softmax to follow
 
     def follow(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> Product | None:
         """Takes a call of a function and its output; returns a product of weights and values, or None."""
+        self.refused = False
         if func in _SOFTMAX or func in _EXPONENTIAL:
             if isinstance(output, Tensor) and output.ndim >= 3 and output.shape[1:].numel() >= _FEWEST:
-                self._known[output] = _Origin(object())
+                self._known[output] = _Origin(object(), func in _SOFTMAX)
                 self._started = True
             return None
         if not self._started or not isinstance(output, Tensor):
             return None
         operands = list(_operands(args, kwargs))
+        if func in _DIVIDE and self._sums and operands[0] in self._sums and output.shape == operands[0].shape:
+            return self._divided(self._sums.pop(operands[0]), operands[-1], output)
         held = next((tensor for tensor in operands if tensor in self._known), None)
         if held is None:
             return None
@@ -99,16 +117,24 @@ class SoftmaxFollower:
             return product
         other = next((tensor for tensor in operands if tensor is not held), held)
         if func in _MULTIPLY and held.ndim == other.ndim == 3 and output.numel() > held.numel():
-            self._known[output] = _Origin(origin.root, origin.mixed, (held, other))
+            self._known[output] = replace(origin, factor=(held, other))
+        elif func in _COMBINE and self._mixes(origin, other):
+            self._known[output] = replace(origin, mixed=True)
         elif func is torch.einsum and other.ndim > 2:
             return None  # not weights any more: only a matrix over the heads mixes them
         elif output is not held and output.numel() == held.numel() and output.is_floating_point():
-            self._known[output] = _Origin(origin.root, origin.mixed or func in _MIXING, origin.factor)
+            self._known[output] = replace(origin, mixed=origin.mixed or func in _MIXING)
         return None
+
+    def _mixes(self, origin: _Origin, other: Tensor) -> bool:
+        """Whether another tensor holds a softmax too, and not the same one."""
+        found: _Origin | None = self._known.get(other)
+        return found is not None and found.root is not origin.root and found.whole and origin.whole
 
     def clear(self) -> None:
         """Forgets everything."""
         self._known.clear()
+        self._sums.clear()
 
     def _product(
         self,
@@ -134,9 +160,21 @@ class SoftmaxFollower:
         else:
             return None
         found = None if labels is None else _arranged(weights, value, output, *labels)
-        if found is None or not (origin.mixed or rows_sum_to_one(found[0])):
+        if found is None:
             return None
-        return Product(*found, origin.mixed)
+        if origin.mixed or rows_sum_to_one(found[0]):
+            return Product(*found, origin.mixed)
+        self.refused = origin.whole
+        self._sums[output] = Product(*found)
+        return None
+
+    def _divided(self, product: Product, sums: Tensor, output: Tensor) -> Product | None:
+        """The product of exponentials and values after a division, if that was by the sums of their rows."""
+        totals = product.weights.sum(-1, keepdim=True)
+        given = product.arrange(sums.detach().expand_as(output)).to(totals.dtype)
+        if not torch.allclose(given, totals.detach().expand_as(given), rtol=1e-3):
+            return None
+        return Product(product.weights / totals, product.value, product.arrange)
 
 
 def rows_sum_to_one(weights: Tensor) -> bool:

@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from vistool.errors import InputError, param
 from vistool.network.capture import hidden_parts, remembered, uncollected
 from vistool.network.features import Feature, Kept, certain_maps, features, known_counts, run_until
-from vistool.network.layers import find_target_layers, is_norm, module_path, place_of, require_layers, unwrapped
+from vistool.network.layers import (
+    find_target_layers,
+    is_norm,
+    layers_of,
+    module_path,
+    place_of,
+    require_layers,
+    unwrapped,
+)
 from vistool.network.outputs import BY_PLACE, ScoreReader
 from vistool.network.positions import Check, checked_layout
 from vistool.network.tensors import (
@@ -302,7 +310,7 @@ def trace(
     """
     root = unwrapped(root)
     watch = _Watch(root, inputs, kept)
-    modules = dict(root.named_modules())
+    modules = layers_of(root)
     with uncollected:
         handles = [module.register_forward_pre_hook(watch.begin) for module in modules.values()]
         try:
@@ -557,11 +565,24 @@ def _stages_among(root: nn.Module, backbone: str, calls: dict[str, ModuleCall]) 
         names = max(names, _even_blocks([calls[name] for name in within]), key=len)
     if not names:
         raise InputError(
-            f'{type(root).__name__} gives no feature maps{hidden_parts(root)}',
+            f'{type(root).__name__} gives no feature maps{hidden_parts(root) or _copies(calls)}',
             hint=f'list its layers with {param("preview_model")}',
             parameter='images',
         )
     return names
+
+
+def _copies(calls: dict[str, ModuleCall]) -> str:
+    """``': stem runs on 4 rows for each image …'`` where layers run on crops, tiles or copies of an image."""
+    for name, call in calls.items():
+        batch = call.sizes.batch
+        rows = max((shape[0] for shape in call.shapes if len(shape) == 4), default=0)
+        if name and rows > batch and rows % batch == 0:
+            return (
+                f': {name} runs on {rows // batch} rows for each image: copies, crops or tiles that the network makes '
+                'of it'
+            )
+    return ''
 
 
 def _predicts(part: ModuleCall, calls: dict[str, ModuleCall]) -> bool:
@@ -651,7 +672,7 @@ def _sizes_inside(name: str, calls: dict[str, ModuleCall], children: dict[str, l
 def _has_blocks(run: Sequence[ModuleCall]) -> bool:
     """Whether a module holds more than plain layers (a norm with its activation counts as plain)."""
     inner = (child for part in run for child in part.module.children() if not is_norm(child))
-    return any(next(child.children(), None) is not None for child in inner)
+    return any(name != 'parametrizations' for child in inner for name, _ in child.named_children())
 
 
 def _even_blocks(calls: Sequence[ModuleCall]) -> list[str]:

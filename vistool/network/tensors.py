@@ -249,7 +249,8 @@ USUAL_PREFIX = 8
 _SUM_TOLERANCE = 0.05  # covers bfloat16
 _CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
-_MEASURES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+_MEASURES = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
+_ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 @dataclass(frozen=True)
@@ -616,7 +617,7 @@ def find_layout(
     """
     shape, hints = tuple(tensor.shape), hints or TokenHints()
     if batch is not None and shape and shape[0] != batch:
-        joined = 'windows, heads, regions, or several inputs joined to one batch'
+        joined = 'windows, heads, regions, copies or tiles of an image, or several inputs joined to one batch'
         shared = 'what all images share (a position embedding), or a region'
         what = joined if shape[0] % batch == 0 else shared if shape[0] == 1 else 'regions'
         raise NoSpatialMap(
@@ -727,6 +728,8 @@ def mixes_places(module: nn.Module) -> bool:
 
     A kernel of 1 × 1 works on tokens and heads as well, so it says nothing about places.
     """
+    if isinstance(module, _ADAPTIVE):
+        return True
     if not isinstance(module, _MEASURES) and not _is_quantized_conv(module):
         return False
     kernel: Any = module.kernel_size

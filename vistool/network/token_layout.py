@@ -318,7 +318,8 @@ def place_answers(found: TokenAnswers, probe: Probe, size: Size, op: AttentionOp
 def _best(answers: Tensor, probe: Probe, size: Size, op: AttentionOp, prefix: int | None = None) -> Layout | None:
     """The layout that answers ``(1, tokens)`` follow; row by row over a grid that was seen unless another is better.
 
-    Fewer than :data:`_FEW` tokens cannot show their order: row by row is assumed, which :func:`_assumed` says.
+    Fewer than :data:`_FEW` tokens cannot show their order: row by row is assumed, which :func:`_assumed` says, where a
+    convolution or a pooling made such a grid, or there is none in the network. Else they may be channels.
 
     Args:
         answers: The answers.
@@ -333,7 +334,8 @@ def _best(answers: Tensor, probe: Probe, size: Size, op: AttentionOp, prefix: in
         shape = torch.empty(1, tokens, 1, device='meta')
         assumed = find_layout(shape, size, op.grids, hints=TokenHints(prefix, flat=True))
     if tokens < _FEW:
-        return assumed
+        made = seen_grids(op.grids) if isinstance(op.grids, Grids) else []
+        return assumed if assumed is not None and (assumed.grid in made or not made) else None
     return _chosen(answers, probe, size, op, assumed, TokenHints(flat=True))
 
 
@@ -401,7 +403,7 @@ def _reason(answers: Tensor, keys: int) -> str:
         )
     return (
         f'attends over {keys} keys whose places in the image are not known: when the image is changed they follow no '
-        'known order (row by row, in blocks, unrolled); they were pruned, merged or shuffled'
+        'known order (row by row, in blocks, unrolled); they were pruned, merged, masked or shuffled'
     )
 
 

@@ -554,7 +554,7 @@ class _Attention(_Arranger):
             str(layers[0]) if len(layers) == 1 else '',
             query,
             self.shares() if len(self.result.mass) == 1 else '',
-            'heads mixed after the softmax' if any(item.layer and item.layer.mixed for item in self.result) else '',
+            'softmaxes mixed before the values' if any(item.layer and item.layer.mixed for item in self.result) else '',
             SAMPLED if any(item.sampled is not None for item in self.result) else '',
         )
 

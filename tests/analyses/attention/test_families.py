@@ -230,10 +230,10 @@ def test_talking_heads_show_what_the_values_are_multiplied_with():
     assert shown.min() < 0 and (shown.sum((1, 2)) - 1).abs().max() > 0.1
     assert all(m.diverging for m in results[0])
     (layer,) = results[0].provenance['layers']
-    assert layer['mixed'] and layer['residual'] < 1e-9 and 'heads mixed' in facets(results[0]).caption
+    assert layer['mixed'] and layer['residual'] < 1e-9 and 'softmaxes mixed' in facets(results[0]).caption
     measured = Attention(layers=[0, -1], stats=True)(module, image)[0].companions['stats'].rows
     assert [math.isnan(row['entropy']) for row in measured] == [True] * 4 + [False] * 4
-    with pytest.raises(InputError, match='mixed heads'):
+    with pytest.raises(InputError, match='mixed softmaxes'):
         Attention(method='rollout', layers=[0, 1])(module, image)
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from vistool.errors import InputError, message_of
 from vistool.models.classes import Chosen
 from vistool.models.model import Model, Targets, explained, names_value
 from vistool.network.attention import AttentionOp, Leaves, watch_attention
-from vistool.network.capture import borrowed, hooked
+from vistool.network.attention_answers import AttentionAnswers
+from vistool.network.capture import borrowed, hooked, remembered
 from vistool.network.embedding import patch_stride
 from vistool.network.outputs import CHOOSE, Readout, absence
-from vistool.network.tensors import NetworkInput, Size, call_module, first_tensor, input_size, replace_tensor
+from vistool.network.tensors import NetworkInput, Size, call_module, first_tensor, input_size, replace_tensor, tensors
+from vistool.network.tensors import rows as rows_of
 from vistool.network.token_layout import TokenLayout, covered_size, place_tokens
 
 log = logging.getLogger('vistool')
@@ -302,7 +305,7 @@ class _Layers:
         windowed = next((op for op, its_layout, _ in read if its_layout.windows is not None), None)
         odd = windowed or last
         if windowed or last.shape[2] != last.shape[3] or last.mixed:
-            why = 'within windows' if windowed else 'with mixed heads' if last.mixed else 'from other tokens'
+            why = 'within windows' if windowed else 'with mixed softmaxes' if last.mixed else 'from other tokens'
             raise InputError(
                 f'{method} multiplies layers in which every token attends to all, and {odd.name} attends {why}',
                 accepted='raw',
@@ -480,7 +483,40 @@ def _layers(module: nn.Module, inputs: NetworkInput, method: str, layers: LayerC
         return op.compact(values=graded), layout, block_of(op)
 
     found = observe(module, inputs, layers, look, leaves='first' if graded else 'none')
+    if found.answers is not None and (pair := _side_by_side(module, inputs, found.answers)):
+        names = ' and '.join(pair) if pair[0] != pair[1] else f'those of {pair[0]}'
+        raise InputError(
+            f'{method} takes layers that run one after the other, and {names} run side by side on the same tokens '
+            '(heads that are computed one by one count as layers)',
+            accepted='raw',
+            parameter='method',
+        )
     return _Layers.of(found.read, method, len(found.wanted)), found
+
+
+def _depends(op: AttentionOp, earlier: AttentionOp) -> bool:
+    """Whether what an operation is given depends on what an earlier one, whose output is a leaf, returned."""
+    parts = (part for part in (op.value, op.query, op.key, op.weights) if part is not None and part.requires_grad)
+    total = sum(part.float().sum() for part in parts)
+    if not isinstance(total, Tensor):
+        return False
+    return torch.autograd.grad(total, earlier.own, retain_graph=True, allow_unused=True)[0] is not None
+
+
+def _side_by_side(module: nn.Module, inputs: NetworkInput, answers: AttentionAnswers) -> tuple[str, str] | None:
+    """Names of two attention operations in a row of which the second does not depend on the first; None for none.
+
+    By one forward of one image that records a graph, once for a network, its weights and an input size.
+    """
+
+    def search() -> tuple[str, str] | None:
+        ops: list[AttentionOp] = []
+        with torch.enable_grad(), watch_attention(module, 1, ops.append, leaves='all', skip=answers.gates()):
+            call_module(module, rows_of(inputs, 0, 1))
+            return next(((one.name, two.name) for one, two in pairwise(ops) if not _depends(two, one)), None)
+
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+    return remembered(module, 'attention side by side', shapes, search)
 
 
 def _aggregation(

@@ -56,12 +56,25 @@ class Collector:
             if len(self._waiting) > self.layers.depth:
                 self._waiting.popleft()
 
-    def finish(self, names: Sequence[str], network: str) -> list[Any]:
+    def finish(self, names: Sequence[str], network: str, refused: Sequence[str] = ()) -> list[Any]:
         """What was read of the wanted layers, in order.
+
+        Args:
+            names: Names of all attention layers.
+            network: Name of the network.
+            refused: Names of modules that multiply values with something else made of a softmax.
 
         Raises:
             InputError: If no attention ran, a layer does not exist, or one asked for by itself cannot be read.
         """
+        if not names and refused:
+            where = ', '.join(dict.fromkeys(name or 'the network' for name in refused[-2:]))
+            raise InputError(
+                f'{network} changes the weights of its attention after the softmax, so that their rows do not sum to 1 '
+                f'where they meet the values ({where}): such weights are not drawn',
+                hint='scale the values or the output in place of the weights, or see vis_cam and vis_featmap',
+                parameter='model',
+            )
         if not names:
             raise InputError(
                 f'{network} runs no attention that can be captured: no softmax(q·k) times values',
@@ -323,7 +336,7 @@ def _observe(
     with watch_attention(module, batch, collector, leaves=leaves, skip=skip, sampled=seen) as watch:
         output = run_network(module, inputs)
     try:
-        values = collector.finish(watch.names, type(module).__name__)
+        values = collector.finish(watch.names, type(module).__name__, watch.refused)
     except InputError as error:
         if not lenient:
             raise

@@ -614,9 +614,8 @@ class CAM(MapAnalysis):
         names = names or layers_to_explain(model.module, inputs, read)
         if not names and (joined := searched(model.module, inputs, read).joined):
             raise InputError(
-                f'{joined} runs on several inputs joined to one batch (torch.cat), so its rows are not those of the '
-                'drawn image alone',
-                accepted='a network that runs the layer once for each input, or a layer outside of that part',
+                joined,
+                accepted='a network that runs the layer once for each of them, or a layer outside of that part',
                 parameter='layers',
             )
         if not names:
