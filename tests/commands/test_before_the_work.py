@@ -140,9 +140,12 @@ def test_usage_errors_name_the_option_as_typed(command, words, start):
 
 def test_a_command_that_only_mentions_an_option_is_not_named(tmp_path, monkeypatch):
     monkeypatch.setattr(options, '__file__', str(tmp_path / 'options.py'))
+    shared = [f"def add_{name}(group):\n    group.add_argument('--{name}')\n" for name in ('all', 'top')]
+    (tmp_path / 'options.py').write_text('\n\n'.join(shared))
+    (tmp_path / 'vis_calls.py').write_text('options.add_top(group)\n')
     (tmp_path / 'vis_has.py').write_text("group.add_argument(\n    '-t', '--top', type=int\n)\n")
-    (tmp_path / 'vis_says.py').write_text("group.add_argument('--all')\nhint = '--top'\n")
-    assert options._commands_with('--top') == ['vis_has']
+    (tmp_path / 'vis_says.py').write_text("options.add_all(group)\nhint = '--top'\n")
+    assert options._commands_with('--top') == ['vis_calls', 'vis_has']
 
 
 @pytest.mark.parametrize(

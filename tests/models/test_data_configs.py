@@ -193,7 +193,7 @@ def test_registries_import_nothing_for_data(kind, registry, monkeypatch):
 def test_models_and_pipelines_of_data_import_nothing(kind):
     sys.path.append(str(Path.cwd()))
     config = read_config(_written('a.yaml', f'model: {{type: {kind}}}\ntest_pipeline: [{{type: {kind}}}]'))
-    with pytest.raises(InputError, match='cannot be built'):
+    with pytest.raises(InputError, match='which is not registered'):
         build_module(Source(config, 'a'))
     with pytest.raises(InputError, match='cannot be built'):
         build_pipeline(config)

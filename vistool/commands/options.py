@@ -282,13 +282,20 @@ def _dashed(word: str) -> str:
 
 
 def _commands_with(option: str) -> list[str]:
-    """The commands that declare an option of this name in their own source, not by a function of this module.
+    """The commands that have an option of this name: in their own source, or by a function of this module.
 
     The source is searched, so that an error does not import all the other commands.
     """
     declared = re.compile(rf"add_argument\(\s*(?:'[^']*',\s*)*'{re.escape(option)}'")
-    files = sorted(Path(__file__).parent.glob('[bv]*_*.py'))
-    return [file.stem for file in files if declared.search(file.read_text(encoding='utf-8'))]
+    here = Path(__file__)
+    functions = re.split(r'^def (\w+)', here.read_text(encoding='utf-8'), flags=re.M)
+    shared = [name for name, body in zip(functions[1::2], functions[2::2], strict=True) if declared.search(body)]
+    sources = {file.stem: file.read_text(encoding='utf-8') for file in sorted(here.parent.glob('[bv]*_*.py'))}
+    return [
+        command
+        for command, source in sources.items()
+        if declared.search(source) or any(f'options.{name}(' in source for name in shared)
+    ]
 
 
 T = TypeVar('T')
