@@ -394,7 +394,8 @@ convolution, one forward of two images that shows where its positions lie. The n
 only one that writes to what the backward needs runs again, with copies. The first map's own forward watches the layer
 alone, since the search has noted the sizes before it. So the floor is two forwards, of which the first records a graph
 in memory that is new (1.4 forwards), and the second is that of any map (1.3). Watching takes 0.03 ms a module. That is
-negligible for a ResNet, but 0.6 of a forward for GhostNetV3, which has 1,800 modules that take 0.05 ms each.
+negligible for a ResNet, but half of a forward for GhostNetV3, which has 1,800 modules that take 0.05 ms each. Almost
+half of them only return what they are given; they are counted, and nothing more.
 
 The stages of feature maps are found in the forward that also gives the maps. Its hooks note shapes and hold what the
 modules return; only the maps of the stages are copied, after it. Where the network has written to one of them since, it
@@ -410,15 +411,19 @@ hands back a network of 150 modules, 1 ms is the backward (the weights of the la
 are the map and its checks. Each method more takes 0.1 to 0.4 ms, those with an eigenvector 1.2 ms. Two cores halve the
 forward but not this, so the ratio is larger there.
 
-Rows of attention take half a millisecond a layer: a softmax over the keys of one query, and the product with the values
-that proves it. Before that, a ViT-B/16 that is watched takes 9 milliseconds of Python for its 270 modules and 300
-function calls, and 4 to find where the tokens lie; that does not depend on the number of layers that are read. Rollout
-has to compute the weights of all layers but the last again: the fused kernel keeps none, and the row is multiplied from
-the last layer to the first, when the forward is over. At 1024 pixels that is 0.45 s for the products of a layer and
-0.13 s for their softmax on one core, beside 0.7 s for the attention and 0.65 s for the linear layers of the forward.
-Other tiles (0.25 to 16 MB, keys in blocks) are not faster. With the sums over the queries that is a floor of about
-1.45. The queries and keys of twelve layers take 300 MiB of memory. The peak is higher than the forward's by what the
-table says with the commands' settings of malloc, by 360 MiB with glibc's own.
+Rows of attention take half a millisecond a layer: a softmax over the keys of one query, and the product with the
+values that proves it. The rest of twelve layers of a ViT-B/16 is Python: 1.3 ms to borrow the network, 1 for PyTorch's
+function mode and its 300 calls, 2.5 for hooks on 63 modules and notes on each operation, 1.3 to find where the tokens
+lie, 3 for 156 maps (the mean and each head). A network of the same modules with next to no arithmetic takes 15 ms
+longer in all. A ViT-B/16 takes 20 to 30 ms longer, since its products empty the caches in between. The rows, the mode
+and the borrowing alone would be 1.035 × a forward of 250 ms. Rollout has to compute the weights of all layers but the
+last again: the fused kernel keeps none, and the row is multiplied from the last layer to the first, when the forward
+is over. At 1024 pixels that is 0.45 s for the products of a layer and 0.13 s for their softmax on one core, beside 0.7
+s for the attention and 0.65 s for the linear layers of the forward. Other tiles (0.25 to 16 MB, keys in blocks) are
+not faster. With the sums over the queries that is a floor of about 1.45. The queries and keys of twelve layers take
+288 MiB of memory, and all are needed once the forward is over. The rest of what the table says, which varies by 80
+MiB, lies between them in malloc's heap, where the short-lived tensors of the forward find less room. Pages of their
+own for what is kept take more, not less.
 
 ## What a folder consists of
 
