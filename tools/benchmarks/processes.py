@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 SETTINGS = {
     'MPLBACKEND': 'agg',
@@ -21,6 +25,9 @@ SETTINGS = {
 """What a command sets for itself (:func:`vistool.commands.boundary.tune_process`), given to every process alike.
 
 Compiled modules are kept, as those of installed packages are: only a round that is not counted compiles vistool's."""
+
+
+_PEAK = re.compile(r'VmHWM:\s*(\d+) kB')
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,37 @@ def run(words: Sequence[str], settings: Mapping[str, str] = SETTINGS) -> Cost:
     with tempfile.TemporaryFile('w+') as said:
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, *words], stdout=said, stderr=said, env={**os.environ, **settings})
-        _, status, usage = os.wait4(process.pid, 0)
+        with peak_of(process.pid) as peak:
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.perf_counter() - start
         said.seek(0)
         text = said.read()
     if process.returncode:
         raise SystemExit(f'failed with {process.returncode}: {" ".join(words)}\n{text}')
-    return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024, text)
+    return Cost(usage.ru_utime + usage.ru_stime, wall, peak[-1], text)
+
+
+@contextmanager
+def peak_of(process: int) -> Iterator[list[float]]:
+    """The peak memory of a process while the context lasts, MiB, in a list whose last entry is the latest (Linux).
+
+    It is read every 20 milliseconds: ``ru_maxrss`` counts what the process had that started this one.
+    """
+    found, ended = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            with suppress(OSError):
+                found.extend(float(kib) / 1024 for kib in _PEAK.findall(Path(f'/proc/{process}/status').read_text()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def alternate(contenders: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str, list[Cost]]:

@@ -289,7 +289,7 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     'attention': attention,
     'search': search,
 }
-"""The order counts: a process that is started by a large one has the large one's peak memory (Linux)."""
+"""Name → what it measures, in the order of the page."""
 
 
 def parts_of(device: str) -> dict[str, Callable[[int], list[Row]]]:
