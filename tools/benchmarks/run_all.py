@@ -262,7 +262,7 @@ def memory(rounds: int) -> list[Row]:
             return run([*words[:1], str(subject), *words[2:], '-o', f'{name}/{out}']).memory
 
         make_photos(photos, PHOTOS)
-        few = peak(photos, 'few')
+        few = statistics.median(peak(photos, f'few-{number}') for number in range(3))  # they differ by a few percent
         bench_batch.multiply(photos, 10)
         many = peak(photos, 'many')
         coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
