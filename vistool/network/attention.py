@@ -305,7 +305,7 @@ class AttentionOp:
         """
         if self.value is None or self.output is None:
             return True
-        with exact(rows.device):
+        with _exact(rows.device):
             values = self.value if groups is None else self.value[groups]
             rebuilt = rows @ values.detach().to(rows.dtype)
             own = _picked(self.output, groups, positions).detach().to(rows.dtype)
@@ -340,14 +340,14 @@ def _picked(tensor: Tensor, groups: Tensor | None, positions: Tensor | int) -> T
 def _softmax(query: Tensor, key: Tensor, bias: Tensor | None, scale: float, room: Tensor | None = None) -> Tensor:
     shape = (*query.shape[:-1], key.shape[-2])
     out = None if room is None else room[: math.prod(shape)].view(shape)
-    with exact(query.device):
+    with _exact(query.device):
         scores = torch.matmul(_wide(query) * scale, _wide(key).transpose(-1, -2), out=out)
         if bias is not None:
             scores = scores.masked_fill_(~bias, -math.inf) if bias.dtype == torch.bool else scores.add_(bias)
         return torch.softmax(scores, -1, out=scores)
 
 
-def exact(device: torch.device) -> AbstractContextManager[Any]:
+def _exact(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast to fewer bits on a device; entering ``torch.autocast`` takes as long as an operation of one row."""
     kind = device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
@@ -466,7 +466,7 @@ class AttentionWatch(TorchFunctionMode):
             return
         if self._stack and self._stack[-1].module is module:
             frame = self._stack.pop()
-            if self._sampled is not None and OFFSETS in module._modules and not frame.attended:
+            if self._sampled is not None and hasattr(module, OFFSETS) and not frame.attended:
                 self._found(SampledAttention(len(self.names), frame.name, self._batch))  # by an operator that hides it
         self._grids.watch(output, module=module)
 

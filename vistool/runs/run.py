@@ -267,12 +267,12 @@ def run(
         type(analysis).__name__.lower(),
         masks=masks,
     )
-    none = Callbacks()
+    defaults = Callbacks()
     callbacks = Callbacks(
-        written=written or none.written,
-        progress=progress or none.progress,
-        fitted=fitted or none.fitted,
-        canceled=cancel.is_set if cancel else none.canceled,
+        written=written or defaults.written,
+        progress=progress or defaults.progress,
+        fitted=fitted or defaults.fitted,
+        canceled=cancel.is_set if cancel else defaults.canceled,
     )
     return execute(spec, callbacks)
 
